@@ -1,0 +1,90 @@
+"""APG, analytic policy gradient: the pathwise gradient of a window (Freeman et al. 2021)."""
+
+import dataclasses
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from pgtoolkit.actor import Actor
+from pgtoolkit.agent import AgentConfig, Metrics
+from pgtoolkit.ascent import ascend_pathwise
+from pgtoolkit.baselines import leave_one_out
+from pgtoolkit.envs.position import env_position, restore_env_position
+from pgtoolkit.envs.requirements import require_differentiable
+from pgtoolkit.estimators import matched_score_weight, window_objective
+from pgtoolkit.networks import Activation
+from pgtoolkit.returns import reward_to_go
+from pgtoolkit.rollout import AnyVectorEnv, start, unroll
+from pgtoolkit.window import Window
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ApgConfig(AgentConfig):
+    """Back-propagation through the environment over a window, and nothing beyond the window."""
+
+    learning_rate: float = 5e-3
+    """Of the policy."""
+    adam_betas: tuple[float, float] = (0.7, 0.95)
+    """Decay of Adam's two moments."""
+    ent_coef: float = 0.1
+    """Weight of the entropy of the squashed action. Without it a policy can lean against a bound,
+    where tanh is flat and the pathwise gradient vanishes, and stay there."""
+    activation: Activation = "elu"
+    """Of the hidden layers."""
+    layer_norm: bool = True
+    """LayerNorm after each hidden activation."""
+
+
+@final
+class Apg:
+    """Climbs ``sum_k gamma^k r_k`` of a window by its derivative through the environment.
+
+    What comes after the window counts for nothing, so ``n_steps`` is how far the policy plans.
+
+    Args:
+        config: settings.
+        env: a differentiable vector environment of ``config.num_envs`` environments.
+        seed: of everything random: weights, noise, starts.
+        total_steps: planned environment steps, for the learning-rate schedule.
+
+    Raises:
+        RequestError: the environment has no gradient, or its spaces fit no policy.
+    """
+
+    def __init__(
+        self, config: ApgConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
+    ) -> None:
+        self.config, self.seed = config, seed
+        self.env = require_differentiable(env, config.num_envs)
+        spaces = self.env.single_observation_space, self.env.single_action_space
+        device = self.env.device
+        self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
+        self.cursor = start(self.env, seed=seed, device=device)
+
+    def collect(self) -> Window:
+        noise = self.actor.draw_noise(self.config.n_steps)
+        window, self.cursor = unroll(self.env, self.actor.policy, self.cursor, noise)
+        return window
+
+    def update(self, window: Window) -> Metrics:
+        with self.actor.monitor.updating():
+            gamma, nothing = self.config.gamma, torch.zeros_like(window.log_prob)
+            objective = window_objective(window, nothing, gamma)
+
+            def matched_weight(plain: Window) -> Tensor:
+                returns = reward_to_go(plain.reward, plain.terminated, plain.truncated, gamma=gamma)
+                baseline = leave_one_out(returns, plain.valid)
+                return matched_score_weight(plain, nothing, baseline, gamma)
+
+            metrics = ascend_pathwise(self.actor, window, objective, matched_weight)
+            return metrics | self.actor.finish(window)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"actor": self.actor.state_dict(), "env": env_position(self.env, self.cursor)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.actor.load_state_dict(state["actor"])
+        self.cursor = restore_env_position(
+            self.env, self.cursor, state["env"], seed=self.seed + self.actor.num_steps
+        )

@@ -1,0 +1,160 @@
+"""REINFORCE: the score-function gradient, with any of the usual weights (Williams 1992)."""
+
+import dataclasses
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+
+from pgtoolkit.actor import Actor
+from pgtoolkit.agent import Metrics
+from pgtoolkit.ascent import ascend_score_function
+from pgtoolkit.baselines import leave_one_out
+from pgtoolkit.critic import Critic, CriticConfig
+from pgtoolkit.envs.position import env_position, restore_env_position
+from pgtoolkit.envs.requirements import env_device, require_num_envs
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.estimators import matched_score_weight, window_objective
+from pgtoolkit.policies import GaussianPolicy, box_size
+from pgtoolkit.returns import segment_discount, segment_returns, td_lambda_returns
+from pgtoolkit.rollout import AnyVectorEnv, collect, collect_episodes, start, unroll
+from pgtoolkit.window import Window
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReinforceConfig(CriticConfig):
+    """Score-function policy gradient on any environment."""
+
+    num_envs: int = 16
+    """Parallel environments; each gives one trajectory of a window."""
+    n_steps: int = 64
+    """Steps of each environment in a window; not used with whole episodes."""
+    rollout: Literal["windows", "episodes"] = "windows"
+    """windows: n_steps of every environment, bootstrapped with the value function at their end;
+    episodes: one whole episode of every environment, from a reset (steps that the slower ones take
+    beyond are discarded, and are not counted)."""
+    baseline: Literal["none", "leave_one_out", "value"] = "value"
+    """What is subtracted from the return: nothing, the mean of the other trajectories at the same
+    step, or the learned value."""
+    advantage: Literal["return", "reward_to_go", "gae"] = "gae"
+    """The return: of the whole segment, from the step on, or GAE (which needs baseline value)."""
+    discounted_score: bool = False
+    """Weigh step k of a segment by gamma^k, which the gradient of the discounted objective has, and
+    which nearly everybody leaves out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = self.advantage != "gae" or self.baseline == "value"
+        self.require("advantage", fits, "return or reward_to_go unless --baseline is value")
+
+
+@final
+class Reinforce:
+    """Climbs ``sum_t w_t log pi(a_t | s_t)``, ``w_t`` a return less a baseline.
+
+    On a differentiable environment the pathwise gradient of the same trajectories is measured
+    beside it.
+
+    Args:
+        config: settings.
+        env: any vector environment of ``config.num_envs`` environments.
+        seed: of everything random: weights, noise, starts.
+        total_steps: planned environment steps, for the learning-rate schedule.
+
+    Raises:
+        RequestError: the spaces fit no policy.
+    """
+
+    def __init__(
+        self,
+        config: ReinforceConfig,
+        env: AnyVectorEnv,
+        *,
+        seed: int = 0,
+        total_steps: int = 500_000,
+    ) -> None:
+        require_num_envs(env, config.num_envs)
+        self.config, self.seed, self.env, device = config, seed, env, env_device(env)
+        spaces = env.single_observation_space, env.single_action_space
+        self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
+        self.critic = Critic(config, box_size("observation", spaces[0]), seed=seed, device=device)
+        self.cursor = start(env, seed=seed, device=device)
+
+    def collect(self) -> Window:
+        policy = self.actor.policy
+        if self.config.rollout == "episodes":
+            return collect_episodes(self.env, policy, self.actor.draw_noise)
+        env, noise = self.env, self.actor.draw_noise(self.config.n_steps)
+        gaussian = isinstance(policy, GaussianPolicy)
+        if isinstance(env, DifferentiableVectorEnv) and gaussian and self.actor.monitor.due:
+            # With the graph, so that the pathwise gradient can be measured beside.
+            window, self.cursor = unroll(env, policy, self.cursor, noise)
+        else:
+            window, self.cursor = collect(env, policy, self.cursor, noise)
+        return window
+
+    def update(self, window: Window) -> Metrics:
+        with self.actor.monitor.updating():
+            normalize, gamma = self.actor.policy.normalizer, self.config.gamma
+            next_value = self.critic.value(normalize(window.next_obs))
+            objective = window_objective(window, next_value, gamma)
+            plain, next_value = window.detach(), next_value.detach()
+            value = self.critic.value(normalize(plain.obs))
+            target = self.returns(plain, next_value, self.config.gae_lambda)
+
+            def matched_weight(plain: Window) -> Tensor:
+                return matched_score_weight(plain, next_value, value, gamma)
+
+            metrics = ascend_score_function(
+                self.actor,
+                window,
+                self.weight(plain, value, next_value, target),
+                objective if window.differentiable else None,
+                matched_weight,
+            )
+            learning_rate = self.actor.scheduled(self.config.vf_learning_rate)
+            metrics |= self.critic.fit(plain, normalize(plain.obs), target, learning_rate)
+            metrics["train/policy_gradient_loss"] = -objective.detach().mean() / window.num_steps
+            return metrics | self.actor.finish(plain)
+
+    def weight(self, window: Window, value: Tensor, next_value: Tensor, target: Tensor) -> Tensor:
+        """The weight of ``log pi`` at every step ``[T, N]``."""
+        returns = target
+        if self.config.advantage != "gae":
+            returns = self.returns(window, next_value, 1.0)
+        if self.config.advantage == "return":
+            returns = segment_returns(returns, window.done)
+        baseline = {
+            "none": lambda: torch.zeros_like(returns),
+            "leave_one_out": lambda: leave_one_out(returns, window.valid),
+            "value": lambda: value,
+        }[self.config.baseline]()
+        weight = returns - baseline
+        if self.config.discounted_score:
+            weight = weight * segment_discount(window.done, self.config.gamma).to(weight)
+        return weight
+
+    def returns(self, window: Window, next_value: Tensor, lambda_: float) -> Tensor:
+        """TD(lambda) returns ``[T, N]``; GAE is these less the value."""
+        return td_lambda_returns(
+            window.reward,
+            next_value,
+            window.terminated,
+            window.truncated,
+            gamma=self.config.gamma,
+            lambda_=lambda_,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "actor": self.actor.state_dict(),
+            "critic": self.critic.state_dict(),
+            "env": env_position(self.env, self.cursor),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.actor.load_state_dict(state["actor"])
+        self.critic.load_state_dict(state["critic"])
+        self.cursor = restore_env_position(
+            self.env, self.cursor, state["env"], seed=self.seed + self.actor.num_steps
+        )

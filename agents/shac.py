@@ -1,0 +1,110 @@
+"""SHAC: the pathwise gradient of a short window with a terminal value (Xu et al. 2022)."""
+
+import dataclasses
+from typing import Any, final
+
+from torch import Tensor
+
+from pgtoolkit.actor import Actor
+from pgtoolkit.agent import Metrics
+from pgtoolkit.ascent import ascend_pathwise
+from pgtoolkit.critic import Critic, CriticConfig
+from pgtoolkit.envs.position import env_position, restore_env_position
+from pgtoolkit.envs.requirements import require_differentiable
+from pgtoolkit.estimators import matched_score_weight, window_objective
+from pgtoolkit.networks import Activation
+from pgtoolkit.policies import box_size
+from pgtoolkit.returns import td_lambda_returns
+from pgtoolkit.rollout import AnyVectorEnv, start, unroll
+from pgtoolkit.window import Window
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShacConfig(CriticConfig):
+    """Short-horizon actor-critic: back-propagation through a window, a critic beyond it."""
+
+    gamma: float = 0.98
+    """Discount."""
+    learning_rate: float = 5e-3
+    """Of the policy."""
+    vf_learning_rate: float = 5e-3
+    """Of the value function; follows the same schedule as the policy's."""
+    adam_betas: tuple[float, float] = (0.7, 0.95)
+    """Decay of Adam's two moments."""
+    ent_coef: float = 0.1
+    """Weight of the entropy of the squashed action. Without it a policy can lean against a bound,
+    where tanh is flat and the pathwise gradient vanishes, and stay there."""
+    activation: Activation = "elu"
+    """Of the hidden layers."""
+    layer_norm: bool = True
+    """LayerNorm after each hidden activation."""
+
+
+@final
+class Shac:
+    """Climbs ``sum_k gamma^k r_k + gamma^H V(s_H)`` by its derivative through the environment.
+
+    Args:
+        config: settings.
+        env: a differentiable vector environment of ``config.num_envs`` environments.
+        seed: of everything random: weights, noise, starts.
+        total_steps: planned environment steps, for the learning-rate schedule.
+
+    Raises:
+        RequestError: the environment has no gradient, or its spaces fit no policy.
+    """
+
+    def __init__(
+        self, config: ShacConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
+    ) -> None:
+        self.config, self.seed = config, seed
+        self.env = require_differentiable(env, config.num_envs)
+        spaces = self.env.single_observation_space, self.env.single_action_space
+        device = self.env.device
+        self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
+        self.critic = Critic(config, box_size("observation", spaces[0]), seed=seed, device=device)
+        self.cursor = start(self.env, seed=seed, device=device)
+
+    def collect(self) -> Window:
+        noise = self.actor.draw_noise(self.config.n_steps)
+        window, self.cursor = unroll(self.env, self.actor.policy, self.cursor, noise)
+        return window
+
+    def update(self, window: Window) -> Metrics:
+        with self.actor.monitor.updating():
+            normalize, gamma = self.actor.policy.normalizer, self.config.gamma
+            next_value = self.critic.value(normalize(window.next_obs))
+            objective = window_objective(window, next_value, gamma)
+            next_value = next_value.detach()
+
+            def matched_weight(plain: Window) -> Tensor:
+                baseline = self.critic.value(normalize(plain.obs))
+                return matched_score_weight(plain, next_value, baseline, gamma)
+
+            metrics = ascend_pathwise(self.actor, window, objective, matched_weight)
+            window = window.detach()
+            target = td_lambda_returns(
+                window.reward,
+                next_value,
+                window.terminated,
+                window.truncated,
+                gamma=gamma,
+                lambda_=self.config.gae_lambda,
+            )
+            learning_rate = self.actor.scheduled(self.config.vf_learning_rate)
+            metrics |= self.critic.fit(window, normalize(window.obs), target, learning_rate)
+            return metrics | self.actor.finish(window)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "actor": self.actor.state_dict(),
+            "critic": self.critic.state_dict(),
+            "env": env_position(self.env, self.cursor),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.actor.load_state_dict(state["actor"])
+        self.critic.load_state_dict(state["critic"])
+        self.cursor = restore_env_position(
+            self.env, self.cursor, state["env"], seed=self.seed + self.actor.num_steps
+        )

@@ -1,0 +1,150 @@
+"""A differentiable environment as an ordinary NumPy Gymnasium environment."""
+
+import importlib
+from typing import Any, cast, final
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Box, Space
+from numpy.typing import NDArray
+
+from pgtoolkit.envs.construct import construct
+from pgtoolkit.envs.differentiable import (
+    DifferentiableEnv,
+    State,
+    cast_state,
+    draws_itself,
+    require_attributes,
+)
+from pgtoolkit.errors import RequestError
+
+FloatArray = NDArray[np.float32]
+FloatSpace = Space[FloatArray]
+
+
+@final
+class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
+    """One copy of a differentiable environment, without a graph, for all that know Gymnasium.
+
+    All randomness comes from ``np_random``. The time limit is the environment's own, so no
+    ``TimeLimit`` wrapper is needed.
+
+    An action dimension without bounds is shown as ``[-finite_action_bound, finite_action_bound]``,
+    because samplers and Stable-Baselines3 need finite ones. Nothing is clipped to it.
+
+    Args:
+        env: the dynamics.
+        dtype: in which to compute; None is ``torch.float32``. Observations are float32 in any case.
+        render_mode: ``"rgb_array"`` or None.
+        finite_action_bound: stands in for infinity.
+
+    Attributes:
+        env: the dynamics, for those who want the gradient after all.
+
+    Raises:
+        RequestError: the environment lacks an attribute, or cannot render in this mode.
+    """
+
+    def __init__(
+        self,
+        env: DifferentiableEnv,
+        *,
+        dtype: torch.dtype | None = None,
+        render_mode: str | None = None,
+        finite_action_bound: float = 10.0,
+    ) -> None:
+        require_attributes(env)
+        modes = ["rgb_array"] if draws_itself(env) else []
+        if render_mode is not None and render_mode not in modes:
+            raise RequestError(
+                f"{type(env).__name__} cannot render in mode {render_mode!r}: it has "
+                f"{' and '.join(map(repr, modes)) if modes else 'no render(state, index) method'}"
+            )
+        self.env, self.render_mode = env, render_mode
+        self.metadata = {"render_modes": modes, "render_fps": 30}
+        self.observation_space = cast(FloatSpace, env.observation_space)
+        self.action_space = _with_finite_bounds(env.action_space, finite_action_bound)
+        self._dtype = dtype or torch.float32
+        self._state: State | None = None
+        self._elapsed = 0
+
+    @torch.no_grad()
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[FloatArray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._state = self._cast(self.env.numpy_initial(self.np_random))
+        self._elapsed = 0
+        return self._observe(self._state), {}
+
+    @torch.no_grad()
+    def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
+        """One step with action ``[A]``.
+
+        Raises:
+            ValueError: the action has another shape.
+            ResetNeeded: before the first reset.
+        """
+        state = self._current()
+        if np.shape(action) != self.env.action_space.shape:
+            raise ValueError(
+                f"the action must have shape {list(self.env.action_space.shape)}, "
+                f"not {list(np.shape(action))}"
+            )
+        given = self.env.numpy_action(np.asarray(action), self._dtype)
+        after = self.env.transition(state, given, self._noise())
+        # np.float64 is a float, and what Gymnasium's own environments return.
+        reward = np.float64(self.env.reward(state, given, after).item())
+        terminated = bool(self.env.terminal(after).item())
+        self._state, self._elapsed = after, self._elapsed + 1
+        truncated = self._elapsed >= self.env.max_episode_steps
+        return self._observe(after), reward, terminated, truncated, {}
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """An RGB picture, or None without a render mode."""
+        if self.render_mode is None:
+            return None
+        return self.env.render(self._current(), 0)
+
+    def _observe(self, state: State) -> FloatArray:
+        observation: FloatArray = self.env.observation(state)[0].cpu().numpy().astype(np.float32)
+        return observation
+
+    def _noise(self) -> torch.Tensor | None:
+        if self.env.noise_shape is None:
+            return None
+        drawn = self.np_random.standard_normal((1, *self.env.noise_shape))
+        return torch.tensor(drawn, dtype=self._dtype)
+
+    def _cast(self, state: State) -> State:
+        return cast_state(state, torch.device("cpu"), self._dtype)
+
+    def _current(self) -> State:
+        if self._state is None:
+            raise ResetNeeded("call reset() first: the environment has no state yet")
+        return self._state
+
+
+def make_numpy_env(target: str, *, render_mode: str | None = None, **kwargs: Any) -> NumpyEnv:
+    """The entry point of this package's registrations: a view in double precision.
+
+    Args:
+        target: ``"package.module:Class"``, a :class:`DifferentiableEnv
+            <pgtoolkit.envs.differentiable.DifferentiableEnv>`.
+        render_mode: ``"rgb_array"`` or None.
+        kwargs: for the class.
+
+    Raises:
+        RequestError: the class does not take these arguments.
+    """
+    module, name = target.split(":")
+    env = construct(getattr(importlib.import_module(module), name), kwargs)
+    return NumpyEnv(env, dtype=torch.float64, render_mode=render_mode)
+
+
+def _with_finite_bounds(space: Box, bound: float) -> FloatSpace:
+    low = np.where(np.isfinite(space.low), space.low, -bound).astype(np.float32)
+    high = np.where(np.isfinite(space.high), space.high, bound).astype(np.float32)
+    return cast(FloatSpace, Box(low, high, dtype=np.float32))

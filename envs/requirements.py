@@ -1,0 +1,42 @@
+"""What agents ask of the environments they are given."""
+
+import torch
+
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.errors import RequestError
+from pgtoolkit.rollout import AnyVectorEnv
+
+
+def require_num_envs(env: AnyVectorEnv, num_envs: int) -> None:
+    """Raises unless the vector environment has as many environments as the agent is set to."""
+    if env.num_envs != num_envs:
+        raise RequestError(
+            f"the vector environment has {env.num_envs} environments, the agent's num_envs is "
+            f"{num_envs}: make them equal"
+        )
+
+
+def require_differentiable(env: AnyVectorEnv, num_envs: int) -> DifferentiableVectorEnv:
+    """The same environment, if a pathwise gradient can pass through it.
+
+    Raises:
+        RequestError: it has no gradient; says what would have one.
+    """
+    require_num_envs(env, num_envs)
+    if not isinstance(env, DifferentiableVectorEnv):
+        raise RequestError(
+            "this agent differentiates through the environment, and this environment has no "
+            "gradient. Use a differentiable one (`pgtoolkit list envs`, or a DifferentiableEnv of "
+            "your own as file.py:Class), or train with `reinforce`, which needs none"
+        )
+    if env.env.gradient.action == "none":
+        raise RequestError(
+            "this environment says that it has no gradient by the action "
+            "(gradient.action = 'none'): train with `reinforce`, which needs none"
+        )
+    return env
+
+
+def env_device(env: AnyVectorEnv) -> torch.device:
+    """Where a policy for this environment lives: with the tensors, or on the CPU with arrays."""
+    return env.device if isinstance(env, DifferentiableVectorEnv) else torch.device("cpu")

@@ -1,0 +1,224 @@
+"""A differentiable environment as a Gymnasium vector environment on torch tensors."""
+
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pgtoolkit.envs.differentiable import (
+    DifferentiableEnv,
+    State,
+    cast_state,
+    draws_itself,
+    map_state,
+    rebuild_state,
+    require_attributes,
+    where_state,
+)
+
+
+class VectorState(NamedTuple):
+    """All that the future of a vector environment depends on."""
+
+    state: State
+    elapsed: Tensor
+    """``[N]`` steps since each environment's last reset."""
+    generator_state: Tensor
+    """Of its ``torch.Generator``."""
+
+
+@final
+class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
+    """``N`` copies of a differentiable environment, autoreset SAME_STEP, whose steps carry a graph.
+
+    **Gradient.** Observation and reward of a step are differentiable by the step's action and, by
+    way of the state, by all actions since :meth:`detach` or :meth:`reset`. An environment that ends
+    starts anew from a state without a past, while the others keep theirs.
+
+    Fresh states are chosen row by row *before* they are observed. Choosing between two observations
+    instead would compute the derivative of a discarded observation as well, and where it is
+    infinite (the square root at a terminal 0), multiply it by 0 into NaN.
+
+    ``info["final_obs"]`` ``[N, O]``, given when any episode ends, is the observation before the
+    reset. It carries the graph in every row but those that *terminated*, where it is computed from
+    the detached state: the value after a terminal state is 0, so nobody reads that gradient, and
+    a derivative that is infinite there cannot become NaN. ``info["_final_obs"]`` ``[N]`` says which
+    rows ended.
+
+    Clipping, comparison and the choice of when an episode ends are differentiated as executed:
+    the moment of termination has no gradient.
+
+    Args:
+        env: the dynamics.
+        num_envs: ``N``.
+        device: of all tensors, and of the generator.
+        dtype: of observations, rewards and the floating-point part of the state. float64 is for
+            long horizons and gradient checks.
+
+    Raises:
+        RequestError: the environment lacks an attribute.
+    """
+
+    def __init__(
+        self,
+        env: DifferentiableEnv,
+        num_envs: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        require_attributes(env)
+        self.env, self.num_envs = env, num_envs
+        self.device, self.dtype = torch.device(device), dtype
+        self.metadata = {
+            "autoreset_mode": AutoresetMode.SAME_STEP,
+            "render_modes": ["rgb_array"] if draws_itself(env) else [],
+            "render_fps": 30,
+        }
+        self.render_mode = "rgb_array" if draws_itself(env) else None
+        self.single_observation_space, self.single_action_space = (
+            env.observation_space,
+            env.action_space,
+        )
+        self.observation_space = batch_space(env.observation_space, num_envs)
+        self.action_space = batch_space(env.action_space, num_envs)
+        self._generator = torch.Generator(self.device)
+        self._generator.seed()  # from the system's entropy, until reset is given a seed
+        self._state: State | None = None
+        self._elapsed = self._zeros()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Starts new episodes, in all environments or where ``options["reset_mask"]`` ``[N]``.
+
+        Args:
+            seed: of the environment's own generator; None goes on with it.
+            options: ``reset_mask``, a boolean array or tensor. Others are ignored.
+
+        Raises:
+            ValueError: the mask has another shape.
+            ResetNeeded: a mask before the first reset of all.
+        """
+        super().reset(seed=seed)
+        if seed is not None:
+            self._generator.manual_seed(seed)
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            self._state, self._elapsed = self._fresh(), self._zeros()
+        else:
+            mask = torch.as_tensor(mask, dtype=torch.bool, device=self.device)
+            self._require_shape("options['reset_mask']", mask, (self.num_envs,))
+            self._state = where_state(mask, self._fresh(), self._current())
+            self._elapsed = torch.where(mask, self._zeros(), self._elapsed)
+        return self.env.observation(self._state), {}
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Steps every environment, and resets in the same step those whose episode ends.
+
+        Args:
+            actions: ``[N, A]``.
+
+        Returns:
+            observation ``[N, O]`` after any reset, reward ``[N]``, terminated ``[N]``, truncated
+            ``[N]``, and info. Both flags can be true; then the episode terminated.
+
+        Raises:
+            ValueError: the actions have another shape.
+            ResetNeeded: before the first reset.
+        """
+        actions = torch.as_tensor(actions, dtype=self.dtype, device=self.device)
+        self._require_shape("actions", actions, (self.num_envs, *self.env.action_space.shape))
+        state = self._current()
+        after = self.env.transition(state, actions, self._noise())
+        reward = self.env.reward(state, actions, after)
+        terminated = self.env.terminal(after)
+        self._elapsed = self._elapsed + 1
+        truncated = self._elapsed >= self.env.max_episode_steps
+        done = terminated | truncated
+        info: dict[str, Any] = {}
+        if bool(done.any()):
+            info = {"final_obs": self._final_observation(after, terminated), "_final_obs": done}
+            after = where_state(done, self._fresh(), after)
+            self._elapsed = torch.where(done, self._zeros(), self._elapsed)
+        self._state = after
+        return self.env.observation(after), reward, terminated, truncated, info
+
+    def detach(self) -> Tensor:
+        """Cuts the graph at the current state; returns its observation ``[N, O]``, graph-free.
+
+        Raises:
+            ResetNeeded: before the first reset.
+        """
+        self._state = map_state(Tensor.detach, self._current())
+        return self.env.observation(self._state).detach()
+
+    def get_state(self) -> VectorState:
+        """What :meth:`set_state` needs to continue bit for bit from here, without a graph.
+
+        Raises:
+            ResetNeeded: before the first reset.
+        """
+        state = map_state(Tensor.detach, self._current())
+        return VectorState(state, self._elapsed, self._generator.get_state())
+
+    def set_state(self, state: VectorState | tuple[Any, ...]) -> None:
+        """Continues from there: the same actions give the same trajectories, noise included.
+
+        Plain tuples do in place of NamedTuples, as checkpoints give them back.
+
+        Raises:
+            ValueError: it is not a state of this environment.
+        """
+        inner, elapsed, generator_state = state
+        template = self.env.initial(1, torch.Generator(self.device).manual_seed(0))
+        inner = tuple(inner) if isinstance(inner, list) else inner
+        rebuilt = cast_state(rebuild_state(template, inner), self.device, self.dtype)
+        self._require_shape("the state's elapsed steps", elapsed, (self.num_envs,))
+        self._state, self._elapsed = rebuilt, elapsed.to(self.device)
+        self._generator.set_state(generator_state.cpu())
+
+    def render(self) -> tuple[NDArray[np.uint8], ...]:
+        """An RGB picture of environment 0, as the only entry of a tuple (Gymnasium's signature).
+
+        Raises:
+            RequestError: the environment does not draw itself.
+        """
+        return (self.env.render(map_state(Tensor.detach, self._current()), 0),)
+
+    def _final_observation(self, after: State, terminated: Tensor) -> Tensor:
+        detached = map_state(Tensor.detach, after)
+        return self.env.observation(where_state(terminated, detached, after))
+
+    def _fresh(self) -> State:
+        initial: State = self.env.initial(self.num_envs, self._generator)
+        return cast_state(initial, self.device, self.dtype)
+
+    def _noise(self) -> Tensor | None:
+        if self.env.noise_shape is None:
+            return None
+        return torch.randn(
+            self.num_envs,
+            *self.env.noise_shape,
+            generator=self._generator,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+    def _zeros(self) -> Tensor:
+        return torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
+
+    def _current(self) -> State:
+        if self._state is None:
+            raise ResetNeeded("call reset() first: the environments have no state yet")
+        return self._state
+
+    def _require_shape(self, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} must have shape {list(shape)}, not {list(tensor.shape)}")

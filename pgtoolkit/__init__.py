@@ -1,0 +1,74 @@
+"""pgtoolkit: one Gaussian policy, two gradients, both measured.
+
+The names below are the core. Environments are in :mod:`pgtoolkit.envs`, agents in
+:mod:`pgtoolkit.agents`, commands in :mod:`pgtoolkit.scripts`. They are imported when first used, so
+that ``import pgtoolkit`` costs nothing and ``pgtoolkit --help`` does not wait for torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgtoolkit.baselines import leave_one_out as leave_one_out
+    from pgtoolkit.checkpoint import load_checkpoint as load_checkpoint
+    from pgtoolkit.checkpoint import save_checkpoint as save_checkpoint
+    from pgtoolkit.distributions import Categorical as Categorical
+    from pgtoolkit.distributions import DiagonalGaussian as DiagonalGaussian
+    from pgtoolkit.distributions import TanhGaussian as TanhGaussian
+    from pgtoolkit.errors import NonFiniteError as NonFiniteError
+    from pgtoolkit.errors import RequestError as RequestError
+    from pgtoolkit.estimators import action_gradient as action_gradient
+    from pgtoolkit.estimators import pathwise_surrogate as pathwise_surrogate
+    from pgtoolkit.estimators import score_function_surrogate as score_function_surrogate
+    from pgtoolkit.estimators import window_objective as window_objective
+    from pgtoolkit.evaluation import evaluate as evaluate
+    from pgtoolkit.gradient_statistics import GradientStatistics as GradientStatistics
+    from pgtoolkit.gradients import GradientRecorder as GradientRecorder
+    from pgtoolkit.policies import CategoricalPolicy as CategoricalPolicy
+    from pgtoolkit.policies import GaussianPolicy as GaussianPolicy
+    from pgtoolkit.returns import gae as gae
+    from pgtoolkit.returns import reward_to_go as reward_to_go
+    from pgtoolkit.returns import td_lambda_returns as td_lambda_returns
+    from pgtoolkit.rollout import collect as collect
+    from pgtoolkit.rollout import unroll as unroll
+    from pgtoolkit.training import TrainConfig as TrainConfig
+    from pgtoolkit.training import train as train
+    from pgtoolkit.window import Window as Window
+
+HOME = {
+    "Categorical": "distributions",
+    "CategoricalPolicy": "policies",
+    "DiagonalGaussian": "distributions",
+    "GaussianPolicy": "policies",
+    "GradientRecorder": "gradients",
+    "GradientStatistics": "gradient_statistics",
+    "NonFiniteError": "errors",
+    "RequestError": "errors",
+    "TanhGaussian": "distributions",
+    "TrainConfig": "training",
+    "Window": "window",
+    "action_gradient": "estimators",
+    "collect": "rollout",
+    "evaluate": "evaluation",
+    "gae": "returns",
+    "leave_one_out": "baselines",
+    "load_checkpoint": "checkpoint",
+    "pathwise_surrogate": "estimators",
+    "reward_to_go": "returns",
+    "save_checkpoint": "checkpoint",
+    "score_function_surrogate": "estimators",
+    "td_lambda_returns": "returns",
+    "train": "training",
+    "unroll": "rollout",
+    "window_objective": "estimators",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOME:
+        raise AttributeError(f"module 'pgtoolkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"pgtoolkit.{HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *HOME])

@@ -1,0 +1,60 @@
+"""What each TensorBoard tag means, written once as text into every run."""
+
+DEFINITIONS = {
+    "rollout/ep_rew_mean": "mean undiscounted return of the last 100 training episodes",
+    "rollout/ep_len_mean": "mean length of the last 100 training episodes",
+    "time/fps": "environment steps per second since the run (or its resumption) started",
+    "train/policy_gradient_loss": "minus the mean over trajectories of the objective that the "
+    "policy climbs, per step of the window, without the entropy bonus",
+    "train/value_loss": "mean squared error of the value function over its minibatches",
+    "train/explained_variance": "1 - Var(target - V) / Var(target), before the value function is "
+    "fitted to this window; 1 is perfect",
+    "train/entropy_loss": "minus the mean entropy of the (squashed) action distribution, in nats",
+    "train/approx_kl": "mean of r - 1 - log r with r = pi_new / pi_old on the window, after the "
+    "update",
+    "train/learning_rate": "of the policy, by its schedule",
+    "train/std": "mean standard deviation of the Gaussian before squashing",
+    "train/saturated_actions": "share of action entries with |tanh(u)| > 0.99, where the pathwise "
+    "gradient all but vanishes",
+    "train/gradient_clipped": "1 where the policy's gradient was longer than max_grad_norm",
+    "eval/mean_reward": "mean return of deterministic episodes in a separate environment, with the "
+    "observation normaliser frozen",
+    "eval/mean_ep_length": "mean length of those episodes",
+    "gradient/{estimator}/variance": "V: unbiased trace of the covariance of one trajectory's "
+    "gradient; the update's variance is V / N",
+    "gradient/{estimator}/variance_low, variance_high": "95 % jackknife interval of V, on log V",
+    "gradient/{estimator}/signal": "U: unbiased squared norm of the mean gradient, the mean of "
+    "g_i . g_j over pairs of different trajectories; may be negative, is never clipped",
+    "gradient/{estimator}/snr": "U / V of one trajectory, from running means of both (decay 0.9)",
+    "gradient/{estimator}/noise_scale": "V / U from the same means: trajectories that an update "
+    "needs for an SNR of 1; absent while the mean of U is not positive",
+    "gradient/{estimator}/norm": "norm of the mean gradient, before clipping",
+    "gradient/{estimator}/parameter/{name}": "V of one parameter tensor; they add up to V",
+    "gradient/variance_ratio": "V of the score function over V of pathwise, on the same "
+    "trajectories and for the same objective",
+    "gradient/cosine": "cosine of the angle between the two mean gradients",
+    "gradient/bias": "unbiased squared norm of the mean of g_i(score function) - g_i(pathwise), "
+    "matched trajectory by trajectory; 0 in expectation where pathwise is unbiased",
+    "gradient/bias_z": "that, in standard deviations of no bias; above 3 says that pathwise is "
+    "wrong here (or that the objective's terminations depend on the action)",
+    "gradient/by_step": "variance over trajectories of the gradient by each pre-squash action, "
+    "dJ/du_t, by step of the window",
+    "gradient/overhead": "share of update time spent on these measurements",
+}
+
+CONVENTIONS = """\
+- A *trajectory* is one environment's column of a window; N of them are the sample.
+- Surrogates are summed over the window's steps, divided by their number T, and not reduced over
+  trajectories: V and U are per trajectory and per step of the window, in (return / parameter)^2.
+- The estimator that trains is measured on the very tensor that the optimiser uses, before clipping.
+  The other is computed on the same trajectories and the same noise.
+- The matched pair (ratio, cosine, bias) estimates the gradient of one objective: each segment's
+  discounted reward from its start, with the value function at truncation and at the window's end.
+- Covariances divide by N - 1. x-axis: environment steps.
+"""
+
+
+def definitions_text() -> str:
+    """Markdown: a table of all tags, and the conventions behind the gradient group."""
+    rows = "\n".join(f"| `{tag}` | {text} |" for tag, text in DEFINITIONS.items())
+    return f"| tag | definition |\n|---|---|\n{rows}\n\n{CONVENTIONS}"

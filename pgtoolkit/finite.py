@@ -1,0 +1,43 @@
+"""The checks that find the first number that is not finite."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pgtoolkit.errors import NonFiniteError
+
+
+def require_finite_steps(tensors: Mapping[str, Tensor]) -> None:
+    """Raises on the earliest step at which any of the tensors ``[T, N, ...]`` is not finite.
+
+    Within one step the mapping's order decides, so give the tensors in the order in which they are
+    computed: the first to go wrong is the one that is named.
+
+    Raises:
+        NonFiniteError: names the tensor, the step and the environment.
+    """
+    first: tuple[int, int, str, int] | None = None
+    for order, (name, tensor) in enumerate(tensors.items()):
+        if not tensor.dtype.is_floating_point or bool(torch.isfinite(tensor).all()):
+            continue
+        bad = (
+            (~torch.isfinite(tensor)).flatten(2).any(-1) if tensor.dim() > 2 else ~tensor.isfinite()
+        )
+        step, env_index = (int(i) for i in bad.nonzero()[0])
+        if first is None or (step, order) < first[:2]:
+            first = (step, order, name, env_index)
+    if first is not None:
+        raise NonFiniteError(first[2], first[0], first[3])
+
+
+def require_finite(name: str, per_trajectory: Tensor) -> None:
+    """Raises if any entry of ``per_trajectory`` ``[N, ...]`` is not finite, naming the trajectory.
+
+    Raises:
+        NonFiniteError: names the tensor and the environment.
+    """
+    finite = torch.isfinite(per_trajectory)
+    if not bool(finite.all()):
+        bad = ~finite if finite.dim() == 1 else ~finite.flatten(1).all(-1)
+        raise NonFiniteError(name, env_index=int(bad.nonzero()[0]))

@@ -1,0 +1,161 @@
+"""How good is this gradient? Unbiased statistics of per-trajectory gradients, with intervals.
+
+All of them come from the ``N x N`` Gram matrix ``G_ij = g_i . g_j`` of the trajectories' gradients,
+in float64, because the signal is a small difference of large numbers. With ``T = tr G`` and
+``S = sum_ij G_ij``:
+
+- variance ``V = (T - S/N) / (N - 1)``, the unbiased trace of the covariance of one trajectory's
+  gradient; the update, a mean of ``N``, has ``V / N``;
+- signal ``U = (S - T) / (N (N - 1))``, the unbiased squared norm of the mean gradient. The squared
+  norm of the mean is too large by ``V / N``. ``U`` may be negative and is never clipped;
+- SNR ``U / V`` of one trajectory; noise scale ``V / U``, the trajectories that an update needs for
+  an SNR of 1 (McCandlish et al. 2018);
+- ``Q``, the trace of the squared covariance, unbiased under normality; effective dimension
+  ``V^2 / Q``; detectability ``z = U / sqrt(2 Q / (N (N - 1)))`` (Chen and Qin 2010);
+- 95 % intervals by the leave-one-out jackknife, of ``log V`` and of ``U``.
+
+They hold for independent trajectories. A baseline that is fitted or averaged on the same batch
+makes them dependent.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from pgtoolkit.errors import RequestError
+
+MIN_TRAJECTORIES = 3
+"""The fewest trajectories for which every statistic exists."""
+
+NORMAL_95 = 1.959963984540054
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class GradientStatistics:
+    """Statistics of one estimator's gradient over ``N`` trajectories; scalars in float64."""
+
+    num_trajectories: int
+    norm: Tensor
+    """Norm of the mean gradient, before clipping."""
+    variance: Tensor
+    """``V``, per trajectory."""
+    variance_low: Tensor
+    variance_high: Tensor
+    signal: Tensor
+    """``U``; may be negative."""
+    signal_low: Tensor
+    signal_high: Tensor
+    squared_covariance: Tensor
+    """``Q``, the trace of the squared covariance."""
+    parameter_variance: dict[str, Tensor]
+    """``V`` of each parameter tensor; they add up to ``variance``."""
+
+    @property
+    def snr(self) -> Tensor:
+        """``U / V`` of one trajectory."""
+        return self.signal / self.variance
+
+    @property
+    def noise_scale(self) -> Tensor:
+        """``V / U`` in trajectories; meaningless (negative or huge) while no signal is seen."""
+        return self.variance / self.signal
+
+    @property
+    def effective_dimension(self) -> Tensor:
+        """``V^2 / Q``."""
+        return self.variance.square() / self.squared_covariance
+
+    @property
+    def detectability(self) -> Tensor:
+        """``z``: how many standard deviations the signal stands above no signal; 0 if all is 0."""
+        n = self.num_trajectories
+        spread = (2 * self.squared_covariance.clamp_min(0) / (n * (n - 1))).sqrt()
+        return torch.where(self.signal == 0, torch.zeros_like(spread), self.signal / spread)
+
+    @classmethod
+    def of(cls, gradients: Mapping[str, Tensor]) -> Self:
+        """From per-trajectory gradients ``{parameter name: [N, *shape]}``.
+
+        Raises:
+            RequestError: fewer than three trajectories.
+        """
+        flat = flatten_gradients(gradients)
+        n = flat.shape[0]
+        if n < MIN_TRAJECTORIES:
+            raise RequestError(
+                f"gradient statistics need at least {MIN_TRAJECTORIES} trajectories, not {n}: "
+                "use more environments (--num-envs)"
+            )
+        gram = flat @ flat.T
+        variance, signal = _variance_and_signal(gram.trace(), gram.sum(), n)
+        variance_low, variance_high, signal_low, signal_high = _jackknife(gram, variance, signal)
+        return cls(
+            num_trajectories=n,
+            norm=flat.mean(0).norm(),
+            variance=variance,
+            variance_low=variance_low,
+            variance_high=variance_high,
+            signal=signal,
+            signal_low=signal_low,
+            signal_high=signal_high,
+            squared_covariance=_squared_covariance(gram, variance),
+            parameter_variance={
+                name: gradient.double().flatten(1).var(0, unbiased=True).sum()
+                for name, gradient in gradients.items()
+            },
+        )
+
+
+def flatten_gradients(gradients: Mapping[str, Tensor]) -> Tensor:
+    """``{name: [N, *shape]}`` to ``[N, P]`` in float64."""
+    return torch.cat([gradient.double().flatten(1) for gradient in gradients.values()], dim=1)
+
+
+def gradient_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``a_i - b_i`` of matched trajectories.
+
+    Its mean is zero if and only if both are unbiased for the same objective, or biased alike. The
+    signal of its statistics is the squared bias.
+    """
+    return {name: a[name] - b[name] for name in a}
+
+
+def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
+    """Cosine of the angle between two mean gradients."""
+    mean_a, mean_b = flatten_gradients(a).mean(0), flatten_gradients(b).mean(0)
+    return torch.nn.functional.cosine_similarity(mean_a, mean_b, dim=0)
+
+
+def _variance_and_signal(trace: Tensor, total: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    return (trace - total / n) / (n - 1), (total - trace) / (n * (n - 1))
+
+
+def _jackknife(
+    gram: Tensor, variance: Tensor, signal: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """95 % intervals: of the variance on its logarithm, and of the signal."""
+    n = gram.shape[0]
+    own = gram.diagonal()
+    variances, signals = _variance_and_signal(
+        gram.trace() - own, gram.sum() - 2 * gram.sum(1) + own, n - 1
+    )
+    if not bool((variances > 0).all()):
+        # All trajectories agree but for at most one: the logarithm has no jackknife.
+        low, high = torch.zeros_like(variance), torch.maximum(variance, variances.max())
+    else:
+        half = NORMAL_95 * math.sqrt(n - 1) * variances.log().std(unbiased=False)
+        low, high = variance * (-half).exp(), variance * half.exp()
+    half_signal = NORMAL_95 * math.sqrt(n - 1) * signals.std(unbiased=False)
+    return low, high, signal - half_signal, signal + half_signal
+
+
+def _squared_covariance(gram: Tensor, variance: Tensor) -> Tensor:
+    n = gram.shape[0]
+    centred = gram - gram.mean(0, keepdim=True) - gram.mean(1, keepdim=True) + gram.mean()
+    plug_in = centred.square().sum() / (n - 1) ** 2
+    return (n - 1) ** 2 / ((n - 2) * (n + 1)) * (plug_in - variance.square() / (n - 1))

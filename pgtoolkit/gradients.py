@@ -1,0 +1,160 @@
+"""Per-trajectory gradients of a surrogate ``[N]``: one gradient per trajectory, exact.
+
+While a surrogate is computed, :class:`GradientRecorder` notes what went into and came out of each
+layer. One backward pass then gives the derivative by each output, and a layer's gradient per
+trajectory is a product of the two, summed over time: for ``y = W x``,
+``g_i = sum_l delta_{l,i} x_{l,i}^T``. That is the arithmetic of the ordinary weight gradient, only
+not summed over trajectories, so it costs about what a plain backward costs. A layer that is called
+``T`` times, as in back-propagation through time, adds up its calls.
+
+Parameters of other modules go by the general way, one backward per trajectory, batched.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from pgtoolkit.networks import StateIndependentStd
+from pgtoolkit.shapes import check_shape
+
+Rule = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
+
+
+def _linear(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
+    """``[L, N, in]`` and ``[L, N, out]`` to weight ``[N, out, in]`` and bias ``[N, out]``."""
+    gradients = {"weight": torch.bmm(delta.permute(1, 2, 0), inputs.transpose(0, 1))}
+    if layer.bias is not None:
+        gradients["bias"] = delta.sum(0)
+    return gradients
+
+
+def _layer_norm(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
+    assert isinstance(layer, nn.LayerNorm)
+    standardised = nn.functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
+    return {"weight": (delta * standardised).sum(0), "bias": delta.sum(0)}
+
+
+def _state_independent_std(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
+    return {"log_std": delta.sum(0)}
+
+
+RULES: dict[type[nn.Module], Rule] = {
+    nn.Linear: _linear,
+    nn.LayerNorm: _layer_norm,
+    StateIndependentStd: _state_independent_std,
+}
+
+
+@final
+class GradientRecorder:
+    """Records one module's calls, then gives the gradient of every trajectory.
+
+    Use::
+
+        recorder = GradientRecorder(policy)
+        with recorder.recording():
+            surrogate = pathwise_surrogate(policy, window, weight)     # [N]
+        gradients = recorder.per_trajectory(surrogate)                 # {name: [N, *shape]}
+
+    Every tensor that passes through the module must have the trajectories on its last axis but one
+    (``[..., N, features]``), and entry ``i`` of the surrogate must depend on column ``i`` only.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.calls: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Notes inputs and outputs of the layers whose gradients have a rule."""
+        self.calls = {}
+        handles = [
+            layer.register_forward_hook(self._hook(prefix))
+            for prefix, layer in self.module.named_modules()
+            if _has_rule(layer)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, prefix: str) -> Callable[[nn.Module, Any, Any], None]:
+        def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            # It returns None: what a forward hook returns would replace the output.
+            if output.requires_grad:
+                self.calls.setdefault(prefix, []).append((inputs[0].detach(), output))
+
+        return note
+
+    def per_trajectory(self, surrogate: Tensor) -> dict[str, Tensor]:
+        """Gradients of each entry of ``surrogate`` ``[N]``: ``{parameter name: [N, *shape]}``.
+
+        Their mean over trajectories is the gradient of ``surrogate.mean()``. The graph is freed.
+        """
+        check_shape("surrogate", surrogate, None)
+        size = surrogate.shape[0]
+        layers = {p: layer for p, layer in self.module.named_modules() if _has_rule(layer)}
+        ruled = {id(p) for layer in layers.values() for p in layer.parameters(recurse=False)}
+        others = {
+            name: p
+            for name, p in self.module.named_parameters()
+            if p.requires_grad and id(p) not in ruled
+        }
+        gradients = _one_backward_per_trajectory(surrogate, others)
+        outputs = [output for calls in self.calls.values() for _, output in calls]
+        if outputs:
+            deltas = iter(torch.autograd.grad(surrogate.sum(), outputs, allow_unused=True))
+        by_id: dict[int, Tensor] = {}
+        for prefix, calls in self.calls.items():
+            layer = layers[prefix]
+            pairs = [(inputs, delta) for (inputs, _), delta in zip(calls, deltas, strict=False)]
+            inputs = torch.cat([_flatten(x, size) for x, d in pairs if d is not None])
+            delta = torch.cat([_flatten(d, size) for _, d in pairs if d is not None])
+            for leaf, gradient in RULES[type(layer)](layer, inputs, delta).items():
+                key = id(getattr(layer, leaf))
+                by_id[key] = by_id[key] + gradient if key in by_id else gradient
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad and name not in gradients:
+                zeros = parameter.new_zeros(size, *parameter.shape)
+                gradients[name] = by_id.get(id(parameter), zeros)
+        return gradients
+
+
+def _has_rule(layer: nn.Module) -> bool:
+    # The exact type: a subclass may compute something else.
+    return type(layer) in RULES and all(p.requires_grad for p in layer.parameters(recurse=False))
+
+
+def _flatten(tensor: Tensor, size: int) -> Tensor:
+    """``[..., N, features]`` to ``[L, N, features]``."""
+    if tensor.shape[-2] != size:
+        raise ValueError(
+            f"a layer saw {list(tensor.shape)}, whose last axis but one is not the surrogate's "
+            f"{size} trajectories"
+        )
+    return tensor.reshape(-1, size, tensor.shape[-1])
+
+
+def _one_backward_per_trajectory(
+    surrogate: Tensor, parameters: dict[str, nn.Parameter]
+) -> dict[str, Tensor]:
+    """The general way: ``N`` vector-Jacobian products, batched by vmap."""
+    if not parameters:
+        return {}
+    gradients = torch.autograd.grad(
+        surrogate,
+        list(parameters.values()),
+        grad_outputs=torch.eye(surrogate.shape[0]).to(surrogate),
+        is_grads_batched=True,
+        retain_graph=True,
+        allow_unused=True,
+    )
+    size = surrogate.shape[0]
+    return {
+        name: parameter.new_zeros(size, *parameter.shape) if gradient is None else gradient
+        for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
+    }

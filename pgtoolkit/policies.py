@@ -1,0 +1,285 @@
+"""Policies: observation in, distribution over actions out, and a loss for each gradient."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Literal, Protocol, final
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from pgtoolkit.distributions import Categorical, DiagonalGaussian, Distribution, TanhGaussian
+from pgtoolkit.errors import RequestError
+from pgtoolkit.networks import Activation, StateIndependentStd, mlp
+from pgtoolkit.normalizer import NoNormalizer, ObservationNormalizer
+
+Std = Literal["state_independent", "state_dependent"]
+
+
+class Policy(nn.Module, ABC):
+    """``pi(action | obs)``. It holds its observation normaliser, so a saved policy is whole."""
+
+    normalizer: ObservationNormalizer | NoNormalizer
+    noise_size: int
+
+    @abstractmethod
+    def forward(self, obs: Tensor) -> Distribution:
+        """The distribution over actions at ``obs`` ``[..., O]``."""
+
+    def __call__(self, obs: Tensor) -> Distribution:
+        distribution: Distribution = super().__call__(obs)
+        return distribution
+
+    @abstractmethod
+    def draw_noise(self, *batch: int, generator: torch.Generator) -> Tensor:
+        """Standard noise ``[*batch, A]`` on the generator's device, for that many actions."""
+
+    @abstractmethod
+    def pathwise_action(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """The action ``a(obs, noise)``, squashed to the action space; carries the graph.
+
+        Its derivative by the parameters is the pathwise (reparameterisation) gradient,
+        ``d/dtheta E[J(a)] = E[dJ/da da(theta, eps)/dtheta]``.
+
+        Raises:
+            RequestError: the policy is discrete, and has no such derivative.
+        """
+
+    def log_derivative_loss(self, obs: Tensor, pre_action: Tensor, weight: Tensor) -> Tensor:
+        """``-weight * log pi(action | obs)`` ``[...]``, unreduced.
+
+        The gradient of its negative estimates ``d/dtheta E[J] = E[J dlog pi/dtheta]``, the score
+        function or REINFORCE gradient (Williams 1992). ``pre_action`` and ``weight`` are detached
+        here: with a reparameterised action that is not detached, the two paths through a Gaussian's
+        mean cancel and its gradient is exactly zero.
+
+        Args:
+            obs: ``[..., O]``.
+            pre_action: ``[..., A]`` the pre-squash action, as stored in the window.
+            weight: ``[...]`` return, advantage, or any weight without a path to the parameters.
+        """
+        log_prob = self(obs).log_prob_of_pre_action(pre_action.detach())
+        if log_prob.shape != weight.shape:
+            raise ValueError(
+                f"weight has shape {list(weight.shape)}, the log density {list(log_prob.shape)}"
+            )
+        return -weight.detach() * log_prob
+
+
+@final
+class GaussianPolicy(Policy):
+    """A diagonal Gaussian over a ``Box``, tanh-squashed to its bounds where it has bounds.
+
+    Args:
+        observation_space: a one-dimensional ``Box``.
+        action_space: a one-dimensional ``Box``, bounded on all sides or on none.
+        hidden: sizes of the hidden layers; ``()`` is a linear policy.
+        activation: of the hidden layers.
+        layer_norm: LayerNorm after each hidden activation.
+        std: one log-sigma per dimension, or a second output of the network (Haarnoja et al. 2018),
+            then kept in [-5, 2] by a tanh.
+        log_std_init: where log-sigma starts.
+        normalize_observations: with a running normaliser that only ``normalizer.update`` changes.
+        generator: for the initial weights; None is a fresh one seeded with 0.
+
+    Raises:
+        RequestError: a space of another kind.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[np.ndarray],
+        action_space: spaces.Space[np.ndarray],
+        hidden: tuple[int, ...] = (64, 64),
+        *,
+        activation: Activation = "tanh",
+        layer_norm: bool = False,
+        std: Std = "state_independent",
+        log_std_init: float = 0.0,
+        normalize_observations: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        obs_size = box_size("observation", observation_space)
+        self.noise_size = size = box_size("action", action_space)
+        self.bounded = _is_bounded(action_space)
+        if self.bounded:
+            assert isinstance(action_space, spaces.Box)
+            self.register_buffer("low", torch.as_tensor(action_space.low, dtype=torch.float32))
+            self.register_buffer("high", torch.as_tensor(action_space.high, dtype=torch.float32))
+        self.normalizer = make_normalizer(obs_size, normalize_observations)
+        self.network = mlp(
+            obs_size,
+            hidden,
+            size if std == "state_independent" else 2 * size,
+            activation=activation,
+            layer_norm=layer_norm,
+            output_gain=0.01,
+            generator=generator or torch.Generator().manual_seed(0),
+        )
+        self.std = StateIndependentStd(size, log_std_init) if std == "state_independent" else None
+        if self.std is None:
+            # The bias that puts tanh-limited log-sigma at its initial value in every state.
+            position = min(max((log_std_init - LOG_STD_MIDDLE) / LOG_STD_REACH, -0.999), 0.999)
+            last = self.network[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.constant_(last.bias[size:], math.atanh(position))
+
+    def forward(self, obs: Tensor) -> DiagonalGaussian | TanhGaussian:
+        output = self.network(self.normalizer(obs))
+        if self.std is not None:
+            mean, log_std = output, self.std(output)
+        else:
+            mean, raw = output.chunk(2, dim=-1)
+            log_std = LOG_STD_MIDDLE + LOG_STD_REACH * torch.tanh(raw)
+        if self.bounded:
+            return TanhGaussian(mean, log_std, self.low, self.high)
+        return DiagonalGaussian(mean, log_std)
+
+    def draw_noise(self, *batch: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(*batch, self.noise_size, generator=generator, device=generator.device)
+
+    def pathwise_action(self, obs: Tensor, noise: Tensor) -> Tensor:
+        return self(obs).rsample(noise)
+
+
+@final
+class CategoricalPolicy(Policy):
+    """A softmax over a ``Discrete`` action space. It has the score-function loss only.
+
+    Args: as :class:`GaussianPolicy`, with a ``Discrete`` action space.
+
+    Raises:
+        RequestError: a space of another kind.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[np.ndarray],
+        action_space: spaces.Space[np.int64],
+        hidden: tuple[int, ...] = (64, 64),
+        *,
+        activation: Activation = "tanh",
+        layer_norm: bool = False,
+        normalize_observations: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
+            raise RequestError(
+                f"a categorical policy needs Discrete actions that start at 0, not {action_space}"
+            )
+        obs_size = box_size("observation", observation_space)
+        self.noise_size = int(action_space.n)
+        self.normalizer = make_normalizer(obs_size, normalize_observations)
+        self.network = mlp(
+            obs_size,
+            hidden,
+            self.noise_size,
+            activation=activation,
+            layer_norm=layer_norm,
+            output_gain=0.01,
+            generator=generator or torch.Generator().manual_seed(0),
+        )
+
+    def forward(self, obs: Tensor) -> Categorical:
+        return Categorical(self.network(self.normalizer(obs)))
+
+    def draw_noise(self, *batch: int, generator: torch.Generator) -> Tensor:
+        shape = torch.empty(*batch, self.noise_size, device=generator.device)
+        return Categorical(shape).draw_noise(generator)
+
+    def pathwise_action(self, obs: Tensor, noise: Tensor) -> Tensor:
+        return self(obs).rsample(noise)
+
+
+LOG_STD_MIDDLE, LOG_STD_REACH = -1.5, 3.5
+
+
+class PolicySettings(Protocol):
+    """What :func:`make_policy` reads of an agent's configuration."""
+
+    @property
+    def hidden(self) -> tuple[int, ...]: ...
+    @property
+    def activation(self) -> Activation: ...
+    @property
+    def layer_norm(self) -> bool: ...
+    @property
+    def std(self) -> Std: ...
+    @property
+    def log_std_init(self) -> float: ...
+    @property
+    def normalize_observations(self) -> bool: ...
+
+
+def make_policy(
+    settings: PolicySettings,
+    observation_space: spaces.Space[np.ndarray],
+    action_space: spaces.Space[np.ndarray] | spaces.Space[np.int64],
+    generator: torch.Generator,
+) -> Policy:
+    """The policy that fits the action space: Gaussian for ``Box``, categorical for ``Discrete``.
+
+    Raises:
+        RequestError: no policy fits these spaces.
+    """
+    if isinstance(action_space, spaces.Discrete):
+        return CategoricalPolicy(
+            observation_space,
+            action_space,
+            settings.hidden,
+            activation=settings.activation,
+            layer_norm=settings.layer_norm,
+            normalize_observations=settings.normalize_observations,
+            generator=generator,
+        )
+    return GaussianPolicy(
+        observation_space,
+        action_space,  # type: ignore[arg-type]  # its kind is checked there
+        settings.hidden,
+        activation=settings.activation,
+        layer_norm=settings.layer_norm,
+        std=settings.std,
+        log_std_init=settings.log_std_init,
+        normalize_observations=settings.normalize_observations,
+        generator=generator,
+    )
+
+
+def make_normalizer(size: int, normalize: bool) -> ObservationNormalizer | NoNormalizer:
+    return ObservationNormalizer(size) if normalize else NoNormalizer()
+
+
+def box_size(role: str, space: object) -> int:
+    """The size of a one-dimensional ``Box``.
+
+    Raises:
+        RequestError: another space, with the Gymnasium wrapper that turns it into one.
+    """
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return int(space.shape[0])
+    advice = (
+        "wrap the environment in gymnasium.wrappers.FlattenObservation"
+        if role == "observation"
+        else "give it a Box of one dimension, or a Discrete space that starts at 0"
+    )
+    raise RequestError(f"the {role} space {space} is not supported: {advice}")
+
+
+def _is_bounded(space: object) -> bool:
+    """Whether every dimension of the box is bounded; a mixture is refused."""
+    assert isinstance(space, spaces.Box)
+    below, above = space.bounded_below, space.bounded_above
+    if bool((below & above).all()):
+        return True
+    if not bool((below | above).any()):
+        return False
+    raise RequestError(
+        f"the action space {space} is bounded on some sides only: bound every dimension on both "
+        "sides (gymnasium.wrappers.RescaleAction, TransformAction), or none"
+    )

@@ -1,0 +1,280 @@
+"""Rollouts: a policy and vector environments in, a window out.
+
+``collect`` steps any Gymnasium vector environment, without a graph and under any autoreset mode.
+``unroll`` steps a differentiable one and keeps the graph. Both take the noise of every action and
+the cursor where the last window ended, and return the window and the next cursor. Neither draws
+random numbers of its own, so a window can be repeated.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, final
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from torch import Tensor
+
+from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.policies import Policy
+from pgtoolkit.window import Window, concatenate, first_episodes
+
+AnyVectorEnv = VectorEnv[Any, Any, Any]
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cursor:
+    """Where a window ended and the next begins.
+
+    Attributes:
+        obs: ``[N, O]`` the observation to act on, without a graph.
+        needs_reset: ``[N]`` bool: the episode ended on the last step and the next step only resets
+            it (Gymnasium's NEXT_STEP autoreset).
+    """
+
+    obs: Tensor
+    needs_reset: Tensor
+
+
+class DifferentiableSteps(Protocol):
+    """What :func:`unroll` needs: a vector environment on tensors whose step has a gradient."""
+
+    num_envs: int
+
+    def detach(self) -> Tensor:
+        """Cuts the graph at the current state; returns its observation ``[N, O]``."""
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """As Gymnasium's vector environments, autoreset SAME_STEP."""
+
+
+def autoreset_mode(env: AnyVectorEnv) -> AutoresetMode:
+    """The environment's autoreset mode, from its metadata.
+
+    Raises:
+        RequestError: the environment does not say, so the ends of episodes cannot be placed.
+    """
+    mode = env.metadata.get("autoreset_mode")
+    try:
+        return mode if isinstance(mode, AutoresetMode) else AutoresetMode(mode)
+    except ValueError as error:
+        raise RequestError(
+            f"the vector environment's metadata['autoreset_mode'] is {mode!r}: set it to one of "
+            "gymnasium.vector.AutoresetMode, so that ends of episodes can be told from resets"
+        ) from error
+
+
+def start(env: AnyVectorEnv, *, seed: int | None, device: torch.device) -> Cursor:
+    """Resets every environment and returns the first cursor."""
+    obs, _ = env.reset(seed=seed)
+    return Cursor(
+        _to_tensor(obs, device), torch.zeros(env.num_envs, dtype=torch.bool, device=device)
+    )
+
+
+@torch.no_grad()
+def collect(
+    env: AnyVectorEnv, policy: Policy, cursor: Cursor, noise: Tensor
+) -> tuple[Window, Cursor]:
+    """Steps any Gymnasium vector environment ``T`` times, without a graph.
+
+    Correct under all three autoreset modes: ``next_obs`` is always the observation before a reset,
+    and the step that NEXT_STEP spends on resetting is not ``valid``.
+
+    Args:
+        env: the vector environment, sync, async or natively vectorised.
+        policy: acts on every step.
+        cursor: from :func:`start` or the last call.
+        noise: ``[T, N, A]`` of every action; zeros for the deterministic one.
+
+    Raises:
+        NonFiniteError: an observation or reward is not finite.
+        RequestError: the environment does not say its autoreset mode.
+    """
+    mode, device = autoreset_mode(env), noise.device
+    steps: list[dict[str, Tensor]] = []
+    obs, needs_reset = cursor.obs, cursor.needs_reset
+    for t, eps in enumerate(noise.unbind(0)):
+        acted = _act(policy, obs, eps)
+        given = acted["action"]
+        result = env.step(given if hasattr(env, "detach") else given.cpu().numpy())
+        after, reward, terminated, truncated = (_to_tensor(x, device) for x in result[:4])
+        terminated, truncated = terminated.bool() & ~needs_reset, truncated.bool() & ~needs_reset
+        done = terminated | truncated
+        next_obs = after
+        if mode is AutoresetMode.SAME_STEP:
+            next_obs = _before_reset(after, done, result[4])
+        _require_finite_step(t, next_obs, reward)
+        steps.append(
+            {"obs": obs, "next_obs": next_obs, "noise": eps, "reward": reward, **acted}
+            | {"terminated": terminated, "truncated": truncated, "valid": ~needs_reset}
+        )
+        obs = after
+        if mode is AutoresetMode.DISABLED and bool(done.any()):
+            fresh, _ = env.reset(options={"reset_mask": done.cpu().numpy()})
+            obs = _to_tensor(fresh, device)
+        needs_reset = done if mode is AutoresetMode.NEXT_STEP else torch.zeros_like(done)
+    return _stack(steps), Cursor(obs, needs_reset)
+
+
+def unroll(
+    env: DifferentiableSteps, policy: Policy, cursor: Cursor, noise: Tensor
+) -> tuple[Window, Cursor]:
+    """Steps a differentiable environment ``T`` times and keeps the graph.
+
+    The graph starts here: the state is detached first, so no gradient reaches an earlier window. It
+    runs through actions, dynamics, rewards and observations; an environment that resets inside the
+    window starts a new trajectory without a past, and the others keep theirs.
+
+    Args:
+        env: a differentiable vector environment.
+        policy: acts on every step, by its pathwise action.
+        cursor: from :func:`start` or the last call.
+        noise: ``[T, N, A]`` of every action.
+    """
+    obs = env.detach()
+    perturbation = torch.zeros_like(noise).requires_grad_()
+    steps: list[dict[str, Tensor]] = []
+    for eps, shift in zip(noise.unbind(0), perturbation.unbind(0), strict=True):
+        acted = _act(policy, obs, eps, shift)
+        after, reward, terminated, truncated, info = env.step(acted["action"])
+        next_obs = info.get("final_obs", after)
+        steps.append(
+            {"obs": obs, "next_obs": next_obs, "noise": eps, "reward": reward, **acted}
+            | {"terminated": terminated, "truncated": truncated}
+            | {"valid": torch.ones_like(terminated)}
+        )
+        obs = after
+    window = dataclasses.replace(_stack(steps), perturbation=perturbation)
+    return window, Cursor(obs.detach(), cursor.needs_reset)
+
+
+def collect_episodes(
+    env: AnyVectorEnv,
+    policy: Policy,
+    draw_noise: Callable[[int], Tensor],
+    *,
+    chunk: int = 64,
+    max_steps: int = 100_000,
+) -> Window:
+    """One whole episode of every environment, from a reset; later steps are not ``valid``.
+
+    Every environment counts once, so short episodes are not favoured. Steps after an environment's
+    first end are taken, because the others still run, and are discarded.
+
+    Args:
+        env: any Gymnasium vector environment.
+        policy: acts on every step.
+        draw_noise: gives noise ``[T, N, A]`` for that many steps.
+        chunk: steps between checks whether all have ended.
+        max_steps: refuses to go on for ever.
+
+    Raises:
+        RequestError: an episode did not end within ``max_steps``.
+    """
+    noise = draw_noise(chunk)
+    cursor = start(env, seed=None, device=noise.device)
+    windows: list[Window] = []
+    while not windows or not bool(torch.cat([w.done for w in windows]).any(0).all()):
+        if len(windows) * chunk >= max_steps:
+            raise RequestError(
+                f"an episode did not end within {max_steps} steps: give the environment a time "
+                "limit (max_episode_steps), or train on windows (--rollout windows)"
+            )
+        window, cursor = collect(env, policy, cursor, noise)
+        windows.append(window)
+        noise = draw_noise(chunk)
+    window = first_episodes(concatenate(windows))
+    length = int(window.valid.any(1).sum())
+    return map_window(lambda tensor: tensor[:length], window)
+
+
+def map_window(function: Callable[[Tensor], Tensor], window: Window) -> Window:
+    """Applies a function to every tensor of a plain window."""
+    names = [field.name for field in dataclasses.fields(Window) if field.name != "perturbation"]
+    return Window(**{name: function(getattr(window, name)) for name in names})
+
+
+def _act(
+    policy: Policy, obs: Tensor, noise: Tensor, shift: Tensor | None = None
+) -> dict[str, Tensor]:
+    distribution = policy(obs)
+    pre_action = distribution.pre_action(noise)
+    if shift is not None:
+        pre_action = pre_action + shift
+    log_prob = distribution.log_prob_of_pre_action(pre_action)
+    return {
+        "pre_action": pre_action,
+        "action": distribution.squash(pre_action),
+        "log_prob": log_prob.detach(),
+    }
+
+
+def _stack(steps: list[dict[str, Tensor]]) -> Window:
+    return Window(**{name: torch.stack([step[name] for step in steps]) for name in steps[0]})
+
+
+def _to_tensor(array: Any, device: torch.device) -> Tensor:
+    """A tensor on the device, in float32; a copy, as environments may reuse their arrays."""
+    if isinstance(array, Tensor):
+        return array.to(device)
+    tensor = torch.tensor(np.asarray(array), device=device)
+    return tensor if tensor.dtype == torch.bool else tensor.float()
+
+
+def _before_reset(after: Tensor, done: Tensor, info: dict[str, Any]) -> Tensor:
+    """SAME_STEP: where an episode ended, its last observation instead of the reset one."""
+    if "final_obs" not in info:
+        return after
+    final = info["final_obs"]
+    if isinstance(final, Tensor):
+        return torch.where(done.unsqueeze(-1), final, after)
+    rows = done.cpu().numpy()
+    next_obs = after.clone()
+    if rows.any():
+        next_obs[done] = _to_tensor(np.stack(list(final[rows])), after.device)
+    return next_obs
+
+
+def _require_finite_step(t: int, next_obs: Tensor, reward: Tensor) -> None:
+    for name, tensor in (("observation", next_obs), ("reward", reward)):
+        finite = torch.isfinite(tensor)
+        if not bool(finite.all()):
+            row = ~finite if finite.dim() == 1 else ~finite.all(-1)
+            raise NonFiniteError(name, t, int(row.nonzero()[0]))
+
+
+def noise_windows(
+    policy: Policy, num_envs: int, generator: torch.Generator
+) -> Callable[[int], Tensor]:
+    """A function that draws the noise of ``T`` steps ``[T, N, A]``."""
+
+    def draw(num_steps: int) -> Tensor:
+        return policy.draw_noise(num_steps, num_envs, generator=generator)
+
+    return draw
+
+
+def zero_noise_windows(
+    policy: Policy, num_envs: int, device: torch.device
+) -> Callable[[int], Tensor]:
+    """The same with zeros: every action is the distribution's mode."""
+
+    def draw(num_steps: int) -> Tensor:
+        return torch.zeros(num_steps, num_envs, policy.noise_size, device=device)
+
+    return draw
+
+
+def windows(
+    env: AnyVectorEnv,
+    policy: Policy,
+    cursor: Cursor,
+    draw_noise: Callable[[int], Tensor],
+    chunk: int,
+) -> Iterator[Window]:
+    """Windows of ``chunk`` steps, one after the other, for ever."""
+    while True:
+        window, cursor = collect(env, policy, cursor, draw_noise(chunk))
+        yield window

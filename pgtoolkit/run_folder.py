@@ -1,0 +1,109 @@
+"""A run's folder: configuration, TensorBoard events, checkpoints, summary."""
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self, final
+
+import yaml
+
+from pgtoolkit.errors import RequestError
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """``config.yaml``, TensorBoard events, ``checkpoints/``, ``summary.json``."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The one with the best evaluation so far; absent until the first evaluation."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any]) -> Self:
+        """Makes the folder and writes the resolved configuration with the versions used.
+
+        Raises:
+            RequestError: the folder already holds a run, or cannot be made.
+        """
+        run = cls(path)
+        if run.config_file.exists():
+            raise RequestError(
+                f"{path} already holds a run: continue it with `pgtoolkit resume {path}`, or give "
+                "another --run-dir"
+            )
+        try:
+            run.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(dict(config) | {"versions": versions()}, sort_keys=False)
+            run.config_file.write_text(text)
+        except OSError as error:
+            raise RequestError(
+                f"the run folder {path} cannot be made ({error.strerror}): give another --run-dir"
+            ) from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[Self, dict[str, Any]]:
+        """An existing run and its configuration.
+
+        Raises:
+            RequestError: there is no run there, or its configuration cannot be read.
+        """
+        run = cls(path)
+        try:
+            config = yaml.safe_load(run.config_file.read_text())
+        except FileNotFoundError as error:
+            raise RequestError(
+                f"{path} holds no run (no {run.config_file.name}): name a folder that "
+                "`pgtoolkit train` made"
+            ) from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise RequestError(f"{run.config_file} cannot be read: {reason}") from error
+        if not isinstance(config, dict):
+            raise RequestError(f"{run.config_file} is not a run's configuration (no mapping in it)")
+        return run, config
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        temporary = self.summary_file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(dict(summary), indent=2) + "\n")
+        os.replace(temporary, self.summary_file)
+
+
+def default_path(env_name: str, agent_name: str, seed: int) -> Path:
+    """``runs/{env}__{agent}__{seed}__{timestamp}``."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    env = "".join(c if c.isalnum() or c in "-_." else "-" for c in env_name)
+    path = Path("runs") / f"{env}__{agent_name}__{seed}__{stamp}"
+    return path if not path.exists() else path.with_name(f"{path.name}-{os.getpid()}")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("policy-gradient-toolkit", "torch", "gymnasium", "numpy", "mujoco"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

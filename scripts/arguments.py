@@ -1,0 +1,95 @@
+"""Command-line arguments from dataclasses, with errors of one line."""
+
+import contextlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+import yaml
+
+from pgtoolkit.errors import RequestError
+
+T = TypeVar("T")
+BOX = "╭╮╰╯│─"
+
+
+def parse(cls: type[T], arguments: Sequence[str], *, command: str, default: T | None = None) -> T:
+    """Fills a dataclass from flags; ``--help`` prints its fields and exits 0.
+
+    Raises:
+        RequestError: what tyro found wrong, in one line.
+    """
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output):
+            return tyro.cli(cls, args=list(arguments), prog=f"pgtoolkit {command}", default=default)
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise RequestError(
+            f"{_one_line(output.getvalue())} (see pgtoolkit {command} --help)"
+        ) from error
+
+
+def _one_line(report: str) -> str:
+    """The first paragraph of tyro's framed report, and its suggestion if it has one."""
+    lines = [line.strip(f" {BOX}") for line in report.splitlines()]
+    rule = next((i for i, line in enumerate(report.splitlines()) if "│ ──" in line), len(lines))
+    text = " ".join(line for line in lines[1:rule] if line)
+    for i, line in enumerate(lines):
+        if line == "Perhaps you meant:":
+            text += f"; perhaps {lines[i + 1]}"
+    return text.replace("  ", " ")
+
+
+def parse_json_object(text: str, flag: str) -> dict[str, Any]:
+    """A JSON object given to a flag.
+
+    Raises:
+        RequestError: it is not one; shows the form.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RequestError(
+            f"{flag} is not JSON ({error}): write it as {flag} '{{\"name\": 1.0}}'"
+        ) from error
+    if not isinstance(value, dict):
+        raise RequestError(f"{flag} must be a JSON object such as '{{\"name\": 1.0}}', not {text}")
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        RequestError: it cannot be read, or holds something else.
+    """
+    try:
+        value = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RequestError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise RequestError(f"{path} must hold a mapping of settings")
+    return value
+
+
+def flags_of(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as flags, so that a file is checked exactly as the command line is."""
+    flags: list[str] = []
+    for key, value in settings.items():
+        name = key.replace("_", "-")
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, list | tuple):
+            flags += [f"--{name}", *(str(item) for item in value)]
+        elif isinstance(value, dict):
+            flags += [f"--{name}", json.dumps(value)]
+        else:
+            flags += [f"--{name}", str(value)]
+    return flags

@@ -1,0 +1,152 @@
+"""``pgtoolkit evaluate RUN``: runs a trained policy, here or on another environment."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, final
+
+import tyro
+
+from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.arguments import parse, parse_json_object
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateArguments:
+    """Runs a trained policy for whole episodes and reports its undiscounted returns."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run's folder."""
+    env: str | None = None
+    """Another environment with the same spaces, in any of the three forms; default: the run's."""
+    env_kwargs: str | None = None
+    """JSON object of arguments for the environment; default: the run's, if env is the run's."""
+    episodes: int = 20
+    """How many."""
+    seed: int = 1000
+    """Of the starts, and of the actions if stochastic."""
+    stochastic: bool = False
+    """Sample actions instead of taking the distribution's mode."""
+    checkpoint: Literal["best", "last"] = "best"
+    """best: of the evaluations while training (last, if there was none); last: at the end."""
+    video: Path | None = None
+    """Write one episode to this file, .gif or .mp4."""
+    json: Path | None = None
+    """Write the result to this file."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise RequestError(f"--episodes must be at least 1, not {self.episodes}")
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parses, loads, evaluates, reports.
+
+    Raises:
+        RequestError: no such run or environment, or the policy does not fit the environment.
+    """
+    options = parse(EvaluateArguments, arguments, command="evaluate")
+    import torch
+
+    from pgtoolkit.envs.resolve import resolve
+    from pgtoolkit.evaluation import evaluate
+    from pgtoolkit.run_folder import RunFolder
+    from pgtoolkit.scripts.experiment import make_eval_env, settings_from_file
+
+    folder, config = RunFolder.open(Path(options.run))
+    settings = settings_from_file(config, [], command="evaluate")
+    kwargs_text = options.env_kwargs
+    if kwargs_text is None:
+        kwargs_text = settings.run.env_kwargs if options.env is None else "{}"
+    source = resolve(
+        options.env or settings.run.env, parse_json_object(kwargs_text, "--env-kwargs")
+    )
+    device = torch.device("cpu")
+    env = make_eval_env(source, options.episodes, device)
+    path = folder.best_checkpoint
+    if options.checkpoint == "last" or not path.exists():
+        path = folder.last_checkpoint
+    policy = load_policy(path, settings, env)
+    result = evaluate(
+        env,
+        policy,
+        episodes=options.episodes,
+        seed=options.seed,
+        device=device,
+        stochastic=options.stochastic,
+    )
+    print(
+        f"mean return {result.mean_return:.2f}, standard deviation {result.std_return:.2f} over "
+        f"{options.episodes} {'stochastic' if options.stochastic else 'deterministic'} episodes of "
+        f"{source.name} (mean length {result.mean_length:.1f}; policy {path})"
+    )
+    if options.json is not None:
+        write_json(options.json, describe(result, options, source.name, path))
+    if options.video is not None:
+        from pgtoolkit.scripts.video import record_episode
+
+        record_episode(source, policy, options.video, seed=options.seed)
+        print(f"video: {options.video}")
+
+
+def load_policy(path: Path, settings: Any, env: Any) -> Any:
+    """The policy of a checkpoint, for this environment.
+
+    Raises:
+        RequestError: the environment's spaces are not those that the policy was trained for.
+    """
+    import torch
+
+    from pgtoolkit.checkpoint import load_checkpoint
+    from pgtoolkit.policies import make_policy
+
+    saved = load_checkpoint(path)["agent"]["actor"]["policy"]
+    spaces = env.single_observation_space, env.single_action_space
+    policy = make_policy(settings.agent, *spaces, torch.Generator())
+    fresh = policy.state_dict()
+    same = {k: v.shape for k, v in saved.items()} == {k: v.shape for k, v in fresh.items()}
+    bounds = [key for key in ("low", "high") if key in fresh]
+    if not same or any(not torch.equal(saved[key], fresh[key]) for key in bounds):
+        raise RequestError(
+            f"the policy in {path} was trained for other spaces than this environment's "
+            f"(observation {spaces[0]}, action {spaces[1]}): evaluate it on one with its own"
+        )
+    policy.load_state_dict(saved)
+    return policy
+
+
+def describe(result: Any, options: EvaluateArguments, env: str, path: Path) -> dict[str, Any]:
+    return {
+        "mean_return": result.mean_return,
+        "std_return": result.std_return,
+        "episodes": len(result.returns),
+        "returns": result.returns,
+        "lengths": result.lengths,
+        "mean_length": result.mean_length,
+        "env": env,
+        "seed": options.seed,
+        "stochastic": options.stochastic,
+        "checkpoint": str(path),
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes JSON.
+
+    Raises:
+        RequestError: the file cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise RequestError(f"{path} cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    import sys
+
+    from pgtoolkit.scripts.cli import run_command
+
+    run_command(run, sys.argv[1:])

@@ -1,0 +1,145 @@
+"""A run's settings, and the agent, environments and evaluator that they describe."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, final
+
+import torch
+
+from pgtoolkit.agent import Agent
+from pgtoolkit.envs.resolve import EnvSource, make_vector_env, resolve
+from pgtoolkit.errors import RequestError
+from pgtoolkit.evaluation import Evaluation, evaluate
+from pgtoolkit.scripts.arguments import flags_of, parse, parse_json_object
+from pgtoolkit.scripts.tables import load_agent
+from pgtoolkit.training import TrainConfig
+
+EVAL_SEED = 10_000
+"""Added to the run's seed for evaluations while training, so that starts differ from training's."""
+
+EVAL_ENVS = 20
+"""At most so many evaluation environments at once where each is a Python object."""
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What is trained where."""
+
+    env: str
+    """An id (Pendulum-v1, pgtoolkit/Pendulum-v0, module:Id-v0) or path/to/file.py:Class."""
+    env_kwargs: str = "{}"
+    """JSON object of arguments for the environment."""
+    differentiate: Literal["auto", "none"] = "auto"
+    """auto: use the environment's gradient if it has one; none: never."""
+    seed: int = 0
+    """Of everything random."""
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """Where policy and differentiable environments live; auto is cuda where there is one."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that a run is made of."""
+
+    agent_name: str
+    run: RunConfig
+    loop: TrainConfig
+    agent: Any
+    """The agent's own configuration."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Flat, plain values: what ``config.yaml`` holds and ``--config`` reads."""
+        merged: dict[str, Any] = {"agent": self.agent_name}
+        for part in (self.run, self.loop, self.agent):
+            merged |= dataclasses.asdict(part)
+        merged["env_kwargs"] = parse_json_object(self.run.env_kwargs, "--env-kwargs")
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in merged.items()}
+
+
+def parse_settings(agent_name: str, arguments: list[str], *, command: str) -> Settings:
+    """Settings from flags.
+
+    Raises:
+        RequestError: an unknown agent or flag, or a value that does not fit.
+    """
+    import tyro
+
+    config = load_agent(agent_name)[1]
+    fields = [("run", RunConfig), ("loop", TrainConfig), ("agent", config)]
+    group = dataclasses.make_dataclass("Settings", fields, frozen=True)
+    group.__doc__ = f"{config.__doc__}"
+    parsed = parse(tyro.conf.OmitArgPrefixes[group], arguments, command=command)
+    return Settings(agent_name, parsed.run, parsed.loop, parsed.agent)
+
+
+def settings_from_file(
+    config: Mapping[str, Any], overrides: list[str], *, command: str
+) -> Settings:
+    """Settings from a configuration as :meth:`Settings.as_dict` gives it; flags win over it.
+
+    Raises:
+        RequestError: as :func:`parse_settings`; or the configuration names no agent.
+    """
+    agent_name = config.get("agent")
+    if not isinstance(agent_name, str):
+        raise RequestError("the configuration names no agent: add a line `agent: shac`")
+    kept = {k: v for k, v in config.items() if k not in ("agent", "versions")}
+    named = {flag.split("=")[0].removeprefix("--").replace("-", "_") for flag in overrides}
+    rest = {k: v for k, v in kept.items() if k not in named and f"no_{k}" not in named}
+    return parse_settings(agent_name, flags_of(rest) + overrides, command=command)
+
+
+@final
+class Experiment:
+    """The agent and its evaluation, made from settings.
+
+    Raises:
+        RequestError: the environment cannot be made, or the agent cannot use it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, run = settings, settings.run
+        self.device = choose_device(run.device)
+        kwargs = parse_json_object(run.env_kwargs, "--env-kwargs")
+        self.source = resolve(run.env, kwargs)
+        env = make_vector_env(
+            self.source,
+            settings.agent.num_envs,
+            device=self.device,
+            differentiate=run.differentiate,
+        )
+        total_steps = settings.loop.total_steps
+        agent_class = load_agent(settings.agent_name)[0]
+        self.agent: Agent = agent_class(settings.agent, env, seed=run.seed, total_steps=total_steps)
+        self._eval_env = make_eval_env(self.source, settings.loop.eval_episodes, self.device)
+
+    def evaluate(self) -> Evaluation:
+        """The current policy, deterministic, in environments of its own."""
+        return evaluate(
+            self._eval_env,
+            self.agent.actor.policy,  # type: ignore[attr-defined]
+            episodes=self.settings.loop.eval_episodes,
+            seed=self.settings.run.seed + EVAL_SEED,
+            device=self.device,
+        )
+
+
+def make_eval_env(source: EnvSource, episodes: int, device: torch.device) -> Any:
+    """Environments for that many episodes: all at once where they are batched."""
+    count = episodes if source.differentiable is not None else min(episodes, EVAL_ENVS)
+    return make_vector_env(source, count, device=device)
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device that is meant.
+
+    Raises:
+        RequestError: CUDA is asked for and torch sees none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RequestError("torch sees no CUDA device here: use --device cpu (or auto)")
+    return torch.device(name)

@@ -1,0 +1,71 @@
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Self, final
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from pgtoolkit.training import Progress
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+@final
+class ProgressView:
+    """Shows where the training stands. Use as a context manager and call with each progress."""
+
+    def __init__(self, total_steps: int) -> None:
+        self.total_steps = total_steps
+        self.console = Console()
+        self._last_line = 0.0
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=total_steps)
+
+    def __call__(self, progress: Progress) -> None:
+        if self.console.is_terminal:
+            self._bar.update(
+                self._task, completed=progress.num_steps, description=describe(progress)
+            )
+            return
+        finished = progress.num_steps >= self.total_steps
+        if finished or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            print(
+                f"{progress.num_steps}/{self.total_steps} steps  {describe(progress)}", flush=True
+            )
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+
+def describe(progress: Progress) -> str:
+    """Returns, and the variance of each gradient that has been measured."""
+    parts = []
+    if progress.mean_return is not None:
+        parts.append(f"return {progress.mean_return:.1f}")
+    if progress.eval_return is not None:
+        parts.append(f"evaluation {progress.eval_return:.1f}")
+    for name, short in (("score_function", "score function"), ("pathwise", "pathwise")):
+        variance = progress.scalars.get(f"gradient/{name}/variance")
+        if variance is not None:
+            parts.append(f"{short} variance {variance:.2g}")
+    return "  ".join(parts) or "training"

@@ -1,0 +1,73 @@
+"""``pgtoolkit resume RUN``: goes on where a run stopped, or lengthens a finished one."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, final
+
+import tyro
+import yaml
+
+from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.arguments import parse
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResumeArguments:
+    """Goes on with a run from its last checkpoint.
+
+    Bit for bit as if it had never stopped on a differentiable environment; other environments
+    cannot be saved, and start new episodes.
+    """
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run's folder."""
+    total_steps: int | None = None
+    """A new total of environment steps; the learning-rate schedule then runs to this end."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parses, loads, trains on.
+
+    Raises:
+        RequestError: there is no such run, or it is finished.
+        NonFiniteError: a number went bad.
+    """
+    options = parse(ResumeArguments, arguments, command="resume")
+    from pgtoolkit.checkpoint import load_checkpoint
+    from pgtoolkit.run_folder import RunFolder
+    from pgtoolkit.scripts.experiment import Experiment, settings_from_file
+    from pgtoolkit.scripts.train import carry_out
+    from pgtoolkit.training import Progress
+    from pgtoolkit.writer import RunWriter
+
+    folder, config = RunFolder.open(Path(options.run))
+    if options.total_steps is not None:
+        config["total_steps"] = options.total_steps
+    settings = settings_from_file(config, [], command="resume")
+    state = load_checkpoint(folder.last_checkpoint)
+    progress = Progress()
+    progress.load_state_dict(state["progress"])
+    if progress.num_steps >= settings.loop.total_steps:
+        raise RequestError(
+            f"{options.run} is finished, at {progress.num_steps} steps: lengthen it with "
+            f"--total-steps {2 * progress.num_steps}"
+        )
+    experiment = Experiment(settings)
+    experiment.agent.load_state_dict(state["agent"])
+    if options.total_steps is not None:
+        folder.config_file.write_text(yaml.safe_dump(config, sort_keys=False))
+    print(f"run: {folder.path}, from step {progress.num_steps}", flush=True)
+    # What was logged after the checkpoint did not happen: TensorBoard is told to forget it.
+    with RunWriter(folder.path, purge_step=progress.num_steps + 1) as writer:
+        writer.begin(settings.as_dict())
+        carry_out(experiment, folder, writer, progress=progress)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from pgtoolkit.scripts.cli import run_command
+
+    run_command(run, sys.argv[1:])

@@ -1,0 +1,52 @@
+"""The names of commands, agents and environments. Nothing here imports torch."""
+
+import difflib
+import importlib
+from typing import Any
+
+from pgtoolkit.errors import RequestError
+
+COMMANDS = {
+    "train": "train an agent on an environment",
+    "resume": "go on with a run, or lengthen it",
+    "evaluate": "run a trained policy and report its returns",
+    "list": "name the agents, environments and estimators",
+}
+AGENTS = {
+    "reinforce": ("pgtoolkit.agents.reinforce", "Reinforce"),
+    "apg": ("pgtoolkit.agents.apg", "Apg"),
+    "shac": ("pgtoolkit.agents.shac", "Shac"),
+}
+AGENT_NOTES = {
+    "reinforce": "score function; any environment; baseline and advantage by flag",
+    "apg": "pathwise through a window of a differentiable environment",
+    "shac": "pathwise through a window, with a value function beyond it",
+}
+ESTIMATOR_NOTES = {
+    "score_function": "REINFORCE, log-derivative: needs nothing of the environment",
+    "pathwise": "reparameterisation: needs a differentiable environment",
+}
+
+
+def load_agent(name: str) -> tuple[type[Any], type[Any]]:
+    """An agent's class and its configuration's.
+
+    Raises:
+        RequestError: there is no such agent.
+    """
+    module_name, class_name = AGENTS[known(name, AGENTS, "agent")]
+    module = importlib.import_module(module_name)
+    return getattr(module, class_name), getattr(module, f"{class_name}Config")
+
+
+def known(name: str, table: dict[str, Any], what: str) -> str:
+    """The name, if the table has it.
+
+    Raises:
+        RequestError: it has not; says what it has, the likeliest first.
+    """
+    if name in table:
+        return name
+    close = difflib.get_close_matches(name, table, n=1)
+    hint = f"did you mean `{close[0]}`? " if close else ""
+    raise RequestError(f"there is no {what} named {name!r}: {hint}known: {', '.join(table)}")

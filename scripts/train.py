@@ -1,0 +1,163 @@
+"""``pgtoolkit train AGENT --env ENV``: trains an agent."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.scripts.arguments import read_yaml
+from pgtoolkit.scripts.tables import AGENT_NOTES, AGENTS, known
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parses, builds, trains, reports.
+
+    Raises:
+        RequestError: the request is wrong.
+        NonFiniteError: a number went bad; its notes name the last good checkpoint.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return
+    if arguments[0].startswith("-"):
+        raise RequestError(
+            f"name the agent first: pgtoolkit train AGENT --env ENV ({', '.join(AGENTS)})"
+        )
+    agent_name = known(arguments[0], AGENTS, "agent")
+    rest, run_dir = take_option(list(arguments[1:]), "--run-dir")
+    rest, config_file = take_option(rest, "--config")
+    if "-h" in rest or "--help" in rest:
+        print(EXTRA_HELP)
+    # Only now, so that a wrong agent is told without waiting for torch.
+    from pgtoolkit.scripts import experiment
+
+    command = f"train {agent_name}"
+    if config_file is None:
+        settings = experiment.parse_settings(agent_name, rest, command=command)
+    else:
+        given = read_yaml(Path(config_file))
+        if given.setdefault("agent", agent_name) != agent_name:
+            raise RequestError(f"{config_file} configures {given['agent']}, not {agent_name}")
+        settings = experiment.settings_from_file(given, rest, command=command)
+    train_settings(settings, run_dir)
+
+
+def train_settings(settings: Any, run_dir: str | None) -> None:
+    """A new run with these settings."""
+    from pgtoolkit.run_folder import RunFolder, default_path
+    from pgtoolkit.scripts.experiment import Experiment
+    from pgtoolkit.writer import RunWriter
+
+    folder = None if run_dir is None else Path(run_dir)
+    if folder is not None and RunFolder(folder).config_file.exists():
+        RunFolder.create(folder, {})  # raises, before anything is built
+    experiment = Experiment(settings)
+    path = folder or default_path(experiment.source.name, settings.agent_name, settings.run.seed)
+    run_folder = RunFolder.create(path, settings.as_dict())
+    print(f"run: {path}", flush=True)
+    with RunWriter(path) as writer:
+        writer.begin(settings.as_dict())
+        carry_out(experiment, run_folder, writer, progress=None)
+
+
+def carry_out(experiment: Any, run_folder: Any, writer: Any, *, progress: Any) -> None:
+    """Trains to the end, then says what was learned and where everything is.
+
+    Raises:
+        NonFiniteError: with a note that names the last good checkpoint.
+    """
+    from pgtoolkit.scripts.progress import ProgressView
+    from pgtoolkit.training import train
+
+    loop = experiment.settings.loop
+    try:
+        with ProgressView(loop.total_steps) as view:
+            progress = train(
+                experiment.agent,
+                loop,
+                run_folder,
+                writer,
+                evaluate=experiment.evaluate,
+                show=view,
+                progress=progress,
+            )
+    except NonFiniteError as error:
+        error.add_note(f"Last good checkpoint: {run_folder.last_checkpoint}")
+        raise
+    writer.end()
+    run_folder.write_summary(summary(experiment, progress))
+    print(report(run_folder, progress))
+
+
+def summary(experiment: Any, progress: Any) -> dict[str, Any]:
+    """What ``summary.json`` holds."""
+    return {
+        "agent": experiment.settings.agent_name,
+        "env": experiment.settings.run.env,
+        "seed": experiment.settings.run.seed,
+        "steps": progress.num_steps,
+        "updates": progress.num_updates,
+        "training_return": progress.mean_return,
+        "eval_return": progress.eval_return,
+        "best_eval_return": progress.best_return,
+        "last": progress.scalars,
+    }
+
+
+def report(run_folder: Any, progress: Any) -> str:
+    """The closing lines."""
+    best = run_folder.best_checkpoint
+    policy = best if best.exists() else run_folder.last_checkpoint
+    lines = []
+    if progress.eval_return is not None:
+        lines.append(
+            f"learned return: {progress.eval_return:.1f} at the end, {progress.best_return:.1f} at "
+            "best (deterministic evaluation)"
+        )
+    elif progress.mean_return is not None:
+        lines.append(f"learned return: {progress.mean_return:.1f} (last training episodes)")
+    lines += [
+        f"policy:         {policy}",
+        f"evaluate it:    pgtoolkit evaluate {run_folder.path}",
+        f"TensorBoard:    tensorboard --logdir {run_folder.path}",
+    ]
+    return "\n".join(lines)
+
+
+def take_option(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
+    """Removes ``flag VALUE`` or ``flag=VALUE`` from the arguments and returns the value.
+
+    Raises:
+        RequestError: the flag has no value.
+    """
+    for i, argument in enumerate(arguments):
+        if argument == flag:
+            if i + 1 == len(arguments):
+                raise RequestError(f"{flag} needs a value")
+            return arguments[:i] + arguments[i + 2 :], arguments[i + 1]
+        if argument.startswith(f"{flag}="):
+            return arguments[:i] + arguments[i + 1 :], argument.removeprefix(f"{flag}=")
+    return arguments, None
+
+
+EXTRA_HELP = """\
+Beside the options below:
+  --run-dir DIR      the run's folder (default: runs/ENV__AGENT__SEED__TIME)
+  --config FILE      YAML with any of the options (a run's config.yaml is one); flags win over it
+"""
+
+
+def usage() -> str:
+    rows = "\n".join(f"  {name:<10} {text}" for name, text in AGENT_NOTES.items())
+    return (
+        "usage: pgtoolkit train AGENT --env ENV [options]\n\n"
+        f"agents:\n{rows}\n\n`pgtoolkit train AGENT --help` shows all options of an agent."
+    )
+
+
+if __name__ == "__main__":
+    import sys
+
+    from pgtoolkit.scripts.cli import run_command
+
+    run_command(run, sys.argv[1:])
