@@ -10,7 +10,7 @@ from pgtoolkit.actor import Actor
 from pgtoolkit.agent import AgentConfig, Metrics
 from pgtoolkit.ascent import ascend_pathwise
 from pgtoolkit.baselines import leave_one_out
-from pgtoolkit.envs.position import env_position, restore_env_position
+from pgtoolkit.envs.position import env_position, restore_env_position, stagger
 from pgtoolkit.envs.requirements import require_differentiable
 from pgtoolkit.estimators import matched_score_weight, window_objective
 from pgtoolkit.networks import Activation
@@ -27,7 +27,7 @@ class ApgConfig(AgentConfig):
     """Of the policy."""
     adam_betas: tuple[float, float] = (0.7, 0.95)
     """Decay of Adam's two moments."""
-    ent_coef: float = 0.1
+    ent_coef: float = 0.05
     """Weight of the entropy of the squashed action. Without it a policy can lean against a bound,
     where tanh is flat and the pathwise gradient vanishes, and stay there."""
     activation: Activation = "elu"
@@ -60,7 +60,7 @@ class Apg:
         spaces = self.env.single_observation_space, self.env.single_action_space
         device = self.env.device
         self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
-        self.cursor = start(self.env, seed=seed, device=device)
+        self.cursor = stagger(self.env, start(self.env, seed=seed, device=device), seed=seed)
 
     def collect(self) -> Window:
         noise = self.actor.draw_noise(self.config.n_steps)

@@ -11,7 +11,7 @@ from pgtoolkit.agent import Metrics
 from pgtoolkit.ascent import ascend_score_function
 from pgtoolkit.baselines import leave_one_out
 from pgtoolkit.critic import Critic, CriticConfig
-from pgtoolkit.envs.position import env_position, restore_env_position
+from pgtoolkit.envs.position import env_position, restore_env_position, stagger
 from pgtoolkit.envs.requirements import env_device, require_num_envs
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.estimators import matched_score_weight, window_objective
@@ -27,6 +27,11 @@ class ReinforceConfig(CriticConfig):
 
     num_envs: int = 16
     """Parallel environments; each gives one trajectory of a window."""
+    adam_betas: tuple[float, float] = (0.7, 0.95)
+    """Decay of Adam's two moments. A long memory of early, large gradients would stop the learning
+    once returns are high and gradients small."""
+    log_std_init: float = -1.0
+    """Initial logarithm of the standard deviation, before squashing."""
     n_steps: int = 64
     """Steps of each environment in a window; not used with whole episodes."""
     rollout: Literal["windows", "episodes"] = "windows"
@@ -78,7 +83,7 @@ class Reinforce:
         spaces = env.single_observation_space, env.single_action_space
         self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
         self.critic = Critic(config, box_size("observation", spaces[0]), seed=seed, device=device)
-        self.cursor = start(env, seed=seed, device=device)
+        self.cursor = stagger(env, start(env, seed=seed, device=device), seed=seed)
 
     def collect(self) -> Window:
         policy = self.actor.policy

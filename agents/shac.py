@@ -9,7 +9,7 @@ from pgtoolkit.actor import Actor
 from pgtoolkit.agent import Metrics
 from pgtoolkit.ascent import ascend_pathwise
 from pgtoolkit.critic import Critic, CriticConfig
-from pgtoolkit.envs.position import env_position, restore_env_position
+from pgtoolkit.envs.position import env_position, restore_env_position, stagger
 from pgtoolkit.envs.requirements import require_differentiable
 from pgtoolkit.estimators import matched_score_weight, window_objective
 from pgtoolkit.networks import Activation
@@ -31,7 +31,7 @@ class ShacConfig(CriticConfig):
     """Of the value function; follows the same schedule as the policy's."""
     adam_betas: tuple[float, float] = (0.7, 0.95)
     """Decay of Adam's two moments."""
-    ent_coef: float = 0.1
+    ent_coef: float = 0.05
     """Weight of the entropy of the squashed action. Without it a policy can lean against a bound,
     where tanh is flat and the pathwise gradient vanishes, and stay there."""
     activation: Activation = "elu"
@@ -63,7 +63,7 @@ class Shac:
         device = self.env.device
         self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
         self.critic = Critic(config, box_size("observation", spaces[0]), seed=seed, device=device)
-        self.cursor = start(self.env, seed=seed, device=device)
+        self.cursor = stagger(self.env, start(self.env, seed=seed, device=device), seed=seed)
 
     def collect(self) -> Window:
         noise = self.actor.draw_noise(self.config.n_steps)

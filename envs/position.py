@@ -1,6 +1,9 @@
 """Where a vector environment stands in the middle of training, for checkpoints."""
 
+import dataclasses
 from typing import Any
+
+import torch
 
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.rollout import AnyVectorEnv, Cursor, start
@@ -17,6 +20,7 @@ def env_position(env: AnyVectorEnv, cursor: Cursor) -> dict[str, Any]:
         "state": tuple(env.get_state()),
         "obs": cursor.obs,
         "needs_reset": cursor.needs_reset,
+        "first": cursor.first,
     }
 
 
@@ -27,4 +31,20 @@ def restore_env_position(
     if not position or not isinstance(env, DifferentiableVectorEnv):
         return start(env, seed=seed, device=cursor.obs.device)
     env.set_state(position["state"])
-    return Cursor(position["obs"], position["needs_reset"])
+    return Cursor(position["obs"], position["needs_reset"], position["first"])
+
+
+def stagger(env: AnyVectorEnv, cursor: Cursor, *, seed: int) -> Cursor:
+    """Spreads differentiable environments over the ages of an episode, by shortening their first.
+
+    Otherwise all run in step: every window would hold one phase of the episode, and gradients and
+    their variance would swing with it. The shortened episodes are not counted, because their first
+    step is not in any window. Other environments are left as they are.
+    """
+    if not isinstance(env, DifferentiableVectorEnv):
+        return cursor
+    state, limit = env.get_state(), env.env.max_episode_steps
+    generator = torch.Generator(env.device).manual_seed(seed)
+    age = torch.randint(limit, (env.num_envs,), generator=generator, device=env.device)
+    env.set_state(state._replace(elapsed=age.to(state.elapsed.dtype)))
+    return dataclasses.replace(cursor, first=age == 0)

@@ -3,42 +3,60 @@
 from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pgtoolkit.window import Window
 
 
 @final
 class EpisodeTracker:
-    """Adds up each environment's undiscounted reward until its episode ends."""
+    """Adds up each environment's undiscounted reward from an episode's first step to its last.
+
+    An episode whose first step was not seen is not counted.
+    """
 
     def __init__(self, num_envs: int) -> None:
         self.running_return = np.zeros(num_envs)
         self.running_length = np.zeros(num_envs, dtype=np.int64)
+        self.seen_first = np.zeros(num_envs, dtype=np.bool_)
 
     def update(self, window: Window) -> list[tuple[int, float, int]]:
         """The episodes that ended in this window: (environment, return, length), in time order."""
-        reward = window.reward.detach().cpu().numpy().astype(np.float64)
         valid = window.valid.cpu().numpy()
+        reward = np.where(valid, window.reward.detach().double().cpu().numpy(), 0.0)
         done = window.done.cpu().numpy() & valid
+        first = self._first(window, done)
         # Sums from the window's start; an episode's return is the difference of two of them.
-        total = np.cumsum(np.where(valid, reward, 0.0), axis=0)
-        steps = np.cumsum(valid, axis=0)
+        total, steps = np.cumsum(reward, axis=0), np.cumsum(valid, axis=0)
         ended: list[tuple[int, float, int]] = []
-        for t, env in zip(*np.nonzero(done), strict=True):
-            episode_return = total[t, env] + self.running_return[env]
-            length = steps[t, env] + self.running_length[env]
-            ended.append((int(env), float(episode_return), int(length)))
-            self.running_return[env], self.running_length[env] = -total[t, env], -steps[t, env]
+        for t, env in zip(*np.nonzero(first | done), strict=True):
+            if first[t, env]:
+                self.running_return[env] = reward[t, env] - total[t, env]
+                self.running_length[env] = valid[t, env] - steps[t, env]
+                self.seen_first[env] = True
+            if done[t, env] and self.seen_first[env]:
+                episode_return = self.running_return[env] + total[t, env]
+                length = self.running_length[env] + steps[t, env]
+                ended.append((int(env), float(episode_return), int(length)))
         self.running_return += total[-1]
         self.running_length += steps[-1]
         return ended
+
+    def _first(self, window: Window, done: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        if window.first is not None:
+            return window.first.cpu().numpy()
+        after_end = np.concatenate([np.zeros_like(done[:1]), done[:-1]])
+        after_end[0] = not self.seen_first.any()
+        return after_end
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "running_return": self.running_return.tolist(),
             "running_length": self.running_length.tolist(),
+            "seen_first": self.seen_first.tolist(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.running_return = np.array(state["running_return"])
         self.running_length = np.array(state["running_length"], dtype=np.int64)
+        self.seen_first = np.array(state["seen_first"], dtype=np.bool_)

@@ -1,6 +1,11 @@
 """The two ways in which a request can fail."""
 
 
+def one_line(value: object) -> str:
+    """Any object's text on one line, for messages: a space's bounds may span several."""
+    return " ".join(str(value).split())
+
+
 class RequestError(ValueError):
     """The request is wrong: a name, a value, or an environment that cannot do what is asked.
 

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from pgtoolkit.distributions import Categorical, DiagonalGaussian, Distribution, TanhGaussian
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.networks import Activation, StateIndependentStd, mlp
 from pgtoolkit.normalizer import NoNormalizer, ObservationNormalizer
 
@@ -171,7 +171,8 @@ class CategoricalPolicy(Policy):
         super().__init__()
         if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
             raise RequestError(
-                f"a categorical policy needs Discrete actions that start at 0, not {action_space}"
+                "a categorical policy needs Discrete actions that start at 0, not "
+                f"{one_line(action_space)}"
             )
         obs_size = box_size("observation", observation_space)
         self.noise_size = int(action_space.n)
@@ -268,7 +269,7 @@ def box_size(role: str, space: object) -> int:
         if role == "observation"
         else "give it a Box of one dimension, or a Discrete space that starts at 0"
     )
-    raise RequestError(f"the {role} space {space} is not supported: {advice}")
+    raise RequestError(f"the {role} space {one_line(space)} is not supported: {advice}")
 
 
 def _is_bounded(space: object) -> bool:
@@ -280,6 +281,6 @@ def _is_bounded(space: object) -> bool:
     if not bool((below | above).any()):
         return False
     raise RequestError(
-        f"the action space {space} is bounded on some sides only: bound every dimension on both "
-        "sides (gymnasium.wrappers.RescaleAction, TransformAction), or none"
+        f"the action space {one_line(space)} is bounded on some sides only: bound every dimension "
+        "on both sides (gymnasium.wrappers.RescaleAction, TransformAction), or none"
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.policies import Policy
-from pgtoolkit.window import Window, concatenate, first_episodes
+from pgtoolkit.window import Window, concatenate, first_episodes, map_window
 
 AnyVectorEnv = VectorEnv[Any, Any, Any]
 
@@ -31,10 +31,12 @@ class Cursor:
         obs: ``[N, O]`` the observation to act on, without a graph.
         needs_reset: ``[N]`` bool: the episode ended on the last step and the next step only resets
             it (Gymnasium's NEXT_STEP autoreset).
+        first: ``[N]`` bool: the next step is the first of an episode.
     """
 
     obs: Tensor
     needs_reset: Tensor
+    first: Tensor
 
 
 class DifferentiableSteps(Protocol):
@@ -68,9 +70,8 @@ def autoreset_mode(env: AnyVectorEnv) -> AutoresetMode:
 def start(env: AnyVectorEnv, *, seed: int | None, device: torch.device) -> Cursor:
     """Resets every environment and returns the first cursor."""
     obs, _ = env.reset(seed=seed)
-    return Cursor(
-        _to_tensor(obs, device), torch.zeros(env.num_envs, dtype=torch.bool, device=device)
-    )
+    nowhere = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
+    return Cursor(_to_tensor(obs, device), needs_reset=nowhere, first=~nowhere)
 
 
 @torch.no_grad()
@@ -94,7 +95,7 @@ def collect(
     """
     mode, device = autoreset_mode(env), noise.device
     steps: list[dict[str, Tensor]] = []
-    obs, needs_reset = cursor.obs, cursor.needs_reset
+    obs, needs_reset, first = cursor.obs, cursor.needs_reset, cursor.first
     for t, eps in enumerate(noise.unbind(0)):
         acted = _act(policy, obs, eps)
         given = acted["action"]
@@ -109,13 +110,16 @@ def collect(
         steps.append(
             {"obs": obs, "next_obs": next_obs, "noise": eps, "reward": reward, **acted}
             | {"terminated": terminated, "truncated": truncated, "valid": ~needs_reset}
+            | {"first": first}
         )
         obs = after
         if mode is AutoresetMode.DISABLED and bool(done.any()):
             fresh, _ = env.reset(options={"reset_mask": done.cpu().numpy()})
             obs = _to_tensor(fresh, device)
-        needs_reset = done if mode is AutoresetMode.NEXT_STEP else torch.zeros_like(done)
-    return _stack(steps), Cursor(obs, needs_reset)
+        first = done
+        if mode is AutoresetMode.NEXT_STEP:
+            needs_reset, first = done, needs_reset
+    return _stack(steps), Cursor(obs, needs_reset, first)
 
 
 def unroll(
@@ -133,7 +137,7 @@ def unroll(
         cursor: from :func:`start` or the last call.
         noise: ``[T, N, A]`` of every action.
     """
-    obs = env.detach()
+    obs, first = env.detach(), cursor.first
     perturbation = torch.zeros_like(noise).requires_grad_()
     steps: list[dict[str, Tensor]] = []
     for eps, shift in zip(noise.unbind(0), perturbation.unbind(0), strict=True):
@@ -143,11 +147,11 @@ def unroll(
         steps.append(
             {"obs": obs, "next_obs": next_obs, "noise": eps, "reward": reward, **acted}
             | {"terminated": terminated, "truncated": truncated}
-            | {"valid": torch.ones_like(terminated)}
+            | {"valid": torch.ones_like(terminated), "first": first}
         )
-        obs = after
+        obs, first = after, terminated | truncated
     window = dataclasses.replace(_stack(steps), perturbation=perturbation)
-    return window, Cursor(obs.detach(), cursor.needs_reset)
+    return window, Cursor(obs.detach(), cursor.needs_reset, first)
 
 
 def collect_episodes(
@@ -188,12 +192,6 @@ def collect_episodes(
     window = first_episodes(concatenate(windows))
     length = int(window.valid.any(1).sum())
     return map_window(lambda tensor: tensor[:length], window)
-
-
-def map_window(function: Callable[[Tensor], Tensor], window: Window) -> Window:
-    """Applies a function to every tensor of a plain window."""
-    names = [field.name for field in dataclasses.fields(Window) if field.name != "perturbation"]
-    return Window(**{name: function(getattr(window, name)) for name in names})
 
 
 def _act(

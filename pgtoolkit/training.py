@@ -27,7 +27,7 @@ class TrainConfig:
 
     total_steps: int = 500_000
     """Environment steps to train for, rounded up to whole windows."""
-    eval_interval: int = 25_000
+    eval_interval: int = 50_000
     """Environment steps between evaluations; 0 never evaluates."""
     eval_episodes: int = 20
     """Episodes of each evaluation."""

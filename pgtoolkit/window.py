@@ -1,6 +1,7 @@
 """A window: T steps of N environments, the data that every estimator reads."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Self, final
 
 import torch
@@ -39,6 +40,9 @@ class Window:
     """``[T, N]`` bool: the episode was cut, and its last state still has a value."""
     valid: Tensor
     """``[T, N]`` bool: false on steps that never happened."""
+    first: Tensor | None = None
+    """``[T, N]`` bool: the first step of an episode. None in a window that was made by hand: then
+    episodes are taken to start with it."""
     perturbation: Tensor | None = None
     """``[T, N, A]`` zeros added to ``pre_action``, the leaf that :func:`action_gradient
     <pgtoolkit.estimators.action_gradient>` differentiates by; None in a plain window."""
@@ -62,18 +66,22 @@ class Window:
 
     def detach(self) -> Self:
         """The same data without a graph."""
-        fields = {
-            field.name: getattr(self, field.name).detach()
-            for field in dataclasses.fields(self)
-            if field.name != "perturbation"
-        }
-        return dataclasses.replace(self, **fields, perturbation=None)
+        return dataclasses.replace(map_window(Tensor.detach, self), perturbation=None)
+
+
+FIELDS = dataclasses.fields(Window)
+
+
+def map_window(function: Callable[[Tensor], Tensor], window: Window) -> Window:
+    """A window with the function applied to every tensor that it has."""
+    tensors = {field.name: getattr(window, field.name) for field in FIELDS}
+    return Window(**{k: function(v) for k, v in tensors.items() if v is not None})
 
 
 def concatenate(windows: list[Window]) -> Window:
     """Joins plain windows that follow each other in time."""
-    names = [field.name for field in dataclasses.fields(Window) if field.name != "perturbation"]
-    return Window(**{name: torch.cat([getattr(w, name) for w in windows]) for name in names})
+    columns = {field.name: [getattr(w, field.name) for w in windows] for field in FIELDS}
+    return Window(**{k: torch.cat(v) for k, v in columns.items() if v[0] is not None})
 
 
 def first_episodes(window: Window) -> Window:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ def parse(cls: type[T], arguments: Sequence[str], *, command: str, default: T | 
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
-            return tyro.cli(cls, args=list(arguments), prog=f"pgtoolkit {command}", default=default)
+            return tyro.cli(cls, args=list(arguments), prog=f"pgtoolkit {command}")
     except SystemExit as error:
         if not error.code:
             raise
@@ -42,7 +43,8 @@ def _one_line(report: str) -> str:
     for i, line in enumerate(lines):
         if line == "Perhaps you meant:":
             text += f"; perhaps {lines[i + 1]}"
-    return text.replace("  ", " ")
+    # What a dataclass's own check says needs no word on where tyro met it.
+    return re.sub(r"^Error parsing (agent|loop|run|\w+Arguments): ", "", text).replace("  ", " ")
 
 
 def parse_json_object(text: str, flag: str) -> dict[str, Any]:

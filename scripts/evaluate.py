@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, final
 
 import tyro
 
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.scripts.arguments import parse, parse_json_object
 
 
@@ -60,9 +60,8 @@ def run(arguments: Sequence[str]) -> None:
     kwargs_text = options.env_kwargs
     if kwargs_text is None:
         kwargs_text = settings.run.env_kwargs if options.env is None else "{}"
-    source = resolve(
-        options.env or settings.run.env, parse_json_object(kwargs_text, "--env-kwargs")
-    )
+    env_name = options.env or settings.run.env
+    source = resolve(env_name, parse_json_object(kwargs_text, "--env-kwargs"))
     device = torch.device("cpu")
     env = make_eval_env(source, options.episodes, device)
     path = folder.best_checkpoint
@@ -80,10 +79,10 @@ def run(arguments: Sequence[str]) -> None:
     print(
         f"mean return {result.mean_return:.2f}, standard deviation {result.std_return:.2f} over "
         f"{options.episodes} {'stochastic' if options.stochastic else 'deterministic'} episodes of "
-        f"{source.name} (mean length {result.mean_length:.1f}; policy {path})"
+        f"{env_name} (mean length {result.mean_length:.1f}; policy {path})"
     )
     if options.json is not None:
-        write_json(options.json, describe(result, options, source.name, path))
+        write_json(options.json, describe(result, options, env_name, path))
     if options.video is not None:
         from pgtoolkit.scripts.video import record_episode
 
@@ -111,7 +110,7 @@ def load_policy(path: Path, settings: Any, env: Any) -> Any:
     if not same or any(not torch.equal(saved[key], fresh[key]) for key in bounds):
         raise RequestError(
             f"the policy in {path} was trained for other spaces than this environment's "
-            f"(observation {spaces[0]}, action {spaces[1]}): evaluate it on one with its own"
+            f"({one_line(spaces[0])} to {one_line(spaces[1])}): evaluate it on one with its own"
         )
     policy.load_state_dict(saved)
     return policy

@@ -34,8 +34,14 @@ class RunConfig:
     """auto: use the environment's gradient if it has one; none: never."""
     seed: int = 0
     """Of everything random."""
+    threads: int = 1
+    """CPU threads of torch; networks of this size are fastest with one."""
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     """Where policy and differentiable environments live; auto is cuda where there is one."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise RequestError(f"--threads must be at least 1, not {self.threads}")
 
 
 @final
@@ -70,7 +76,8 @@ def parse_settings(agent_name: str, arguments: list[str], *, command: str) -> Se
     fields = [("run", RunConfig), ("loop", TrainConfig), ("agent", config)]
     group = dataclasses.make_dataclass("Settings", fields, frozen=True)
     group.__doc__ = f"{config.__doc__}"
-    parsed = parse(tyro.conf.OmitArgPrefixes[group], arguments, command=command)
+    flat: type[Any] = tyro.conf.OmitArgPrefixes[group]  # type: ignore[valid-type,misc]
+    parsed = parse(flat, arguments, command=command)
     return Settings(agent_name, parsed.run, parsed.loop, parsed.agent)
 
 
@@ -101,6 +108,7 @@ class Experiment:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, run = settings, settings.run
+        torch.set_num_threads(run.threads)
         self.device = choose_device(run.device)
         kwargs = parse_json_object(run.env_kwargs, "--env-kwargs")
         self.source = resolve(run.env, kwargs)

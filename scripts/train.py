@@ -16,10 +16,10 @@ def run(arguments: Sequence[str]) -> None:
         RequestError: the request is wrong.
         NonFiniteError: a number went bad; its notes name the last good checkpoint.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if arguments and arguments[0] in ("-h", "--help"):
         print(usage())
         return
-    if arguments[0].startswith("-"):
+    if not arguments or arguments[0].startswith("-"):
         raise RequestError(
             f"name the agent first: pgtoolkit train AGENT --env ENV ({', '.join(AGENTS)})"
         )

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gymnasium.error import DependencyNotInstalled
 from PIL import Image
 
-from pgtoolkit.envs.resolve import EnvSource
-from pgtoolkit.errors import RequestError
+from pgtoolkit.envs.registered import missing_package
+from pgtoolkit.envs.resolve import AnyEnv, EnvSource
+from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.policies import Policy
 
 MAX_FRAMES = 2000
@@ -24,10 +26,10 @@ def record_episode(source: EnvSource, policy: Policy, path: Path, *, seed: int) 
     if path.suffix not in (".gif", ".mp4"):
         raise RequestError(f"--video must end in .gif or .mp4, not {path.name}")
     env = source.make(render_mode="rgb_array")
-    frames = []
+    frames: list[np.ndarray] = []
     obs, _ = env.reset(seed=seed)
     for _ in range(MAX_FRAMES):
-        frames.append(np.asarray(env.render(), dtype=np.uint8))
+        frames.append(_draw(env, source.name))
         with torch.no_grad():
             action = policy(torch.as_tensor(obs, dtype=torch.float32)).mode.numpy()
         obs, _, terminated, truncated, _ = env.step(action)
@@ -42,6 +44,16 @@ def record_episode(source: EnvSource, policy: Policy, path: Path, *, seed: int) 
             write_mp4(path, frames, fps)
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error}") from error
+
+
+def _draw(env: AnyEnv, name: str) -> np.ndarray:
+    try:
+        return np.asarray(env.render(), dtype=np.uint8)
+    except (ImportError, DependencyNotInstalled) as error:
+        raise missing_package(name, error) from error
+    except Exception as error:
+        # Renderers fail in their own ways where there is no screen or no OpenGL.
+        raise RequestError(f"{name} cannot draw itself here: {one_line(error)}") from error
 
 
 def write_gif(path: Path, frames: list[np.ndarray], fps: int) -> None:
@@ -59,6 +71,4 @@ def write_mp4(path: Path, frames: list[np.ndarray], fps: int) -> None:
         raise RequestError(
             'writing .mp4 needs imageio: pip install "policy-gradient-toolkit[video]" (or .gif)'
         ) from error
-    with imageio.get_writer(path, fps=fps) as writer:
-        for frame in frames:
-            writer.append_data(frame)
+    imageio.mimwrite(path, frames, fps=fps)  # type: ignore[arg-type]  # frames are arrays
