@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 44, 46
+WIDTH, HEIGHT = 400, 280
+LEFT, RIGHT, TOP, BOTTOM = 48, 14, 48, 44
 COLOURS = {"score_function": (214, 96, 30), "pathwise": (31, 105, 180)}
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 INK, GRID, PAPER = (60, 60, 60), (225, 225, 225), (255, 255, 255)
@@ -22,8 +22,8 @@ def step_chart(curves: Mapping[str, Sequence[float]], *, title: str) -> np.ndarr
     image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
     _draw_axes(draw, font, low, high, steps)
-    draw.text((LEFT, 8), title, INK, font)
-    offset = LEFT
+    draw.text((8, 6), title, INK, font)
+    offset = 8
     for name, curve in curves.items():
         colour = COLOURS.get(name, INK)
         points = [
@@ -32,7 +32,7 @@ def step_chart(curves: Mapping[str, Sequence[float]], *, title: str) -> np.ndarr
             if value > 0 and math.isfinite(value)
         ]
         draw.line(points, colour, 2, joint="curve")
-        draw.text((offset, 26), name.replace("_", " "), colour, font)
+        draw.text((offset, 25), name.replace("_", " "), colour, font)
         offset += int(draw.textlength(name, font)) + 24
     return np.asarray(image)
 

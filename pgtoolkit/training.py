@@ -29,8 +29,8 @@ class TrainConfig:
     """Environment steps to train for, rounded up to whole windows."""
     eval_interval: int = 50_000
     """Environment steps between evaluations; 0 never evaluates."""
-    eval_episodes: int = 20
-    """Episodes of each evaluation."""
+    eval_episodes: int | None = None
+    """Episodes of each evaluation; default: 100 on batched environments, 20 on others."""
     checkpoint_interval: int = 50_000
     """Environment steps between checkpoints; one is always written at the start and the end."""
     log_interval: int = 1
@@ -38,7 +38,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("total_steps", "eval_episodes", "checkpoint_interval", "log_interval"):
-            if getattr(self, name) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 flag = name.replace("_", "-")
                 raise RequestError(f"--{flag} must be at least 1, not {getattr(self, name)}")
         if self.eval_interval < 0:

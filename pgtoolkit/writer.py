@@ -75,7 +75,7 @@ class RunWriter:
             if name.startswith(BY_STEP)
         }
         if any(value > 0 and math.isfinite(value) for curve in curves.values() for value in curve):
-            image = step_chart(curves, title=f"variance of dJ/du by step, at {step:,} env steps")
+            image = step_chart(curves, title=f"variance of dJ/du by step, at {step:,} steps")
             self.writer.add_image(BY_STEP.rstrip("/"), image, step, dataformats="HWC")
         return scalars
 

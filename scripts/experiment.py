@@ -17,8 +17,8 @@ from pgtoolkit.training import TrainConfig
 EVAL_SEED = 10_000
 """Added to the run's seed for evaluations while training, so that starts differ from training's."""
 
-EVAL_ENVS = 20
-"""At most so many evaluation environments at once where each is a Python object."""
+EVAL_EPISODES, BATCHED_EVAL_EPISODES = 20, 100
+"""Episodes of an evaluation, where environments are Python objects and where they are a batch."""
 
 
 @final
@@ -107,7 +107,7 @@ class Experiment:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, run = settings, settings.run
+        run = settings.run
         torch.set_num_threads(run.threads)
         self.device = choose_device(run.device)
         kwargs = parse_json_object(run.env_kwargs, "--env-kwargs")
@@ -121,14 +121,19 @@ class Experiment:
         total_steps = settings.loop.total_steps
         agent_class = load_agent(settings.agent_name)[0]
         self.agent: Agent = agent_class(settings.agent, env, seed=run.seed, total_steps=total_steps)
-        self._eval_env = make_eval_env(self.source, settings.loop.eval_episodes, self.device)
+        self.eval_episodes = settings.loop.eval_episodes or (
+            EVAL_EPISODES if self.source.differentiable is None else BATCHED_EVAL_EPISODES
+        )
+        loop = dataclasses.replace(settings.loop, eval_episodes=self.eval_episodes)
+        self.settings = dataclasses.replace(settings, loop=loop)
+        self._eval_env = make_eval_env(self.source, self.eval_episodes, self.device)
 
     def evaluate(self) -> Evaluation:
         """The current policy, deterministic, in environments of its own."""
         return evaluate(
             self._eval_env,
             self.agent.actor.policy,  # type: ignore[attr-defined]
-            episodes=self.settings.loop.eval_episodes,
+            episodes=self.eval_episodes,
             seed=self.settings.run.seed + EVAL_SEED,
             device=self.device,
         )
@@ -136,7 +141,7 @@ class Experiment:
 
 def make_eval_env(source: EnvSource, episodes: int, device: torch.device) -> Any:
     """Environments for that many episodes: all at once where they are batched."""
-    count = episodes if source.differentiable is not None else min(episodes, EVAL_ENVS)
+    count = episodes if source.differentiable is not None else min(episodes, EVAL_EPISODES)
     return make_vector_env(source, count, device=device)
 
 

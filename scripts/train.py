@@ -53,10 +53,11 @@ def train_settings(settings: Any, run_dir: str | None) -> None:
         RunFolder.create(folder, {})  # raises, before anything is built
     experiment = Experiment(settings)
     path = folder or default_path(experiment.source.name, settings.agent_name, settings.run.seed)
-    run_folder = RunFolder.create(path, settings.as_dict())
+    resolved = experiment.settings.as_dict()
+    run_folder = RunFolder.create(path, resolved)
     print(f"run: {path}", flush=True)
     with RunWriter(path) as writer:
-        writer.begin(settings.as_dict())
+        writer.begin(resolved)
         carry_out(experiment, run_folder, writer, progress=None)
 
 

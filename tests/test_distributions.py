@@ -317,6 +317,17 @@ def test_normal_noise_has_the_moments_of_a_standard_normal() -> None:
     assert abs(float(noise.pow(4).mean()) - 3) < 4.5 * 96**0.5 * root
 
 
+def test_categorical_noise_has_the_moments_of_a_gumbel_variable() -> None:
+    """Mean 0.5772 (Euler), variance pi^2 / 6, excess kurtosis 12/5; and it is always finite."""
+    count = 300_000
+    noise = Categorical(torch.zeros(count, 1)).draw_noise(seeded(13)).double()
+    assert bool(noise.isfinite().all())
+    variance = np.pi**2 / 6
+    assert abs(float(noise.mean()) - np.euler_gamma) < 4.5 * (variance / count) ** 0.5
+    error = variance * ((12 / 5 + 2) / count) ** 0.5  # Var(s^2) = sigma^4 (excess + 2) / n
+    assert abs(float(noise.var()) - variance) < 4.5 * error
+
+
 def test_a_categorical_refuses_rsample_with_advice() -> None:
     """It says what to use instead."""
     with pytest.raises(RequestError, match="score function"):

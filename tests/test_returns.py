@@ -135,9 +135,7 @@ def test_reward_to_go_stops_at_an_end_of_either_kind() -> None:
 def test_reward_to_go_bootstraps_truncation_and_the_window_end_but_not_termination() -> None:
     """Truncated: G_1 = 2 + 10 = 12, G_0 = 1 + 6 = 7; terminated: 2 and 2; the end: 3 + 15 = 18."""
     values = column((10, 20, 30))
-    cut = reward_to_go(
-        column((1, 2, 3)), flags(NO), flags((0, 1, 0)), gamma=0.5, next_value=values
-    )
+    cut = reward_to_go(column((1, 2, 3)), flags(NO), flags((0, 1, 0)), gamma=0.5, next_value=values)
     assert cut.flatten().tolist() == [7.0, 12.0, 18.0]
     over = reward_to_go(
         column((1, 2, 3)), flags((0, 1, 0)), flags(NO), gamma=0.5, next_value=values
@@ -214,9 +212,7 @@ def test_returns_without_future_are_rewards(lambda_: float) -> None:
 def test_environments_do_not_mix() -> None:
     """The return of one column alone is its return among others."""
     reward, next_value, terminated, truncated = random_data(4)
-    together = td_lambda_returns(
-        reward, next_value, terminated, truncated, gamma=0.9, lambda_=0.8
-    )
+    together = td_lambda_returns(reward, next_value, terminated, truncated, gamma=0.9, lambda_=0.8)
     for env in range(reward.shape[1]):
         one = slice(env, env + 1)
         alone = td_lambda_returns(

@@ -1,0 +1,107 @@
+"""``python scripts/plot_run.py RUN --output FILE.png``: return, and both gradients' variance."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, final
+
+import tyro
+
+from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.arguments import parse
+
+ESTIMATORS = {"score_function": ("score function", "#d6601e"), "pathwise": ("pathwise", "#1f69b4")}
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlotArguments:
+    """Plots a run from its TensorBoard events: return above, gradient variance below."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run's folder."""
+    output: Path
+    """A picture: .png, .svg or .pdf."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parses, reads, plots.
+
+    Raises:
+        RequestError: no such run, nothing measured in it, or matplotlib is missing.
+    """
+    options = parse(PlotArguments, arguments, command="plot_run")
+    from pgtoolkit.run_folder import RunFolder
+
+    folder, config = RunFolder.open(Path(options.run))
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise RequestError(
+            'plots need matplotlib: pip install "policy-gradient-toolkit[plot]"'
+        ) from error
+    matplotlib.use("Agg")
+    scalars = read_scalars(folder.path)
+    if not any(f"gradient/{name}/variance" in scalars for name in ESTIMATORS):
+        raise RequestError(f"{folder.path} measured no gradient (--diagnostics-interval 0?)")
+    figure = draw(scalars, f"{config.get('agent')} on {config.get('env')}")
+    try:
+        figure.savefig(options.output, dpi=150)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{options.output} cannot be written: {error}") from error
+    print(options.output)
+
+
+def read_scalars(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Every scalar of a run: ``{tag: (steps, values)}``."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(path), size_guidance={"scalars": 0})
+    events.Reload()
+    found = {}
+    for tag in events.Tags()["scalars"]:
+        series = events.Scalars(tag)
+        found[tag] = ([event.step for event in series], [event.value for event in series])
+    return found
+
+
+def draw(scalars: dict[str, tuple[list[int], list[float]]], title: str) -> Any:
+    """A figure of two panels over environment steps."""
+    import matplotlib.pyplot as plt
+
+    figure, (top, bottom) = plt.subplots(
+        2, 1, sharex=True, figsize=(8, 6), layout="constrained", height_ratios=(2, 3)
+    )
+    for tag, label in (
+        ("rollout/ep_rew_mean", "training (last 100 episodes)"),
+        ("eval/mean_reward", "evaluation (deterministic)"),
+    ):
+        if tag in scalars:
+            marker = "o" if tag.startswith("eval") else ""
+            top.plot(*scalars[tag], label=label, marker=marker, markersize=4)
+    top.set_ylabel("return of an episode")
+    top.set_title(title, loc="left")
+    top.legend(frameon=False)
+    for name, (label, colour) in ESTIMATORS.items():
+        series = [scalars.get(f"gradient/{name}/variance{end}") for end in ("", "_low", "_high")]
+        mean, low, high = series
+        if mean is not None and low is not None and high is not None:
+            bottom.fill_between(mean[0], low[1], high[1], color=colour, alpha=0.2, linewidth=0)
+            bottom.plot(*mean, color=colour, label=f"{label}, with 95 % interval")
+    bottom.set_yscale("log")
+    bottom.set_ylabel("variance of one trajectory's gradient")
+    bottom.set_xlabel("environment steps")
+    bottom.legend(frameon=False, loc="lower left")
+    bottom.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    for axes in (top, bottom):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2)
+    return figure
+
+
+if __name__ == "__main__":
+    import sys
+
+    from pgtoolkit.scripts.cli import run_command
+
+    run_command(run, sys.argv[1:])
