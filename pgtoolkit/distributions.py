@@ -225,10 +225,9 @@ class Categorical(Distribution):
     logits: Tensor
 
     def draw_noise(self, generator: torch.Generator) -> Tensor:
-        like = self.logits
-        uniform = torch.rand(like.shape, generator=generator, device=like.device, dtype=like.dtype)
-        tiny = torch.finfo(like.dtype).tiny
-        return -torch.log(-torch.log(uniform.clamp_min(tiny)).clamp_min(tiny))
+        like = self.logits  # minus the logarithm of an exponential variable is a Gumbel one
+        exponential = torch.empty(like.shape, device=like.device, dtype=like.dtype)
+        return -torch.log(exponential.exponential_(generator=generator))
 
     def pre_action(self, noise: Tensor) -> Tensor:
         return torch.argmax(self.logits + noise, dim=-1)
