@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pgtoolkit.training import train as train
     from pgtoolkit.window import Window as Window
 
+__version__ = "0.1.0"
+
 HOME = {
     "Categorical": "distributions",
     "CategoricalPolicy": "policies",

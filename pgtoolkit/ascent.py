@@ -15,7 +15,7 @@ from pgtoolkit.estimators import (
     score_action_gradient,
     score_function_surrogate,
 )
-from pgtoolkit.finite import require_finite_steps
+from pgtoolkit.finite import require_finite_adjoint, require_finite_steps
 from pgtoolkit.monitor import Surrogate, variance_by_step
 from pgtoolkit.window import Window
 
@@ -93,12 +93,9 @@ def ascend_score_function(
 
 
 def objective_action_gradient(window: Window, objective: Tensor) -> Tensor:
-    """``dJ/du`` ``[T, N, A]``, after a look whether the window and the gradient are finite."""
+    """``dJ/du`` ``[T, N, A]``, after a look whether it is finite."""
     gradient = action_gradient(objective, window)
-    require_finite_steps(
-        {"action": window.action, "reward": window.reward, "observation": window.next_obs}
-    )
-    require_finite_steps({"action gradient dJ/du": gradient})
+    require_finite_adjoint("action gradient dJ/du", gradient)
     return gradient
 
 

@@ -31,6 +31,20 @@ def require_finite_steps(tensors: Mapping[str, Tensor]) -> None:
         raise NonFiniteError(first[2], first[0], first[3])
 
 
+def require_finite_adjoint(name: str, adjoint: Tensor) -> None:
+    """Raises on the *latest* step at which ``adjoint`` ``[T, N, ...]`` is not finite.
+
+    A gradient runs backwards in time, so a bad one begins late and spoils all steps before it.
+
+    Raises:
+        NonFiniteError: names the tensor, the step and the environment.
+    """
+    bad = ~torch.isfinite(adjoint).flatten(2).all(-1)
+    if bool(bad.any()):
+        step = int(bad.any(1).nonzero()[-1])
+        raise NonFiniteError(name, step, int(bad[step].nonzero()[0]))
+
+
 def require_finite(name: str, per_trajectory: Tensor) -> None:
     """Raises if any entry of ``per_trajectory`` ``[N, ...]`` is not finite, naming the trajectory.
 

@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.policies import Policy
 from pgtoolkit.window import Window, concatenate, first_episodes, map_window
 
@@ -136,6 +137,9 @@ def unroll(
         policy: acts on every step, by its pathwise action.
         cursor: from :func:`start` or the last call.
         noise: ``[T, N, A]`` of every action.
+
+    Raises:
+        NonFiniteError: an action, reward or observation is not finite; the earliest is named.
     """
     obs, first = env.detach(), cursor.first
     perturbation = torch.zeros_like(noise).requires_grad_()
@@ -151,6 +155,9 @@ def unroll(
         )
         obs, first = after, terminated | truncated
     window = dataclasses.replace(_stack(steps), perturbation=perturbation)
+    require_finite_steps(
+        {"action": window.action, "reward": window.reward, "observation": window.next_obs}
+    )
     return window, Cursor(obs.detach(), cursor.needs_reset, first)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self, final
 
 import yaml
 
+import pgtoolkit
 from pgtoolkit.errors import RequestError
 
 
@@ -100,8 +101,8 @@ def default_path(env_name: str, agent_name: str, seed: int) -> Path:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in ("policy-gradient-toolkit", "torch", "gymnasium", "numpy", "mujoco"):
+    found = {"pgtoolkit": pgtoolkit.__version__, "python": platform.python_version()}
+    for package in ("torch", "gymnasium", "numpy", "mujoco"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+import pgtoolkit
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.scripts.tables import COMMANDS, known
 
@@ -16,9 +17,7 @@ def main() -> NoReturn:
         print(usage())
         sys.exit(0)
     if arguments[0] == "--version":
-        from importlib.metadata import version
-
-        print(version("policy-gradient-toolkit"))
+        print(pgtoolkit.__version__)
         sys.exit(0)
     run_command(lambda rest: dispatch(arguments[0], rest), arguments[1:])
 

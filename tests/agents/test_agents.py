@@ -1,0 +1,269 @@
+"""What every agent owes: the same bits from the same seed, exact resume, honest measurement."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor
+
+from pgtoolkit.agents.apg import Apg, ApgConfig
+from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
+from pgtoolkit.agents.shac import Shac, ShacConfig
+from pgtoolkit.checkpoint import load_checkpoint, save_checkpoint
+from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.pendulum import Pendulum
+from pgtoolkit.envs.resolve import make_vector_env, resolve
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.errors import NonFiniteError, RequestError
+
+SMALL: dict[str, Any] = {"num_envs": 6, "n_steps": 8, "hidden": (8,)}
+AGENTS: dict[str, Callable[..., Any]] = {
+    "apg": lambda env, seed, **kwargs: Apg(ApgConfig(**SMALL, **kwargs), env, seed=seed),
+    "shac": lambda env, seed, **kwargs: Shac(ShacConfig(**SMALL, **kwargs), env, seed=seed),
+    "reinforce": lambda env, seed, **kwargs: Reinforce(
+        ReinforceConfig(**SMALL, **kwargs), env, seed=seed
+    ),
+}
+BOTH = ("score_function", "pathwise")
+
+
+def pendulum() -> DifferentiableVectorEnv:
+    return DifferentiableVectorEnv(Pendulum(), SMALL["num_envs"])
+
+
+def step(agent: Any, updates: int) -> dict[str, Tensor]:
+    metrics: dict[str, Tensor] = {}
+    for _ in range(updates):
+        metrics = agent.update(agent.collect())
+    return metrics
+
+
+def parameters(agent: Any) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in agent.actor.policy.named_parameters()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_same_seed_same_bits_and_another_seed_others(name: str) -> None:
+    """Two runs with one seed end with identical parameters; another seed does not."""
+    runs = []
+    for seed in (0, 0, 1):
+        agent = AGENTS[name](pendulum(), seed)
+        step(agent, 7)
+        runs.append(parameters(agent))
+    assert equal(runs[0], runs[1])
+    assert not equal(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_no_global_random_state_is_used(name: str) -> None:
+    """The global generator neither changes nor matters."""
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = AGENTS[name](pendulum(), 0)
+    step(first, 3)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    second = AGENTS[name](pendulum(), 0)
+    step(second, 3)
+    assert equal(parameters(first), parameters(second))
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_resuming_from_a_file_equals_never_stopping(name: str, tmp_path: Path) -> None:
+    """On a differentiable environment: weights, optimiser, noise, environments, normaliser, all."""
+    whole = AGENTS[name](pendulum(), 3)
+    step(whole, 4)
+    save_checkpoint(tmp_path / "state.safetensors", whole.state_dict())
+    step(whole, 5)
+    resumed = AGENTS[name](pendulum(), 99)
+    resumed.load_state_dict(load_checkpoint(tmp_path / "state.safetensors"))
+    step(resumed, 5)
+    assert equal(parameters(whole), parameters(resumed))
+    policy, other = whole.actor.policy.state_dict(), resumed.actor.policy.state_dict()
+    assert equal(policy, other)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_measuring_does_not_change_what_is_learned(name: str) -> None:
+    """The measured gradients' mean is the gradient of the update, up to rounding."""
+    gradients = []
+    for interval in (0, 1):
+        agent = AGENTS[name](pendulum(), 0, diagnostics_interval=interval)
+        step(agent, 1)
+        gradients.append([p.grad.clone() for p in agent.actor.policy.parameters()])
+    for plain, measured in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, measured, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_both_estimators_are_measured_on_the_same_trajectories(name: str) -> None:
+    """On a differentiable environment every agent reports the whole gradient group."""
+    metrics = step(AGENTS[name](pendulum(), 0, diagnostics_interval=1), 2)
+    statistics = ("variance", "variance_low", "variance_high", "signal", "snr", "norm")
+    wanted = {f"gradient/{estimator}/{s}" for estimator in BOTH for s in statistics}
+    wanted |= {f"gradient/{s}" for s in ("variance_ratio", "cosine", "bias", "bias_z", "overhead")}
+    assert wanted <= metrics.keys()
+    assert all(torch.isfinite(metrics[tag]).all() for tag in metrics)
+    for estimator in BOTH:
+        low, middle, high = (
+            metrics[f"gradient/{estimator}/variance{end}"] for end in ("_low", "", "_high")
+        )
+        assert 0 < low <= middle <= high
+        parts = [v for k, v in metrics.items() if k.startswith(f"gradient/{estimator}/parameter/")]
+        torch.testing.assert_close(torch.stack(parts).sum(), middle, rtol=1e-6, atol=0)
+        assert metrics[f"gradient/by_step/{estimator}"].shape == (SMALL["n_steps"],)
+
+
+@pytest.mark.parametrize("name", ["apg", "shac"])
+def test_a_pathwise_agent_refuses_an_environment_without_gradient(name: str) -> None:
+    """And says what to use instead."""
+    env = make_vector_env(resolve("Pendulum-v1"), SMALL["num_envs"])
+    with pytest.raises(RequestError, match="reinforce"):
+        AGENTS[name](env, 0)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_the_normaliser_is_frozen_until_the_update_is_over(name: str) -> None:
+    """Collecting changes nothing; the window enters the statistics once, afterwards."""
+    agent = AGENTS[name](pendulum(), 0)
+    window = agent.collect()
+    normalizer = agent.actor.policy.normalizer
+    assert normalizer.count == 0
+    agent.update(window)
+    assert normalizer.count == SMALL["num_envs"] * SMALL["n_steps"]
+    torch.testing.assert_close(normalizer.mean, window.obs.detach().double().mean((0, 1)))
+
+
+def test_the_actor_leaves_no_gradient_in_the_value_function() -> None:
+    """Gradients pass through the target's input, never into its weights."""
+    agent = AGENTS["shac"](pendulum(), 0)
+    window = agent.collect()
+    next_value = agent.critic.value(agent.actor.policy.normalizer(window.next_obs))
+    assert next_value.requires_grad
+    next_value.sum().backward()
+    assert all(p.grad is None for p in agent.critic.target.parameters())
+    assert all(p.grad is None for p in agent.critic.value_function.parameters())
+
+
+class Blowup(DifferentiableEnv[Tensor]):
+    """Fails in environment 4 of its third step, in the way it is told to."""
+
+    observation_space = Box(-1e9, 1e9, (1,))
+    action_space = Box(-1.0, 1.0, (1,))
+    max_episode_steps = 100
+
+    def __init__(self, failure: str) -> None:
+        self.failure = failure
+
+    def initial(self, num_envs: int, generator: torch.Generator) -> Tensor:
+        return torch.zeros(num_envs, 2)
+
+    def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        return torch.stack([0.5 * state[:, 0] + action[:, 0], state[:, 1] + 1], -1)
+
+    def bad(self, state: Tensor) -> Tensor:
+        return (torch.arange(state.shape[0]) == 4) & (state[:, 1] == 3)
+
+    def observation(self, state: Tensor) -> Tensor:
+        if self.failure == "observation":
+            return torch.where(self.bad(state), torch.nan, state[:, 0]).unsqueeze(-1)
+        return state[:, :1]
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        reward = -next_state[:, 0].square()
+        if self.failure == "reward":
+            return torch.where(self.bad(next_state), torch.inf, reward)
+        if self.failure == "gradient":
+            zero = torch.where(self.bad(next_state), next_state[:, 0] * 0, 1.0)
+            return reward - torch.sqrt(zero)
+        return reward
+
+    def terminal(self, state: Tensor) -> Tensor:
+        return torch.zeros(state.shape[0], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("failure", ["observation", "reward", "gradient"])
+def test_a_bad_number_is_named_where_it_began_and_changes_nothing(
+    name: str, failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensor, step and environment; the parameters stay as they were."""
+    if name == "reinforce" and failure == "gradient":
+        pytest.skip("the score function does not differentiate the environment")
+    monkeypatch.setattr("pgtoolkit.agents." + name + ".stagger", lambda env, cursor, seed: cursor)
+    agent = AGENTS[name](DifferentiableVectorEnv(Blowup(failure), SMALL["num_envs"]), 0)
+    before = parameters(agent)
+    with pytest.raises(NonFiniteError) as caught:
+        step(agent, 1)
+    assert failure in caught.value.tensor
+    assert (caught.value.step, caught.value.env_index) == (2, 4)
+    assert equal(before, parameters(agent))
+
+
+@pytest.mark.parametrize("rollout", ["windows", "episodes"])
+@pytest.mark.parametrize("baseline", ["none", "leave_one_out", "value"])
+@pytest.mark.parametrize("advantage", ["return", "reward_to_go", "gae"])
+def test_reinforce_learns_with_every_weight(rollout: str, baseline: str, advantage: str) -> None:
+    """Every combination that makes sense updates the policy with finite numbers."""
+    config = {"rollout": rollout, "baseline": baseline, "advantage": advantage}
+    if advantage == "gae" and baseline != "value":
+        with pytest.raises(RequestError, match="advantage"):
+            ReinforceConfig(**SMALL, **config)
+        return
+    env = make_vector_env(resolve("CartPole-v1"), SMALL["num_envs"])
+    agent = Reinforce(ReinforceConfig(**SMALL, **config), env)
+    before = parameters(agent)
+    metrics = step(agent, 2)
+    assert not equal(before, parameters(agent))
+    assert all(torch.isfinite(value).all() for value in metrics.values())
+
+
+def test_whole_episodes_are_whole() -> None:
+    """Each environment's column holds one episode, from its first step to its end."""
+    env = make_vector_env(resolve("CartPole-v1"), SMALL["num_envs"])
+    window = Reinforce(ReinforceConfig(**SMALL, rollout="episodes"), env).collect()
+    assert window.first is not None and bool(window.first[0].all())
+    assert bool(((window.done & window.valid).sum(0) == 1).all())
+    ends = (window.done & window.valid).int().argmax(0)
+    assert torch.equal(window.valid.sum(0), ends + 1)
+
+
+def test_discrete_actions_are_measured_by_the_score_function_alone() -> None:
+    """A categorical policy on CartPole reports its variance, and no pathwise tag."""
+    env = make_vector_env(resolve("CartPole-v1"), SMALL["num_envs"])
+    assert isinstance(env.single_action_space, Discrete)
+    agent = Reinforce(ReinforceConfig(**SMALL, diagnostics_interval=1), env)
+    metrics = step(agent, 1)
+    assert metrics["gradient/score_function/variance"] > 0
+    assert not any("pathwise" in tag for tag in metrics)
+
+
+def test_the_number_of_environments_must_agree() -> None:
+    """An agent set to 6 environments refuses 5."""
+    with pytest.raises(RequestError, match="num_envs"):
+        AGENTS["shac"](DifferentiableVectorEnv(Pendulum(), 5), 0)
+
+
+def test_two_environments_train_without_measurements() -> None:
+    """Statistics need three trajectories; with fewer the agent trains and measures nothing."""
+    config = ShacConfig(num_envs=2, n_steps=4, hidden=(8,), diagnostics_interval=1)
+    agent = Shac(config, DifferentiableVectorEnv(Pendulum(), 2))
+    assert not any("variance" in tag and "explained" not in tag for tag in step(agent, 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"gamma": 1.5}, {"num_envs": 0}, {"learning_rate": 0.0}, {"hidden": (0,)}, {"n_steps": -1}],
+)
+def test_a_setting_out_of_range_is_named(change: dict[str, Any]) -> None:
+    """The error names the flag."""
+    (name,) = change
+    with pytest.raises(RequestError, match="--" + name.replace("_", "-")):
+        ShacConfig(**change)
