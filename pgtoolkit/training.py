@@ -19,6 +19,16 @@ from pgtoolkit.window import Window
 from pgtoolkit.writer import RunWriter
 
 RECENT_EPISODES = 100
+PLAIN = (
+    "num_steps",
+    "num_updates",
+    "window_steps",
+    "best_return",
+    "eval_return",
+    "next_eval",
+    "next_checkpoint",
+)
+"""What a :class:`Progress` saves as it is."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +36,7 @@ class TrainConfig:
     """Settings of the loop, whatever the agent."""
 
     total_steps: int = 500_000
-    """Environment steps to train for, rounded up to whole windows."""
+    """Environment steps to train for: as many whole windows as fit, and at least one."""
     eval_interval: int = 50_000
     """Environment steps between evaluations; 0 never evaluates."""
     eval_episodes: int | None = None
@@ -53,6 +63,7 @@ class Progress:
 
     num_steps: int = 0
     num_updates: int = 0
+    window_steps: int = 1
     best_return: float | None = None
     eval_return: float | None = None
     next_eval: int = 0
@@ -73,21 +84,24 @@ class Progress:
         for _, episode_return, length in self.tracker.update(window):
             self.returns.append(episode_return)
             self.lengths.append(length)
-        self.num_steps += int(window.valid.sum())
+        self.window_steps = int(window.valid.sum())
+        self.num_steps += self.window_steps
         self.num_updates += 1
 
+    def finished(self, total_steps: int) -> bool:
+        """Whether another window like the last would go beyond the total."""
+        return self.num_updates > 0 and self.num_steps + self.window_steps > total_steps
+
     def state_dict(self) -> dict[str, Any]:
-        names = ("num_steps", "num_updates", "best_return", "eval_return", "next_eval")
-        return {name: getattr(self, name) for name in (*names, "next_checkpoint")} | {
+        return {name: getattr(self, name) for name in PLAIN} | {
             "returns": list(self.returns),
             "lengths": list(self.lengths),
             "tracker": None if self.tracker is None else self.tracker.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("num_steps", "num_updates", "best_return", "eval_return", "next_eval"):
+        for name in PLAIN:
             setattr(self, name, state[name])
-        self.next_checkpoint = state["next_checkpoint"]
         self.returns.extend(state["returns"])
         self.lengths.extend(state["lengths"])
         if state["tracker"] is not None:
@@ -123,7 +137,7 @@ def train(
     first_step, began = progress.num_steps, time.perf_counter()
     if progress.num_updates == 0:
         _save(agent, progress, run)
-    while progress.num_steps < config.total_steps:
+    while not progress.finished(config.total_steps):
         try:
             window = agent.collect()
             metrics = agent.update(window)
@@ -131,7 +145,7 @@ def train(
             error.add_note(f"after {progress.num_steps} environment steps")
             raise
         progress.count(window)
-        finished = progress.num_steps >= config.total_steps
+        finished = progress.finished(config.total_steps)
         if config.eval_interval and (progress.num_steps >= progress.next_eval or finished):
             progress.next_eval = progress.num_steps + config.eval_interval
             metrics |= _evaluate(agent, evaluate, progress, run)

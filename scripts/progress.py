@@ -37,7 +37,7 @@ class ProgressView:
                 self._task, completed=progress.num_steps, description=describe(progress)
             )
             return
-        finished = progress.num_steps >= self.total_steps
+        finished = progress.finished(self.total_steps)
         if finished or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             print(

@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> None:
     state = load_checkpoint(folder.last_checkpoint)
     progress = Progress()
     progress.load_state_dict(state["progress"])
-    if progress.num_steps >= settings.loop.total_steps:
+    if progress.finished(settings.loop.total_steps):
         raise RequestError(
             f"{options.run} is finished, at {progress.num_steps} steps: lengthen it with "
             f"--total-steps {2 * progress.num_steps}"

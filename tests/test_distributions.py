@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def inputs(distribution: Distribution) -> list[Tensor]:
 def test_the_gaussian_is_torchs() -> None:
     """Density and entropy, summed over the action's dimensions."""
     ours = gaussian()
-    theirs = Independent(Normal(ours.mean, ours.log_std.exp()), 1)
+    theirs: Any = Independent(Normal(ours.mean, ours.log_std.exp()), 1)
     action = torch.randn(5, 3, generator=seeded(3), dtype=F64)
     torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action))
     torch.testing.assert_close(ours.entropy(), theirs.entropy())
@@ -75,7 +76,7 @@ def test_one_log_std_serves_all_rows() -> None:
     """Sigma ``[A]`` and mean ``[5, A]``: the entropy counts every dimension of every row."""
     mean, log_std = torch.zeros(5, 3), torch.tensor([-1.0, 0.0, 1.0])
     ours = DiagonalGaussian(mean, log_std)
-    theirs = Independent(Normal(mean, log_std.exp()), 1)
+    theirs: Any = Independent(Normal(mean, log_std.exp()), 1)
     torch.testing.assert_close(ours.entropy(), theirs.entropy())
     torch.testing.assert_close(ours.log_prob(mean), theirs.log_prob(mean))
 
@@ -84,7 +85,7 @@ def test_the_squashed_gaussian_is_torchs_tanh_and_affine_transform() -> None:
     """Both by the action and by the pre-squash action."""
     ours = squashed()
     scale, centre = (ours.high - ours.low) / 2, (ours.high + ours.low) / 2
-    theirs = Transformed(
+    theirs: Any = Transformed(
         Independent(Normal(ours.mean, ours.log_std.exp()), 1),
         [TanhTransform(cache_size=1), AffineTransform(centre, scale, event_dim=1)],
     )
@@ -98,7 +99,7 @@ def test_the_squashed_gaussian_is_torchs_tanh_and_affine_transform() -> None:
 def test_the_categorical_is_torchs() -> None:
     """Density and entropy; the logits need not be normalised."""
     ours = categorical()
-    theirs = TorchCategorical(logits=ours.logits)
+    theirs: Any = TorchCategorical(logits=ours.logits)
     action = torch.arange(30) % 4
     torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action))
     torch.testing.assert_close(ours.entropy(), theirs.entropy())

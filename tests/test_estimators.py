@@ -38,12 +38,19 @@ def seeded(seed: int = 0) -> torch.Generator:
 # One step, one Gaussian action: the closed forms of a Gaussian expectation ------------------------
 
 
+def head(policy: GaussianPolicy | CategoricalPolicy) -> nn.Linear:
+    """The last layer."""
+    layer = policy.network[-1]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 def scalar_policy(mean: float, std: float) -> GaussianPolicy:
-    """u = mean + std eps at observation 0, in float64; its parameters are a bias and a log-std."""
+    """U = mean + std eps at observation 0, in float64; its parameters are a bias and a log-std."""
     policy = GaussianPolicy(LINE, LINE, ()).double()
     assert policy.std is not None
     with torch.no_grad():
-        policy.network[-1].bias.fill_(mean)
+        head(policy).bias.fill_(mean)
         policy.std.log_std.fill_(math.log(std))
     return policy
 
@@ -82,7 +89,7 @@ def hermite(nodes: int = 180) -> tuple[Tensor, Tensor]:
 def moments(policy: GaussianPolicy, surrogate: Callable[[], Tensor], weight: Tensor) -> Tensor:
     """Mean and variance of the estimate by (mean, sigma), one plain backward a node: ``[2, 2]``."""
     assert policy.std is not None
-    leaves = [policy.network[-1].bias, policy.std.log_std]
+    leaves = [head(policy).bias, policy.std.log_std]
     rows = [
         torch.cat(torch.autograd.grad(entry, leaves, retain_graph=True)) for entry in surrogate()
     ]
@@ -111,7 +118,7 @@ def with_baseline(score: float, b: float, cross: float, fisher: float) -> float:
 
 
 def quadratic(m: float, s: float, k: float) -> tuple[Function, Truth]:
-    """f = (x - k)^2, estimators.md 3.1."""
+    """F = (x - k)^2, estimators.md 3.1."""
     d = m - k
     return lambda x: (x - k) ** 2, Truth(
         gradient=(2 * d, 2 * s),
@@ -126,7 +133,7 @@ def quadratic(m: float, s: float, k: float) -> tuple[Function, Truth]:
 
 
 def exponential(m: float, s: float, k: float) -> tuple[Function, Truth]:
-    """f = exp(-k x^2), estimators.md 3.2: Gaussian moments after tilting by f and by f^2."""
+    """F = exp(-k x^2), estimators.md 3.2: Gaussian moments after tilting by f and by f^2."""
     u, w = 1 + 2 * k * s**2, 1 + 4 * k * s**2
     J = u**-0.5 * math.exp(-k * m**2 / u)
     g_m, g_s = -2 * k * m * J / u, J * (-2 * k * s / u + 4 * k**2 * m**2 * s / u**2)
@@ -152,7 +159,7 @@ def exponential(m: float, s: float, k: float) -> tuple[Function, Truth]:
 
 
 def cosine(m: float, s: float, k: float) -> tuple[Function, Truth]:
-    """f = cos(k x), estimators.md 3.3."""
+    """F = cos(k x), estimators.md 3.3."""
     e, c = math.exp(-(k**2) * s**2 / 2), 2 * k * s
     q = math.exp(-(c**2) / 2) * math.cos(2 * k * m)
     J, g_m, g_s = e * math.cos(k * m), -k * e * math.sin(k * m), -(k**2) * s * e * math.cos(k * m)
@@ -218,7 +225,7 @@ def test_the_closed_forms_reproduce_the_published_table(
 
 
 PROBLEMS = {
-    f"{family.__name__} k={k} m={m} s={s}": family(m, s, k) + (m, s)
+    f"{family.__name__} k={k} m={m} s={s}": (*family(m, s, k), m, s)
     for family, k, m, s in [
         (quadratic, -3.0, 1.0, 1.0),
         (quadratic, 0.0, 1.0, 1.0),
@@ -305,8 +312,8 @@ def linear_policy(env: LQG, K: Tensor, k: Tensor, sigma: Tensor) -> GaussianPoli
     policy = GaussianPolicy(env.observation_space, env.action_space, ()).double()
     assert policy.std is not None
     with torch.no_grad():
-        policy.network[-1].weight.copy_(K)
-        policy.network[-1].bias.copy_(k)
+        head(policy).weight.copy_(K)
+        head(policy).bias.copy_(k)
         policy.std.log_std.copy_(sigma.log())
     return policy
 
@@ -682,10 +689,11 @@ def test_the_surrogates_have_one_entry_a_trajectory() -> None:
     policy = GaussianPolicy(space, Box(-1, 1, (2,), np.float32), (8,)).double()
     weight = torch.randn(6, 4, 2, generator=seeded(8), dtype=F64)
     obs = window.obs
-    for estimate in (
+    estimates: list[Callable[[Window], Tensor]] = [
         lambda w: score_function_surrogate(policy, w, weight[..., 0]),
         lambda w: pathwise_surrogate(policy, w, weight),
-    ):
+    ]
+    for estimate in estimates:
         surrogate = estimate(window)
         assert surrogate.shape == (4,)
         obs[:, 2] += 1
@@ -776,7 +784,7 @@ def test_leave_one_out_of_two_softmax_samples_has_the_published_variance() -> No
     """Enumeration of all pairs: variance .79569136, mean the exact gradient (estimators.md 3.8)."""
     policy = CategoricalPolicy(LINE, Discrete(4), ()).double()
     reward = torch.tensor([1.0, 2.0, -1.0, 0.5], dtype=F64)
-    bias = policy.network[-1].bias
+    bias = head(policy).bias
     with torch.no_grad():
         bias.copy_(torch.tensor([0.5, -0.2, 0.1, 0.0]))
         p = torch.softmax(bias, 0)

@@ -53,7 +53,8 @@ def looped(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
         )
         for value in values
     ]
-    return {name: torch.stack(column) for name, column in zip(parameters, zip(*rows), strict=True)}
+    columns = list(zip(*rows, strict=True))
+    return {name: torch.stack(column) for name, column in zip(parameters, columns, strict=True)}
 
 
 def assert_same(found: Gradients, expected: Gradients, tolerance: float = 1e-9) -> None:
@@ -96,7 +97,7 @@ def make_policy(
     policy = GaussianPolicy(OBS, action_space, (7, 5), layer_norm=layer_norm, std=std).double()
     with torch.no_grad():  # LayerNorm starts with gain 1 and bias 0, which hides mistakes
         for i, parameter in enumerate(policy.parameters()):
-            parameter += 0.1 * normal(*parameter.shape, seed=100 + i)
+            parameter.add_(0.1 * normal(*parameter.shape, seed=100 + i))
     return policy
 
 
@@ -202,7 +203,7 @@ class Odd(nn.Module):
 
 
 def squares(module: nn.Module) -> Callable[[], Tensor]:
-    """sum over time and features of a nonlinear function of the output ``[N]``."""
+    """Sum over time and features of a nonlinear function of the output ``[N]``."""
     x = normal(LONG, FEW, 3)
     return lambda: torch.sin(module(x)).square().sum((0, 2))
 
@@ -228,13 +229,14 @@ def test_a_subclass_of_a_ruled_layer_does_not_inherit_the_rule() -> None:
 
 def test_a_layer_that_is_partly_frozen_goes_the_general_way() -> None:
     """Its bias is trained and its weight is not; frozen parameters have no gradient."""
-    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
-    module[0].weight.requires_grad_(False)
+    frozen = nn.Linear(3, 4)
+    frozen.weight.requires_grad_(False)
+    module = nn.Sequential(frozen, nn.Tanh(), nn.Linear(4, 2)).double()
     found = recorded(module, squares(module))
     assert set(found) == {"0.bias", "2.weight", "2.bias"}
     values = squares(module)()
     for i in range(FEW):
-        (expected,) = torch.autograd.grad(values[i], module[0].bias, retain_graph=True)
+        (expected,) = torch.autograd.grad(values[i], frozen.bias, retain_graph=True)
         torch.testing.assert_close(found["0.bias"][i], expected)
 
 
@@ -273,7 +275,8 @@ class Borrower(nn.Module):
 def test_a_weight_shared_with_a_module_without_a_rule_is_counted_in_full() -> None:
     """The rule knows one of its two uses; the other must not be lost without a word."""
     linear = nn.Linear(3, 3)
-    module = nn.Sequential(linear, nn.Tanh(), Borrower(linear.weight)).double()
+    borrower = Borrower(linear.get_parameter("weight"))
+    module = nn.Sequential(linear, nn.Tanh(), borrower).double()
     assert_same(recorded(module, squares(module)), looped(module, squares(module)))
 
 

@@ -20,6 +20,13 @@ UNBOUNDED = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 BOUNDED = spaces.Box(np.array([-2.0, 1.0], np.float32), np.array([2.0, 5.0], np.float32))
 
 
+def head(policy: GaussianPolicy | CategoricalPolicy) -> nn.Linear:
+    """The last layer."""
+    layer = policy.network[-1]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -119,11 +126,11 @@ def test_a_state_dependent_std_stays_within_its_range() -> None:
 
 
 def test_no_hidden_layers_is_a_linear_policy() -> None:
-    """mean(a x + b y) = a mean(x) + b mean(y) when a + b = 1, and the parameters are W, b, sigma."""
+    """mean(a x + b y) = a mean(x) + b mean(y) when a + b = 1; parameters W, b and log-sigma."""
     policy = GaussianPolicy(OBS, UNBOUNDED, ())
     assert sorted(tuple(p.shape) for p in policy.parameters()) == [(2,), (2,), (2, 3)]
     with torch.no_grad():
-        policy.network[-1].bias.copy_(torch.tensor([1.0, -2.0]))
+        head(policy).bias.copy_(torch.tensor([1.0, -2.0]))
     x, y = normal(4, 3), normal(4, 3, seed=1)
     mixed = policy(0.3 * x + 0.7 * y).mode
     torch.testing.assert_close(mixed, 0.3 * policy(x).mode + 0.7 * policy(y).mode)
@@ -163,7 +170,7 @@ def test_a_reparameterised_action_that_is_not_detached_has_no_score_for_the_mean
     """
     policy = GaussianPolicy(OBS, action_space, ())
     obs, noise = torch.zeros(1, 3), torch.tensor([[0.7, -1.3]])
-    bias = policy.network[-1].bias
+    bias = head(policy).bias
     distribution = policy(obs)
     pre_action = distribution.pre_action(noise)
     trapped = distribution.log_prob_of_pre_action(pre_action)
@@ -183,7 +190,7 @@ def test_the_log_derivative_loss_detaches_its_weight() -> None:
     pre_action = normal(2, 2).requires_grad_()
     loss = policy.log_derivative_loss(normal(2, 3), pre_action, weight)
     gradients = torch.autograd.grad(
-        loss.sum(), [weight, pre_action, policy.network[-1].bias], allow_unused=True
+        loss.sum(), [weight, pre_action, head(policy).bias], allow_unused=True
     )
     assert gradients[0] is None and gradients[1] is None
     assert gradients[2] is not None
@@ -216,7 +223,7 @@ def test_the_pathwise_action_has_the_analytic_derivative(std: Std) -> None:
     """da/dmu = c (1 - tanh(u)^2), da/dlog_std = that times sigma eps; c is half the range."""
     policy = GaussianPolicy(OBS, BOUNDED, (), std=std, log_std_init=-0.7)
     obs, noise = torch.zeros(6, 3), normal(6, 2)
-    bias = policy.network[-1].bias
+    bias = head(policy).bias
     with torch.no_grad():
         bias[:2] = torch.tensor([0.4, -0.9])
     sigma = math.exp(-0.7)
