@@ -15,9 +15,11 @@ from pgtoolkit.envs.position import env_position, restore_env_position, stagger
 from pgtoolkit.envs.requirements import env_device, require_num_envs
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.estimators import matched_score_weight, window_objective
-from pgtoolkit.policies import GaussianPolicy, box_size
+from pgtoolkit.policies import GaussianPolicy
 from pgtoolkit.returns import segment_discount, segment_returns, td_lambda_returns
-from pgtoolkit.rollout import AnyVectorEnv, collect, collect_episodes, start, unroll
+from pgtoolkit.rollout import AnyVectorEnv, collect, start, unroll
+from pgtoolkit.spaces import box_size
+from pgtoolkit.whole_episodes import collect_episodes
 from pgtoolkit.window import Window
 
 
@@ -128,7 +130,7 @@ class Reinforce:
         if self.config.advantage != "gae":
             returns = self.returns(window, next_value, 1.0)
         if self.config.advantage == "return":
-            returns = segment_returns(returns, window.done)
+            returns = segment_returns(returns, window.cut)
         baseline = {
             "none": lambda: torch.zeros_like(returns),
             "leave_one_out": lambda: leave_one_out(returns, window.valid),
@@ -136,7 +138,7 @@ class Reinforce:
         }[self.config.baseline]()
         weight = returns - baseline
         if self.config.discounted_score:
-            weight = weight * segment_discount(window.done, self.config.gamma).to(weight)
+            weight = weight * segment_discount(window.cut, self.config.gamma).to(weight)
         return weight
 
     def returns(self, window: Window, next_value: Tensor, lambda_: float) -> Tensor:

@@ -13,9 +13,9 @@ from pgtoolkit.envs.position import env_position, restore_env_position, stagger
 from pgtoolkit.envs.requirements import require_differentiable
 from pgtoolkit.estimators import matched_score_weight, window_objective
 from pgtoolkit.networks import Activation
-from pgtoolkit.policies import box_size
 from pgtoolkit.returns import td_lambda_returns
 from pgtoolkit.rollout import AnyVectorEnv, start, unroll
+from pgtoolkit.spaces import box_size
 from pgtoolkit.window import Window
 
 

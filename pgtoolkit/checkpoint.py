@@ -54,8 +54,9 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> dict[str,
 
 def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().contiguous().clone()
-        return {"$tensor": path}
+        name = f"{len(tensors)}{path}"  # numbered: two paths may read alike
+        tensors[name] = value.detach().contiguous().clone()
+        return {"$tensor": name}
     if isinstance(value, dict):
         return {"$dict": [[k, _pack(v, f"{path}/{k}", tensors)] for k, v in value.items()]}
     if isinstance(value, list | tuple):

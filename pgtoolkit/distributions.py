@@ -1,94 +1,17 @@
-"""Distributions over actions, as immutable values.
-
-Each writes its sample as a function of standard noise, ``action = squash(pre_action(noise))``: the
-reparameterisation from which the pathwise gradient comes. ``sample`` never carries a graph,
-``rsample`` does. Noise is an explicit tensor or is drawn from an explicit generator.
-"""
+"""Distributions over actions, as values: Gaussian, tanh-squashed Gaussian, categorical."""
 
 import dataclasses
 import math
-from abc import ABC, abstractmethod
 from typing import final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pgtoolkit.distribution import Distribution
 from pgtoolkit.errors import RequestError
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-
-
-class Distribution(ABC):
-    """A distribution over actions with batch shape ``[...]`` and, if continuous, event ``[A]``."""
-
-    @abstractmethod
-    def draw_noise(self, generator: torch.Generator) -> Tensor:
-        """Standard noise for one sample of the whole batch."""
-
-    @abstractmethod
-    def pre_action(self, noise: Tensor) -> Tensor:
-        """The action before squashing, as a function of noise; carries the graph."""
-
-    @abstractmethod
-    def squash(self, pre_action: Tensor) -> Tensor:
-        """Maps a pre-squash action into the action space."""
-
-    @abstractmethod
-    def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
-        """``log p(squash(pre_action))`` ``[...]``, a density over actions, in its stable form."""
-
-    @abstractmethod
-    def log_prob(self, action: Tensor) -> Tensor:
-        """``log p(action)`` ``[...]``, summed over the action's dimensions."""
-
-    @abstractmethod
-    def entropy(
-        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """The entropy ``[...]`` in nats; noise is needed only where there is no closed form."""
-
-    @property
-    @abstractmethod
-    def mode(self) -> Tensor:
-        """The deterministic action: the squashed location, or the likeliest choice."""
-
-    @abstractmethod
-    def rsample(
-        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """A sample that carries the graph back to the distribution's parameters."""
-
-    def sample(
-        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """A sample that never carries a graph.
-
-        Raises:
-            ValueError: neither noise nor a generator was given.
-        """
-        with torch.no_grad():
-            return self.squash(self.pre_action(self.resolve_noise(noise, generator)))
-
-    def sample_with_log_prob(
-        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """A sample without a graph, and its log density, whose graph leads to the parameters only.
-
-        The density is computed from the noise, without inverting the squashing.
-        """
-        with torch.no_grad():
-            pre_action = self.pre_action(self.resolve_noise(noise, generator))
-            action = self.squash(pre_action)
-        return action, self.log_prob_of_pre_action(pre_action)
-
-    def resolve_noise(self, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        """The given noise, or fresh noise from the given generator; there is no global one."""
-        if noise is not None:
-            return noise
-        if generator is None:
-            raise ValueError("give `noise` or a torch.Generator: no global random state is used")
-        return self.draw_noise(generator)
 
 
 def _gaussian_log_prob(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -172,7 +95,8 @@ class TanhGaussian(Distribution):
 
     def squash(self, pre_action: Tensor) -> Tensor:
         scale, centre = 0.5 * (self.high - self.low), 0.5 * (self.high + self.low)
-        return centre + scale * torch.tanh(pre_action)
+        # The clamp takes back rounding only, which can pass a bound by a unit in the last place.
+        return torch.clamp(centre + scale * torch.tanh(pre_action), self.low, self.high)
 
     def log_abs_det_jacobian(self, pre_action: Tensor) -> Tensor:
         """``sum_i log |d a_i / d u_i|`` ``[...]``."""

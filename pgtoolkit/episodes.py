@@ -19,6 +19,7 @@ class EpisodeTracker:
         self.running_return = np.zeros(num_envs)
         self.running_length = np.zeros(num_envs, dtype=np.int64)
         self.seen_first = np.zeros(num_envs, dtype=np.bool_)
+        self.after_end = np.ones(num_envs, dtype=np.bool_)
 
     def update(self, window: Window) -> list[tuple[int, float, int]]:
         """The episodes that ended in this window: (environment, return, length), in time order."""
@@ -40,23 +41,24 @@ class EpisodeTracker:
                 ended.append((int(env), float(episode_return), int(length)))
         self.running_return += total[-1]
         self.running_length += steps[-1]
+        self.after_end = done[-1]
         return ended
 
     def _first(self, window: Window, done: NDArray[np.bool_]) -> NDArray[np.bool_]:
         if window.first is not None:
             return window.first.cpu().numpy()
-        after_end = np.concatenate([np.zeros_like(done[:1]), done[:-1]])
-        after_end[0] = not self.seen_first.any()
-        return after_end
+        return np.concatenate([self.after_end[None], done[:-1]])
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "running_return": self.running_return.tolist(),
             "running_length": self.running_length.tolist(),
             "seen_first": self.seen_first.tolist(),
+            "after_end": self.after_end.tolist(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.running_return = np.array(state["running_return"])
         self.running_length = np.array(state["running_length"], dtype=np.int64)
         self.seen_first = np.array(state["seen_first"], dtype=np.bool_)
+        self.after_end = np.array(state["after_end"], dtype=np.bool_)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pgtoolkit.distributions import DiagonalGaussian, TanhGaussian
 from pgtoolkit.errors import RequestError
-from pgtoolkit.policies import Policy
+from pgtoolkit.policy import Policy
 from pgtoolkit.returns import reward_to_go, segment_discount
 from pgtoolkit.shapes import check_shape
 from pgtoolkit.window import Window
@@ -77,7 +77,7 @@ def window_objective(window: Window, next_value: Tensor, gamma: float) -> Tensor
         gamma: discount.
     """
     check_shape("next_value", next_value, window.num_steps, window.num_envs)
-    discount = segment_discount(window.done, gamma).to(window.reward)
+    discount = segment_discount(window.cut, gamma).to(window.reward)
     ends = window.done.clone()
     ends[-1] = True
     # A where on both, never a product: 0 * NaN is NaN, also in backward.
@@ -105,14 +105,16 @@ def action_gradient(objective: Tensor, window: Window) -> Tensor:
             "this window is plain: the action gradient needs one from `unroll` on a differentiable "
             "environment"
         )
-    if not objective.requires_grad:
+    gradient = None
+    if objective.requires_grad:
+        (gradient,) = torch.autograd.grad(objective.sum(), window.perturbation, allow_unused=True)
+    if gradient is None:
         raise RequestError(
             "no differentiable path joins the actions to the objective: reward and next state do "
             "not depend on the action in a way that torch can follow. Check that the environment "
             "uses torch operations only, or use the score function (agent `reinforce`)"
         )
-    (gradient,) = torch.autograd.grad(objective.sum(), window.perturbation, allow_unused=True)
-    return torch.zeros_like(window.perturbation) if gradient is None else gradient
+    return gradient
 
 
 def matched_score_weight(
@@ -134,7 +136,7 @@ def matched_score_weight(
     returns = reward_to_go(
         reward, window.terminated, window.truncated, gamma=gamma, next_value=next_value.detach()
     )
-    return segment_discount(window.done, gamma).to(returns) * (returns - baseline.detach())
+    return segment_discount(window.cut, gamma).to(returns) * (returns - baseline.detach())
 
 
 @torch.no_grad()

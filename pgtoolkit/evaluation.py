@@ -1,21 +1,19 @@
 """Evaluation: a frozen policy in its own environments, every episode counted once."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from typing import final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pgtoolkit.episodes import EpisodeTracker
 from pgtoolkit.errors import RequestError
-from pgtoolkit.policies import Policy
-from pgtoolkit.rollout import (
-    AnyVectorEnv,
-    noise_windows,
-    start,
-    windows,
-    zero_noise_windows,
-)
+from pgtoolkit.noise import noise_windows, zero_noise_windows
+from pgtoolkit.policy import Policy
+from pgtoolkit.rollout import AnyVectorEnv, Cursor, collect, start
+from pgtoolkit.window import Window
 
 
 @final
@@ -90,3 +88,16 @@ def evaluate(
             )
     flat = [episode for have in found for episode in have]
     return Evaluation([r for r, _ in flat], [n for _, n in flat])
+
+
+def windows(
+    env: AnyVectorEnv,
+    policy: Policy,
+    cursor: Cursor,
+    draw_noise: Callable[[int], Tensor],
+    chunk: int,
+) -> Iterator[Window]:
+    """Windows of ``chunk`` steps, one after the other, for ever."""
+    while True:
+        window, cursor = collect(env, policy, cursor, draw_noise(chunk))
+        yield window

@@ -31,6 +31,19 @@ def require_finite_steps(tensors: Mapping[str, Tensor]) -> None:
         raise NonFiniteError(first[2], first[0], first[3])
 
 
+def require_finite_rows(tensors: Mapping[str, Tensor], step: int) -> None:
+    """Raises if any of the tensors ``[N, ...]`` of one step is not finite.
+
+    Raises:
+        NonFiniteError: names the tensor, the step and the environment.
+    """
+    for name, tensor in tensors.items():
+        finite = torch.isfinite(tensor)
+        if not bool(finite.all()):
+            rows = finite if finite.dim() == 1 else finite.flatten(1).all(-1)
+            raise NonFiniteError(name, step, int((~rows).nonzero()[0]))
+
+
 def require_finite_adjoint(name: str, adjoint: Tensor) -> None:
     """Raises on the *latest* step at which ``adjoint`` ``[T, N, ...]`` is not finite.
 

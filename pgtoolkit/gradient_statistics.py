@@ -105,7 +105,7 @@ class GradientStatistics:
             signal_high=signal_high,
             squared_covariance=_squared_covariance(gram, variance),
             parameter_variance={
-                name: gradient.double().flatten(1).var(0, unbiased=True).sum()
+                name: _rows(gradient).var(0, unbiased=True).sum()
                 for name, gradient in gradients.items()
             },
         )
@@ -113,7 +113,11 @@ class GradientStatistics:
 
 def flatten_gradients(gradients: Mapping[str, Tensor]) -> Tensor:
     """``{name: [N, *shape]}`` to ``[N, P]`` in float64."""
-    return torch.cat([gradient.double().flatten(1) for gradient in gradients.values()], dim=1)
+    return torch.cat([_rows(gradient) for gradient in gradients.values()], dim=1)
+
+
+def _rows(gradient: Tensor) -> Tensor:
+    return gradient.double().reshape(gradient.shape[0], -1)
 
 
 def gradient_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:

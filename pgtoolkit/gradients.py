@@ -34,7 +34,8 @@ def _linear(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor
 def _layer_norm(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
     assert isinstance(layer, nn.LayerNorm)
     standardised = nn.functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
-    return {"weight": (delta * standardised).sum(0), "bias": delta.sum(0)}
+    gradients = {"weight": (delta * standardised).sum(0), "bias": delta.sum(0)}
+    return {leaf: g for leaf, g in gradients.items() if getattr(layer, leaf) is not None}
 
 
 def _state_independent_std(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
@@ -98,22 +99,19 @@ class GradientRecorder:
         check_shape("surrogate", surrogate, None)
         size = surrogate.shape[0]
         layers = {p: layer for p, layer in self.module.named_modules() if _has_rule(layer)}
-        ruled = {id(p) for layer in layers.values() for p in layer.parameters(recurse=False)}
-        others = {
-            name: p
-            for name, p in self.module.named_parameters()
-            if p.requires_grad and id(p) not in ruled
-        }
+        others = _without_rule(self.module)
         gradients = _one_backward_per_trajectory(surrogate, others)
         outputs = [output for calls in self.calls.values() for _, output in calls]
-        if outputs:
-            deltas = iter(torch.autograd.grad(surrogate.sum(), outputs, allow_unused=True))
+        deltas = torch.autograd.grad(surrogate.sum(), outputs, allow_unused=True) if outputs else ()
+        remaining = iter(deltas)
         by_id: dict[int, Tensor] = {}
         for prefix, calls in self.calls.items():
             layer = layers[prefix]
-            pairs = [(inputs, delta) for (inputs, _), delta in zip(calls, deltas, strict=False)]
-            inputs = torch.cat([_flatten(x, size) for x, d in pairs if d is not None])
-            delta = torch.cat([_flatten(d, size) for _, d in pairs if d is not None])
+            pairs = [(x, d) for (x, _), d in zip(calls, remaining, strict=False) if d is not None]
+            if not pairs:
+                continue
+            inputs = torch.cat([_flatten(x, size) for x, _ in pairs])
+            delta = torch.cat([_flatten(d, size) for _, d in pairs])
             for leaf, gradient in RULES[type(layer)](layer, inputs, delta).items():
                 key = id(getattr(layer, leaf))
                 by_id[key] = by_id[key] + gradient if key in by_id else gradient
@@ -127,6 +125,17 @@ class GradientRecorder:
 def _has_rule(layer: nn.Module) -> bool:
     # The exact type: a subclass may compute something else.
     return type(layer) in RULES and all(p.requires_grad for p in layer.parameters(recurse=False))
+
+
+def _without_rule(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that some module without a rule holds, perhaps shared with one that has."""
+    held = {
+        id(p)
+        for layer in module.modules()
+        if not _has_rule(layer)
+        for p in layer.parameters(recurse=False)
+    }
+    return {n: p for n, p in module.named_parameters() if p.requires_grad and id(p) in held}
 
 
 def _flatten(tensor: Tensor, size: int) -> Tensor:

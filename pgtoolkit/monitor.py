@@ -16,7 +16,7 @@ from pgtoolkit.gradient_statistics import (
     gradient_difference,
 )
 from pgtoolkit.gradients import GradientRecorder
-from pgtoolkit.policies import Policy
+from pgtoolkit.policy import Policy
 
 Surrogate = Callable[[], Tensor]
 Gradients = dict[str, Tensor]
@@ -65,7 +65,8 @@ class GradientMonitor:
             return {}
         gradients = per_trajectory_gradients(policy, surrogate)
         for name, parameter in policy.named_parameters():
-            parameter.grad = -gradients[name].mean(0)
+            if parameter.requires_grad:
+                parameter.grad = -gradients[name].mean(0)
         return gradients
 
     def measure(self, policy: Policy, surrogate: Surrogate) -> Gradients:

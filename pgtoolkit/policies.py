@@ -1,7 +1,6 @@
-"""Policies: observation in, distribution over actions out, and a loss for each gradient."""
+"""Policies: a Gaussian over a box, a softmax over choices."""
 
 import math
-from abc import ABC, abstractmethod
 from typing import Literal, Protocol, final
 
 import numpy as np
@@ -9,62 +8,14 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from pgtoolkit.distributions import Categorical, DiagonalGaussian, Distribution, TanhGaussian
+from pgtoolkit.distributions import Categorical, DiagonalGaussian, TanhGaussian
 from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.networks import Activation, StateIndependentStd, mlp
-from pgtoolkit.normalizer import NoNormalizer, ObservationNormalizer
+from pgtoolkit.normalizer import make_normalizer
+from pgtoolkit.policy import Policy
+from pgtoolkit.spaces import box_size, is_bounded
 
 Std = Literal["state_independent", "state_dependent"]
-
-
-class Policy(nn.Module, ABC):
-    """``pi(action | obs)``. It holds its observation normaliser, so a saved policy is whole."""
-
-    normalizer: ObservationNormalizer | NoNormalizer
-    noise_size: int
-
-    @abstractmethod
-    def forward(self, obs: Tensor) -> Distribution:
-        """The distribution over actions at ``obs`` ``[..., O]``."""
-
-    def __call__(self, obs: Tensor) -> Distribution:
-        distribution: Distribution = super().__call__(obs)
-        return distribution
-
-    @abstractmethod
-    def draw_noise(self, *batch: int, generator: torch.Generator) -> Tensor:
-        """Standard noise ``[*batch, A]`` on the generator's device, for that many actions."""
-
-    @abstractmethod
-    def pathwise_action(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The action ``a(obs, noise)``, squashed to the action space; carries the graph.
-
-        Its derivative by the parameters is the pathwise (reparameterisation) gradient,
-        ``d/dtheta E[J(a)] = E[dJ/da da(theta, eps)/dtheta]``.
-
-        Raises:
-            RequestError: the policy is discrete, and has no such derivative.
-        """
-
-    def log_derivative_loss(self, obs: Tensor, pre_action: Tensor, weight: Tensor) -> Tensor:
-        """``-weight * log pi(action | obs)`` ``[...]``, unreduced.
-
-        The gradient of its negative estimates ``d/dtheta E[J] = E[J dlog pi/dtheta]``, the score
-        function or REINFORCE gradient (Williams 1992). ``pre_action`` and ``weight`` are detached
-        here: with a reparameterised action that is not detached, the two paths through a Gaussian's
-        mean cancel and its gradient is exactly zero.
-
-        Args:
-            obs: ``[..., O]``.
-            pre_action: ``[..., A]`` the pre-squash action, as stored in the window.
-            weight: ``[...]`` return, advantage, or any weight without a path to the parameters.
-        """
-        log_prob = self(obs).log_prob_of_pre_action(pre_action.detach())
-        if log_prob.shape != weight.shape:
-            raise ValueError(
-                f"weight has shape {list(weight.shape)}, the log density {list(log_prob.shape)}"
-            )
-        return -weight.detach() * log_prob
 
 
 @final
@@ -106,7 +57,7 @@ class GaussianPolicy(Policy):
         super().__init__()
         obs_size = box_size("observation", observation_space)
         self.noise_size = size = box_size("action", action_space)
-        self.bounded = _is_bounded(action_space)
+        self.bounded = is_bounded(action_space)
         if self.bounded:
             assert isinstance(action_space, spaces.Box)
             self.register_buffer("low", torch.as_tensor(action_space.low, dtype=torch.float32))
@@ -249,38 +200,4 @@ def make_policy(
         log_std_init=settings.log_std_init,
         normalize_observations=settings.normalize_observations,
         generator=generator,
-    )
-
-
-def make_normalizer(size: int, normalize: bool) -> ObservationNormalizer | NoNormalizer:
-    return ObservationNormalizer(size) if normalize else NoNormalizer()
-
-
-def box_size(role: str, space: object) -> int:
-    """The size of a one-dimensional ``Box``.
-
-    Raises:
-        RequestError: another space, with the Gymnasium wrapper that turns it into one.
-    """
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        return int(space.shape[0])
-    advice = (
-        "wrap the environment in gymnasium.wrappers.FlattenObservation"
-        if role == "observation"
-        else "give it a Box of one dimension, or a Discrete space that starts at 0"
-    )
-    raise RequestError(f"the {role} space {one_line(space)} is not supported: {advice}")
-
-
-def _is_bounded(space: object) -> bool:
-    """Whether every dimension of the box is bounded; a mixture is refused."""
-    assert isinstance(space, spaces.Box)
-    below, above = space.bounded_below, space.bounded_above
-    if bool((below & above).all()):
-        return True
-    if not bool((below | above).any()):
-        return False
-    raise RequestError(
-        f"the action space {one_line(space)} is bounded on some sides only: bound every dimension "
-        "on both sides (gymnasium.wrappers.RescaleAction, TransformAction), or none"
     )

@@ -97,7 +97,8 @@ def reward_to_go(
 def steps_since_start(done: Tensor) -> Tensor:
     """How many steps of its segment went before each step ``[T, N]``.
 
-    A segment starts at the window's start and after each end of an episode.
+    A segment starts at the window's start and after each step where ``done`` is true: the end of an
+    episode, or a step that never happened (:attr:`pgtoolkit.window.Window.cut` has both).
     """
     check_shape("done", done, None, None)
     step = torch.arange(done.shape[0], device=done.device).unsqueeze(1).expand_as(done)
@@ -115,7 +116,7 @@ def segment_returns(returns: Tensor, done: Tensor) -> Tensor:
 
     Args:
         returns: ``[T, N]`` reward-to-go.
-        done: ``[T, N]`` ends of episodes.
+        done: ``[T, N]`` ends of episodes, and steps that never happened.
     """
     check_same_shape(returns=returns, done=done)
     step = torch.arange(done.shape[0], device=done.device).unsqueeze(1).expand_as(done)

@@ -7,7 +7,6 @@ random numbers of its own, so a window can be repeated.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -15,10 +14,10 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-from pgtoolkit.errors import NonFiniteError, RequestError
-from pgtoolkit.finite import require_finite_steps
-from pgtoolkit.policies import Policy
-from pgtoolkit.window import Window, concatenate, first_episodes, map_window
+from pgtoolkit.errors import RequestError
+from pgtoolkit.finite import require_finite_rows, require_finite_steps
+from pgtoolkit.policy import Policy
+from pgtoolkit.window import Window
 
 AnyVectorEnv = VectorEnv[Any, Any, Any]
 
@@ -70,9 +69,10 @@ def autoreset_mode(env: AnyVectorEnv) -> AutoresetMode:
 
 def start(env: AnyVectorEnv, *, seed: int | None, device: torch.device) -> Cursor:
     """Resets every environment and returns the first cursor."""
-    obs, _ = env.reset(seed=seed)
+    obs = _to_tensor(env.reset(seed=seed)[0], device)
+    require_finite_rows({"observation after a reset": obs}, 0)
     nowhere = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
-    return Cursor(_to_tensor(obs, device), needs_reset=nowhere, first=~nowhere)
+    return Cursor(obs, needs_reset=nowhere, first=~nowhere)
 
 
 @torch.no_grad()
@@ -91,7 +91,7 @@ def collect(
         noise: ``[T, N, A]`` of every action; zeros for the deterministic one.
 
     Raises:
-        NonFiniteError: an observation or reward is not finite.
+        NonFiniteError: an observation, also one after a reset, or a reward is not finite.
         RequestError: the environment does not say its autoreset mode.
     """
     mode, device = autoreset_mode(env), noise.device
@@ -107,7 +107,7 @@ def collect(
         next_obs = after
         if mode is AutoresetMode.SAME_STEP:
             next_obs = _before_reset(after, done, result[4])
-        _require_finite_step(t, next_obs, reward)
+        require_finite_rows({"reward": reward, "observation": next_obs}, t)
         steps.append(
             {"obs": obs, "next_obs": next_obs, "noise": eps, "reward": reward, **acted}
             | {"terminated": terminated, "truncated": truncated, "valid": ~needs_reset}
@@ -117,6 +117,8 @@ def collect(
         if mode is AutoresetMode.DISABLED and bool(done.any()):
             fresh, _ = env.reset(options={"reset_mask": done.cpu().numpy()})
             obs = _to_tensor(fresh, device)
+        if bool(done.any() | needs_reset.any()):
+            require_finite_rows({"observation": obs}, t)
         first = done
         if mode is AutoresetMode.NEXT_STEP:
             needs_reset, first = done, needs_reset
@@ -156,49 +158,14 @@ def unroll(
         obs, first = after, terminated | truncated
     window = dataclasses.replace(_stack(steps), perturbation=perturbation)
     require_finite_steps(
-        {"action": window.action, "reward": window.reward, "observation": window.next_obs}
+        {
+            "observation after a reset": window.obs,
+            "action": window.action,
+            "reward": window.reward,
+            "observation": window.next_obs,
+        }
     )
     return window, Cursor(obs.detach(), cursor.needs_reset, first)
-
-
-def collect_episodes(
-    env: AnyVectorEnv,
-    policy: Policy,
-    draw_noise: Callable[[int], Tensor],
-    *,
-    chunk: int = 64,
-    max_steps: int = 100_000,
-) -> Window:
-    """One whole episode of every environment, from a reset; later steps are not ``valid``.
-
-    Every environment counts once, so short episodes are not favoured. Steps after an environment's
-    first end are taken, because the others still run, and are discarded.
-
-    Args:
-        env: any Gymnasium vector environment.
-        policy: acts on every step.
-        draw_noise: gives noise ``[T, N, A]`` for that many steps.
-        chunk: steps between checks whether all have ended.
-        max_steps: refuses to go on for ever.
-
-    Raises:
-        RequestError: an episode did not end within ``max_steps``.
-    """
-    noise = draw_noise(chunk)
-    cursor = start(env, seed=None, device=noise.device)
-    windows: list[Window] = []
-    while not windows or not bool(torch.cat([w.done for w in windows]).any(0).all()):
-        if len(windows) * chunk >= max_steps:
-            raise RequestError(
-                f"an episode did not end within {max_steps} steps: give the environment a time "
-                "limit (max_episode_steps), or train on windows (--rollout windows)"
-            )
-        window, cursor = collect(env, policy, cursor, noise)
-        windows.append(window)
-        noise = draw_noise(chunk)
-    window = first_episodes(concatenate(windows))
-    length = int(window.valid.any(1).sum())
-    return map_window(lambda tensor: tensor[:length], window)
 
 
 def _act(
@@ -240,46 +207,3 @@ def _before_reset(after: Tensor, done: Tensor, info: dict[str, Any]) -> Tensor:
     if rows.any():
         next_obs[done] = _to_tensor(np.stack(list(final[rows])), after.device)
     return next_obs
-
-
-def _require_finite_step(t: int, next_obs: Tensor, reward: Tensor) -> None:
-    for name, tensor in (("observation", next_obs), ("reward", reward)):
-        finite = torch.isfinite(tensor)
-        if not bool(finite.all()):
-            row = ~finite if finite.dim() == 1 else ~finite.all(-1)
-            raise NonFiniteError(name, t, int(row.nonzero()[0]))
-
-
-def noise_windows(
-    policy: Policy, num_envs: int, generator: torch.Generator
-) -> Callable[[int], Tensor]:
-    """A function that draws the noise of ``T`` steps ``[T, N, A]``."""
-
-    def draw(num_steps: int) -> Tensor:
-        return policy.draw_noise(num_steps, num_envs, generator=generator)
-
-    return draw
-
-
-def zero_noise_windows(
-    policy: Policy, num_envs: int, device: torch.device
-) -> Callable[[int], Tensor]:
-    """The same with zeros: every action is the distribution's mode."""
-
-    def draw(num_steps: int) -> Tensor:
-        return torch.zeros(num_steps, num_envs, policy.noise_size, device=device)
-
-    return draw
-
-
-def windows(
-    env: AnyVectorEnv,
-    policy: Policy,
-    cursor: Cursor,
-    draw_noise: Callable[[int], Tensor],
-    chunk: int,
-) -> Iterator[Window]:
-    """Windows of ``chunk`` steps, one after the other, for ever."""
-    while True:
-        window, cursor = collect(env, policy, cursor, draw_noise(chunk))
-        yield window

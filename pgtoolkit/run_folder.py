@@ -1,6 +1,7 @@
 """A run's folder: configuration, TensorBoard events, checkpoints, summary."""
 
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -96,7 +97,8 @@ def default_path(env_name: str, agent_name: str, seed: int) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     env = "".join(c if c.isalnum() or c in "-_." else "-" for c in env_name)
     path = Path("runs") / f"{env}__{agent_name}__{seed}__{stamp}"
-    return path if not path.exists() else path.with_name(f"{path.name}-{os.getpid()}")
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(free for free in itertools.chain([path], numbered) if not free.exists())
 
 
 def versions() -> dict[str, str]:

@@ -61,6 +61,11 @@ class Window:
         return self.terminated | self.truncated
 
     @property
+    def cut(self) -> Tensor:
+        """``[T, N]`` the next step starts a segment: an end, or a step that never happened."""
+        return self.done | ~self.valid
+
+    @property
     def differentiable(self) -> bool:
         return self.perturbation is not None
 

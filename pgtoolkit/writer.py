@@ -65,7 +65,8 @@ class RunWriter:
         """Writes scalars, and vectors by step as an image; returns the scalars as floats."""
         names = [name for name, value in metrics.items() if value.dim() == 0]
         # One conversion for all: each would wait for the device on its own.
-        values = torch.stack([metrics[name].detach().double().cpu() for name in names]).tolist()
+        columns = [metrics[name].detach().double().cpu() for name in names]
+        values = torch.stack(columns).tolist() if columns else []
         scalars = dict(zip(names, values, strict=True))
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, step)

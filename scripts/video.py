@@ -10,7 +10,7 @@ from PIL import Image
 from pgtoolkit.envs.registered import missing_package
 from pgtoolkit.envs.resolve import AnyEnv, EnvSource
 from pgtoolkit.errors import RequestError, one_line
-from pgtoolkit.policies import Policy
+from pgtoolkit.policy import Policy
 
 MAX_FRAMES = 2000
 DEFAULT_FPS = 30

@@ -13,7 +13,8 @@ from pgtoolkit.distributions import DiagonalGaussian, TanhGaussian
 from pgtoolkit.errors import RequestError
 from pgtoolkit.networks import Activation
 from pgtoolkit.normalizer import NoNormalizer, ObservationNormalizer
-from pgtoolkit.policies import CategoricalPolicy, GaussianPolicy, Policy, Std, make_policy
+from pgtoolkit.policies import CategoricalPolicy, GaussianPolicy, Std, make_policy
+from pgtoolkit.policy import Policy
 
 OBS = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 UNBOUNDED = spaces.Box(-np.inf, np.inf, (2,), np.float32)

@@ -17,7 +17,8 @@ from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators import action_gradient, matched_score_weight, window_objective
 from pgtoolkit.policies import CategoricalPolicy, GaussianPolicy
 from pgtoolkit.returns import gae, reward_to_go, td_lambda_returns
-from pgtoolkit.rollout import Cursor, autoreset_mode, collect, collect_episodes, start, unroll
+from pgtoolkit.rollout import Cursor, autoreset_mode, collect, start, unroll
+from pgtoolkit.whole_episodes import collect_episodes
 from pgtoolkit.window import Window, concatenate
 
 CPU = torch.device("cpu")

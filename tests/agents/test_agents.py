@@ -212,7 +212,7 @@ def test_a_bad_number_is_named_where_it_began_and_changes_nothing(
 @pytest.mark.parametrize("advantage", ["return", "reward_to_go", "gae"])
 def test_reinforce_learns_with_every_weight(rollout: str, baseline: str, advantage: str) -> None:
     """Every combination that makes sense updates the policy with finite numbers."""
-    config = {"rollout": rollout, "baseline": baseline, "advantage": advantage}
+    config: dict[str, Any] = {"rollout": rollout, "baseline": baseline, "advantage": advantage}
     if advantage == "gae" and baseline != "value":
         with pytest.raises(RequestError, match="advantage"):
             ReinforceConfig(**SMALL, **config)

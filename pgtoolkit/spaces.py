@@ -1,0 +1,35 @@
+"""The spaces that policies can work with."""
+
+from gymnasium import spaces
+
+from pgtoolkit.errors import RequestError, one_line
+
+
+def box_size(role: str, space: object) -> int:
+    """The size of a one-dimensional ``Box``.
+
+    Raises:
+        RequestError: another space, with the Gymnasium wrapper that turns it into one.
+    """
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return int(space.shape[0])
+    advice = (
+        "wrap the environment in gymnasium.wrappers.FlattenObservation"
+        if role == "observation"
+        else "give it a Box of one dimension, or a Discrete space that starts at 0"
+    )
+    raise RequestError(f"the {role} space {one_line(space)} is not supported: {advice}")
+
+
+def is_bounded(space: object) -> bool:
+    """Whether every dimension of the box is bounded; a mixture is refused."""
+    assert isinstance(space, spaces.Box)
+    below, above = space.bounded_below, space.bounded_above
+    if bool((below & above).all()):
+        return True
+    if not bool((below | above).any()):
+        return False
+    raise RequestError(
+        f"the action space {one_line(space)} is bounded on some sides only: bound every dimension "
+        "on both sides (gymnasium.wrappers.RescaleAction, TransformAction), or none"
+    )
