@@ -13,7 +13,8 @@ from torch.distributions import AffineTransform, Independent, Normal, TanhTransf
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import TransformedDistribution as Transformed
 
-from pgtoolkit.distributions import Categorical, DiagonalGaussian, Distribution, TanhGaussian
+from pgtoolkit.distribution import Distribution
+from pgtoolkit.distributions import Categorical, DiagonalGaussian, TanhGaussian
 from pgtoolkit.errors import RequestError
 
 F64 = torch.float64

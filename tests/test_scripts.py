@@ -1,6 +1,7 @@
 """The commands, as a person runs them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,33 +19,9 @@ ROOT = Path(__file__).parent.parent
 QUICK = ["--total-steps", "600", "--num-envs", "6", "--n-steps", "10", "--hidden", "8"]
 QUICK += ["--eval-episodes", "4", "--diagnostics-interval", "1"]
 
-HOVER = """
-import torch
-from gymnasium.spaces import Box
-from pgtoolkit.envs import DifferentiableEnv
-
-
-class Hover(DifferentiableEnv):
-    observation_space = Box(-float("inf"), float("inf"), (2,))
-    action_space = Box(0.0, 2.0, (1,))
-    max_episode_steps = 20
-
-    def initial(self, num_envs, generator):
-        return torch.rand(num_envs, 2, generator=generator, device=generator.device)
-
-    def transition(self, state, action, noise):
-        speed = state[:, 1] + 0.1 * 9.8 * (action[:, 0] - 1.0)
-        return torch.stack([state[:, 0] + 0.1 * speed, speed], -1)
-
-    def observation(self, state):
-        return state
-
-    def reward(self, state, action, next_state):
-        return BAD - (next_state[:, 0] - 1.0) ** 2
-
-    def terminal(self, state):
-        return state[:, 0].abs() > 10.0
-"""
+README = (ROOT / "README.md").read_text()
+HOVER, SNIPPET = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+"""The README's environment, and its example in Python."""
 
 
 def call(*arguments: str) -> int:
@@ -188,8 +165,8 @@ def test_a_configuration_file_sets_flags_and_flags_win(run: Path, tmp_path: Path
 
 @pytest.mark.parametrize("agent", ["reinforce", "apg", "shac"])
 def test_an_environment_in_a_file_trains_with_every_agent(agent: str, tmp_path: Path) -> None:
-    """``file.py:Class``, twenty lines, outside the repository."""
-    (tmp_path / "hover.py").write_text(HOVER.replace("BAD", "0.0"))
+    """``file.py:Class``, the README's, outside the repository."""
+    (tmp_path / "hover.py").write_text(HOVER)
     env = f"{tmp_path / 'hover.py'}:Hover"
     arguments = [agent, "--env", env, "--run-dir", str(tmp_path / "run"), *QUICK]
     assert call("train", *arguments) == 0
@@ -200,8 +177,8 @@ def test_a_number_that_goes_bad_ends_the_run_with_exit_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The message names the tensor, the step, the environment and the last good checkpoint."""
-    bad = "torch.where(next_state[:, 0] > 0.9, torch.nan, 0.0)"
-    (tmp_path / "hover.py").write_text(HOVER.replace("BAD", bad))
+    bad = "return torch.where(next_state[:, 0] > 0.9, torch.nan, 0.0) - ("
+    (tmp_path / "hover.py").write_text(HOVER.replace("return -(", bad))
     env, path = f"{tmp_path / 'hover.py'}:Hover", tmp_path / "run"
     assert call("train", "shac", "--env", env, "--run-dir", str(path), *QUICK) == 1
     message = capsys.readouterr().err
@@ -306,3 +283,17 @@ def test_every_script_shows_its_help(script: str) -> None:
         [sys.executable, str(path), "--help"], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert "usage" in done.stdout
+
+
+def test_the_readmes_example_in_python_runs() -> None:
+    """It trains ten updates and leaves metrics."""
+    found: dict[str, Any] = {}
+    exec(SNIPPET, found)
+    assert {"train/std", "gradient/overhead"} <= found["metrics"].keys()
+
+
+def test_the_readme_starts_with_the_main_job_and_the_tests() -> None:
+    """Its first two bash blocks install and run; each stands alone."""
+    first, second = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)[:2]
+    assert "pip install" in first and "pgtoolkit train" in first
+    assert "pip install" in second and "pytest" in second

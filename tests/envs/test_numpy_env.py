@@ -8,6 +8,7 @@ import pytest
 import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from torch import Tensor
 
@@ -153,3 +154,13 @@ def test_the_public_names_arrive() -> None:
         assert getattr(pgtoolkit.envs, name) is not None
     with pytest.raises(AttributeError, match="Nothing"):
         pgtoolkit.envs.Nothing  # noqa: B018
+
+
+def test_stable_baselines_ppo_trains_on_it_unchanged() -> None:
+    """A few updates of SB3's PPO change its policy."""
+    env = gymnasium.make("pgtoolkit/Pendulum-v0")
+    model = PPO("MlpPolicy", env, n_steps=64, batch_size=32, n_epochs=1, seed=0, device="cpu")
+    before = [parameter.detach().clone() for parameter in model.policy.parameters()]
+    model.learn(128)
+    changed = zip(before, model.policy.parameters(), strict=True)
+    assert any(not torch.equal(old, new) for old, new in changed)
