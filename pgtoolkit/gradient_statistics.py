@@ -11,7 +11,8 @@ in float64, because the signal is a small difference of large numbers. With ``T 
 - SNR ``U / V`` of one trajectory; noise scale ``V / U``, the trajectories that an update needs for
   an SNR of 1 (McCandlish et al. 2018);
 - ``Q``, the trace of the squared covariance, unbiased under normality; effective dimension
-  ``V^2 / Q``; detectability ``z = U / sqrt(2 Q / (N (N - 1)))`` (Chen and Qin 2010);
+  ``V^2 / Q``; detectability ``z = U / sqrt(2 Q / (N (N - 1)))`` (Chen and Qin 2010), a standard
+  normal only for many trajectories: with few and skewed ones it exceeds 3 far too often;
 - 95 % intervals by the leave-one-out jackknife, of ``log V`` and of ``U``.
 
 They hold for independent trajectories. A baseline that is fitted or averaged on the same batch

@@ -139,10 +139,12 @@ class GradientMonitor:
         return torch.tensor(min(self.diagnostic_seconds / total, 1.0) if total > 0 else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"num_updates": self.num_updates, "smoothed": self.smoothed}
+        smoothed = {name: dict(values) for name, values in self.smoothed.items()}
+        return {"num_updates": self.num_updates, "smoothed": smoothed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.num_updates, self.smoothed = state["num_updates"], state["smoothed"]
+        self.num_updates = state["num_updates"]
+        self.smoothed = {name: dict(values) for name, values in state["smoothed"].items()}
 
 
 def per_trajectory_gradients(policy: Policy, surrogate: Surrogate) -> Gradients:
@@ -165,6 +167,8 @@ def compare(score_function: Gradients, pathwise: Gradients) -> dict[str, Tensor]
     metrics = {
         "gradient/cosine": cosine(score_function, pathwise),
         "gradient/bias": difference.signal,
+        "gradient/bias_low": difference.signal_low,
+        "gradient/bias_high": difference.signal_high,
         "gradient/bias_z": difference.detectability,
     }
     if float(variance) > 0:

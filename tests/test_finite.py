@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from pgtoolkit.errors import NonFiniteError
-from pgtoolkit.finite import require_finite, require_finite_steps
+from pgtoolkit.finite import (
+    require_finite,
+    require_finite_adjoint,
+    require_finite_rows,
+    require_finite_steps,
+)
 
 BAD = [float("nan"), float("inf"), -float("inf")]
 
@@ -49,3 +54,29 @@ def test_the_trajectory_is_named_where_there_is_no_time(bad: float) -> None:
             require_finite("loss", tensor)
         assert (caught.value.tensor, caught.value.step, caught.value.env_index) == ("loss", None, 2)
     assert str(caught.value) == "loss is not finite, environment 2"
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_gradient_is_named_where_it_began_which_is_its_latest_step(bad: float) -> None:
+    """It runs backwards in time: what broke at step 3 has spoilt steps 2, 1 and 0."""
+    adjoint = torch.zeros(5, 3, 2)
+    require_finite_adjoint("gradient", adjoint)
+    adjoint[:4, 2, 1] = bad
+    adjoint[:2, 0, 0] = bad
+    with pytest.raises(NonFiniteError) as caught:
+        require_finite_adjoint("gradient", adjoint)
+    assert (caught.value.tensor, caught.value.step, caught.value.env_index) == ("gradient", 3, 2)
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_one_step_is_checked_in_the_given_order(bad: float) -> None:
+    """Observation ``[N, O]`` and reward ``[N]`` of step 7: both break, the first given is named."""
+    obs, reward = torch.zeros(3, 2), torch.zeros(3)
+    require_finite_rows({"observation": obs, "reward": reward}, 7)
+    obs[2, 1] = reward[1] = bad
+    for order, env_index in ((("observation", "reward"), 2), (("reward", "observation"), 1)):
+        tensors = {"observation": obs, "reward": reward}
+        with pytest.raises(NonFiniteError) as caught:
+            require_finite_rows({name: tensors[name] for name in order}, 7)
+        assert (caught.value.tensor, caught.value.step) == (order[0], 7)
+        assert caught.value.env_index == env_index

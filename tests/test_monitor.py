@@ -243,3 +243,14 @@ def test_variance_by_step_sums_over_the_actions_dimensions() -> None:
     gradient[2, :, 0] = torch.tensor([1.0, -1.0])
     gradient[2, :, 1] = torch.tensor([5.0, 1.0])
     assert variance_by_step(gradient).tolist() == [2.0, 0.0, 10.0]
+
+
+def test_a_saved_state_does_not_change_with_the_monitor() -> None:
+    """What was saved stays as it was while the monitor goes on."""
+    policy = policy_of()
+    monitor = GradientMonitor(1, 5)
+    monitor.report({"pathwise": monitor.backward(policy, lambda: surrogate_of(policy))})
+    state = monitor.state_dict()
+    before = {name: dict(values) for name, values in state["smoothed"].items()}
+    monitor.report({"pathwise": monitor.measure(policy, lambda: 2 * surrogate_of(policy))})
+    assert state["smoothed"] == before != monitor.state_dict()["smoothed"]
