@@ -31,7 +31,8 @@ def restore_env_position(
     if not position or not isinstance(env, DifferentiableVectorEnv):
         return start(env, seed=seed, device=cursor.obs.device)
     env.set_state(position["state"])
-    return Cursor(position["obs"], position["needs_reset"], position["first"])
+    names = ("obs", "needs_reset", "first")
+    return Cursor(*(position[name].to(env.device) for name in names))
 
 
 def stagger(env: AnyVectorEnv, cursor: Cursor, *, seed: int) -> Cursor:

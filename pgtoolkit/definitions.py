@@ -36,9 +36,9 @@ DEFINITIONS = {
     "gradient/bias": "unbiased squared norm of the mean of g_i(score function) - g_i(pathwise), "
     "matched trajectory by trajectory; 0 in expectation where pathwise is unbiased",
     "gradient/bias_low, bias_high": "its 95 % jackknife interval",
-    "gradient/bias_z": "the squared bias in standard deviations of no bias. Far above 3, measurement "
-    "after measurement, with bias_low above 0: pathwise is wrong here (or terminations depend on "
-    "the action). One high value proves little: the score function's gradients are skewed, and "
+    "gradient/bias_z": "the squared bias in standard deviations of no bias. Far above 3, time "
+    "and again, with bias_low above 0: pathwise is wrong here (or terminations depend on the "
+    "action). One high value proves little: the score function's gradients are skewed, and "
     "without any bias z exceeds 3 in about 20 % of batches of 64 trajectories for f(x) = x^2, in "
     "6 % of 1000",
     "gradient/by_step": "variance over trajectories of the gradient by each pre-squash action, "

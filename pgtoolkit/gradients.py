@@ -62,8 +62,7 @@ class GradientRecorder:
 
     Every tensor that passes through the module must have the trajectories on its last axis but one
     (``[..., N, features]``), and entry ``i`` of the surrogate must depend on column ``i`` only. A
-    layer's weight must be used by calling the layer: what goes through ``F.linear(x, layer.weight)``
-    is not seen.
+    layer's weight must be used by calling the layer: ``F.linear(x, layer.weight)`` is not seen.
     """
 
     def __init__(self, module: nn.Module) -> None:
