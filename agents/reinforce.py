@@ -59,8 +59,8 @@ class ReinforceConfig(CriticConfig):
 class Reinforce:
     """Climbs ``sum_t w_t log pi(a_t | s_t)``, ``w_t`` a return less a baseline.
 
-    On a differentiable environment the pathwise gradient of the same trajectories is measured
-    beside it.
+    On windows of a differentiable environment the pathwise gradient of the same trajectories is
+    measured beside it.
 
     Args:
         config: settings.

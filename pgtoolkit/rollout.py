@@ -7,7 +7,7 @@ random numbers of its own, so a window can be repeated.
 """
 
 import dataclasses
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,7 +39,8 @@ class Cursor:
     first: Tensor
 
 
-class DifferentiableSteps(Protocol):
+@runtime_checkable
+class OnTensors(Protocol):
     """What :func:`unroll` needs: a vector environment on tensors whose step has a gradient."""
 
     num_envs: int
@@ -94,13 +95,12 @@ def collect(
         NonFiniteError: an observation, also one after a reset, or a reward is not finite.
         RequestError: the environment does not say its autoreset mode.
     """
-    mode, device = autoreset_mode(env), noise.device
+    mode, device, on_tensors = autoreset_mode(env), noise.device, isinstance(env, OnTensors)
     steps: list[dict[str, Tensor]] = []
     obs, needs_reset, first = cursor.obs, cursor.needs_reset, cursor.first
     for t, eps in enumerate(noise.unbind(0)):
         acted = _act(policy, obs, eps)
-        given = acted["action"]
-        result = env.step(given if hasattr(env, "detach") else given.cpu().numpy())
+        result = env.step(acted["action"] if on_tensors else acted["action"].cpu().numpy())
         after, reward, terminated, truncated = (_to_tensor(x, device) for x in result[:4])
         terminated, truncated = terminated.bool() & ~needs_reset, truncated.bool() & ~needs_reset
         done = terminated | truncated
@@ -125,9 +125,7 @@ def collect(
     return _stack(steps), Cursor(obs, needs_reset, first)
 
 
-def unroll(
-    env: DifferentiableSteps, policy: Policy, cursor: Cursor, noise: Tensor
-) -> tuple[Window, Cursor]:
+def unroll(env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor) -> tuple[Window, Cursor]:
     """Steps a differentiable environment ``T`` times and keeps the graph.
 
     The graph starts here: the state is detached first, so no gradient reaches an earlier window. It

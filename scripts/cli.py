@@ -1,6 +1,7 @@
 """``pgtoolkit COMMAND``: finds the command, runs it, and turns failures into exit codes."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -35,9 +36,12 @@ def run_command(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) 
     except RequestError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"interrupted {' '.join(getattr(error, '__notes__', []))}".rstrip(), file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the output has had enough; what Python still holds of it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except NonFiniteError as error:
         notes = " ".join(getattr(error, "__notes__", []))
         print(f"error: {error} {notes}".rstrip(), file=sys.stderr)

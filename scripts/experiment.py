@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, final
+from typing import Any, Literal, Protocol, final
 
 import torch
 
+from pgtoolkit.actor import Actor
 from pgtoolkit.agent import Agent
 from pgtoolkit.envs.resolve import EnvSource, make_vector_env, resolve
 from pgtoolkit.errors import RequestError
@@ -98,6 +99,12 @@ def settings_from_file(
     return parse_settings(agent_name, flags_of(rest) + overrides, command=command)
 
 
+class ActingAgent(Agent, Protocol):
+    """An agent whose policy can be evaluated: what the commands need beyond the loop."""
+
+    actor: Actor
+
+
 @final
 class Experiment:
     """The agent and its evaluation, made from settings.
@@ -120,7 +127,9 @@ class Experiment:
         )
         total_steps = settings.loop.total_steps
         agent_class = load_agent(settings.agent_name)[0]
-        self.agent: Agent = agent_class(settings.agent, env, seed=run.seed, total_steps=total_steps)
+        self.agent: ActingAgent = agent_class(
+            settings.agent, env, seed=run.seed, total_steps=total_steps
+        )
         self.eval_episodes = settings.loop.eval_episodes or (
             EVAL_EPISODES if self.source.differentiable is None else BATCHED_EVAL_EPISODES
         )
@@ -132,7 +141,7 @@ class Experiment:
         """The current policy, deterministic, in environments of its own."""
         return evaluate(
             self._eval_env,
-            self.agent.actor.policy,  # type: ignore[attr-defined]
+            self.agent.actor.policy,
             episodes=self.eval_episodes,
             seed=self.settings.run.seed + EVAL_SEED,
             device=self.device,

@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.scripts.arguments import read_yaml
 from pgtoolkit.scripts.tables import AGENT_NOTES, AGENTS, known
+
+if TYPE_CHECKING:
+    from pgtoolkit.run_folder import RunFolder
+    from pgtoolkit.scripts.experiment import Experiment, Settings
+    from pgtoolkit.training import Progress
+    from pgtoolkit.writer import RunWriter
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -42,7 +48,7 @@ def run(arguments: Sequence[str]) -> None:
     train_settings(settings, run_dir)
 
 
-def train_settings(settings: Any, run_dir: str | None) -> None:
+def train_settings(settings: "Settings", run_dir: str | None) -> None:
     """A new run with these settings."""
     from pgtoolkit.run_folder import RunFolder, default_path
     from pgtoolkit.scripts.experiment import Experiment
@@ -61,7 +67,13 @@ def train_settings(settings: Any, run_dir: str | None) -> None:
         carry_out(experiment, run_folder, writer, progress=None)
 
 
-def carry_out(experiment: Any, run_folder: Any, writer: Any, *, progress: Any) -> None:
+def carry_out(
+    experiment: "Experiment",
+    run_folder: "RunFolder",
+    writer: "RunWriter",
+    *,
+    progress: "Progress | None",
+) -> None:
     """Trains to the end, then says what was learned and where everything is.
 
     Raises:
@@ -73,7 +85,7 @@ def carry_out(experiment: Any, run_folder: Any, writer: Any, *, progress: Any) -
     loop = experiment.settings.loop
     try:
         with ProgressView(loop.total_steps) as view:
-            progress = train(
+            end = train(
                 experiment.agent,
                 loop,
                 run_folder,
@@ -85,12 +97,15 @@ def carry_out(experiment: Any, run_folder: Any, writer: Any, *, progress: Any) -
     except NonFiniteError as error:
         error.add_note(f"Last good checkpoint: {run_folder.last_checkpoint}")
         raise
+    except KeyboardInterrupt as error:
+        error.add_note(f"(go on with `pgtoolkit resume {run_folder.path}`)")
+        raise
     writer.end()
-    run_folder.write_summary(summary(experiment, progress))
-    print(report(run_folder, progress))
+    run_folder.write_summary(summary(experiment, end))
+    print(report(run_folder, end))
 
 
-def summary(experiment: Any, progress: Any) -> dict[str, Any]:
+def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
     """What ``summary.json`` holds."""
     return {
         "agent": experiment.settings.agent_name,
@@ -105,7 +120,7 @@ def summary(experiment: Any, progress: Any) -> dict[str, Any]:
     }
 
 
-def report(run_folder: Any, progress: Any) -> str:
+def report(run_folder: "RunFolder", progress: "Progress") -> str:
     """The closing lines."""
     best = run_folder.best_checkpoint
     policy = best if best.exists() else run_folder.last_checkpoint
