@@ -105,16 +105,18 @@ class GradientStatistics:
             signal_low=signal_low,
             signal_high=signal_high,
             squared_covariance=_squared_covariance(gram, variance),
-            parameter_variance={
-                name: _rows(gradient).var(0, unbiased=True).sum()
-                for name, gradient in gradients.items()
-            },
+            parameter_variance=_parameter_variance(flat, gradients),
         )
 
 
 def flatten_gradients(gradients: Mapping[str, Tensor]) -> Tensor:
     """``{name: [N, *shape]}`` to ``[N, P]`` in float64."""
     return torch.cat([_rows(gradient) for gradient in gradients.values()], dim=1)
+
+
+def entry_variances(flat: Tensor) -> Tensor:
+    """Unbiased variance of each column of ``[N, P]``; several times faster here than ``var(0)``."""
+    return (flat - flat.mean(0)).square().sum(0) / (flat.shape[0] - 1)
 
 
 def _rows(gradient: Tensor) -> Tensor:
@@ -157,6 +159,12 @@ def _jackknife(
         low, high = variance * (-half).exp(), variance * half.exp()
     half_signal = NORMAL_95 * math.sqrt(n - 1) * signals.std(unbiased=False)
     return low, high, signal - half_signal, signal + half_signal
+
+
+def _parameter_variance(flat: Tensor, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    sizes = [gradient[0].numel() for gradient in gradients.values()]
+    parts = entry_variances(flat).split(sizes)
+    return {name: part.sum() for name, part in zip(gradients, parts, strict=True)}
 
 
 def _squared_covariance(gram: Tensor, variance: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from pgtoolkit.gradient_statistics import (
     MIN_TRAJECTORIES,
     GradientStatistics,
     cosine,
+    entry_variances,
+    flatten_gradients,
     gradient_difference,
 )
 from pgtoolkit.gradients import GradientRecorder
@@ -87,9 +89,7 @@ class GradientMonitor:
             metrics: dict[str, Tensor] = {}
             for name, values in gradients.items():
                 metrics |= self._describe(name, GradientStatistics.of(values))
-            if matched is not None:
-                metrics |= compare(*matched)
-            return metrics
+            return metrics if matched is None else metrics | compare(*matched)
 
     def _describe(self, name: str, statistics: GradientStatistics) -> dict[str, Tensor]:
         prefix = f"gradient/{name}"
@@ -163,7 +163,7 @@ def per_trajectory_gradients(policy: Policy, surrogate: Surrogate) -> Gradients:
 def compare(score_function: Gradients, pathwise: Gradients) -> dict[str, Tensor]:
     """Variance ratio, cosine, and the squared bias of one of them with its z."""
     difference = GradientStatistics.of(gradient_difference(score_function, pathwise))
-    variance = GradientStatistics.of(pathwise).variance
+    variances = [entry_variances(flatten_gradients(g)).sum() for g in (score_function, pathwise)]
     metrics = {
         "gradient/cosine": cosine(score_function, pathwise),
         "gradient/bias": difference.signal,
@@ -171,9 +171,8 @@ def compare(score_function: Gradients, pathwise: Gradients) -> dict[str, Tensor]
         "gradient/bias_high": difference.signal_high,
         "gradient/bias_z": difference.detectability,
     }
-    if float(variance) > 0:
-        ratio = GradientStatistics.of(score_function).variance / variance
-        metrics["gradient/variance_ratio"] = ratio
+    if float(variances[1]) > 0:
+        metrics["gradient/variance_ratio"] = variances[0] / variances[1]
     return metrics
 
 
