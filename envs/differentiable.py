@@ -124,6 +124,27 @@ def require_attributes(env: DifferentiableEnv) -> None:
         )
 
 
+def require_output(
+    env: DifferentiableEnv, name: str, found: Tensor, shape: tuple[int, ...]
+) -> None:
+    """Raises unless what the function of that name returned has the shape that it owes.
+
+    A reward ``[N, 1]`` would broadcast against ``[N]`` in silence, and train on nonsense.
+
+    Raises:
+        RequestError: names the function, the shape that it returned and the one that it owes.
+    """
+    if tuple(found.shape) != shape:
+        raise RequestError(
+            f"{type(env).__name__}.{name} returned a tensor of shape {list(found.shape)} for "
+            f"{shape[0]} environments: it must return {list(shape)}"
+        )
+    if name == "terminal" and found.dtype != torch.bool:
+        raise RequestError(
+            f"{type(env).__name__}.terminal returned {found.dtype}: it must return booleans"
+        )
+
+
 def draws_itself(env: DifferentiableEnv) -> bool:
     """Whether the environment has a ``render`` of its own."""
     return type(env).render is not DifferentiableEnv.render

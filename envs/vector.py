@@ -18,6 +18,7 @@ from pgtoolkit.envs.differentiable import (
     map_state,
     rebuild_state,
     require_attributes,
+    require_output,
     where_state,
 )
 
@@ -117,7 +118,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             self._require_shape("options['reset_mask']", mask, (self.num_envs,))
             self._state = where_state(mask, self._fresh(), self._current())
             self._elapsed = torch.where(mask, self._zeros(), self._elapsed)
-        return self.env.observation(self._state), {}
+        return self._observe(self._state), {}
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Steps every environment, and resets in the same step those whose episode ends.
@@ -131,6 +132,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
         Raises:
             ValueError: the actions have another shape.
+            RequestError: the environment's functions return other shapes than they owe.
             ResetNeeded: before the first reset.
         """
         actions = torch.as_tensor(actions, dtype=self.dtype, device=self.device)
@@ -139,6 +141,8 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         after = self.env.transition(state, actions, self._noise())
         reward = self.env.reward(state, actions, after)
         terminated = self.env.terminal(after)
+        require_output(self.env, "reward", reward, (self.num_envs,))
+        require_output(self.env, "terminal", terminated, (self.num_envs,))
         self._elapsed = self._elapsed + 1
         truncated = self._elapsed >= self.env.max_episode_steps
         done = terminated | truncated
@@ -148,7 +152,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             after = where_state(done, self._fresh(), after)
             self._elapsed = torch.where(done, self._zeros(), self._elapsed)
         self._state = after
-        return self.env.observation(after), reward, terminated, truncated, info
+        return self._observe(after), reward, terminated, truncated, info
 
     def detach(self) -> Tensor:
         """Cuts the graph at the current state; returns its observation ``[N, O]``, graph-free.
@@ -157,7 +161,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             ResetNeeded: before the first reset.
         """
         self._state = map_state(Tensor.detach, self._current())
-        return self.env.observation(self._state).detach()
+        return self._observe(self._state).detach()
 
     def get_state(self) -> VectorState:
         """What :meth:`set_state` needs to continue bit for bit from here, without a graph.
@@ -194,7 +198,13 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
     def _final_observation(self, after: State, terminated: Tensor) -> Tensor:
         detached = map_state(Tensor.detach, after)
-        return self.env.observation(where_state(terminated, detached, after))
+        return self._observe(where_state(terminated, detached, after))
+
+    def _observe(self, state: State) -> Tensor:
+        observation = self.env.observation(state)
+        shape = (self.num_envs, *self.env.observation_space.shape)
+        require_output(self.env, "observation", observation, shape)
+        return observation
 
     def _fresh(self) -> State:
         initial: State = self.env.initial(self.num_envs, self._generator)

@@ -4,8 +4,8 @@ DEFINITIONS = {
     "rollout/ep_rew_mean": "mean undiscounted return of the last 100 training episodes",
     "rollout/ep_len_mean": "mean length of the last 100 training episodes",
     "time/fps": "environment steps per second since the run (or its resumption) started",
-    "train/policy_gradient_loss": "minus the mean over trajectories of the objective that the "
-    "policy climbs, per step of the window, without the entropy bonus",
+    "train/policy_gradient_loss": "minus the discounted return of the window's segments with "
+    "their bootstrap, mean over trajectories and per step of the window; no entropy bonus",
     "train/value_loss": "mean squared error of the value function over its minibatches",
     "train/explained_variance": "1 - Var(target - V) / Var(target), before the value function is "
     "fitted to this window; 1 is perfect",

@@ -163,7 +163,7 @@ def _jackknife(
 
 def _parameter_variance(flat: Tensor, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
     sizes = [gradient[0].numel() for gradient in gradients.values()]
-    parts = entry_variances(flat).split(sizes)
+    parts = torch.split(entry_variances(flat), sizes)
     return {name: part.sum() for name, part in zip(gradients, parts, strict=True)}
 
 

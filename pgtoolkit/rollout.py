@@ -92,7 +92,8 @@ def collect(
         noise: ``[T, N, A]`` of every action; zeros for the deterministic one.
 
     Raises:
-        NonFiniteError: an observation, also one after a reset, or a reward is not finite.
+        NonFiniteError: an action, a reward or an observation, also one after a reset, is not
+            finite.
         RequestError: the environment does not say its autoreset mode.
     """
     mode, device, on_tensors = autoreset_mode(env), noise.device, isinstance(env, OnTensors)
@@ -100,6 +101,7 @@ def collect(
     obs, needs_reset, first = cursor.obs, cursor.needs_reset, cursor.first
     for t, eps in enumerate(noise.unbind(0)):
         acted = _act(policy, obs, eps)
+        require_finite_rows({"action": acted["action"]}, t)
         result = env.step(acted["action"] if on_tensors else acted["action"].cpu().numpy())
         after, reward, terminated, truncated = (_to_tensor(x, device) for x in result[:4])
         terminated, truncated = terminated.bool() & ~needs_reset, truncated.bool() & ~needs_reset

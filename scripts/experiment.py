@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Protocol, final
 
 import torch
@@ -79,7 +80,14 @@ def parse_settings(agent_name: str, arguments: list[str], *, command: str) -> Se
     group.__doc__ = f"{config.__doc__}"
     flat: type[Any] = tyro.conf.OmitArgPrefixes[group]  # type: ignore[valid-type,misc]
     parsed = parse(flat, arguments, command=command)
-    return Settings(agent_name, parsed.run, parsed.loop, parsed.agent)
+    run = dataclasses.replace(parsed.run, env=absolute(parsed.run.env))
+    return Settings(agent_name, run, parsed.loop, parsed.agent)
+
+
+def absolute(env: str) -> str:
+    """``path/to/file.py:Class`` with the whole path, so that a run can be used from anywhere."""
+    file, colon, name = env.rpartition(":")
+    return f"{Path(file).resolve()}{colon}{name}" if file.endswith(".py") else env
 
 
 def settings_from_file(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.arguments import read_yaml
 from pgtoolkit.scripts.tables import AGENT_NOTES, AGENTS, known
 
@@ -94,11 +94,11 @@ def carry_out(
                 show=view,
                 progress=progress,
             )
-    except NonFiniteError as error:
-        error.add_note(f"Last good checkpoint: {run_folder.last_checkpoint}")
-        raise
     except KeyboardInterrupt as error:
         error.add_note(f"(go on with `pgtoolkit resume {run_folder.path}`)")
+        raise
+    except Exception as error:
+        error.add_note(f"Last good checkpoint: {run_folder.last_checkpoint}")
         raise
     writer.end()
     run_folder.write_summary(summary(experiment, end))

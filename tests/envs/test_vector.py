@@ -1,5 +1,5 @@
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -338,3 +338,21 @@ def test_states_are_mapped_and_chosen_by_row() -> None:
     assert type(chosen) is Pair and chosen.age.tolist() == [1, 6]
     assert chosen.position.tolist() == [[1.0] * 3, [0.0] * 3]
     assert map_state(torch.add, a.age, b.age).tolist() == [6, 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("reward", lambda self, state, action, after: -action),
+        ("terminal", lambda self, state: torch.zeros(state.shape, dtype=torch.bool)),
+        ("terminal", lambda self, state: torch.zeros(state.shape[0])),
+        ("observation", lambda self, state: state[:, 0]),
+    ],
+)
+def test_a_function_that_returns_the_wrong_thing_is_named(name: str, broken: Any) -> None:
+    """``[N, 1]`` where ``[N]`` is owed would broadcast in silence."""
+    kind = type("Broken", (Pendulum,), {name: broken})
+    with pytest.raises(RequestError, match=rf"Broken\.{name} returned"):
+        env = DifferentiableVectorEnv(kind(), 4)
+        env.reset(seed=0)
+        env.step(torch.zeros(4, 1))
