@@ -109,6 +109,10 @@ class DifferentiableEnv(ABC, Generic[S]):
         """The NumPy view's action ``[A]`` as ``[1, A]``, in the dtype in which it computes."""
         return torch.tensor(action, dtype=dtype).unsqueeze(0)
 
+    def numpy_reward(self, state: S, action: Tensor, next_state: S) -> float:
+        """The NumPy view's reward: :meth:`reward`, unless another one must be met to the bit."""
+        return self.reward(state, action, next_state).item()
+
 
 def require_attributes(env: DifferentiableEnv) -> None:
     """Raises if the environment lacks one of the three attributes.

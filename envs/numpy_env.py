@@ -96,7 +96,7 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
         given = self.env.numpy_action(np.asarray(action), self._dtype)
         after = self.env.transition(state, given, self._noise())
         # np.float64 is a float, and what Gymnasium's own environments return.
-        reward = np.float64(self.env.reward(state, given, after).item())
+        reward = np.float64(self.env.numpy_reward(state, given, after))
         terminated = bool(self.env.terminal(after).item())
         self._state, self._elapsed = after, self._elapsed + 1
         truncated = self._elapsed >= self.env.max_episode_steps

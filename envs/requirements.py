@@ -1,9 +1,10 @@
 """What agents ask of the environments they are given."""
 
 import torch
+from gymnasium.spaces import Box
 
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.rollout import AnyVectorEnv
 
 
@@ -28,6 +29,11 @@ def require_differentiable(env: AnyVectorEnv, num_envs: int) -> DifferentiableVe
             "this agent differentiates through the environment, and this environment has no "
             "gradient. Use a differentiable one (`pgtoolkit list envs`, or a DifferentiableEnv of "
             "your own as file.py:Class), or train with `reinforce`, which needs none"
+        )
+    if not isinstance(env.single_action_space, Box):
+        raise RequestError(
+            f"actions of {one_line(env.single_action_space)} have no pathwise gradient: give the "
+            "environment a Box of actions, or train with `reinforce`"
         )
     if env.env.gradient.action == "none":
         raise RequestError(

@@ -65,6 +65,8 @@ HOME = {
     "window_objective": "estimators",
 }
 
+__all__ = [*HOME]
+
 
 def __getattr__(name: str) -> Any:
     if name not in HOME:

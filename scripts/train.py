@@ -132,6 +132,12 @@ def report(run_folder: "RunFolder", progress: "Progress") -> str:
         )
     elif progress.mean_return is not None:
         lines.append(f"learned return: {progress.mean_return:.1f} (last training episodes)")
+    saturated = progress.scalars.get("train/saturated_actions", 0.0)
+    if saturated > SATURATED_SHARE:
+        lines.append(
+            f"note: {saturated:.0%} of the actions lie at their bounds, where the pathwise gradient "
+            "vanishes; a larger --ent-coef keeps them away"
+        )
     lines += [
         f"policy:         {policy}",
         f"evaluate it:    pgtoolkit evaluate {run_folder.path}",
@@ -155,6 +161,9 @@ def take_option(arguments: list[str], flag: str) -> tuple[list[str], str | None]
             return arguments[:i] + arguments[i + 1 :], argument.removeprefix(f"{flag}=")
     return arguments, None
 
+
+SATURATED_SHARE = 0.5
+"""Share of saturated actions from which the report says so."""
 
 EXTRA_HELP = """\
 Beside the options below:
