@@ -135,7 +135,7 @@ def report(run_folder: "RunFolder", progress: "Progress") -> str:
     saturated = progress.scalars.get("train/saturated_actions", 0.0)
     if saturated > SATURATED_SHARE:
         lines.append(
-            f"note: {saturated:.0%} of the actions lie at their bounds, where the pathwise gradient "
+            f"note: {saturated:.0%} of the actions lie at their bounds, where a pathwise gradient "
             "vanishes; a larger --ent-coef keeps them away"
         )
     lines += [

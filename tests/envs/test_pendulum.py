@@ -48,7 +48,7 @@ def test_the_numpy_views_reward_is_the_reward() -> None:
     env, generator = Pendulum(), torch.Generator().manual_seed(0)
     state = 5 * torch.randn(50, 2, generator=generator).double()
     action = 3 * torch.randn(50, 1, generator=generator)
-    for s, a in zip(state.split(1), action.split(1), strict=True):
+    for s, a in zip(torch.split(state, 1), torch.split(action, 1), strict=True):
         plain = env.reward(s, a, s).item()
         assert env.numpy_reward(s, a, s) == pytest.approx(plain, rel=1e-6)
 
