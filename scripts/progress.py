@@ -32,12 +32,12 @@ class ProgressView:
         self._task = self._bar.add_task("training", total=total_steps)
 
     def __call__(self, progress: Progress) -> None:
-        if self.console.is_terminal:
-            self._bar.update(
-                self._task, completed=progress.num_steps, description=describe(progress)
-            )
-            return
         finished = progress.finished(self.total_steps)
+        if self.console.is_terminal:
+            # The last whole window may end short of the total: that is all there is.
+            done = self.total_steps if finished else progress.num_steps
+            self._bar.update(self._task, completed=done, description=describe(progress))
+            return
         if finished or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             print(
