@@ -10,12 +10,12 @@ from pgtoolkit.actor import Actor
 from pgtoolkit.agent import AgentConfig, Metrics
 from pgtoolkit.ascent import ascend_pathwise
 from pgtoolkit.baselines import leave_one_out
-from pgtoolkit.envs.position import env_position, restore_env_position, stagger
+from pgtoolkit.envs.position import begin, env_position, restore_env_position
 from pgtoolkit.envs.requirements import require_differentiable
 from pgtoolkit.estimators import matched_score_weight, window_objective
 from pgtoolkit.networks import Activation
 from pgtoolkit.returns import reward_to_go
-from pgtoolkit.rollout import AnyVectorEnv, start, unroll
+from pgtoolkit.rollout import AnyVectorEnv, unroll
 from pgtoolkit.window import Window
 
 
@@ -60,7 +60,7 @@ class Apg:
         spaces = self.env.single_observation_space, self.env.single_action_space
         device = self.env.device
         self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
-        self.cursor = stagger(self.env, start(self.env, seed=seed, device=device), seed=seed)
+        self.cursor = begin(self.env, seed=seed, device=device)
 
     def collect(self) -> Window:
         noise = self.actor.draw_noise(self.config.n_steps)

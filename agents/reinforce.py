@@ -11,13 +11,13 @@ from pgtoolkit.agent import Metrics
 from pgtoolkit.ascent import ascend_score_function
 from pgtoolkit.baselines import leave_one_out
 from pgtoolkit.critic import Critic, CriticConfig
-from pgtoolkit.envs.position import env_position, restore_env_position, stagger
+from pgtoolkit.envs.position import begin, env_position, restore_env_position
 from pgtoolkit.envs.requirements import env_device, require_num_envs
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.estimators import matched_score_weight, window_objective
 from pgtoolkit.policies import GaussianPolicy
 from pgtoolkit.returns import segment_discount, segment_returns, td_lambda_returns
-from pgtoolkit.rollout import AnyVectorEnv, collect, start, unroll
+from pgtoolkit.rollout import AnyVectorEnv, collect, unroll
 from pgtoolkit.spaces import box_size
 from pgtoolkit.whole_episodes import collect_episodes
 from pgtoolkit.window import Window
@@ -85,7 +85,7 @@ class Reinforce:
         spaces = env.single_observation_space, env.single_action_space
         self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
         self.critic = Critic(config, box_size("observation", spaces[0]), seed=seed, device=device)
-        self.cursor = stagger(env, start(env, seed=seed, device=device), seed=seed)
+        self.cursor = begin(env, seed=seed, device=device)
 
     def collect(self) -> Window:
         policy = self.actor.policy

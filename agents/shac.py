@@ -9,12 +9,12 @@ from pgtoolkit.actor import Actor
 from pgtoolkit.agent import Metrics
 from pgtoolkit.ascent import ascend_pathwise
 from pgtoolkit.critic import Critic, CriticConfig
-from pgtoolkit.envs.position import env_position, restore_env_position, stagger
+from pgtoolkit.envs.position import begin, env_position, restore_env_position
 from pgtoolkit.envs.requirements import require_differentiable
 from pgtoolkit.estimators import matched_score_weight, window_objective
 from pgtoolkit.networks import Activation
 from pgtoolkit.returns import td_lambda_returns
-from pgtoolkit.rollout import AnyVectorEnv, start, unroll
+from pgtoolkit.rollout import AnyVectorEnv, unroll
 from pgtoolkit.spaces import box_size
 from pgtoolkit.window import Window
 
@@ -63,7 +63,7 @@ class Shac:
         device = self.env.device
         self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
         self.critic = Critic(config, box_size("observation", spaces[0]), seed=seed, device=device)
-        self.cursor = stagger(self.env, start(self.env, seed=seed, device=device), seed=seed)
+        self.cursor = begin(self.env, seed=seed, device=device)
 
     def collect(self) -> Window:
         noise = self.actor.draw_noise(self.config.n_steps)

@@ -7,6 +7,7 @@ import torch
 
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.rollout import AnyVectorEnv, Cursor, start
+from pgtoolkit.seeding import stream, stream_seed
 
 
 def env_position(env: AnyVectorEnv, cursor: Cursor) -> dict[str, Any]:
@@ -29,10 +30,16 @@ def restore_env_position(
 ) -> Cursor:
     """Puts the environments back, exactly; those that could not be saved start new episodes."""
     if not position or not isinstance(env, DifferentiableVectorEnv):
-        return start(env, seed=seed, device=cursor.obs.device)
+        return start(env, seed=stream_seed(seed, "environments"), device=cursor.obs.device)
     env.set_state(position["state"])
     names = ("obs", "needs_reset", "first")
     return Cursor(*(position[name].to(env.device) for name in names))
+
+
+def begin(env: AnyVectorEnv, *, seed: int, device: torch.device) -> Cursor:
+    """Resets every environment with the run's stream for them, at staggered ages."""
+    cursor = start(env, seed=stream_seed(seed, "environments"), device=device)
+    return stagger(env, cursor, seed=seed)
 
 
 def stagger(env: AnyVectorEnv, cursor: Cursor, *, seed: int) -> Cursor:
@@ -45,7 +52,7 @@ def stagger(env: AnyVectorEnv, cursor: Cursor, *, seed: int) -> Cursor:
     if not isinstance(env, DifferentiableVectorEnv):
         return cursor
     state, limit = env.get_state(), env.env.max_episode_steps
-    generator = torch.Generator(env.device).manual_seed(seed)
+    generator = stream(seed, "ages", env.device)
     age = torch.randint(limit, (env.num_envs,), generator=generator, device=env.device)
     env.set_state(state._replace(elapsed=age.to(state.elapsed.dtype)))
     return dataclasses.replace(cursor, first=age == 0)

@@ -16,6 +16,7 @@ from pgtoolkit.optimization import (
     set_learning_rate,
 )
 from pgtoolkit.policies import make_policy
+from pgtoolkit.seeding import stream
 from pgtoolkit.window import Window
 
 SATURATED = 0.99
@@ -46,9 +47,9 @@ class Actor:
         device: torch.device,
     ) -> None:
         self.config, self.total_steps, self.num_steps = config, total_steps, 0
-        weights = torch.Generator().manual_seed(seed)
+        weights = stream(seed, "policy weights")
         self.policy = make_policy(config, observation_space, action_space, weights).to(device)
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = stream(seed, "action noise", device)
         self.optimizer = torch.optim.Adam(
             self.policy.parameters(), config.learning_rate, betas=config.adam_betas, fused=True
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 from pgtoolkit.agent import AgentConfig, Metrics
 from pgtoolkit.errors import RequestError
 from pgtoolkit.optimization import set_learning_rate
+from pgtoolkit.seeding import stream
 from pgtoolkit.value_function import (
     ValueFunction,
     explained_variance,
@@ -63,11 +64,10 @@ class Critic:
             config.hidden,
             activation=config.activation,
             layer_norm=config.layer_norm,
-            # Another stream than the policy's, which is seeded with the seed itself.
-            generator=torch.Generator().manual_seed(seed + 1),
+            generator=stream(seed, "value weights"),
         ).to(device)
         self.target = copy.deepcopy(self.value_function).requires_grad_(False)
-        self.generator = torch.Generator(device).manual_seed(seed + 1)
+        self.generator = stream(seed, "minibatches", device)
         self.optimizer = torch.optim.Adam(
             self.value_function.parameters(),
             config.vf_learning_rate,

@@ -13,6 +13,7 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.noise import noise_windows, zero_noise_windows
 from pgtoolkit.policy import Policy
 from pgtoolkit.rollout import AnyVectorEnv, Cursor, collect, start
+from pgtoolkit.seeding import stream
 from pgtoolkit.window import Window
 
 
@@ -66,7 +67,7 @@ def evaluate(
     Raises:
         RequestError: episodes do not end.
     """
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = stream(seed, "evaluation noise", device)
     draw_noise = (
         noise_windows(policy, env.num_envs, generator)
         if stochastic

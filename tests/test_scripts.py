@@ -197,6 +197,10 @@ BAD_REQUESTS: dict[str, tuple[list[str], str]] = {
     "unknown flag": (["train", "shac", "--env", "X", "--gama", "1"], "--gamma"),
     "bad value": (["train", "shac", "--env", "X", "--n-steps", "many"], "--n-steps"),
     "value out of range": (["train", "shac", "--env", "X", "--gamma", "2"], "--gamma"),
+    "negative seed": (
+        ["train", "shac", "--env", "pgtoolkit/Pendulum-v0", "--seed", "-1"],
+        "--seed",
+    ),
     "no gradient": (["train", "shac", "--env", "Pendulum-v1"], "reinforce"),
     "unsupported space": (["train", "reinforce", "--env", "FrozenLake-v1"], "FlattenObservation"),
     "malformed JSON": (
