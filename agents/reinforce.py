@@ -44,7 +44,8 @@ class ReinforceConfig(CriticConfig):
     """What is subtracted from the return: nothing, the mean of the other trajectories at the same
     step, or the learned value."""
     advantage: Literal["return", "reward_to_go", "gae"] = "gae"
-    """The return: of the whole segment, from the step on, or GAE (which needs baseline value)."""
+    """return: of the whole segment, discounted from its start, so step k is weighed by gamma^k;
+    reward_to_go: from the step on; gae: the same with lambda (it needs the baseline value)."""
     discounted_score: bool = False
     """Weigh step k of a segment by gamma^k, which the gradient of the discounted objective has, and
     which nearly everybody leaves out."""
@@ -53,6 +54,10 @@ class ReinforceConfig(CriticConfig):
         super().__post_init__()
         fits = self.advantage != "gae" or self.baseline == "value"
         self.require("advantage", fits, "return or reward_to_go unless --baseline is value")
+        fits = not (self.discounted_score and self.advantage == "return")
+        self.require(
+            "discounted_score", fits, "off with --advantage return, which discounts already"
+        )
 
 
 @final

@@ -63,6 +63,7 @@ class Actor:
         """``ent_coef * sum_t H(pi(. | s_t))`` ``[N]``.
 
         Where the entropy must be sampled, it is with the window's noise, so it is differentiable.
+        States are constants here: that an action leads to states of more entropy earns it nothing.
         """
         if self.config.ent_coef == 0:
             return torch.zeros(window.num_envs, device=window.obs.device)
@@ -108,7 +109,8 @@ class Actor:
             "train/approx_kl": (log_ratio.exp() - 1 - log_ratio).mean(),
         }
         if isinstance(distribution, DiagonalGaussian | TanhGaussian):
-            metrics["train/std"] = distribution.log_std.exp().mean()
+            std = distribution.log_std.exp().expand_as(distribution.mean)
+            metrics["train/std"] = std[window.valid].mean()
             if isinstance(distribution, TanhGaussian):
                 saturated = torch.tanh(window.pre_action.detach()).abs() > SATURATED
                 metrics["train/saturated_actions"] = saturated[window.valid].double().mean()

@@ -1,6 +1,7 @@
 """What the training loop knows of an agent, and the configuration that all agents share."""
 
 import dataclasses
+import math
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -69,6 +70,11 @@ class AgentConfig:
     def __post_init__(self) -> None:
         for name in ("num_envs", "n_steps"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            finite = not isinstance(value, float) or math.isfinite(value)
+            self.require(field.name, finite, "a finite number")
+        self.require("ent_coef", self.ent_coef >= 0, "at least 0")
         self.require("gamma", 0 <= self.gamma <= 1, "between 0 and 1")
         self.require("learning_rate", self.learning_rate > 0, "above 0")
         self.require("max_grad_norm", self.max_grad_norm > 0, "above 0")

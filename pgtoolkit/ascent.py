@@ -43,14 +43,15 @@ def ascend_pathwise(
     pathwise = actor.monitor.backward(actor.policy, climbed)
     metrics = {"train/policy_gradient_loss": -objective.detach().mean() / window.num_steps}
     if pathwise:
-        weight = matched_weight(window)
-        other = score_term(actor, window, weight)
-        score_function = actor.monitor.measure(actor.policy, other)
-        metrics |= actor.monitor.report(
-            {"pathwise": pathwise, "score_function": score_function},
-            matched=(score_function, pathwise),
-        )
-        metrics |= by_step(actor, window, gradient, weight)
+        with actor.monitor.diagnosing():
+            weight = matched_weight(window)
+            other = score_term(actor, window, weight)
+            score_function = actor.monitor.measure(actor.policy, other)
+            metrics |= actor.monitor.report(
+                {"pathwise": pathwise, "score_function": score_function},
+                matched=(score_function, pathwise),
+            )
+            metrics |= by_step(actor, window, gradient, weight)
     return metrics | actor.step(window)
 
 
@@ -83,12 +84,12 @@ def ascend_score_function(
     elif score_function and objective is not None:
         with actor.monitor.diagnosing():
             gradient = objective_action_gradient(window, objective)
-        plain = window.detach()
-        other = matched_weight(plain)
-        pathwise = actor.monitor.measure(actor.policy, pathwise_term(actor, plain, gradient))
-        matched = actor.monitor.measure(actor.policy, score_term(actor, plain, other))
-        metrics |= actor.monitor.report(measured | {"pathwise": pathwise}, (matched, pathwise))
-        metrics |= by_step(actor, plain, gradient, other)
+            plain = window.detach()
+            other = matched_weight(plain)
+            pathwise = actor.monitor.measure(actor.policy, pathwise_term(actor, plain, gradient))
+            matched = actor.monitor.measure(actor.policy, score_term(actor, plain, other))
+            metrics |= actor.monitor.report(measured | {"pathwise": pathwise}, (matched, pathwise))
+            metrics |= by_step(actor, plain, gradient, other)
     return metrics | actor.step(window.detach())
 
 

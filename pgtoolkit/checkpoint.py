@@ -30,6 +30,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too, must be on disk
+    finally:
+        os.close(folder)
 
 
 def load_checkpoint(path: Path, device: torch.device | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pgtoolkit.agent import AgentConfig, Metrics
 from pgtoolkit.errors import RequestError
+from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.optimization import set_learning_rate
 from pgtoolkit.seeding import stream
 from pgtoolkit.value_function import (
@@ -84,8 +85,10 @@ class Critic:
         """Fits ``V(obs)`` to ``target`` ``[T, N]`` on steps that happened, then moves the target.
 
         Raises:
+            NonFiniteError: a target or the loss is not finite.
             RequestError: no step of the window happened.
         """
+        require_finite_steps({"value target": torch.where(window.valid, target, 0.0)})
         obs, target = normalized_obs[window.valid], target[window.valid]
         if obs.shape[0] == 0:
             raise RequestError("the window has no valid step: use a longer one (--n-steps)")

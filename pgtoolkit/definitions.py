@@ -43,7 +43,8 @@ DEFINITIONS = {
     "6 % of 1000",
     "gradient/by_step": "variance over trajectories of the gradient by each pre-squash action, "
     "dJ/du_t, by step of the window",
-    "gradient/overhead": "share of update time spent on these measurements",
+    "gradient/overhead": "share of all update time so far spent on these measurements, with what a "
+    "measured backward takes beyond the mean of the others (unknown if every update is measured)",
 }
 
 CONVENTIONS = """\

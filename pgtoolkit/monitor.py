@@ -45,6 +45,8 @@ class GradientMonitor:
         self.smoothed: dict[str, dict[str, float]] = {}
         self.update_seconds = 0.0
         self.diagnostic_seconds = 0.0
+        self.plain_seconds, self.num_plain = 0.0, 0
+        self._inside = False
 
     @property
     def due(self) -> bool:
@@ -59,17 +61,26 @@ class GradientMonitor:
         Raises:
             NonFiniteError: the surrogate is not finite; names the environment.
         """
-        if not self.due:
+        began = time.perf_counter()
+        gradients = per_trajectory_gradients(policy, surrogate) if self.due else {}
+        if gradients:
+            for name, parameter in policy.named_parameters():
+                if parameter.requires_grad:
+                    parameter.grad = -gradients[name].mean(0)
+        else:
             values = surrogate()
             require_finite("loss", values.detach())
             policy.zero_grad()
             (-values.mean()).backward()  # type: ignore[no-untyped-call]
-            return {}
-        gradients = per_trajectory_gradients(policy, surrogate)
-        for name, parameter in policy.named_parameters():
-            if parameter.requires_grad:
-                parameter.grad = -gradients[name].mean(0)
+        self._time_backward(time.perf_counter() - began, measured=bool(gradients))
         return gradients
+
+    def _time_backward(self, seconds: float, *, measured: bool) -> None:
+        """What a measured backward takes beyond an ordinary one is overhead."""
+        if not measured:
+            self.plain_seconds, self.num_plain = self.plain_seconds + seconds, self.num_plain + 1
+        elif self.num_plain > 0:
+            self.diagnostic_seconds += max(seconds - self.plain_seconds / self.num_plain, 0.0)
 
     def measure(self, policy: Policy, surrogate: Surrogate) -> Gradients:
         """The gradient of every trajectory, for comparison only; its time counts as overhead."""
@@ -127,10 +138,12 @@ class GradientMonitor:
 
     @contextlib.contextmanager
     def diagnosing(self) -> Iterator[None]:
-        """Wraps work that is done only to measure."""
-        start = time.perf_counter()
+        """Wraps work that is done only to measure; work inside such work is counted once."""
+        outermost, self._inside, start = not self._inside, True, time.perf_counter()
         yield
-        self.diagnostic_seconds += time.perf_counter() - start
+        if outermost:
+            self._inside = False
+            self.diagnostic_seconds += time.perf_counter() - start
 
     @property
     def overhead(self) -> Tensor:

@@ -56,8 +56,7 @@ class RunFolder:
             )
         try:
             run.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(dict(config) | {"versions": versions()}, sort_keys=False)
-            run.config_file.write_text(text)
+            run.write_config(dict(config) | {"versions": versions()})
         except OSError as error:
             raise RequestError(
                 f"the run folder {path} cannot be made ({error.strerror}): give another --run-dir"
@@ -86,10 +85,18 @@ class RunFolder:
             raise RequestError(f"{run.config_file} is not a run's configuration (no mapping in it)")
         return run, config
 
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        _replace(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        temporary = self.summary_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(dict(summary), indent=2) + "\n")
-        os.replace(temporary, self.summary_file)
+        _replace(self.summary_file, json.dumps(dict(summary), indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes to a temporary name, then renames: the old file or the new, whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
 
 
 def default_path(env_name: str, agent_name: str, seed: int) -> Path:

@@ -19,6 +19,8 @@ from pgtoolkit.window import Window
 from pgtoolkit.writer import RunWriter
 
 RECENT_EPISODES = 100
+MEASURED = ("gradient/", "eval/")
+"""Tags that ``log_interval`` does not thin out; they have schedules of their own."""
 PLAIN = (
     "num_steps",
     "num_updates",
@@ -44,7 +46,7 @@ class TrainConfig:
     checkpoint_interval: int = 50_000
     """Environment steps between checkpoints; one is always written at the start and the end."""
     log_interval: int = 1
-    """Updates between rows in TensorBoard."""
+    """Updates between rows of rollout, train and time in TensorBoard."""
 
     def __post_init__(self) -> None:
         for name in ("total_steps", "eval_episodes", "checkpoint_interval", "log_interval"):
@@ -142,7 +144,7 @@ def train(
             window = agent.collect()
             metrics = agent.update(window)
         except NonFiniteError as error:
-            error.add_note(f"after {progress.num_steps} environment steps")
+            error.add_note(f"after {progress.num_steps} environment steps.")
             raise
         progress.count(window)
         finished = progress.finished(config.total_steps)
@@ -153,7 +155,10 @@ def train(
             seconds = time.perf_counter() - began
             metrics |= _rollout_metrics(progress)
             metrics["time/fps"] = torch.tensor((progress.num_steps - first_step) / seconds)
-            progress.scalars |= writer.write(metrics, progress.num_steps)
+        else:
+            # What was measured is rare and was paid for: it is written whenever it comes.
+            metrics = {tag: value for tag, value in metrics.items() if tag.startswith(MEASURED)}
+        progress.scalars |= writer.write(metrics, progress.num_steps)
         if progress.num_steps >= progress.next_checkpoint or finished:
             progress.next_checkpoint = progress.num_steps + config.checkpoint_interval
             _save(agent, progress, run)
@@ -170,7 +175,11 @@ def _save(agent: Agent, progress: Progress, run: RunFolder) -> None:
 def _evaluate(
     agent: Agent, evaluate: Callable[[], Evaluation], progress: Progress, run: RunFolder
 ) -> Metrics:
-    evaluation = evaluate()
+    try:
+        evaluation = evaluate()
+    except NonFiniteError as error:
+        error.add_note(f"in an evaluation, after {progress.num_steps} environment steps.")
+        raise
     progress.eval_return = evaluation.mean_return
     if progress.best_return is None or evaluation.mean_return >= progress.best_return:
         progress.best_return = evaluation.mean_return

@@ -5,7 +5,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from pgtoolkit.finite import require_finite
+from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.networks import Activation, mlp
 from pgtoolkit.optimization import clip_gradient
 
@@ -70,7 +70,8 @@ def fit_value_function(
         order = torch.randperm(obs.shape[0], generator=generator, device=obs.device)
         for index in order.chunk(n_minibatches):
             loss = (value_function(obs[index]) - target[index]).square().mean()
-            require_finite("value loss", loss.detach().reshape(1))
+            if not bool(torch.isfinite(loss)):
+                raise NonFiniteError("value loss")
             optimizer.zero_grad()
             loss.backward()
             clip_gradient(value_function.parameters(), max_grad_norm)

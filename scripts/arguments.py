@@ -79,10 +79,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
+def _to_json(key: str, value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except TypeError as error:
+        raise RequestError(f"the configuration's {key} cannot be JSON: {error}") from error
+
+
 def flags_of(settings: Mapping[str, Any]) -> list[str]:
     """Settings as flags, so that a file is checked exactly as the command line is."""
     flags: list[str] = []
     for key, value in settings.items():
+        if not isinstance(key, str):
+            raise RequestError(f"the configuration's key {key!r} is not the name of a setting")
         name = key.replace("_", "-")
         if value is None:
             continue
@@ -91,7 +100,7 @@ def flags_of(settings: Mapping[str, Any]) -> list[str]:
         elif isinstance(value, list | tuple):
             flags += [f"--{name}", *(str(item) for item in value)]
         elif isinstance(value, dict):
-            flags += [f"--{name}", json.dumps(value)]
+            flags += [f"--{name}", _to_json(key, value)]
         else:
             flags += [f"--{name}", str(value)]
     return flags

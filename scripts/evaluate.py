@@ -39,6 +39,8 @@ class EvaluateArguments:
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise RequestError(f"--episodes must be at least 1, not {self.episodes}")
+        if not 0 <= self.seed < 2**31:
+            raise RequestError(f"--seed must be at least 0 and below 2^31, not {self.seed}")
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -63,7 +65,7 @@ def run(arguments: Sequence[str]) -> None:
     env_name = options.env or settings.run.env
     source = resolve(env_name, parse_json_object(kwargs_text, "--env-kwargs"))
     device = torch.device("cpu")
-    env = make_eval_env(source, options.episodes, device)
+    env = make_eval_env(source, options.episodes, device, settings.run.differentiate)
     path = folder.best_checkpoint
     if options.checkpoint == "last" or not path.exists():
         path = folder.last_checkpoint
@@ -110,7 +112,8 @@ def load_policy(path: Path, settings: Any, env: Any) -> Any:
     if not same or any(not torch.equal(saved[key], fresh[key]) for key in bounds):
         raise RequestError(
             f"the policy in {path} was trained for other spaces than this environment's "
-            f"({one_line(spaces[0])} to {one_line(spaces[1])}): evaluate it on one with its own"
+            f"({one_line(spaces[0])} to {one_line(spaces[1])}), or its config.yaml was edited: "
+            "evaluate it on an environment with its own spaces"
         )
     policy.load_state_dict(saved)
     return policy

@@ -10,15 +10,16 @@ import torch
 from pgtoolkit.actor import Actor
 from pgtoolkit.agent import Agent
 from pgtoolkit.envs.resolve import EnvSource, make_vector_env, resolve
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.evaluation import Evaluation, evaluate
+from pgtoolkit.rollout import AnyVectorEnv
 from pgtoolkit.scripts.arguments import flags_of, parse, parse_json_object
 from pgtoolkit.scripts.tables import load_agent
+from pgtoolkit.seeding import stream_seed
 from pgtoolkit.training import TrainConfig
 
-EVAL_SEED = 10_000
-"""Added to the run's seed for evaluations while training, so that starts differ from training's."""
-
+Differentiate = Literal["auto", "none"]
 EVAL_EPISODES, BATCHED_EVAL_EPISODES = 20, 100
 """Episodes of an evaluation, where environments are Python objects and where they are a batch."""
 
@@ -32,7 +33,7 @@ class RunConfig:
     """An id (Pendulum-v1, pgtoolkit/Pendulum-v0, module:Id-v0) or path/to/file.py:Class."""
     env_kwargs: str = "{}"
     """JSON object of arguments for the environment."""
-    differentiate: Literal["auto", "none"] = "auto"
+    differentiate: Differentiate = "auto"
     """auto: use the environment's gradient if it has one; none: never."""
     seed: int = 0
     """Of everything random."""
@@ -87,7 +88,7 @@ def parse_settings(agent_name: str, arguments: list[str], *, command: str) -> Se
 def absolute(env: str) -> str:
     """``path/to/file.py:Class`` with the whole path, so that a run can be used from anywhere."""
     file, colon, name = env.rpartition(":")
-    return f"{Path(file).resolve()}{colon}{name}" if file.endswith(".py") else env
+    return f"{Path(file).expanduser().resolve()}{colon}{name}" if file.endswith(".py") else env
 
 
 def settings_from_file(
@@ -102,6 +103,11 @@ def settings_from_file(
     if not isinstance(agent_name, str):
         raise RequestError("the configuration names no agent: add a line `agent: shac`")
     kept = {k: v for k, v in config.items() if k not in ("agent", "versions")}
+    parts = (RunConfig, TrainConfig, load_agent(agent_name)[1])
+    names = {field.name for part in parts for field in dataclasses.fields(part)}
+    unknown = [repr(key) for key in kept if key not in names]
+    if unknown:
+        raise RequestError(f"the configuration has no setting {', '.join(unknown)}: take it out")
     named = {flag.split("=")[0].removeprefix("--").replace("-", "_") for flag in overrides}
     rest = {k: v for k, v in kept.items() if k not in named and f"no_{k}" not in named}
     return parse_settings(agent_name, flags_of(rest) + overrides, command=command)
@@ -139,11 +145,13 @@ class Experiment:
             settings.agent, env, seed=run.seed, total_steps=total_steps
         )
         self.eval_episodes = settings.loop.eval_episodes or (
-            EVAL_EPISODES if self.source.differentiable is None else BATCHED_EVAL_EPISODES
+            BATCHED_EVAL_EPISODES if isinstance(env, DifferentiableVectorEnv) else EVAL_EPISODES
         )
         loop = dataclasses.replace(settings.loop, eval_episodes=self.eval_episodes)
         self.settings = dataclasses.replace(settings, loop=loop)
-        self._eval_env = make_eval_env(self.source, self.eval_episodes, self.device)
+        self._eval_env = make_eval_env(
+            self.source, self.eval_episodes, self.device, run.differentiate
+        )
 
     def evaluate(self) -> Evaluation:
         """The current policy, deterministic, in environments of its own."""
@@ -151,15 +159,18 @@ class Experiment:
             self._eval_env,
             self.agent.actor.policy,
             episodes=self.eval_episodes,
-            seed=self.settings.run.seed + EVAL_SEED,
+            seed=stream_seed(self.settings.run.seed, "evaluation"),
             device=self.device,
         )
 
 
-def make_eval_env(source: EnvSource, episodes: int, device: torch.device) -> Any:
+def make_eval_env(
+    source: EnvSource, episodes: int, device: torch.device, differentiate: Differentiate
+) -> AnyVectorEnv:
     """Environments for that many episodes: all at once where they are batched."""
-    count = episodes if source.differentiable is not None else min(episodes, EVAL_EPISODES)
-    return make_vector_env(source, count, device=device)
+    batched = source.differentiable is not None and differentiate == "auto"
+    count = episodes if batched else min(episodes, EVAL_EPISODES)
+    return make_vector_env(source, count, device=device, differentiate=differentiate)
 
 
 def choose_device(name: str) -> torch.device:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, final
 
 import tyro
-import yaml
 
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.scripts.arguments import parse
 
 
@@ -55,9 +54,19 @@ def run(arguments: Sequence[str]) -> None:
             f"--total-steps {2 * progress.num_steps}"
         )
     experiment = Experiment(settings)
-    experiment.agent.load_state_dict(state["agent"])
+    try:
+        experiment.agent.load_state_dict(state["agent"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise RequestError(
+            f"{folder.last_checkpoint} does not fit {folder.config_file}: was that edited? "
+            f"({one_line(error)})"
+        ) from error
+    if folder.best_checkpoint.exists():
+        # It may be newer than the last checkpoint, if the run was killed between the two.
+        best = load_checkpoint(folder.best_checkpoint)["progress"]["best_return"]
+        progress.best_return = max(best, progress.best_return or best)
     if options.total_steps is not None:
-        folder.config_file.write_text(yaml.safe_dump(config, sort_keys=False))
+        folder.write_config(config)
     print(f"run: {folder.path}, from step {progress.num_steps}", flush=True)
     # What was logged after the checkpoint did not happen: TensorBoard is told to forget it.
     with RunWriter(folder.path, purge_step=progress.num_steps + 1) as writer:

@@ -141,7 +141,7 @@ def test_a_crash_while_writing_leaves_the_old_file(
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
     save_checkpoint(path, {"x": 3})
-    assert order == ["flush", "flush", "rename"]
+    assert order == ["flush", "flush", "rename", "flush"]
     assert load_checkpoint(path) == {"x": 3}
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 

@@ -301,3 +301,65 @@ def test_the_readme_starts_with_the_main_job_and_the_tests() -> None:
     first, second = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)[:2]
     assert "pip install" in first and "pgtoolkit train" in first
     assert "pip install" in second and "pytest" in second
+
+
+def test_a_log_interval_thins_rows_but_no_measurement(tmp_path: Path) -> None:
+    """Measured on every second update and logged on every fifth: nothing measured is lost."""
+    path = tmp_path / "run"
+    arguments = ["shac", "--env", "pgtoolkit/Pendulum-v0", "--run-dir", str(path), *QUICK]
+    arguments += ["--log-interval", "5", "--diagnostics-interval", "2", "--eval-interval", "180"]
+    assert call("train", *arguments) == 0
+    found = events(path)
+    assert [e.step for e in found.Scalars("train/std")] == [300, 600]
+    assert [e.step for e in found.Scalars("gradient/bias_z")] == list(range(60, 601, 120))
+    assert [e.step for e in found.Scalars("eval/mean_reward")] == [60, 240, 420, 600]
+
+
+def test_how_often_is_logged_evaluated_and_saved_changes_nothing_that_is_learned(
+    tmp_path: Path,
+) -> None:
+    """Other intervals, same bits."""
+    ends = []
+    for name, intervals in (("a", "60"), ("b", "1000")):
+        path = tmp_path / name
+        arguments = ["reinforce", "--env", "CartPole-v1", "--run-dir", str(path), *QUICK]
+        arguments += ["--eval-interval", intervals, "--checkpoint-interval", intervals]
+        assert call("train", *arguments) == 0
+        ends.append(load_checkpoint(path / "checkpoints" / "last.safetensors")["agent"]["actor"])
+    policies = [end["policy"] for end in ends]
+    assert all(np.array_equal(policies[0][key], policies[1][key]) for key in policies[0])
+
+
+def test_a_run_without_gradient_is_evaluated_as_it_was_trained(tmp_path: Path) -> None:
+    """LQG's NumPy view shows finite action bounds, its tensors none: they are not mixed."""
+    path = tmp_path / "run"
+    arguments = ["reinforce", "--env", "pgtoolkit/LQG-v0", "--differentiate", "none", *QUICK]
+    assert call("train", *arguments, "--run-dir", str(path)) == 0
+    assert call("evaluate", str(path), "--episodes", "2") == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "advice"),
+    [
+        ("hidden:\n- 8", "hidden:\n- 9", "was that edited?"),
+        ("num_envs: 6", "num_envs: 7", "was that edited?"),
+        ("gamma: 0.98", "gamma: 0.98\ngama: null", "'gama'"),
+        ("gamma: 0.98", "gamma: 0.98\n1: 2", "1"),
+        ("env_kwargs: {}", "env_kwargs: {g: 2024-01-01}", "env_kwargs"),
+        ("ent_coef: 0.05", "ent_coef: .nan", "--ent-coef"),
+    ],
+)
+def test_an_edited_configuration_is_a_wrong_request(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, advice: str
+) -> None:
+    """Resuming with settings that do not fit ends with exit 2, not with a traceback."""
+    text = (run / "config.yaml").read_text()
+    assert old in text
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("last", "best"):
+        data = (run / "checkpoints" / f"{name}.safetensors").read_bytes()
+        (tmp_path / "checkpoints" / f"{name}.safetensors").write_bytes(data)
+    (tmp_path / "config.yaml").write_text(text.replace(old, new))
+    assert call("resume", str(tmp_path), "--total-steps", "1200") == 2
+    message = capsys.readouterr().err
+    assert advice in message and message.count("\n") <= 2
