@@ -38,7 +38,7 @@ class RunConfig:
     seed: int = 0
     """Of everything random."""
     threads: int = 1
-    """CPU threads of torch; networks of this size are fastest with one."""
+    """CPU threads of torch; networks of this size gain nothing from more."""
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     """Where policy and differentiable environments live; auto is cuda where there is one."""
 
