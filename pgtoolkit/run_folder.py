@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, Literal, Self, final
 
 import yaml
 
@@ -36,6 +36,11 @@ class RunFolder:
     def best_checkpoint(self) -> Path:
         """The one with the best evaluation so far; absent until the first evaluation."""
         return self.path / "checkpoints" / "best.safetensors"
+
+    def checkpoint(self, which: Literal["best", "last"]) -> Path:
+        """That checkpoint; the last where there is no best one, for want of an evaluation."""
+        best = which == "best" and self.best_checkpoint.exists()
+        return self.best_checkpoint if best else self.last_checkpoint
 
     @property
     def summary_file(self) -> Path:

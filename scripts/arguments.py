@@ -17,7 +17,7 @@ T = TypeVar("T")
 BOX = "╭╮╰╯│─"
 
 
-def parse(cls: type[T], arguments: Sequence[str], *, command: str, default: T | None = None) -> T:
+def parse(cls: type[T], arguments: Sequence[str], *, command: str) -> T:
     """Fills a dataclass from flags; ``--help`` prints its fields and exits 0.
 
     Raises:

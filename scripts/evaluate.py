@@ -66,9 +66,7 @@ def run(arguments: Sequence[str]) -> None:
     source = resolve(env_name, parse_json_object(kwargs_text, "--env-kwargs"))
     device = torch.device("cpu")
     env = make_eval_env(source, options.episodes, device, settings.run.differentiate)
-    path = folder.best_checkpoint
-    if options.checkpoint == "last" or not path.exists():
-        path = folder.last_checkpoint
+    path = folder.checkpoint(options.checkpoint)
     policy = load_policy(path, settings, env)
     result = evaluate(
         env,

@@ -122,8 +122,7 @@ def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
 
 def report(run_folder: "RunFolder", progress: "Progress") -> str:
     """The closing lines."""
-    best = run_folder.best_checkpoint
-    policy = best if best.exists() else run_folder.last_checkpoint
+    policy = run_folder.checkpoint("best")
     lines = []
     if progress.eval_return is not None:
         lines.append(
