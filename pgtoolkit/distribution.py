@@ -15,8 +15,8 @@ class Distribution(ABC):
     """A distribution over actions with batch shape ``[...]`` and, if continuous, event ``[A]``."""
 
     @abstractmethod
-    def draw_noise(self, generator: torch.Generator) -> Tensor:
-        """Standard noise for one sample of the whole batch."""
+    def draw_noise(self, generator: torch.Generator, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Standard noise ``[*sample_shape, ...]`` for that many samples of the whole batch."""
 
     @abstractmethod
     def pre_action(self, noise: Tensor) -> Tensor:

@@ -19,8 +19,17 @@ def _gaussian_log_prob(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return (-0.5 * standardised.square() - log_std - HALF_LOG_2PI).sum(-1)
 
 
-def _draw_normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+def draw_normal(like: Tensor, generator: torch.Generator, sample_shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise ``[*sample_shape, *like.shape]``, of its dtype, on its device."""
+    shape = (*sample_shape, *like.shape)
+    return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
+def draw_gumbel(like: Tensor, generator: torch.Generator, sample_shape: tuple[int, ...]) -> Tensor:
+    """Standard Gumbel noise: minus the logarithm of an exponential variable is one."""
+    shape = (*sample_shape, *like.shape)
+    exponential = torch.empty(shape, device=like.device, dtype=like.dtype)
+    return -torch.log(exponential.exponential_(generator=generator))
 
 
 @final
@@ -36,8 +45,8 @@ class DiagonalGaussian(Distribution):
     mean: Tensor
     log_std: Tensor
 
-    def draw_noise(self, generator: torch.Generator) -> Tensor:
-        return _draw_normal(self.mean, generator)
+    def draw_noise(self, generator: torch.Generator, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        return draw_normal(self.mean, generator, sample_shape)
 
     def pre_action(self, noise: Tensor) -> Tensor:
         return self.mean + torch.exp(self.log_std) * noise
@@ -87,8 +96,8 @@ class TanhGaussian(Distribution):
     low: Tensor
     high: Tensor
 
-    def draw_noise(self, generator: torch.Generator) -> Tensor:
-        return _draw_normal(self.mean, generator)
+    def draw_noise(self, generator: torch.Generator, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        return draw_normal(self.mean, generator, sample_shape)
 
     def pre_action(self, noise: Tensor) -> Tensor:
         return self.mean + torch.exp(self.log_std) * noise
@@ -148,10 +157,8 @@ class Categorical(Distribution):
 
     logits: Tensor
 
-    def draw_noise(self, generator: torch.Generator) -> Tensor:
-        like = self.logits  # minus the logarithm of an exponential variable is a Gumbel one
-        exponential = torch.empty(like.shape, device=like.device, dtype=like.dtype)
-        return -torch.log(exponential.exponential_(generator=generator))
+    def draw_noise(self, generator: torch.Generator, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        return draw_gumbel(self.logits, generator, sample_shape)
 
     def pre_action(self, noise: Tensor) -> Tensor:
         return torch.argmax(self.logits + noise, dim=-1)
@@ -164,7 +171,9 @@ class Categorical(Distribution):
 
     def log_prob(self, action: Tensor) -> Tensor:
         log_p = torch.log_softmax(self.logits, dim=-1)
-        return log_p.gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
+        batch = torch.broadcast_shapes(log_p.shape[:-1], action.shape)
+        index = action.long().expand(batch).unsqueeze(-1)
+        return log_p.expand(*batch, -1).gather(-1, index).squeeze(-1)
 
     def entropy(
         self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
