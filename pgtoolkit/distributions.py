@@ -171,7 +171,7 @@ class Categorical(Distribution):
 
     def log_prob(self, action: Tensor) -> Tensor:
         log_p = torch.log_softmax(self.logits, dim=-1)
-        batch = torch.broadcast_shapes(log_p.shape[:-1], action.shape)
+        batch = torch.broadcast_shapes(log_p.shape[:-1], action.shape)  # type: ignore[no-untyped-call]
         index = action.long().expand(batch).unsqueeze(-1)
         return log_p.expand(*batch, -1).gather(-1, index).squeeze(-1)
 
