@@ -25,6 +25,12 @@ DEFINITIONS = {
     "gradient/{estimator}/variance_low, variance_high": "95 % jackknife interval of V, on log V",
     "gradient/{estimator}/signal": "U: unbiased squared norm of the mean gradient, the mean of "
     "g_i . g_j over pairs of different trajectories; may be negative, is never clipped",
+    "gradient/{estimator}/signal_z": "the signal in standard deviations of no signal, on a normal "
+    "scale (Wilson-Hilferty): is there any gradient in this batch?",
+    "gradient/{estimator}/effective_dimension": "V^2 / tr(Cov^2): in how many directions the "
+    "gradient varies; 1 to min(N - 1, parameters)",
+    "gradient/{estimator}/largest_share": "share of the squared spread that one trajectory makes "
+    "up, 1/N if all are alike: near 1, V and its interval are not to be trusted",
     "gradient/{estimator}/snr": "U / V of one trajectory, from running means of both (decay 0.9)",
     "gradient/{estimator}/noise_scale": "V / U from the same means: trajectories that an update "
     "needs for an SNR of 1; absent while the mean of U is not positive",
@@ -36,11 +42,11 @@ DEFINITIONS = {
     "gradient/bias": "unbiased squared norm of the mean of g_i(score function) - g_i(pathwise), "
     "matched trajectory by trajectory; 0 in expectation where pathwise is unbiased",
     "gradient/bias_low, bias_high": "its 95 % jackknife interval",
-    "gradient/bias_z": "the squared bias in standard deviations of no bias. Far above 3, time "
-    "and again, with bias_low above 0: pathwise is wrong here (or terminations depend on the "
-    "action). One high value proves little: the score function's gradients are skewed, and "
-    "without any bias z exceeds 3 in about 20 % of batches of 64 trajectories for f(x) = x^2, in "
-    "6 % of 1000",
+    "gradient/bias_z": "the squared bias in standard deviations of no bias, on a normal scale "
+    "(Wilson-Hilferty). Above 5, or above 3 time and again, with bias_low above 0: pathwise is "
+    "wrong here (or terminations depend on the action). With few trajectories and skewed gradients "
+    "one value above 3 proves little: without any bias, for f(x) = x^2, that happens in about 10 % "
+    "of batches of 64 trajectories and 1 % of 1000; above 5, in 0.3 % and none seen",
     "gradient/by_step": "variance over trajectories of the gradient by each pre-squash action, "
     "dJ/du_t, by step of the window",
     "gradient/overhead": "share of all update time so far spent on these measurements, with what a "

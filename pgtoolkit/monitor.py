@@ -111,6 +111,12 @@ class GradientMonitor:
             f"{prefix}/signal": statistics.signal,
             f"{prefix}/norm": statistics.norm,
         }
+        if float(statistics.variance) > 0:
+            metrics |= {
+                f"{prefix}/signal_z": statistics.significance,
+                f"{prefix}/effective_dimension": statistics.effective_dimension,
+                f"{prefix}/largest_share": statistics.largest_share,
+            }
         variance, signal = self._smooth(name, float(statistics.variance), float(statistics.signal))
         if variance > 0:
             metrics[f"{prefix}/snr"] = torch.tensor(signal / variance)
@@ -182,7 +188,7 @@ def compare(score_function: Gradients, pathwise: Gradients) -> dict[str, Tensor]
         "gradient/bias": difference.signal,
         "gradient/bias_low": difference.signal_low,
         "gradient/bias_high": difference.signal_high,
-        "gradient/bias_z": difference.detectability,
+        "gradient/bias_z": difference.significance,
     }
     if float(variances[1]) > 0:
         metrics["gradient/variance_ratio"] = variances[0] / variances[1]

@@ -142,7 +142,10 @@ def test_a_report_has_every_statistic() -> None:
     assert values["parameter/p"] == pytest.approx(6)
     assert values["variance_low"] == pytest.approx(float(expected.variance_low))
     assert values["variance_high"] == pytest.approx(float(expected.variance_high))
-    assert len(values) == 8
+    assert values["signal_z"] == pytest.approx(float(expected.significance))
+    assert values["effective_dimension"] == pytest.approx(float(expected.effective_dimension))
+    assert values["largest_share"] == pytest.approx(1 / 4)
+    assert len(values) == 11
 
 
 def test_snr_is_a_ratio_of_running_means_and_no_running_mean_of_ratios() -> None:
@@ -191,7 +194,7 @@ def test_a_matched_pair_is_compared() -> None:
     assert float(found["gradient/variance_ratio"]) == pytest.approx(float(ratio))
     assert float(found["gradient/cosine"]) == pytest.approx(float(cosine))
     assert float(found["gradient/bias"]) == pytest.approx(float(difference.signal))
-    assert float(found["gradient/bias_z"]) == pytest.approx(float(difference.detectability))
+    assert float(found["gradient/bias_z"]) == pytest.approx(float(difference.significance))
 
 
 def test_overhead_is_the_share_of_diagnosis_in_all_updates(
