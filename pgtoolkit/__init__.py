@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgtoolkit.baselines import leave_one_out as leave_one_out
+    from pgtoolkit.baselines import optimal_baseline as optimal_baseline
     from pgtoolkit.checkpoint import load_checkpoint as load_checkpoint
     from pgtoolkit.checkpoint import save_checkpoint as save_checkpoint
     from pgtoolkit.distributions import Categorical as Categorical
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
     from pgtoolkit.estimators import score_function_surrogate as score_function_surrogate
     from pgtoolkit.estimators import window_objective as window_objective
     from pgtoolkit.evaluation import evaluate as evaluate
+    from pgtoolkit.expectations import expectation as expectation
     from pgtoolkit.gradient_statistics import GradientStatistics as GradientStatistics
     from pgtoolkit.gradients import GradientRecorder as GradientRecorder
+    from pgtoolkit.gradients import per_sample_gradients as per_sample_gradients
+    from pgtoolkit.noise import antithetic as antithetic
     from pgtoolkit.policies import CategoricalPolicy as CategoricalPolicy
     from pgtoolkit.policies import GaussianPolicy as GaussianPolicy
+    from pgtoolkit.quadrature import gauss_hermite as gauss_hermite
     from pgtoolkit.returns import gae as gae
     from pgtoolkit.returns import reward_to_go as reward_to_go
     from pgtoolkit.returns import td_lambda_returns as td_lambda_returns
@@ -50,12 +55,17 @@ HOME = {
     "TrainConfig": "training",
     "Window": "window",
     "action_gradient": "estimators",
+    "antithetic": "noise",
     "collect": "rollout",
     "evaluate": "evaluation",
+    "expectation": "expectations",
     "gae": "returns",
+    "gauss_hermite": "quadrature",
     "leave_one_out": "baselines",
     "load_checkpoint": "checkpoint",
+    "optimal_baseline": "baselines",
     "pathwise_surrogate": "estimators",
+    "per_sample_gradients": "gradients",
     "reward_to_go": "returns",
     "save_checkpoint": "checkpoint",
     "score_function_surrogate": "estimators",

@@ -11,7 +11,7 @@ Parameters of other modules go by the general way, one backward per trajectory, 
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, final
 
 import torch
@@ -101,7 +101,7 @@ class GradientRecorder:
         size = surrogate.shape[0]
         layers = {p: layer for p, layer in self.module.named_modules() if _has_rule(layer)}
         others = _without_rule(self.module)
-        gradients = _one_backward_per_trajectory(surrogate, others)
+        gradients = per_sample_gradients(surrogate, others)
         outputs = [output for calls in self.calls.values() for _, output in calls]
         deltas = torch.autograd.grad(surrogate.sum(), outputs, allow_unused=True) if outputs else ()
         remaining = iter(deltas)
@@ -149,22 +149,38 @@ def _flatten(tensor: Tensor, size: int) -> Tensor:
     return tensor.reshape(-1, size, tensor.shape[-1])
 
 
-def _one_backward_per_trajectory(
-    surrogate: Tensor, parameters: dict[str, nn.Parameter]
+def per_sample_gradients(
+    surrogate: Tensor, parameters: Mapping[str, Tensor], *, chunk: int = 1024
 ) -> dict[str, Tensor]:
-    """The general way: ``N`` vector-Jacobian products, batched by vmap."""
+    """The gradient of each entry of ``surrogate`` ``[N]``: ``{name: [N, *shape]}``, general.
+
+    ``N`` vector-Jacobian products, batched by vmap, ``chunk`` at a time: right for any graph, at a
+    cost that grows with ``N^2``. The graph is kept. For networks :class:`GradientRecorder` is the
+    faster way. For the parameters of a distribution, give each sample its own copy
+    (``mean.expand(N, A)``), and one backward of the sum gives all.
+
+    Args:
+        surrogate: ``[N]``.
+        parameters: tensors of its graph, by names of your choice; zeros where one is not used.
+        chunk: products at a time; memory is ``chunk`` times that of one backward.
+    """
+    check_shape("surrogate", surrogate, None)
     if not parameters:
         return {}
-    gradients = torch.autograd.grad(
-        surrogate,
-        list(parameters.values()),
-        grad_outputs=torch.eye(surrogate.shape[0]).to(surrogate),
-        is_grads_batched=True,
-        retain_graph=True,
-        allow_unused=True,
-    )
-    size = surrogate.shape[0]
-    return {
-        name: parameter.new_zeros(size, *parameter.shape) if gradient is None else gradient
-        for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
-    }
+    size, leaves = surrogate.shape[0], list(parameters.values())
+    parts: list[list[Tensor]] = [[] for _ in leaves]
+    for start in range(0, size, chunk):
+        rows = torch.arange(start, min(start + chunk, size), device=surrogate.device)
+        unit = torch.nn.functional.one_hot(rows, size).to(surrogate)
+        found = torch.autograd.grad(
+            surrogate,
+            leaves,
+            grad_outputs=unit,
+            is_grads_batched=True,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        for part, leaf, gradient in zip(parts, leaves, found, strict=True):
+            zeros = leaf.new_zeros(len(rows), *leaf.shape)
+            part.append(zeros if gradient is None else gradient)
+    return {name: torch.cat(part) for name, part in zip(parameters, parts, strict=True)}

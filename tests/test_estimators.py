@@ -23,10 +23,13 @@ from pgtoolkit.estimators import (
 )
 from pgtoolkit.gradients import GradientRecorder
 from pgtoolkit.policies import CategoricalPolicy, GaussianPolicy
+from pgtoolkit.quadrature import gauss_hermite
+from pgtoolkit.reference_problems import Parameter, cosine, exponential, quadratic
 from pgtoolkit.rollout import start, unroll
 from pgtoolkit.window import Window, map_window
 
 F64 = torch.float64
+PARAMETERS: tuple[Parameter, ...] = ("mean", "std")
 CPU = torch.device("cpu")
 LINE = Box(-np.inf, np.inf, (1,), np.float32)
 
@@ -82,8 +85,8 @@ def one_step(policy: GaussianPolicy, noise: Tensor, f: Function) -> Window:
 
 def hermite(nodes: int = 180) -> tuple[Tensor, Tensor]:
     """Nodes and weights of an expectation over a standard normal."""
-    x, w = np.polynomial.hermite_e.hermegauss(nodes)
-    return torch.from_numpy(x), torch.from_numpy(w / w.sum())
+    noise, weight = gauss_hermite(nodes)
+    return noise.squeeze(-1), weight
 
 
 def moments(policy: GaussianPolicy, surrogate: Callable[[], Tensor], weight: Tensor) -> Tensor:
@@ -99,133 +102,8 @@ def moments(policy: GaussianPolicy, surrogate: Callable[[], Tensor], weight: Ten
     return torch.stack([mean, weight @ (gradients - mean).square()])
 
 
-class Truth(NamedTuple):
-    """Each a pair: by the mean, by sigma."""
-
-    gradient: tuple[float, float]
-    pathwise: tuple[float, float]
-    """Variance."""
-    score: tuple[float, float]
-    """Variance without a baseline."""
-    score_mean_baseline: tuple[float, float]
-    """Variance with baseline E f."""
-    expectation: float
-
-
-def with_baseline(score: float, b: float, cross: float, fisher: float) -> float:
-    """Var_b = Var_0 - 2 b E[f S^2] + b^2 E[S^2]."""
-    return score - 2 * b * cross + b * b * fisher
-
-
-def quadratic(m: float, s: float, k: float) -> tuple[Function, Truth]:
-    """F = (x - k)^2, estimators.md 3.1."""
-    d = m - k
-    return lambda x: (x - k) ** 2, Truth(
-        gradient=(2 * d, 2 * s),
-        pathwise=(4 * s**2, 4 * d**2 + 8 * s**2),
-        score=(
-            d**4 / s**2 + 14 * d**2 + 15 * s**2,
-            2 * d**4 / s**2 + 60 * d**2 + 74 * s**2,
-        ),
-        score_mean_baseline=(8 * d**2 + 10 * s**2, 40 * d**2 + 56 * s**2),
-        expectation=d**2 + s**2,
-    )
-
-
-def exponential(m: float, s: float, k: float) -> tuple[Function, Truth]:
-    """F = exp(-k x^2), estimators.md 3.2: Gaussian moments after tilting by f and by f^2."""
-    u, w = 1 + 2 * k * s**2, 1 + 4 * k * s**2
-    J = u**-0.5 * math.exp(-k * m**2 / u)
-    g_m, g_s = -2 * k * m * J / u, J * (-2 * k * s / u + 4 * k**2 * m**2 * s / u**2)
-    Z = w**-0.5 * math.exp(-2 * k * m**2 / w)
-    a, v = -4 * k * s * m / w, 1 / w
-    e2, e3, e4 = a**2 + v, a**3 + 3 * a * v, a**4 + 6 * a**2 * v + 3 * v**2
-    a1, v1 = -2 * k * s * m / u, 1 / u
-    f2, f4 = a1**2 + v1, a1**4 + 6 * a1**2 * v1 + 3 * v1**2
-    score = (Z * e2 / s**2 - g_m**2, Z * (e4 - 2 * e2 + 1) / s**2 - g_s**2)
-    return lambda x: torch.exp(-k * x**2), Truth(
-        gradient=(g_m, g_s),
-        pathwise=(
-            4 * k**2 * Z * (m**2 + 2 * m * s * a + s**2 * e2) - g_m**2,
-            4 * k**2 * Z * (m**2 * e2 + 2 * m * s * e3 + s**2 * e4) - g_s**2,
-        ),
-        score=score,
-        score_mean_baseline=(
-            with_baseline(score[0], J, J * f2 / s**2, 1 / s**2),
-            with_baseline(score[1], J, J * (f4 - 2 * f2 + 1) / s**2, 2 / s**2),
-        ),
-        expectation=J,
-    )
-
-
-def cosine(m: float, s: float, k: float) -> tuple[Function, Truth]:
-    """F = cos(k x), estimators.md 3.3."""
-    e, c = math.exp(-(k**2) * s**2 / 2), 2 * k * s
-    q = math.exp(-(c**2) / 2) * math.cos(2 * k * m)
-    J, g_m, g_s = e * math.cos(k * m), -k * e * math.sin(k * m), -(k**2) * s * e * math.cos(k * m)
-    score = (
-        (1 + (1 - c**2) * q) / (2 * s**2) - g_m**2,
-        (2 + (c**4 - 4 * c**2 + 2) * q) / (2 * s**2) - g_s**2,
-    )
-    cross = ((1 - k**2 * s**2) * J / s**2, (k**4 * s**4 - 4 * k**2 * s**2 + 2) * J / s**2)
-    return lambda x: torch.cos(k * x), Truth(
-        gradient=(g_m, g_s),
-        pathwise=(
-            k**2 * (1 - q) / 2 - g_m**2,
-            k**2 * (1 - (1 - c**2) * q) / 2 - g_s**2,
-        ),
-        score=score,
-        score_mean_baseline=(
-            with_baseline(score[0], J, cross[0], 1 / s**2),
-            with_baseline(score[1], J, cross[1], 2 / s**2),
-        ),
-        expectation=J,
-    )
-
-
-# f, k, parameter (0 mean, 1 sigma), g, variance pathwise, score function, and with b = E f, at
-# m = s = 1: estimators.md 3.5 (the curves of figures 2 and 3 of Mohamed et al. 2020).
-TABLE = [
-    (quadratic, -3, 0, 8, 4, 495, 138),
-    (quadratic, -3, 1, 2, 72, 1546, 696),
-    (quadratic, 0, 0, 2, 4, 30, 18),
-    (quadratic, 0, 1, 2, 12, 136, 96),
-    (quadratic, 3, 0, -4, 4, 87, 42),
-    (quadratic, 3, 1, 2, 24, 346, 216),
-    (exponential, 0.1, 0, -0.13998030, 0.01629020, 0.56353156, 0.05407497),
-    (exponential, 0.1, 1, -0.11665025, 0.02776995, 0.93538383, 0.22889381),
-    (exponential, 1, 0, -0.27579303, 0.21172339, 0.17575024, 0.08067300),
-    (exponential, 1, 1, -0.09193101, 0.17573121, 0.17669049, 0.22317270),
-    (exponential, 10, 0, -0.12909046, 0.94162944, 0.07694042, 0.06023441),
-    (exponential, 10, 1, -0.00614716, 0.89204602, 0.00903460, 0.03918894),
-    (cosine, 0.5, 0, -0.21154578, 0.03928465, 0.45524838, 0.15535122),
-    (cosine, 0.5, 1, -0.19361597, 0.08751285, 0.79865790, 0.72368361),
-    (cosine, 1, 0, -0.51037795, 0.26767402, 0.32399337, 0.43138716),
-    (cosine, 1, 1, -0.32770991, 0.30812719, 0.83628686, 1.26586201),
-    (cosine, 2, 0, -0.24612005, 1.93986347, 0.44106947, 0.46327255),
-    (cosine, 2, 1, 0.22527740, 1.94267190, 0.92798061, 0.92163687),
-]
-
-
-@pytest.mark.parametrize(("family", "k", "parameter", "g", "pathwise", "score", "mean"), TABLE)
-def test_the_closed_forms_reproduce_the_published_table(
-    family: Callable[[float, float, float], tuple[Function, Truth]],
-    k: float,
-    parameter: int,
-    g: float,
-    pathwise: float,
-    score: float,
-    mean: float,
-) -> None:
-    """So that the tests below stand on these numbers and not on a slip in a formula."""
-    truth = family(1.0, 1.0, k)[1]
-    found = (truth.gradient, truth.pathwise, truth.score, truth.score_mean_baseline)
-    for pair, expected in zip(found, (g, pathwise, score, mean), strict=True):
-        assert pair[parameter] == pytest.approx(expected, abs=6e-9)
-
-
 PROBLEMS = {
-    f"{family.__name__} k={k} m={m} s={s}": (*family(m, s, k), m, s)
+    f"{family.__name__} k={k} m={m} s={s}": family(m, s, k)
     for family, k, m, s in [
         (quadratic, -3.0, 1.0, 1.0),
         (quadratic, 0.0, 1.0, 1.0),
@@ -244,16 +122,16 @@ PROBLEMS = {
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_the_pathwise_estimator_has_the_closed_forms_mean_and_variance(name: str) -> None:
     """Gauss-Hermite nodes in place of noise: no sampling error is left."""
-    f, truth, m, s = PROBLEMS[name]
+    problem = PROBLEMS[name]
     noise, weight = hermite()
-    policy = scalar_policy(m, s)
-    window = one_step(policy, noise, f)
+    policy = scalar_policy(problem.mean, problem.std)
+    window = one_step(policy, noise, problem.f)
     objective = window_objective(window, torch.zeros_like(window.reward), 0.9)
-    assert float(weight @ objective.detach()) == pytest.approx(truth.expectation, rel=1e-9)
+    assert float(weight @ objective.detach()) == pytest.approx(problem.expectation, rel=1e-9)
     gradient = action_gradient(objective, window)
     mean, variance = moments(policy, lambda: pathwise_surrogate(policy, window, gradient), weight)
-    assert mean.tolist() == pytest.approx(truth.gradient, rel=1e-8)
-    assert variance.tolist() == pytest.approx(truth.pathwise, rel=1e-8)
+    assert mean.tolist() == pytest.approx(list(problem.gradient), rel=1e-8)
+    assert variance.tolist() == pytest.approx(list(problem.pathwise_variance), rel=1e-8)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -262,18 +140,18 @@ def test_the_score_function_has_the_closed_forms_mean_and_variance(
     name: str, baseline: str
 ) -> None:
     """A constant baseline leaves the mean alone; E f as the baseline may raise the variance."""
-    f, truth, m, s = PROBLEMS[name]
+    problem = PROBLEMS[name]
     noise, weight = hermite()
-    policy = scalar_policy(m, s)
-    window = one_step(policy, noise, f).detach()
-    b = 0.0 if baseline == "none" else truth.expectation
+    policy = scalar_policy(problem.mean, problem.std)
+    window = one_step(policy, noise, problem.f).detach()
+    b = 0.0 if baseline == "none" else problem.expectation
     zeros = torch.zeros_like(window.reward)
     score = matched_score_weight(window, zeros, torch.full_like(zeros, b), 0.9)
     mean, variance = moments(
         policy, lambda: score_function_surrogate(policy, window, score), weight
     )
-    expected = truth.score if baseline == "none" else truth.score_mean_baseline
-    assert mean.tolist() == pytest.approx(truth.gradient, rel=1e-8)
+    expected = [problem.score_function_variance(p, b) for p in PARAMETERS]
+    assert mean.tolist() == pytest.approx(list(problem.gradient), rel=1e-8)
     assert variance.tolist() == pytest.approx(expected, rel=1e-8)
 
 
