@@ -1,16 +1,16 @@
 """How good is this gradient? Unbiased statistics of per-trajectory gradients, with intervals.
 
-All of them come from the ``N x N`` Gram matrix ``G_ij = g_i . g_j`` of the trajectories' gradients,
-in float64, because the signal is a small difference of large numbers. With ``T = tr G`` and
-``S = sum_ij G_ij``:
+With the mean gradient ``m`` and deviations ``c_i = g_i - m``, all in float64, because the signal is
+a small difference of large numbers:
 
-- variance ``V = (T - S/N) / (N - 1)``, the unbiased trace of the covariance of one trajectory's
+- variance ``V = sum_i |c_i|^2 / (N - 1)``, the unbiased trace of the covariance of one trajectory's
   gradient; the update, a mean of ``N``, has ``V / N``;
-- signal ``U = (S - T) / (N (N - 1))``, the unbiased squared norm of the mean gradient. The squared
-  norm of the mean is too large by ``V / N``. ``U`` may be negative and is never clipped;
+- signal ``U = |m|^2 - V / N``, the unbiased squared norm of the mean gradient, which is the mean of
+  ``g_i . g_j`` over ``i != j``. ``U`` may be negative and is never clipped;
 - SNR ``U / V`` of one trajectory; noise scale ``V / U``, the trajectories that an update needs for
   an SNR of 1 (McCandlish et al. 2018);
-- ``Q``, the trace of the squared covariance, unbiased under normality; effective dimension
+- ``Q``, the trace of the squared covariance, unbiased under normality, from the Gram matrices of
+  blocks of trajectories (one block up to 64 of them, then several, averaged); effective dimension
   ``V^2 / Q``; detectability ``U / sqrt(2 Q / (N (N - 1)))``, and the same on a normal scale,
   :func:`significance`;
 - 95 % intervals by the leave-one-out jackknife, of ``log V`` and of ``U``;
@@ -21,7 +21,6 @@ makes them dependent.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Self, final
 
@@ -29,11 +28,14 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.significance import effective_dimension, standardised
+from pgtoolkit.significance import significance as significance
+from pgtoolkit.spread import Spread, jackknife
 
 MIN_TRAJECTORIES = 3
 """The fewest trajectories for which every statistic exists."""
 
-NORMAL_95 = 1.959963984540054
+TINY = torch.finfo(torch.float64).tiny
 
 
 @final
@@ -73,13 +75,13 @@ class GradientStatistics:
     @property
     def effective_dimension(self) -> Tensor:
         """``V^2 / Q``, kept within 1 and ``N - 1``; 1 if all gradients agree."""
-        return _effective_dimension(self.variance, self.squared_covariance, self.num_trajectories)
+        return effective_dimension(self.variance, self.squared_covariance, self.num_trajectories)
 
     @property
     def detectability(self) -> Tensor:
         """``U / sqrt(2 Q / (N (N - 1)))`` (Chen and Qin 2010); 0 if the signal is 0."""
         n = self.num_trajectories
-        return _standardised(self.signal, self.squared_covariance.clamp_min(0), n)
+        return standardised(self.signal, self.squared_covariance.clamp_min(0), n)
 
     @property
     def significance(self) -> Tensor:
@@ -95,74 +97,44 @@ class GradientStatistics:
         Raises:
             RequestError: fewer than three trajectories.
         """
-        flat = flatten_gradients(gradients)
-        n = flat.shape[0]
+        n = next(iter(gradients.values())).shape[0]
         if n < MIN_TRAJECTORIES:
             raise RequestError(
                 f"gradient statistics need at least {MIN_TRAJECTORIES} trajectories, not {n}: "
                 "use more environments (--num-envs)"
             )
-        gram = flat @ flat.T
-        variance, signal = _variance_and_signal(gram.trace(), gram.sum(), n)
-        variance_low, variance_high, signal_low, signal_high = _jackknife(gram, variance, signal)
+        spread = Spread.of(gradients)
+        variance = spread.squares.sum() / (n - 1)
+        signal = spread.squared_mean - variance / n
+        variance_low, variance_high, signal_low, signal_high = jackknife(spread, variance, signal)
         return cls(
             num_trajectories=n,
-            norm=flat.mean(0).norm(),
+            norm=spread.squared_mean.sqrt(),
             variance=variance,
             variance_low=variance_low,
             variance_high=variance_high,
             signal=signal,
             signal_low=signal_low,
             signal_high=signal_high,
-            squared_covariance=_squared_covariance(gram, variance),
-            largest_share=_largest_share(flat),
-            parameter_variance=_parameter_variance(flat, gradients),
+            squared_covariance=spread.squared_covariance,
+            largest_share=spread.squares.max() / spread.squares.sum().clamp_min(TINY),
+            parameter_variance={name: s.sum() / (n - 1) for name, s in spread.by_parameter.items()},
         )
-
-
-def significance(
-    signal: Tensor, variance: Tensor, squared_covariance: Tensor, num_trajectories: int
-) -> Tensor:
-    """How far, on the scale of a normal variable, ``U`` stands above what chance makes of 0.
-
-    Without a signal, ``U`` in units of its standard deviation ``sd = sqrt(2 Q / (N (N - 1)))`` is a
-    sum of squares less its mean: chi-squared of ``nu = V^2 / Q`` degrees of freedom (Satterthwaite
-    1946), and normal for large ``nu`` only. The cube root of ``X = nu + sqrt(2 nu) U / sd`` is
-    normal for all (Wilson and Hilferty 1931):
-    ``z = ((X / nu)^(1/3) - 1 + 2 / (9 nu)) / sqrt(2 / (9 nu))``. With ``nu = 1`` chance takes
-    ``U / sd`` above 3 in 2 % of all cases, and z in about one of a thousand.
-
-    What is left is skewness: with few trajectories and a heavy tail z exceeds 3 more often than a
-    normal variable does (``docs/estimators.md`` has measured rates). 0 if all gradients are 0.
-
-    Args:
-        signal: ``U``, any shape; so are the next two.
-        variance: ``V``.
-        squared_covariance: ``Q``; ``nu`` is kept within what is possible, 1 to ``N - 1``.
-        num_trajectories: ``N``.
-    """
-    n = num_trajectories
-    nu = _effective_dimension(variance, squared_covariance, n)
-    ratio = 1 + (2 / nu).sqrt() * _standardised(signal, variance.square() / nu, n)
-    root = ratio.sign() * ratio.abs() ** (1 / 3)
-    z = (root - 1 + 2 / (9 * nu)) / (2 / (9 * nu)).sqrt()
-    return torch.where((variance == 0) & (signal == 0), 0.0, z)
-
-
-def _effective_dimension(variance: Tensor, squared_covariance: Tensor, n: int) -> Tensor:
-    square = variance.square()
-    possible = squared_covariance.clamp_min(0).maximum(square / (n - 1)).minimum(square)
-    return torch.where(square > 0, square / possible, 1.0)
-
-
-def _standardised(signal: Tensor, squared_covariance: Tensor, n: int) -> Tensor:
-    spread = (2 * squared_covariance / (n * (n - 1))).sqrt()
-    return torch.where(signal == 0, 0.0, signal / spread)
 
 
 def flatten_gradients(gradients: Mapping[str, Tensor]) -> Tensor:
     """``{name: [N, *shape]}`` to ``[N, P]`` in float64."""
     return torch.cat([_rows(gradient) for gradient in gradients.values()], dim=1)
+
+
+def variance(gradients: Mapping[str, Tensor]) -> Tensor:
+    """``V`` alone, a scalar in float64."""
+    parts = []
+    for gradient in gradients.values():
+        rows = _rows(gradient)
+        centred = rows - rows.mean(0)
+        parts.append(torch.linalg.vecdot(centred, centred).sum() / (len(rows) - 1))
+    return torch.stack(parts).sum()
 
 
 def entry_variances(flat: Tensor) -> Tensor:
@@ -185,46 +157,5 @@ def gradient_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dic
 
 def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
     """Cosine of the angle between two mean gradients."""
-    mean_a, mean_b = flatten_gradients(a).mean(0), flatten_gradients(b).mean(0)
+    mean_a, mean_b = (torch.cat([_rows(g).mean(0) for g in x.values()]) for x in (a, b))
     return torch.nn.functional.cosine_similarity(mean_a, mean_b, dim=0)
-
-
-def _variance_and_signal(trace: Tensor, total: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    return (trace - total / n) / (n - 1), (total - trace) / (n * (n - 1))
-
-
-def _jackknife(
-    gram: Tensor, variance: Tensor, signal: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """95 % intervals: of the variance on its logarithm, and of the signal."""
-    n = gram.shape[0]
-    own = gram.diagonal()
-    variances, signals = _variance_and_signal(
-        gram.trace() - own, gram.sum() - 2 * gram.sum(1) + own, n - 1
-    )
-    if not bool((variances > 0).all()):
-        # All trajectories agree but for at most one: the logarithm has no jackknife.
-        low, high = torch.zeros_like(variance), torch.maximum(variance, variances.max())
-    else:
-        half = NORMAL_95 * math.sqrt(n - 1) * variances.log().std(unbiased=False)
-        low, high = variance * (-half).exp(), variance * half.exp()
-    half_signal = NORMAL_95 * math.sqrt(n - 1) * signals.std(unbiased=False)
-    return low, high, signal - half_signal, signal + half_signal
-
-
-def _parameter_variance(flat: Tensor, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    sizes = [gradient[0].numel() for gradient in gradients.values()]
-    parts = torch.split(entry_variances(flat), sizes)
-    return {name: part.sum() for name, part in zip(gradients, parts, strict=True)}
-
-
-def _largest_share(flat: Tensor) -> Tensor:
-    squares = (flat - flat.mean(0)).square().sum(1)
-    return squares.max() / squares.sum().clamp_min(torch.finfo(flat.dtype).tiny)
-
-
-def _squared_covariance(gram: Tensor, variance: Tensor) -> Tensor:
-    n = gram.shape[0]
-    centred = gram - gram.mean(0, keepdim=True) - gram.mean(1, keepdim=True) + gram.mean()
-    plug_in = centred.square().sum() / (n - 1) ** 2
-    return (n - 1) ** 2 / ((n - 2) * (n + 1)) * (plug_in - variance.square() / (n - 1))

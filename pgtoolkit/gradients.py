@@ -111,15 +111,17 @@ class GradientRecorder:
             pairs = [(x, d) for (x, _), d in zip(calls, remaining, strict=False) if d is not None]
             if not pairs:
                 continue
-            inputs = torch.cat([_flatten(x, size) for x, _ in pairs])
-            delta = torch.cat([_flatten(d, size) for _, d in pairs])
+            inputs = _joined([_flatten(x, size) for x, _ in pairs])
+            delta = _joined([_flatten(d, size) for _, d in pairs])
             for leaf, gradient in RULES[type(layer)](layer, inputs, delta).items():
                 key = id(getattr(layer, leaf))
                 by_id[key] = by_id[key] + gradient if key in by_id else gradient
         for name, parameter in self.module.named_parameters():
             if parameter.requires_grad and name not in gradients:
-                zeros = parameter.new_zeros(size, *parameter.shape)
-                gradients[name] = by_id.get(id(parameter), zeros)
+                found = by_id.get(id(parameter))
+                if found is None:
+                    found = parameter.new_zeros(size, *parameter.shape)
+                gradients[name] = found
         return gradients
 
 
@@ -147,6 +149,11 @@ def _flatten(tensor: Tensor, size: int) -> Tensor:
             f"{size} trajectories"
         )
     return tensor.reshape(-1, size, tensor.shape[-1])
+
+
+def _joined(calls: list[Tensor]) -> Tensor:
+    """Joins along time; a single call is not copied."""
+    return calls[0] if len(calls) == 1 else torch.cat(calls)
 
 
 def per_sample_gradients(

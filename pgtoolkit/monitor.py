@@ -13,9 +13,8 @@ from pgtoolkit.gradient_statistics import (
     MIN_TRAJECTORIES,
     GradientStatistics,
     cosine,
-    entry_variances,
-    flatten_gradients,
     gradient_difference,
+    variance,
 )
 from pgtoolkit.gradients import GradientRecorder
 from pgtoolkit.policy import Policy
@@ -182,7 +181,7 @@ def per_trajectory_gradients(policy: Policy, surrogate: Surrogate) -> Gradients:
 def compare(score_function: Gradients, pathwise: Gradients) -> dict[str, Tensor]:
     """Variance ratio, cosine, and the squared bias of one of them with its z."""
     difference = GradientStatistics.of(gradient_difference(score_function, pathwise))
-    variances = [entry_variances(flatten_gradients(g)).sum() for g in (score_function, pathwise)]
+    variances = [variance(g) for g in (score_function, pathwise)]
     metrics = {
         "gradient/cosine": cosine(score_function, pathwise),
         "gradient/bias": difference.signal,
