@@ -9,10 +9,14 @@ from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pgtoolkit.envs import drawing
+from pgtoolkit.envs import drawing, lqg_moments
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.lqg_arguments import make_system, shaped
+from pgtoolkit.envs.lqg_arguments import make_system
+from pgtoolkit.envs.lqg_estimates import LQGEstimator
+from pgtoolkit.envs.lqg_moments import GradientMoments
 from pgtoolkit.envs.lqg_theory import LQGGradient, cost_gradient, expected_cost
+from pgtoolkit.envs.lqg_trajectory import linear_policy, state_value
+from pgtoolkit.envs.lqg_trajectory import psd_root as psd_root
 
 Matrix: TypeAlias = float | Sequence[Any] | NDArray[np.floating[Any]] | Tensor
 
@@ -34,9 +38,10 @@ class LQG(DifferentiableEnv[LQGState]):
         r_t = -(s_t' Q s_t + u_t' R u_t),   and at the last step also  -gamma s_H' Qf s_H
 
     so that ``sum_t gamma^t r_t`` is the whole return. The episode *terminates* after ``horizon``
-    steps: there is no value beyond it. Observation ``[N, n]``: the state. The derivative is exact,
-    and :meth:`expected_return` and :meth:`return_gradient` give the truth that estimates are
-    checked against, without sampling. The defaults are a small scalar system.
+    steps: there is no value beyond it. Observation ``[N, n]``: the state. The derivative is exact.
+    Under a linear policy so are the return, its gradient, the value function and the mean and
+    variance of every estimator (:meth:`expected_return` and what follows it): the truth that
+    estimates are checked against, without sampling. The defaults are a small scalar system.
 
     Args:
         A: ``[n, n]``, a scalar, nested lists or an array; so are all that follow.
@@ -115,7 +120,7 @@ class LQG(DifferentiableEnv[LQGState]):
         Raises:
             RequestError: one has another shape.
         """
-        return -expected_cost(self.system, *self._policy(K, k, sigma))
+        return -expected_cost(self.system, *linear_policy(self.system, K, k, sigma))
 
     def return_gradient(self, K: ArrayLike, k: ArrayLike, sigma: ArrayLike) -> LQGGradient:
         """The exact derivative of :meth:`expected_return` by the policy's three parameters.
@@ -128,8 +133,92 @@ class LQG(DifferentiableEnv[LQGState]):
         Raises:
             RequestError: one has another shape.
         """
-        by = cost_gradient(self.system, *self._policy(K, k, sigma))
+        by = cost_gradient(self.system, *linear_policy(self.system, K, k, sigma))
         return LQGGradient(-by.K, -by.k, -by.sigma)
+
+    def value(self, state: LQGState, K: ArrayLike, k: ArrayLike, sigma: ArrayLike) -> Tensor:
+        """The exact ``E[sum_{j >= t} gamma^(j - t) r_j | s_t]`` ``[N]``, ``t`` the state's time.
+
+        0 once the episode has ended: the last reward has the terminal cost. Differentiable in the
+        state, and in its dtype. Args and errors: a state, and as :meth:`expected_return`.
+
+        Raises:
+            ValueError: the state has another shape than this system's.
+        """
+        policy = linear_policy(self.system, K, k, sigma)
+        return state_value(self.system, policy, state.position, state.time)
+
+    def gradient_moments(
+        self,
+        K: ArrayLike,
+        k: ArrayLike,
+        sigma: ArrayLike,
+        estimator: LQGEstimator,
+        lambda_: float = 0.95,
+    ) -> GradientMoments:
+        """The exact mean and variance of one trajectory's gradient estimate, entry by entry.
+
+        With the score ``S_t = dlog pi(u_t|s_t)/dtheta``, the return ``R = sum_t gamma^t r_t``, the
+        return-to-go ``G_t`` and the exact ``V_t`` and ``Q_t``, an estimator is
+
+        ======================  ==============================================================
+        ``score_function``      ``R sum_t S_t``
+        ``optimal_baseline``    ``(R - b) sum_t S_t``, ``b`` of :meth:`optimal_baseline`
+        ``reward_to_go``        ``sum_t gamma^t G_t S_t``
+        ``reward_to_go_value``  ``sum_t gamma^t (G_t - V_t) S_t``
+        ``gae``                 ``sum_t gamma^t S_t sum_{j>=t} (gamma lambda)^(j-t) delta_j``
+        ``advantage``           ``sum_t gamma^t (Q_t - V_t) S_t``
+        ``pathwise``            ``dR/dtheta`` at fixed noise, through dynamics and policy
+        ======================  ==============================================================
+
+        with ``delta_t = r_t + gamma V_{t+1} - V_t``. All have :meth:`return_gradient` as mean: a
+        ``lambda`` below 1 does no harm where the value is exact. Rewards, values and scores are
+        quadratics of Gaussian noise, and moments of their products come from joint cumulants. Time
+        grows as ``(n + m)^3 H^5`` for the last four score functions, ``H^3`` for the others.
+
+        Args:
+            K: ``[m, n]``, as in :meth:`expected_return`.
+            k: ``[m]``.
+            sigma: ``[m]``; not 0, except for ``pathwise``.
+            estimator: one of the above.
+            lambda_: of ``gae`` only.
+
+        Returns:
+            ``mean`` and ``variance``, each ``K`` ``[m, n]``, ``k`` ``[m]``, ``sigma`` ``[m]``.
+
+        Raises:
+            RequestError: a parameter has another shape, a sigma is 0, there is no such estimator,
+                or ``lambda_`` is not from 0 to 1.
+        """
+        policy = linear_policy(self.system, K, k, sigma)
+        return lqg_moments.gradient_moments(self.system, policy, estimator, lambda_)
+
+    def gradient_covariance(
+        self,
+        K: ArrayLike,
+        k: ArrayLike,
+        sigma: ArrayLike,
+        first: LQGEstimator,
+        second: LQGEstimator,
+        lambda_: float = 0.95,
+    ) -> LQGGradient:
+        """The exact covariance of two estimators on the same trajectories, entry by entry.
+
+        Args and errors: as :meth:`gradient_moments`, with two estimators in place of one.
+        """
+        policy = linear_policy(self.system, K, k, sigma)
+        return lqg_moments.gradient_covariance(self.system, policy, first, second, lambda_)
+
+    def optimal_baseline(self, K: ArrayLike, k: ArrayLike, sigma: ArrayLike) -> LQGGradient:
+        """The exact ``b = E[R S^2] / E[S^2]`` for each entry, ``S`` the sum of the steps' scores.
+
+        Of all constants it gives ``(R - b) S`` the least variance (Greensmith et al. 2004). 0 for
+        an entry whose score is always 0. Args: as :meth:`expected_return`.
+
+        Raises:
+            RequestError: a parameter has another shape, or a sigma is 0.
+        """
+        return lqg_moments.optimal_baseline(self.system, linear_policy(self.system, K, k, sigma))
 
     def render(self, state: LQGState, index: int) -> NDArray[np.uint8]:
         """The state as a point on a line or a plane, around the origin.
@@ -146,23 +235,6 @@ class LQG(DifferentiableEnv[LQGState]):
             picture = drawing.segment(picture, (0.0, -3.0), (0.0, 3.0), 0.02, drawing.FAINT)
         picture = drawing.ring(picture, (0.0, 0.0), 0.25, 0.05, drawing.GREEN)
         return drawing.disc(picture, (x, y), 0.15, drawing.BLUE).rgb()
-
-    def _policy(
-        self, K: ArrayLike, k: ArrayLike, sigma: ArrayLike
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        n, m = self.system.B.shape
-        return (
-            shaped("K", K, (m, n)),
-            shaped("k", k, (m,), spread=True),
-            shaped("sigma", sigma, (m,), spread=True),
-        )
-
-
-def psd_root(matrix: Tensor) -> Tensor:
-    """A ``C`` with ``C C' = matrix``, for a singular one too, where Cholesky would fail."""
-    values, vectors = torch.linalg.eigh(matrix)
-    root: Tensor = vectors * values.clamp(min=0).sqrt()
-    return root
 
 
 def _quadratic(x: Tensor, matrix: Tensor) -> Tensor:

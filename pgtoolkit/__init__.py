@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pgtoolkit.baselines import leave_one_out as leave_one_out
     from pgtoolkit.baselines import optimal_baseline as optimal_baseline
+    from pgtoolkit.beta import Beta as Beta
     from pgtoolkit.checkpoint import load_checkpoint as load_checkpoint
     from pgtoolkit.checkpoint import save_checkpoint as save_checkpoint
+    from pgtoolkit.coupling import AffineCoupling as AffineCoupling
+    from pgtoolkit.discrete import Bernoulli as Bernoulli
+    from pgtoolkit.discrete import MultiCategorical as MultiCategorical
     from pgtoolkit.distributions import Categorical as Categorical
     from pgtoolkit.distributions import DiagonalGaussian as DiagonalGaussian
     from pgtoolkit.distributions import TanhGaussian as TanhGaussian
@@ -24,9 +28,14 @@ if TYPE_CHECKING:
     from pgtoolkit.estimators import window_objective as window_objective
     from pgtoolkit.evaluation import evaluate as evaluate
     from pgtoolkit.expectations import expectation as expectation
+    from pgtoolkit.full_gaussian import FullGaussian as FullGaussian
     from pgtoolkit.gradient_statistics import GradientStatistics as GradientStatistics
     from pgtoolkit.gradients import GradientRecorder as GradientRecorder
     from pgtoolkit.gradients import per_sample_gradients as per_sample_gradients
+    from pgtoolkit.mixing import cross_fitted_weight as cross_fitted_weight
+    from pgtoolkit.mixing import mix_gradients as mix_gradients
+    from pgtoolkit.mixing import mixed_surrogate as mixed_surrogate
+    from pgtoolkit.mixture import GaussianMixture as GaussianMixture
     from pgtoolkit.noise import antithetic as antithetic
     from pgtoolkit.policies import CategoricalPolicy as CategoricalPolicy
     from pgtoolkit.policies import GaussianPolicy as GaussianPolicy
@@ -36,33 +45,48 @@ if TYPE_CHECKING:
     from pgtoolkit.returns import td_lambda_returns as td_lambda_returns
     from pgtoolkit.rollout import collect as collect
     from pgtoolkit.rollout import unroll as unroll
+    from pgtoolkit.squashed import Squashed as Squashed
     from pgtoolkit.training import TrainConfig as TrainConfig
     from pgtoolkit.training import train as train
+    from pgtoolkit.transformed import Transformed as Transformed
+    from pgtoolkit.transformed import Uniform as Uniform
     from pgtoolkit.window import Window as Window
 
 __version__ = "0.1.0"
 
 HOME = {
+    "AffineCoupling": "coupling",
+    "Bernoulli": "discrete",
+    "Beta": "beta",
     "Categorical": "distributions",
     "CategoricalPolicy": "policies",
     "DiagonalGaussian": "distributions",
+    "FullGaussian": "full_gaussian",
+    "GaussianMixture": "mixture",
     "GaussianPolicy": "policies",
     "GradientRecorder": "gradients",
     "GradientStatistics": "gradient_statistics",
+    "MultiCategorical": "discrete",
     "NonFiniteError": "errors",
     "RequestError": "errors",
+    "Squashed": "squashed",
     "TanhGaussian": "distributions",
     "TrainConfig": "training",
+    "Transformed": "transformed",
+    "Uniform": "transformed",
     "Window": "window",
     "action_gradient": "estimators",
     "antithetic": "noise",
     "collect": "rollout",
+    "cross_fitted_weight": "mixing",
     "evaluate": "evaluation",
     "expectation": "expectations",
     "gae": "returns",
     "gauss_hermite": "quadrature",
     "leave_one_out": "baselines",
     "load_checkpoint": "checkpoint",
+    "mix_gradients": "mixing",
+    "mixed_surrogate": "mixing",
     "optimal_baseline": "baselines",
     "pathwise_surrogate": "estimators",
     "per_sample_gradients": "gradients",

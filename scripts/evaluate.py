@@ -1,7 +1,6 @@
 """``pgtoolkit evaluate RUN``: runs a trained policy, here or on another environment."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
@@ -10,6 +9,7 @@ import tyro
 
 from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.scripts.arguments import parse, parse_json_object
+from pgtoolkit.scripts.outputs import write_json
 
 
 @final
@@ -130,18 +130,6 @@ def describe(result: Any, options: EvaluateArguments, env: str, path: Path) -> d
         "stochastic": options.stochastic,
         "checkpoint": str(path),
     }
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes JSON.
-
-    Raises:
-        RequestError: the file cannot be written.
-    """
-    try:
-        path.write_text(json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise RequestError(f"{path} cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -10,7 +10,11 @@ import tyro
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.arguments import parse
 
-ESTIMATORS = {"score_function": ("score function", "#d6601e"), "pathwise": ("pathwise", "#1f69b4")}
+ESTIMATORS = {
+    "score_function": ("score function", "#d6601e"),
+    "pathwise": ("pathwise", "#1f69b4"),
+    "mixed": ("mixed", "#009e73"),
+}
 
 
 @final
