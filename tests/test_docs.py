@@ -29,6 +29,16 @@ def blocks() -> list[tuple[str, str]]:
     return found
 
 
+def readme_blocks() -> list[str]:
+    return re.findall(r"^```py(?:thon)?\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("code", readme_blocks())
+def test_the_readmes_examples_run(code: str) -> None:
+    """Each on its own."""
+    exec(compile(code, "README.md", "exec"), {"__name__": "example"})
+
+
 @pytest.mark.parametrize(("name", "code"), blocks(), ids=[name for name, _ in blocks()])
 def test_examples_run_as_they_stand(name: str, code: str) -> None:
     """Each on its own, in a fresh namespace; they check themselves, and are short."""

@@ -279,7 +279,10 @@ def test_the_console_command_and_the_scripts_are_one(command: list[str]) -> None
     subprocess.run([sys.executable, "-c", code, *command], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("script", ["train", "resume", "evaluate", "list"])
+@pytest.mark.parametrize(
+    "script",
+    ["train", "resume", "evaluate", "list", "variance", "plot_run", "reference_table"],
+)
 def test_every_script_shows_its_help(script: str) -> None:
     """``python scripts/COMMAND.py --help`` exits 0."""
     path = ROOT / "scripts" / f"{script}.py"
