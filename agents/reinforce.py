@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Literal, final
 
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor
 
 from pgtoolkit.actor import Actor
@@ -15,7 +16,6 @@ from pgtoolkit.envs.position import begin, env_position, restore_env_position
 from pgtoolkit.envs.requirements import env_device, require_num_envs
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.estimators import matched_score_weight, window_objective
-from pgtoolkit.policies import GaussianPolicy
 from pgtoolkit.returns import segment_discount, segment_returns, td_lambda_returns
 from pgtoolkit.rollout import AnyVectorEnv, collect, unroll
 from pgtoolkit.spaces import box_size
@@ -97,8 +97,8 @@ class Reinforce:
         if self.config.rollout == "episodes":
             return collect_episodes(self.env, policy, self.actor.draw_noise)
         env, noise = self.env, self.actor.draw_noise(self.config.n_steps)
-        gaussian = isinstance(policy, GaussianPolicy)
-        if isinstance(env, DifferentiableVectorEnv) and gaussian and self.actor.monitor.due:
+        continuous = isinstance(env.single_action_space, Box)
+        if isinstance(env, DifferentiableVectorEnv) and continuous and self.actor.monitor.due:
             # With the graph, so that the pathwise gradient can be measured beside.
             window, self.cursor = unroll(env, policy, self.cursor, noise)
         else:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pgtoolkit.gradient_statistics import GradientStatistics as GradientStatistics
     from pgtoolkit.gradients import GradientRecorder as GradientRecorder
     from pgtoolkit.gradients import per_sample_gradients as per_sample_gradients
+    from pgtoolkit.head_policy import HeadPolicy as HeadPolicy
     from pgtoolkit.mixing import cross_fitted_weight as cross_fitted_weight
     from pgtoolkit.mixing import mix_gradients as mix_gradients
     from pgtoolkit.mixing import mixed_surrogate as mixed_surrogate
@@ -66,6 +67,7 @@ HOME = {
     "GaussianPolicy": "policies",
     "GradientRecorder": "gradients",
     "GradientStatistics": "gradient_statistics",
+    "HeadPolicy": "head_policy",
     "MultiCategorical": "discrete",
     "NonFiniteError": "errors",
     "RequestError": "errors",

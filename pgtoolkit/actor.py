@@ -17,6 +17,7 @@ from pgtoolkit.optimization import (
 )
 from pgtoolkit.policies import make_policy
 from pgtoolkit.seeding import stream
+from pgtoolkit.squashed import Squashed
 from pgtoolkit.window import Window
 
 SATURATED = 0.99
@@ -111,9 +112,9 @@ class Actor:
         if isinstance(distribution, DiagonalGaussian | TanhGaussian):
             std = distribution.log_std.exp().expand_as(distribution.mean)
             metrics["train/std"] = std[window.valid].mean()
-            if isinstance(distribution, TanhGaussian):
-                saturated = torch.tanh(window.pre_action.detach()).abs() > SATURATED
-                metrics["train/saturated_actions"] = saturated[window.valid].double().mean()
+        if isinstance(distribution, TanhGaussian | Squashed):
+            saturated = torch.tanh(window.pre_action.detach()).abs() > SATURATED
+            metrics["train/saturated_actions"] = saturated[window.valid].double().mean()
         return metrics
 
     def state_dict(self) -> dict[str, Any]:

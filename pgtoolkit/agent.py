@@ -9,7 +9,7 @@ from torch import Tensor
 from pgtoolkit.errors import RequestError
 from pgtoolkit.networks import Activation
 from pgtoolkit.optimization import Schedule
-from pgtoolkit.policies import Std
+from pgtoolkit.policies import DistributionName, Std
 from pgtoolkit.window import Window
 
 Metrics = dict[str, Tensor]
@@ -58,6 +58,9 @@ class AgentConfig:
     """Of the hidden layers."""
     layer_norm: bool = False
     """LayerNorm after each hidden activation."""
+    distribution: DistributionName = "gaussian"
+    """Of Box actions: gaussian (independent dimensions), full_gaussian (correlated), mixture (of
+    four Gaussians), beta (bounded boxes only; it has no std), flow (affine couplings)."""
     std: Std = "state_independent"
     """The policy's standard deviation: one per dimension, or a function of the observation."""
     log_std_init: float = 0.0

@@ -1,17 +1,18 @@
 """Distributions over actions, as values: Gaussian, tanh-squashed Gaussian, categorical."""
 
 import dataclasses
-import math
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from pgtoolkit.discrete import Discrete, categorical_entropy, categorical_log_prob, expand_support
 from pgtoolkit.distribution import Distribution
-from pgtoolkit.errors import RequestError
-
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+from pgtoolkit.squashed import tanh_log_abs_det_jacobian, tanh_squash, tanh_unsquash
+from pgtoolkit.standard_noise import HALF_LOG_2PI as HALF_LOG_2PI
+from pgtoolkit.standard_noise import draw_gumbel as draw_gumbel
+from pgtoolkit.standard_noise import draw_normal as draw_normal
+from pgtoolkit.unsquashed import Unsquashed
 
 
 def _gaussian_log_prob(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -19,22 +20,9 @@ def _gaussian_log_prob(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return (-0.5 * standardised.square() - log_std - HALF_LOG_2PI).sum(-1)
 
 
-def draw_normal(like: Tensor, generator: torch.Generator, sample_shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise ``[*sample_shape, *like.shape]``, of its dtype, on its device."""
-    shape = (*sample_shape, *like.shape)
-    return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
-
-
-def draw_gumbel(like: Tensor, generator: torch.Generator, sample_shape: tuple[int, ...]) -> Tensor:
-    """Standard Gumbel noise: minus the logarithm of an exponential variable is one."""
-    shape = (*sample_shape, *like.shape)
-    exponential = torch.empty(shape, device=like.device, dtype=like.dtype)
-    return -torch.log(exponential.exponential_(generator=generator))
-
-
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class DiagonalGaussian(Distribution):
+class DiagonalGaussian(Unsquashed):
     """``N(mean, diag(exp(log_std))^2)``; ``a = mean + exp(log_std) * eps``. Not squashed.
 
     Args:
@@ -51,14 +39,8 @@ class DiagonalGaussian(Distribution):
     def pre_action(self, noise: Tensor) -> Tensor:
         return self.mean + torch.exp(self.log_std) * noise
 
-    def squash(self, pre_action: Tensor) -> Tensor:
-        return pre_action
-
     def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
         return _gaussian_log_prob(pre_action, self.mean, self.log_std)
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        return self.log_prob_of_pre_action(action)
 
     def entropy(
         self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
@@ -69,11 +51,6 @@ class DiagonalGaussian(Distribution):
     @property
     def mode(self) -> Tensor:
         return self.mean
-
-    def rsample(
-        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        return self.pre_action(self.resolve_noise(noise, generator))
 
 
 @final
@@ -103,14 +80,11 @@ class TanhGaussian(Distribution):
         return self.mean + torch.exp(self.log_std) * noise
 
     def squash(self, pre_action: Tensor) -> Tensor:
-        scale, centre = 0.5 * (self.high - self.low), 0.5 * (self.high + self.low)
-        # The clamp takes back rounding only, which can pass a bound by a unit in the last place.
-        return torch.clamp(centre + scale * torch.tanh(pre_action), self.low, self.high)
+        return tanh_squash(pre_action, self.low, self.high)
 
     def log_abs_det_jacobian(self, pre_action: Tensor) -> Tensor:
         """``sum_i log |d a_i / d u_i|`` ``[...]``."""
-        log_slope = 2 * (math.log(2) - pre_action - F.softplus(-2 * pre_action))
-        return (log_slope + torch.log(0.5 * (self.high - self.low))).sum(-1)
+        return tanh_log_abs_det_jacobian(pre_action, self.low, self.high)
 
     def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
         gaussian = _gaussian_log_prob(pre_action, self.mean, self.log_std)
@@ -118,10 +92,7 @@ class TanhGaussian(Distribution):
 
     def log_prob(self, action: Tensor) -> Tensor:
         """As above, by inverting tanh: inexact at the bounds. Prefer the pre-squash action."""
-        scale, centre = 0.5 * (self.high - self.low), 0.5 * (self.high + self.low)
-        limit = 1 - torch.finfo(action.dtype).eps
-        pre_action = torch.atanh(((action - centre) / scale).clamp(-limit, limit))
-        return self.log_prob_of_pre_action(pre_action)
+        return self.log_prob_of_pre_action(tanh_unsquash(action, self.low, self.high))
 
     def entropy(
         self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
@@ -148,7 +119,7 @@ class TanhGaussian(Distribution):
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class Categorical(Distribution):
+class Categorical(Discrete):
     """``softmax(logits)`` over ``K`` choices, sampled as ``argmax(logits + Gumbel noise)``.
 
     Args:
@@ -163,38 +134,20 @@ class Categorical(Distribution):
     def pre_action(self, noise: Tensor) -> Tensor:
         return torch.argmax(self.logits + noise, dim=-1)
 
-    def squash(self, pre_action: Tensor) -> Tensor:
-        return pre_action
-
-    def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
-        return self.log_prob(pre_action)
-
     def log_prob(self, action: Tensor) -> Tensor:
-        log_p = torch.log_softmax(self.logits, dim=-1)
-        batch = torch.broadcast_shapes(log_p.shape[:-1], action.shape)  # type: ignore[no-untyped-call]
-        index = action.long().expand(batch).unsqueeze(-1)
-        return log_p.expand(*batch, -1).gather(-1, index).squeeze(-1)
+        return categorical_log_prob(self.logits, action)
 
     def entropy(
         self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """``-sum_k p_k log p_k``; exact, needs no noise."""
-        log_p = torch.log_softmax(self.logits, dim=-1)
-        return -(log_p.exp() * log_p).sum(-1)
+        return categorical_entropy(self.logits)
 
     @property
     def mode(self) -> Tensor:
         return torch.argmax(self.logits, dim=-1)
 
-    def rsample(
-        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Refuses: a discrete choice has no pathwise gradient.
-
-        Raises:
-            RequestError: always, with what to use instead.
-        """
-        raise RequestError(
-            "a categorical action has no pathwise gradient: a choice does not vary smoothly with "
-            "the logits. Use the score function (log_derivative_loss, agent `reinforce`)"
-        )
+    def enumerate_support(self) -> Tensor:
+        """``[K, ...]``."""
+        rows = torch.arange(self.logits.shape[-1], device=self.logits.device)
+        return expand_support(rows, self.logits)

@@ -58,7 +58,7 @@ def pathwise_surrogate(policy: Policy, window: Window, weight: Tensor) -> Tensor
         window: its data; observations are detached here, the noise is the window's own.
         weight: ``[T, N, A]`` the action gradient; detached, zeroed on steps that never happened.
     """
-    check_shape("weight", weight, *window.noise.shape)
+    check_shape("weight", weight, *window.pre_action.shape)
     weight = torch.where(window.valid.unsqueeze(-1), weight, torch.zeros_like(weight)).detach()
     pre_action = policy(window.obs.detach()).pre_action(window.noise)
     return (weight * pre_action).sum((0, 2))

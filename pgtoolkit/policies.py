@@ -1,7 +1,6 @@
-"""Policies: a Gaussian over a box, a softmax over choices."""
+"""Policies: a Gaussian over a box, a softmax over choices; and which policy fits a space."""
 
-import math
-from typing import Literal, Protocol, final
+from typing import Any, Protocol, final
 
 import numpy as np
 import torch
@@ -10,12 +9,15 @@ from torch import Tensor, nn
 
 from pgtoolkit.distributions import Categorical, DiagonalGaussian, TanhGaussian
 from pgtoolkit.errors import RequestError, one_line
-from pgtoolkit.networks import Activation, StateIndependentStd, mlp
+from pgtoolkit.head_choice import DistributionName as DistributionName
+from pgtoolkit.head_choice import beta_head, bounds, discrete_head, unsquashed_head
+from pgtoolkit.head_policy import HeadPolicy, MakeHead
+from pgtoolkit.networks import Activation as Activation
+from pgtoolkit.networks import StateIndependentStd, limited_log_std, mlp, raw_log_std
+from pgtoolkit.networks import Std as Std
 from pgtoolkit.normalizer import make_normalizer
 from pgtoolkit.policy import Policy
 from pgtoolkit.spaces import box_size, is_bounded
-
-Std = Literal["state_independent", "state_dependent"]
 
 
 @final
@@ -56,12 +58,12 @@ class GaussianPolicy(Policy):
     ) -> None:
         super().__init__()
         obs_size = box_size("observation", observation_space)
-        self.noise_size = size = box_size("action", action_space)
+        self.noise_size = self.action_size = size = box_size("action", action_space)
         self.bounded = is_bounded(action_space)
         if self.bounded:
-            assert isinstance(action_space, spaces.Box)
-            self.register_buffer("low", torch.as_tensor(action_space.low, dtype=torch.float32))
-            self.register_buffer("high", torch.as_tensor(action_space.high, dtype=torch.float32))
+            low, high = bounds(action_space)
+            self.register_buffer("low", low)
+            self.register_buffer("high", high)
         self.normalizer = make_normalizer(obs_size, normalize_observations)
         self.network = mlp(
             obs_size,
@@ -75,10 +77,9 @@ class GaussianPolicy(Policy):
         self.std = StateIndependentStd(size, log_std_init) if std == "state_independent" else None
         if self.std is None:
             # The bias that puts tanh-limited log-sigma at its initial value in every state.
-            position = min(max((log_std_init - LOG_STD_MIDDLE) / LOG_STD_REACH, -0.999), 0.999)
             last = self.network[-1]
             assert isinstance(last, nn.Linear)
-            nn.init.constant_(last.bias[size:], math.atanh(position))
+            nn.init.constant_(last.bias[size:], raw_log_std(log_std_init))
 
     def forward(self, obs: Tensor) -> DiagonalGaussian | TanhGaussian:
         output = self.network(self.normalizer(obs))
@@ -86,7 +87,7 @@ class GaussianPolicy(Policy):
             mean, log_std = output, self.std(output)
         else:
             mean, raw = output.chunk(2, dim=-1)
-            log_std = LOG_STD_MIDDLE + LOG_STD_REACH * torch.tanh(raw)
+            log_std = limited_log_std(raw)
         if self.bounded:
             return TanhGaussian(mean, log_std, self.low, self.high)
         return DiagonalGaussian(mean, log_std)
@@ -126,7 +127,7 @@ class CategoricalPolicy(Policy):
                 f"{one_line(action_space)}"
             )
         obs_size = box_size("observation", observation_space)
-        self.noise_size = int(action_space.n)
+        self.noise_size, self.action_size = int(action_space.n), 1
         self.normalizer = make_normalizer(obs_size, normalize_observations)
         self.network = mlp(
             obs_size,
@@ -149,9 +150,6 @@ class CategoricalPolicy(Policy):
         return self(obs).rsample(noise)
 
 
-LOG_STD_MIDDLE, LOG_STD_REACH = -1.5, 3.5
-
-
 class PolicySettings(Protocol):
     """What :func:`make_policy` reads of an agent's configuration."""
 
@@ -161,6 +159,8 @@ class PolicySettings(Protocol):
     def activation(self) -> Activation: ...
     @property
     def layer_norm(self) -> bool: ...
+    @property
+    def distribution(self) -> DistributionName: ...
     @property
     def std(self) -> Std: ...
     @property
@@ -175,11 +175,25 @@ def make_policy(
     action_space: spaces.Space[np.ndarray] | spaces.Space[np.int64],
     generator: torch.Generator,
 ) -> Policy:
-    """The policy that fits the action space: Gaussian for ``Box``, categorical for ``Discrete``.
+    """The policy that fits the action space.
+
+    For ``Box`` what ``settings.distribution`` says; for ``Discrete`` a softmax, for
+    ``MultiDiscrete`` several, for ``MultiBinary`` independent switches.
 
     Raises:
-        RequestError: no policy fits these spaces.
+        RequestError: no policy fits these spaces, or not with this distribution.
     """
+    make_head = choose_head(settings, action_space)
+    if make_head is not None:
+        return HeadPolicy(
+            observation_space,
+            make_head,
+            settings.hidden,
+            activation=settings.activation,
+            layer_norm=settings.layer_norm,
+            normalize_observations=settings.normalize_observations,
+            generator=generator,
+        )
     if isinstance(action_space, spaces.Discrete):
         return CategoricalPolicy(
             observation_space,
@@ -200,4 +214,28 @@ def make_policy(
         log_std_init=settings.log_std_init,
         normalize_observations=settings.normalize_observations,
         generator=generator,
+    )
+
+
+def choose_head(settings: PolicySettings, action_space: spaces.Space[Any]) -> MakeHead | None:
+    """The head of a :class:`HeadPolicy`; None where a policy class of its own serves."""
+    name = settings.distribution
+    discrete = isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+    if discrete and name != "gaussian":
+        raise RequestError(
+            f"--distribution {name} is over Box actions, and these are {one_line(action_space)}: "
+            "leave --distribution out"
+        )
+    if isinstance(action_space, spaces.MultiDiscrete | spaces.MultiBinary):
+        return discrete_head(action_space)
+    if name == "gaussian":
+        return None
+    if name == "beta":
+        return beta_head(action_space)
+    return unsquashed_head(
+        name,
+        action_space,
+        std=settings.std,
+        log_std_init=settings.log_std_init,
+        activation=settings.activation,
     )

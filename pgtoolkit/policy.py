@@ -14,6 +14,9 @@ class Policy(nn.Module, ABC):
 
     normalizer: ObservationNormalizer | NoNormalizer
     noise_size: int
+    """Entries of the standard noise of one action."""
+    action_size: int
+    """Entries of one pre-action."""
 
     @abstractmethod
     def forward(self, obs: Tensor) -> Distribution:

@@ -144,7 +144,8 @@ def unroll(env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor) -> tup
         NonFiniteError: an action, reward or observation is not finite; the earliest is named.
     """
     obs, first = env.detach(), cursor.first
-    perturbation = torch.zeros_like(noise).requires_grad_()
+    shape = (*noise.shape[:-1], policy.action_size)
+    perturbation = noise.new_zeros(shape).requires_grad_()
     steps: list[dict[str, Tensor]] = []
     for eps, shift in zip(noise.unbind(0), perturbation.unbind(0), strict=True):
         acted = _act(policy, obs, eps, shift)

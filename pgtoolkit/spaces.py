@@ -16,7 +16,8 @@ def box_size(role: str, space: object) -> int:
     advice = (
         "wrap the environment in gymnasium.wrappers.FlattenObservation"
         if role == "observation"
-        else "give it a Box of one dimension, or a Discrete space that starts at 0"
+        else "give it a Box of one dimension, or a Discrete, MultiDiscrete or MultiBinary space "
+        "that starts at 0"
     )
     raise RequestError(f"the {role} space {one_line(space)} is not supported: {advice}")
 
@@ -33,3 +34,31 @@ def is_bounded(space: object) -> bool:
         f"the action space {one_line(space)} is bounded on some sides only: bound every dimension "
         "on both sides (gymnasium.wrappers.RescaleAction, TransformAction), or none"
     )
+
+
+def numbers_of_choices(space: spaces.MultiDiscrete) -> tuple[int, ...]:
+    """How many there are to choose from, for each choice of a ``MultiDiscrete`` space.
+
+    Raises:
+        RequestError: its choices are in a table, or do not start at 0.
+    """
+    if space.nvec.ndim != 1 or space.start.any():
+        raise RequestError(
+            f"the action space {one_line(space)} is not supported: MultiDiscrete actions must be "
+            "in one row and start at 0 (gymnasium.wrappers.TransformAction)"
+        )
+    return tuple(int(n) for n in space.nvec)
+
+
+def number_of_switches(space: spaces.MultiBinary) -> int:
+    """The size of a one-dimensional ``MultiBinary`` space.
+
+    Raises:
+        RequestError: its switches are in a table.
+    """
+    if len(space.shape) != 1:
+        raise RequestError(
+            f"the action space {one_line(space)} is not supported: MultiBinary actions must be in "
+            "one row (gymnasium.wrappers.TransformAction)"
+        )
+    return int(space.shape[0])

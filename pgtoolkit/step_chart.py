@@ -8,7 +8,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 WIDTH, HEIGHT = 400, 280
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 48, 44
-COLOURS = {"score_function": (214, 96, 30), "pathwise": (31, 105, 180)}
+COLOURS = {
+    "score_function": (214, 96, 30),
+    "pathwise": (31, 105, 180),
+    "mixed": (44, 140, 70),
+}
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 INK, GRID, PAPER = (60, 60, 60), (225, 225, 225), (255, 255, 255)
 

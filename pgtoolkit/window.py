@@ -25,7 +25,8 @@ class Window:
     next_obs: Tensor
     """``[T, N, O]`` what came of it, *before* any reset."""
     noise: Tensor
-    """``[T, N, A]`` the standard noise ``eps`` of each action."""
+    """``[T, N, A]`` the standard noise ``eps`` of each action; some distributions take more than
+    ``A`` numbers."""
     pre_action: Tensor
     """``[T, N, A]`` ``u = mu + sigma * eps``, before squashing."""
     action: Tensor

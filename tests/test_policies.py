@@ -13,7 +13,13 @@ from pgtoolkit.distributions import DiagonalGaussian, TanhGaussian
 from pgtoolkit.errors import RequestError
 from pgtoolkit.networks import Activation
 from pgtoolkit.normalizer import NoNormalizer, ObservationNormalizer
-from pgtoolkit.policies import CategoricalPolicy, GaussianPolicy, Std, make_policy
+from pgtoolkit.policies import (
+    CategoricalPolicy,
+    DistributionName,
+    GaussianPolicy,
+    Std,
+    make_policy,
+)
 from pgtoolkit.policy import Policy
 
 OBS = spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -43,6 +49,7 @@ class Settings:
     hidden: tuple[int, ...] = (8,)
     activation: Activation = "tanh"
     layer_norm: bool = False
+    distribution: DistributionName = "gaussian"
     std: Std = "state_independent"
     log_std_init: float = -0.5
     normalize_observations: bool = False
@@ -86,7 +93,9 @@ REFUSED = {
         spaces.Discrete(2),
         "FlattenObservation",
     ),
-    "several choices": (OBS, spaces.MultiDiscrete([2, 3]), "Discrete"),
+    "a table of choices": (OBS, spaces.MultiDiscrete(np.array([[2, 3]])), "one row"),
+    "several choices that start at 1": (OBS, spaces.MultiDiscrete([2, 3], start=[1, 1]), "at 0"),
+    "a table of switches": (OBS, spaces.MultiBinary((2, 3)), "one row"),
     "matrix of actions": (OBS, spaces.Box(-1, 1, (2, 2), np.float32), "one dimension"),
     "bounded below only": (OBS, spaces.Box(0, np.inf, (2,), np.float32), "both"),
     "bounded in one dimension only": (

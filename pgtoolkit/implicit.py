@@ -1,0 +1,40 @@
+"""Implicit reparameterisation: samples whose derivative is known, not the path that leads to it.
+
+A sample ``x`` with cumulative distribution ``F(x; theta)`` keeps its rank ``F`` when ``theta``
+moves, so ``dx/dtheta = -(dF/dtheta) / p(x)`` (Figurnov et al. 2018, eq. 5). However ``x`` was
+drawn, that derivative gives the pathwise gradient.
+"""
+
+import torch
+from torch import Tensor
+
+from pgtoolkit.errors import RequestError
+
+
+def with_derivative(value: Tensor, first_order: Tensor) -> Tensor:
+    """``value``, with the derivative of ``first_order``.
+
+    To first order only: what a second derivative would find in this graph is wrong, so it is
+    refused. Derivatives by the result itself are not affected.
+
+    Args:
+        value: a sample; detached here.
+        first_order: of the same shape; only its derivative counts, and its value must be finite.
+
+    Raises:
+        RequestError: in a backward pass that builds a graph (``create_graph=True``).
+    """
+    zero = first_order - first_order.detach()
+    if zero.requires_grad:
+        zero.register_hook(_refuse_second_derivative)  # type: ignore[no-untyped-call]
+    return value.detach() + zero
+
+
+def _refuse_second_derivative(gradient: Tensor) -> None:
+    # Gradient mode is on in a backward pass exactly when it builds a graph of itself.
+    if torch.is_grad_enabled():
+        raise RequestError(
+            "an implicitly reparameterised sample is differentiable once: its second derivative "
+            "would be wrong without a word. Call backward without create_graph=True, or use a "
+            "distribution whose sample is a formula (Gaussian, flow)"
+        )
