@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pgtoolkit.actor import Actor
 from pgtoolkit.agent import AgentConfig, Metrics
-from pgtoolkit.ascent import ascend_pathwise
-from pgtoolkit.baselines import leave_one_out
+from pgtoolkit.ascent import ASCENTS, Estimator, require_estimator
+from pgtoolkit.cross_fitting import leave_one_out_by_fold
 from pgtoolkit.envs.position import begin, env_position, restore_env_position
 from pgtoolkit.envs.requirements import require_differentiable
 from pgtoolkit.estimators import matched_score_weight, window_objective
@@ -34,6 +34,12 @@ class ApgConfig(AgentConfig):
     """Of the hidden layers."""
     layer_norm: bool = True
     """LayerNorm after each hidden activation."""
+    estimator: Estimator = "pathwise"
+    """pathwise; or mixed with the score function, each step with the weight of least variance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_estimator(self, self.estimator)
 
 
 @final
@@ -74,10 +80,11 @@ class Apg:
 
             def matched_weight(plain: Window) -> Tensor:
                 returns = reward_to_go(plain.reward, plain.terminated, plain.truncated, gamma=gamma)
-                baseline = leave_one_out(returns, plain.valid)
+                baseline = leave_one_out_by_fold(returns, plain.valid)
                 return matched_score_weight(plain, nothing, baseline, gamma)
 
-            metrics = ascend_pathwise(self.actor, window, objective, matched_weight)
+            ascend = ASCENTS[self.config.estimator]
+            metrics = ascend(self.actor, window, objective, matched_weight)
             return metrics | self.actor.finish(window)
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pgtoolkit.actor import Actor
 from pgtoolkit.agent import Metrics
-from pgtoolkit.ascent import ascend_pathwise
+from pgtoolkit.ascent import ASCENTS, Estimator, require_estimator
 from pgtoolkit.critic import Critic, CriticConfig
 from pgtoolkit.envs.position import begin, env_position, restore_env_position
 from pgtoolkit.envs.requirements import require_differentiable
@@ -38,6 +38,12 @@ class ShacConfig(CriticConfig):
     """Of the hidden layers."""
     layer_norm: bool = True
     """LayerNorm after each hidden activation."""
+    estimator: Estimator = "pathwise"
+    """pathwise; or mixed with the score function, each step with the weight of least variance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_estimator(self, self.estimator)
 
 
 @final
@@ -81,7 +87,8 @@ class Shac:
                 baseline = self.critic.value(normalize(plain.obs))
                 return matched_score_weight(plain, next_value, baseline, gamma)
 
-            metrics = ascend_pathwise(self.actor, window, objective, matched_weight)
+            ascend = ASCENTS[self.config.estimator]
+            metrics = ascend(self.actor, window, objective, matched_weight)
             window = window.detach()
             target = td_lambda_returns(
                 window.reward,

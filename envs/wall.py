@@ -37,7 +37,7 @@ class Wall(DifferentiableEnv[BlindState]):
 
     The pathwise gradient sees the parabola and not the wall: with ``a = (wall - mean) / sigma`` it
     is off by exactly ``-jump phi(a) / sigma`` by the mean and ``-jump a phi(a) / sigma`` by sigma.
-    With the defaults it climbs through the wall to the target, where the return is -4; the best
+    With the defaults it climbs through the wall to the target, where the return is -12; the best
     return, -1/4, is before the wall, and the score function finds it.
 
     One step, then the episode terminates. Observation ``[N, 1]``: always 0, so the policy is blind,
@@ -59,7 +59,7 @@ class Wall(DifferentiableEnv[BlindState]):
     max_episode_steps = 2
     gradient = GradientInfo(reward="approximate", contacts="stiff")
 
-    def __init__(self, target: float = 1.0, wall: float = 0.5, jump: float = -4.0) -> None:
+    def __init__(self, target: float = 1.0, wall: float = 0.5, jump: float = -12.0) -> None:
         require_finite_arguments("Wall", target=target, wall=wall, jump=jump)
         self.target, self.wall, self.jump = float(target), float(wall), float(jump)
         self.observation_space, self.action_space = nothing_to_see(), unbounded_action()

@@ -1,14 +1,19 @@
-"""One step of gradient ascent by either estimator, with both measured when a measurement is due.
+"""One step of gradient ascent by an estimator, with the others measured when a measurement is due.
 
-The two functions are twins: they differ in which surrogate the optimiser climbs.
+The functions differ in which surrogate the optimiser climbs, and in nothing else.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from pgtoolkit.actor import Actor
-from pgtoolkit.agent import Metrics
+from pgtoolkit.agent import AgentConfig, Metrics
+from pgtoolkit.cross_fitting import MIN_MIXED
+from pgtoolkit.distributions import DiagonalGaussian, TanhGaussian
+from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators import (
     action_gradient,
     pathwise_surrogate,
@@ -16,6 +21,7 @@ from pgtoolkit.estimators import (
     score_function_surrogate,
 )
 from pgtoolkit.finite import require_finite_adjoint, require_finite_steps
+from pgtoolkit.mixing import cross_fitted_step_weights, mixed_surrogate
 from pgtoolkit.monitor import Surrogate, variance_by_step
 from pgtoolkit.window import Window
 
@@ -93,6 +99,77 @@ def ascend_score_function(
     return metrics | actor.step(window.detach())
 
 
+def ascend_mixed(
+    actor: Actor, window: Window, objective: Tensor, matched_weight: ScoreWeight
+) -> Metrics:
+    """Climbs ``objective`` ``[N]`` by both estimators, each step mixed with a weight of its own.
+
+    The weight of step ``t`` is that of least variance for the sums of the two action gradients over
+    steps ``0..t``, by :func:`cross_fitted_step_weights
+    <pgtoolkit.mixing.cross_fitted_step_weights>`. The parameters see such sums: pathwise errors of
+    successive steps share their future and add up, those of the score function hardly do, and
+    weights of single steps know nothing of it.
+
+    Args:
+        actor: changed in place.
+        window: differentiable; its graph is freed.
+        objective: per trajectory, summed over the window's steps, with its graph.
+        matched_weight: gives the score function's weight for the same objective. It must keep the
+            folds apart: what it gives one trajectory may not depend on those of the other fold.
+
+    Raises:
+        NonFiniteError: names the tensor, the step and the environment; nothing has been changed.
+        RequestError: the policy is not Gaussian, or there are fewer than six trajectories.
+    """
+    if not is_gaussian(actor, window):
+        raise RequestError(
+            "only a Gaussian policy can mix the two estimators: the weights compare their "
+            "derivatives by its mean. Use --estimator pathwise"
+        )
+    gradient = objective_action_gradient(window, objective)
+    window = window.detach()
+    weight = torch.where(window.valid, matched_weight(window), 0.0)
+    require_finite_steps({"weight of the score function": weight})
+    score = score_action_gradient(actor.policy, window, weight)
+    mix = cross_fitted_step_weights(score.cumsum(0), gradient.cumsum(0))
+    mixed = actor.monitor.backward(actor.policy, mixed_term(actor, window, weight, gradient, mix))
+    metrics = {
+        "train/policy_gradient_loss": -objective.detach().mean() / window.num_steps,
+        "gradient/mix/weight": mix[window.valid].mean(),
+        "gradient/mix/guarded": (mix == 0)[window.valid].double().mean(),
+    }
+    if mixed:
+        with actor.monitor.diagnosing():
+            pathwise = actor.monitor.measure(actor.policy, pathwise_term(actor, window, gradient))
+            score_function = actor.monitor.measure(actor.policy, score_term(actor, window, weight))
+            metrics |= actor.monitor.report(
+                {"mixed": mixed, "pathwise": pathwise, "score_function": score_function},
+                matched=(score_function, pathwise),
+            )
+            metrics |= by_step(actor, window, gradient, weight)
+            by_action = torch.lerp(score, gradient, mix.unsqueeze(-1))
+            metrics["gradient/by_step/mixed"] = variance_by_step(by_action)
+    return metrics | actor.step(window)
+
+
+Estimator = Literal["pathwise", "mixed"]
+"""What an agent that differentiates through its environment climbs by."""
+
+ASCENTS: dict[Estimator, Callable[[Actor, Window, Tensor, ScoreWeight], Metrics]] = {
+    "pathwise": ascend_pathwise,
+    "mixed": ascend_mixed,
+}
+
+
+def require_estimator(config: AgentConfig, estimator: Estimator) -> None:
+    """Raises a ``RequestError`` where an agent so configured cannot climb by the estimator."""
+    if estimator == "mixed":
+        enough = f"at least {MIN_MIXED} with --estimator mixed"
+        config.require("num_envs", config.num_envs >= MIN_MIXED, enough)
+        gaussian = config.distribution == "gaussian"
+        config.require("distribution", gaussian, "gaussian with --estimator mixed")
+
+
 def objective_action_gradient(window: Window, objective: Tensor) -> Tensor:
     """``dJ/du`` ``[T, N, A]``, after a look whether it is finite."""
     gradient = action_gradient(objective, window)
@@ -116,10 +193,29 @@ def score_term(actor: Actor, window: Window, weight: Tensor) -> Surrogate:
     )
 
 
+def mixed_term(
+    actor: Actor, window: Window, weight: Tensor, gradient: Tensor, mix: Tensor
+) -> Surrogate:
+    """The surrogate ``[N]`` per step of the window, with the entropy bonus."""
+    return lambda: (
+        (mixed_surrogate(actor.policy, window, weight, gradient, mix) + actor.entropy_bonus(window))
+        / window.num_steps
+    )
+
+
 def by_step(actor: Actor, window: Window, gradient: Tensor, weight: Tensor) -> Metrics:
-    """Variance of ``dJ/du_t`` by step, by either estimator."""
+    """Variance of ``dJ/du_t`` by step, by either estimator; nothing if the policy has no mean."""
+    if not is_gaussian(actor, window):
+        return {}
     score = score_action_gradient(actor.policy, window, weight)
     return {
         "gradient/by_step/score_function": variance_by_step(score),
         "gradient/by_step/pathwise": variance_by_step(gradient),
     }
+
+
+def is_gaussian(actor: Actor, window: Window) -> bool:
+    """Whether the policy's distribution has a mean that :func:`score_action_gradient` knows."""
+    with torch.no_grad():
+        distribution = actor.policy(window.obs[:1].detach())
+    return isinstance(distribution, DiagonalGaussian | TanhGaussian)

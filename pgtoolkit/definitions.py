@@ -47,8 +47,12 @@ DEFINITIONS = {
     "wrong here (or terminations depend on the action). With few trajectories and skewed gradients "
     "one value above 3 proves little: without any bias, for f(x) = x^2, that happens in about 10 % "
     "of batches of 64 trajectories and 1 % of 1000; above 5, in 0.3 % and none seen",
+    "gradient/mix/weight": "mean weight on pathwise over the window's steps; each is fitted on the "
+    "other half of the trajectories, and may be below 0 or above 1",
+    "gradient/mix/guarded": "share of steps where the two estimators' action gradients, summed up "
+    "to the step, differ so much (z above 5) that the score function alone is used",
     "gradient/by_step": "variance over trajectories of the gradient by each pre-squash action, "
-    "dJ/du_t, by step of the window",
+    "dJ/du_t, by step of the window; mixed: of the weighted sum of both",
     "gradient/overhead": "share of all update time so far spent on these measurements, with what a "
     "measured backward takes beyond the mean of the others (unknown if every update is measured)",
 }

@@ -10,7 +10,7 @@ a small difference of large numbers:
 - SNR ``U / V`` of one trajectory; noise scale ``V / U``, the trajectories that an update needs for
   an SNR of 1 (McCandlish et al. 2018);
 - ``Q``, the trace of the squared covariance, unbiased under normality, from the Gram matrices of
-  blocks of trajectories (one block up to 64 of them, then several, averaged); effective dimension
+  blocks of trajectories (one up to 64 of them, then blocks of 16, averaged); effective dimension
   ``V^2 / Q``; detectability ``U / sqrt(2 Q / (N (N - 1)))``, and the same on a normal scale,
   :func:`significance`;
 - 95 % intervals by the leave-one-out jackknife, of ``log V`` and of ``U``;

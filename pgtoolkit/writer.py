@@ -1,7 +1,7 @@
 """The TensorBoard writer: scalars at environment steps, one image, text, hyperparameters."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -15,22 +15,28 @@ from pgtoolkit.step_chart import step_chart
 
 BY_STEP = "gradient/by_step/"
 HPARAM_METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "gradient/variance_ratio")
-LAYOUT = {
-    "return and gradient variance": {
+BOTH = ("score_function", "pathwise")
+
+
+def layout(estimators: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """The Custom Scalars tab: return, variance of all, and each estimator's with its interval."""
+    charts: dict[str, list[Any]] = {
         "return": ["Multiline", ["rollout/ep_rew_mean", "eval/mean_reward"]],
         "variance of one trajectory's gradient": [
             "Multiline",
-            ["gradient/score_function/variance$", "gradient/pathwise/variance$"],
+            [f"gradient/{name}/variance$" for name in estimators],
         ],
-        "score function, 95 % interval": ["Margin", []],
-        "pathwise, 95 % interval": ["Margin", []],
     }
-}
-for _name, _estimator in (("score function", "score_function"), ("pathwise", "pathwise")):
-    LAYOUT["return and gradient variance"][f"{_name}, 95 % interval"][1] = [
-        f"gradient/{_estimator}/{statistic}"
-        for statistic in ("variance", "variance_low", "variance_high")
-    ]
+    for name in estimators:
+        charts[f"{name.replace('_', ' ')}, 95 % interval"] = [
+            "Margin",
+            [f"gradient/{name}/{end}" for end in ("variance", "variance_low", "variance_high")],
+        ]
+    return {"return and gradient variance": charts}
+
+
+LAYOUT = layout(BOTH)
+"""Of a run that does not mix."""
 
 
 @final
@@ -50,7 +56,8 @@ class RunWriter:
         self.writer.add_text("definitions", definitions_text())
         rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
         self.writer.add_text("config", f"| setting | value |\n|---|---|\n{rows}")
-        self.writer.add_custom_scalars(LAYOUT)
+        mixed = settings.get("estimator") == "mixed"
+        self.writer.add_custom_scalars(layout((*BOTH, "mixed")) if mixed else LAYOUT)
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value)
             for key, value in settings.items()

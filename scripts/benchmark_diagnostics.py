@@ -29,6 +29,7 @@ from pgtoolkit.gradients import GradientRecorder
 from pgtoolkit.policies import GaussianPolicy
 from pgtoolkit.rollout import Cursor, start, unroll
 from pgtoolkit.scripts.arguments import parse
+from pgtoolkit.scripts.memory import keep_freed_memory
 from pgtoolkit.seeding import stream
 from pgtoolkit.window import Window
 
@@ -62,6 +63,7 @@ def run(arguments: Sequence[str]) -> None:
     """
     options = parse(BenchmarkArguments, arguments, command="benchmark_diagnostics")
     torch.set_num_threads(1)
+    keep_freed_memory()
     env = DifferentiableVectorEnv(Pendulum(), options.num_envs)
     policy = GaussianPolicy(env.single_observation_space, env.single_action_space, options.hidden)
     noise = policy.draw_noise(options.n_steps, options.num_envs, generator=stream(0, "noise"))

@@ -15,6 +15,7 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.evaluation import Evaluation, evaluate
 from pgtoolkit.rollout import AnyVectorEnv
 from pgtoolkit.scripts.arguments import flags_of, parse, parse_json_object
+from pgtoolkit.scripts.memory import keep_freed_memory
 from pgtoolkit.scripts.tables import load_agent
 from pgtoolkit.seeding import stream_seed
 from pgtoolkit.training import TrainConfig
@@ -130,6 +131,7 @@ class Experiment:
     def __init__(self, settings: Settings) -> None:
         run = settings.run
         torch.set_num_threads(run.threads)
+        keep_freed_memory()
         self.device = choose_device(run.device)
         kwargs = parse_json_object(run.env_kwargs, "--env-kwargs")
         self.source = resolve(run.env, kwargs)

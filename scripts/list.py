@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pgtoolkit.scripts.tables import AGENT_NOTES, ESTIMATOR_NOTES, known
+from pgtoolkit.scripts.tables import AGENT_NOTES, ESTIMATOR_NOTES, EXPECTATION_NOTES, known
 
 KINDS = ("agents", "envs", "estimators")
 
@@ -27,7 +27,7 @@ def rows(kind: str) -> dict[str, str]:
     if kind == "agents":
         return AGENT_NOTES
     if kind == "estimators":
-        return ESTIMATOR_NOTES
+        return ESTIMATOR_NOTES | EXPECTATION_NOTES
     import gymnasium
 
     import pgtoolkit.envs  # noqa: F401  # registers its environments

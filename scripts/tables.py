@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train an agent on an environment",
     "resume": "go on with a run, or lengthen it",
     "evaluate": "run a trained policy and report its returns",
+    "variance": "measure the gradient estimators, and say which to use up to which horizon",
     "list": "name the agents, environments and estimators",
 }
 AGENTS = {
@@ -25,6 +26,13 @@ AGENT_NOTES = {
 ESTIMATOR_NOTES = {
     "score_function": "REINFORCE, log-derivative: needs nothing of the environment",
     "pathwise": "reparameterisation: needs a differentiable environment",
+    "mixed": "both on the same trajectories, by weights of least variance (shac, apg)",
+}
+EXPECTATION_NOTES = {
+    "measure_valued": "pgtoolkit.expectation: a difference of two expectations; Gaussian",
+    "rebar": "pgtoolkit.expectation: discrete; unbiased",
+    "straight_through": "pgtoolkit.expectation: discrete; biased",
+    "gumbel_softmax": "pgtoolkit.expectation: discrete; biased, its value too",
 }
 
 

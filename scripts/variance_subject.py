@@ -21,6 +21,7 @@ from pgtoolkit.run_folder import RunFolder
 from pgtoolkit.scripts.arguments import parse_json_object
 from pgtoolkit.scripts.evaluate import load_policy
 from pgtoolkit.scripts.experiment import Differentiate, Settings, settings_from_file
+from pgtoolkit.scripts.memory import keep_freed_memory
 from pgtoolkit.scripts.outputs import listed
 from pgtoolkit.seeding import stream, stream_seed
 
@@ -59,6 +60,7 @@ def make_subject(options: "VarianceArguments") -> Subject:
         RequestError: no such run or environment, or it cannot do what is asked.
     """
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     settings, checkpoint = _run_of(options)
     name, kwargs, differentiate = _environment_of(options, settings)
     env_for = environments(name, kwargs, differentiate, options.trajectories)

@@ -108,7 +108,7 @@ def test_mean_field_arrives_where_theory_puts_it(
 ) -> None:
     """At the posterior's mean, with 1 / sqrt(P_ii) for the spread: less than the marginal's.
 
-    What noise leaves is given: the root mean square over ten other seeds, of the worst entry. It
+    What noise leaves is given: the root mean square over ten seeds, of the worst entry. It
     starts with errors of 1 and of 60 %.
     """
     fitted = ascent("diagonal", estimator, 64)

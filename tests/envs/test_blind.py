@@ -304,7 +304,7 @@ def test_the_bias_is_seen_at_a_thousand_trajectories(env: Blind) -> None:
     bias = [by.pathwise_bias for by in env.exact_gradient(0.0, 1.0)]
     found = sample(env, 0.0, 1.0, num_envs=1000, seed=2)
     difference = gradient_difference({"all": found.score}, {"all": found.pathwise})
-    assert float(GradientStatistics.of(difference).detectability) > 5
+    assert float(GradientStatistics.of(difference).significance) > 5
     expected = [-b for b in bias]
     assert bool((mean_errors(found.score - found.pathwise, expected) < 4.5).all())
 
