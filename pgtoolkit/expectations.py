@@ -23,7 +23,7 @@ Where the distribution does not depend on theta, the derivative passes under the
 method gives ``E[df/dtheta]``. ``docs/estimators.md`` has a section on each.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -45,15 +45,7 @@ Method = Literal[
     "straight_through",
     "gumbel_softmax",
 ]
-METHODS: tuple[str, ...] = (
-    "score_function",
-    "pathwise",
-    "mixed",
-    "measure_valued",
-    "rebar",
-    "straight_through",
-    "gumbel_softmax",
-)
+METHODS: tuple[str, ...] = get_args(Method)
 RELAXED = {
     "rebar": relaxed.rebar_surrogate,
     "straight_through": relaxed.straight_through_surrogate,

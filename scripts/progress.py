@@ -1,35 +1,22 @@
 """Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from types import TracebackType
-from typing import Self, final
+from typing import final
 
-from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-
+from pgtoolkit.scripts.bar_view import BarView
 from pgtoolkit.training import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 
 
 @final
-class ProgressView:
+class ProgressView(BarView):
     """Shows where the training stands. Use as a context manager and call with each progress."""
 
     def __init__(self, total_steps: int) -> None:
+        super().__init__("training", total_steps)
         self.total_steps = total_steps
-        self.console = Console()
         self._last_line = 0.0
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self._task = self._bar.add_task("training", total=total_steps)
 
     def __call__(self, progress: Progress) -> None:
         finished = progress.finished(self.total_steps)
@@ -43,18 +30,6 @@ class ProgressView:
             print(
                 f"{progress.num_steps}/{self.total_steps} steps  {describe(progress)}", flush=True
             )
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
 
 def describe(progress: Progress) -> str:

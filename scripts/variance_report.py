@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self, final
+from typing import final
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pgtoolkit.measurement import Measurement
+from pgtoolkit.scripts.bar_view import BarView
 from pgtoolkit.scripts.outputs import short
 from pgtoolkit.scripts.variance_verdict import defect
 
@@ -18,21 +16,11 @@ NAMES = {"score_function": "score function", "pathwise": "pathwise", "mixed": "m
 
 
 @final
-class MeasuringView:
+class MeasuringView(BarView):
     """A bar on a terminal, a line a horizon elsewhere. Use as a context manager."""
 
     def __init__(self, horizons: Sequence[int]) -> None:
-        self.console = Console()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-            transient=True,
-        )
-        self._task = self._bar.add_task("measuring", total=sum(horizons))
+        super().__init__("measuring", sum(horizons))
 
     def begin(self, horizon: int) -> None:
         """Says which horizon is being measured."""
@@ -44,18 +32,6 @@ class MeasuringView:
         if not self.console.is_terminal:
             found = ", ".join(f"{NAMES[row.estimator]} {short(row.variance)}" for row in rows)
             print(f"H = {rows[0].horizon}: variance {found} ({rows[0].seconds:.1f} s)", flush=True)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
 
 def table(rows: Sequence[Measurement]) -> Table:

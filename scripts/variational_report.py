@@ -2,12 +2,9 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, final
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
+from pgtoolkit.scripts.bar_view import BarView
 from pgtoolkit.scripts.outputs import short
 from pgtoolkit.scripts.progress import SECONDS_BETWEEN_LINES
 
@@ -23,20 +20,12 @@ off by 0.2."""
 
 
 @final
-class AscentView:
+class AscentView(BarView):
     """A bar on a terminal, plain lines elsewhere. Use as a context manager."""
 
     def __init__(self, steps: int) -> None:
-        self.steps, self.console, self._last_line = steps, Console(), 0.0
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self._task = self._bar.add_task("fitting", total=steps)
+        super().__init__("fitting", steps)
+        self.steps, self._last_line = steps, 0.0
 
     def update(self, step: int, scalars: Mapping[str, float]) -> None:
         """Shows the step, the ELBO and the variances that were measured last."""
@@ -45,18 +34,6 @@ class AscentView:
         elif step == self.steps or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             print(f"{step}/{self.steps} steps  {describe(scalars)}", flush=True)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
 
 def describe(scalars: Mapping[str, float]) -> str:
