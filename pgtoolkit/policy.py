@@ -15,8 +15,8 @@ class Policy(nn.Module, ABC):
     normalizer: ObservationNormalizer | NoNormalizer
     noise_size: int
     """Entries of the standard noise of one action."""
-    action_size: int
-    """Entries of one pre-action."""
+    action_size: int | None = None
+    """Entries of one pre-action; None if there are as many as of its noise."""
 
     @abstractmethod
     def forward(self, obs: Tensor) -> Distribution:

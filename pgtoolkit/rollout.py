@@ -144,7 +144,7 @@ def unroll(env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor) -> tup
         NonFiniteError: an action, reward or observation is not finite; the earliest is named.
     """
     obs, first = env.detach(), cursor.first
-    shape = (*noise.shape[:-1], policy.action_size)
+    shape = (*noise.shape[:-1], policy.action_size or policy.noise_size)
     perturbation = noise.new_zeros(shape).requires_grad_()
     steps: list[dict[str, Tensor]] = []
     for eps, shift in zip(noise.unbind(0), perturbation.unbind(0), strict=True):
