@@ -19,12 +19,15 @@ BOTH = ("score_function", "pathwise")
 
 
 def layout(estimators: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """The Custom Scalars tab: return, variance of all, and each estimator's with its interval."""
+    """The Custom Scalars tab: return, variance of all, and each estimator's with its interval.
+
+    The chart of all is the same for every run: TensorBoard shows charts that differ side by side.
+    """
     charts: dict[str, list[Any]] = {
         "return": ["Multiline", ["rollout/ep_rew_mean", "eval/mean_reward"]],
         "variance of one trajectory's gradient": [
             "Multiline",
-            [f"gradient/{name}/variance$" for name in estimators],
+            [f"gradient/{name}/variance$" for name in (*BOTH, "mixed")],
         ],
     }
     for name in estimators:

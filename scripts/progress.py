@@ -39,8 +39,8 @@ def describe(progress: Progress) -> str:
         parts.append(f"return {progress.mean_return:.1f}")
     if progress.eval_return is not None:
         parts.append(f"evaluation {progress.eval_return:.1f}")
-    for name, short in (("score_function", "score function"), ("pathwise", "pathwise")):
+    for name in ("score_function", "pathwise", "mixed"):
         variance = progress.scalars.get(f"gradient/{name}/variance")
         if variance is not None:
-            parts.append(f"{short} variance {variance:.2g}")
+            parts.append(f"{name.replace('_', ' ')} variance {variance:.2g}")
     return "  ".join(parts) or "training"
