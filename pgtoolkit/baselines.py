@@ -49,11 +49,8 @@ def baseline_value(baseline: Baseline, value: Tensor) -> Tensor:
         RequestError: there is no such baseline, or one sample has no others.
         ValueError: the tensor does not broadcast.
     """
+    require_baseline(baseline)
     if isinstance(baseline, str):
-        if baseline != "leave_one_out":
-            raise RequestError(
-                f"there is no baseline {baseline!r}: give a number, a tensor or 'leave_one_out'"
-            )
         if value.shape[0] < 2:
             raise RequestError("leave_one_out needs at least 2 samples: there are no others")
         return (value.sum(0, keepdim=True) - value) / (value.shape[0] - 1)
@@ -64,6 +61,18 @@ def baseline_value(baseline: Baseline, value: Tensor) -> Tensor:
         raise ValueError(
             f"the baseline {list(constant.shape)} does not fit f's values {list(value.shape)}"
         ) from error
+
+
+def require_baseline(baseline: Baseline) -> None:
+    """Raises unless it is a number, a tensor or ``"leave_one_out"``.
+
+    Raises:
+        RequestError: it is something else.
+    """
+    if not isinstance(baseline, int | float | Tensor) and baseline != "leave_one_out":
+        raise RequestError(
+            f"there is no baseline {baseline!r}: give a number, a tensor or 'leave_one_out'"
+        )
 
 
 def optimal_baseline(
@@ -86,5 +95,7 @@ def optimal_baseline(
     squares = torch.stack(
         [s.double().reshape(len(value), -1).square().sum(1) for s in score.values()]
     ).sum(0)
+    if weight is not None:
+        check_same_shape(value=value, weight=weight)
     weighted = squares if weight is None else squares * weight.double()
     return (weighted * value.double()).sum() / weighted.sum()

@@ -60,7 +60,8 @@ def categorical_log_prob(logits: Tensor, action: Tensor) -> Tensor:
 def categorical_entropy(logits: Tensor) -> Tensor:
     """``-sum_k p_k log p_k`` ``[...]``."""
     log_p = torch.log_softmax(logits, dim=-1)
-    return -(log_p.exp() * log_p).sum(-1)
+    # A choice that is ruled out, -inf, adds 0 and not NaN.
+    return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
 
 
 @final

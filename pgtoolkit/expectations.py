@@ -20,7 +20,8 @@ method                needs                                                     
 ====================  =========================================================  ===========
 
 Where the distribution does not depend on theta, the derivative passes under the integral, and every
-method gives ``E[df/dtheta]``. ``docs/estimators.md`` has a section on each.
+unbiased method that takes the distribution gives ``E[df/dtheta]``. ``docs/estimators.md`` has a
+section on each.
 """
 
 from typing import Literal, get_args
@@ -30,11 +31,12 @@ from torch import Tensor
 from torch.distributions import Distribution as TorchDistribution
 
 from pgtoolkit import relaxed
-from pgtoolkit.baselines import Baseline, baseline_value
+from pgtoolkit.baselines import Baseline, baseline_value, require_baseline
 from pgtoolkit.distribution import Distribution
 from pgtoolkit.errors import RequestError
+from pgtoolkit.integrand import Function, evaluate, joint_log_prob, path_of
 from pgtoolkit.measure_valued import MeasureValuedNoise, measure_valued_surrogate
-from pgtoolkit.samples import Function, Samples, evaluate, joint_log_prob, path_of
+from pgtoolkit.samples import Samples
 
 Method = Literal[
     "score_function",
@@ -80,7 +82,8 @@ def expectation(
         noise: ``[num_samples, *batch, ...]`` the standard noise itself in place of the two, for
             this package's distributions: quadrature nodes, antithetic pairs, common random numbers.
             Measure-valued derivatives need ``generator`` for their other variables all the same.
-        baseline: subtracted from ``f`` in the score function: a constant, a tensor that broadcasts
+        baseline: subtracted from ``f`` in the score function (other methods have none, and do not
+            use it): a constant, a tensor that broadcasts
             to ``[num_samples, *batch]`` and does not depend on the sample (a learned value, an
             optimal constant), or ``"leave_one_out"``, the mean of the other samples.
         mix: weight on pathwise in the method ``mixed``; a number, or ``[num_samples, *batch]``
@@ -96,6 +99,7 @@ def expectation(
     """
     if method not in METHODS:
         raise RequestError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
+    require_baseline(baseline)
     samples = Samples(distribution, num_samples, generator, noise)
     if method == "score_function":
         x, log_prob = samples.with_log_prob()
@@ -104,7 +108,8 @@ def expectation(
         return path_of(f, samples.with_path())
     if method == "mixed":
         x, log_prob = samples.with_path_and_log_prob()
-        score = score_function_term(evaluate(f, x.detach()), log_prob, baseline)
+        # A copy, in case f changes its argument in place.
+        score = score_function_term(evaluate(f, x.detach().clone()), log_prob, baseline)
         return (1 - mix) * score + mix * path_of(f, x)
     if method == "measure_valued":
         return _measure_valued(f, samples, generator)

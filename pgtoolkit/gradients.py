@@ -12,11 +12,12 @@ Parameters of other modules go by the general way, one backward per trajectory, 
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
+from pgtoolkit.errors import RequestError
 from pgtoolkit.networks import StateIndependentStd
 from pgtoolkit.shapes import check_shape
 
@@ -49,6 +50,15 @@ RULES: dict[type[nn.Module], Rule] = {
 }
 
 
+class Call(NamedTuple):
+    """One call of a layer."""
+
+    inputs: Tensor
+    output: Tensor
+    version: int
+    """Of the output when it was recorded; a change in place raises it."""
+
+
 @final
 class GradientRecorder:
     """Records one module's calls, then gives the gradient of every trajectory.
@@ -67,7 +77,7 @@ class GradientRecorder:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.calls: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self.calls: dict[str, list[Call]] = {}
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
@@ -88,7 +98,8 @@ class GradientRecorder:
         def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             # It returns None: what a forward hook returns would replace the output.
             if output.requires_grad:
-                self.calls.setdefault(prefix, []).append((inputs[0].detach(), output))
+                call = Call(inputs[0].detach(), output, output._version)
+                self.calls.setdefault(prefix, []).append(call)
 
         return note
 
@@ -96,19 +107,28 @@ class GradientRecorder:
         """Gradients of each entry of ``surrogate`` ``[N]``: ``{parameter name: [N, *shape]}``.
 
         Their mean over trajectories is the gradient of ``surrogate.mean()``. The graph is freed.
+
+        Raises:
+            RequestError: a recorded output was changed in place.
         """
         check_shape("surrogate", surrogate, None)
         size = surrogate.shape[0]
         layers = {p: layer for p, layer in self.module.named_modules() if _has_rule(layer)}
         others = _without_rule(self.module)
         gradients = per_sample_gradients(surrogate, others)
-        outputs = [output for calls in self.calls.values() for _, output in calls]
+        outputs = [call.output for calls in self.calls.values() for call in calls]
+        if any(c.output._version != c.version for calls in self.calls.values() for c in calls):
+            raise RequestError(
+                "a layer's output was changed in place after it was recorded (an activation with "
+                "inplace=True?), and its gradient with it: use the activation without inplace"
+            )
         deltas = torch.autograd.grad(surrogate.sum(), outputs, allow_unused=True) if outputs else ()
         remaining = iter(deltas)
         by_id: dict[int, Tensor] = {}
         for prefix, calls in self.calls.items():
             layer = layers[prefix]
-            pairs = [(x, d) for (x, _), d in zip(calls, remaining, strict=False) if d is not None]
+            called = zip(calls, remaining, strict=False)
+            pairs = [(call.inputs, delta) for call, delta in called if delta is not None]
             if not pairs:
                 continue
             inputs = _joined([_flatten(x, size) for x, _ in pairs])
@@ -127,7 +147,14 @@ class GradientRecorder:
 
 def _has_rule(layer: nn.Module) -> bool:
     # The exact type: a subclass may compute something else.
-    return type(layer) in RULES and all(p.requires_grad for p in layer.parameters(recurse=False))
+    # Its own parameters: old-style weight or spectral normalisation and pruning put a computed
+    # tensor in the place of one.
+    own = dict(layer.named_parameters(recurse=False))
+    return (
+        type(layer) in RULES
+        and all(p.requires_grad for p in own.values())
+        and own.keys() <= {"weight", "bias", "log_std"}
+    )
 
 
 def _without_rule(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -157,7 +184,7 @@ def _joined(calls: list[Tensor]) -> Tensor:
 
 
 def per_sample_gradients(
-    surrogate: Tensor, parameters: Mapping[str, Tensor], *, chunk: int = 1024
+    surrogate: Tensor, parameters: Mapping[str, Tensor], *, chunk: int = 256
 ) -> dict[str, Tensor]:
     """The gradient of each entry of ``surrogate`` ``[N]``: ``{name: [N, *shape]}``, general.
 

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.distributions import DiagonalGaussian
-from pgtoolkit.samples import Function, evaluate
+from pgtoolkit.implicit import once_differentiable
+from pgtoolkit.integrand import Function, evaluate
+
+ONCE = (
+    "a measure-valued derivative cannot be differentiated again: call backward without "
+    "create_graph=True, or use method='score_function', which is right to any order"
+)
 
 
 class MeasureValuedNoise(NamedTuple):
@@ -67,6 +73,11 @@ def measure_valued_surrogate(
     x = (mean + std * noise.normal).detach()
     value = evaluate(f, x)
     moved = value.detach()
+    if value.shape != x.shape[: value.dim()]:
+        raise ValueError(
+            f"f returned {list(value.shape)} for samples {list(x.shape)}: f must keep the axes of "
+            "the samples and of the batch, in order, and reduce those of the event"
+        )
     coupled = x.shape[value.dim() :]
     by_mean, by_std = torch.empty_like(x), torch.empty_like(x)
     with torch.no_grad():
@@ -75,7 +86,7 @@ def measure_valued_surrogate(
             at = torch.zeros(coupled, dtype=torch.bool, device=x.device)
             at.view(-1)[d] = True
             plus, minus, far, near = (
-                f(torch.where(at, mean + std * shift, x))
+                evaluate(f, torch.where(at, mean + std * shift, x)).to(x.dtype)
                 for shift in (
                     noise.rayleigh,
                     -noise.rayleigh,
@@ -88,4 +99,5 @@ def measure_valued_surrogate(
         by_mean, by_std = by_mean / std, by_std / std
     # Zero in value; its derivatives are the estimates.
     change: Tensor = by_mean * (mean - mean.detach()) + by_std * (std - std.detach())
+    change = once_differentiable(change, ONCE)
     return value + (change.flatten(value.dim()).sum(-1) if coupled else change)

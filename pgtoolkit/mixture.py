@@ -98,6 +98,9 @@ def normal_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return -0.5 * ((x - mean) * torch.exp(-log_std)).square() - log_std - HALF_LOG_2PI
 
 
+FARTHEST = 1000.0
+
+
 def rank_step(x: Tensor, log_weight: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """A tensor whose derivative is ``-dF(x) / p(x)``, ``F`` of a mixture in one dimension.
 
@@ -115,6 +118,7 @@ def rank_step(x: Tensor, log_weight: Tensor, mean: Tensor, log_std: Tensor) -> T
         below = (log_weight.exp() * torch.special.ndtr(standardised)).sum(-1)
         sign = torch.where(below < 0.5, 1.0, -1.0).to(x)
         density = torch.logsumexp(log_weight + normal_log_prob(x.unsqueeze(-1), mean, log_std), -1)
-    tail = torch.special.log_ndtr(sign.unsqueeze(-1) * standardised)
+    # A component that far away has no weight, and log_ndtr's derivative overflows there.
+    tail = torch.special.log_ndtr((sign.unsqueeze(-1) * standardised).clamp_min(-FARTHEST))
     log_tail = torch.logsumexp(log_weight + tail, dim=-1)
     return -sign * torch.exp(log_tail.detach() - density) * log_tail

@@ -11,6 +11,8 @@ from torch import Tensor
 from pgtoolkit.errors import RequestError
 
 MAX_POINTS = 10**7
+MAX_NODES = 370
+"""Beyond it NumPy's nodes overflow."""
 
 
 def gauss_hermite(num_nodes: int, size: int = 1) -> tuple[Tensor, Tensor]:
@@ -24,12 +26,12 @@ def gauss_hermite(num_nodes: int, size: int = 1) -> tuple[Tensor, Tensor]:
         size: dimensions of the noise.
 
     Raises:
-        RequestError: no nodes, no dimensions, or more than ten million points.
+        RequestError: no nodes or more than 370, no dimensions, or more than ten million points.
     """
-    if num_nodes < 1 or size < 1 or num_nodes**size > MAX_POINTS:
+    if not (1 <= num_nodes <= MAX_NODES and size >= 1 and num_nodes**size <= MAX_POINTS):
         raise RequestError(
-            f"{num_nodes} nodes in {size} dimensions make {num_nodes**size} points: give at least "
-            f"one of each, and at most {MAX_POINTS} points"
+            f"{num_nodes} nodes in {size} dimensions cannot be: give 1 to {MAX_NODES} nodes, at "
+            f"least one dimension, and at most {MAX_POINTS} points in all"
         )
     x, w = np.polynomial.hermite_e.hermegauss(num_nodes)
     nodes = torch.cartesian_prod(*[torch.from_numpy(x)] * size).reshape(-1, size)

@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple, final
 import torch
 from torch import Tensor
 
+from pgtoolkit.errors import RequestError
+
 Parameter = Literal["mean", "std"]
 
 
@@ -100,8 +102,16 @@ def quadratic_measure_valued_variance(mean: float, std: float, k: float) -> Pair
 
 
 def exponential(mean: float, std: float, k: float) -> GaussianProblem:
-    """``f = exp(-k x^2)``, ``k > -1 / (4 std^2)``: Gaussian moments after tilting by f and f^2."""
+    """``f = exp(-k x^2)``: Gaussian moments after tilting by ``f`` and ``f^2``.
+
+    Raises:
+        RequestError: ``k <= -1 / (4 std^2)``, where ``f`` has no variance.
+    """
     m, s = mean, std
+    if 1 + 4 * k * s**2 <= 0:
+        raise RequestError(
+            f"k = {k} at std = {std}: exp(-k x^2) has no variance; let 4 k std^2 > -1"
+        )
     u, w = 1 + 2 * k * s**2, 1 + 4 * k * s**2
     J = u**-0.5 * math.exp(-k * m**2 / u)
     g_m, g_s = -2 * k * m * J / u, J * (-2 * k * s / u + 4 * k**2 * m**2 * s / u**2)

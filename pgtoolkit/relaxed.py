@@ -22,9 +22,15 @@ from torch import Tensor
 from pgtoolkit.discrete import Bernoulli
 from pgtoolkit.distributions import Categorical
 from pgtoolkit.errors import RequestError
-from pgtoolkit.samples import Function, evaluate, joint_log_prob
+from pgtoolkit.implicit import once_differentiable
+from pgtoolkit.integrand import Function, evaluate, joint_log_prob, path_of
 
 Discrete = Categorical | Bernoulli
+
+ONCE = (
+    "REBAR's gradient cannot be differentiated again: call backward without create_graph=True, or "
+    "use method='score_function', which is right to any order"
+)
 
 
 class Relaxation(NamedTuple):
@@ -58,7 +64,7 @@ def gumbel_softmax_surrogate(
     Raises:
         RequestError: the temperature is not above 0.
     """
-    return evaluate(f, relax(distribution, noise, temperature).soft)
+    return path_of(f, relax(distribution, noise, temperature).soft)
 
 
 def straight_through_surrogate(
@@ -75,7 +81,7 @@ def straight_through_surrogate(
         RequestError: the temperature is not above 0.
     """
     relaxed = relax(distribution, noise, temperature)
-    return evaluate(f, relaxed.hard + relaxed.soft - relaxed.soft.detach())
+    return path_of(f, relaxed.hard + (relaxed.soft - relaxed.soft.detach()))
 
 
 def rebar_surrogate(
@@ -89,7 +95,8 @@ def rebar_surrogate(
 
     *Estimates* ``d/dtheta E[f(hard)]``. *With* ``(f(hard) - c f(cond)) dlog p(hard)/dtheta + c
     df(soft)/dtheta - c df(cond)/dtheta``, where ``cond`` is distributed as ``soft`` given ``hard``,
-    so the last three terms have mean zero for any ``c``. *Requires* ``f`` between the corners.
+    so the last three terms have mean zero for any ``c``. *Requires* an ``f`` that is
+    differentiable, and continuous, between the corners.
 
     Args:
         f: as :func:`gumbel_softmax_surrogate`; evaluated three times.
@@ -102,13 +109,12 @@ def rebar_surrogate(
         RequestError: the temperature is not above 0.
     """
     relaxed = relax(distribution, noise, temperature)
-    value, soft, conditional = (
-        evaluate(f, x) for x in (relaxed.hard, relaxed.soft, relaxed.conditional)
-    )
+    value = evaluate(f, relaxed.hard)
+    soft, conditional = path_of(f, relaxed.soft), path_of(f, relaxed.conditional)
     weight = (value - scale * conditional).detach()
     score = weight * joint_log_prob(relaxed.log_prob, value)
     estimate = score + scale * (soft - conditional)
-    return value + estimate - estimate.detach()
+    return value + once_differentiable(estimate - estimate.detach(), ONCE)
 
 
 def relax(distribution: Discrete, noise: Tensor, temperature: float) -> Relaxation:

@@ -1,7 +1,7 @@
 """Samples for an expectation, of this package's distributions or torch's; no global state."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import final
 
 import torch
@@ -9,12 +9,12 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution as TorchDistribution
 
+from pgtoolkit.chain import draw_points, log_prob_at
 from pgtoolkit.discrete import Bernoulli
 from pgtoolkit.distribution import Distribution
 from pgtoolkit.distributions import Categorical, DiagonalGaussian
 from pgtoolkit.errors import RequestError
-
-Function = Callable[[Tensor], Tensor]
+from pgtoolkit.transformed import Uniform
 
 NO_PATH = (
     "use method='score_function'; for a discrete distribution also 'rebar', which is unbiased, or "
@@ -44,7 +44,8 @@ class Samples:
                     "num_samples and generator, or use a distribution of pgtoolkit"
                 )
             return
-        if self.generator is None or self.num_samples is None or self.num_samples < 1:
+        number = self.num_samples if isinstance(self.num_samples, int) else 0
+        if number < 1 or not isinstance(self.generator, torch.Generator):
             raise RequestError(
                 "give num_samples (at least 1) and generator (a torch.Generator), or noise: no "
                 "global random state is used"
@@ -53,16 +54,34 @@ class Samples:
     def noise(self) -> Tensor:
         """``[num_samples, *batch, ...]``, of the distribution as this package writes it."""
         if self.given_noise is not None:
-            return self.given_noise
+            return self._checked(self.given_noise)
         assert self.generator is not None and self.num_samples is not None
         return as_ours(self.distribution).draw_noise(self.generator, (self.num_samples,))
 
+    def _checked(self, noise: Tensor) -> Tensor:
+        """The noise that was given, if each sample has as much of it as it takes.
+
+        The batch may broadcast: a copy of the parameters for each sample is one.
+        """
+        none = as_ours(self.distribution).draw_noise(torch.Generator(noise.device), (0,))
+        if noise.dim() == 0 or (none.dim() > 1 and noise.shape[-1] != none.shape[-1]):
+            raise ValueError(
+                f"noise {list(noise.shape)} does not fit: a {type(self.distribution).__name__} "
+                f"takes [num_samples, {', '.join(map(str, none.shape[1:]))}]"
+            )
+        return noise
+
     def with_log_prob(self) -> tuple[Tensor, Tensor]:
-        """Samples without a graph, and their log density, whose graph leads to the parameters."""
+        """Samples without a graph, and their log density, whose graph leads to the parameters.
+
+        Raises:
+            RequestError: the support moves with a parameter, so there is no such density.
+        """
         distribution = self.distribution
+        require_fixed_support(distribution)
         if isinstance(distribution, TorchDistribution):
-            x = self._from_torch(distribution.sample)
-            return x, distribution.log_prob(x)
+            points = self._from_torch(lambda shape: draw_points(distribution, shape, path=False))
+            return points[-1], log_prob_at(distribution, points)
         return distribution.sample_with_log_prob(self.noise())
 
     def with_path(self) -> Tensor:
@@ -74,15 +93,24 @@ class Samples:
         distribution = self.distribution
         if not isinstance(distribution, TorchDistribution):
             return distribution.rsample(self.noise())
+        return self._torch_points(distribution)[-1]
+
+    def _torch_points(self, distribution: TorchDistribution) -> list[Tensor]:
         name = type(distribution).__name__
-        if isinstance(distribution, td.OneHotCategoricalStraightThrough):
+        inner = distribution
+        while isinstance(inner, td.Independent):
+            inner = inner.base_dist
+        if isinstance(inner, td.OneHotCategoricalStraightThrough):
             raise RequestError(f"the path of torch's {name} is biased by design: {NO_PATH}")
         if not distribution.has_rsample:
+            points = self._from_torch(lambda shape: draw_points(distribution, shape, path=False))
+            if not distribution.log_prob(points[-1]).requires_grad:
+                return points  # It depends on nothing that is differentiated.
             advice = "use pgtoolkit.GaussianMixture, or " if "Mixture" in name else ""
             raise RequestError(
                 f"torch's {name} has no path from its parameters to its samples: {advice}{NO_PATH}"
             )
-        return self._from_torch(distribution.rsample)
+        return self._from_torch(lambda shape: draw_points(distribution, shape, path=True))
 
     def with_path_and_log_prob(self) -> tuple[Tensor, Tensor]:
         """Samples with their path, and the log density of the same samples, detached.
@@ -92,12 +120,11 @@ class Samples:
         """
         distribution = self.distribution
         if isinstance(distribution, TorchDistribution):
-            x = self.with_path()
-            return x, distribution.log_prob(x.detach())
+            points = self._torch_points(distribution)
+            return points[-1], log_prob_at(distribution, points)
         noise = self.noise()
-        # From the pre-action: inverting a squashing loses digits near its bounds.
-        pre_action = distribution.pre_action(noise).detach()
-        return distribution.rsample(noise), distribution.log_prob_of_pre_action(pre_action)
+        # From the noise: inverting a squashing loses digits near its bounds.
+        return distribution.rsample(noise), distribution.sample_with_log_prob(noise)[1]
 
     def gaussian(self) -> DiagonalGaussian:
         """The distribution as a diagonal Gaussian.
@@ -129,14 +156,37 @@ class Samples:
             )
         return ours
 
-    def _from_torch(self, sample: Callable[[torch.Size], Tensor]) -> Tensor:
+    def _from_torch(self, sample: Callable[[torch.Size], list[Tensor]]) -> list[Tensor]:
         # torch.distributions know the global generator only: it is seeded from ours, and restored.
         assert self.generator is not None and self.num_samples is not None
         device = self.generator.device
         seed = torch.randint(2**62, (1,), generator=self.generator, device=device)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(int(seed))
+        # Not torch.manual_seed: it would seed every device, also those that are not restored.
+        initialised = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        cuda = range(torch.cuda.device_count()) if initialised else ()
+        with torch.random.fork_rng(list(cuda)):
+            torch.default_generator.manual_seed(int(seed))
+            if cuda:
+                torch.cuda.manual_seed_all(int(seed))
             return sample(torch.Size((self.num_samples,)))
+
+
+def require_fixed_support(distribution: Distribution | TorchDistribution) -> None:
+    """Raises where the support of the distribution depends on what is differentiated.
+
+    Raises:
+        RequestError: the derivative cannot pass under an integral whose bounds move.
+    """
+    bounds: Iterable[object] = ()
+    if isinstance(distribution, Uniform):
+        bounds = (distribution.low, distribution.high)
+    elif isinstance(distribution, td.Uniform | td.Pareto):
+        bounds = vars(distribution.support).values()
+    if any(isinstance(bound, Tensor) and bound.requires_grad for bound in bounds):
+        raise RequestError(
+            f"the support of this {type(distribution).__name__} moves with its parameters, and the "
+            "score function does not see that: use method='pathwise'"
+        )
 
 
 def as_ours(distribution: Distribution | TorchDistribution) -> Distribution:
@@ -158,49 +208,3 @@ def as_ours(distribution: Distribution | TorchDistribution) -> Distribution:
         name = type(distribution).__name__
         raise RequestError(f"this method does not know torch's {name}: use 'score_function'")
     return distribution
-
-
-def evaluate(f: Function, x: Tensor) -> Tensor:
-    """``f(x)``, after a look at its shape.
-
-    Raises:
-        ValueError: it does not keep the samples' axis.
-    """
-    value = f(x)
-    if value.dim() == 0 or value.shape[0] != x.shape[0]:
-        raise ValueError(
-            f"f maps samples {list(x.shape)} to {list(value.shape)}: it must return one value a "
-            f"sample, [{x.shape[0]}, *batch]"
-        )
-    return value
-
-
-def path_of(f: Function, x: Tensor) -> Tensor:
-    """``f(x)`` with its graph.
-
-    Raises:
-        RequestError: the sample carries a graph and the value does not.
-    """
-    value = evaluate(f, x)
-    if x.requires_grad and not value.requires_grad:
-        raise RequestError(
-            "no differentiable path joins the sample to f's value (a comparison, rounding, "
-            "detach() or NumPy inside f?): use method='score_function', which needs none"
-        )
-    return value
-
-
-def joint_log_prob(log_prob: Tensor, value: Tensor) -> Tensor:
-    """Sums the axes of ``log_prob`` that ``value`` has not: they are independent.
-
-    Raises:
-        ValueError: the axes that both have differ in size.
-    """
-    extra = log_prob.dim() - value.dim()
-    if extra < 0 or log_prob.shape[: value.dim()] != value.shape:
-        raise ValueError(
-            f"f returned {list(value.shape)}, but the samples' log density has the shape "
-            f"{list(log_prob.shape)}: f must keep the axes of the samples and of the batch, in "
-            "order, and reduce those of the event"
-        )
-    return log_prob.flatten(value.dim()).sum(-1) if extra else log_prob

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pgtoolkit.distribution import Distribution
-from pgtoolkit.unsquashed import Unsquashed
+from pgtoolkit.unsquashed import Unsquashed, require_unsquashed
 
 
 def tanh_squash(pre_action: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -48,11 +48,17 @@ class Squashed(Distribution):
         base: over ``[..., A]``.
         low: ``[A]`` lower action bounds.
         high: ``[A]`` upper action bounds.
+
+    Raises:
+        RequestError: the base has bounds of its own.
     """
 
     base: Unsquashed
     low: Tensor
     high: Tensor
+
+    def __post_init__(self) -> None:
+        require_unsquashed(self.base)
 
     def draw_noise(self, generator: torch.Generator, sample_shape: tuple[int, ...] = ()) -> Tensor:
         return self.base.draw_noise(generator, sample_shape)
@@ -66,6 +72,13 @@ class Squashed(Distribution):
     def log_abs_det_jacobian(self, pre_action: Tensor) -> Tensor:
         """``sum_i log |d a_i / d u_i|`` ``[...]``."""
         return tanh_log_abs_det_jacobian(pre_action, self.low, self.high)
+
+    def sample_with_log_prob(
+        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As the base's, which knows best how to do without its inverse."""
+        pre_action, log_prob = self.base.sample_with_log_prob(noise, generator=generator)
+        return self.squash(pre_action), log_prob - self.log_abs_det_jacobian(pre_action)
 
     def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
         return self.base.log_prob_of_pre_action(pre_action) - self.log_abs_det_jacobian(pre_action)

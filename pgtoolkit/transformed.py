@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Transform
 
+from pgtoolkit.chain import preimage, without_caches
+from pgtoolkit.errors import RequestError
 from pgtoolkit.standard_noise import draw_normal
-from pgtoolkit.unsquashed import Unsquashed
+from pgtoolkit.unsquashed import Unsquashed, require_unsquashed
 
 
 @final
@@ -33,6 +35,7 @@ class Transformed(Unsquashed):
             no graph.
 
     Raises:
+        RequestError: a transform has no inverse, or the base is squashed.
         ValueError: a transform acts on more than the last axis.
     """
 
@@ -40,7 +43,10 @@ class Transformed(Unsquashed):
     transforms: tuple[Transform, ...]
 
     def __post_init__(self) -> None:
-        chain = tuple(t.with_cache(0) for t in self.transforms)  # type: ignore[no-untyped-call]
+        require_unsquashed(self.base)
+        chain = without_caches(self.transforms)
+        if not all(t.bijective for t in chain):
+            raise RequestError("a chain of transforms needs bijective ones: its density inverts it")
         if any(max(t.domain.event_dim, t.codomain.event_dim) > 1 for t in chain):
             raise ValueError("a transform of an action acts on its last axis only")
         object.__setattr__(self, "transforms", chain)
@@ -80,18 +86,40 @@ class Transformed(Unsquashed):
         """A sample without a graph, and its log density, whose graph leads to the parameters only.
 
         The density's value comes from the noise, without inverting; its derivative, at a fixed
-        action, is that of the inverted chain, which is not finite where rounding has put the action
-        on the edge of the chain's range.
+        action, is that of the inverted chain. Where rounding has put the action on the edge of the
+        chain's range that is not finite, and such a sample has none.
         """
         with torch.no_grad():
             x = self.base.pre_action(self.resolve_noise(noise, generator))
-            action, log_det = self.push(x)
-            log_prob = self.base.log_prob_of_pre_action(x) - log_det
+            points = self.points(x)
+            log_prob = self.base.log_prob_of_pre_action(x) - self.push(x)[1]
         if not torch.is_grad_enabled():
-            return action, log_prob
-        inverted = self.log_prob_of_pre_action(action)
-        zero = torch.where(inverted.isfinite(), inverted - inverted.detach(), 0.0)
-        return action, log_prob + zero
+            return points[-1], log_prob
+        found = self.log_prob_at(points)
+        lost = ~found.isfinite()
+        if lost.any():
+            # Their derivative is not finite either, and 0 times it is not 0: another point instead.
+            with torch.no_grad():
+                middle = self.points(self.base.mode)
+            safe = [torch.where(lost[..., None], m, p) for m, p in zip(middle, points, strict=True)]
+            found = torch.where(lost, 0.0, self.log_prob_at(safe))
+        return points[-1], log_prob + (found - found.detach())
+
+    def points(self, x: Tensor) -> list[Tensor]:
+        """``x`` and its image after each map."""
+        points = [x]
+        for transform in self.transforms:
+            points.append(transform(points[-1]))
+        return points
+
+    def log_prob_at(self, points: list[Tensor]) -> Tensor:
+        """The log density of the last of :meth:`points`, which have no graph."""
+        y, log_det = points[-1], points[-1].new_zeros(points[-1].shape[:-1])
+        for transform, known in zip(reversed(self.transforms), reversed(points[:-1]), strict=True):
+            x = preimage(transform, known, y)
+            log_det = log_det + _log_abs_det(transform, x, y)
+            y = x
+        return self.base.log_prob_of_pre_action(y) - log_det
 
     def entropy(
         self, noise: Tensor | None = None, *, generator: torch.Generator | None = None

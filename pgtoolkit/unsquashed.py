@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.distribution import Distribution
+from pgtoolkit.errors import RequestError
 
 
 class Unsquashed(Distribution):
@@ -23,3 +24,16 @@ class Unsquashed(Distribution):
         self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         return self.pre_action(self.resolve_noise(noise, generator))
+
+
+def require_unsquashed(base: Distribution) -> None:
+    """Raises unless the distribution has no bounds of its own.
+
+    Raises:
+        RequestError: it has, and they would be ignored.
+    """
+    if not isinstance(base, Unsquashed):
+        raise RequestError(
+            f"a {type(base).__name__} cannot be the base of another distribution: it has bounds of "
+            "its own, which would be ignored. Squash last"
+        )

@@ -349,18 +349,20 @@ def test_the_global_random_state_is_left_alone_and_the_generator_decides() -> No
     assert not torch.equal(first, second)
 
 
+LEAF = torch.zeros(3, requires_grad=True)
+
+
 @pytest.mark.parametrize(
     ("distribution", "message"),
     [
-        (td.Categorical(logits=torch.zeros(3)), "Categorical has no path.*rebar"),
+        (td.Categorical(logits=LEAF), "Categorical has no path.*rebar"),
         (
-            td.MixtureSameFamily(
-                td.Categorical(torch.ones(2)), td.Normal(torch.zeros(2), torch.ones(2))
-            ),
+            td.MixtureSameFamily(td.Categorical(torch.ones(2)), td.Normal(LEAF[:2], torch.ones(2))),
             "GaussianMixture",
         ),
         (td.OneHotCategoricalStraightThrough(torch.ones(3)), "biased by design"),
-        (td.VonMises(torch.zeros(1), torch.ones(1)), "no path"),
+        (td.Independent(td.OneHotCategoricalStraightThrough(torch.ones(2, 3)), 1), "biased by"),
+        (td.VonMises(LEAF[:1], torch.ones(1)), "no path"),
     ],
 )
 def test_where_torch_has_no_unbiased_path_there_is_advice(

@@ -7,15 +7,17 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from pgtoolkit.envs import LQG, DifferentiableEnv, DifferentiableVectorEnv, Pendulum
+from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators import (
     action_gradient,
     pathwise_surrogate,
     score_function_surrogate,
     window_objective,
 )
-from pgtoolkit.gradients import GradientRecorder
+from pgtoolkit.gradients import GradientRecorder, per_sample_gradients
 from pgtoolkit.policies import GaussianPolicy, Std
 from pgtoolkit.rollout import start, unroll
 from pgtoolkit.window import Window
@@ -373,3 +375,42 @@ def test_trajectories_must_be_the_last_axis_but_one() -> None:
         values = surrogate_of("pathwise", policy)()
     with pytest.raises(ValueError, match="surrogate must have shape"):
         recorder.per_trajectory(values.mean())
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 3), (5, 3)])
+def test_an_output_that_is_overwritten_is_refused(shape: tuple[int, ...]) -> None:
+    """Its gradient would be the activation's, or none."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)).double()
+    with pytest.raises(RequestError, match="in place"):
+        recorded(module, lambda: module(normal(*shape)).square().reshape(-1, 5, 2).sum((0, 2)))
+
+
+@pytest.mark.parametrize("change", ["weight norm", "spectral norm", "pruning"])
+def test_a_weight_that_is_computed_from_others_goes_the_general_way(change: str) -> None:
+    """Old-style normalisations and pruning put a tensor in the parameter's place."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    first = module[0]
+    if change == "weight norm":
+        with pytest.warns(FutureWarning):
+            nn.utils.weight_norm(first)
+    elif change == "spectral norm":
+        nn.utils.spectral_norm(first)
+        module.eval()
+    elif change == "pruning":
+        prune.l1_unstructured(first, "weight", 0.5)  # type: ignore[no-untyped-call]
+    inputs = normal(6, 5, 3)
+
+    def surrogate() -> Tensor:
+        output: Tensor = module(inputs)
+        return output.square().sum((0, 2))
+
+    assert_same(recorded(module, surrogate), looped(module, surrogate))
+
+
+def test_a_chunk_at_a_time_is_the_same() -> None:
+    leaf = normal(3).requires_grad_()
+    surrogate = (normal(7, 3, seed=1) * leaf).square().sum(1)
+    whole, chunked = (
+        per_sample_gradients(surrogate, {"leaf": leaf}, chunk=chunk)["leaf"] for chunk in (100, 2)
+    )
+    assert torch.equal(whole, chunked)

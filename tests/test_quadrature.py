@@ -27,7 +27,7 @@ def test_a_function_that_is_no_polynomial() -> None:
     assert float(weight @ torch.cos(noise[:, 0])) == pytest.approx(math.exp(-0.5), rel=1e-14)
 
 
-@pytest.mark.parametrize(("nodes", "size"), [(0, 1), (3, 0), (100, 4)])
+@pytest.mark.parametrize(("nodes", "size"), [(0, 1), (3, 0), (100, 4), (371, 1)])
 def test_grids_that_cannot_be_are_refused(nodes: int, size: int) -> None:
     with pytest.raises(RequestError, match="nodes in"):
         gauss_hermite(nodes, size)

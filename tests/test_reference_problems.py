@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from pgtoolkit.errors import RequestError
 from pgtoolkit.quadrature import gauss_hermite
 from pgtoolkit.reference_problems import (
     GaussianProblem,
@@ -133,3 +134,9 @@ def test_the_measure_valued_variance_of_a_quadratic() -> None:
     d = 1.3
     assert found.mean == pytest.approx(16 * d**2 * (2 - math.pi / 2) / (2 * math.pi))
     assert found.std == pytest.approx(4 * d**2 + 4 * 0.25)
+
+
+@pytest.mark.parametrize("k", [-0.25, -0.6])
+def test_an_exponential_without_a_variance_is_refused(k: float) -> None:
+    with pytest.raises(RequestError, match="no variance"):
+        exponential(1.0, 1.0, k)

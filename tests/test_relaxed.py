@@ -13,8 +13,8 @@ from pgtoolkit.discrete import Bernoulli
 from pgtoolkit.distributions import Categorical
 from pgtoolkit.errors import RequestError
 from pgtoolkit.expectations import Method, expectation
+from pgtoolkit.integrand import Function
 from pgtoolkit.relaxed import rebar_surrogate, relax
-from pgtoolkit.samples import Function
 
 F64 = torch.float64
 TAUS = (2.0, 1.0, 0.5, 0.1)
