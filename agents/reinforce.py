@@ -98,7 +98,8 @@ class Reinforce:
             return collect_episodes(self.env, policy, self.actor.draw_noise)
         env, noise = self.env, self.actor.draw_noise(self.config.n_steps)
         continuous = isinstance(env.single_action_space, Box)
-        if isinstance(env, DifferentiableVectorEnv) and continuous and self.actor.monitor.due:
+        due = continuous and self.actor.monitor.due
+        if isinstance(env, DifferentiableVectorEnv) and due and env.env.gradient.action != "none":
             # With the graph, so that the pathwise gradient can be measured beside.
             window, self.cursor = unroll(env, policy, self.cursor, noise)
         else:

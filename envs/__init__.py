@@ -78,4 +78,6 @@ for _id, _target in (
     ("pgtoolkit/Step-v0", "pgtoolkit.envs.step:Step"),
     ("pgtoolkit/Wall-v0", "pgtoolkit.envs.wall:Wall"),
 ):
-    gymnasium.register(_id, "pgtoolkit.envs.numpy_env:make_numpy_env", kwargs={"target": _target})
+    gymnasium.register(
+        _id, "pgtoolkit.envs.numpy_env:make_numpy_env", kwargs={"class_path": _target}
+    )

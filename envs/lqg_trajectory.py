@@ -174,7 +174,8 @@ def psd_root(matrix: Tensor) -> Tensor:
 
 def _noise_columns(covariance: Tensor) -> Tensor:
     root = psd_root(covariance)
-    return root[:, (root != 0).any(0)]
+    # Of a singular matrix eigenvalues come out as 0 up to rounding, whose root is 1e-8.
+    return root[:, (root.abs() > 1e-7 * root.abs().max()).any(0)]
 
 
 def _quadratic(affine: Tensor, matrix: Tensor) -> Tensor:

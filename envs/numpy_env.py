@@ -127,11 +127,11 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
         return self._state
 
 
-def make_numpy_env(target: str, *, render_mode: str | None = None, **kwargs: Any) -> NumpyEnv:
+def make_numpy_env(class_path: str, *, render_mode: str | None = None, **kwargs: Any) -> NumpyEnv:
     """The entry point of this package's registrations: a view in double precision.
 
     Args:
-        target: ``"package.module:Class"``, a :class:`DifferentiableEnv
+        class_path: ``"package.module:Class"``, a :class:`DifferentiableEnv
             <pgtoolkit.envs.differentiable.DifferentiableEnv>`.
         render_mode: ``"rgb_array"`` or None.
         kwargs: for the class.
@@ -139,7 +139,7 @@ def make_numpy_env(target: str, *, render_mode: str | None = None, **kwargs: Any
     Raises:
         RequestError: the class does not take these arguments.
     """
-    module, name = target.split(":")
+    module, name = class_path.split(":")
     env = construct(getattr(importlib.import_module(module), name), kwargs)
     return NumpyEnv(env, dtype=torch.float64, render_mode=render_mode)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pgtoolkit.envs import drawing
 from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.exact import require_finite_arguments
 
 MAX_TORQUE, MAX_SPEED, DT = 2.0, 8.0, 0.05
 MASS, LENGTH = 1.0, 1.0
@@ -35,12 +36,16 @@ class Pendulum(DifferentiableEnv[Tensor]):
 
     Args:
         g: the acceleration of gravity.
+
+    Raises:
+        RequestError: it is not a finite number.
     """
 
     max_episode_steps = 200
 
     def __init__(self, g: float = 10.0) -> None:
-        self.g = g
+        require_finite_arguments("Pendulum", g=g)
+        self.g = float(g)
         high = np.array([1.0, 1.0, MAX_SPEED], dtype=np.float32)
         self.observation_space = Box(-high, high, dtype=np.float32)
         self.action_space = Box(-MAX_TORQUE, MAX_TORQUE, (1,), np.float32)

@@ -13,7 +13,7 @@ from pgtoolkit.actor import Actor
 from pgtoolkit.agent import AgentConfig, Metrics
 from pgtoolkit.cross_fitting import MIN_MIXED
 from pgtoolkit.distributions import DiagonalGaussian, TanhGaussian
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators import (
     action_gradient,
     pathwise_surrogate,
@@ -85,11 +85,16 @@ def ascend_score_function(
     score_function = actor.monitor.backward(actor.policy, climbed)
     measured = {"score_function": score_function}
     metrics: Metrics = {}
-    if score_function and objective is None:
-        metrics |= actor.monitor.report(measured)
-    elif score_function and objective is not None:
+    gradient = None
+    if score_function and objective is not None:
         with actor.monitor.diagnosing():
-            gradient = objective_action_gradient(window, objective)
+            gradient = measurable_action_gradient(window, objective)
+    if score_function and gradient is None:
+        metrics |= actor.monitor.report(measured)
+        if objective is not None:
+            metrics["gradient/pathwise/missing"] = torch.ones(())
+    elif score_function and gradient is not None:
+        with actor.monitor.diagnosing():
             plain = window.detach()
             other = matched_weight(plain)
             pathwise = actor.monitor.measure(actor.policy, pathwise_term(actor, plain, gradient))
@@ -175,6 +180,14 @@ def objective_action_gradient(window: Window, objective: Tensor) -> Tensor:
     gradient = action_gradient(objective, window)
     require_finite_adjoint("action gradient dJ/du", gradient)
     return gradient
+
+
+def measurable_action_gradient(window: Window, objective: Tensor) -> Tensor | None:
+    """The same, for comparison only: None where no path joins the two or it is not finite."""
+    try:
+        return objective_action_gradient(window, objective)
+    except (NonFiniteError, RequestError):
+        return None
 
 
 def pathwise_term(actor: Actor, window: Window, gradient: Tensor) -> Surrogate:

@@ -21,10 +21,11 @@ BIAS_Z = 5.0
 """The z of the matched difference above which pathwise counts as biased.
 
 There is a verdict at every step of every window. Where pathwise is right, a wrong one costs the
-score function's variance, perhaps a thousandfold, so it must be rare: in folds of 32, 3 of 10000
-for f = cos x, 8 for x^2 with its mean as the baseline (2 of 100 without one). Where pathwise is
-blind, it must come: for a jump, 1[x > 0] with its mean as the baseline, it does in 99.5 % of folds
-of 32 and 54 % of 16; without a baseline it takes folds of 128.
+score function's variance, perhaps a thousandfold, so it must be rare: by the mean of a Gaussian, in
+folds of 32, 3 of 10000 for f = cos x, 8 for x^2 with its mean as the baseline (2 of 100 without
+one; 8 of 100 by mean and sigma together). Where pathwise is blind, it must come: for a jump, 1[x >
+0] with its mean as the baseline, by the mean, it does in 99.5 % of folds of 32 and 54 % of 16; by
+mean and sigma together in 5 % of folds of 32, 33 % of 64 and 94 % of 128.
 """
 
 WeightRule = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -20,6 +20,8 @@ DEFINITIONS = {
     "eval/mean_reward": "mean return of deterministic episodes in a separate environment, with the "
     "observation normaliser frozen",
     "eval/mean_ep_length": "mean length of those episodes",
+    "variational/elbo": "evidence lower bound of a variational run, mean over a step's samples "
+    "(there a trajectory is a sample of q, and the x-axis counts steps of the optimiser)",
     "gradient/{estimator}/variance": "V: unbiased trace of the covariance of one trajectory's "
     "gradient; the update's variance is V / N",
     "gradient/{estimator}/variance_low, variance_high": "95 % jackknife interval of V, on log V",
@@ -28,7 +30,7 @@ DEFINITIONS = {
     "gradient/{estimator}/signal_z": "the signal in standard deviations of no signal, on a normal "
     "scale (Wilson-Hilferty): is there any gradient in this batch?",
     "gradient/{estimator}/effective_dimension": "V^2 / tr(Cov^2): in how many directions the "
-    "gradient varies; 1 to min(N - 1, parameters)",
+    "gradient varies; 1 to the number of parameters",
     "gradient/{estimator}/largest_share": "share of the squared spread that one trajectory makes "
     "up, 1/N if all are alike: near 1, V and its interval are not to be trusted",
     "gradient/{estimator}/snr": "U / V of one trajectory, from running means of both (decay 0.9)",
@@ -47,6 +49,8 @@ DEFINITIONS = {
     "wrong here (or terminations depend on the action). With few trajectories and skewed gradients "
     "one value above 3 proves little: without any bias, for f(x) = x^2, that happens in about 10 % "
     "of batches of 64 trajectories and 1 % of 1000; above 5, in 0.3 % and none seen",
+    "gradient/pathwise/missing": "1 where pathwise could not be measured beside the score "
+    "function: no differentiable path joins actions and objective, or it is not finite",
     "gradient/mix/weight": "mean weight on pathwise over the window's steps; each is fitted on the "
     "other half of the trajectories, and may be below 0 or above 1",
     "gradient/mix/guarded": "share of steps where the two estimators' action gradients, summed up "

@@ -9,8 +9,9 @@ a small difference of large numbers:
   ``g_i . g_j`` over ``i != j``. ``U`` may be negative and is never clipped;
 - SNR ``U / V`` of one trajectory; noise scale ``V / U``, the trajectories that an update needs for
   an SNR of 1 (McCandlish et al. 2018);
-- ``Q``, the trace of the squared covariance, unbiased under normality, from the Gram matrices of
-  blocks of trajectories (one up to 64 of them, then blocks of 16, averaged); effective dimension
+- ``Q``, the trace of the squared covariance, unbiased under normality and too large with heavy
+  tails, which makes every z careful; from the Gram matrices of blocks of trajectories (one up to 64
+  of them, then blocks of 16, averaged); effective dimension
   ``V^2 / Q``; detectability ``U / sqrt(2 Q / (N (N - 1)))``, and the same on a normal scale,
   :func:`significance`;
 - 95 % intervals by the leave-one-out jackknife, of ``log V`` and of ``U``;
@@ -74,7 +75,7 @@ class GradientStatistics:
 
     @property
     def effective_dimension(self) -> Tensor:
-        """``V^2 / Q``, kept within 1 and ``N - 1``; 1 if all gradients agree."""
+        """``V^2 / Q``, kept within 1 and ``(N - 1)^2``; 1 if all gradients agree."""
         return effective_dimension(self.variance, self.squared_covariance, self.num_trajectories)
 
     @property
@@ -157,5 +158,5 @@ def gradient_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dic
 
 def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
     """Cosine of the angle between two mean gradients."""
-    mean_a, mean_b = (torch.cat([_rows(g).mean(0) for g in x.values()]) for x in (a, b))
+    mean_a, mean_b = (torch.cat([_rows(x[name]).mean(0) for name in a]) for x in (a, b))
     return torch.nn.functional.cosine_similarity(mean_a, mean_b, dim=0)

@@ -22,7 +22,7 @@ def significance(
     Args:
         signal: ``U``, any shape; so are the next two.
         variance: ``V``.
-        squared_covariance: ``Q``; ``nu`` is kept within what is possible, 1 to ``N - 1``.
+        squared_covariance: ``Q``; ``nu`` is kept within 1 and ``(N - 1)^2``.
         num_trajectories: ``N``.
     """
     n = num_trajectories
@@ -34,9 +34,13 @@ def significance(
 
 
 def effective_dimension(variance: Tensor, squared_covariance: Tensor, n: int) -> Tensor:
-    """``V^2 / Q``, kept within 1 and ``N - 1``; 1 where nothing varies."""
+    """``V^2 / Q``, kept within 1 and ``(N - 1)^2``; 1 where nothing varies.
+
+    It may well exceed ``N``, the dimension that a sample spans; the limit is for a ``Q`` that comes
+    out at 0 or below by chance.
+    """
     square = variance.square()
-    possible = squared_covariance.clamp_min(0).maximum(square / (n - 1)).minimum(square)
+    possible = squared_covariance.clamp_min(0).maximum(square / (n - 1) ** 2).minimum(square)
     return torch.where(square > 0, square / possible, 1.0)
 
 

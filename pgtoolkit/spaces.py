@@ -1,5 +1,6 @@
 """The spaces that policies can work with."""
 
+import numpy as np
 from gymnasium import spaces
 
 from pgtoolkit.errors import RequestError, one_line
@@ -12,6 +13,11 @@ def box_size(role: str, space: object) -> int:
         RequestError: another space, with the Gymnasium wrapper that turns it into one.
     """
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        if role == "action" and not np.issubdtype(space.dtype, np.floating):
+            raise RequestError(
+                f"the action space {one_line(space)} is of whole numbers: give a Box of floating-"
+                "point ones, or a Discrete or MultiDiscrete space"
+            )
         return int(space.shape[0])
     advice = (
         "wrap the environment in gymnasium.wrappers.FlattenObservation"

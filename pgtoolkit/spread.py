@@ -11,8 +11,10 @@ from torch import Tensor
 NORMAL_95 = 1.959963984540054
 BLOCK, LARGEST_BLOCK = 16, 64
 """Trajectories whose Gram matrix is taken at once, if there are more than the second number. That
-of all would cost more than all the rest, and would know ``Q`` hardly better: for ten normal
-dimensions and 256 trajectories to 5.7 % instead of 6.5 %."""
+of all would cost more than all the rest, and would know ``Q`` hardly better if gradients are about
+normal: for ten dimensions and 256 trajectories to 5.7 % instead of 6.5 %. With heavy tails ``Q`` is
+too large by what it is for 16 trajectories: 1.25 times for Student's t of 5 degrees of freedom,
+some ten times for the score function of ``x^2``. Every z is then too small, not too large."""
 COLUMNS = 256
 """Parameters taken at once: in float64 they then stay in the processor's cache."""
 
@@ -47,7 +49,7 @@ class Spread:
         for name, gradient in gradients.items():
             squares = zero.expand(size)
             for part in gradient.reshape(size, -1).split(COLUMNS, dim=1):  # type: ignore[no-untyped-call]
-                centred = part.to(torch.float64, copy=True)
+                centred = part.detach().to(torch.float64, copy=True)
                 mean = centred.mean(0)
                 centred -= mean  # of our own copy, which is still in the cache
                 squared_mean = squared_mean + mean @ mean
@@ -65,7 +67,8 @@ def jackknife(
     """95 % intervals of the variance and of the signal.
 
     Without trajectory ``i`` the mean is ``m - c_i / (N - 1)``, and the squares add up to
-    ``sum_j |c_j|^2 - N / (N - 1) |c_i|^2``. The signal's interval is :func:`hall_interval`; the
+    ``sum_j |c_j|^2 - N / (N - 1) |c_i|^2``. The signal's interval is :func:`hall_interval`,
+    and no shorter than without any signal, ``1.96 sqrt(2 Q / (N (N - 1)))`` to either side; the
     variance's that of its logarithm, with the upper end of whichever of the two is longer: an
     estimated variance errs downwards, and with a heavy tail far. Of the raw score function of
     ``x^2`` it then covers 91 % instead of 87 % with 1000 trajectories, 81 instead of 74 % with 64.
@@ -75,6 +78,12 @@ def jackknife(
     variances = (squares.sum() - n / (n - 1) * squares) / (n - 2)
     means = spread.squared_mean - 2 * spread.along / (n - 1) + squares / (n - 1) ** 2
     signal_low, signal_high = hall_interval(signal, means - variances / (n - 1))
+    # Where the mean gradient is near 0 by chance, so are the influences: this is what is left then.
+    least = NORMAL_95 * (2 * spread.squared_covariance.clamp_min(0) / (n * (n - 1))).sqrt()
+    signal_low, signal_high = (
+        signal_low.minimum(signal - least),
+        signal_high.maximum(signal + least),
+    )
     # Rounding apart, a spread that one trajectory makes up alone leaves nothing without it.
     if not bool((variances > 1e-12 * variance).all()):
         # All trajectories agree but for at most one: the logarithm has no jackknife.

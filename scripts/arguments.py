@@ -12,6 +12,7 @@ import tyro
 import yaml
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.tables import COMMANDS
 
 T = TypeVar("T")
 BOX = "╭╮╰╯│─"
@@ -26,13 +27,19 @@ def parse(cls: type[T], arguments: Sequence[str], *, command: str) -> T:
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
-            return tyro.cli(cls, args=list(arguments), prog=f"pgtoolkit {command}")
+            return tyro.cli(cls, args=list(arguments), prog=program(command))
     except SystemExit as error:
         if not error.code:
             raise
         raise RequestError(
-            f"{_one_line(output.getvalue())} (see pgtoolkit {command} --help)"
+            f"{_one_line(output.getvalue())} (see {program(command)} --help)"
         ) from error
+
+
+def program(command: str) -> str:
+    """How a person calls it."""
+    known_here = command.split()[0] in COMMANDS
+    return f"pgtoolkit {command}" if known_here else f"python scripts/{command}.py"
 
 
 def _one_line(report: str) -> str:

@@ -9,6 +9,7 @@ import tyro
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.arguments import parse
+from pgtoolkit.scripts.outputs import require_picture
 
 ESTIMATORS = {
     "score_function": ("score function", "#d6601e"),
@@ -38,17 +39,16 @@ def run(arguments: Sequence[str]) -> None:
     from pgtoolkit.run_folder import RunFolder
 
     folder, config = RunFolder.open(Path(options.run))
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise RequestError(
-            'plots need matplotlib: pip install "policy-gradient-toolkit[plot]"'
-        ) from error
+    require_picture(options.output, "--output")
+    import matplotlib
+
     matplotlib.use("Agg")
     scalars = read_scalars(folder.path)
     if not any(f"gradient/{name}/variance" in scalars for name in ESTIMATORS):
         raise RequestError(f"{folder.path} measured no gradient (--diagnostics-interval 0?)")
-    figure = draw(scalars, f"{config.get('agent')} on {config.get('env')}")
+    variational = f"{config.get('estimator')}, {config.get('family')} covariance"
+    title = f"{config.get('agent')} on {config.get('env')}" if "agent" in config else variational
+    figure = draw(scalars, title.replace("_", " ") if title == variational else title)
     try:
         figure.savefig(options.output, dpi=150)
     except (OSError, ValueError) as error:
@@ -79,11 +79,13 @@ def draw(scalars: dict[str, tuple[list[int], list[float]]], title: str) -> Any:
     for tag, label in (
         ("rollout/ep_rew_mean", "training (last 100 episodes)"),
         ("eval/mean_reward", "evaluation (deterministic)"),
+        ("variational/elbo", "evidence lower bound"),
     ):
         if tag in scalars:
             marker = "o" if tag.startswith("eval") else ""
             top.plot(*scalars[tag], label=label, marker=marker, markersize=4)
-    top.set_ylabel("return of an episode")
+    bound = "variational/elbo" in scalars
+    top.set_ylabel("evidence lower bound" if bound else "return of an episode")
     top.set_title(title, loc="left")
     top.legend(frameon=False)
     for name, (label, colour) in ESTIMATORS.items():
@@ -91,11 +93,13 @@ def draw(scalars: dict[str, tuple[list[int], list[float]]], title: str) -> Any:
         mean, low, high = series
         if mean is not None and low is not None and high is not None:
             bottom.fill_between(mean[0], low[1], high[1], color=colour, alpha=0.2, linewidth=0)
-            bottom.plot(*mean, color=colour, label=f"{label}, with 95 % interval")
+            # Mixed, on top, does not hide its parts.
+            dashes = "--" if name == "mixed" else "-"
+            bottom.plot(*mean, dashes, color=colour, label=f"{label}, with 95 % interval")
     bottom.set_yscale("log")
     bottom.set_ylabel("variance of one trajectory's gradient")
-    bottom.set_xlabel("environment steps")
-    bottom.legend(frameon=False, loc="lower left")
+    bottom.set_xlabel("optimiser steps" if bound else "environment steps")
+    bottom.legend(frameon=False, loc="best")
     bottom.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     for axes in (top, bottom):
         axes.spines[["top", "right"]].set_visible(False)

@@ -74,8 +74,8 @@ class VarianceArguments:
     def __post_init__(self) -> None:
         horizons = self.horizons
         checks = {
-            "horizons": bool(horizons) and min(horizons) >= 1,
-            "trajectories": self.trajectories >= MIN_TRAJECTORIES,
+            "horizons": bool(horizons) and 1 <= min(horizons) <= max(horizons) <= LONGEST,
+            "trajectories": MIN_TRAJECTORIES <= self.trajectories <= MOST_TRAJECTORIES,
             "gamma": self.gamma is None or 0 <= self.gamma <= 1,
             "seed": 0 <= self.seed < 2**31,
             "threads": self.threads >= 1,
@@ -165,22 +165,26 @@ def report(subject: "Subject", options: VarianceArguments, rows: "list[Measureme
 
     from pgtoolkit.scripts.variance_report import footnotes, table
 
-    console = Console(highlight=False, markup=False)
-    console.print(table(rows))
-    # Whole lines for whoever reads a pipe.
-    one_line = not console.is_terminal
-    console.print(footnotes(rows), style="dim", soft_wrap=one_line)
-    console.print(f"\n{advice(subject, rows)}", style="bold", soft_wrap=one_line)
+    # Files first: whoever reads a pipe may have had enough before its end.
+    written: list[str] = []
     if options.json is not None:
         write_json(options.json, [as_json(row, subject, options) for row in rows])
-        print(f"json: {options.json}")
+        written.append(f"json: {options.json}")
     if options.plot is not None:
         from pgtoolkit.scripts.variance_plot import draw
 
         count = f"{options.trajectories:,} trajectories at each horizon"
         figure = draw(rows, f"{subject.env_name}\n{subject.policy_name}, {count}")
         figure.savefig(options.plot, dpi=150)
-        print(f"plot: {options.plot}")
+        written.append(f"plot: {options.plot}")
+    # Whole lines for whoever reads a pipe, and no column squeezed out.
+    one_line = not Console().is_terminal
+    console = Console(highlight=False, markup=False, width=100 if one_line else None)
+    console.print(table(rows))
+    console.print(footnotes(rows), style="dim", soft_wrap=one_line)
+    console.print(f"\n{advice(subject, rows)}", style="bold", soft_wrap=one_line)
+    for line in written:
+        print(line)
 
 
 def advice(subject: "Subject", rows: "Sequence[Measurement]") -> str:
@@ -200,17 +204,20 @@ def as_json(row: "Measurement", subject: "Subject", options: VarianceArguments) 
     }
     return numbers | {
         "env": subject.env_name,
+        "env_kwargs": subject.env_kwargs,
         "policy": subject.policy_name,
         "gamma": subject.gamma,
         "seed": options.seed,
     }
 
 
-MIN_TRAJECTORIES = 10
+MIN_TRAJECTORIES, MOST_TRAJECTORIES = 10, 100_000
+LONGEST = 100_000
+"""Steps of a horizon: far beyond it a window does not fit into memory."""
 
 MUST_BE = {
-    "horizons": "numbers of steps, each at least 1",
-    "trajectories": f"at least {MIN_TRAJECTORIES}",
+    "horizons": f"numbers of steps, each from 1 to {LONGEST}",
+    "trajectories": f"from {MIN_TRAJECTORIES} to {MOST_TRAJECTORIES}",
     "gamma": "between 0 and 1",
     "seed": "at least 0 and below 2^31",
     "threads": "at least 1",

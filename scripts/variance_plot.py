@@ -135,6 +135,7 @@ def _mark_crossover(panels: tuple[Any, Any], ratios: dict[int, float]) -> None:
         textcoords="offset points",
         horizontalalignment="right" if beyond_middle else "left",
         color=GREY,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )
 
 

@@ -37,7 +37,7 @@ class MeasuringView(BarView):
 def table(rows: Sequence[Measurement]) -> Table:
     """The measurements, a line each; fits 80 columns."""
     found = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    found.add_column("H", justify="right")
+    found.add_column("H", justify="right", no_wrap=True)
     found.add_column("estimator", no_wrap=True)
     for title in ("variance", "95 % interval", "SNR", "bias z"):
         found.add_column(title, justify="right", no_wrap=True)
@@ -50,8 +50,8 @@ def table(rows: Sequence[Measurement]) -> Table:
 
 
 def _cells(row: Measurement) -> tuple[str, ...]:
-    interval = f"{short(row.variance_low)} to {short(row.variance_high)}"
-    snr = "-" if math.isnan(row.variance) else "not seen"
+    interval = f"{short(row.variance_low)}..{short(row.variance_high)}"
+    snr = "-" if math.isnan(row.variance) else "unseen"
     # Where the interval of the signal holds 0, a ratio is noise that looks like a number.
     if row.signal_low > 0:
         snr = short(row.snr, 2)
@@ -72,6 +72,6 @@ def footnotes(rows: Sequence[Measurement]) -> str:
 
 LEGEND = (
     "Variance: of one trajectory's gradient of its return, not divided by H. SNR: squared norm of "
-    "the mean gradient over variance; not seen where the former's interval holds 0. Bias z: of the "
+    "the mean gradient over variance; unseen where the former's interval holds 0. Bias z: of the "
     "mean difference from the score function."
 )

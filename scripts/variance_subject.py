@@ -40,6 +40,7 @@ class Subject:
     """Everything that is measured, resolved."""
 
     env_name: str
+    env_kwargs: dict[str, Any]
     env_for: Callable[[int], AnyVectorEnv]
     """Vector environments for a horizon."""
     horizons: list[int]
@@ -76,6 +77,7 @@ def make_subject(options: "VarianceArguments") -> Subject:
     gamma = settings.agent.gamma if settings is not None else GAMMA
     return Subject(
         env_name=name,
+        env_kwargs=kwargs,
         env_for=env_for,
         horizons=horizons,
         policy=policy,
@@ -147,6 +149,8 @@ def common_length(env: AnyVectorEnv, policy: Policy, num_steps: int, seed: int) 
         num_steps: how far to look.
         seed: of starts and actions.
     """
+    if isinstance(env, DifferentiableVectorEnv):
+        num_steps = min(num_steps, env.env.max_episode_steps)
     generator = stream(seed, "noise, common length")
     noise = policy.draw_noise(num_steps, env.num_envs, generator=generator)
     try:

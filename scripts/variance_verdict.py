@@ -67,7 +67,11 @@ def by_horizon(rows: Sequence[Measurement], estimator: str) -> ByHorizon:
 def variance_ratios(rows: Sequence[Measurement]) -> dict[int, float]:
     """Pathwise variance over the score function's, wherever that is a finite number."""
     score, pathwise = by_horizon(rows, "score_function"), by_horizon(rows, "pathwise")
-    ratios = {h: pathwise[h].variance / score[h].variance for h in pathwise if score[h].variance}
+    ratios = {
+        h: pathwise[h].variance / score[h].variance
+        for h in pathwise
+        if h in score and score[h].variance
+    }
     return {h: ratio for h, ratio in ratios.items() if math.isfinite(ratio)}
 
 
@@ -83,9 +87,11 @@ def verdict(rows: Sequence[Measurement]) -> str:
     score, pathwise = by_horizon(rows, "score_function"), by_horizon(rows, "pathwise")
     if not score or not pathwise:
         return (
-            "Only one estimator was measured: there is nothing to choose between "
+            "The choice is between score function and pathwise, and they were not both measured "
             "(--estimators score_function pathwise)."
         )
+    if not any(defect(row) in (None, "heavy tail") for row in score.values()):
+        return _no_reference(score, pathwise)
     against = {h: objection(pathwise[h], score[h]) for h in score}
     good = list(takewhile(lambda h: against[h] is None, against))
     ratios = variance_ratios(rows)
@@ -99,7 +105,38 @@ def verdict(rows: Sequence[Measurement]) -> str:
         choice = _passed(good, again, ratios)
     else:
         choice = _unfit(good, pathwise[first])
-    return f"{choice} {_on_mixing(rows, against)}".rstrip()
+    blind = [h for h in good if unchecked(pathwise[h], score[h])]
+    caution = ""
+    if blind:
+        caution = (
+            f" At H = {listed(blind)} no bias was seen, but one as large as the gradient would not "
+            "have been (more --trajectories may tell)."
+        )
+    return f"{choice}{caution} {_on_mixing(rows, against)}".rstrip()
+
+
+def _no_reference(score: ByHorizon, pathwise: ByHorizon) -> str:
+    """Where the score function itself is no gradient: nothing to compare pathwise with."""
+    first = next(iter(score))
+    if defect(score[first]) == "zero" and defect(pathwise[first]) == "zero":
+        return (
+            "Neither estimator has a gradient: all rewards are the same whatever the actions, as "
+            "far as these horizons reach."
+        )
+    return (
+        f"The score function's gradient is {defect(score[first])} at H = {first}, so pathwise has "
+        "nothing to be held against: check the policy's standard deviation (--log-std-init)."
+    )
+
+
+def unchecked(pathwise: Measurement, score_function: Measurement) -> bool:
+    """Whether a bias as large as the gradient itself would have been missed.
+
+    The squared mean difference has noise of some ``V / N`` of the score function, and the verdict
+    asks for ``BIAS_Z`` of it.
+    """
+    noise = score_function.variance / score_function.trajectories
+    return BIAS_Z * noise > pathwise.signal
 
 
 def _passed(good: list[int], again: list[int], ratios: dict[int, float]) -> str:
@@ -126,8 +163,9 @@ def _unfit(good: list[int], row: Measurement) -> str:
         reason = f"pathwise is biased here (z = {short(row.bias_z)} {at}), whatever its variance"
     elif found == "zero":
         reason = (
-            f"the pathwise gradient is exactly zero {at}, for no reward depends smoothly on an "
-            "action; its variance of 0 is no merit"
+            f"the pathwise gradient is exactly zero {at}: either no reward depends smoothly on an "
+            "action, or torch cannot follow (detach, numpy, a comparison); its variance of 0 is no "
+            "merit"
         )
     elif found == "heavy tail":
         reason = (

@@ -158,7 +158,8 @@ def test_the_intervals_are_those_of_a_jackknife_by_hand(n: int) -> None:
     """Leave out one trajectory at a time and compute V and U of the rest from nothing.
 
     Half width 1.96 sqrt((n - 1) / n sum (x_i - mean)^2) of log V; the upper end is Hall's if that
-    is higher, and U has Hall's at both: the T that solves h(T) = +-1.96, here by bisection.
+    is higher, and U has Hall's at both: the T that solves h(T) = +-1.96, here by bisection; and no
+    less than 1.96 sqrt(2 Q / (n (n - 1))) to either side.
     """
     gradients = random_gradients(n)
     found = GradientStatistics.of(gradients)
@@ -194,6 +195,9 @@ def test_the_intervals_are_those_of_a_jackknife_by_hand(n: int) -> None:
     upper = max(V * factor, hall(V, variances)[1])
     assert float(found.variance_high) == pytest.approx(upper, rel=1e-9)
     low, high = hall(U, signals)
+    Q = max(float(found.squared_covariance), 0.0)
+    least = 1.959963984540054 * math.sqrt(2 * Q / (n * (n - 1)))
+    low, high = min(low, U - least), max(high, U + least)
     assert float(found.signal_low) == pytest.approx(low, rel=1e-9)
     assert float(found.signal_high) == pytest.approx(high, rel=1e-9)
 
@@ -204,6 +208,10 @@ def test_the_intervals_cover_the_truth_in_400_repeats(n: int) -> None:
     found = gaussian_statistics(n, 400, signal=2.0, seed=6)
     by_variance = np.mean([float(s.variance_low) < 5.5 < float(s.variance_high) for s in found])
     by_signal = np.mean([float(s.signal_low) < 2.0 < float(s.signal_high) for s in found])
+    nothing = gaussian_statistics(n, 400, signal=0.0, seed=7)
+    # On the safe side: near 98 % where the gradient has few dimensions.
+    none = np.mean([float(s.signal_low) < 0.0 < float(s.signal_high) for s in nothing])
+    assert none > 0.90
     assert 0.90 < by_variance < 0.99 and 0.90 < by_signal < 0.99
 
 
@@ -420,7 +428,7 @@ def test_significance_by_hand() -> None:
     sd = math.sqrt(2 * 2 / 72)
     assert z(3 * sd, 2, 2) == pytest.approx((4 ** (1 / 3) - 1 + 1 / 9) * 3, rel=1e-6)
     assert z(-3 * sd, 2, 2) == pytest.approx((-(2 ** (1 / 3)) - 1 + 1 / 9) * 3, rel=1e-6)
-    assert z(0.1, 2, 100) == z(0.1, 2, 4) and z(0.1, 2, -1) == z(0.1, 2, 0.5)
+    assert z(0.1, 2, 100) == z(0.1, 2, 4) and z(0.1, 2, -1) == z(0.1, 2, 4 / 64)
     assert z(0.0, 0.0, 0.0) == 0.0 and z(1.0, 0.0, 0.0) == math.inf
 
 

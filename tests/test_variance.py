@@ -139,7 +139,7 @@ VERDICTS: dict[str, tuple[list[Measurement], list[str]]] = {
         pair(2, 100, 1) + pair(8, 100, 1, **OVERFLOW),
         ["Use pathwise up to H = 2", "not finite at H = 8"],
     ),
-    "one estimator": ([row("score_function", 2, 1)], ["Only one estimator"]),
+    "one estimator": ([row("score_function", 2, 1)], ["were not both measured"]),
     "mixed helps": (
         [*pair(2, 10, 4), row("mixed", 2, 2.0), *pair(4, 10, 4), row("mixed", 4, 1.0)],
         ["Mixed has a lower variance", "by up to 4 times (at H = 4)"],
@@ -208,7 +208,7 @@ def test_the_table_fits_eighty_columns() -> None:
     assert "…" not in text and len(text.strip().splitlines()) == 2 + len(worst_rows())
     for word in ("score function", "biased", "heavy tail", "zero", "not finite", "7.89e-13"):
         assert word in text
-    assert "not seen" in text and "-7.4e-4" not in text
+    assert "unseen" in text and "-7.4e-4" not in text
 
 
 def test_the_footnotes_say_where_episodes_are_short() -> None:
@@ -256,7 +256,7 @@ def test_the_command_writes_json_and_a_picture_and_advises(
     assert [(r["estimator"], r["horizon"]) for r in rows] == [(n, h) for h in (2, 4) for n in names]
     fields = {field.name for field in dataclasses.fields(Measurement)}
     for found in rows:
-        assert found.keys() == fields | {"env", "policy", "gamma", "seed"}
+        assert found.keys() == fields | {"env", "env_kwargs", "policy", "gamma", "seed"}
         assert found["variance_low"] <= found["variance"] <= found["variance_high"]
         assert found["signal_low"] <= found["signal"] <= found["signal_high"]
         assert (found["bias_z"] is None) == (found["estimator"] == "score_function")
