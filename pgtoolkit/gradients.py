@@ -77,16 +77,16 @@ class GradientRecorder:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self.ruled: dict[str, nn.Module] = {}
         self.calls: dict[str, list[Call]] = {}
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
         """Notes inputs and outputs of the layers whose gradients have a rule."""
         self.calls = {}
+        self.ruled = {p: layer for p, layer in self.module.named_modules() if _has_rule(layer)}
         handles = [
-            layer.register_forward_hook(self._hook(prefix))
-            for prefix, layer in self.module.named_modules()
-            if _has_rule(layer)
+            layer.register_forward_hook(self._hook(prefix)) for prefix, layer in self.ruled.items()
         ]
         try:
             yield
@@ -113,9 +113,7 @@ class GradientRecorder:
         """
         check_shape("surrogate", surrogate, None)
         size = surrogate.shape[0]
-        layers = {p: layer for p, layer in self.module.named_modules() if _has_rule(layer)}
-        others = _without_rule(self.module)
-        gradients = per_sample_gradients(surrogate, others)
+        gradients = per_sample_gradients(surrogate, self._without_rule())
         outputs = [call.output for calls in self.calls.values() for call in calls]
         if any(c.output._version != c.version for calls in self.calls.values() for c in calls):
             raise RequestError(
@@ -126,7 +124,7 @@ class GradientRecorder:
         remaining = iter(deltas)
         by_id: dict[int, Tensor] = {}
         for prefix, calls in self.calls.items():
-            layer = layers[prefix]
+            layer = self.ruled[prefix]
             called = zip(calls, remaining, strict=False)
             pairs = [(call.inputs, delta) for call, delta in called if delta is not None]
             if not pairs:
@@ -144,6 +142,17 @@ class GradientRecorder:
                 gradients[name] = found
         return gradients
 
+    def _without_rule(self) -> dict[str, nn.Parameter]:
+        """The parameters of some module without a rule, perhaps shared with one that has."""
+        held = {
+            id(parameter)
+            for prefix, layer in self.module.named_modules()
+            if prefix not in self.ruled
+            for parameter in layer.parameters(recurse=False)
+        }
+        named = self.module.named_parameters()
+        return {name: p for name, p in named if p.requires_grad and id(p) in held}
+
 
 def _has_rule(layer: nn.Module) -> bool:
     # The exact type: a subclass may compute something else.
@@ -155,17 +164,6 @@ def _has_rule(layer: nn.Module) -> bool:
         and all(p.requires_grad for p in own.values())
         and own.keys() <= {"weight", "bias", "log_std"}
     )
-
-
-def _without_rule(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that some module without a rule holds, perhaps shared with one that has."""
-    held = {
-        id(p)
-        for layer in module.modules()
-        if not _has_rule(layer)
-        for p in layer.parameters(recurse=False)
-    }
-    return {n: p for n, p in module.named_parameters() if p.requires_grad and id(p) in held}
 
 
 def _flatten(tensor: Tensor, size: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 NORMAL_95 = 1.959963984540054
+TINY = torch.finfo(torch.float64).tiny
 BLOCK, LARGEST_BLOCK = 16, 64
 """Trajectories whose Gram matrix is taken at once, if there are more than the second number. That
 of all would cost more than all the rest, and would know ``Q`` hardly better if gradients are about
@@ -42,22 +43,22 @@ class Spread:
     def of(cls, gradients: Mapping[str, Tensor]) -> Self:
         first = next(iter(gradients.values()))
         size, zero = len(first), torch.zeros((), dtype=torch.float64, device=first.device)
-        squared_mean, along, by_parameter = zero, zero.expand(size), {}
+        along, by_parameter, means = zero.repeat(size), {}, []
         blocks = 1 if size <= LARGEST_BLOCK else size // BLOCK
         each = size // blocks
         gram = zero.repeat(blocks, each, each)
         for name, gradient in gradients.items():
-            squares = zero.expand(size)
-            for part in gradient.reshape(size, -1).split(COLUMNS, dim=1):  # type: ignore[no-untyped-call]
-                centred = part.detach().to(torch.float64, copy=True)
+            squares = by_parameter[name] = zero.repeat(size)
+            for part in gradient.detach().reshape(size, -1).split(COLUMNS, dim=1):  # type: ignore[no-untyped-call]
+                centred = part.to(torch.float64, copy=True)
                 mean = centred.mean(0)
                 centred -= mean  # of our own copy, which is still in the cache
-                squared_mean = squared_mean + mean @ mean
-                along = along + centred @ mean
-                squares = squares + torch.linalg.vector_norm(centred, dim=1).square()
-                rows = centred[: blocks * each].reshape(blocks, each, -1)
+                means.append(mean)
+                along.addmv_(centred, mean)
+                squares += torch.linalg.vector_norm(centred, dim=1).square_()
+                rows = centred[: blocks * each].view(blocks, each, -1)
                 gram.baddbmm_(rows, rows.mT)
-            by_parameter[name] = squares
+        squared_mean = torch.cat(means).square().sum()
         return cls(squared_mean, along, by_parameter, squared_covariance_of(gram).mean())
 
 
@@ -77,21 +78,19 @@ def jackknife(
     n = len(squares)
     variances = (squares.sum() - n / (n - 1) * squares) / (n - 2)
     means = spread.squared_mean - 2 * spread.along / (n - 1) + squares / (n - 1) ** 2
-    signal_low, signal_high = hall_interval(signal, means - variances / (n - 1))
+    low, high = hall_interval(
+        torch.stack([variance, signal]), torch.stack([variances, means - variances / (n - 1)])
+    )
     # Where the mean gradient is near 0 by chance, so are the influences: this is what is left then.
     least = NORMAL_95 * (2 * spread.squared_covariance.clamp_min(0) / (n * (n - 1))).sqrt()
-    signal_low, signal_high = (
-        signal_low.minimum(signal - least),
-        signal_high.maximum(signal + least),
-    )
+    signal_low, signal_high = low[1].minimum(signal - least), high[1].maximum(signal + least)
     # Rounding apart, a spread that one trajectory makes up alone leaves nothing without it.
     if not bool((variances > 1e-12 * variance).all()):
         # All trajectories agree but for at most one: the logarithm has no jackknife.
-        low, high = torch.zeros_like(variance), torch.maximum(variance, variances.max())
-        return low, high, signal_low, signal_high
-    half = NORMAL_95 * math.sqrt(n - 1) * variances.log().std(unbiased=False)
-    high = torch.maximum(variance * half.exp(), hall_interval(variance, variances)[1])
-    return variance * (-half).exp(), high, signal_low, signal_high
+        highest = torch.maximum(variance, variances.max())
+        return torch.zeros_like(variance), highest, signal_low, signal_high
+    factor = (NORMAL_95 * math.sqrt(n - 1) * variances.log().std(unbiased=False)).exp()
+    return variance / factor, torch.maximum(variance * factor, high[0]), signal_low, signal_high
 
 
 def hall_interval(estimate: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,25 +102,21 @@ def hall_interval(estimate: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
     ends are ``estimate - s h(+-1.96)``.
 
     Args:
-        estimate: a scalar.
-        left_out: ``[N]`` the same without each trajectory.
+        estimate: ``[...]``.
+        left_out: ``[..., N]`` the same without each trajectory.
     """
-    n = len(left_out)
-    influence = left_out.mean() - left_out
-    deviation = influence.std(unbiased=False)
-    if float(deviation) == 0:
-        return estimate, estimate
-    skewness = (influence / deviation).pow(3).mean() / math.sqrt(n)
-    scale = math.sqrt(n - 1) * deviation
-
-    def inverse(z: float) -> Tensor:
-        if abs(float(skewness)) < 1e-6:
-            return torch.full_like(estimate, z)
-        cube = 1 + skewness * (z - skewness / 6)
-        root = cube.sign() * cube.abs() ** (1 / 3)
-        return 3 * (root - 1) / skewness
-
-    return estimate - scale * inverse(NORMAL_95), estimate - scale * inverse(-NORMAL_95)
+    n = left_out.shape[-1]
+    influence = left_out.mean(-1, keepdim=True) - left_out
+    deviation = influence.std(-1, unbiased=False)
+    standardised = influence / deviation.clamp_min(TINY).unsqueeze(-1)
+    c = standardised.pow(3).mean(-1) / math.sqrt(n)
+    # Without skewness h(z) = z; so it is to rounding with this little.
+    c = torch.where(c.abs() < 1e-6, 1e-6, c)
+    z = torch.tensor([NORMAL_95, -NORMAL_95], dtype=c.dtype, device=c.device)
+    cube = 1 + c.unsqueeze(-1) * (z - c.unsqueeze(-1) / 6)
+    h = 3 * (cube.sign() * cube.abs() ** (1 / 3) - 1) / c.unsqueeze(-1)
+    ends = estimate.unsqueeze(-1) - (math.sqrt(n - 1) * deviation).unsqueeze(-1) * h
+    return ends[..., 0], ends[..., 1]
 
 
 def squared_covariance_of(gram: Tensor) -> Tensor:

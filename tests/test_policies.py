@@ -359,3 +359,10 @@ def test_without_normalisation_observations_pass_unchanged() -> None:
     obs = normal(4, 3)
     policy.normalizer.update(obs.unsqueeze(0), torch.ones(1, 4, dtype=torch.bool))
     assert policy.normalizer(obs) is obs
+
+
+def test_boxes_of_whole_numbers_are_no_actions_of_a_gaussian() -> None:
+    """It would hand the environment fractions."""
+    whole = spaces.Box(0, 5, (2,), np.int32)
+    with pytest.raises(RequestError, match="whole numbers"):
+        GaussianPolicy(spaces.Box(-1.0, 1.0, (2,)), whole)

@@ -149,6 +149,18 @@ VERDICTS: dict[str, tuple[list[Measurement], list[str]]] = {
         [*pair(2, 10, 4, **BIASED), row("mixed", 2, 1.0, **BIASED)],
         ["Use the score function", "Mixed is biased as well, at H = 2"],
     ),
+    "a bias would not have been seen": (
+        pair(2, 100, 1, signal=0.4) + pair(4, 100, 1),
+        ["Use pathwise up to H = 4", "At H = 2 no bias was seen, but one as large"],
+    ),
+    "all zero": (
+        [row("score_function", 1, 0, **ZERO), row("pathwise", 1, 0, **ZERO)],
+        ["Neither estimator has a gradient"],
+    ),
+    "nothing to hold it against": (
+        [row("score_function", 1, math.nan), row("pathwise", 1, 1)],
+        ["score function's gradient is not finite at H = 1", "--log-std-init"],
+    ),
     "no variance": (pair(2, 10, 0), ["Use pathwise up to H = 2", "0 at H = 2"]),
 }
 
@@ -438,3 +450,18 @@ NO_GRADIENT = """
     max_episode_steps = 200
     gradient = __import__("pgtoolkit.envs").envs.GradientInfo(action="none")
 """
+
+
+def test_pathwise_alone_is_drawn_too(tmp_path: Path) -> None:
+    """There is no crossover to mark, and no choice to advise."""
+    picture = tmp_path / "plot.png"
+    assert call(*PENDULUM, *QUICK, "--estimators", "pathwise", "--plot", str(picture)) == 0
+    assert picture.exists()
+
+
+def test_a_horizon_beyond_a_short_episode_is_not_walked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Episodes of 200 steps: no window of 50,000 is made to find that out."""
+    assert call(*PENDULUM, "--trajectories", "10", "--horizons", "50000") == 0
+    assert "H = 200 is measured in place of 50000" in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.ascent import by_step
 from pgtoolkit.checkpoint import load_checkpoint, save_checkpoint
-from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.pendulum import Pendulum
 from pgtoolkit.envs.resolve import make_vector_env, resolve
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -462,3 +462,45 @@ def test_a_setting_out_of_range_is_named(change: dict[str, Any]) -> None:
     (name,) = change
     with pytest.raises(RequestError, match="--" + name.replace("_", "-")):
         ShacConfig(**change)
+
+
+@final
+class Cut(DifferentiableEnv[Tensor]):
+    """A point that is pushed, by dynamics that torch cannot follow: detached, or said to be so."""
+
+    observation_space = Box(-10.0, 10.0, (1,))
+    action_space = Box(-1.0, 1.0, (1,))
+    max_episode_steps = 20
+
+    def __init__(self, slope: str) -> None:
+        self.slope = slope
+        if slope == "declared":
+            self.gradient = GradientInfo(action="none")
+
+    def initial(self, num_envs: int, generator: torch.Generator) -> Tensor:
+        return torch.rand(num_envs, 1, generator=generator)
+
+    def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        if self.slope == "not finite":
+            zero = action - action.detach()
+            return state + 0.1 * action.detach() + zero.abs().sqrt()
+        return state + 0.1 * action.detach()
+
+    def observation(self, state: Tensor) -> Tensor:
+        return state
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        return -next_state[:, 0].square()
+
+    def terminal(self, state: Tensor) -> Tensor:
+        return torch.zeros_like(state[:, 0], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("slope", ["detached", "declared", "not finite"])
+def test_reinforce_trains_where_pathwise_cannot_be_measured(slope: str) -> None:
+    """It needs no gradient of the environment; only the comparison is missing, and says so."""
+    env = DifferentiableVectorEnv(Cut(slope), SMALL["num_envs"])
+    metrics = step(Reinforce(ReinforceConfig(**SMALL), env, seed=0), 1)
+    assert "gradient/score_function/variance" in metrics
+    assert "gradient/pathwise/variance" not in metrics
+    assert ("gradient/pathwise/missing" in metrics) == (slope != "declared")

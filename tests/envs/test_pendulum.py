@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -9,6 +10,7 @@ from gymnasium.utils.env_match import check_environments_match
 
 import pgtoolkit.envs  # noqa: F401  # registers
 from pgtoolkit.envs.pendulum import Pendulum, sine, wrap_angle
+from pgtoolkit.errors import RequestError
 
 # Gymnasium warns that a torque in [-2, 2] is not normalised.
 pytestmark = pytest.mark.filterwarnings("ignore:.*WARN.*:UserWarning")
@@ -107,3 +109,9 @@ def test_the_sine_is_the_c_library_s_in_float64_and_differentiable() -> None:
     assert sine(angle).tolist() == [math.sin(x) for x in angle.tolist()]
     assert torch.allclose(sine(angle.float()), torch.sin(angle).float(), atol=1e-5)
     assert torch.autograd.gradcheck(sine, angle[::500].clone().requires_grad_())
+
+
+@pytest.mark.parametrize("g", ["x", None, math.inf])
+def test_a_gravity_that_is_no_number_is_refused(g: Any) -> None:
+    with pytest.raises(RequestError, match="Pendulum's g"):
+        Pendulum(g=g)

@@ -1,12 +1,15 @@
 import dataclasses
 import math
 
+import gymnasium
 import pytest
 import torch
 from numpy.polynomial import Polynomial
 from torch import Tensor
 
+import pgtoolkit.envs  # noqa: F401  # registers
 from pgtoolkit.envs.exact import phi
+from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.step import Step
 from pgtoolkit.envs.wall import Wall, jump_moments
 from pgtoolkit.errors import RequestError
@@ -91,3 +94,11 @@ def test_pathwise_goes_through_the_wall_and_the_gradient_stays_before_it() -> No
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(RequestError, match="jump is nan"):
         Wall(jump=math.nan)
+
+
+def test_every_argument_can_be_given_by_name() -> None:
+    """Also one that is called target."""
+    env = gymnasium.make("pgtoolkit/Wall-v0", target=1.5, wall=0.25, jump=-1.0)
+    view = env.unwrapped
+    assert isinstance(view, NumpyEnv) and isinstance(view.env, Wall)
+    assert (view.env.target, view.env.wall, view.env.jump) == (1.5, 0.25, -1.0)
