@@ -12,7 +12,7 @@ from pgtoolkit.quadrature import gauss_hermite
 from pgtoolkit.reference_problems import GaussianProblem, Parameter, cosine, exponential, quadratic
 
 F64 = torch.float64
-# A softmax over four choices, estimators.md 3.8.
+# A softmax over four choices.
 THETA = torch.tensor([0.5, -0.2, 0.1, 0.0], dtype=F64)
 REWARD = torch.tensor([1.0, 2.0, -1.0, 0.5], dtype=F64)
 P = THETA.softmax(0)
@@ -138,7 +138,7 @@ def test_standardised_advantages_turn_the_gradient(n: int, cosine_: float, scale
 
 @pytest.mark.parametrize("d", [1, 3, 8])
 def test_a_quadratic_in_many_dimensions(d: int) -> None:
-    """F = |x - k|^2 at N(m, s^2 I): exact traces of estimators.md 3.4, by a product of nodes.
+    """F = |x - k|^2 at N(m, s^2 I): exact traces, by a product of nodes.
 
     Pathwise grows as d, the score function with its optimal baseline as d^2, the raw one as d^3.
     Four nodes a dimension are exact for the polynomials in question.

@@ -233,7 +233,7 @@ def standard_errors(values: Tensor, expected: Tensor | float) -> float:
 
 
 def reference_sample() -> Sample:
-    """The system of estimators.md 3.6."""
+    """The reference system."""
     k = torch.tensor([[-0.4]], dtype=F64), torch.tensor([0.2], dtype=F64)
     return sample_lqg(LQG(), *k, torch.tensor([0.3], dtype=F64), 100_000, seed=0)
 
@@ -258,7 +258,7 @@ def random_sample() -> Sample:
 
 
 def test_the_reference_system_has_the_published_gradient() -> None:
-    """K -4.52081375, k -4.73344223, sigma -1.29775712 (estimators.md 3.6)."""
+    """K -4.52081375, k -4.73344223, sigma -1.29775712."""
     found = LQG().return_gradient(-0.4, 0.2, 0.3)
     assert [float(part) for part in found] == pytest.approx(
         [-4.52081375, -4.73344223, -1.29775712], abs=6e-9
@@ -283,13 +283,13 @@ def test_both_estimators_agree_with_the_exact_gradient_and_with_each_other(
 
 
 def test_the_sampled_return_is_the_exact_one() -> None:
-    """The objective of estimators.md 3.6, -3.5681227853, within 4.5 standard errors."""
+    """The objective, -3.5681227853, within 4.5 standard errors."""
     returns = reference_sample().returns.unsqueeze(1)
     assert standard_errors(returns, -3.5681227853) < 4.5
 
 
 def test_the_score_weight_without_the_discount_is_biased() -> None:
-    """Leaving gamma^k out gives K -4.794693, not -4.520814 (estimators.md 3.6): the factor counts.
+    """Leaving gamma^k out gives K -4.794693, not -4.520814: the factor counts.
 
     It is the mistake that the matched weight must not make, so this shows that it would be seen.
     """
@@ -659,7 +659,7 @@ def test_leave_one_out_counts_the_valid_others_only() -> None:
 
 
 def test_leave_one_out_of_two_softmax_samples_has_the_published_variance() -> None:
-    """Enumeration of all pairs: variance .79569136, mean the exact gradient (estimators.md 3.8)."""
+    """Enumeration of all pairs: variance .79569136, mean the exact gradient."""
     policy = CategoricalPolicy(LINE, Discrete(4), ()).double()
     reward = torch.tensor([1.0, 2.0, -1.0, 0.5], dtype=F64)
     bias = head(policy).bias

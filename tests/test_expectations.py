@@ -134,7 +134,7 @@ def test_mixed_is_the_combination_of_the_two_on_the_same_samples(mix: float) -> 
 def test_antithetic_pairs_of_a_quadratic(
     method: Method, mean: Callable[[float, float], float], std: Callable[[float, float], float]
 ) -> None:
-    """Variance of a pair's mean, estimators.md 3.1; what is odd in the noise cancels."""
+    """Variance of a pair's mean; what is odd in the noise cancels."""
     problem, d, s = quadratic(1.3, 0.6, 0.2), 1.1, 0.6
     noise, weight = gauss_hermite(60)
     both = antithetic(noise)
@@ -274,7 +274,7 @@ def test_leave_one_out_over_all_pairs_of_nodes_has_the_exact_variance() -> None:
 
 @pytest.mark.parametrize("n", [2, 4])
 def test_leave_one_out_of_a_softmax_by_enumeration(n: int) -> None:
-    """All 4^N samples of estimators.md 3.8: unbiased, variances .79569136 and .23337081."""
+    """All 4^N samples: unbiased, variances .79569136 and .23337081."""
     theta = torch.tensor([0.5, -0.2, 0.1, 0.0], dtype=F64)
     r = torch.tensor([1.0, 2.0, -1.0, 0.5], dtype=F64)
     choices = torch.cartesian_prod(*[torch.arange(4)] * n)  # [M, n]

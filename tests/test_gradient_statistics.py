@@ -484,7 +484,7 @@ def fourth_moment_errors(values: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize("d", [1, 3, 10])
 def test_variances_of_a_quadratic_in_many_dimensions(d: int) -> None:
-    """F = |x - k|^2 at N(m, s^2 I): estimators.md 3.4, by the mean of 600 unbiased V's.
+    """F = |x - k|^2 at N(m, s^2 I): the closed forms, by the mean of 600 unbiased V's.
 
     Pathwise 4 d s^2, the score function D^4 d / s^2 + 4 D^2 (d + 1) + 2 D^2 d (d + 2) +
     s^2 d (d + 2)(d + 4): d against d^3.
@@ -507,7 +507,7 @@ def test_variances_of_a_quadratic_in_many_dimensions(d: int) -> None:
         assert abs(standard_errors(found, expected[name])) < 4.5, name
 
 
-# estimators.md 3.6, the reference system: variance by K, k and sigma.
+# The reference system: variance by K, k and sigma.
 LQG_VARIANCES = {
     "pathwise": (14.33524067, 6.64592513, 7.79779941),
     "score function of the return": (1739.47308, 1190.95306, 2354.39178),

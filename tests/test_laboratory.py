@@ -42,7 +42,7 @@ class OneStep(DifferentiableEnv[Tensor]):
         return torch.zeros_like(state)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        """``(x + 3)^2``, the case k = -3 of estimators.md 3.5."""
+        """``(x + 3)^2``, the published case k = -3."""
         return (next_state[:, 0] + 3) ** 2
 
     def terminal(self, state: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def signal_errors(row: Measurement, exact: float) -> float:
 
 @pytest.mark.parametrize("horizon", [5, 9])
 def test_lqg_has_the_published_variance_and_signal(horizon: int) -> None:
-    """estimators.md 3.6, by K, k and log sigma; at 9 steps too, for its episode ends after 5.
+    """The reference values, by K, k and log sigma; at 9 steps too, for its episode ends after 5.
 
     The same variance per step, or of a window that goes on after the end, would be far away.
     """

@@ -79,7 +79,7 @@ def test_the_gradient_is_exact_by_quadrature(problem: GaussianProblem) -> None:
 
 
 def test_the_variance_of_a_quadratic_is_the_closed_form() -> None:
-    """D^2 (16 / pi - 4) and 4 D^2 + 4 s^2, estimators.md 3.1, by quadrature."""
+    """D^2 (16 / pi - 4) and 4 D^2 + 4 s^2, by quadrature."""
     for mean, std, k in ((1.3, 0.6, 0.2), (1.0, 1.0, -3.0)):
         problem, exact = quadratic(mean, std, k), quadratic_measure_valued_variance(mean, std, k)
         w, weight = rayleigh()

@@ -143,7 +143,7 @@ def mixed_variance(exact: Moments, weight: Tensor) -> float:
     return float(own + 2 * weight * (1 - weight) * exact.covariance)
 
 
-# estimators.md 3.7, at m = s = 1, by the mean, the score function with its best baseline: V of
+# Published values at m = s = 1, by the mean, the score function with its best baseline: V of
 # either, C, V of the optimum, of inverse variances on the same samples and on independent ones.
 TABLE = {
     "cos k=1": (cosine(1), (0.323993, 0.267674, -0.204166, 0.045041, 0.045418, 0.146577), 5e-7),
@@ -489,7 +489,7 @@ SIGMA, GAMMA = 0.3, 0.95
 
 
 class Episodes(NamedTuple):
-    """Episodes of the reference system of estimators.md 3.6."""
+    """Episodes of the reference system."""
 
     policy: GaussianPolicy
     window: Window

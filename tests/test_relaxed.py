@@ -18,7 +18,7 @@ from pgtoolkit.relaxed import rebar_surrogate, relax
 
 F64 = torch.float64
 TAUS = (2.0, 1.0, 0.5, 0.1)
-# f(z) = (z - .49)^2 of one switch; estimators.md 3.8.
+# f(z) = (z - .49)^2 of one switch.
 GUMBEL_SOFTMAX = {
     0.0: (0.00214602, 0.00333333, 0.00429204, 0.00495978),
     1.0: (0.01939287, 0.03264745, 0.03342605, 0.01280830),

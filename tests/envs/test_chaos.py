@@ -43,7 +43,7 @@ def test_derivatives() -> None:
 
 
 # rho 1.2, sigma .1, kappa 1, s0 1, mean 0: gradient, variance of pathwise, of the score function
-# without and with the best baseline (estimators.md 3.7).
+# without and with the best baseline.
 PUBLISHED = {
     5: {"pathwise_variance": 3.797032, "optimal_baseline_variance": 38.97017},
     10: {

@@ -39,7 +39,7 @@ def random_policy(env: LQG, seed: int = 9) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def test_reference_values() -> None:
-    """Of estimators.md 3.6, derived there by cumulants and checked by 2.4e7 samples."""
+    """The reference values, derived by cumulants and checked by 2.4e7 samples."""
     env = LQG()
     assert env.expected_return(-0.4, 0.2, 0.3) == pytest.approx(-3.5681227853, abs=1e-9)
     gradient = env.return_gradient(-0.4, 0.2, 0.3)
@@ -105,7 +105,7 @@ def test_monte_carlo_agrees(env: LQG) -> None:
 def test_monte_carlo_error_is_small_enough_to_mean_something() -> None:
     policy = (np.array([[-0.4]]), np.array([0.2]), np.array([0.3]))
     _, by_K, by_k, by_sigma = monte_carlo(LQG(), policy, 100_000)
-    # The exact variances of the pathwise gradient, estimators.md 3.6. The relative error of a
+    # The exact variances of the pathwise gradient. The relative error of a
     # sample variance is sqrt((kurtosis - 1) / N), taken from the sample.
     for sample, variance in ((by_K, 14.33524067), (by_k, 6.64592513), (by_sigma, 7.79779941)):
         centred = sample - sample.mean()

@@ -60,7 +60,7 @@ def random_policy(env: LQG, seed: int = 9) -> tuple[np.ndarray, np.ndarray, np.n
     return 0.3 * rng.normal(size=(m, n)), rng.normal(size=m), rng.uniform(0.3, 0.6, size=m)
 
 
-# --- published values: estimators.md 3.6 and 3.7 -------------------------------------------------
+# --- published values ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_reference_mixture() -> None:
 
 
 def test_without_the_discount_on_the_score_the_gradient_is_biased() -> None:
-    """What most libraries do; estimators.md 3.6, last line of the reference system."""
+    """What most libraries do."""
     env = LQG()
     policy = linear_policy(env.system, *REFERENCE)
     linear = linear_trajectory(env.system, policy)

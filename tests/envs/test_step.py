@@ -40,7 +40,7 @@ def test_the_quality_of_the_derivative_is_said() -> None:
 
 
 def test_published_values_of_the_heaviside() -> None:
-    """estimators.md 3.7: a = 0, and m = .5, at sigma 1."""
+    """The published values: a = 0, and m = .5, at sigma 1."""
     by_mean, by_sigma = Step().exact_gradient(0.0, 1.0)
     assert by_mean.gradient == pytest.approx(0.39894228, abs=6e-9)
     assert by_mean.score_function_variance == pytest.approx(0.34084506, abs=6e-9)
@@ -88,7 +88,7 @@ def test_the_score_function_does_not_see_a_little_smoothing() -> None:
 def test_a_hundred_samples_mostly_miss_a_steep_rise() -> None:
     """Smoothing .001: the batch measures next to no variance, where the true one is 99.19.
 
-    No action of 100 comes within 3 smoothings with probability .809 (estimators.md 3.7).
+    No action of 100 comes within 3 smoothings with probability .809.
     """
     env = Step(smoothing=0.001)
     generator = torch.Generator().manual_seed(0)

@@ -39,7 +39,7 @@ def test_derivatives_on_either_side() -> None:
 
 @pytest.mark.parametrize(("mean", "sigma"), [(0.0, 1.0), (0.7, 0.4), (-2.0, 3.0)])
 def test_the_bias_is_the_jump_times_the_density_at_the_wall(mean: float, sigma: float) -> None:
-    """By the mean -jump phi(a) / sigma (estimators.md 3.7), by sigma a times that."""
+    """By the mean -jump phi(a) / sigma, by sigma a times that."""
     env = Wall(target=0.3, wall=0.9, jump=1.7)
     a = (0.9 - mean) / sigma
     by_mean, by_sigma = env.exact_gradient(mean, sigma)
@@ -53,7 +53,7 @@ def test_the_bias_is_the_jump_times_the_density_at_the_wall(mean: float, sigma: 
 
 
 def test_without_a_jump_it_is_the_published_quadratic() -> None:
-    """(x - k)^2 at m = s = 1, k = -3, of estimators.md 3.5, with the sign turned."""
+    """(x - k)^2 at m = s = 1, k = -3, with the sign turned."""
     by_mean, by_sigma = Wall(target=-3.0, jump=0.0).exact_gradient(1.0, 1.0)
     names = [
         *("gradient", "pathwise_variance", "score_function_variance"),
