@@ -217,14 +217,12 @@ def mixed_term(
 
 
 def by_step(actor: Actor, window: Window, gradient: Tensor, weight: Tensor) -> Metrics:
-    """Variance of ``dJ/du_t`` by step, by either estimator; nothing if the policy has no mean."""
-    if not is_gaussian(actor, window):
-        return {}
-    score = score_action_gradient(actor.policy, window, weight)
-    return {
-        "gradient/by_step/score_function": variance_by_step(score),
-        "gradient/by_step/pathwise": variance_by_step(gradient),
-    }
+    """Variance of ``dJ/du_t`` by step; by the score function too if the policy has a mean."""
+    metrics = {"gradient/by_step/pathwise": variance_by_step(gradient)}
+    if is_gaussian(actor, window):
+        score = score_action_gradient(actor.policy, window, weight)
+        metrics["gradient/by_step/score_function"] = variance_by_step(score)
+    return metrics
 
 
 def is_gaussian(actor: Actor, window: Window) -> bool:

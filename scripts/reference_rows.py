@@ -25,7 +25,11 @@ from pgtoolkit.gradients import GradientRecorder
 from pgtoolkit.mixing import cross_fitted_weight, mix_gradients
 from pgtoolkit.noise import antithetic
 from pgtoolkit.policies import GaussianPolicy
-from pgtoolkit.reference_problems import quadratic, quadratic_measure_valued_variance
+from pgtoolkit.reference_problems import (
+    GaussianProblem,
+    quadratic,
+    quadratic_measure_valued_variance,
+)
 from pgtoolkit.returns import gae, segment_discount
 from pgtoolkit.rollout import start, unroll
 from pgtoolkit.seeding import stream, stream_seed
@@ -74,62 +78,56 @@ class Row:
 
 
 def gaussian_rows(samples: int, seed: int) -> Iterator[Row]:
-    """``f(x) = x^2`` at mean = std = 1."""
+    """``f(x) = x^2`` at mean = std = 1, each sample with its own copy of both."""
     problem = quadratic(1.0, 1.0, 0.0)
-    generator = stream(seed, "gaussian")
-    noise = torch.randn(samples, 1, generator=generator, dtype=F64)
-    copies = {name: torch.zeros(samples, 1, dtype=F64) for name in ("mean", "log_std")}
-    copies["mean"] += 1
-    leaves = {name: leaf.requires_grad_() for name, leaf in copies.items()}
-    distribution = DiagonalGaussian(leaves["mean"], leaves["log_std"])
-    pair = DiagonalGaussian(leaves["mean"].repeat(2, 1), leaves["log_std"].repeat(2, 1))
-
-    def rows(name: str, surrogate: Tensor, exact: tuple[float, float], group: int) -> Iterator[Row]:
-        found = torch.autograd.grad(surrogate.sum(), [*leaves.values()])
+    mean = torch.ones(samples, 1, dtype=F64, requires_grad=True)
+    log_std = torch.zeros(samples, 1, dtype=F64, requires_grad=True)
+    for name, surrogate, exact, group in gaussian_surrogates(problem, mean, log_std, seed):
+        found = torch.autograd.grad(surrogate.sum(), [mean, log_std])
+        whole = samples // group * group
         for by, gradient, truth, variance in zip(
-            ("mean", "std"), found, problem.gradient, exact, strict=True
+            ("mean", "std"), found, problem.gradient, exact, strict=False
         ):
-            size = samples // group
-            yield Row(
-                name, by, truth, variance, gradient[: size * group].reshape(-1, group).mean(1)
-            )
+            yield Row(name, by, truth, variance, gradient[:whole].reshape(-1, group).mean(1))
 
-    def score(baseline: float) -> tuple[float, float]:
-        return (
-            problem.score_function_variance("mean", baseline),
-            problem.score_function_variance("std", baseline),
-        )
 
-    def f(x: Tensor) -> Tensor:
-        return x[..., 0].square()
+def gaussian_surrogates(
+    problem: GaussianProblem, mean: Tensor, log_std: Tensor, seed: int
+) -> Iterator[tuple[str, Tensor, tuple[float, ...], int]]:
+    """A name, the surrogate, its exact variances by mean and std, and how many samples make one."""
+    generator = stream(seed, "gaussian")
+    noise = torch.randn(mean.shape, generator=generator, dtype=F64)
+    q = DiagonalGaussian(mean, log_std)
 
-    plain = expectation(f, distribution, noise=noise)
-    yield from rows("score function", plain, score(0.0), 1)
-    constant = expectation(f, distribution, noise=noise, baseline=4.0)
-    yield from rows("score function, b = 4 (optimal by mean)", constant, score(4.0), 1)
-    path = expectation(f, distribution, "pathwise", noise=noise)
-    yield from rows("pathwise", path, problem.pathwise_variance, 1)
-    both = expectation(f, distribution, "mixed", noise=noise, baseline=4.0, mix=7 / 9)
-    yield next(rows("mixed, weight 7/9 (optimal by mean), b = 4", both, (28 / 9, math.nan), 1))
-    derivative = expectation(
-        f, distribution, "measure_valued", noise=noise[None], generator=generator
-    )
-    exact = quadratic_measure_valued_variance(1.0, 1.0, 0.0)
-    yield from rows("measure-valued", derivative, exact, 1)
-    both = expectation(f, pair, "pathwise", noise=antithetic(noise)) / 2
-    yield from rows("pathwise, antithetic pair", both, (0.0, 8.0), 1)
-    groups = samples // GROUP
-    batch = noise[: groups * GROUP].reshape(groups, GROUP, 1).transpose(0, 1)
-    grouped = DiagonalGaussian(
-        leaves["mean"][: groups * GROUP].reshape(groups, GROUP, 1).transpose(0, 1),
-        leaves["log_std"][: groups * GROUP].reshape(groups, GROUP, 1).transpose(0, 1),
-    )
-    others = expectation(f, grouped, noise=batch, baseline="leave_one_out")
-    exact_others = (
-        problem.leave_one_out_variance("mean", GROUP),
-        problem.leave_one_out_variance("std", GROUP),
-    )
-    yield from rows(f"mean of {GROUP}, leave-one-out", others, exact_others, GROUP)
+    def score(b: float) -> tuple[float, float]:
+        return problem.score_function_variance("mean", b), problem.score_function_variance("std", b)
+
+    yield "score function", expectation(square, q, noise=noise), score(0.0), 1
+    constant = expectation(square, q, noise=noise, baseline=4.0)
+    yield "score function, b = 4 (optimal by mean)", constant, score(4.0), 1
+    path = expectation(square, q, "pathwise", noise=noise)
+    yield "pathwise", path, problem.pathwise_variance, 1
+    mixed = expectation(square, q, "mixed", noise=noise, baseline=4.0, mix=7 / 9)
+    yield "mixed, weight 7/9 (optimal by mean), b = 4", mixed, (28 / 9,), 1
+    derivative = expectation(square, q, "measure_valued", noise=noise[None], generator=generator)
+    yield "measure-valued", derivative, quadratic_measure_valued_variance(1.0, 1.0, 0.0), 1
+    pair = DiagonalGaussian(mean.repeat(2, 1), log_std.repeat(2, 1))
+    both = expectation(square, pair, "pathwise", noise=antithetic(noise)) / 2
+    yield "pathwise, antithetic pair", both, (0.0, 8.0), 1
+
+    def grouped(tensor: Tensor) -> Tensor:
+        groups = len(tensor) // GROUP
+        return tensor[: groups * GROUP].reshape(groups, GROUP, 1).transpose(0, 1)
+
+    batches = DiagonalGaussian(grouped(mean), grouped(log_std))
+    others = expectation(square, batches, noise=grouped(noise), baseline="leave_one_out")
+    by_mean = problem.leave_one_out_variance("mean", GROUP)
+    exact = by_mean, problem.leave_one_out_variance("std", GROUP)
+    yield f"mean of {GROUP}, leave-one-out", others, exact, GROUP
+
+
+def square(x: Tensor) -> Tensor:
+    return x[..., 0].square()
 
 
 def switch_rows(samples: int, seed: int) -> Iterator[Row]:
