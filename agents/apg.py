@@ -1,7 +1,7 @@
 """APG, analytic policy gradient: the pathwise gradient of a window (Freeman et al. 2021)."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -9,13 +9,14 @@ from torch import Tensor
 from pgtoolkit.actor import Actor
 from pgtoolkit.agent import AgentConfig, Metrics
 from pgtoolkit.ascent import ASCENTS, Estimator, require_estimator
+from pgtoolkit.checkpointed_rollout import choose_unroll
 from pgtoolkit.cross_fitting import leave_one_out_by_fold
 from pgtoolkit.envs.position import begin, env_position, restore_env_position
-from pgtoolkit.envs.requirements import require_differentiable
+from pgtoolkit.envs.requirements import env_metrics, require_differentiable
 from pgtoolkit.estimators import matched_score_weight, window_objective
 from pgtoolkit.networks import Activation
 from pgtoolkit.returns import reward_to_go
-from pgtoolkit.rollout import AnyVectorEnv, unroll
+from pgtoolkit.rollout import AnyVectorEnv
 from pgtoolkit.window import Window
 
 
@@ -27,19 +28,25 @@ class ApgConfig(AgentConfig):
     """Of the policy."""
     adam_betas: tuple[float, float] = (0.7, 0.95)
     """Decay of Adam's two moments."""
-    ent_coef: float = 0.05
-    """Weight of the entropy of the squashed action. Without it a policy can lean against a bound,
-    where tanh is flat and the pathwise gradient vanishes, and stay there."""
+    ent_coef_relative: float = 0.015
+    """Weight of the entropy of the squashed action, in units of the standard deviation of the
+    window's rewards. Without it a policy can lean against a bound, where tanh is flat and the
+    pathwise gradient vanishes, and stay there."""
     activation: Activation = "elu"
     """Of the hidden layers."""
     layer_norm: bool = True
     """LayerNorm after each hidden activation."""
     estimator: Estimator = "pathwise"
     """pathwise; or mixed with the score function, each step with the weight of least variance."""
+    checkpoint_every: int = 0
+    """Keep the graph's states only every so many steps, and take the steps between them again for
+    the gradient: the same gradient in less memory, least at about the root of n_steps; 0 keeps the
+    whole graph."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_estimator(self, self.estimator)
+        self.require("checkpoint_every", self.checkpoint_every >= 0, "at least 0")
 
 
 @final
@@ -58,6 +65,8 @@ class Apg:
         RequestError: the environment has no gradient, or its spaces fit no policy.
     """
 
+    needs_gradient: ClassVar[bool] = True
+
     def __init__(
         self, config: ApgConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
@@ -70,7 +79,8 @@ class Apg:
 
     def collect(self) -> Window:
         noise = self.actor.draw_noise(self.config.n_steps)
-        window, self.cursor = unroll(self.env, self.actor.policy, self.cursor, noise)
+        roll = choose_unroll(self.config.checkpoint_every)
+        window, self.cursor = roll(self.env, self.actor.policy, self.cursor, noise)
         return window
 
     def update(self, window: Window) -> Metrics:
@@ -85,7 +95,7 @@ class Apg:
 
             ascend = ASCENTS[self.config.estimator]
             metrics = ascend(self.actor, window, objective, matched_weight)
-            return metrics | self.actor.finish(window)
+            return metrics | env_metrics(self.env) | self.actor.finish(window)
 
     def state_dict(self) -> dict[str, Any]:
         return {"actor": self.actor.state_dict(), "env": env_position(self.env, self.cursor)}

@@ -1,7 +1,7 @@
 """REINFORCE: the score-function gradient, with any of the usual weights (Williams 1992)."""
 
 import dataclasses
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from gymnasium.spaces import Box
@@ -13,12 +13,11 @@ from pgtoolkit.ascent import ascend_score_function
 from pgtoolkit.baselines import leave_one_out
 from pgtoolkit.critic import Critic, CriticConfig
 from pgtoolkit.envs.position import begin, env_position, restore_env_position
-from pgtoolkit.envs.requirements import env_device, require_num_envs
+from pgtoolkit.envs.requirements import env_device, env_metrics, require_num_envs
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.estimators import matched_score_weight, window_objective
 from pgtoolkit.returns import segment_discount, segment_returns, td_lambda_returns
 from pgtoolkit.rollout import AnyVectorEnv, collect, unroll
-from pgtoolkit.spaces import box_size
 from pgtoolkit.whole_episodes import collect_episodes
 from pgtoolkit.window import Window
 
@@ -77,6 +76,8 @@ class Reinforce:
         RequestError: the spaces fit no policy.
     """
 
+    needs_gradient: ClassVar[bool] = False
+
     def __init__(
         self,
         config: ReinforceConfig,
@@ -89,7 +90,7 @@ class Reinforce:
         self.config, self.seed, self.env, device = config, seed, env, env_device(env)
         spaces = env.single_observation_space, env.single_action_space
         self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
-        self.critic = Critic(config, box_size("observation", spaces[0]), seed=seed, device=device)
+        self.critic = Critic(config, spaces[0], seed=seed, device=device)
         self.cursor = begin(env, seed=seed, device=device)
 
     def collect(self) -> Window:
@@ -128,7 +129,7 @@ class Reinforce:
             learning_rate = self.actor.scheduled(self.config.vf_learning_rate)
             metrics |= self.critic.fit(plain, normalize(plain.obs), target, learning_rate)
             metrics["train/policy_gradient_loss"] = -objective.detach().mean() / window.num_steps
-            return metrics | self.actor.finish(plain)
+            return metrics | env_metrics(self.env) | self.actor.finish(plain)
 
     def weight(self, window: Window, value: Tensor, next_value: Tensor, target: Tensor) -> Tensor:
         """The weight of ``log pi`` at every step ``[T, N]``."""

@@ -1,21 +1,21 @@
 """SHAC: the pathwise gradient of a short window with a terminal value (Xu et al. 2022)."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from torch import Tensor
 
 from pgtoolkit.actor import Actor
 from pgtoolkit.agent import Metrics
 from pgtoolkit.ascent import ASCENTS, Estimator, require_estimator
+from pgtoolkit.checkpointed_rollout import choose_unroll
 from pgtoolkit.critic import Critic, CriticConfig
 from pgtoolkit.envs.position import begin, env_position, restore_env_position
-from pgtoolkit.envs.requirements import require_differentiable
+from pgtoolkit.envs.requirements import env_metrics, require_differentiable
 from pgtoolkit.estimators import matched_score_weight, window_objective
 from pgtoolkit.networks import Activation
 from pgtoolkit.returns import td_lambda_returns
-from pgtoolkit.rollout import AnyVectorEnv, unroll
-from pgtoolkit.spaces import box_size
+from pgtoolkit.rollout import AnyVectorEnv
 from pgtoolkit.window import Window
 
 
@@ -31,19 +31,25 @@ class ShacConfig(CriticConfig):
     """Of the value function; follows the same schedule as the policy's."""
     adam_betas: tuple[float, float] = (0.7, 0.95)
     """Decay of Adam's two moments."""
-    ent_coef: float = 0.05
-    """Weight of the entropy of the squashed action. Without it a policy can lean against a bound,
-    where tanh is flat and the pathwise gradient vanishes, and stay there."""
+    ent_coef_relative: float = 0.015
+    """Weight of the entropy of the squashed action, in units of the standard deviation of the
+    window's rewards. Without it a policy can lean against a bound, where tanh is flat and the
+    pathwise gradient vanishes, and stay there."""
     activation: Activation = "elu"
     """Of the hidden layers."""
     layer_norm: bool = True
     """LayerNorm after each hidden activation."""
     estimator: Estimator = "pathwise"
     """pathwise; or mixed with the score function, each step with the weight of least variance."""
+    checkpoint_every: int = 0
+    """Keep the graph's states only every so many steps, and take the steps between them again for
+    the gradient: the same gradient in less memory, least at about the root of n_steps; 0 keeps the
+    whole graph."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_estimator(self, self.estimator)
+        self.require("checkpoint_every", self.checkpoint_every >= 0, "at least 0")
 
 
 @final
@@ -60,6 +66,8 @@ class Shac:
         RequestError: the environment has no gradient, or its spaces fit no policy.
     """
 
+    needs_gradient: ClassVar[bool] = True
+
     def __init__(
         self, config: ShacConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
@@ -68,12 +76,13 @@ class Shac:
         spaces = self.env.single_observation_space, self.env.single_action_space
         device = self.env.device
         self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
-        self.critic = Critic(config, box_size("observation", spaces[0]), seed=seed, device=device)
+        self.critic = Critic(config, spaces[0], seed=seed, device=device)
         self.cursor = begin(self.env, seed=seed, device=device)
 
     def collect(self) -> Window:
         noise = self.actor.draw_noise(self.config.n_steps)
-        window, self.cursor = unroll(self.env, self.actor.policy, self.cursor, noise)
+        roll = choose_unroll(self.config.checkpoint_every)
+        window, self.cursor = roll(self.env, self.actor.policy, self.cursor, noise)
         return window
 
     def update(self, window: Window) -> Metrics:
@@ -100,7 +109,7 @@ class Shac:
             )
             learning_rate = self.actor.scheduled(self.config.vf_learning_rate)
             metrics |= self.critic.fit(window, normalize(window.obs), target, learning_rate)
-            return metrics | self.actor.finish(window)
+            return metrics | env_metrics(self.env) | self.actor.finish(window)
 
     def state_dict(self) -> dict[str, Any]:
         return {

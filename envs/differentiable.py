@@ -2,24 +2,18 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeAlias, cast, final
+from typing import Any, Generic, Literal, final
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
-from typing_extensions import TypeVar
 
+from pgtoolkit.envs.states import S as S
+from pgtoolkit.envs.states import State as State
+from pgtoolkit.envs.states import like_state, where_state
 from pgtoolkit.errors import RequestError
-
-State: TypeAlias = Tensor | tuple[Tensor, ...]
-"""``[N, S]``, or a NamedTuple of tensors that all begin with ``N``."""
-
-# The default lets a class derive from the bare ``DifferentiableEnv``; the parameter lets a type
-# checker see which state an environment has.
-S = TypeVar("S", bound=State, default=Any)
 
 Quality = Literal["exact", "approximate", "none"]
 REQUIRED_ATTRIBUTES = ("observation_space", "action_space", "max_episode_steps")
@@ -89,6 +83,15 @@ class DifferentiableEnv(ABC, Generic[S]):
     def terminal(self, state: S) -> Tensor:
         """``[N]`` bool: the episode ends here, and what follows is worth 0."""
 
+    def truncated(self, state: S) -> Tensor | None:
+        """``[N]`` bool: the episode is cut here for a reason other than its length. None: never."""
+        return None
+
+    @property
+    def unwrapped(self) -> "DifferentiableEnv[Any]":
+        """The environment inside all wrappers: itself, if it is none."""
+        return self
+
     def render(self, state: S, index: int) -> NDArray[np.uint8]:
         """An RGB picture ``[height, width, 3]`` of environment ``index``.
 
@@ -99,6 +102,42 @@ class DifferentiableEnv(ABC, Generic[S]):
             f"{type(self).__name__} does not draw itself: give it a method render(state, index) "
             "that returns an RGB array, or ask for no video"
         )
+
+    def restart(self, state: S, mask: Tensor, generator: torch.Generator) -> S:
+        """Fresh starts in the rows where ``mask`` ``[N]`` is true; the others as they are.
+
+        Override it where starts are expensive: this one draws ``N`` of them.
+
+        Args:
+            state: of all environments, may carry a graph; the other rows keep it.
+            mask: which start anew.
+            generator: as in :meth:`initial`.
+        """
+        fresh = self.initial(mask.shape[0], generator)
+        return where_state(mask, like_state(fresh, state), state)
+
+    def begin_window(self) -> None:
+        """Called where the graph is cut: nothing computed before will be differentiated any more.
+
+        An adapter that learns does it here. Does nothing by default.
+        """
+
+    def metrics(self) -> dict[str, Tensor]:
+        """TensorBoard tag to scalar: what is worth a curve, since the last call. None by default.
+
+        Tags begin with ``environment/``. They come from plain counters, never from random numbers.
+        """
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs beside the states: of an adapter that learns, what it learned.
+
+        Tensors, numbers, strings, lists and dictionaries. Nothing by default.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up where :meth:`state_dict` left off."""
 
     def numpy_initial(self, rng: np.random.Generator) -> S:
         """The start state of one environment, for the NumPy view and its own kind of generator."""
@@ -151,55 +190,4 @@ def require_output(
 
 def draws_itself(env: DifferentiableEnv) -> bool:
     """Whether the environment has a ``render`` of its own."""
-    return type(env).render is not DifferentiableEnv.render
-
-
-def map_state(function: Callable[..., Tensor], state: S, *others: S) -> S:
-    """Applies a function to each tensor of a state, or to the like tensors of several states.
-
-    The result has the type of the first state, so a NamedTuple stays that NamedTuple.
-
-    Raises:
-        ValueError: the states have different numbers of tensors.
-    """
-    if isinstance(state, Tensor):
-        return cast(S, function(state, *others))
-    leaves = (function(*like) for like in zip(state, *others, strict=True))
-    return rebuild_state(state, tuple(leaves))
-
-
-def rebuild_state(template: S, leaves: tuple[Tensor, ...] | Tensor) -> S:
-    """The tensors in the template's type: a NamedTuple of its kind, a plain tuple, or a tensor.
-
-    Raises:
-        ValueError: they do not fit the template.
-    """
-    if isinstance(template, Tensor) != isinstance(leaves, Tensor):
-        raise ValueError(f"a state of type {type(template).__name__} was expected")
-    if isinstance(template, Tensor):
-        return cast(S, leaves)
-    if len(leaves) != len(template):
-        raise ValueError(f"a state of {len(template)} tensors was expected, not of {len(leaves)}")
-    kind = cast(Any, type(template))
-    return cast(S, kind(*leaves) if hasattr(kind, "_fields") else kind(leaves))
-
-
-def where_state(mask: Tensor, chosen: S, otherwise: S) -> S:
-    """Takes the rows where ``mask`` ``[N]`` is true from ``chosen``, the rest from ``otherwise``.
-
-    Each row's gradient goes to the state it came from, and to no other.
-    """
-
-    def select(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b)
-
-    return map_state(select, chosen, otherwise)
-
-
-def cast_state(state: S, device: torch.device, dtype: torch.dtype) -> S:
-    """The state on the device, its floating-point tensors in the dtype."""
-
-    def move(leaf: Tensor) -> Tensor:
-        return leaf.to(device, dtype if leaf.is_floating_point() else leaf.dtype)
-
-    return map_state(move, state)
+    return type(env.unwrapped).render is not DifferentiableEnv.render

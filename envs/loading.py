@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import gymnasium
+from gymnasium.wrappers import TimeLimit
 
 from pgtoolkit.envs.construct import describe_exception
 from pgtoolkit.envs.differentiable import DifferentiableEnv
@@ -70,6 +71,15 @@ def import_file(path: Path) -> ModuleType:
             f"importing {path.name} failed: {describe_exception(error, str(path))}"
         ) from error
     return module
+
+
+def limit_time(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """With a ``TimeLimit`` of the environment's attribute ``max_episode_steps``, if it has one.
+
+    What ``gymnasium.register`` does for a registered environment, for one that is not.
+    """
+    limit = getattr(env, "max_episode_steps", None)
+    return TimeLimit(env, limit) if isinstance(limit, int) and limit > 0 else env
 
 
 def _is_environment(kind: object) -> bool:

@@ -11,13 +11,8 @@ from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.construct import construct
-from pgtoolkit.envs.differentiable import (
-    DifferentiableEnv,
-    State,
-    cast_state,
-    draws_itself,
-    require_attributes,
-)
+from pgtoolkit.envs.differentiable import DifferentiableEnv, draws_itself, require_attributes
+from pgtoolkit.envs.states import State, cast_state
 from pgtoolkit.errors import RequestError
 
 FloatArray = NDArray[np.float32]
@@ -95,11 +90,12 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
             )
         given = self.env.numpy_action(np.asarray(action), self._dtype)
         after = self.env.transition(state, given, self._noise())
-        # np.float64 is a float, and what Gymnasium's own environments return.
-        reward = np.float64(self.env.numpy_reward(state, given, after))
+        reward = self.env.numpy_reward(state, given, after)
         terminated = bool(self.env.terminal(after).item())
         self._state, self._elapsed = after, self._elapsed + 1
+        cut_short = self.env.truncated(after)
         truncated = self._elapsed >= self.env.max_episode_steps
+        truncated = truncated or (cut_short is not None and bool(cut_short.item()))
         return self._observe(after), reward, terminated, truncated, {}
 
     def render(self) -> NDArray[np.uint8] | None:

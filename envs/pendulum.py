@@ -69,7 +69,8 @@ class Pendulum(DifferentiableEnv[Tensor]):
         theta, omega = state[0].numpy()
         torque = np.clip(action[0, 0].numpy(), -MAX_TORQUE, MAX_TORQUE)[()]
         angle = ((theta + np.pi) % (2 * np.pi)) - np.pi
-        return -float(angle**2 + 0.1 * omega**2 + 0.001 * (torque**2))
+        # Gymnasium's type too.
+        return -np.float64(angle**2 + 0.1 * omega**2 + 0.001 * (torque**2))
 
     def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
         theta, omega = state.unbind(-1)

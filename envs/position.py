@@ -22,6 +22,7 @@ def env_position(env: AnyVectorEnv, cursor: Cursor) -> dict[str, Any]:
         "obs": cursor.obs,
         "needs_reset": cursor.needs_reset,
         "first": cursor.first,
+        "learned": env.env.state_dict(),
     }
 
 
@@ -31,6 +32,8 @@ def restore_env_position(
     """Puts the environments back, exactly; those that could not be saved start new episodes."""
     if not position or not isinstance(env, DifferentiableVectorEnv):
         return start(env, seed=stream_seed(seed, "environments"), device=cursor.obs.device)
+    # First what was learned: an adapter also brings back the episodes that its states refer to.
+    env.env.load_state_dict(position.get("learned", {}))
     env.set_state(position["state"])
     names = ("obs", "needs_reset", "first")
     return Cursor(*(position[name].to(env.device) for name in names))

@@ -11,7 +11,7 @@ from pgtoolkit.envs.construct import arguments_message
 from pgtoolkit.errors import RequestError
 
 # What Gymnasium says when a package is missing, and our extra that brings it.
-_EXTRAS = {"mujoco": "mujoco", "pygame": "classic"}
+_EXTRAS = {"mujoco": "mujoco", "pygame": "classic", "jax": "jax", "warp": "warp"}
 
 
 def make_registered(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:

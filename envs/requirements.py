@@ -28,7 +28,9 @@ def require_differentiable(env: AnyVectorEnv, num_envs: int) -> DifferentiableVe
         raise RequestError(
             "this agent differentiates through the environment, and this environment has no "
             "gradient. Use a differentiable one (`pgtoolkit list envs`, or a DifferentiableEnv of "
-            "your own as file.py:Class), or train with `reinforce`, which needs none"
+            "your own as file.py:Class), an adapter that gives it one (--differentiate "
+            "finite-difference, mujoco or model; in Python pgtoolkit.envs.FiniteDifference, MuJoCo "
+            "or LearnedModel), or train with `reinforce`, which needs none"
         )
     if not isinstance(env.single_action_space, Box):
         raise RequestError(
@@ -41,6 +43,11 @@ def require_differentiable(env: AnyVectorEnv, num_envs: int) -> DifferentiableVe
             "(gradient.action = 'none'): train with `reinforce`, which needs none"
         )
     return env
+
+
+def env_metrics(env: AnyVectorEnv) -> dict[str, torch.Tensor]:
+    """What a differentiable environment, its wrappers and its adapter have counted."""
+    return env.env.metrics() if isinstance(env, DifferentiableVectorEnv) else {}
 
 
 def env_device(env: AnyVectorEnv) -> torch.device:

@@ -20,8 +20,10 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from pgtoolkit.envs.construct import construct, describe_exception
 from pgtoolkit.envs.differentiable import DifferentiableEnv, require_attributes
-from pgtoolkit.envs.loading import load_class
+from pgtoolkit.envs.flatten import flatten_observations
+from pgtoolkit.envs.loading import limit_time, load_class
 from pgtoolkit.envs.numpy_env import NumpyEnv
+from pgtoolkit.envs.plugins import register_plugins
 from pgtoolkit.envs.registered import make_registered, missing_package
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
@@ -109,8 +111,9 @@ def make_vector_env(
 def _from_id(env_id: str, kwargs: dict[str, Any]) -> EnvSource:
     def factory(render_mode: str | None) -> AnyEnv:
         mode = {} if render_mode is None else {"render_mode": render_mode}
-        return make_registered(env_id, kwargs | mode)
+        return flatten_observations(make_registered(env_id, kwargs | mode))
 
+    register_plugins()
     probe = factory(None)
     differentiable = _dynamics(probe)
     probe.close()
@@ -125,7 +128,7 @@ def _from_class(file: str, name: str, kwargs: dict[str, Any]) -> EnvSource:
     def factory(render_mode: str | None) -> AnyEnv:
         mode = {} if render_mode is None else {"render_mode": render_mode}
         made: AnyEnv = _construct(kind, kwargs | mode)
-        return made
+        return flatten_observations(limit_time(made))
 
     probe = factory(None)
     probe.close()
@@ -159,7 +162,7 @@ def _from_object(env: AnyEnv) -> EnvSource:
                 f"{name} was made with render_mode={env.render_mode!r} and cannot change it: "
                 f"make it with render_mode={render_mode!r}, or give its id or file, not an object"
             )
-        return _copy(env, name)
+        return flatten_observations(_copy(env, name))
 
     return EnvSource(name, factory, _dynamics(env))
 

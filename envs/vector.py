@@ -12,15 +12,11 @@ from torch import Tensor
 
 from pgtoolkit.envs.differentiable import (
     DifferentiableEnv,
-    State,
-    cast_state,
     draws_itself,
-    map_state,
-    rebuild_state,
     require_attributes,
     require_output,
-    where_state,
 )
+from pgtoolkit.envs.states import State, cast_state, map_state, rebuild_state, where_state
 
 
 class VectorState(NamedTuple):
@@ -116,7 +112,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         else:
             mask = torch.as_tensor(mask, dtype=torch.bool, device=self.device)
             self._require_shape("options['reset_mask']", mask, (self.num_envs,))
-            self._state = where_state(mask, self._fresh(), self._current())
+            self._state = self.env.restart(self._current(), mask, self._generator)
             self._elapsed = torch.where(mask, self._zeros(), self._elapsed)
         return self._observe(self._state), {}
 
@@ -145,11 +141,13 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         require_output(self.env, "terminal", terminated, (self.num_envs,))
         self._elapsed = self._elapsed + 1
         truncated = self._elapsed >= self.env.max_episode_steps
+        cut_short = self.env.truncated(after)
+        truncated = truncated if cut_short is None else truncated | cut_short
         done = terminated | truncated
         info: dict[str, Any] = {}
         if bool(done.any()):
             info = {"final_obs": self._final_observation(after, terminated), "_final_obs": done}
-            after = where_state(done, self._fresh(), after)
+            after = self.env.restart(after, done, self._generator)
             self._elapsed = torch.where(done, self._zeros(), self._elapsed)
         self._state = after
         return self._observe(after), reward, terminated, truncated, info
@@ -161,6 +159,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             ResetNeeded: before the first reset.
         """
         self._state = map_state(Tensor.detach, self._current())
+        self.env.begin_window()
         return self._observe(self._state).detach()
 
     def get_state(self) -> VectorState:
@@ -169,8 +168,16 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         Raises:
             ResetNeeded: before the first reset.
         """
-        state = map_state(Tensor.detach, self._current())
-        return VectorState(state, self._elapsed, self._generator.get_state())
+        state = self.graph_state()
+        return state._replace(state=map_state(Tensor.detach, state.state))
+
+    def graph_state(self) -> VectorState:
+        """The same with the graph, for those who take steps twice to differentiate them.
+
+        Raises:
+            ResetNeeded: before the first reset.
+        """
+        return VectorState(self._current(), self._elapsed, self._generator.get_state())
 
     def set_state(self, state: VectorState | tuple[Any, ...]) -> None:
         """Continues from there: the same actions give the same trajectories, noise included.
@@ -181,7 +188,9 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             ValueError: it is not a state of this environment.
         """
         inner, elapsed, generator_state = state
-        template = self.env.initial(1, torch.Generator(self.device).manual_seed(0))
+        template = self._state
+        if template is None:
+            template = self.env.initial(1, torch.Generator(self.device).manual_seed(0))
         inner = tuple(inner) if isinstance(inner, list) else inner
         rebuilt = cast_state(rebuild_state(template, inner), self.device, self.dtype)
         self._require_shape("the state's elapsed steps", elapsed, (self.num_envs,))

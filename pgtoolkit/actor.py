@@ -61,15 +61,24 @@ class Actor:
         return self.policy.draw_noise(num_steps, self.config.num_envs, generator=self.generator)
 
     def entropy_bonus(self, window: Window) -> Tensor:
-        """``ent_coef * sum_t H(pi(. | s_t))`` ``[N]``.
+        """``(ent_coef + ent_coef_relative * std(r)) * sum_t H(pi(. | s_t))`` ``[N]``.
 
         Where the entropy must be sampled, it is with the window's noise, so it is differentiable.
         States are constants here: that an action leads to states of more entropy earns it nothing.
         """
-        if self.config.ent_coef == 0:
+        weight = self.entropy_weight(window)
+        if weight is None:
             return torch.zeros(window.num_envs, device=window.obs.device)
         entropy = self.policy(window.obs.detach()).entropy(window.noise)
-        return self.config.ent_coef * torch.where(window.valid, entropy, 0.0).sum(0)
+        return weight * torch.where(window.valid, entropy, 0.0).sum(0)
+
+    def entropy_weight(self, window: Window) -> float | Tensor | None:
+        """What a unit of entropy is worth, in rewards; None for nothing."""
+        absolute, relative = self.config.ent_coef, self.config.ent_coef_relative
+        if relative == 0:
+            return absolute or None
+        spread = window.reward.detach()[window.valid].std(unbiased=False)
+        return absolute + relative * spread
 
     def step(self, window: Window) -> Metrics:
         """Clips the gradient, steps, and describes the policy on the window.

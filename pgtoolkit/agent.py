@@ -50,6 +50,9 @@ class AgentConfig:
     """Decay of Adam's two moments."""
     max_grad_norm: float = 1.0
     """Global norm to which the policy's gradient is clipped."""
+    ent_coef_relative: float = 0.0
+    """As ent_coef, in units of the standard deviation of the window's rewards, to which it adds:
+    one setting then fits environments whose rewards have other scales."""
     ent_coef: float = 0.0
     """Weight of the policy's entropy (of the squashed action) in the objective."""
     hidden: tuple[int, ...] = (64, 64)
@@ -77,6 +80,7 @@ class AgentConfig:
             value = getattr(self, field.name)
             finite = not isinstance(value, float) or math.isfinite(value)
             self.require(field.name, finite, "a finite number")
+        self.require("ent_coef_relative", self.ent_coef_relative >= 0, "at least 0")
         self.require("ent_coef", self.ent_coef >= 0, "at least 0")
         self.require("gamma", 0 <= self.gamma <= 1, "between 0 and 1")
         self.require("learning_rate", self.learning_rate > 0, "above 0")

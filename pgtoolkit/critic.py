@@ -5,9 +5,11 @@ import dataclasses
 from typing import Any, final
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from pgtoolkit.agent import AgentConfig, Metrics
+from pgtoolkit.encoder import make_encoder
 from pgtoolkit.errors import RequestError
 from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.optimization import set_learning_rate
@@ -51,21 +53,29 @@ class Critic:
 
     Args:
         config: the agent's configuration.
-        obs_size: size of an observation.
+        observation_space: of one environment.
         seed: of the initial weights and the shuffles.
         device: where it lives.
     """
 
     def __init__(
-        self, config: CriticConfig, obs_size: int, *, seed: int, device: torch.device
+        self,
+        config: CriticConfig,
+        observation_space: spaces.Space[Any],
+        *,
+        seed: int,
+        device: torch.device,
     ) -> None:
         self.config = config
+        weights = stream(seed, "value weights")
+        encoder, num_features = make_encoder(observation_space, weights)
         self.value_function = ValueFunction(
-            obs_size,
+            num_features,
             config.hidden,
             activation=config.activation,
             layer_norm=config.layer_norm,
-            generator=stream(seed, "value weights"),
+            generator=weights,
+            encoder=encoder,
         ).to(device)
         self.target = copy.deepcopy(self.value_function).requires_grad_(False)
         self.generator = stream(seed, "minibatches", device)

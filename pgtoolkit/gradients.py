@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from pgtoolkit.encoder import Convolution
 from pgtoolkit.errors import RequestError
 from pgtoolkit.networks import StateIndependentStd
 from pgtoolkit.shapes import check_shape
@@ -43,10 +44,19 @@ def _state_independent_std(layer: nn.Module, inputs: Tensor, delta: Tensor) -> d
     return {"log_std": delta.sum(0)}
 
 
+def _convolution(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
+    """``[L, N, C H W]`` and ``[L, N, F h w]`` to weight ``[N, F, C, k, k]`` and bias ``[N, F]``."""
+    assert isinstance(layer, Convolution)
+    delta = delta.reshape(*delta.shape[:-1], layer.output_shape[0], -1)
+    weight = torch.einsum("lnfp,lncp->nfc", delta, layer.patches(inputs))
+    return {"weight": weight.view(-1, *layer.weight.shape), "bias": delta.sum((0, -1))}
+
+
 RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: _linear,
     nn.LayerNorm: _layer_norm,
     StateIndependentStd: _state_independent_std,
+    Convolution: _convolution,
 }
 
 

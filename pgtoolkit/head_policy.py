@@ -9,11 +9,10 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from pgtoolkit.distribution import Distribution
+from pgtoolkit.encoder import make_encoder, make_normalizer
 from pgtoolkit.heads import Head
 from pgtoolkit.networks import Activation, hidden_layers
-from pgtoolkit.normalizer import make_normalizer
 from pgtoolkit.policy import Policy
-from pgtoolkit.spaces import box_size
 
 MakeHead = Callable[[int, torch.Generator], Head]
 """From the number of features, and a generator for the initial weights."""
@@ -24,7 +23,7 @@ class HeadPolicy(Policy):
     """``head(network(normalizer(obs)))``, with any :class:`~pgtoolkit.heads.Head`.
 
     Args:
-        observation_space: a one-dimensional ``Box``.
+        observation_space: a one-dimensional ``Box``, or images, which two convolutions read.
         make_head: makes the head; it knows the action space.
         hidden: sizes of the hidden layers; with ``()`` the head sees the observation.
         activation: of the hidden layers.
@@ -48,14 +47,14 @@ class HeadPolicy(Policy):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        obs_size = box_size("observation", observation_space)
         generator = generator or torch.Generator().manual_seed(0)
-        self.normalizer = make_normalizer(obs_size, normalize_observations)
+        self.normalizer = make_normalizer(observation_space, normalize_observations)
+        encoder, num_features = make_encoder(observation_space, generator)
         layers = hidden_layers(
-            obs_size, hidden, activation=activation, layer_norm=layer_norm, generator=generator
+            num_features, hidden, activation=activation, layer_norm=layer_norm, generator=generator
         )
-        self.network = nn.Sequential(*layers)
-        self.head = make_head(hidden[-1] if hidden else obs_size, generator)
+        self.network = nn.Sequential(*encoder, *layers)
+        self.head = make_head(hidden[-1] if hidden else num_features, generator)
         self.noise_size, self.action_size = self.head.noise_size, self.head.action_size
 
     def forward(self, obs: Tensor) -> Distribution:

@@ -52,7 +52,3 @@ class NoNormalizer(nn.Module):
 
     def update(self, obs: Tensor, valid: Tensor) -> None:
         """Does nothing."""
-
-
-def make_normalizer(size: int, normalize: bool) -> ObservationNormalizer | NoNormalizer:
-    return ObservationNormalizer(size) if normalize else NoNormalizer()

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from pgtoolkit.distributions import Categorical, DiagonalGaussian, TanhGaussian
+from pgtoolkit.encoder import make_encoder, make_normalizer
 from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.head_choice import DistributionName as DistributionName
 from pgtoolkit.head_choice import beta_head, bounds, discrete_head, unsquashed_head
@@ -15,7 +16,6 @@ from pgtoolkit.head_policy import HeadPolicy, MakeHead
 from pgtoolkit.networks import Activation as Activation
 from pgtoolkit.networks import StateIndependentStd, limited_log_std, mlp, raw_log_std
 from pgtoolkit.networks import Std as Std
-from pgtoolkit.normalizer import make_normalizer
 from pgtoolkit.policy import Policy
 from pgtoolkit.spaces import box_size, is_bounded
 
@@ -25,7 +25,7 @@ class GaussianPolicy(Policy):
     """A diagonal Gaussian over a ``Box``, tanh-squashed to its bounds where it has bounds.
 
     Args:
-        observation_space: a one-dimensional ``Box``.
+        observation_space: a one-dimensional ``Box``, or images, which two convolutions read.
         action_space: a one-dimensional ``Box``, bounded on all sides or on none.
         hidden: sizes of the hidden layers; ``()`` is a linear policy.
         activation: of the hidden layers.
@@ -57,23 +57,25 @@ class GaussianPolicy(Policy):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        obs_size = box_size("observation", observation_space)
         self.noise_size = self.action_size = size = box_size("action", action_space)
         self.bounded = is_bounded(action_space)
         if self.bounded:
             low, high = bounds(action_space)
             self.register_buffer("low", low)
             self.register_buffer("high", high)
-        self.normalizer = make_normalizer(obs_size, normalize_observations)
-        self.network = mlp(
-            obs_size,
+        generator = generator or torch.Generator().manual_seed(0)
+        self.normalizer = make_normalizer(observation_space, normalize_observations)
+        encoder, num_features = make_encoder(observation_space, generator)
+        layers = mlp(
+            num_features,
             hidden,
             size if std == "state_independent" else 2 * size,
             activation=activation,
             layer_norm=layer_norm,
             output_gain=0.01,
-            generator=generator or torch.Generator().manual_seed(0),
+            generator=generator,
         )
+        self.network = nn.Sequential(*encoder, *layers)
         self.std = StateIndependentStd(size, log_std_init) if std == "state_independent" else None
         if self.std is None:
             # The bias that puts tanh-limited log-sigma at its initial value in every state.
@@ -126,18 +128,20 @@ class CategoricalPolicy(Policy):
                 "a categorical policy needs Discrete actions that start at 0, not "
                 f"{one_line(action_space)}"
             )
-        obs_size = box_size("observation", observation_space)
         self.noise_size, self.action_size = int(action_space.n), 1
-        self.normalizer = make_normalizer(obs_size, normalize_observations)
-        self.network = mlp(
-            obs_size,
+        generator = generator or torch.Generator().manual_seed(0)
+        self.normalizer = make_normalizer(observation_space, normalize_observations)
+        encoder, num_features = make_encoder(observation_space, generator)
+        layers = mlp(
+            num_features,
             hidden,
             self.noise_size,
             activation=activation,
             layer_norm=layer_norm,
             output_gain=0.01,
-            generator=generator or torch.Generator().manual_seed(0),
+            generator=generator,
         )
+        self.network = nn.Sequential(*encoder, *layers)
 
     def forward(self, obs: Tensor) -> Categorical:
         return Categorical(self.network(self.normalizer(obs)))

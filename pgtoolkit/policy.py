@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from pgtoolkit.distribution import Distribution
+from pgtoolkit.encoder import Pixels
 from pgtoolkit.normalizer import NoNormalizer, ObservationNormalizer
 
 
 class Policy(nn.Module, ABC):
     """``pi(action | obs)``. It holds its observation normaliser, so a saved policy is whole."""
 
-    normalizer: ObservationNormalizer | NoNormalizer
+    normalizer: ObservationNormalizer | NoNormalizer | Pixels
     noise_size: int
     """Entries of the standard noise of one action."""
     action_size: int | None = None

@@ -5,6 +5,9 @@ from gymnasium import spaces
 
 from pgtoolkit.errors import RequestError, one_line
 
+SMALLEST_IMAGE = 12
+"""Pixels a side: the kernels of the encoder need them."""
+
 
 def box_size(role: str, space: object) -> int:
     """The size of a one-dimensional ``Box``.
@@ -68,3 +71,22 @@ def number_of_switches(space: spaces.MultiBinary) -> int:
             "one row (gymnasium.wrappers.TransformAction)"
         )
     return int(space.shape[0])
+
+
+def is_image(space: object) -> bool:
+    """Whether observations of this space are pictures that a small convolutional network can read.
+
+    A ``Box`` of uint8, ``[height, width, channels]`` (or channels first, or without) of at least 12
+    pixels a side.
+    """
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+        return False
+    return len(space.shape) in (2, 3) and min(image_shape(space)[1:]) >= SMALLEST_IMAGE
+
+
+def image_shape(space: spaces.Box) -> tuple[int, int, int]:
+    """``(channels, height, width)``; the smallest axis of the outer two counts as the channels."""
+    if len(space.shape) == 2:
+        return (1, *space.shape)
+    first, second, third = space.shape
+    return (first, second, third) if first < third else (third, first, second)

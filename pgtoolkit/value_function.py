@@ -1,5 +1,6 @@
 """The learned value function: a baseline for one estimator, a terminal value for the other."""
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -12,20 +13,30 @@ from pgtoolkit.optimization import clip_gradient
 
 @final
 class ValueFunction(nn.Module):
-    """``V(obs)`` ``[...]`` from normalised observations ``[..., O]``."""
+    """``V(obs)`` ``[...]`` from normalised observations ``[..., O]``.
+
+    Args:
+        num_features: ``O``, or what the encoder makes of them.
+        hidden: sizes of the hidden layers.
+        activation: of the hidden layers.
+        layer_norm: LayerNorm after each hidden activation.
+        generator: for the initial weights.
+        encoder: layers that come first.
+    """
 
     def __init__(
         self,
-        obs_size: int,
+        num_features: int,
         hidden: tuple[int, ...],
         *,
         activation: Activation,
         layer_norm: bool,
         generator: torch.Generator,
+        encoder: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
-        self.network = mlp(
-            obs_size,
+        layers = mlp(
+            num_features,
             hidden,
             1,
             activation=activation,
@@ -33,6 +44,7 @@ class ValueFunction(nn.Module):
             output_gain=1.0,
             generator=generator,
         )
+        self.network = nn.Sequential(*encoder, *layers)
 
     def forward(self, obs: Tensor) -> Tensor:
         value: Tensor = self.network(obs)

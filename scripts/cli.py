@@ -26,7 +26,8 @@ def main() -> NoReturn:
 def dispatch(command: str, arguments: Sequence[str]) -> None:
     """Imports one command's module and calls it; the others are never imported."""
     name = known(command, COMMANDS, "command")
-    importlib.import_module(f"pgtoolkit.scripts.{name}").run(list(arguments))
+    module = name.replace("-", "_")
+    importlib.import_module(f"pgtoolkit.scripts.{module}").run(list(arguments))
 
 
 def run_command(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> NoReturn:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, final
 import tyro
 
 from pgtoolkit.errors import RequestError, one_line
-from pgtoolkit.scripts.arguments import parse, parse_json_object
+from pgtoolkit.scripts.arguments import parse
 from pgtoolkit.scripts.outputs import write_json
 
 
@@ -52,20 +52,16 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(EvaluateArguments, arguments, command="evaluate")
     import torch
 
-    from pgtoolkit.envs.resolve import resolve
     from pgtoolkit.evaluation import evaluate
     from pgtoolkit.run_folder import RunFolder
-    from pgtoolkit.scripts.experiment import make_eval_env, settings_from_file
+    from pgtoolkit.scripts.experiment import environments_of, settings_from_file
 
     folder, config = RunFolder.open(Path(options.run))
     settings = settings_from_file(config, [], command="evaluate")
-    kwargs_text = options.env_kwargs
-    if kwargs_text is None:
-        kwargs_text = settings.run.env_kwargs if options.env is None else "{}"
-    env_name = options.env or settings.run.env
-    source = resolve(env_name, parse_json_object(kwargs_text, "--env-kwargs"))
+    place = place_of(options, settings.run)
     device = torch.device("cpu")
-    env = make_eval_env(source, options.episodes, device, settings.run.differentiate)
+    environments = environments_of(place, False, device)
+    env = environments.make_for_evaluation(options.episodes)
     path = folder.checkpoint(options.checkpoint)
     policy = load_policy(path, settings, env)
     result = evaluate(
@@ -79,15 +75,40 @@ def run(arguments: Sequence[str]) -> None:
     print(
         f"mean return {result.mean_return:.2f}, standard deviation {result.std_return:.2f} over "
         f"{options.episodes} {'stochastic' if options.stochastic else 'deterministic'} episodes of "
-        f"{env_name} (mean length {result.mean_length:.1f}; policy {path})"
+        f"{place.env} (mean length {result.mean_length:.1f}; policy {path})"
     )
     if options.json is not None:
-        write_json(options.json, describe(result, options, env_name, path))
+        write_json(options.json, describe(result, options, place.env, path))
     if options.video is not None:
         from pgtoolkit.scripts.video import record_episode
 
-        record_episode(source, policy, options.video, seed=options.seed)
+        record_episode(environments.source, policy, options.video, seed=options.seed)
         print(f"video: {options.video}")
+
+
+def place_of(options: EvaluateArguments, run: Any) -> Any:
+    """The run's environment or another, for a policy that only acts: adapters are not needed.
+
+    Args:
+        options: the command's.
+        run: the run's ``RunConfig``.
+    """
+    keep = run.wrappers != "{}" or run.differentiate in ("auto", "none")
+    place = dataclasses.replace(run, differentiate=run.differentiate if keep else "none")
+    if not keep:
+        place = dataclasses.replace(place, adapter_kwargs="{}")
+    if options.env is not None:
+        place = dataclasses.replace(
+            place,
+            env=options.env,
+            env_kwargs="{}",
+            differentiate="auto" if place.differentiate == "auto" else "none",
+            adapter_kwargs="{}",
+            wrappers="{}",
+        )
+    if options.env_kwargs is not None:
+        place = dataclasses.replace(place, env_kwargs=options.env_kwargs)
+    return place
 
 
 def load_policy(path: Path, settings: Any, env: Any) -> Any:

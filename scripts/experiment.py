@@ -9,18 +9,16 @@ import torch
 
 from pgtoolkit.actor import Actor
 from pgtoolkit.agent import Agent
-from pgtoolkit.envs.resolve import EnvSource, make_vector_env, resolve
-from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.adapters import ADAPTERS, Differentiate
 from pgtoolkit.errors import RequestError
 from pgtoolkit.evaluation import Evaluation, evaluate
-from pgtoolkit.rollout import AnyVectorEnv
 from pgtoolkit.scripts.arguments import flags_of, parse, parse_json_object
+from pgtoolkit.scripts.environments import Environments, make_environments, parse_wrappers
 from pgtoolkit.scripts.memory import keep_freed_memory
 from pgtoolkit.scripts.tables import load_agent
 from pgtoolkit.seeding import stream_seed
 from pgtoolkit.training import TrainConfig
 
-Differentiate = Literal["auto", "none"]
 EVAL_EPISODES, BATCHED_EVAL_EPISODES = 20, 100
 """Episodes of an evaluation, where environments are Python objects and where they are a batch."""
 
@@ -35,7 +33,14 @@ class RunConfig:
     env_kwargs: str = "{}"
     """JSON object of arguments for the environment."""
     differentiate: Differentiate = "auto"
-    """auto: use the environment's gradient if it has one; none: never."""
+    """The environment's gradient. auto: its own if it has one, else, where the agent needs one, the
+    best adapter; none: none; finite-difference: differences of its steps; mujoco: the same in
+    batches and by MuJoCo's derivatives; model: learned from its steps."""
+    adapter_kwargs: str = "{}"
+    """JSON object of arguments for the adapter that --differentiate names."""
+    wrappers: str = "{}"
+    """JSON object of wrappers for a differentiable environment and their arguments, the innermost
+    first, such as '{"GradientGate": {"clip_norm": 10}}'. `pgtoolkit list wrappers` names them."""
     seed: int = 0
     """Of everything random."""
     threads: int = 1
@@ -64,7 +69,8 @@ class Settings:
         merged: dict[str, Any] = {"agent": self.agent_name}
         for part in (self.run, self.loop, self.agent):
             merged |= dataclasses.asdict(part)
-        merged["env_kwargs"] = parse_json_object(self.run.env_kwargs, "--env-kwargs")
+        for name in ("env_kwargs", "adapter_kwargs", "wrappers"):
+            merged[name] = parse_json_object(getattr(self.run, name), flag_of(name))
         return {k: list(v) if isinstance(v, tuple) else v for k, v in merged.items()}
 
 
@@ -133,27 +139,24 @@ class Experiment:
         torch.set_num_threads(run.threads)
         keep_freed_memory()
         self.device = choose_device(run.device)
-        kwargs = parse_json_object(run.env_kwargs, "--env-kwargs")
-        self.source = resolve(run.env, kwargs)
-        env = make_vector_env(
-            self.source,
-            settings.agent.num_envs,
-            device=self.device,
-            differentiate=run.differentiate,
-        )
-        total_steps = settings.loop.total_steps
         agent_class = load_agent(settings.agent_name)[0]
+        self.environments = environments_of(run, agent_class.needs_gradient, self.device)
+        self.source = self.environments.source
         self.agent: ActingAgent = agent_class(
-            settings.agent, env, seed=run.seed, total_steps=total_steps
+            settings.agent,
+            self.environments.make(settings.agent.num_envs),
+            seed=run.seed,
+            total_steps=settings.loop.total_steps,
         )
-        self.eval_episodes = settings.loop.eval_episodes or (
-            BATCHED_EVAL_EPISODES if isinstance(env, DifferentiableVectorEnv) else EVAL_EPISODES
+        batched = self.environments.batched
+        default_episodes = BATCHED_EVAL_EPISODES if batched else EVAL_EPISODES
+        self.eval_episodes = settings.loop.eval_episodes or default_episodes
+        self.settings = dataclasses.replace(
+            settings,
+            run=dataclasses.replace(run, differentiate=settled(run, self.environments)),
+            loop=dataclasses.replace(settings.loop, eval_episodes=self.eval_episodes),
         )
-        loop = dataclasses.replace(settings.loop, eval_episodes=self.eval_episodes)
-        self.settings = dataclasses.replace(settings, loop=loop)
-        self._eval_env = make_eval_env(
-            self.source, self.eval_episodes, self.device, run.differentiate
-        )
+        self._eval_env = self.environments.make_for_evaluation(self.eval_episodes)
 
     def evaluate(self) -> Evaluation:
         """The current policy, deterministic, in environments of its own."""
@@ -166,13 +169,35 @@ class Experiment:
         )
 
 
-def make_eval_env(
-    source: EnvSource, episodes: int, device: torch.device, differentiate: Differentiate
-) -> AnyVectorEnv:
-    """Environments for that many episodes: all at once where they are batched."""
-    batched = source.differentiable is not None and differentiate == "auto"
-    count = episodes if batched else min(episodes, EVAL_EPISODES)
-    return make_vector_env(source, count, device=device, differentiate=differentiate)
+def environments_of(run: RunConfig, needed: bool, device: torch.device) -> Environments:
+    """What a run is trained on.
+
+    Raises:
+        RequestError: as :func:`~pgtoolkit.scripts.environments.make_environments`.
+    """
+    adapter_kwargs = parse_json_object(run.adapter_kwargs, "--adapter-kwargs")
+    if run.differentiate == "model":
+        adapter_kwargs = {"seed": run.seed} | adapter_kwargs
+    return make_environments(
+        run.env,
+        parse_json_object(run.env_kwargs, "--env-kwargs"),
+        differentiate=run.differentiate,
+        adapter_kwargs=adapter_kwargs,
+        wrappers=parse_wrappers(run.wrappers),
+        needed=needed,
+        device=device,
+    )
+
+
+def settled(run: RunConfig, environments: Environments) -> Differentiate:
+    """``--differentiate``, with the adapter that ``auto`` chose, so that a resume keeps to it."""
+    chosen = environments.gradient.method
+    return chosen if chosen in ADAPTERS else run.differentiate
+
+
+def flag_of(name: str) -> str:
+    """``env_kwargs`` to ``--env-kwargs``."""
+    return f"--{name.replace('_', '-')}"
 
 
 def choose_device(name: str) -> torch.device:

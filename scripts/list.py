@@ -2,9 +2,15 @@
 
 from collections.abc import Sequence
 
-from pgtoolkit.scripts.tables import AGENT_NOTES, ESTIMATOR_NOTES, EXPECTATION_NOTES, known
+from pgtoolkit.scripts.tables import (
+    AGENT_NOTES,
+    ESTIMATOR_NOTES,
+    EXPECTATION_NOTES,
+    WRAPPER_NOTES,
+    known,
+)
 
-KINDS = ("agents", "envs", "estimators")
+KINDS = ("agents", "envs", "estimators", "wrappers")
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -14,13 +20,15 @@ def run(arguments: Sequence[str]) -> None:
         RequestError: there is no such kind.
     """
     if "-h" in arguments or "--help" in arguments:
-        print("usage: pgtoolkit list [agents|envs|estimators]")
+        print("usage: pgtoolkit list [agents|envs|estimators|wrappers]")
         return
     kinds = [known(name, dict.fromkeys(KINDS), "kind") for name in arguments] or list(KINDS)
     for kind in kinds:
         print(f"{kind}:")
-        for name, note in rows(kind).items():
-            print(f"  {name:<24} {note}")
+        found = rows(kind)
+        width = max(map(len, found))
+        for name, note in found.items():
+            print(f"  {name:<{width}}  {note}")
 
 
 def rows(kind: str) -> dict[str, str]:
@@ -28,20 +36,28 @@ def rows(kind: str) -> dict[str, str]:
         return AGENT_NOTES
     if kind == "estimators":
         return ESTIMATOR_NOTES | EXPECTATION_NOTES
+    if kind == "wrappers":
+        return WRAPPER_NOTES
     import gymnasium
 
     import pgtoolkit.envs  # noqa: F401  # registers its environments
+    from pgtoolkit.envs.plugins import register_plugins
 
+    plugins = {name: f"of the package {package}" for name, package in register_plugins().items()}
     ours = {
         name: "differentiable"
         for name, spec in gymnasium.registry.items()
         if spec.namespace == "pgtoolkit"
     }
-    return ours | {
-        "any Gymnasium id": "no gradient; such as Pendulum-v1, InvertedPendulum-v5",
-        "module:Id-v0": "imports the module first",
-        "path/to/file.py:Class": "a DifferentiableEnv or a gymnasium.Env of your own",
-    }
+    return (
+        ours
+        | plugins
+        | {
+            "any Gymnasium id": "differentiated by an adapter, such as Pendulum-v1, Reacher-v5",
+            "module:Id-v0": "imports the module first",
+            "path/to/file.py:Class": "a DifferentiableEnv or a gymnasium.Env of your own",
+        }
+    )
 
 
 if __name__ == "__main__":

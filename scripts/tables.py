@@ -11,12 +11,27 @@ COMMANDS = {
     "resume": "go on with a run, or lengthen it",
     "evaluate": "run a trained policy and report its returns",
     "variance": "measure the gradient estimators, and say which to use up to which horizon",
-    "list": "name the agents, environments and estimators",
+    "check-env": "say what is right and wrong with an environment and its gradient",
+    "list": "name the agents, environments, estimators and wrappers",
 }
 AGENTS = {
     "reinforce": ("pgtoolkit.agents.reinforce", "Reinforce"),
     "apg": ("pgtoolkit.agents.apg", "Apg"),
     "shac": ("pgtoolkit.agents.shac", "Shac"),
+}
+WRAPPERS = {
+    "ActionRepeat": "pgtoolkit.envs.action_repeat",
+    "GradientGate": "pgtoolkit.envs.gradient_gate",
+    "ObservationDetach": "pgtoolkit.envs.observation_detach",
+    "SmoothingBundle": "pgtoolkit.envs.smoothing_bundle",
+    "SurrogateCost": "pgtoolkit.envs.surrogate_cost",
+}
+WRAPPER_NOTES = {
+    "ActionRepeat": "each action for several steps; rewards are summed",
+    "GradientGate": "clips and decays the state's gradient, drops what is not finite, and counts",
+    "ObservationDetach": "no gradient from observations to the policy",
+    "SmoothingBundle": "derivatives averaged over perturbed branches",
+    "SurrogateCost": "the true reward, with the gradient of a differentiable cost",
 }
 AGENT_NOTES = {
     "reinforce": "score function; any environment; baseline and advantage by flag",

@@ -62,6 +62,8 @@ def train_settings(settings: "Settings", run_dir: str | None) -> None:
     resolved = experiment.settings.as_dict()
     run_folder = RunFolder.create(path, resolved)
     print(f"run: {path}", flush=True)
+    if experiment.environments.gradient.sentence:
+        print(experiment.environments.gradient.sentence, flush=True)
     with RunWriter(path) as writer:
         writer.begin(resolved)
         carry_out(experiment, run_folder, writer, progress=None)
@@ -135,7 +137,7 @@ def report(run_folder: "RunFolder", progress: "Progress") -> str:
     if saturated > SATURATED_SHARE:
         lines.append(
             f"note: {saturated:.0%} of the actions lie at their bounds, where a pathwise gradient "
-            "vanishes; a larger --ent-coef keeps them away"
+            "vanishes; a larger --ent-coef-relative keeps them away"
         )
     lines += [
         f"policy:         {policy}",

@@ -43,9 +43,13 @@ class VarianceArguments:
     """An environment, in any of the three forms; with RUN, another one with the same spaces."""
     env_kwargs: str | None = None
     """JSON object of arguments for the environment; default: the run's, if env is the run's."""
-    differentiate: Literal["auto", "none"] | None = None
-    """auto: use the environment's gradient if it has one; none: never. Default: the run's, or
-    auto."""
+    differentiate: Literal["auto", "none", "finite-difference", "mujoco", "model"] | None = None
+    """The environment's gradient, as in `pgtoolkit train`; auto takes an adapter only if
+    --estimators asks for what needs one. Default: the run's, or auto."""
+    adapter_kwargs: str | None = None
+    """JSON object of arguments for the adapter that --differentiate names."""
+    wrappers: str | None = None
+    """JSON object of wrappers for a differentiable environment, as in `pgtoolkit train`."""
     horizons: tuple[int, ...] = (4, 8, 16, 32, 64, 128)
     """Steps of a trajectory."""
     trajectories: int = 1000

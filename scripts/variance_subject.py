@@ -1,6 +1,7 @@
 """What ``pgtoolkit variance`` measures: a policy, and environments for each horizon."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 
 from pgtoolkit.agent import AgentConfig
+from pgtoolkit.envs.adapters import Differentiate
 from pgtoolkit.envs.construct import accepted_arguments
-from pgtoolkit.envs.resolve import EnvSource, make_vector_env, resolve
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.laboratory import sample
@@ -19,8 +20,9 @@ from pgtoolkit.policy import Policy
 from pgtoolkit.rollout import AnyVectorEnv
 from pgtoolkit.run_folder import RunFolder
 from pgtoolkit.scripts.arguments import parse_json_object
+from pgtoolkit.scripts.environments import Environments
 from pgtoolkit.scripts.evaluate import load_policy
-from pgtoolkit.scripts.experiment import Differentiate, Settings, settings_from_file
+from pgtoolkit.scripts.experiment import RunConfig, Settings, environments_of, settings_from_file
 from pgtoolkit.scripts.memory import keep_freed_memory
 from pgtoolkit.scripts.outputs import listed
 from pgtoolkit.seeding import stream, stream_seed
@@ -63,10 +65,12 @@ def make_subject(options: "VarianceArguments") -> Subject:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     settings, checkpoint = _run_of(options)
-    name, kwargs, differentiate = _environment_of(options, settings)
-    env_for = environments(name, kwargs, differentiate, options.trajectories)
+    place = _place_of(options, settings)
+    name, kwargs = place.env, parse_json_object(place.env_kwargs, "--env-kwargs")
+    needed = bool(set(options.estimators) - {"score_function"})
+    env_for, sentence = environments(place, options.trajectories, needed=needed)
     env = env_for(max(options.horizons))
-    no_gradient = reason_for_no_gradient(env, name, differentiate)
+    no_gradient = reason_for_no_gradient(env, name, place.differentiate)
     estimators = chosen_estimators(options.estimators, no_gradient)
     if settings is None or checkpoint is None:
         policy, policy_name = fresh_policy(options, env), "a fresh policy"
@@ -85,7 +89,7 @@ def make_subject(options: "VarianceArguments") -> Subject:
         gamma=gamma if options.gamma is None else options.gamma,
         estimators=estimators,
         no_gradient=no_gradient,
-        notes=notes,
+        notes=[sentence] * bool(sentence) + notes,
     )
 
 
@@ -97,47 +101,51 @@ def _run_of(options: "VarianceArguments") -> tuple[Settings | None, Path | None]
     return settings, folder.checkpoint(options.checkpoint)
 
 
-def _environment_of(
-    options: "VarianceArguments", settings: Settings | None
-) -> tuple[str, dict[str, Any], Differentiate]:
-    """Its name, its arguments, and whether its gradient is used."""
-    name, text, differentiate = options.env, options.env_kwargs, options.differentiate
-    if settings is not None:
-        if name is None:
-            name, text = settings.run.env, text or settings.run.env_kwargs
-        differentiate = differentiate or settings.run.differentiate
-    assert name is not None, "the arguments' own check asks for a run or an environment"
-    return name, parse_json_object(text or "{}", "--env-kwargs"), differentiate or "auto"
+def _place_of(options: "VarianceArguments", settings: Settings | None) -> RunConfig:
+    """The environment and its gradient: the run's, another in its place, or one without a run."""
+    if settings is None or options.env is not None:
+        assert options.env is not None, "the arguments' own check asks for a run or an environment"
+        inherited = settings.run.differentiate if settings is not None else "auto"
+        place = RunConfig(env=options.env, differentiate=inherited)
+    else:
+        place = settings.run
+    names = ("env_kwargs", "differentiate", "adapter_kwargs", "wrappers")
+    given = {name: getattr(options, name) for name in names}
+    return dataclasses.replace(place, **{k: v for k, v in given.items() if v is not None})
 
 
 def environments(
-    name: str, kwargs: dict[str, Any], differentiate: Differentiate, count: int
-) -> Callable[[int], AnyVectorEnv]:
-    """Vector environments for any horizon.
+    place: RunConfig, count: int, *, needed: bool
+) -> tuple[Callable[[int], AnyVectorEnv], str]:
+    """Vector environments for any horizon, and what to say of their gradient.
 
     They are made anew for each where the constructor has an argument ``horizon`` that is not given.
 
     Args:
-        name: in any of the three forms.
-        kwargs: for the constructor.
-        differentiate: as everywhere.
-        count: how many, if they are a batch of tensors; of Python objects, few do.
+        place: names and arguments.
+        count: how many, if they have a gradient; of plain Python objects, few do.
+        needed: whether an adapter is to give a gradient to one that has none.
 
     Raises:
         RequestError: they cannot be made.
     """
 
-    def make(source: EnvSource) -> AnyVectorEnv:
-        batched = source.differentiable is not None and differentiate == "auto"
-        size = count if batched else min(count, OBJECTS)
-        return make_vector_env(source, size, differentiate=differentiate)
+    def find(kwargs: dict[str, Any]) -> Environments:
+        text = json.dumps(kwargs)
+        here = dataclasses.replace(place, env_kwargs=text)
+        return environments_of(here, needed, torch.device("cpu"))
 
-    source = resolve(name, kwargs)
+    def make(found: Environments) -> AnyVectorEnv:
+        return found.make(count if found.gradient.env is not None else min(count, OBJECTS))
+
+    kwargs = parse_json_object(place.env_kwargs, "--env-kwargs")
+    found = find(kwargs)
+    source, sentence = found.source, found.gradient.sentence
     kind = type(source.differentiable or source.make().unwrapped)
     if "horizon" not in kwargs and "horizon" in (accepted_arguments(kind) or ()):
-        return lambda horizon: make(resolve(name, kwargs | {"horizon": horizon}))
-    env = make(source)
-    return lambda horizon: env
+        return lambda horizon: make(find(kwargs | {"horizon": horizon})), sentence
+    env = make(found)
+    return lambda horizon: env, sentence
 
 
 def common_length(env: AnyVectorEnv, policy: Policy, num_steps: int, seed: int) -> int | None:
@@ -183,7 +191,10 @@ def reason_for_no_gradient(env: AnyVectorEnv, name: str, differentiate: Differen
     if differentiate == "none":
         return f"--differentiate none leaves {name} without a gradient"
     if not isinstance(env, DifferentiableVectorEnv):
-        return f"{name} has no gradient for pathwise to follow"
+        return (
+            f"{name} has no gradient of its own for pathwise to follow (--differentiate "
+            "finite-difference, mujoco or model gives it one)"
+        )
     if env.env.gradient.action == "none":
         return f"{name} says that it has no gradient by the action (gradient.action = 'none')"
     return ""
@@ -198,7 +209,8 @@ def chosen_estimators(names: Sequence[str], no_gradient: str) -> tuple[Estimator
     if no_gradient and set(names) - {"score_function"}:
         raise RequestError(
             f"{no_gradient}: use a differentiable environment (`pgtoolkit list envs`, or a "
-            "DifferentiableEnv of your own as file.py:Class), or --estimators score_function"
+            "DifferentiableEnv of your own as file.py:Class), an adapter (--differentiate "
+            "finite-difference), or --estimators score_function"
         )
     if no_gradient:
         return ("score_function",)

@@ -388,7 +388,10 @@ BAD_REQUESTS: dict[str, tuple[list[str], str]] = {
     "discount": ([*PENDULUM, "--gamma", "1.5"], "--gamma"),
     "seed": ([*PENDULUM, "--seed", "-1"], "--seed"),
     "policy flags with a run": (["nowhere", "--hidden", "8"], "--hidden"),
-    "no gradient": (["--env", "Pendulum-v1", "--estimators", "pathwise"], "pgtoolkit list envs"),
+    "no gradient": (
+        ["--env", "Pendulum-v1", "--differentiate", "none", "--estimators", "pathwise"],
+        "pgtoolkit list envs",
+    ),
     "gradient not wanted": (
         [*PENDULUM, "--differentiate", "none", "--estimators", "mixed"],
         "--estimators score_function",

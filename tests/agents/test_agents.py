@@ -200,7 +200,12 @@ def test_what_is_measured_of_the_mix_is_the_mix(
 
 def test_where_pathwise_is_blind_a_mixed_agent_climbs_by_the_score_function() -> None:
     """Reward 1[s' > 0] + 1[a > 0], 512 environments: guarded at every step, and not on s' - a^2."""
-    config: dict[str, Any] = {"num_envs": 512, "n_steps": 4, "hidden": (8,), "ent_coef": 0.0}
+    config: dict[str, Any] = {
+        "num_envs": 512,
+        "n_steps": 4,
+        "hidden": (8,),
+        "ent_coef_relative": 0.0,
+    }
 
     def guarded(env: DifferentiableEnv[Tensor]) -> float:
         agent = Apg(ApgConfig(**config, estimator="mixed"), DifferentiableVectorEnv(env, 512))
@@ -283,7 +288,7 @@ def test_weights_of_running_sums_see_that_pathwise_errors_add_up(
         num_envs=2048,
         n_steps=16,
         hidden=(),
-        ent_coef=0.0,
+        ent_coef_relative=0.0,
         log_std_init=-2.3,
         normalize_observations=False,
         estimator="mixed",

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import pgtoolkit.envs
 from pgtoolkit.envs.blind import BlindState, indicator
 from pgtoolkit.envs.chaos import Chaos
-from pgtoolkit.envs.differentiable import cast_state
 from pgtoolkit.envs.numpy_env import NumpyEnv
+from pgtoolkit.envs.states import cast_state
 from pgtoolkit.envs.step import Step
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wall import Wall

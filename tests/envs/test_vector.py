@@ -9,10 +9,11 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from pgtoolkit.envs.differentiable import DifferentiableEnv, map_state, where_state
+from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.lqg import LQG, LQGState
 from pgtoolkit.envs.pendulum import Pendulum
 from pgtoolkit.envs.point_mass import PointMass
+from pgtoolkit.envs.states import map_state, where_state
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.policies import GaussianPolicy

@@ -1,0 +1,15 @@
+"""Sines and cosines that meet NumPy's in double precision."""
+
+import torch
+from torch import Tensor
+
+
+def sine_and_cosine(angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Torch's vectorised ones in float32, the C library's in float64.
+
+    The two differ in the last bit now and then. In float64 NumPy's, and so Gymnasium's, are met.
+    """
+    if angle.dtype != torch.float64:
+        return torch.sin(angle), torch.cos(angle)
+    unit = torch.polar(torch.ones_like(angle), angle)
+    return unit.imag, unit.real

@@ -1,0 +1,107 @@
+"""``pgtoolkit check-env ENV``: what is right and wrong with an environment, on one page."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, final
+
+import tyro
+
+from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.arguments import parse, parse_json_object
+from pgtoolkit.scripts.outputs import require_writable, write_json
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckEnvArguments:
+    """Checks an environment, and its gradient if it has one.
+
+    Each finding is a pass, a warning or a fault, with what it means and what to do. Exit 1 if there
+    is a fault, 0 if there is none, 2 if the request is wrong. The same in a test of your own:
+    `pgtoolkit.envs.check_env.check_env(env)`.
+    """
+
+    env: Annotated[str, tyro.conf.Positional]
+    """An id, or path/to/file.py:Class."""
+    env_kwargs: str = "{}"
+    """JSON object of arguments for the environment."""
+    differentiate: Literal["auto", "none", "finite-difference", "mujoco", "model"] = "auto"
+    """auto: check the gradient if the environment has one; none: check the ordinary environment
+    only; else check the gradient that this adapter gives."""
+    adapter_kwargs: str = "{}"
+    """JSON object of arguments for the adapter that --differentiate names."""
+    seed: int = 0
+    """Of everything random."""
+    samples: int = 64
+    """States of random play at which derivatives are compared; slow environments get fewer."""
+    seconds: float = 3.0
+    """About how long each of the longer checks may take."""
+    threads: int = 1
+    """CPU threads of torch."""
+    json: Path | None = None
+    """Write the findings to this file: a list of one object a finding."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "seed": (0 <= self.seed < 2**31, "at least 0 and below 2^31"),
+            "samples": (1 <= self.samples <= MOST_SAMPLES, f"from 1 to {MOST_SAMPLES}"),
+            "seconds": (0 < self.seconds < float("inf"), "above 0"),
+            "threads": (self.threads >= 1, "at least 1"),
+        }
+        for name, (holds, what) in checks.items():
+            if not holds:
+                raise RequestError(f"--{name} must be {what}, not {getattr(self, name)}")
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parses, checks, reports.
+
+    Raises:
+        RequestError: no such environment, one that cannot be made, or a file that cannot be
+            written.
+        SystemExit: 1, if there is a fault.
+    """
+    options = parse(CheckEnvArguments, arguments, command="check-env")
+    if options.json is not None:
+        require_writable(options.json, "--json")
+    kwargs = parse_json_object(options.env_kwargs, "--env-kwargs")
+    adapter = parse_json_object(options.adapter_kwargs, "--adapter-kwargs")
+
+    import torch
+
+    from pgtoolkit.envs.check_env import check_env
+    from pgtoolkit.envs.finding import has_fault
+    from pgtoolkit.envs.resolve import resolve
+    from pgtoolkit.scripts.check_env_report import CheckingView, show
+
+    torch.set_num_threads(options.threads)
+    source = resolve(options.env, kwargs)
+    with CheckingView() as view:
+        findings = check_env(
+            source,
+            differentiate=options.differentiate,
+            adapter_kwargs=adapter,
+            seed=options.seed,
+            samples=options.samples,
+            seconds=options.seconds,
+            progress=view.begin,
+        )
+    # The file first: whoever reads a pipe may have had enough before its end.
+    if options.json is not None:
+        write_json(options.json, [dataclasses.asdict(finding) for finding in findings])
+    show(source.name, findings, view.seconds)
+    if options.json is not None:
+        print(f"json: {options.json}")
+    if has_fault(findings):
+        raise SystemExit(1)
+
+
+MOST_SAMPLES = 10_000
+
+if __name__ == "__main__":
+    import sys
+
+    from pgtoolkit.scripts.cli import run_command
+
+    run_command(run, sys.argv[1:])
