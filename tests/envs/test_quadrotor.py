@@ -61,11 +61,11 @@ def test_the_quaternion_stays_of_unit_norm() -> None:
 
 def test_weak_rotors_let_it_fall_in_a_parabola() -> None:
     env, state = Quadrotor(), resting()
-    state = state._replace(velocity=torch.tensor([[0.3, -0.2, 1.0]]).double())
+    state = state._replace(velocity=torch.tensor([[0.3, -0.2, 1.0]], dtype=torch.float64))
     for _ in range(40):
         state = env.transition(state, torch.full((1, 4), -1.0).double(), None)
-    expected = torch.tensor([[0.6, -0.4, 2.0 - 9.81 / 2 * 2.0]]).double()
-    torch.testing.assert_close(state.position, expected, rtol=0, atol=1e-6)
+    expected = torch.tensor([[0.6, -0.4, 2.0 - 9.81 / 2 * 2.0]], dtype=torch.float64)
+    torch.testing.assert_close(state.position, expected, rtol=0, atol=1e-12)
 
 
 def test_alternate_rotors_turn_it_about_its_axis() -> None:
