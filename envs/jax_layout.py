@@ -6,10 +6,10 @@ unsigned arithmetic to lose them in. The functions here are traced, for one envi
 """
 
 import dataclasses
-import importlib
 import math
 from typing import Any, NamedTuple, final
 
+from pgtoolkit.envs.registered import import_package
 from pgtoolkit.errors import RequestError
 
 
@@ -19,13 +19,7 @@ def import_jax() -> Any:
     Raises:
         RequestError: it is not installed.
     """
-    try:
-        return importlib.import_module("jax")
-    except ImportError as error:
-        raise RequestError(
-            "a JaxEnvironment needs jax, which is not installed: "
-            'pip install "policy-gradient-toolkit[jax]"'
-        ) from error
+    return import_package("jax", "a JaxEnvironment")
 
 
 class Leaf(NamedTuple):

@@ -4,14 +4,13 @@
 """
 
 import contextlib
-import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.registered import missing_package
+from pgtoolkit.envs.registered import import_package
 from pgtoolkit.envs.simulator import Array
 
 # What MuJoCo derives from its state during a step, and leaves behind as of the step's last stage:
@@ -53,10 +52,7 @@ def import_mujoco() -> Any:
     Raises:
         RequestError: it is not installed; says how.
     """
-    try:
-        return importlib.import_module("mujoco")
-    except ImportError as error:
-        raise missing_package("the MuJoCo adapter", error) from error
+    return import_package("mujoco", "the MuJoCo adapter")
 
 
 @contextlib.contextmanager

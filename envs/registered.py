@@ -1,6 +1,7 @@
 """Making a registered environment, with errors that say what to do."""
 
 import difflib
+import importlib
 from typing import Any
 
 import gymnasium
@@ -34,6 +35,22 @@ def make_registered(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, A
         given = f" with {kwargs}" if kwargs else ""
         reason = f"{type(error).__name__}: {error}"
         raise RequestError(f"{env_id} cannot be made{given}: {reason}") from error
+
+
+def import_package(package: str, who: str) -> Any:
+    """An optional package, on first use.
+
+    Args:
+        package: the module's name.
+        who: needs it, to start a sentence with.
+
+    Raises:
+        RequestError: it is not installed; says how.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise missing_package(who, error) from error
 
 
 def missing_package(

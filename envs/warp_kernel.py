@@ -1,13 +1,13 @@
 """A Warp kernel as a differentiable PyTorch function, for the dynamics of an environment."""
 
 import contextlib
-import importlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias, TypeGuard, final
 
 import torch
 from torch import Tensor
 
+from pgtoolkit.envs.registered import import_package
 from pgtoolkit.errors import RequestError
 
 Argument: TypeAlias = Tensor | float
@@ -146,13 +146,7 @@ def import_warp() -> Any:
     Raises:
         RequestError: it is not installed.
     """
-    try:
-        return importlib.import_module("warp")
-    except ImportError as error:
-        raise RequestError(
-            "a WarpKernel needs warp, which is not installed: "
-            'pip install "policy-gradient-toolkit[warp]"'
-        ) from error
+    return import_package("warp", "a WarpKernel")
 
 
 def _is_float(x: Argument) -> TypeGuard[Tensor]:

@@ -6,7 +6,6 @@ from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.policy import Policy
@@ -17,6 +16,10 @@ Leaves = tuple[Tensor, ...]
 
 GRAPH_FIELDS = ("obs", "next_obs", "pre_action", "action", "reward")
 """What of a window carries a graph."""
+ONCE = (
+    "the gradient of a checkpointed window cannot be differentiated again: call backward without "
+    "create_graph=True, or keep the whole graph (`unroll`, --checkpoint-every 0)"
+)
 REPEATS = 1e-3
 """How far, absolute and relative, an observation may be off the second time: rounding, no more."""
 
@@ -153,8 +156,8 @@ class _Steps(torch.autograd.Function):
         return detached
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *adjoints: Tensor | None) -> Any:
+        refuse_second_derivative()
         start = ctx.saved_tensors[: ctx.size]
         with torch.enable_grad():
             obs, *floats = _fresh(start, ctx.needs_input_grad[3:])
@@ -184,13 +187,19 @@ class _Parameters(torch.autograd.Function):
         return torch.zeros_like(shift)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, adjoint: Tensor) -> Any:
+        refuse_second_derivative()
         segment, _ = ctx.segment, ctx.saved_tensors  # which raises if a parameter has changed
         with torch.enable_grad():
             pre_action = segment.policy(segment.obs).pre_action(segment.noise)
         found = torch.autograd.grad(pre_action, segment.parameters, adjoint, allow_unused=True)
         return None, None, *found
+
+
+def refuse_second_derivative() -> None:
+    """Raises in a backward pass that builds a graph of itself: only there gradient mode is on."""
+    if torch.is_grad_enabled():
+        raise RequestError(ONCE)
 
 
 def _fresh(tensors: Iterable[Tensor], needs: Iterable[bool]) -> list[Tensor]:

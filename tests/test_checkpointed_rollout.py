@@ -368,3 +368,14 @@ def test_choosing() -> None:
     found = rolled(Drift(), choose_unroll(5), torch.float32)
     assert torch.equal(expected[0].reward, found[0].reward)
     assert all(torch.equal(a, b) for a, b in zip(expected[2], found[2], strict=True))
+
+
+def test_a_second_derivative_is_refused() -> None:
+    """Silently it would be that of another function: the window's steps are no longer there."""
+    env = DifferentiableVectorEnv(Pendulum(), NUM_ENVS)
+    policy = GaussianPolicy(Pendulum().observation_space, Pendulum().action_space, (4,))
+    noise = policy.draw_noise(6, NUM_ENVS, generator=torch.Generator().manual_seed(0))
+    window, _ = unroll_in_segments(env, policy, start(env, seed=0, device=CPU), noise, 3)
+    assert window.perturbation is not None
+    with pytest.raises(RequestError, match="cannot be differentiated again"):
+        torch.autograd.grad(window.reward.sum(), window.perturbation, create_graph=True)

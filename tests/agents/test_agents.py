@@ -509,3 +509,19 @@ def test_reinforce_trains_where_pathwise_cannot_be_measured(slope: str) -> None:
     assert "gradient/score_function/variance" in metrics
     assert "gradient/pathwise/variance" not in metrics
     assert ("gradient/pathwise/missing" in metrics) == (slope != "declared")
+
+
+@pytest.mark.parametrize("name", ["apg", "shac", "apg mixed", "shac mixed"])
+def test_checkpointing_changes_nothing_but_memory(name: str) -> None:
+    """Windows of 8 steps in segments of 3, against the whole graph."""
+    plain, segments = (AGENTS[name](pendulum(), 3, checkpoint_every=k) for k in (0, 3))
+    step(plain, 3)
+    step(segments, 3)
+    expected, found = parameters(plain), parameters(segments)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_negative_segment_is_refused() -> None:
+    with pytest.raises(RequestError, match="--checkpoint-every must be at least 0"):
+        ShacConfig(checkpoint_every=-1)
