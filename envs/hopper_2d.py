@@ -37,14 +37,16 @@ class Hopper2D(DifferentiableEnv[Tensor]):
         m p'' = F u + tau / L n - m g e_z
         m_f f'' = -F u - tau / L n - m_f g e_z + ground
         I theta'' = -tau
-        reward = 1 + x' - 0.1 |a|^2               with the speed after the step
+        reward = 1 - (theta / 0.8)^2 - l^2 + x' - 0.1 |a|^2
 
-    The hip is the body's centre of mass. The ground pushes up with ``N = k_g h^2 / (h + w) max(1 -
-    c_g f_z', 0)`` at a depth ``h`` of the foot, a spring with a smooth onset ``w`` and the damping
-    of Hunt and Crossley, and holds against sliding with ``mu N s / sqrt(s^2 + s_0^2)`` at a speed
-    ``s``. ``m = 5`` kg, ``I = 0.3`` kg m^2, ``m_f = 0.5`` kg, ``L_0 = 0.5`` m, ``k = 1100`` N/m,
-    ``c = 10`` N s/m, ``k_g = 6000`` N/m, ``w = 5`` mm, ``c_g = 0.5`` s/m, ``mu = 0.8``, ``s_0 =
-    0.05`` m/s. A step of 0.04 s is 8 semi-implicit Euler steps, implicit in the friction.
+    The reward is of the state after the step, ``l = max(0.5 m - z, 0) / 0.2 m``: what it pays for
+    standing falls to 0 towards either kind of fall, so a fall is seen coming. The hip is the body's
+    centre of mass. The ground pushes up with ``N = k_g h^2 / (h + w) max(1 - c_g f_z', 0)`` at a
+    depth ``h`` of the foot, a spring with a smooth onset ``w`` and the damping of Hunt and
+    Crossley, and holds against sliding with ``mu N s / sqrt(s^2 + s_0^2)`` at a speed ``s``. ``m =
+    5`` kg, ``I = 0.3`` kg m^2, ``m_f = 0.5`` kg, ``L_0 = 0.5`` m, ``k = 1100`` N/m, ``c = 10`` N
+    s/m, ``k_g = 6000`` N/m, ``w = 5`` mm, ``c_g = 0.5`` s/m, ``mu = 0.8``, ``s_0 = 0.05`` m/s. A
+    step of 0.04 s is 8 semi-implicit Euler steps, implicit in the ground's damping and friction.
 
     Observation ``[N, 9]``: ``z``, ``theta``, the foot relative to the body, the body's three
     speeds, the foot's relative to the body's. Starts just above the ground, nearly at rest and
@@ -52,7 +54,7 @@ class Hopper2D(DifferentiableEnv[Tensor]):
 
     The derivative is that of the program. Forces are continuous in the state, and smooth but where
     the ground would pull; yet a touchdown multiplies derivatives. That a fall ends the episode, and
-    with it the reward of 1 a step, has no pathwise derivative: the bootstrap of a value function,
+    with it the rewards to come, has no pathwise derivative: the bootstrap of a value function,
     or the score function, must tell.
 
     Source: the planar hopper of Raibert (1986), "Legged Robots That Balance", with a springy leg
@@ -70,11 +72,11 @@ class Hopper2D(DifferentiableEnv[Tensor]):
         unit = 2 * torch.rand(num_envs, 6, generator=generator, device=generator.device) - 1
         lean, pitch = 0.1 * unit[:, 0], 0.1 * unit[:, 1]
         foot = 0.05 + 0.05 * unit[:, 2]
-        x, zero = torch.zeros_like(lean), torch.zeros_like(lean)
+        x = torch.zeros_like(lean)
         z = foot + LEG_LENGTH * torch.cos(lean)
         speed, rise, spin = (0.2 * unit[:, 3:]).unbind(-1)
         foot_x = LEG_LENGTH * torch.sin(lean)
-        return torch.stack([x, z, pitch, foot_x, foot, speed, rise, spin, speed + zero, rise], -1)
+        return torch.stack([x, z, pitch, foot_x, foot, speed, rise, spin, speed, rise], -1)
 
     def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
         action, dt = action.clamp(-1.0, 1.0), DT / SUBSTEPS
@@ -134,12 +136,13 @@ def leg_acceleration(place: Tensor, speed: Tensor, action: Tensor) -> Tensor:
 def touch_ground(place: Tensor, speed: Tensor, dt: float) -> Tensor:
     """The speeds ``[N, 5]`` after ``dt`` seconds of the ground's forces on the foot.
 
-    The friction is the one at the speed that it leads to: it brings a foot to rest and no further,
-    however steep it is.
+    Damping and friction are those at the speed that they lead to: they bring a foot to rest and no
+    further, however steep they are, and a foot at rest is not damped.
     """
     depth, slide, rise = (-place[:, 4]).clamp(min=0.0), speed[:, 3], speed[:, 4]
     normal = GROUND_STIFFNESS * depth.square() / (depth + ONSET)
-    normal = normal * (1 - GROUND_DISSIPATION * rise).clamp(min=0.0)
+    damping = 1 + dt / FOOT_MASS * GROUND_DISSIPATION * normal
+    normal = normal * (1 - GROUND_DISSIPATION * rise).clamp(min=0.0) / damping
     grip = dt / FOOT_MASS * FRICTION * normal / torch.sqrt(slide.square() + CREEP**2)
     foot = torch.stack([slide / (1 + grip), rise + dt / FOOT_MASS * normal], -1)
     return torch.cat([speed[:, :3], foot], -1)
