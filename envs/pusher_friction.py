@@ -41,7 +41,8 @@ class PusherFriction(DifferentiableEnv[Tensor]):
     0.05. ``m = 1`` kg, ``R = 0.15`` m, ``m_f = 0.5`` kg, ``r_f = 0.05`` m, ``k = 2000`` N/m, ``c =
     1`` s/m. A step of 0.05 s is 8 semi-implicit Euler steps. The disc's friction is implicit in its
     velocity, which makes it exact (Moreau 1988): it takes ``mu g dt`` off the speed, or all there
-    is. So the disc truly sticks: what does not overcome the friction does not move it, and has no effect at all.
+    is. So the disc truly sticks: what does not overcome the friction does not move it, and has no
+    effect at all.
 
     Observation ``[N, 8]``: the way from the disc to the target, the disc's velocity, the way from
     disc to finger, the finger's velocity. Starts at rest: the disc uniform in direction, and

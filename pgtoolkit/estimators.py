@@ -111,8 +111,10 @@ def action_gradient(objective: Tensor, window: Window) -> Tensor:
     if gradient is None:
         raise RequestError(
             "no differentiable path joins the actions to the objective: reward and next state do "
-            "not depend on the action in a way that torch can follow. Check that the environment "
-            "uses torch operations only, or use the score function (agent `reinforce`)"
+            "not depend on the action in a way that torch can follow. A reward of events (1 "
+            "while it stands) has none: use a smooth one (SurrogateCost), an agent with a value "
+            "function (`shac`), or the score function (`reinforce`). Otherwise check that the "
+            "environment uses torch operations only (`pgtoolkit check-env`)"
         )
     return gradient
 
