@@ -1,7 +1,7 @@
 """The state of a batch of environments, tensors, and what is done with them."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -69,3 +69,13 @@ def cast_state(state: S, device: torch.device, dtype: torch.dtype) -> S:
 def like_state(state: S, other: S) -> S:
     """The state on the other's device, its floating-point tensors in the other's dtypes."""
     return map_state(lambda leaf, like: leaf.to(like.device, like.dtype), state, other)
+
+
+class VectorState(NamedTuple):
+    """All that the future of a vector environment depends on."""
+
+    state: State
+    elapsed: Tensor
+    """``[N]`` steps since each environment's last reset."""
+    generator_state: Tensor
+    """Of its ``torch.Generator``."""

@@ -1,6 +1,6 @@
 """A differentiable environment as a Gymnasium vector environment on torch tensors."""
 
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -17,16 +17,7 @@ from pgtoolkit.envs.differentiable import (
     require_output,
 )
 from pgtoolkit.envs.states import State, cast_state, map_state, rebuild_state, where_state
-
-
-class VectorState(NamedTuple):
-    """All that the future of a vector environment depends on."""
-
-    state: State
-    elapsed: Tensor
-    """``[N]`` steps since each environment's last reset."""
-    generator_state: Tensor
-    """Of its ``torch.Generator``."""
+from pgtoolkit.envs.states import VectorState as VectorState
 
 
 @final
@@ -139,10 +130,26 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         terminated = self.env.terminal(after)
         require_output(self.env, "reward", reward, (self.num_envs,))
         require_output(self.env, "terminal", terminated, (self.num_envs,))
-        self._elapsed = self._elapsed + 1
+        obs, truncated, info = self.arrive(after, terminated, self.env.truncated(after))
+        return obs, reward, terminated, truncated, info
+
+    def arrive(
+        self, after: State, terminated: Tensor, cut: Tensor | None, num_steps: int = 1
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Goes on from ``after``, which ``num_steps`` steps led to, and resets what ended there.
+
+        Args:
+            after: the state, with its graph.
+            terminated: ``[N]`` which ended there; before it none did.
+            cut: ``[N]`` which the environment cuts there, or None.
+            num_steps: since the last state.
+
+        Returns:
+            observation ``[N, O]`` after any reset, truncated ``[N]``, and info, as :meth:`step`.
+        """
+        self._elapsed = self._elapsed + num_steps
         truncated = self._elapsed >= self.env.max_episode_steps
-        cut_short = self.env.truncated(after)
-        truncated = truncated if cut_short is None else truncated | cut_short
+        truncated = truncated if cut is None else truncated | cut
         done = terminated | truncated
         info: dict[str, Any] = {}
         if bool(done.any()):
@@ -150,7 +157,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             after = self.env.restart(after, done, self._generator)
             self._elapsed = torch.where(done, self._zeros(), self._elapsed)
         self._state = after
-        return self._observe(after), reward, terminated, truncated, info
+        return self._observe(after), truncated, info
 
     def detach(self) -> Tensor:
         """Cuts the graph at the current state; returns its observation ``[N, O]``, graph-free.

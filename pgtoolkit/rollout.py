@@ -158,6 +158,16 @@ def unroll(env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor) -> tup
         )
         obs, first = after, terminated | truncated
     window = dataclasses.replace(_stack(steps), perturbation=perturbation)
+    require_finite_window(window)
+    return window, Cursor(obs.detach(), cursor.needs_reset, first)
+
+
+def require_finite_window(window: Window) -> None:
+    """Raises on the earliest action, reward or observation that is not finite.
+
+    Raises:
+        NonFiniteError: names the tensor, the step and the environment.
+    """
     require_finite_steps(
         {
             "observation after a reset": window.obs,
@@ -166,7 +176,6 @@ def unroll(env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor) -> tup
             "observation": window.next_obs,
         }
     )
-    return window, Cursor(obs.detach(), cursor.needs_reset, first)
 
 
 def _act(

@@ -1,0 +1,164 @@
+"""``unroll`` with compiled steps: the same window and gradient, faster.
+
+A window is a few *stretches*: steps in which no episode ends, taken in one compiled loop. Between
+two stretches episodes restart as :class:`DifferentiableVectorEnv` restarts them. A time limit is
+seen in advance; where an episode ends by itself, the steps after it are thrown away and taken
+again.
+"""
+
+import logging
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from pgtoolkit.envs.compiled_scan import CompiledScan
+from pgtoolkit.envs.policy_step import leaves_of, trace_policy_step
+from pgtoolkit.envs.process_noise import draw_process_noise
+from pgtoolkit.envs.states import State, rebuild_state
+from pgtoolkit.envs.step_graph import floats
+from pgtoolkit.envs.stretch import CompiledStep, attach, take
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.policy import Policy
+from pgtoolkit.rollout import Cursor, require_finite_window, unroll
+from pgtoolkit.window import Window
+
+ALIKE = 1e-3
+"""How far, absolute and relative, compiled steps may be off the plain ones: rounding, no more."""
+LOG = logging.getLogger("pgtoolkit")
+
+
+@final
+class CompiledUnroll:
+    """Called as :func:`unroll <pgtoolkit.rollout.unroll>`; it compiles at its first call.
+
+    The compiled code holds for one environment, one policy, one number of environments and one
+    dtype; for others it compiles anew. The length of a window is free. Before it is used, its first
+    window is taken by :func:`unroll <pgtoolkit.rollout.unroll>` too and must be like it. If it is
+    not, or if the step cannot be compiled, a warning says so and the plain steps are taken.
+    """
+
+    def __init__(self) -> None:
+        self._steps: dict[tuple[Any, ...], CompiledStep | None] = {}
+
+    def __call__(
+        self, env: DifferentiableVectorEnv, policy: Policy, cursor: Cursor, noise: Tensor
+    ) -> tuple[Window, Cursor]:
+        """Steps a differentiable environment ``T`` times and keeps what the gradient needs.
+
+        Args:
+            env: a differentiable vector environment.
+            policy: acts on every step, by its pathwise action.
+            cursor: from :func:`start <pgtoolkit.rollout.start>` or the last call.
+            noise: ``[T, N, A]`` of every action.
+
+        Raises:
+            NonFiniteError: an action, reward or observation is not finite; the earliest is named.
+        """
+        leaves = leaves_of(env.graph_state().state)
+        key = (env.env, policy, *((x.shape, x.dtype, x.device) for x in (noise[0], *leaves)))
+        if key not in self._steps:
+            self._steps[key] = compile_step(env, policy, cursor, noise)
+        step = self._steps[key]
+        if step is None:
+            return unroll(env, policy, cursor, noise)
+        return unroll_compiled(step, env, cursor, noise)
+
+
+def compile_step(
+    env: DifferentiableVectorEnv, policy: Policy, cursor: Cursor, noise: Tensor
+) -> CompiledStep | None:
+    """The compiled step, if it does what the plain one does; else None, after a warning."""
+    before = env.get_state()
+    try:
+        process_noise, _ = draw_process_noise(env, before, 1)
+        one = process_noise[0][0] if process_noise else None
+        traced = trace_policy_step(env.env, policy, before.state, noise[0], one)
+        step = CompiledStep.of(traced, CompiledScan(traced.graph), policy)
+        found = _window_and_gradient(unroll_compiled(step, env, cursor, noise)[0])
+        env.set_state(before)
+    except Exception as error:
+        env.set_state(before)
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        LOG.warning("steps are not compiled, plain ones are taken: %s", reason)
+        return None
+    plain = _window_and_gradient(unroll(env, policy, cursor, noise)[0])
+    env.set_state(before)
+    pairs = zip(found, plain, strict=True)
+    if all(torch.allclose(a, b, rtol=ALIKE, atol=ALIKE * float(b.abs().max())) for a, b in pairs):
+        return step
+    LOG.warning(
+        "compiled steps differ from plain ones, which are taken instead: is a function of %s "
+        "impure, or does it read numbers out of tensors?",
+        type(env.env).__name__,
+    )
+    return None
+
+
+def _window_and_gradient(window: Window) -> tuple[Tensor, ...]:
+    """What of a window is compared: what was seen and earned, and the rewards' gradient."""
+    shift = window.perturbation
+    assert shift is not None
+    (gradient,) = torch.autograd.grad(window.reward.sum(), shift, allow_unused=True)
+    gradient = torch.zeros_like(shift) if gradient is None else gradient
+    return window.obs.detach(), window.reward.detach(), window.log_prob, gradient
+
+
+def unroll_compiled(
+    step: CompiledStep, env: DifferentiableVectorEnv, cursor: Cursor, noise: Tensor
+) -> tuple[Window, Cursor]:
+    """A window in stretches of compiled steps."""
+    obs = env.detach()
+    shape = (*noise.shape[:-1], step.policy.action_size or step.policy.noise_size)
+    perturbation = noise.new_zeros(shape).requires_grad_()
+    parts: list[dict[str, Tensor]] = []
+    position, size, hope = 0, len(noise), len(noise)
+    while position < size:
+        length = min(hope, size - position, steps_to_time_limit(env))
+        rows = slice(position, position + length)
+        part, obs = _stretch(step, env, noise[rows], perturbation[rows])
+        taken = len(part["reward"])
+        position, hope = position + taken, 2 * taken if taken == length else taken
+        parts.append(part)
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    done = joined["terminated"] | joined["truncated"]
+    first = torch.cat([cursor.first.unsqueeze(0), done[:-1]])
+    valid = torch.ones_like(done)
+    window = Window(**joined, noise=noise, valid=valid, first=first, perturbation=perturbation)
+    require_finite_window(window)
+    return window, Cursor(obs.detach(), cursor.needs_reset, done[-1])
+
+
+def _stretch(
+    step: CompiledStep, env: DifferentiableVectorEnv, noise: Tensor, shift: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Steps until an episode ends, at most as many as there is noise; and what is seen next."""
+    begin = env.graph_state()
+    start = leaves_of(begin.state)
+    process_noise, _ = draw_process_noise(env, begin, len(noise))
+    stretch, graded, plain, end = take(step, [noise, *process_noise], start)
+    length = len(graded[0])
+    _, generator_state = draw_process_noise(env, begin, length)
+    env.set_state(begin._replace(generator_state=generator_state))
+    graded, end_floats = attach(stretch, shift[:length], floats(start), graded, floats(end))
+    after = _with_floats(begin.state, end, end_floats)
+    log_prob, terminated, *cuts = plain
+    obs, truncated, info = env.arrive(after, terminated[-1], cuts[0][-1] if cuts else None, length)
+    part = dict(zip(("obs", "pre_action", "action", "reward"), graded, strict=True))
+    last: Tensor = info.get("final_obs", obs)
+    part["next_obs"] = torch.cat([graded[0][1:], last.unsqueeze(0)])
+    nowhere = torch.zeros_like(terminated[:-1])
+    part["truncated"] = torch.cat([nowhere, truncated.unsqueeze(0)])
+    return part | {"log_prob": log_prob, "terminated": terminated}, obs
+
+
+def steps_to_time_limit(env: DifferentiableVectorEnv) -> int:
+    """Until the first of the environments is truncated for its length."""
+    return env.env.max_episode_steps - int(env.graph_state().elapsed.max())
+
+
+def _with_floats(template: State, leaves: list[Tensor], with_graph: list[Tensor]) -> State:
+    """The state, its floating-point tensors replaced."""
+    given = iter(with_graph)
+    found = tuple(next(given) if leaf.is_floating_point() else leaf for leaf in leaves)
+    return rebuild_state(template, found[0] if isinstance(template, Tensor) else found)

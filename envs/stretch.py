@@ -1,0 +1,184 @@
+"""Some steps in which no episode ends, as one node of the graph, forward and adjoint compiled."""
+
+import dataclasses
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor, nn
+
+from pgtoolkit.envs.compiled_scan import Scan
+from pgtoolkit.envs.policy_step import TracedPolicyStep, constants_of
+from pgtoolkit.gradients import RULES
+from pgtoolkit.policy import Policy
+from pgtoolkit.segment import refuse_second_derivative
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class CompiledStep:
+    """A step of one policy in one environment, ready to be taken."""
+
+    traced: TracedPolicyStep
+    scan: Scan
+    policy: Policy
+    parameters: list[nn.Parameter]
+    """Those that learn."""
+    layers: list[nn.Module]
+    """The policy's layer behind each recorded input."""
+
+    @classmethod
+    def of(cls, traced: TracedPolicyStep, scan: Scan, policy: Policy) -> Self:
+        """With what is looked up once."""
+        modules = dict(policy.named_modules())
+        parameters = [p for p in policy.parameters() if p.requires_grad]
+        return cls(traced, scan, policy, parameters, [modules[name] for name in traced.layers])
+
+
+@final
+@dataclasses.dataclass(eq=False)
+class Stretch:
+    """``L`` steps that were taken, and what their adjoint needs."""
+
+    step: CompiledStep
+    constants: list[Tensor]
+    noise: Tensor
+    obs: Tensor
+    """``[L, N, O]`` what the policy saw."""
+    results: list[Tensor]
+    """``[L, N, ...]`` all that the forward loop gave."""
+    inputs: list[Tensor]
+    """``[L, N, ...]`` what went into each layer of the policy."""
+    deltas: list[Tensor] = dataclasses.field(default_factory=list)
+    """``[L, N, ...]`` adjoints of what came out of each, once the adjoint steps have been taken."""
+
+    def adjoint(
+        self, graded: list[Tensor | None], end: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The adjoints of the pre-squash actions ``[L, N, A]`` and of the state at the start."""
+        scan = self.step.scan
+        start, sources = scan.adjoint(self.constants, end, graded, self.results)
+        shift, *self.deltas = sources
+        return shift, start
+
+    def parameter_gradients(self, adjoint: Tensor) -> list[Tensor | None]:
+        """The gradient of the policy's parameters: one product per layer, over all steps.
+
+        For ``y = W x`` it is ``sum_{t,i} delta_{t,i} x_{t,i}^T``. Where a layer has no such rule,
+        the policy is run once more on all observations.
+
+        Args:
+            adjoint: ``[L, N, A]`` of the pre-squash actions.
+        """
+        parameters = self.step.parameters
+        if not self.step.traced.ruled:
+            with torch.enable_grad():
+                pre_action = self.step.policy(self.obs).pre_action(self.noise)
+            return list(torch.autograd.grad(pre_action, parameters, adjoint, allow_unused=True))
+        found: dict[int, Tensor] = {}
+        for layer, inputs, delta in zip(self.step.layers, self.inputs, self.deltas, strict=True):
+            # All steps of all trajectories as the steps of one.
+            rows = (x.reshape(-1, 1, x.shape[-1]) for x in (inputs, delta))
+            for leaf, gradient in RULES[type(layer)](layer, *rows).items():
+                key = id(getattr(layer, leaf))
+                found[key] = found[key] + gradient[0] if key in found else gradient[0]
+        return [found.get(id(p)) for p in parameters]
+
+
+def take(
+    step: CompiledStep, given: list[Tensor], state: list[Tensor]
+) -> tuple[Stretch, list[Tensor], list[Tensor], list[Tensor]]:
+    """Takes the steps, at most up to the first at which an episode ends.
+
+    Args:
+        step: compiled.
+        given: ``[L, ...]`` noise and, if any, process noise.
+        state: the tensors of the state that they start from.
+
+    Returns:
+        The stretch; ``[length, ...]`` observation, pre-action, action, reward; log-density and
+        flags of ends; and the state that it led to.
+    """
+    constants, graph = constants_of(step.policy), step.traced.graph
+    results = step.scan.forward(constants, [x.detach() for x in state], given)
+    num_ends = 2 if step.traced.cuts else 1
+    ends = [results[i] for i in graph.plain[1 : 1 + num_ends]]
+    ended = torch.stack(ends).any(0).any(-1)
+    if bool(ended.any()):
+        length = int(ended.float().argmax()) + 1
+        results = [x[:length] for x in results]
+    graded, plain = ([results[i] for i in places] for places in (graph.graded, graph.plain))
+    reached = [x[-1] for x in plain[1 + num_ends : 1 + num_ends + len(state)]]
+    inputs = plain[1 + num_ends + len(state) :]
+    noise = given[0][: len(graded[0])]
+    stretch = Stretch(step, constants, noise, graded[0], results, inputs)
+    return stretch, graded, plain[: 1 + num_ends], reached
+
+
+def attach(
+    stretch: Stretch,
+    shift: Tensor,
+    start: list[Tensor],
+    graded: list[Tensor],
+    end: list[Tensor],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Hangs what the steps gave on nodes that take the adjoint steps in backward.
+
+    Args:
+        stretch: taken.
+        shift: ``[L, N, A]`` zeros, the leaf's rows.
+        start: floating-point tensors of the state that they started from, with their graph.
+        graded: results.
+        end: floating-point tensors of the state that they led to.
+
+    Returns:
+        ``graded`` and ``end`` with their graph.
+    """
+    zeros = _Parameters.apply(stretch, shift.detach(), *stretch.step.parameters)  # type: ignore[no-untyped-call]
+    results = _Steps.apply(stretch, graded, end, shift + zeros, *start)  # type: ignore[no-untyped-call]
+    return list(results[: len(graded)]), list(results[len(graded) :])
+
+
+@final
+class _Steps(torch.autograd.Function):
+    """The steps as a function of the perturbation and of the state at their start."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, stretch: Stretch, graded: list[Tensor], end: list[Tensor], *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        # The parameters only so that a change before the backward pass is noticed.
+        ctx.save_for_backward(*stretch.step.parameters)
+        ctx.stretch, ctx.num_graded, ctx.end = stretch, len(graded), end
+        ctx.set_materialize_grads(False)
+        return tuple(x.view_as(x) for x in (*graded, *end))
+
+    @staticmethod
+    def backward(ctx: Any, *adjoints: Tensor | None) -> Any:
+        refuse_second_derivative()
+        stretch, _ = ctx.stretch, ctx.saved_tensors
+        graded, given = list(adjoints[: ctx.num_graded]), adjoints[ctx.num_graded :]
+        pairs = zip(given, ctx.end, strict=True)
+        end = [torch.zeros_like(x) if a is None else a for a, x in pairs]
+        shift, start = stretch.adjoint(graded, end)
+        needed = zip(start, ctx.needs_input_grad[4:], strict=True)
+        return None, None, None, shift, *(x if need else None for x, need in needed)
+
+
+@final
+class _Parameters(torch.autograd.Function):
+    """Zeros, through which the steps reach the policy's parameters.
+
+    A node of its own, so that who asks for the action gradient alone does not pay for theirs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, stretch: Stretch, shift: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.stretch = stretch
+        ctx.save_for_backward(*parameters)
+        return torch.zeros_like(shift)
+
+    @staticmethod
+    def backward(ctx: Any, adjoint: Tensor) -> Any:
+        refuse_second_derivative()
+        stretch, _ = ctx.stretch, ctx.saved_tensors
+        return None, None, *stretch.parameter_gradients(adjoint)

@@ -1,0 +1,338 @@
+"""Compiled steps give the window and the gradients of plain ones."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import pytest
+import torch
+from torch import Tensor
+
+from pgtoolkit.envs.cart_pole import CartPole
+from pgtoolkit.envs.compiled_scan import CompiledScan
+from pgtoolkit.envs.compiled_unroll import CompiledUnroll, unroll_compiled
+from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.lqg import LQG
+from pgtoolkit.envs.numpy_env import NumpyEnv
+from pgtoolkit.envs.pendulum import Pendulum
+from pgtoolkit.envs.policy_step import trace_policy_step
+from pgtoolkit.envs.process_noise import draw_process_noise
+from pgtoolkit.envs.step_graph import StepGraph
+from pgtoolkit.envs.stretch import CompiledStep
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.errors import RequestError
+from pgtoolkit.estimators import pathwise_surrogate, score_function_surrogate
+from pgtoolkit.policies import GaussianPolicy
+from pgtoolkit.policy import Policy
+from pgtoolkit.rollout import Cursor, start, unroll
+from pgtoolkit.scripts.environment_table import registered
+from pgtoolkit.window import Window
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+Tensors = list[Tensor]
+
+
+class LoopScan:
+    """Takes a traced step in a Python loop: what :class:`CompiledScan` compiles."""
+
+    def __init__(self, graph: StepGraph) -> None:
+        self.graph = graph
+
+    def forward(self, constants: Tensors, carry: Tensors, given: Tensors) -> Tensors:
+        rows, size = [], len(carry)
+        for x in zip(*given, strict=True):
+            results = self.graph.forward(*constants, *carry, *x)
+            carry = list(results[:size])
+            rows.append(results[size:])
+        return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+    def adjoint(
+        self, constants: Tensors, carry: Tensors, graded: list[Tensor | None], results: Tensors
+    ) -> tuple[Tensors, Tensors]:
+        graph, rows, size = self.graph, [], len(carry)
+        likes = [results[i] for i in graph.graded]
+        adjoints = [
+            torch.zeros_like(x) if a is None else a for a, x in zip(graded, likes, strict=True)
+        ]
+        for t in range(len(likes[0]) - 1, -1, -1):
+            saved = [results[i][t] for i in graph.saved]
+            found = graph.adjoint(*constants, *carry, *(a[t] for a in adjoints), *saved)
+            carry = list(found[:size])
+            rows.append(found[size:])
+        columns = [torch.stack(column).flip(0) for column in zip(*rows, strict=True)]
+        return carry, [columns[i] for i in graph.sources]
+
+
+def suite_env(name: str) -> DifferentiableEnv[Any]:
+    env = gymnasium.make(name).unwrapped
+    assert isinstance(env, NumpyEnv)
+    return env.env
+
+
+def make(
+    env: DifferentiableEnv[Any], dtype: torch.dtype, num_envs: int = 5
+) -> tuple[DifferentiableVectorEnv, Policy, Cursor]:
+    vector = DifferentiableVectorEnv(env, num_envs, dtype=dtype)
+    policy = GaussianPolicy(
+        env.observation_space,
+        env.action_space,
+        (8, 8),
+        normalize_observations=True,
+        generator=torch.Generator().manual_seed(3),
+    ).to(dtype)
+    cursor = start(vector, seed=0, device=vector.device)
+    policy.normalizer.update(cursor.obs.unsqueeze(0), torch.ones(1, num_envs, dtype=torch.bool))
+    return vector, policy, cursor
+
+
+def noise_of(policy: Policy, steps: int, num_envs: int, dtype: torch.dtype) -> Tensor:
+    drawn = policy.draw_noise(steps, num_envs, generator=torch.Generator().manual_seed(1))
+    return drawn.to(dtype)
+
+
+def gradients(policy: Policy, window: Window) -> dict[str, Tensor]:
+    """Of the rewards by actions and parameters, of both surrogates, and what was seen."""
+    assert window.perturbation is not None
+    objective = (window.reward.sum(0) + window.next_obs[-1].sum(-1)).mean()
+    wanted = [window.perturbation, *policy.parameters()]
+    found = torch.autograd.grad(objective, wanted, retain_graph=True, allow_unused=True)
+    (by_action,) = torch.autograd.grad(objective, window.perturbation)
+    results = {f"objective {i}": torch.zeros(()) if g is None else g for i, g in enumerate(found)}
+    plain = window.detach()
+    for name, surrogate in (
+        ("pathwise", pathwise_surrogate(policy, plain, by_action)),
+        ("score function", score_function_surrogate(policy, plain, plain.reward)),
+    ):
+        parts = torch.autograd.grad(surrogate.mean(), list(policy.parameters()))
+        results |= {f"{name} {i}": g for i, g in enumerate(parts)}
+    fields = ("obs", "next_obs", "pre_action", "action", "log_prob", "reward")
+    return results | {name: getattr(plain, name) for name in fields}
+
+
+def require_alike(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) -> None:
+    for name in a:
+        scale = b[name].abs().max().clamp_min(1.0)
+        worst = ((a[name] - b[name]).abs().max() / scale).item()
+        assert worst <= tolerance, f"{name} is {worst} off"
+
+
+def looped(env: DifferentiableVectorEnv, policy: Policy, noise: Tensor) -> CompiledStep:
+    state = env.get_state()
+    process, _ = draw_process_noise(env, state, 1)
+    traced = trace_policy_step(
+        env.env, policy, state.state, noise[0], process[0][0] if process else None
+    )
+    return CompiledStep.of(traced, LoopScan(traced.graph), policy)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("name", registered())
+def test_the_traced_step_is_the_plain_one_for_every_environment(
+    name: str, dtype: torch.dtype
+) -> None:
+    env, policy, cursor = make(suite_env(name), dtype)
+    noise = noise_of(policy, 6, 5, dtype)
+    before = env.get_state()
+    step = looped(env, policy, noise)
+    found, end = unroll_compiled(step, env, cursor, noise)
+    env.set_state(before)
+    expected, expected_end = unroll(env, policy, cursor, noise)
+    require_alike(gradients(policy, found), gradients(policy, expected), TOLERANCE[dtype])
+    assert torch.allclose(end.obs, expected_end.obs, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [30, 45])
+def test_ends_of_episodes_come_as_in_the_plain_rollout(steps: int) -> None:
+    """CartPole falls at times of its own; both must restart it from the same random numbers."""
+    env, policy, cursor = make(CartPole(), torch.float64, 7)
+    noise = 3 * noise_of(policy, steps, 7, torch.float64)
+    before = env.get_state()
+    step = looped(env, policy, noise)
+    found, end = unroll_compiled(step, env, cursor, noise)
+    after = env.get_state()
+    env.set_state(before)
+    expected, expected_end = unroll(env, policy, cursor, noise)
+    assert expected.terminated.any()
+    for name in ("terminated", "truncated", "first", "valid"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    require_alike(gradients(policy, found), gradients(policy, expected), 1e-9)
+    torch.testing.assert_close(end.obs, expected_end.obs)
+    torch.testing.assert_close(after, env.get_state())
+
+
+def test_time_limits_come_as_in_the_plain_rollout() -> None:
+    env, policy, cursor = make(Pendulum(), torch.float64)
+    state = env.get_state()
+    env.set_state(state._replace(elapsed=torch.tensor([199, 197, 190, 197, 0])))
+    before, noise = env.get_state(), noise_of(policy, 16, 5, torch.float64)
+    step = looped(env, policy, noise)
+    found, _ = unroll_compiled(step, env, cursor, noise)
+    env.set_state(before)
+    expected, _ = unroll(env, policy, cursor, noise)
+    assert expected.truncated.sum() == 4
+    for name in ("terminated", "truncated", "first"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    require_alike(gradients(policy, found), gradients(policy, expected), 1e-10)
+
+
+def test_the_normaliser_and_the_parameters_are_those_of_the_moment() -> None:
+    env, policy, cursor = make(Pendulum(), torch.float64)
+    noise = noise_of(policy, 4, 5, torch.float64)
+    before = env.get_state()
+    step = looped(env, policy, noise)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.1)
+    policy.normalizer.update(cursor.obs.unsqueeze(0) + 1, torch.ones(1, 5, dtype=torch.bool))
+    found, _ = unroll_compiled(step, env, cursor, noise)
+    env.set_state(before)
+    expected, _ = unroll(env, policy, cursor, noise)
+    require_alike(gradients(policy, found), gradients(policy, expected), 1e-10)
+
+
+def test_parameters_that_change_before_the_backward_pass_are_noticed() -> None:
+    env, policy, cursor = make(Pendulum(), torch.float64)
+    noise = noise_of(policy, 4, 5, torch.float64)
+    window, _ = unroll_compiled(looped(env, policy, noise), env, cursor, noise)
+    with torch.no_grad():
+        next(policy.parameters()).add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(window.reward.sum(), list(policy.parameters()))
+
+
+def test_a_second_derivative_is_refused() -> None:
+    env, policy, cursor = make(Pendulum(), torch.float64)
+    noise = noise_of(policy, 4, 5, torch.float64)
+    window, _ = unroll_compiled(looped(env, policy, noise), env, cursor, noise)
+    assert window.perturbation is not None
+    with pytest.raises(RequestError, match="cannot be differentiated again"):
+        torch.autograd.grad(window.reward.sum(), window.perturbation, create_graph=True)
+
+
+def test_a_policy_with_a_layer_that_has_no_rule_gets_its_gradient() -> None:
+    env, policy, cursor = make(Pendulum(), torch.float64)
+    assert isinstance(policy, GaussianPolicy)
+    policy.network.append(Scale())
+    policy.double()
+    noise = noise_of(policy, 6, 5, torch.float64)
+    before = env.get_state()
+    step = looped(env, policy, noise)
+    assert not step.traced.ruled
+    found, _ = unroll_compiled(step, env, cursor, noise)
+    env.set_state(before)
+    expected, _ = unroll(env, policy, cursor, noise)
+    require_alike(gradients(policy, found), gradients(policy, expected), 1e-10)
+
+
+class Scale(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+
+class Impure(DifferentiableEnv[Tensor]):
+    """A pendulum whose gravity grows with every call."""
+
+    max_episode_steps = 200
+
+    def __init__(self) -> None:
+        self.inner, self.calls = Pendulum(), 0
+        self.observation_space = self.inner.observation_space
+        self.action_space = self.inner.action_space
+
+    def initial(self, num_envs: int, generator: torch.Generator) -> Tensor:
+        return self.inner.initial(num_envs, generator)
+
+    def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        self.calls += 1
+        self.inner.g = 10.0 + self.calls
+        return self.inner.transition(state, action, noise)
+
+    def observation(self, state: Tensor) -> Tensor:
+        return self.inner.observation(state)
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        return self.inner.reward(state, action, next_state)
+
+    def terminal(self, state: Tensor) -> Tensor:
+        return self.inner.terminal(state)
+
+
+class Reading(Impure):
+    """One that reads a number out of a tensor."""
+
+    def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        self.inner.g = 10.0 + float(state[0, 0])
+        return self.inner.transition(state, action, noise)
+
+
+@pytest.fixture
+def _in_a_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is compiled."""
+    monkeypatch.setattr("pgtoolkit.envs.compiled_unroll.CompiledScan", LoopScan)
+    yield
+
+
+@pytest.mark.usefixtures("_in_a_loop")
+@pytest.mark.parametrize(
+    ("env", "message"), [(Impure(), "differ from plain ones"), (Reading(), "are not compiled")]
+)
+def test_what_cannot_be_compiled_is_said_once_and_runs(
+    env: DifferentiableEnv[Any], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    vector, policy, cursor = make(env, torch.float32)
+    noise, roll = noise_of(policy, 4, 5, torch.float32), CompiledUnroll()
+    with caplog.at_level(logging.WARNING, logger="pgtoolkit"):
+        for _ in range(3):
+            window, cursor = roll(vector, policy, cursor, noise)
+    assert [message in record.message for record in caplog.records] == [True]
+    assert window.differentiable
+
+
+@pytest.mark.usefixtures("_in_a_loop")
+def test_compiling_leaves_the_environment_where_it_was() -> None:
+    env, policy, cursor = make(LQG(W=0.1), torch.float64)
+    noise, before = noise_of(policy, 5, 5, torch.float64), env.get_state()
+    found, _ = CompiledUnroll()(env, policy, cursor, noise)
+    env.set_state(before)
+    expected, _ = unroll(env, policy, cursor, noise)
+    torch.testing.assert_close(found.reward, expected.reward)
+
+
+# torch's compiler uses what torch itself has deprecated.
+compiles = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+
+@compiles
+def test_the_compiled_loop_on_two_lengths_and_a_length_of_one() -> None:
+    """The only test here that runs the compiler; the slow ones run it on every environment."""
+    require_compiled(LQG(W=0.1), torch.float64, lengths=(6, 1, 3))
+
+
+@compiles
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("name", registered())
+def test_the_compiled_step_is_the_plain_one_for_every_environment(
+    name: str, dtype: torch.dtype
+) -> None:
+    require_compiled(suite_env(name), dtype, lengths=(6,))
+
+
+def require_compiled(
+    env: DifferentiableEnv[Any], dtype: torch.dtype, lengths: tuple[int, ...]
+) -> None:
+    vector, policy, cursor = make(env, dtype)
+    traced = looped(vector, policy, noise_of(policy, 1, 5, dtype)).traced
+    step = CompiledStep.of(traced, CompiledScan(traced.graph), policy)
+    for length in lengths:
+        noise, before = noise_of(policy, length, 5, dtype), vector.get_state()
+        found, end = unroll_compiled(step, vector, cursor, noise)
+        vector.set_state(before)
+        expected, cursor = unroll(vector, policy, cursor, noise)
+        require_alike(gradients(policy, found), gradients(policy, expected), TOLERANCE[dtype])
+        torch.testing.assert_close(end.obs, cursor.obs)
