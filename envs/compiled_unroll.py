@@ -1,9 +1,8 @@
 """``unroll`` with compiled steps: the same window and gradient, faster.
 
-A window is a few *stretches*: steps in which no episode ends, taken in one compiled loop. Between
-two stretches episodes restart as :class:`DifferentiableVectorEnv` restarts them. A time limit is
-seen in advance; where an episode ends by itself, the steps after it are thrown away and taken
-again.
+Time limits are seen in advance, so the loop goes on across them. Where an episode ends by itself,
+the steps after it are thrown away, it restarts as :class:`DifferentiableVectorEnv` restarts it, and
+another *stretch* of compiled steps begins.
 """
 
 import logging
@@ -12,10 +11,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from pgtoolkit.envs.ahead import elapsed_at, look_ahead
 from pgtoolkit.envs.compiled_scan import CompiledScan
-from pgtoolkit.envs.policy_step import leaves_of, trace_policy_step
-from pgtoolkit.envs.process_noise import draw_process_noise
-from pgtoolkit.envs.states import State, rebuild_state
+from pgtoolkit.envs.policy_step import trace_policy_step
+from pgtoolkit.envs.states import State, leaves_of, rebuild_state
 from pgtoolkit.envs.step_graph import floats
 from pgtoolkit.envs.stretch import CompiledStep, attach, take
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -71,9 +70,8 @@ def compile_step(
     """The compiled step, if it does what the plain one does; else None, after a warning."""
     before = env.get_state()
     try:
-        process_noise, _ = draw_process_noise(env, before, 1)
-        one = process_noise[0][0] if process_noise else None
-        traced = trace_policy_step(env.env, policy, before.state, noise[0], one)
+        process_noise = [x[0] for x in look_ahead(env, before, 1).noise]
+        traced = trace_policy_step(env.env, policy, before.state, noise[0], *process_noise)
         step = CompiledStep.of(traced, CompiledScan(traced.graph), policy)
         found = _window_and_gradient(unroll_compiled(step, env, cursor, noise)[0])
         env.set_state(before)
@@ -114,7 +112,7 @@ def unroll_compiled(
     parts: list[dict[str, Tensor]] = []
     position, size, hope = 0, len(noise), len(noise)
     while position < size:
-        length = min(hope, size - position, steps_to_time_limit(env))
+        length = min(hope, size - position)
         rows = slice(position, position + length)
         part, obs = _stretch(step, env, noise[rows], perturbation[rows])
         taken = len(part["reward"])
@@ -135,26 +133,21 @@ def _stretch(
     """Steps until an episode ends, at most as many as there is noise; and what is seen next."""
     begin = env.graph_state()
     start = leaves_of(begin.state)
-    process_noise, _ = draw_process_noise(env, begin, len(noise))
-    stretch, graded, plain, end = take(step, [noise, *process_noise], start)
-    length = len(graded[0])
-    _, generator_state = draw_process_noise(env, begin, length)
-    env.set_state(begin._replace(generator_state=generator_state))
-    graded, end_floats = attach(stretch, shift[:length], floats(start), graded, floats(end))
-    after = _with_floats(begin.state, end, end_floats)
-    log_prob, terminated, *cuts = plain
-    obs, truncated, info = env.arrive(after, terminated[-1], cuts[0][-1] if cuts else None, length)
-    part = dict(zip(("obs", "pre_action", "action", "reward"), graded, strict=True))
+    taken = take(step, noise, look_ahead(env, begin, len(noise)), start)
+    length = len(taken.limits)
+    generator_state = look_ahead(env, begin, length).generator_state
+    elapsed = elapsed_at(env, begin, length - 1)
+    env.set_state(begin._replace(elapsed=elapsed, generator_state=generator_state))
+    graded, end = attach(taken, shift[:length], floats(start))
+    after = _with_floats(begin.state, taken.end, end)
+    cut = None if taken.cut is None else taken.cut[-1]
+    obs, truncated, info = env.arrive(after, taken.terminated[-1], cut)
+    names = ("obs", "pre_action", "action", "reward", "next_obs")
+    part = dict(zip(names, graded, strict=True))
     last: Tensor = info.get("final_obs", obs)
-    part["next_obs"] = torch.cat([graded[0][1:], last.unsqueeze(0)])
-    nowhere = torch.zeros_like(terminated[:-1])
-    part["truncated"] = torch.cat([nowhere, truncated.unsqueeze(0)])
-    return part | {"log_prob": log_prob, "terminated": terminated}, obs
-
-
-def steps_to_time_limit(env: DifferentiableVectorEnv) -> int:
-    """Until the first of the environments is truncated for its length."""
-    return env.env.max_episode_steps - int(env.graph_state().elapsed.max())
+    part["next_obs"] = torch.cat([part["next_obs"][:-1], last.unsqueeze(0)])
+    part["truncated"] = torch.cat([taken.limits[:-1], truncated.unsqueeze(0)])
+    return part | {"log_prob": taken.log_prob, "terminated": taken.terminated}, obs
 
 
 def _with_floats(template: State, leaves: list[Tensor], with_graph: list[Tensor]) -> State:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.states import State, rebuild_state
+from pgtoolkit.envs.states import State, leaves_of, map_state, rebuild_state, where_state
 from pgtoolkit.envs.step_graph import Step, StepGraph, trace_step
 from pgtoolkit.gradients import GradientRecorder
 from pgtoolkit.policy import Policy
@@ -25,11 +25,6 @@ class TracedPolicyStep(NamedTuple):
     """Whether the environment has ends of its own beside terminal states."""
 
 
-def leaves_of(state: State) -> list[Tensor]:
-    """The tensors of a state."""
-    return [state] if isinstance(state, Tensor) else list(state)
-
-
 def constants_of(policy: Policy) -> list[Tensor]:
     """The policy's parameters and buffers, as they are now."""
     return [p.detach() for p in policy.parameters()] + list(policy.buffers())
@@ -40,14 +35,15 @@ def trace_policy_step(
     policy: Policy,
     state: State,
     noise: Tensor,
-    process_noise: Tensor | None,
+    process_noise: Tensor | None = None,
 ) -> TracedPolicyStep:
     """Traces ``observation, policy, transition, reward, terminal`` of one step.
 
-    The carry is the state. New at each step are the action's noise, its perturbation and the
-    dynamics' noise. Graded results: observation, pre-action, action, reward. Plain: log-density,
-    terminal, cut, the state afterwards, and what went into each layer of the policy. Sources: the
-    perturbation, and what came out of each layer.
+    The carry is the state. New at each step are the action's noise, which rows meet their time
+    limit, the start states that they go on from, and the dynamics' noise. Graded results:
+    observation, pre-action, action, reward, next observation before any reset. Plain: the time
+    limits, log-density, terminal, cut, the state before any reset, and what went into each layer of
+    the policy. Sources: the pre-action, and what came out of each layer.
 
     Args:
         env: the dynamics.
@@ -60,11 +56,13 @@ def trace_policy_step(
     num_parameters = len(list(policy.parameters()))
     notes: dict[str, Any] = {}
 
+    def rebuilt(leaves: list[Tensor]) -> State:
+        return rebuild_state(state, leaves[0] if isinstance(state, Tensor) else tuple(leaves))
+
     def step(constants: list[Tensor], carry: list[Tensor], given: list[Tensor]) -> Step:
         for parameter in constants[:num_parameters]:
             parameter.requires_grad_()
-        leaves = tuple(carry)
-        before: State = rebuild_state(state, leaves[0] if isinstance(state, Tensor) else leaves)
+        before = rebuilt(carry)
         obs = env.observation(before)
         recorder = GradientRecorder(policy)
         with recorder.recording(), torch.enable_grad():
@@ -73,7 +71,7 @@ def trace_policy_step(
         pre_action = distribution.pre_action(given[0])
         action = distribution.squash(pre_action)
         log_prob = distribution.log_prob_of_pre_action(pre_action)
-        after = env.transition(before, action, given[1] if process_noise is not None else None)
+        after = env.transition(before, action, given[-1] if process_noise is not None else None)
         reward, terminal, cut = (
             env.reward(before, action, after),
             env.terminal(after),
@@ -83,14 +81,18 @@ def trace_policy_step(
         layers = [name for name, _ in calls]
         notes.update(layers=layers, ruled=not recorder.without_rule(), cuts=cut is not None)
         ends = [terminal] if cut is None else [terminal, cut]
-        reached = leaves_of(after)
+        # As in DifferentiableVectorEnv: the derivative of a terminal observation may be infinite.
+        seen = where_state(terminal, map_state(Tensor.detach, after), after)
+        limit, fresh = given[1], rebuilt(given[2 : 2 + len(carry)])
         return Step(
-            carry=reached,
-            graded=[obs, pre_action, action, reward],
-            plain=[log_prob, *ends, *reached, *(call.inputs for _, call in calls)],
+            carry=leaves_of(where_state(limit, fresh, after)),
+            graded=[obs, pre_action, action, reward, env.observation(seen)],
+            plain=[limit, log_prob, *ends, *leaves_of(after), *(call.inputs for _, call in calls)],
             sources=[pre_action, *(call.output for _, call in calls)],
         )
 
-    given = [noise] + ([] if process_noise is None else [process_noise])
+    limit = torch.zeros(noise.shape[0], dtype=torch.bool, device=noise.device)
+    given = [noise, limit, *leaves_of(state)]
+    given += [] if process_noise is None else [process_noise]
     graph = trace_step(step, constants_of(policy), leaves_of(state), given)
     return TracedPolicyStep(graph, **notes)

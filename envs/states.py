@@ -45,6 +45,11 @@ def rebuild_state(template: S, leaves: tuple[Tensor, ...] | Tensor) -> S:
     return cast(S, kind(*leaves) if hasattr(kind, "_fields") else kind(leaves))
 
 
+def leaves_of(state: State) -> list[Tensor]:
+    """The tensors of a state."""
+    return [state] if isinstance(state, Tensor) else list(state)
+
+
 def where_state(mask: Tensor, chosen: S, otherwise: S) -> S:
     """Takes the rows where ``mask`` ``[N]`` is true from ``chosen``, the rest from ``otherwise``.
 

@@ -1,13 +1,15 @@
 """Some steps in which no episode ends, as one node of the graph, forward and adjoint compiled."""
 
 import dataclasses
-from typing import Any, Self, final
+from typing import Any, NamedTuple, Self, final
 
 import torch
 from torch import Tensor, nn
 
+from pgtoolkit.envs.ahead import Ahead
 from pgtoolkit.envs.compiled_scan import Scan
 from pgtoolkit.envs.policy_step import TracedPolicyStep, constants_of
+from pgtoolkit.envs.step_graph import floats
 from pgtoolkit.gradients import RULES
 from pgtoolkit.policy import Policy
 from pgtoolkit.segment import refuse_second_derivative
@@ -84,55 +86,60 @@ class Stretch:
         return [found.get(id(p)) for p in parameters]
 
 
-def take(
-    step: CompiledStep, given: list[Tensor], state: list[Tensor]
-) -> tuple[Stretch, list[Tensor], list[Tensor], list[Tensor]]:
-    """Takes the steps, at most up to the first at which an episode ends.
+@final
+class Taken(NamedTuple):
+    """What the steps of a stretch gave."""
+
+    stretch: Stretch
+    graded: list[Tensor]
+    """``[L, N, ...]`` observation, pre-action, action, reward, next observation."""
+    log_prob: Tensor
+    limits: Tensor
+    """``[L, N]`` bool: the time limits of all steps but the last."""
+    terminated: Tensor
+    cut: Tensor | None
+    end: list[Tensor]
+    """The tensors of the state that they led to, before any reset."""
+
+
+def take(step: CompiledStep, noise: Tensor, ahead: Ahead, state: list[Tensor]) -> Taken:
+    """Takes the steps, at most up to the first at which an episode ends by itself.
 
     Args:
         step: compiled.
-        given: ``[L, ...]`` noise and, if any, process noise.
+        noise: ``[L, N, A]`` of the actions.
+        ahead: of these steps.
         state: the tensors of the state that they start from.
-
-    Returns:
-        The stretch; ``[length, ...]`` observation, pre-action, action, reward; log-density and
-        flags of ends; and the state that it led to.
     """
     constants, graph = constants_of(step.policy), step.traced.graph
+    given = [noise, ahead.truncated, *ahead.fresh, *ahead.noise]
     results = step.scan.forward(constants, [x.detach() for x in state], given)
     num_ends = 2 if step.traced.cuts else 1
-    ends = [results[i] for i in graph.plain[1 : 1 + num_ends]]
-    ended = torch.stack(ends).any(0).any(-1)
+    ended = torch.stack([results[i] for i in graph.plain[2 : 2 + num_ends]]).any(0).any(-1)
     if bool(ended.any()):
-        length = int(ended.float().argmax()) + 1
-        results = [x[:length] for x in results]
+        results = [x[: int(ended.float().argmax()) + 1] for x in results]
+        # The last step's reset is not the loop's.
+        results[graph.plain[0]][-1] = False
     graded, plain = ([results[i] for i in places] for places in (graph.graded, graph.plain))
-    reached = [x[-1] for x in plain[1 + num_ends : 1 + num_ends + len(state)]]
-    inputs = plain[1 + num_ends + len(state) :]
-    noise = given[0][: len(graded[0])]
-    stretch = Stretch(step, constants, noise, graded[0], results, inputs)
-    return stretch, graded, plain[: 1 + num_ends], reached
+    limits, log_prob, terminated, *others = plain
+    cut = others.pop(0) if step.traced.cuts else None
+    end, inputs = [x[-1] for x in others[: len(state)]], others[len(state) :]
+    stretch = Stretch(step, constants, noise[: len(limits)], graded[0], results, inputs)
+    return Taken(stretch, graded, log_prob, limits, terminated, cut, end)
 
 
-def attach(
-    stretch: Stretch,
-    shift: Tensor,
-    start: list[Tensor],
-    graded: list[Tensor],
-    end: list[Tensor],
-) -> tuple[list[Tensor], list[Tensor]]:
+def attach(taken: Taken, shift: Tensor, start: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Hangs what the steps gave on nodes that take the adjoint steps in backward.
 
     Args:
-        stretch: taken.
+        taken: the steps.
         shift: ``[L, N, A]`` zeros, the leaf's rows.
         start: floating-point tensors of the state that they started from, with their graph.
-        graded: results.
-        end: floating-point tensors of the state that they led to.
 
     Returns:
-        ``graded`` and ``end`` with their graph.
+        The graded results, and the floating-point tensors of the state that they led to.
     """
+    stretch, graded, end = taken.stretch, taken.graded, floats(taken.end)
     zeros = _Parameters.apply(stretch, shift.detach(), *stretch.step.parameters)  # type: ignore[no-untyped-call]
     results = _Steps.apply(stretch, graded, end, shift + zeros, *start)  # type: ignore[no-untyped-call]
     return list(results[: len(graded)]), list(results[len(graded) :])

@@ -134,20 +134,19 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         return obs, reward, terminated, truncated, info
 
     def arrive(
-        self, after: State, terminated: Tensor, cut: Tensor | None, num_steps: int = 1
+        self, after: State, terminated: Tensor, cut: Tensor | None
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Goes on from ``after``, which ``num_steps`` steps led to, and resets what ended there.
+        """Goes on from ``after``, which one step led to, and resets what ended there.
 
         Args:
             after: the state, with its graph.
-            terminated: ``[N]`` which ended there; before it none did.
+            terminated: ``[N]`` which ended there.
             cut: ``[N]`` which the environment cuts there, or None.
-            num_steps: since the last state.
 
         Returns:
             observation ``[N, O]`` after any reset, truncated ``[N]``, and info, as :meth:`step`.
         """
-        self._elapsed = self._elapsed + num_steps
+        self._elapsed = self._elapsed + 1
         truncated = self._elapsed >= self.env.max_episode_steps
         truncated = truncated if cut is None else truncated | cut
         done = terminated | truncated

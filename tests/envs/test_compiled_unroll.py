@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgtoolkit.envs.ahead import look_ahead
 from pgtoolkit.envs.cart_pole import CartPole
 from pgtoolkit.envs.compiled_scan import CompiledScan
 from pgtoolkit.envs.compiled_unroll import CompiledUnroll, unroll_compiled
@@ -17,7 +18,6 @@ from pgtoolkit.envs.lqg import LQG
 from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.pendulum import Pendulum
 from pgtoolkit.envs.policy_step import trace_policy_step
-from pgtoolkit.envs.process_noise import draw_process_noise
 from pgtoolkit.envs.step_graph import StepGraph
 from pgtoolkit.envs.stretch import CompiledStep
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -119,10 +119,8 @@ def require_alike(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) 
 
 def looped(env: DifferentiableVectorEnv, policy: Policy, noise: Tensor) -> CompiledStep:
     state = env.get_state()
-    process, _ = draw_process_noise(env, state, 1)
-    traced = trace_policy_step(
-        env.env, policy, state.state, noise[0], process[0][0] if process else None
-    )
+    process = [x[0] for x in look_ahead(env, state, 1).noise]
+    traced = trace_policy_step(env.env, policy, state.state, noise[0], *process)
     return CompiledStep.of(traced, LoopScan(traced.graph), policy)
 
 
@@ -161,16 +159,17 @@ def test_ends_of_episodes_come_as_in_the_plain_rollout(steps: int) -> None:
     torch.testing.assert_close(after, env.get_state())
 
 
-def test_time_limits_come_as_in_the_plain_rollout() -> None:
-    env, policy, cursor = make(Pendulum(), torch.float64)
-    state = env.get_state()
-    env.set_state(state._replace(elapsed=torch.tensor([199, 197, 190, 197, 0])))
+@pytest.mark.parametrize("dynamics", [Pendulum(), LQG(W=0.1, horizon=200), CartPole()])
+def test_time_limits_come_as_in_the_plain_rollout(dynamics: DifferentiableEnv[Any]) -> None:
+    env, policy, cursor = make(dynamics, torch.float64)
+    state, limit = env.get_state(), dynamics.max_episode_steps
+    env.set_state(state._replace(elapsed=torch.tensor([-1, -3, -10, -3, -16]) + limit))
     before, noise = env.get_state(), noise_of(policy, 16, 5, torch.float64)
     step = looped(env, policy, noise)
     found, _ = unroll_compiled(step, env, cursor, noise)
     env.set_state(before)
     expected, _ = unroll(env, policy, cursor, noise)
-    assert expected.truncated.sum() == 4
+    assert expected.truncated.sum() == 5
     for name in ("terminated", "truncated", "first"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
     require_alike(gradients(policy, found), gradients(policy, expected), 1e-10)
