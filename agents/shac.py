@@ -8,10 +8,11 @@ from torch import Tensor
 from pgtoolkit.actor import Actor
 from pgtoolkit.agent import Metrics
 from pgtoolkit.ascent import ASCENTS, Estimator, require_estimator
-from pgtoolkit.checkpointed_rollout import choose_unroll
+from pgtoolkit.compiling import Compile
 from pgtoolkit.critic import Critic, CriticConfig
 from pgtoolkit.envs.position import begin, env_position, restore_env_position
 from pgtoolkit.envs.requirements import env_metrics, require_differentiable
+from pgtoolkit.envs.unrolling import rollout_of
 from pgtoolkit.estimators import matched_score_weight, window_objective
 from pgtoolkit.networks import Activation
 from pgtoolkit.returns import td_lambda_returns
@@ -41,6 +42,9 @@ class ShacConfig(CriticConfig):
     """LayerNorm after each hidden activation."""
     estimator: Estimator = "pathwise"
     """pathwise; or mixed with the score function, each step with the weight of least variance."""
+    compile: Compile = "auto"
+    """Compile the step of policy and environment: always, never, or auto, where there is a C++
+    compiler and the run is long enough."""
     checkpoint_every: int = 0
     """Keep the graph's states only every so many steps, and take the steps between them again for
     the gradient: the same gradient in less memory, least at about the root of n_steps; 0 keeps the
@@ -78,11 +82,16 @@ class Shac:
         self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
         self.critic = Critic(config, spaces[0], seed=seed, device=device)
         self.cursor = begin(self.env, seed=seed, device=device)
+        self.unroll = rollout_of(
+            self.env,
+            compile=config.compile,
+            checkpoint_every=config.checkpoint_every,
+            total_steps=total_steps,
+        )
 
     def collect(self) -> Window:
         noise = self.actor.draw_noise(self.config.n_steps)
-        roll = choose_unroll(self.config.checkpoint_every)
-        window, self.cursor = roll(self.env, self.actor.policy, self.cursor, noise)
+        window, self.cursor = self.unroll(self.env, self.actor.policy, self.cursor, noise)
         return window
 
     def update(self, window: Window) -> Metrics:

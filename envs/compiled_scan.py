@@ -1,21 +1,14 @@
 """A traced step, compiled and taken many times in one call."""
 
-import types
-from collections.abc import Callable
 from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 
+from pgtoolkit.compiling import any_length, compile_loop
 from pgtoolkit.envs.step_graph import StepGraph
 
 Tensors = list[Tensor]
-OPTIONS: dict[str, Any] = {
-    # The loop over steps runs in C++ and not in Python.
-    "cpp_wrapper": True,
-    # What a scan is called with is always like what it was first called with, but for the length.
-    "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
-}
 
 
 class Scan(Protocol):
@@ -43,8 +36,8 @@ class CompiledScan:
     def __init__(self, graph: StepGraph) -> None:
         self.graph = graph
         # A loop of one step is compiled apart: torch takes a length of 1 for a constant.
-        self._forward = [_compiled(_scan_forward) for _ in range(2)]
-        self._adjoint = [_compiled(_scan_adjoint) for _ in range(2)]
+        self._forward = [compile_loop(_scan_forward) for _ in range(2)]
+        self._adjoint = [compile_loop(_scan_adjoint) for _ in range(2)]
 
     def forward(self, constants: Tensors, carry: Tensors, given: Tensors) -> Tensors:
         """Takes the steps.
@@ -59,8 +52,9 @@ class CompiledScan:
         """
         scan = self._forward[given[0].shape[0] == 1]
         with torch.no_grad():
-            given = _any_length(_plain(given))
-            results: Tensors = scan(self.graph, constants, _plain(carry), given)[1]
+            given = any_length(given)
+            carry = [x.contiguous() for x in carry]
+            results: Tensors = scan(self.graph, constants, carry, given)[1]
         return results
 
     def adjoint(
@@ -84,9 +78,10 @@ class CompiledScan:
             likes = (results[i] for i in graph.graded)
             pairs = zip(graded, likes, strict=True)
             adjoints = [torch.zeros_like(x) if a is None else a for a, x in pairs]
-            given = _any_length(_plain([*adjoints, *(results[i] for i in graph.saved)]))
-            _any_length([backwards])
-            first, found = scan(graph, constants, _plain(carry), given, backwards)
+            given = any_length([*adjoints, *(results[i] for i in graph.saved)])
+            any_length([backwards])
+            carry = [x.contiguous() for x in carry]
+            first, found = scan(graph, constants, carry, given, backwards)
         return first, [found[i].flip(0) for i in graph.sources]
 
 
@@ -119,21 +114,3 @@ def _adjoint_step(
     rows = [x.index_select(0, t).squeeze(0) for x in given]
     found = graph.adjoint(*constants, *carry, *rows)
     return list(found[: len(carry)]), list(found[len(carry) :])
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled under a code object of its own, so that each has its own cache."""
-    own = types.FunctionType(function.__code__.replace(), function.__globals__)
-    return torch.compile(own, fullgraph=True, options=OPTIONS)
-
-
-def _any_length(tensors: Tensors) -> Tensors:
-    """The tensors, of whose first axis the compiled code is to assume nothing."""
-    for tensor in tensors:
-        torch._dynamo.maybe_mark_dynamic(tensor, 0)
-    return tensors
-
-
-def _plain(tensors: Tensors) -> Tensors:
-    """The tensors in the one layout for which the code is compiled."""
-    return [x.contiguous() for x in tensors]

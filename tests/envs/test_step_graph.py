@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from pgtoolkit.envs.step_graph import Step, rational_tanh, trace_step
+from pgtoolkit.compiling import rational_tanh
+from pgtoolkit.envs.step_graph import Step, trace_step
 
 
 def test_the_rational_tanh_is_at_most_4e_7_off_and_odd() -> None:

@@ -1,0 +1,48 @@
+"""Which rollout an agent that differentiates through its environment uses."""
+
+import logging
+
+from pgtoolkit.checkpointed_rollout import Unroll, choose_unroll
+from pgtoolkit.compiling import Compile, choose_compiled
+from pgtoolkit.envs.compiled_unroll import CompiledUnroll
+from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
+
+STEP_SECONDS = 2.5e-4
+"""What compiled code saves on one step of all environments, at least, with its adjoint."""
+LOG = logging.getLogger("pgtoolkit")
+
+
+def rollout_of(
+    env: DifferentiableVectorEnv, *, compile: Compile, checkpoint_every: int, total_steps: int
+) -> Unroll:
+    """Plain, compiled or checkpointed.
+
+    Args:
+        env: the agent's environments.
+        compile: as the user says.
+        checkpoint_every: a rollout with checkpoints is not compiled.
+        total_steps: of all environments together, that the run plans.
+    """
+    saved = STEP_SECONDS * total_steps / env.num_envs
+    possible = checkpoint_every == 0 and is_compilable(env.env)
+    if possible and choose_compiled(compile, saved):
+        LOG.warning("compiling the step of policy and environment (seconds, once)")
+        return CompiledUnroll()
+    if compile == "always":
+        LOG.warning("steps are not compiled: checkpointed, or not plain torch functions")
+    return choose_unroll(checkpoint_every)
+
+
+def is_compilable(env: DifferentiableEnv) -> bool:
+    """Whether an environment is torch operations and nothing else, as far as it says.
+
+    One that counts, learns or does something at a window's start is not.
+    """
+    pure = DifferentiableEnv
+    keeps_nothing = (
+        type(env.unwrapped).begin_window is pure.begin_window
+        and type(env).metrics is pure.metrics
+        and type(env.unwrapped).metrics is pure.metrics
+    )
+    return env.gradient.method == "autograd" and keeps_nothing
