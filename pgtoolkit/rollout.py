@@ -14,6 +14,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from pgtoolkit.array_rollout import collect_arrays
 from pgtoolkit.errors import RequestError
 from pgtoolkit.finite import require_finite_rows, require_finite_steps
 from pgtoolkit.policy import Policy
@@ -96,35 +97,34 @@ def collect(
             finite.
         RequestError: the environment does not say its autoreset mode.
     """
-    mode, device, on_tensors = autoreset_mode(env), noise.device, isinstance(env, OnTensors)
+    mode, device = autoreset_mode(env), noise.device
+    if isinstance(env, OnTensors):
+        return _collect_tensors(env, policy, cursor, noise)
+    flags = (cursor.needs_reset.cpu().numpy(), cursor.first.cpu().numpy())
+    obs = cursor.obs.cpu().numpy()
+    window, obs, *flags_after = collect_arrays(env, policy, noise, mode, obs, *flags)
+    needs_reset, first = (torch.from_numpy(x).to(device) for x in flags_after)
+    return window, Cursor(torch.from_numpy(obs).to(device), needs_reset, first)
+
+
+def _collect_tensors(
+    env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor
+) -> tuple[Window, Cursor]:
+    """The same on tensors, autoreset SAME_STEP."""
+    obs, first = cursor.obs, cursor.first
     steps: list[dict[str, Tensor]] = []
-    obs, needs_reset, first = cursor.obs, cursor.needs_reset, cursor.first
-    for t, eps in enumerate(noise.unbind(0)):
+    for eps in noise.unbind(0):
         acted = _act(policy, obs, eps)
-        require_finite_rows({"action": acted["action"]}, t)
-        result = env.step(acted["action"] if on_tensors else acted["action"].cpu().numpy())
-        after, reward, terminated, truncated = (_to_tensor(x, device) for x in result[:4])
-        terminated, truncated = terminated.bool() & ~needs_reset, truncated.bool() & ~needs_reset
-        done = terminated | truncated
-        next_obs = after
-        if mode is AutoresetMode.SAME_STEP:
-            next_obs = _before_reset(after, done, result[4])
-        require_finite_rows({"reward": reward, "observation": next_obs}, t)
+        after, reward, terminated, truncated, info = env.step(acted["action"])
         steps.append(
-            {"obs": obs, "next_obs": next_obs, "noise": eps, "reward": reward, **acted}
-            | {"terminated": terminated, "truncated": truncated, "valid": ~needs_reset}
-            | {"first": first}
+            {"obs": obs, "next_obs": info.get("final_obs", after), "noise": eps, "reward": reward}
+            | {"terminated": terminated, "truncated": truncated, "first": first, **acted}
+            | {"valid": torch.ones_like(terminated)}
         )
-        obs = after
-        if mode is AutoresetMode.DISABLED and bool(done.any()):
-            fresh, _ = env.reset(options={"reset_mask": done.cpu().numpy()})
-            obs = _to_tensor(fresh, device)
-        if bool(done.any() | needs_reset.any()):
-            require_finite_rows({"observation": obs}, t)
-        first = done
-        if mode is AutoresetMode.NEXT_STEP:
-            needs_reset, first = done, needs_reset
-    return _stack(steps), Cursor(obs, needs_reset, first)
+        obs, first = after, terminated | truncated
+    window = _stack(steps)
+    require_finite_window(window)
+    return window, Cursor(obs, cursor.needs_reset, first)
 
 
 def unroll(env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor) -> tuple[Window, Cursor]:
@@ -203,17 +203,3 @@ def _to_tensor(array: Any, device: torch.device) -> Tensor:
         return array.to(device)
     tensor = torch.tensor(np.asarray(array), device=device)
     return tensor if tensor.dtype == torch.bool else tensor.float()
-
-
-def _before_reset(after: Tensor, done: Tensor, info: dict[str, Any]) -> Tensor:
-    """SAME_STEP: where an episode ended, its last observation instead of the reset one."""
-    if "final_obs" not in info:
-        return after
-    final = info["final_obs"]
-    if isinstance(final, Tensor):
-        return torch.where(done.unsqueeze(-1), final, after)
-    rows = done.cpu().numpy()
-    next_obs = after.clone()
-    if rows.any():
-        next_obs[done] = _to_tensor(np.stack(list(final[rows])), after.device)
-    return next_obs

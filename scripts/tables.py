@@ -12,12 +12,48 @@ COMMANDS = {
     "evaluate": "run a trained policy and report its returns",
     "variance": "measure the gradient estimators, and say which to use up to which horizon",
     "check-env": "say what is right and wrong with an environment and its gradient",
+    "benchmark": "time us and others on the same work, side by side",
     "list": "name the agents, environments, estimators and wrappers",
 }
 AGENTS = {
     "reinforce": ("pgtoolkit.agents.reinforce", "Reinforce"),
+    "ppo": ("pgtoolkit.agents.ppo", "Ppo"),
     "apg": ("pgtoolkit.agents.apg", "Apg"),
     "shac": ("pgtoolkit.agents.shac", "Shac"),
+}
+BENCHMARKS = {
+    "pathwise": (
+        "pgtoolkit.scripts.benchmark_pathwise",
+        "gradients through 32 steps of the Pendulum, and a step of Adam",
+    ),
+    "ppo-gym": (
+        "pgtoolkit.scripts.benchmark_ppo_gym",
+        "PPO on Gymnasium's Pendulum-v1 and CartPole-v1",
+    ),
+    "ppo-native": (
+        "pgtoolkit.scripts.benchmark_ppo_native",
+        "PPO on our batched Pendulum, 1024 environments",
+    ),
+    "env-step": (
+        "pgtoolkit.scripts.benchmark_env_step",
+        "steps of 1024 Pendulums and CartPoles, actions given",
+    ),
+    "diagnostics": (
+        "pgtoolkit.scripts.benchmark_diagnostics",
+        "what exact statistics of every trajectory's gradient cost",
+    ),
+    "solve": (
+        "pgtoolkit.scripts.benchmark_solve",
+        "CPU seconds of training to a return of -200 on Pendulum-v1",
+    ),
+    "start": (
+        "pgtoolkit.scripts.benchmark_start",
+        "the first answer of a command, and the import",
+    ),
+    "scale": (
+        "pgtoolkit.scripts.benchmark_scale",
+        "cost and memory of a gradient, by environments and horizon",
+    ),
 }
 WRAPPERS = {
     "ActionRepeat": "pgtoolkit.envs.action_repeat",
@@ -35,6 +71,7 @@ WRAPPER_NOTES = {
 }
 AGENT_NOTES = {
     "reinforce": "score function; any environment; baseline and advantage by flag",
+    "ppo": "clipped score function, several epochs a window; any environment",
     "apg": "pathwise through a window of a differentiable environment",
     "shac": "pathwise through a window, with a value function beyond it",
 }

@@ -1,0 +1,62 @@
+"""Adam with a clip of the gradient's norm, on all parameters as one vector."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor
+
+
+@final
+class AdamState(NamedTuple):
+    """Parameters and moments ``[P]``; the number of steps so far, a scalar."""
+
+    parameters: Tensor
+    mean: Tensor
+    square: Tensor
+    steps: Tensor
+
+
+def flatten(tensors: Sequence[Tensor]) -> Tensor:
+    """One vector ``[P]`` of all, in their order; a copy."""
+    return torch.cat([x.detach().reshape(-1) for x in tensors])
+
+
+def unflatten(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Views of the vector with the shapes of ``like``."""
+    sizes = [x.numel() for x in like]
+    return [part.view_as(x) for part, x in zip(torch.split(flat, sizes), like, strict=True)]
+
+
+def adam_state(parameters: Sequence[Tensor]) -> AdamState:
+    """Before the first step."""
+    flat = flatten(parameters)
+    count = torch.zeros((), dtype=flat.dtype, device=flat.device)
+    return AdamState(flat, torch.zeros_like(flat), torch.zeros_like(flat), count)
+
+
+def clip(gradient: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:
+    """The gradient ``[P]`` with a norm of at most ``max_norm``, and its norm before."""
+    norm = gradient.square().sum().sqrt()
+    return gradient * (max_norm / (norm + 1e-6)).clamp(max=1.0), norm
+
+
+def adam_step(
+    state: AdamState,
+    gradient: Tensor,
+    learning_rate: Tensor,
+    betas: tuple[float, float],
+    epsilon: float,
+) -> AdamState:
+    """One step down the gradient ``[P]`` (Kingma and Ba 2015, algorithm 1); nothing in place.
+
+    ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g^2``, ``x <- x - lr m' / (sqrt(v') + e)``
+    with ``m' = m / (1 - b1^t)`` and ``v' = v / (1 - b2^t)``.
+    """
+    first, second = betas
+    count = state.steps + 1
+    mean = torch.lerp(state.mean, gradient, 1 - first)
+    square = second * state.square + (1 - second) * gradient.square()
+    corrected = (square / (1 - second**count)).sqrt() + epsilon
+    step = learning_rate / (1 - first**count)
+    return AdamState(state.parameters - step * mean / corrected, mean, square, count)

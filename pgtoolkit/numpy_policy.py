@@ -1,0 +1,112 @@
+"""A policy's action in NumPy, for batches so small that torch's calls cost more than their work.
+
+The equations are those of :class:`GaussianPolicy <pgtoolkit.policies.GaussianPolicy>` and
+:class:`CategoricalPolicy <pgtoolkit.policies.CategoricalPolicy>`, and the tests hold the two
+together. What is not built of the layers below acts by torch.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pgtoolkit.networks import StateIndependentStd
+from pgtoolkit.normalizer import NoNormalizer, ObservationNormalizer
+from pgtoolkit.policies import CategoricalPolicy, GaussianPolicy
+from pgtoolkit.policy import Policy
+
+Array = NDArray[np.floating]
+Layer = Callable[[Array], Array]
+Act = Callable[[Array, Array], tuple[NDArray[np.generic], NDArray[np.generic]]]
+"""``(obs [N, O], noise [N, A])`` to pre-action and action."""
+
+
+def numpy_actor(policy: Policy) -> Act | None:
+    """How the policy acts now, with its present parameters; None if only torch knows.
+
+    Args:
+        policy: its parameters are shared, and followed when they change in place.
+    """
+    if not isinstance(policy, GaussianPolicy | CategoricalPolicy):
+        return None
+    layers = [_normalizer(policy.normalizer), *(_layer(x) for x in policy.network)]
+    known = [layer for layer in layers if layer is not None]
+    if len(known) < len(layers) or next(policy.parameters()).device.type != "cpu":
+        return None
+    if isinstance(policy, CategoricalPolicy):
+        return lambda obs, noise: _choose(_run(known, obs), noise)
+    return _gaussian(policy, known)
+
+
+def _gaussian(policy: GaussianPolicy, layers: list[Layer]) -> Act | None:
+    if not isinstance(policy.std, StateIndependentStd):
+        return None
+    std = np.exp(policy.std.log_std.detach().numpy())
+    if not policy.bounded:
+        return lambda obs, noise: (_run(layers, obs) + std * noise,) * 2
+    low, high = policy.low.numpy(), policy.high.numpy()
+    scale, centre = 0.5 * (high - low), 0.5 * (high + low)
+
+    def act(obs: Array, noise: Array) -> tuple[Array, Array]:
+        pre_action = _run(layers, obs) + std * noise
+        return pre_action, np.clip(centre + scale * np.tanh(pre_action), low, high)
+
+    return act
+
+
+def _choose(logits: Array, noise: Array) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    choice = np.argmax(logits + noise, axis=-1)
+    return choice, choice
+
+
+def _run(layers: list[Layer], x: Array) -> Array:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def _normalizer(normalizer: nn.Module) -> Layer | None:
+    if isinstance(normalizer, NoNormalizer):
+        return lambda x: x
+    if not isinstance(normalizer, ObservationNormalizer):
+        return None
+    mean, limit = normalizer.mean.numpy(), normalizer.limit
+    scale = torch.rsqrt(normalizer.variance + 1e-8).numpy()
+
+    def normalize(x: Array) -> Array:
+        standardised = (x - mean.astype(x.dtype)) * scale.astype(x.dtype)
+        return np.clip(standardised, -limit, limit)
+
+    return normalize
+
+
+def _layer(layer: nn.Module) -> Layer | None:
+    if type(layer) is nn.Linear:
+        weight, bias = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
+        return lambda x: x @ weight + bias
+    if type(layer) is nn.LayerNorm:
+        return _layer_norm(layer)
+    if type(layer) is nn.ELU and layer.alpha == 1:
+        return lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    return ELEMENTWISE.get(type(layer))
+
+
+def _layer_norm(layer: nn.LayerNorm) -> Layer:
+    weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+
+    def run(x: Array) -> Array:
+        centred = x - x.mean(-1, keepdims=True)
+        variance = np.square(centred).mean(-1, keepdims=True)
+        result: Array = centred / np.sqrt(variance + layer.eps) * weight + bias
+        return result
+
+    return run
+
+
+ELEMENTWISE: dict[type[nn.Module], Layer] = {
+    nn.Tanh: np.tanh,
+    nn.ReLU: lambda x: np.maximum(x, 0),
+    nn.SiLU: lambda x: x / (1 + np.exp(-x)),
+}
