@@ -13,12 +13,14 @@ from pgtoolkit.compiling import Compile, choose_compiled
 from pgtoolkit.encoder import make_encoder
 from pgtoolkit.envs.position import begin, env_position, restore_env_position
 from pgtoolkit.envs.requirements import env_device, env_metrics, require_num_envs
+from pgtoolkit.envs.unrolling import collector_of
 from pgtoolkit.finite import require_finite, require_finite_steps
 from pgtoolkit.optimization import Schedule
+from pgtoolkit.policies import DistributionName
 from pgtoolkit.ppo_loss import standardized
 from pgtoolkit.ppo_update import METRICS, Batch, PpoSettings, PpoUpdate, draw_minibatches
 from pgtoolkit.returns import td_lambda_returns
-from pgtoolkit.rollout import AnyVectorEnv, collect
+from pgtoolkit.rollout import AnyVectorEnv
 from pgtoolkit.seeding import stream
 from pgtoolkit.value_function import ValueFunction, explained_variance
 from pgtoolkit.window import Window
@@ -55,6 +57,9 @@ class PpoConfig(AgentConfig):
     """Standardise the advantages of every minibatch."""
     vf_coef: float = 0.5
     """Weight of the value function's squared error in the loss."""
+    distribution: DistributionName = "clipped_gaussian"
+    """Of Box actions: clipped_gaussian, as PPO usually has it (the action is clipped on its way
+    into the environment); or any other."""
     normalize_observations: bool = False
     """Running mean and variance of observations, frozen inside a window, saved with the policy."""
     compile: Compile = "auto"
@@ -129,11 +134,12 @@ class Ppo:
             compiled=choose_compiled(config.compile, MINIBATCH_SECONDS * num_minibatches),
         )
         self.cursor = begin(env, seed=seed, device=device)
+        self.roll = collector_of(env, compile=config.compile, total_steps=total_steps)
 
     def collect(self) -> Window:
         noise = self.actor.draw_noise(self.config.n_steps)
-        window, self.cursor = collect(self.env, self.actor.policy, self.cursor, noise)
-        return window
+        window, self.cursor = self.roll(self.env, self.actor.policy, self.cursor, noise)
+        return window.detach()
 
     def update(self, window: Window) -> Metrics:
         with self.actor.monitor.updating():

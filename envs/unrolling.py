@@ -2,11 +2,14 @@
 
 import logging
 
+from gymnasium.spaces import Box
+
 from pgtoolkit.checkpointed_rollout import Unroll, choose_unroll
 from pgtoolkit.compiling import Compile, choose_compiled
 from pgtoolkit.envs.compiled_unroll import CompiledUnroll
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.rollout import AnyVectorEnv, collect
 
 STEP_SECONDS = 2.5e-4
 """What compiled code saves on one step of all environments, at least, with its adjoint."""
@@ -32,6 +35,22 @@ def rollout_of(
     if compile == "always":
         LOG.warning("steps are not compiled: checkpointed, or not plain torch functions")
     return choose_unroll(checkpoint_every)
+
+
+def collector_of(env: AnyVectorEnv, *, compile: Compile, total_steps: int) -> Unroll:
+    """A rollout for an agent that needs no gradient through its environments.
+
+    Args:
+        env: any vector environment; only a differentiable one can be compiled.
+        compile: as the user says.
+        total_steps: of all environments together, that the run plans.
+    """
+    saved = STEP_SECONDS * total_steps / env.num_envs
+    differentiable = isinstance(env, DifferentiableVectorEnv) and is_compilable(env.env)
+    continuous = isinstance(env.single_action_space, Box)
+    if differentiable and continuous and choose_compiled(compile, saved):
+        return CompiledUnroll()
+    return collect
 
 
 def is_compilable(env: DifferentiableEnv) -> bool:

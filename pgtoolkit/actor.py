@@ -7,6 +7,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from pgtoolkit.agent import AgentConfig, Metrics
+from pgtoolkit.clipped_gaussian import ClippedGaussian
 from pgtoolkit.distributions import DiagonalGaussian, TanhGaussian
 from pgtoolkit.monitor import GradientMonitor
 from pgtoolkit.optimization import (
@@ -118,7 +119,7 @@ class Actor:
             "train/entropy_loss": -distribution.entropy(window.noise)[window.valid].mean(),
             "train/approx_kl": (log_ratio.exp() - 1 - log_ratio).mean(),
         }
-        if isinstance(distribution, DiagonalGaussian | TanhGaussian):
+        if isinstance(distribution, DiagonalGaussian | TanhGaussian | ClippedGaussian):
             std = distribution.log_std.exp().expand_as(distribution.mean)
             metrics["train/std"] = std[window.valid].mean()
         if isinstance(distribution, TanhGaussian | Squashed):

@@ -62,8 +62,9 @@ class AgentConfig:
     layer_norm: bool = False
     """LayerNorm after each hidden activation."""
     distribution: DistributionName = "gaussian"
-    """Of Box actions: gaussian (independent dimensions), full_gaussian (correlated), mixture (of
-    four Gaussians), beta (bounded boxes only; it has no std), flow (affine couplings)."""
+    """Of Box actions: gaussian (independent dimensions, tanh-squashed to bounds), clipped_gaussian
+    (its action clipped to them), full_gaussian (correlated), mixture (of four Gaussians), beta
+    (bounded boxes only; it has no std), flow (affine couplings)."""
     std: Std = "state_independent"
     """The policy's standard deviation: one per dimension, or a function of the observation."""
     log_std_init: float = 0.0

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pgtoolkit.actor import Actor
 from pgtoolkit.agent import AgentConfig, Metrics
+from pgtoolkit.clipped_gaussian import ClippedGaussian
 from pgtoolkit.cross_fitting import MIN_MIXED
 from pgtoolkit.distributions import DiagonalGaussian, TanhGaussian
 from pgtoolkit.errors import NonFiniteError, RequestError
@@ -229,4 +230,4 @@ def is_gaussian(actor: Actor, window: Window) -> bool:
     """Whether the policy's distribution has a mean that :func:`score_action_gradient` knows."""
     with torch.no_grad():
         distribution = actor.policy(window.obs[:1].detach())
-    return isinstance(distribution, DiagonalGaussian | TanhGaussian)
+    return isinstance(distribution, DiagonalGaussian | TanhGaussian | ClippedGaussian)

@@ -87,5 +87,27 @@ TANH_ABOVE = (
 )
 TANH_BELOW = (1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 
-FASTER: dict[Any, Callable[..., Tensor]] = {torch.ops.aten.tanh.default: rational_tanh}
+NARROW = 16
+"""Columns below which a product is written in another order."""
+
+
+def narrow_product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` with few columns, in the order in which the library is several times faster.
+
+    The first layer of a policy has such products, with as many columns as observations have
+    entries: the gradient of its weight, and that of its input.
+    """
+    if right.shape[1] >= NARROW or left.shape[0] < NARROW:
+        return NotImplemented  # type: ignore[no-any-return]
+    if left.shape[1] > left.shape[0]:
+        return (right.t() @ left.t()).t()
+    if right.stride(0) == 1:
+        return NotImplemented  # type: ignore[no-any-return]
+    return left @ right.t().clone(memory_format=torch.contiguous_format).t()
+
+
+FASTER: dict[Any, Callable[..., Tensor]] = {
+    torch.ops.aten.tanh.default: rational_tanh,
+    torch.ops.aten.mm.default: narrow_product,
+}
 """What tracing puts in the place of an operation."""

@@ -20,6 +20,7 @@ back-propagation through time gives (Heess et al. 2015, section 4), in one batch
 import torch
 from torch import Tensor
 
+from pgtoolkit.clipped_gaussian import ClippedGaussian
 from pgtoolkit.distributions import DiagonalGaussian, TanhGaussian
 from pgtoolkit.errors import RequestError
 from pgtoolkit.policy import Policy
@@ -152,7 +153,7 @@ def score_action_gradient(policy: Policy, window: Window, weight: Tensor) -> Ten
         RequestError: the policy is not Gaussian.
     """
     distribution = policy(window.obs.detach())
-    if not isinstance(distribution, DiagonalGaussian | TanhGaussian):
+    if not isinstance(distribution, DiagonalGaussian | TanhGaussian | ClippedGaussian):
         raise RequestError("only a Gaussian policy has an action gradient")
     weight = torch.where(window.valid, weight, torch.zeros_like(weight)).unsqueeze(-1)
     shift = window.pre_action.detach() - distribution.mean

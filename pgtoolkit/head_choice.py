@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
+from pgtoolkit.clipped_gaussian import ClippedGaussianHead
 from pgtoolkit.discrete_heads import BernoulliHead, MultiCategoricalHead
 from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.flow_head import FlowHead
@@ -23,8 +24,29 @@ from pgtoolkit.heads import (
 from pgtoolkit.networks import Activation, Std
 from pgtoolkit.spaces import box_size, is_bounded, number_of_switches, numbers_of_choices
 
-DistributionName = Literal["gaussian", "full_gaussian", "mixture", "beta", "flow"]
+DistributionName = Literal[
+    "gaussian", "clipped_gaussian", "full_gaussian", "mixture", "beta", "flow"
+]
 UnsquashedName = Literal["full_gaussian", "mixture", "flow"]
+
+
+class PolicySettings(Protocol):
+    """What :func:`make_policy` reads of an agent's configuration."""
+
+    @property
+    def hidden(self) -> tuple[int, ...]: ...
+    @property
+    def activation(self) -> Activation: ...
+    @property
+    def layer_norm(self) -> bool: ...
+    @property
+    def distribution(self) -> DistributionName: ...
+    @property
+    def std(self) -> Std: ...
+    @property
+    def log_std_init(self) -> float: ...
+    @property
+    def normalize_observations(self) -> bool: ...
 
 
 def discrete_head(action_space: spaces.MultiDiscrete | spaces.MultiBinary) -> MakeHead:
@@ -59,6 +81,21 @@ def beta_head(action_space: spaces.Space[np.ndarray]) -> MakeHead:
         )
     low, high = bounds(action_space)
     return lambda num_features, generator: BetaHead(num_features, low, high, generator=generator)
+
+
+def clipped_gaussian_head(
+    action_space: spaces.Space[np.ndarray], *, std: Std, log_std_init: float
+) -> MakeHead:
+    """A Gaussian, clipped to whatever bounds there are.
+
+    Raises:
+        RequestError: the action space is not a one-dimensional box.
+    """
+    box_size("action", action_space)
+    low, high = bounds(action_space)
+    return lambda num_features, generator: ClippedGaussianHead(
+        num_features, low, high, std=std, log_std_init=log_std_init, generator=generator
+    )
 
 
 def unsquashed_head(

@@ -5,13 +5,15 @@ The equations are those of :class:`GaussianPolicy <pgtoolkit.policies.GaussianPo
 together. What is not built of the layers below acts by torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from pgtoolkit.clipped_gaussian import ClippedGaussianHead
+from pgtoolkit.head_policy import HeadPolicy
 from pgtoolkit.networks import StateIndependentStd
 from pgtoolkit.normalizer import NoNormalizer, ObservationNormalizer
 from pgtoolkit.policies import CategoricalPolicy, GaussianPolicy
@@ -29,15 +31,39 @@ def numpy_actor(policy: Policy) -> Act | None:
     Args:
         policy: its parameters are shared, and followed when they change in place.
     """
+    if isinstance(policy, HeadPolicy) and isinstance(policy.head, ClippedGaussianHead):
+        return _clipped_gaussian(policy, policy.head)
     if not isinstance(policy, GaussianPolicy | CategoricalPolicy):
         return None
-    layers = [_normalizer(policy.normalizer), *(_layer(x) for x in policy.network)]
-    known = [layer for layer in layers if layer is not None]
-    if len(known) < len(layers) or next(policy.parameters()).device.type != "cpu":
+    known = _layers(policy, policy.network)
+    if known is None:
         return None
     if isinstance(policy, CategoricalPolicy):
         return lambda obs, noise: _choose(_run(known, obs), noise)
     return _gaussian(policy, known)
+
+
+def _layers(policy: Policy, layers: Iterable[nn.Module]) -> list[Layer] | None:
+    """The normaliser and the layers; None if one is not known, or lives elsewhere."""
+    if next(policy.parameters()).device.type != "cpu":
+        return None
+    found = [_normalizer(policy.normalizer), *(_layer(x) for x in layers)]
+    known = [layer for layer in found if layer is not None]
+    return known if len(known) == len(found) else None
+
+
+def _clipped_gaussian(policy: HeadPolicy, head: ClippedGaussianHead) -> Act | None:
+    layers = _layers(policy, [*policy.network, head.output])
+    if layers is None or not isinstance(head.std, StateIndependentStd):
+        return None
+    std = np.exp(head.std.log_std.detach().numpy())
+    low, high = head.low.numpy(), head.high.numpy()
+
+    def act(obs: Array, noise: Array) -> tuple[Array, Array]:
+        pre_action = _run(layers, obs) + std * noise
+        return pre_action, np.clip(pre_action, low, high)
+
+    return act
 
 
 def _gaussian(policy: GaussianPolicy, layers: list[Layer]) -> Act | None:

@@ -1,6 +1,6 @@
 """Policies: a Gaussian over a box, a softmax over choices; and which policy fits a space."""
 
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -11,7 +11,14 @@ from pgtoolkit.distributions import Categorical, DiagonalGaussian, TanhGaussian
 from pgtoolkit.encoder import make_encoder, make_normalizer
 from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.head_choice import DistributionName as DistributionName
-from pgtoolkit.head_choice import beta_head, bounds, discrete_head, unsquashed_head
+from pgtoolkit.head_choice import PolicySettings as PolicySettings
+from pgtoolkit.head_choice import (
+    beta_head,
+    bounds,
+    clipped_gaussian_head,
+    discrete_head,
+    unsquashed_head,
+)
 from pgtoolkit.head_policy import HeadPolicy, MakeHead
 from pgtoolkit.networks import Activation as Activation
 from pgtoolkit.networks import StateIndependentStd, limited_log_std, mlp, raw_log_std
@@ -154,25 +161,6 @@ class CategoricalPolicy(Policy):
         return self(obs).rsample(noise)
 
 
-class PolicySettings(Protocol):
-    """What :func:`make_policy` reads of an agent's configuration."""
-
-    @property
-    def hidden(self) -> tuple[int, ...]: ...
-    @property
-    def activation(self) -> Activation: ...
-    @property
-    def layer_norm(self) -> bool: ...
-    @property
-    def distribution(self) -> DistributionName: ...
-    @property
-    def std(self) -> Std: ...
-    @property
-    def log_std_init(self) -> float: ...
-    @property
-    def normalize_observations(self) -> bool: ...
-
-
 def make_policy(
     settings: PolicySettings,
     observation_space: spaces.Space[np.ndarray],
@@ -225,15 +213,19 @@ def choose_head(settings: PolicySettings, action_space: spaces.Space[Any]) -> Ma
     """The head of a :class:`HeadPolicy`; None where a policy class of its own serves."""
     name = settings.distribution
     discrete = isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
-    if discrete and name != "gaussian":
+    if discrete and name not in ("gaussian", "clipped_gaussian"):
         raise RequestError(
             f"--distribution {name} is over Box actions, and these are {one_line(action_space)}: "
             "leave --distribution out"
         )
     if isinstance(action_space, spaces.MultiDiscrete | spaces.MultiBinary):
         return discrete_head(action_space)
-    if name == "gaussian":
+    if name == "gaussian" or discrete:
         return None
+    if name == "clipped_gaussian":
+        return clipped_gaussian_head(
+            action_space, std=settings.std, log_std_init=settings.log_std_init
+        )
     if name == "beta":
         return beta_head(action_space)
     return unsquashed_head(

@@ -1,22 +1,9 @@
-"""The rational tanh of compiled code, and how a step is split in two."""
+"""How a traced step is split in two."""
 
 import torch
 from torch import Tensor
 
-from pgtoolkit.compiling import rational_tanh
 from pgtoolkit.envs.step_graph import Step, trace_step
-
-
-def test_the_rational_tanh_is_at_most_4e_7_off_and_odd() -> None:
-    x = torch.linspace(-12, 12, 400_001)
-    exact = torch.tanh(x.double())
-    assert (rational_tanh(x).double() - exact).abs().max() < 4e-7
-    assert torch.equal(rational_tanh(-x), -rational_tanh(x))
-    assert rational_tanh(x).abs().max() <= 1
-
-
-def test_the_rational_tanh_leaves_double_precision_alone() -> None:
-    assert rational_tanh(torch.zeros(2, dtype=torch.float64)) is NotImplemented
 
 
 def test_the_adjoint_of_a_worked_example() -> None:

@@ -1,0 +1,116 @@
+"""PPO the agent: what it measures, what it refuses, and that it learns what SB3's learns."""
+
+import math
+import statistics
+from typing import Any
+
+import gymnasium
+import pytest
+import torch
+
+from pgtoolkit.agents.ppo import Ppo, PpoConfig
+from pgtoolkit.envs.pendulum import Pendulum
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.errors import RequestError
+from pgtoolkit.ppo_loss import standardized
+from pgtoolkit.returns import gae
+from pgtoolkit.scripts.ppo_against_sb3 import LearningArguments, ours, standard_error, theirs
+
+SMALL: dict[str, Any] = {"num_envs": 4, "n_steps": 16, "batch_size": 16, "n_epochs": 2}
+
+
+def pendulum(**settings: Any) -> Ppo:
+    env = DifferentiableVectorEnv(Pendulum(), 4)
+    return Ppo(PpoConfig(**(SMALL | settings)), env, seed=1)
+
+
+def test_advantages_are_gae_and_targets_their_sum_with_the_value() -> None:
+    agent = pendulum()
+    window = agent.collect()
+    value, target = agent.judge(window)
+    with torch.no_grad():
+        next_value = agent.value_function(window.next_obs)
+    flags = window.terminated, window.truncated
+    expected = gae(window.reward, value, next_value, *flags, gamma=0.99, lambda_=0.95)
+    torch.testing.assert_close(target - value, expected)
+
+
+def test_the_measured_gradient_is_that_of_the_first_step() -> None:
+    """One minibatch of everything, at a ratio of 1: the score function with its weights."""
+    agent = pendulum(diagnostics_interval=1, normalize_observations=True)
+    window = agent.collect()
+    value, target = agent.judge(window)
+    measured: list[dict[str, torch.Tensor]] = []
+    original = agent.actor.monitor.measure
+
+    def spy(policy: Any, surrogate: Any) -> dict[str, torch.Tensor]:
+        measured.append(original(policy, surrogate))
+        return measured[-1]
+
+    agent.actor.monitor.measure = spy  # type: ignore[method-assign]
+    metrics = agent.measure(window, target - value)
+    assert metrics["gradient/score_function/variance"] > 0
+    weight = standardized((target - value).flatten()).view_as(value)
+    loss = agent.actor.policy.log_derivative_loss(window.obs, window.pre_action, weight).mean()
+    expected = torch.autograd.grad(-loss, list(agent.actor.policy.parameters()))
+    names = [name for name, _ in agent.actor.policy.named_parameters()]
+    for name, gradient in zip(names, expected, strict=True):
+        torch.testing.assert_close(measured[0][name].mean(0), gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize("mode", list(gymnasium.vector.AutoresetMode))
+def test_it_trains_under_every_autoreset_mode(env_id: str, mode: Any) -> None:
+    env = gymnasium.make_vec(
+        env_id, 4, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}
+    )
+    agent = Ppo(PpoConfig(**SMALL, max_grad_norm=10.0), env, seed=0)
+    for _ in range(4):
+        window = agent.collect()
+        metrics = agent.update(window)
+    assert all(bool(torch.isfinite(v).all()) for v in metrics.values())
+    assert float(metrics["train/approx_kl"]) >= 0
+
+
+def test_a_resumed_agent_goes_on_exactly() -> None:
+    first = pendulum()
+    first.update(first.collect())
+    second = pendulum()
+    second.load_state_dict(first.state_dict())
+    for agent in (first, second):
+        agent.update(agent.collect())
+    for a, b in zip(first.optimizer.parameters, second.optimizer.parameters, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "--batch-size must be at least 1"),
+        ({"batch_size": 1}, "--batch-size must be at least 2"),
+        ({"clip_range": 0.0}, "--clip-range must be above 0"),
+        ({"ent_coef_relative": 0.1}, "--ent-coef-relative must be 0"),
+        ({"gae_lambda": 1.5}, "--gae-lambda must be between 0 and 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        PpoConfig(**(SMALL | settings))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        LearningArguments(),
+        LearningArguments(env="CartPole-v1", total_steps=60_000, learning_rate=3e-4, gamma=0.99),
+    ],
+    ids=lambda options: options.env,
+)
+def test_it_learns_what_stable_baselines3_learns(options: LearningArguments) -> None:
+    """Same hyperparameters, five seeds each; the means agree within four standard errors."""
+    found = [ours(options, seed) for seed in range(options.seeds)]
+    expected = [theirs(options, seed) for seed in range(options.seeds)]
+    error = math.hypot(standard_error(found), standard_error(expected))
+    print(found, expected)
+    assert abs(statistics.mean(found) - statistics.mean(expected)) <= 4 * max(error, 1e-6)
