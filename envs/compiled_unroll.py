@@ -133,11 +133,13 @@ def _stretch(
     """Steps until an episode ends, at most as many as there is noise; and what is seen next."""
     begin = env.graph_state()
     start = leaves_of(begin.state)
-    taken = take(step, noise, look_ahead(env, begin, len(noise)), start)
+    ahead = look_ahead(env, begin, len(noise))
+    taken = take(step, noise, ahead, start)
     length = len(taken.limits)
-    generator_state = look_ahead(env, begin, length).generator_state
+    if length < len(noise):
+        ahead = look_ahead(env, begin, length)
     elapsed = elapsed_at(env, begin, length - 1)
-    env.set_state(begin._replace(elapsed=elapsed, generator_state=generator_state))
+    env.set_state(begin._replace(elapsed=elapsed, generator_state=ahead.generator_state))
     graded, end = attach(taken, shift[:length], floats(start))
     after = _with_floats(begin.state, taken.end, end)
     cut = None if taken.cut is None else taken.cut[-1]

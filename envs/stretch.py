@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pgtoolkit.envs.ahead import Ahead
 from pgtoolkit.envs.compiled_scan import Scan
-from pgtoolkit.envs.policy_step import TracedPolicyStep, constants_of
+from pgtoolkit.envs.policy_step import TracedPolicyStep
 from pgtoolkit.envs.step_graph import floats
 from pgtoolkit.gradients import RULES
 from pgtoolkit.policy import Policy
@@ -23,6 +23,7 @@ class CompiledStep:
     traced: TracedPolicyStep
     scan: Scan
     policy: Policy
+    all_parameters: list[nn.Parameter]
     parameters: list[nn.Parameter]
     """Those that learn."""
     layers: list[nn.Module]
@@ -32,8 +33,14 @@ class CompiledStep:
     def of(cls, traced: TracedPolicyStep, scan: Scan, policy: Policy) -> Self:
         """With what is looked up once."""
         modules = dict(policy.named_modules())
-        parameters = [p for p in policy.parameters() if p.requires_grad]
-        return cls(traced, scan, policy, parameters, [modules[name] for name in traced.layers])
+        everything = list(policy.parameters())
+        parameters = [p for p in everything if p.requires_grad]
+        layers = [modules[name] for name in traced.layers]
+        return cls(traced, scan, policy, everything, parameters, layers)
+
+    def constants(self) -> list[Tensor]:
+        """The policy's parameters and buffers, as they are now."""
+        return [p.detach() for p in self.all_parameters] + list(self.policy.buffers())
 
 
 @final
@@ -111,7 +118,7 @@ def take(step: CompiledStep, noise: Tensor, ahead: Ahead, state: list[Tensor]) -
         ahead: of these steps.
         state: the tensors of the state that they start from.
     """
-    constants, graph = constants_of(step.policy), step.traced.graph
+    constants, graph = step.constants(), step.traced.graph
     given = [noise, ahead.truncated, *ahead.fresh, *ahead.noise]
     results = step.scan.forward(constants, [x.detach() for x in state], given)
     num_ends = 2 if step.traced.cuts else 1
