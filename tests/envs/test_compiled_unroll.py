@@ -306,7 +306,7 @@ def test_compiling_leaves_the_environment_where_it_was() -> None:
 compiles = pytest.mark.filterwarnings(
     "ignore:.*torch.jit:DeprecationWarning",
     # The sine of double precision, which meets NumPy's to the bit, goes by complex numbers.
-    "ignore:.*code generation for complex operators:UserWarning",
+    "ignore:.*complex operators.*:UserWarning",
 )
 
 
