@@ -1,6 +1,7 @@
 """Which rollout an agent that differentiates through its environment uses."""
 
 import logging
+from typing import Any
 
 from gymnasium.spaces import Box
 
@@ -9,6 +10,7 @@ from pgtoolkit.compiling import Compile, choose_compiled
 from pgtoolkit.envs.compiled_unroll import CompiledUnroll
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.wrapper import DifferentiableWrapper
 from pgtoolkit.rollout import AnyVectorEnv, collect
 
 STEP_SECONDS = 2.5e-4
@@ -56,12 +58,16 @@ def collector_of(env: AnyVectorEnv, *, compile: Compile, total_steps: int) -> Un
 def is_compilable(env: DifferentiableEnv) -> bool:
     """Whether an environment is torch operations and nothing else, as far as it says.
 
-    One that counts, learns or does something at a window's start is not.
+    One that counts, learns or does something at a window's start is not, nor one in such a wrapper.
     """
-    pure = DifferentiableEnv
-    keeps_nothing = (
-        type(env.unwrapped).begin_window is pure.begin_window
-        and type(env).metrics is pure.metrics
-        and type(env.unwrapped).metrics is pure.metrics
-    )
-    return env.gradient.method == "autograd" and keeps_nothing
+    method = env.gradient.method
+    while isinstance(env, DifferentiableWrapper):
+        if not _keeps_nothing(env, DifferentiableWrapper):
+            return False
+        env = env.env
+    return method == "autograd" and _keeps_nothing(env, DifferentiableEnv)
+
+
+def _keeps_nothing(env: DifferentiableEnv, kind: type[Any]) -> bool:
+    """Whether it leaves a window's start and its metrics to the base class."""
+    return type(env).begin_window is kind.begin_window and type(env).metrics is kind.metrics

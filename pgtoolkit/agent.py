@@ -71,7 +71,7 @@ class AgentConfig:
     """Initial logarithm of the standard deviation, before squashing."""
     normalize_observations: bool = True
     """Running mean and variance of observations, frozen inside a window, saved with the policy."""
-    diagnostics_interval: int = 5
+    diagnostics_interval: int = 10
     """Updates between measurements of the gradients' variance; 0 never measures."""
 
     def __post_init__(self) -> None:
