@@ -5,7 +5,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor
 
-from pgtoolkit.compiling import any_length, compile_loop
+from pgtoolkit.compiling import CompiledLoop, plain_layout
 from pgtoolkit.envs.step_graph import StepGraph
 
 Tensors = list[Tensor]
@@ -36,8 +36,8 @@ class CompiledScan:
     def __init__(self, graph: StepGraph) -> None:
         self.graph = graph
         # A loop of one step is compiled apart: torch takes a length of 1 for a constant.
-        self._forward = [compile_loop(_scan_forward) for _ in range(2)]
-        self._adjoint = [compile_loop(_scan_adjoint) for _ in range(2)]
+        self._forward = [CompiledLoop(_scan_forward) for _ in range(2)]
+        self._adjoint = [CompiledLoop(_scan_adjoint) for _ in range(2)]
 
     def forward(self, constants: Tensors, carry: Tensors, given: Tensors) -> Tensors:
         """Takes the steps.
@@ -52,9 +52,8 @@ class CompiledScan:
         """
         scan = self._forward[given[0].shape[0] == 1]
         with torch.no_grad():
-            given = any_length(given)
-            carry = [x.contiguous() for x in carry]
-            results: Tensors = scan(self.graph, constants, carry, given)[1]
+            given, carry = plain_layout(given), plain_layout(carry)
+            results: Tensors = scan(self.graph, constants, carry, given, free=given)[1]
         return results
 
     def adjoint(
@@ -78,10 +77,9 @@ class CompiledScan:
             likes = (results[i] for i in graph.graded)
             pairs = zip(graded, likes, strict=True)
             adjoints = [torch.zeros_like(x) if a is None else a for a, x in pairs]
-            given = any_length([*adjoints, *(results[i] for i in graph.saved)])
-            any_length([backwards])
-            carry = [x.contiguous() for x in carry]
-            first, found = scan(graph, constants, carry, given, backwards)
+            given = plain_layout([*adjoints, *(results[i] for i in graph.saved)])
+            carry = plain_layout(carry)
+            first, found = scan(graph, constants, carry, given, backwards, free=[*given, backwards])
         return first, [found[i].flip(0) for i in graph.sources]
 
 

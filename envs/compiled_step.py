@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pgtoolkit.compiling import FASTER, any_length, compile_loop
+from pgtoolkit.compiling import FASTER, CompiledLoop, plain_layout
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import State, leaves_of, rebuild_state, where_state
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -37,7 +37,7 @@ class CompiledSteps:
     """
 
     def __init__(self, env: DifferentiableVectorEnv) -> None:
-        self.env, self._loop, self._step = env, compile_loop(_scan), None
+        self.env, self._loop, self._step = env, CompiledLoop(_scan), None
 
     @torch.no_grad()
     def __call__(self, actions: Tensor) -> Steps:
@@ -55,10 +55,11 @@ class CompiledSteps:
             given.append(
                 torch.randn(shape, generator=generator, device=env.device, dtype=env.dtype)
             )
-        carry = [x.contiguous() for x in (begin.elapsed, *leaves_of(begin.state))]
+        carry = plain_layout([begin.elapsed, *leaves_of(begin.state)])
         if self._step is None:
             self._step = trace(env.env, begin.state, carry, [x[0] for x in given])
-        last, results = self._loop(self._step, carry, any_length(given))
+        given = plain_layout(given)
+        last, results = self._loop(self._step, carry, given, free=given)
         elapsed, *leaves = last
         state = _rebuilt(begin.state, leaves)
         env.set_state(

@@ -24,6 +24,9 @@ from pgtoolkit.window import Window
 
 ALIKE = 1e-3
 """How far, absolute and relative, compiled steps may be off the plain ones: rounding, no more."""
+MOST_ROWS = 65_536
+"""Steps times environments in one loop. Its largest buffers, a hidden layer's, then stay within
+what the C library keeps for the next window, and closer to the processor."""
 LOG = logging.getLogger("pgtoolkit")
 
 
@@ -112,13 +115,15 @@ def unroll_compiled(
     parts: list[dict[str, Tensor]] = []
     position, size, hope = 0, len(noise), len(noise)
     while position < size:
-        length = min(hope, size - position)
+        length = min(hope, size - position, max(MOST_ROWS // env.num_envs, 1))
         rows = slice(position, position + length)
         part, obs = _stretch(step, env, noise[rows], perturbation[rows])
         taken = len(part["reward"])
         position, hope = position + taken, 2 * taken if taken == length else taken
         parts.append(part)
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    joined = parts[0]
+    if len(parts) > 1:
+        joined = {name: torch.cat([part[name] for part in parts]) for name in joined}
     done = joined["terminated"] | joined["truncated"]
     first = torch.cat([cursor.first.unsqueeze(0), done[:-1]])
     valid = torch.ones_like(done)
@@ -146,8 +151,9 @@ def _stretch(
     obs, truncated, info = env.arrive(after, taken.terminated[-1], cut)
     names = ("obs", "pre_action", "action", "reward", "next_obs")
     part = dict(zip(names, graded, strict=True))
-    last: Tensor = info.get("final_obs", obs)
-    part["next_obs"] = torch.cat([part["next_obs"][:-1], last.unsqueeze(0)])
+    if "final_obs" in info:
+        last: Tensor = info["final_obs"]
+        part["next_obs"] = torch.cat([part["next_obs"][:-1], last.unsqueeze(0)])
     part["truncated"] = torch.cat([taken.limits[:-1], truncated.unsqueeze(0)])
     return part | {"log_prob": taken.log_prob, "terminated": taken.terminated}, obs
 

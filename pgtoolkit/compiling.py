@@ -3,8 +3,8 @@
 import os
 import shutil
 import types
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
@@ -34,27 +34,42 @@ def has_compiler() -> bool:
     return any(name is not None and shutil.which(name) is not None for name in names)
 
 
-def compile_loop(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, compiled at its first call.
+@final
+class CompiledLoop:
+    """A function with a loop in it, compiled at its first call.
 
     It is compiled under a code object of its own, so that each has its own cache; the loops in it
     run in C++; and what it was first called with is taken for what it is always called with, in
-    shapes, dtypes and layout, but for the axes that :func:`any_length` names.
+    shapes, dtypes and layout, but for the first axis of the tensors that are named ``free``.
     """
-    options: dict[str, Any] = {
-        "cpp_wrapper": True,
-        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
-    }
-    own = types.FunctionType(function.__code__.replace(), function.__globals__)
-    return torch.compile(own, fullgraph=True, options=options)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        options: dict[str, Any] = {
+            "cpp_wrapper": True,
+            "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
+        }
+        own = types.FunctionType(function.__code__.replace(), function.__globals__)
+        self._compiled = torch.compile(own, fullgraph=True, options=options)
+        self._is_compiled = False
+
+    def __call__(self, *arguments: Any, free: Iterable[Tensor]) -> Any:
+        """The function's value.
+
+        Args:
+            arguments: of the function.
+            free: those of its tensors whose first axis may have another length next time.
+        """
+        if not self._is_compiled:
+            for x in free:
+                torch._dynamo.maybe_mark_dynamic(x, 0)
+        found = self._compiled(*arguments)
+        self._is_compiled = True
+        return found
 
 
-def any_length(tensors: list[Tensor]) -> list[Tensor]:
-    """The tensors in plain layout; of their first axis compiled code is to assume nothing."""
-    plain = [x.contiguous() for x in tensors]
-    for x in plain:
-        torch._dynamo.maybe_mark_dynamic(x, 0)
-    return plain
+def plain_layout(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors in the one layout for which code is compiled."""
+    return [x.contiguous() for x in tensors]
 
 
 def rational_tanh(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pgtoolkit.compiling import FASTER, any_length, compile_loop
+from pgtoolkit.compiling import FASTER, CompiledLoop, plain_layout
 from pgtoolkit.flat_adam import AdamState, adam_state, adam_step, clip, flatten, unflatten
 from pgtoolkit.policy import Policy
 from pgtoolkit.ppo_loss import ppo_terms, standardized
@@ -164,17 +164,18 @@ class PpoUpdate:
             )
             mini = [x.index_select(0, rows[0]) for x in batch]
             graph = tracer(list(self.state), mini, rate)
-            loop = compile_loop(_scan_minibatches)
-            loop(graph, list(self.state), any_length(list(batch)), rate, any_length([rows])[0])
+            loop = CompiledLoop(_scan_minibatches)
+            whole = plain_layout(list(batch))
+            loop(graph, list(self.state), whole, rate, rows, free=[*whole, rows])
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             LOG.warning("the update is not compiled, the plain one is used: %s", reason)
             return self._plain
 
         def run(batch: Batch, rows: Tensor, rate: Tensor, state: AdamState) -> Any:
-            (rows,) = any_length([rows])
+            whole = plain_layout(list(batch))
             with torch.no_grad():
-                found, metrics = loop(graph, list(state), any_length(list(batch)), rate, rows)
+                found, metrics = loop(graph, list(state), whole, rate, rows, free=[*whole, rows])
             return AdamState(*found), metrics
 
         return run

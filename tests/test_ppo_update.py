@@ -93,10 +93,10 @@ def test_compiled_and_plain_take_the_same_steps(dtype: torch.dtype, tolerance: f
 def test_what_cannot_be_compiled_is_said_and_runs_plainly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*arguments: Any) -> Any:
+    def fail(*arguments: Any, free: Any) -> Any:
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr("pgtoolkit.ppo_update.compile_loop", lambda function: fail)
+    monkeypatch.setattr("pgtoolkit.ppo_update.CompiledLoop", lambda function: fail)
     plain, compiled = make(torch.float64), make(torch.float64, compiled=True)
     batch = batch_for(plain, 32, torch.float64)
     rows = draw_minibatches(32, 8, 1, torch.Generator().manual_seed(3))
