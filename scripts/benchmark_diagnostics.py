@@ -1,22 +1,15 @@
-"""``python scripts/benchmark_diagnostics.py``: what exact per-trajectory statistics cost.
+"""The ``diagnostics`` benchmark: what exact statistics of every trajectory's gradient cost."""
 
-Both estimators on one window of the Pendulum: rollout with its graph, action gradient, and for each
-estimator a backward; against the same with every trajectory's gradient and its statistics. The two
-alternate in one process, on one thread, in CPU seconds.
-"""
-
-import dataclasses
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from typing import final
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.envs.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators import (
     action_gradient,
     matched_score_weight,
@@ -27,108 +20,161 @@ from pgtoolkit.estimators import (
 from pgtoolkit.gradient_statistics import GradientStatistics
 from pgtoolkit.gradients import GradientRecorder
 from pgtoolkit.policies import GaussianPolicy
-from pgtoolkit.rollout import Cursor, start, unroll
-from pgtoolkit.scripts.arguments import parse
-from pgtoolkit.scripts.memory import keep_freed_memory
+from pgtoolkit.rollout import start, unroll
+from pgtoolkit.scripts.timing import OURS, Case, Run
 from pgtoolkit.seeding import stream
-from pgtoolkit.window import Window
 
+NUM_ENVS, NUM_STEPS, HIDDEN = 256, 32, (64, 64)
+SHARE = 0.05
+"""Of training time, that measuring may take."""
+SAMPLES = 2048
 Surrogate = Callable[[], Tensor]
 
 
-@final
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BenchmarkArguments:
-    """Times a plain forward and backward of both estimators against the measured one."""
-
-    n_steps: int = 32
-    """Steps of the window."""
-    num_envs: int = 256
-    """Trajectories."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Of the policy."""
-    repeats: int = 15
-    """Of each, after two that are not counted."""
-
-    def __post_init__(self) -> None:
-        if min(self.n_steps, self.num_envs - 2, self.repeats, *self.hidden) < 1:
-            raise RequestError("give at least one step, repeat and unit, and three environments")
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Times and prints.
-
-    Raises:
-        RequestError: the request is wrong.
-    """
-    options = parse(BenchmarkArguments, arguments, command="benchmark_diagnostics")
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    env = DifferentiableVectorEnv(Pendulum(), options.num_envs)
-    policy = GaussianPolicy(env.single_observation_space, env.single_action_space, options.hidden)
-    noise = policy.draw_noise(options.n_steps, options.num_envs, generator=stream(0, "noise"))
-    cursor = start(env, seed=0, device=noise.device)
-
-    def plain() -> None:
-        for surrogate in surrogates(env, policy, cursor, noise):
-            policy.zero_grad()
-            (-surrogate().mean()).backward()  # type: ignore[no-untyped-call]
-
-    def gradients() -> None:
-        for surrogate in surrogates(env, policy, cursor, noise):
-            per_trajectory(policy, surrogate)
-
-    def measured() -> None:
-        for surrogate in surrogates(env, policy, cursor, noise):
-            GradientStatistics.of(per_trajectory(policy, surrogate))
-
-    names = ("plain", "per-trajectory gradients", "and their statistics")
-    times = alternate(dict(zip(names, (plain, gradients, measured), strict=True)), options.repeats)
-    middle = {name: statistics.median(found) for name, found in times.items()}
-    for name, found in times.items():
-        print(
-            f"{name:<25} {1e3 * middle[name]:7.1f} ms  ({1e3 * min(found):.1f} to "
-            f"{1e3 * max(found):.1f})  {middle[name] / middle['plain']:.2f} of plain"
-        )
+def cases() -> list[Case]:
+    """Against a plain backward, in training, and against BackPACK on what it can do."""
+    work = NUM_ENVS * NUM_STEPS
+    plain, off, by_hand = "plain forward and backward", "never measuring", "BackPACK"
+    return [
+        Case(
+            f"both estimators, H = {NUM_STEPS}, N = {NUM_ENVS}",
+            work,
+            "steps",
+            {OURS: measured_side, plain: plain_side},
+            {plain: 1.25},
+            "at most",
+        ),
+        Case(
+            "training with shac, default schedule",
+            updates(),
+            "updates",
+            {OURS: functools.partial(training_side, schedule()), off: training_side},
+            {off: 1 / (1 - SHARE)},
+            "at most",
+        ),
+        Case(
+            f"variance by sample, MLP 64x64, {SAMPLES} samples",
+            SAMPLES,
+            "samples",
+            {
+                OURS: sample_variance_side,
+                f"{by_hand} Variance": functools.partial(backpack_side, "Variance"),
+                f"{by_hand} BatchGrad": functools.partial(backpack_side, "BatchGrad"),
+            },
+            {f"{by_hand} Variance": 2.0, f"{by_hand} BatchGrad": 2.0},
+        ),
+    ]
 
 
-def alternate(functions: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of each function, called in turn."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats + 2):
-        for name, function in functions.items():
-            began = time.process_time()
-            function()
-            times[name].append(time.process_time() - began)
-    return {name: found[2:] for name, found in times.items()}
+def measured_side() -> Run:
+    """Every trajectory's gradient by both estimators, and its statistics."""
+
+    def climb(policy: GaussianPolicy, surrogate: Surrogate) -> None:
+        recorder = GradientRecorder(policy)
+        with recorder.recording():
+            values = surrogate()
+        GradientStatistics.of(recorder.per_trajectory(values))
+
+    return _both_estimators(climb)
 
 
-def surrogates(
-    env: DifferentiableVectorEnv, policy: GaussianPolicy, cursor: Cursor, noise: Tensor
-) -> tuple[Surrogate, Surrogate]:
-    """A rollout and its action gradient; the two surrogates, to be computed."""
-    window, _ = unroll(env, policy, cursor, noise)
-    zeros = torch.zeros_like(window.log_prob)
-    gradient = action_gradient(window_objective(window, zeros, 0.99), window)
-    plain: Window = window.detach()
-    weight = matched_score_weight(plain, zeros, zeros, 0.99)
-    return (
-        lambda: pathwise_surrogate(policy, plain, gradient),
-        lambda: score_function_surrogate(policy, plain, weight),
+def plain_side() -> Run:
+    """A backward of both estimators."""
+
+    def climb(policy: GaussianPolicy, surrogate: Surrogate) -> None:
+        policy.zero_grad()
+        (-surrogate().mean()).backward()  # type: ignore[no-untyped-call]
+
+    return _both_estimators(climb)
+
+
+def _both_estimators(climb: Callable[[GaussianPolicy, Surrogate], None]) -> Run:
+    """For each estimator a rollout with its graph, the action gradient, and what is asked."""
+    env = DifferentiableVectorEnv(Pendulum(), NUM_ENVS)
+    policy = GaussianPolicy(env.single_observation_space, env.single_action_space, HIDDEN)
+    noise = policy.draw_noise(NUM_STEPS, NUM_ENVS, generator=stream(0, "noise"))
+    cursor = start(env, seed=0, device=env.device)
+
+    def run(index: int) -> None:
+        window, _ = unroll(env, policy, cursor, noise)
+        zeros = torch.zeros_like(window.log_prob)
+        gradient = action_gradient(window_objective(window, zeros, 0.99), window)
+        plain = window.detach()
+        weight = matched_score_weight(plain, zeros, zeros, 0.99)
+        climb(policy, lambda: pathwise_surrogate(policy, plain, gradient))
+        climb(policy, lambda: score_function_surrogate(policy, plain, weight))
+
+    return run
+
+
+def schedule() -> int:
+    """Updates between measurements, where nobody says otherwise."""
+    return ShacConfig().diagnostics_interval
+
+
+def updates() -> int:
+    """Updates of one call: every one of them has as many measurements."""
+    return 2 * schedule()
+
+
+def training_side(interval: int = 0) -> Run:
+    """Windows and updates of shac on the Pendulum; 0 never measures."""
+    config = ShacConfig(diagnostics_interval=interval)
+    env = DifferentiableVectorEnv(Pendulum(), config.num_envs)
+    agent = Shac(config, env)
+
+    def run(index: int) -> None:
+        for _ in range(updates()):
+            agent.update(agent.collect())
+
+    return run
+
+
+def regression() -> tuple[nn.Sequential, Tensor, Tensor]:
+    """A network, inputs ``[M, 3]`` and targets ``[M, 1]``."""
+    generator = stream(0, "regression")
+    network = nn.Sequential(
+        nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)
     )
+    inputs = torch.randn(SAMPLES, 3, generator=generator)
+    return network, inputs, inputs.square().sum(1, keepdim=True)
 
 
-def per_trajectory(policy: GaussianPolicy, surrogate: Surrogate) -> dict[str, Tensor]:
-    """Every trajectory's gradient."""
-    recorder = GradientRecorder(policy)
+def sample_variance_side() -> Run:
+    """Variance over samples of the squared error's gradient, for every weight."""
+    network, inputs, targets = regression()
+
+    def run(index: int) -> None:
+        sample_variances(network, inputs, targets)
+
+    return run
+
+
+def sample_variances(network: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """``{parameter: [*shape]}``: biased variance of the gradient of one sample's squared error."""
+    recorder = GradientRecorder(network)
     with recorder.recording():
-        values = surrogate()
-    return recorder.per_trajectory(values)
+        losses = (network(inputs) - targets).square().sum(-1)
+    gradients = recorder.per_trajectory(losses)
+    return {name: gradient.var(0, unbiased=False) for name, gradient in gradients.items()}
 
 
-if __name__ == "__main__":
-    import sys
+def backpack_side(extension: str) -> Run:
+    """BackPACK: its Variance, or the variance of its BatchGrad."""
+    import backpack
+    from backpack import extensions
 
-    from pgtoolkit.scripts.cli import run_command
+    network, inputs, targets = regression()
+    network, loss = backpack.extend(network), backpack.extend(nn.MSELoss(reduction="mean"))
+    wanted: Any = getattr(extensions, extension)()
 
-    run_command(run, sys.argv[1:])
+    def run(index: int) -> None:
+        network.zero_grad()
+        with backpack.backpack(wanted):
+            loss(network(inputs), targets).backward()
+        if extension == "BatchGrad":
+            for parameter in network.parameters():
+                # Its gradients are of the mean, so a sample's is too small by their number.
+                (SAMPLES * parameter.grad_batch).var(0, unbiased=False)
+
+    return run
