@@ -27,6 +27,8 @@ ALIKE = 1e-3
 MOST_ROWS = 65_536
 """Steps times environments in one loop. Its largest buffers, a hidden layer's, then stay within
 what the C library keeps for the next window, and closer to the processor."""
+CHECKED = 8
+"""Steps on which the two are compared: over more, chaotic dynamics would blow rounding up."""
 LOG = logging.getLogger("pgtoolkit")
 
 
@@ -35,8 +37,8 @@ class CompiledUnroll:
     """Called as :func:`unroll <pgtoolkit.rollout.unroll>`; it compiles at its first call.
 
     The compiled code holds for one environment, one policy, one number of environments and one
-    dtype; for others it compiles anew. The length of a window is free. Before it is used, its first
-    window is taken by :func:`unroll <pgtoolkit.rollout.unroll>` too and must be like it. If it is
+    dtype; for others it compiles anew. The length of a window is free. Before it is used, the first
+    steps are taken by :func:`unroll <pgtoolkit.rollout.unroll>` too and must be like them. If it is
     not, or if the step cannot be compiled, a warning says so and the plain steps are taken.
     """
 
@@ -71,7 +73,7 @@ def compile_step(
     env: DifferentiableVectorEnv, policy: Policy, cursor: Cursor, noise: Tensor
 ) -> CompiledStep | None:
     """The compiled step, if it does what the plain one does; else None, after a warning."""
-    before = env.get_state()
+    before, noise = env.get_state(), noise[:CHECKED]
     try:
         process_noise = [x[0] for x in look_ahead(env, before, 1).noise]
         traced = trace_policy_step(env.env, policy, before.state, noise[0], *process_noise)

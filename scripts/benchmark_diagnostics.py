@@ -21,6 +21,7 @@ from pgtoolkit.gradient_statistics import GradientStatistics
 from pgtoolkit.gradients import GradientRecorder
 from pgtoolkit.policies import GaussianPolicy
 from pgtoolkit.rollout import start, unroll
+from pgtoolkit.sample_variance import sample_variances
 from pgtoolkit.scripts.timing import OURS, Case, Run
 from pgtoolkit.seeding import stream
 
@@ -145,18 +146,9 @@ def sample_variance_side() -> Run:
     network, inputs, targets = regression()
 
     def run(index: int) -> None:
-        sample_variances(network, inputs, targets)
+        sample_variances(network, lambda: (network(inputs) - targets).square().sum(-1))
 
     return run
-
-
-def sample_variances(network: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """``{parameter: [*shape]}``: biased variance of the gradient of one sample's squared error."""
-    recorder = GradientRecorder(network)
-    with recorder.recording():
-        losses = (network(inputs) - targets).square().sum(-1)
-    gradients = recorder.per_trajectory(losses)
-    return {name: gradient.var(0, unbiased=False) for name, gradient in gradients.items()}
 
 
 def backpack_side(extension: str) -> Run:
