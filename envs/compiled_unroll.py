@@ -44,6 +44,7 @@ class CompiledUnroll:
 
     def __init__(self) -> None:
         self._steps: dict[tuple[Any, ...], CompiledStep | None] = {}
+        self._kept: list[Any] = []  # what the keys name by its id
 
     def __call__(
         self, env: DifferentiableVectorEnv, policy: Policy, cursor: Cursor, noise: Tensor
@@ -60,8 +61,10 @@ class CompiledUnroll:
             NonFiniteError: an action, reward or observation is not finite; the earliest is named.
         """
         leaves = leaves_of(env.graph_state().state)
-        key = (env.env, policy, *((x.shape, x.dtype, x.device) for x in (noise[0], *leaves)))
+        like = ((x.shape, x.dtype, x.device) for x in (noise[0], *leaves))
+        key = (id(env.env), id(policy), *like)
         if key not in self._steps:
+            self._kept += [env.env, policy]
             self._steps[key] = compile_step(env, policy, cursor, noise)
         step = self._steps[key]
         if step is None:
@@ -78,14 +81,14 @@ def compile_step(
         process_noise = [x[0] for x in look_ahead(env, before, 1).noise]
         traced = trace_policy_step(env.env, policy, before.state, noise[0], *process_noise)
         step = CompiledStep.of(traced, CompiledScan(traced.graph), policy)
-        found = _window_and_gradient(unroll_compiled(step, env, cursor, noise)[0])
+        found = _window_and_gradients(policy, unroll_compiled(step, env, cursor, noise)[0])
         env.set_state(before)
     except Exception as error:
         env.set_state(before)
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         LOG.warning("steps are not compiled, plain ones are taken: %s", reason)
         return None
-    plain = _window_and_gradient(unroll(env, policy, cursor, noise)[0])
+    plain = _window_and_gradients(policy, unroll(env, policy, cursor, noise)[0])
     env.set_state(before)
     pairs = zip(found, plain, strict=True)
     if all(torch.allclose(a, b, rtol=ALIKE, atol=ALIKE * float(b.abs().max())) for a, b in pairs):
@@ -98,13 +101,16 @@ def compile_step(
     return None
 
 
-def _window_and_gradient(window: Window) -> tuple[Tensor, ...]:
-    """What of a window is compared: what was seen and earned, and the rewards' gradient."""
+def _window_and_gradients(policy: Policy, window: Window) -> list[Tensor]:
+    """What of a window is compared: what was seen and earned, and the rewards' gradients."""
     shift = window.perturbation
     assert shift is not None
-    (gradient,) = torch.autograd.grad(window.reward.sum(), shift, allow_unused=True)
-    gradient = torch.zeros_like(shift) if gradient is None else gradient
-    return window.obs.detach(), window.reward.detach(), window.log_prob, gradient
+    wanted = [shift, *(p for p in policy.parameters() if p.requires_grad)]
+    gradients = torch.autograd.grad(window.reward.sum(), wanted, allow_unused=True)
+    filled = [
+        torch.zeros_like(x) if g is None else g for x, g in zip(wanted, gradients, strict=True)
+    ]
+    return [window.obs.detach(), window.reward.detach(), window.log_prob, *filled]
 
 
 def unroll_compiled(

@@ -138,6 +138,7 @@ def take_turns(runs: Mapping[str, Run], repeats: int) -> dict[str, list[Seconds]
 
 def _calls_needed(run: Run) -> int:
     """How many calls a repeat of a function is to have; calling it warms it up."""
+    run(0)  # apart: the first call may compile
     calls = 1
     while True:
         begin = time.perf_counter()
