@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pgtoolkit.compiling import FASTER, CompiledLoop, plain_layout
+from pgtoolkit.compiling import FASTER, CompiledLoop, plain_layout, tracing
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import State, leaves_of, rebuild_state, where_state
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -95,7 +95,8 @@ def trace(env: DifferentiableEnv, like: State, carry: list[Tensor], given: list[
     tracer = make_fx(
         step, decomposition_table=FASTER, tracing_mode="fake", _allow_non_fake_inputs=True
     )
-    return tracer(carry, given)
+    with tracing():
+        return tracer(carry, given)
 
 
 def _scan(step: Any, carry: list[Tensor], given: list[Tensor]) -> Any:

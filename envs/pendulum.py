@@ -9,6 +9,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pgtoolkit.compiling import is_tracing
 from pgtoolkit.envs import drawing
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.exact import require_finite_arguments
@@ -112,9 +113,10 @@ def wrap_angle(angle: Tensor) -> Tensor:
 def sine(angle: Tensor) -> Tensor:
     """``sin(angle)``: torch's vectorised one in float32, the C library's in float64.
 
-    The two differ in the last bit now and then. In float64 NumPy's, and so Gymnasium's, is met.
+    The two differ in the last bit now and then. In float64 NumPy's, and so Gymnasium's, is met,
+    but in compiled code, which has no complex numbers.
     """
-    if angle.dtype != torch.float64:
+    if angle.dtype != torch.float64 or is_tracing():
         return torch.sin(angle)
     return torch.polar(torch.ones_like(angle), angle).imag
 

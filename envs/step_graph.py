@@ -14,7 +14,7 @@ import torch.utils._pytree
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pgtoolkit.compiling import FASTER
+from pgtoolkit.compiling import FASTER, tracing
 
 Function = Callable[[list[Tensor], list[Tensor], list[Tensor]], "Step"]
 
@@ -90,7 +90,9 @@ def trace_step(
         both, decomposition_table=FASTER, tracing_mode="fake", _allow_non_fake_inputs=True
     )
     floating = [x.is_floating_point() for x in carry]
-    return _split(trace(inputs, adjoints), len(constants), len(adjoints), sizes, floating)
+    with tracing():
+        traced = trace(inputs, adjoints)
+    return _split(traced, len(constants), len(adjoints), sizes, floating)
 
 
 def floats(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -1,9 +1,11 @@
 """When to compile, and how: what every compiled part has in common."""
 
+import contextlib
+import contextvars
 import os
 import shutil
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, final
 
 import torch
@@ -32,6 +34,24 @@ def has_compiler() -> bool:
     """Whether torch will find a C++ compiler."""
     names = (os.environ.get("CXX"), "g++", "clang++")
     return any(name is not None and shutil.which(name) is not None for name in names)
+
+
+_TRACING: contextvars.ContextVar[bool] = contextvars.ContextVar("tracing", default=False)
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """While a step is traced, to be compiled."""
+    token = _TRACING.set(True)
+    try:
+        yield
+    finally:
+        _TRACING.reset(token)
+
+
+def is_tracing() -> bool:
+    """Whether a step is being traced: for the few functions that have a form a compiler prefers."""
+    return _TRACING.get()
 
 
 @final

@@ -9,11 +9,7 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.lqg import LQG
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
-    # The sine of double precision, which meets NumPy's to the bit, goes by complex numbers.
-    pytest.mark.filterwarnings("ignore:.*complex operators.*:UserWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
 @pytest.mark.parametrize("dynamics", [CartPole(), LQG(W=0.0, horizon=7)])

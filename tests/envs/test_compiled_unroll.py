@@ -303,11 +303,7 @@ def test_compiling_leaves_the_environment_where_it_was() -> None:
 
 
 # torch's compiler uses what torch itself has deprecated.
-compiles = pytest.mark.filterwarnings(
-    "ignore:.*torch.jit:DeprecationWarning",
-    # The sine of double precision, which meets NumPy's to the bit, goes by complex numbers.
-    "ignore:.*complex operators.*:UserWarning",
-)
+compiles = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
 @compiles
