@@ -14,7 +14,7 @@ from pgtoolkit.encoder import make_encoder
 from pgtoolkit.envs.position import begin, env_position, restore_env_position
 from pgtoolkit.envs.requirements import env_device, env_metrics, require_num_envs
 from pgtoolkit.envs.unrolling import collector_of
-from pgtoolkit.finite import require_finite, require_finite_steps
+from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.optimization import Schedule
 from pgtoolkit.policies import DistributionName
 from pgtoolkit.ppo_loss import standardized
@@ -70,6 +70,8 @@ class PpoConfig(AgentConfig):
         super().__post_init__()
         for name in ("batch_size", "n_epochs"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
+        some = "at least 2: with NEXT_STEP autoreset one step can be nothing but resets"
+        self.require("n_steps", self.n_steps >= 2, some)
         enough = self.num_envs * self.n_steps > 1 and self.batch_size > 1
         fits = enough or not self.normalize_advantage
         self.require("batch_size", fits, "at least 2, of at least 2 steps, to be normalised")
@@ -85,8 +87,8 @@ class Ppo:
     """Climbs ``min(rho A, clip(rho) A)``, ``A`` generalised advantage estimates.
 
     Where a measurement is due, the gradient of the first step, at ``rho = 1``, is measured by
-    trajectory before the epochs begin: the score function's, with the window's advantages,
-    standardised, as weights.
+    trajectory before the epochs begin: the score function's, with the window's advantages as
+    weights, standardised where the minibatches' are.
 
     Args:
         config: settings.
@@ -151,7 +153,6 @@ class Ppo:
             )
             learning_rate = self.actor.scheduled(self.config.learning_rate)
             found = self.optimizer.run(batch, rows, learning_rate)
-            require_finite("loss", found[:, 0])
             means = dict(zip(METRICS, found.mean(0), strict=True))
             metrics |= self.actor.describe(window)
             metrics |= {
@@ -187,8 +188,8 @@ class Ppo:
 
     def batch(self, window: Window, advantage: Tensor, target: Tensor) -> Batch:
         """The steps that happened, as rows."""
-        obs = window.obs
-        fields = (obs, window.pre_action, window.noise, window.log_prob, advantage, target)
+        features = self.actor.policy.normalizer(window.obs)
+        fields = (features, window.pre_action, window.noise, window.log_prob, advantage, target)
         if bool(window.valid.all()):
             return Batch(*(x.flatten(0, 1) for x in fields))
         return Batch(*(x[window.valid] for x in fields))
@@ -199,7 +200,10 @@ class Ppo:
         if not monitor.due:
             return {}
         weight = torch.zeros_like(advantage)
-        weight[window.valid] = standardized(advantage[window.valid])
+        weights = advantage[window.valid]
+        weight[window.valid] = (
+            standardized(weights) if self.config.normalize_advantage else weights
+        )
         term = score_term(self.actor, window, weight)
         return monitor.report({"score_function": monitor.measure(self.actor.policy, term)})
 

@@ -1,5 +1,6 @@
 """What a policy owes: observation in, distribution over actions out, a loss for each gradient."""
 
+import copy
 from abc import ABC, abstractmethod
 
 import torch
@@ -61,3 +62,13 @@ class Policy(nn.Module, ABC):
                 f"weight has shape {list(weight.shape)}, the log density {list(log_prob.shape)}"
             )
         return -weight.detach() * log_prob
+
+
+def without_normalizer(policy: Policy) -> Policy:
+    """The policy past its normaliser: a shallow copy, with the same parameters.
+
+    For many passes over observations that are normalised once.
+    """
+    past = copy.copy(policy)
+    past.__dict__["_modules"] = policy._modules | {"normalizer": NoNormalizer()}
+    return past

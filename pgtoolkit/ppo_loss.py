@@ -29,7 +29,12 @@ def clipped_surrogate(
 
 
 def standardized(advantage: Tensor) -> Tensor:
-    """Advantages ``[M]`` less their mean, over their standard deviation (unbiased) and 1e-8."""
+    """Advantages ``[M]`` less their mean, over their standard deviation (unbiased) and 1e-8.
+
+    One alone has no standard deviation, and is 0.
+    """
+    if len(advantage) == 1:
+        return torch.zeros_like(advantage)
     return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
 
 

@@ -15,7 +15,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pgtoolkit.compiling import FASTER, CompiledLoop, plain_layout
 from pgtoolkit.flat_adam import AdamState, adam_state, adam_step, clip, flatten, unflatten
-from pgtoolkit.policy import Policy
+from pgtoolkit.errors import NonFiniteError
+from pgtoolkit.policy import Policy, without_normalizer
 from pgtoolkit.ppo_loss import ppo_terms, standardized
 
 LOG = logging.getLogger("pgtoolkit")
@@ -25,7 +26,8 @@ LOG = logging.getLogger("pgtoolkit")
 class Batch(NamedTuple):
     """The steps of a window that happened, ``M`` rows of each."""
 
-    obs: Tensor
+    features: Tensor
+    """Observations past the policy's normaliser."""
     pre_action: Tensor
     noise: Tensor
     log_prob: Tensor
@@ -49,6 +51,8 @@ class PpoSettings:
 
 METRICS = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "norm")
 """What a minibatch reports, in this order."""
+MOST_LOOPS = 2
+"""Shapes of a minibatch for which a loop is compiled; the plain one takes all further ones."""
 Step = Callable[..., tuple[Any, ...]]
 
 
@@ -59,8 +63,9 @@ class PpoUpdate:
     The two share one norm of the gradient, as in most implementations.
 
     Args:
-        policy: changed in place; its normaliser is applied before, not here.
-        value_function: ``[M, O]`` to ``[M]``; changed in place.
+        policy: changed in place. Its normaliser is not used: its statistics change between
+            windows, so whoever makes the batch applies it, once for all epochs.
+        value_function: from features ``[M, O]`` to ``[M]``; changed in place.
         settings: of a minibatch.
         compiled: whether the loop over minibatches is compiled.
     """
@@ -68,8 +73,9 @@ class PpoUpdate:
     def __init__(
         self, policy: Policy, value_function: nn.Module, settings: PpoSettings, *, compiled: bool
     ) -> None:
-        self.policy, self.value_function, self.settings = policy, value_function, settings
-        self.modules = nn.ModuleDict({"policy": policy, "value": value_function})
+        self.policy, self.value_function = without_normalizer(policy), value_function
+        self.settings = settings
+        self.modules = nn.ModuleDict({"policy": self.policy, "value": value_function})
         self.names = [name for name, _ in self.modules.named_parameters()]
         self.parameters: list[Tensor] = list(self.modules.parameters())
         self.state = adam_state(self.parameters)
@@ -86,12 +92,18 @@ class PpoUpdate:
 
         Returns:
             ``[K, 7]`` the :data:`METRICS` of each minibatch.
+
+        Raises:
+            NonFiniteError: a loss or a gradient is not finite; names the minibatch, and changes
+                neither parameters nor optimiser.
         """
         flat = flatten(self.parameters)  # whoever loaded or changed them is followed
         state = self.state._replace(parameters=flat)
         rate = torch.tensor(learning_rate, dtype=flat.dtype, device=flat.device)
         loop = self._loop(batch, rows, rate) if self.compiled else self._plain
-        self.state, metrics = loop(batch, rows, rate, state)
+        after, metrics = loop(batch, rows, rate, state)
+        require_finite_metrics(metrics)
+        self.state = after
         with torch.no_grad():
             parts = unflatten(self.state.parameters, self.parameters)
             torch._foreach_copy_(self.parameters, parts)
@@ -114,7 +126,7 @@ class PpoUpdate:
         policy = {n[7:]: x for n, x in named.items() if n.startswith("policy.")}
         value = {n[6:]: x for n, x in named.items() if n.startswith("value.")}
         with torch.enable_grad():
-            distribution = torch.func.functional_call(self.policy, policy, (mini.obs,))
+            distribution = torch.func.functional_call(self.policy, policy, (mini.features,))
             advantage = mini.advantage
             if settings.normalize_advantage:
                 advantage = standardized(advantage)
@@ -122,7 +134,7 @@ class PpoUpdate:
                 distribution.log_prob_of_pre_action(mini.pre_action),
                 mini.log_prob,
                 advantage,
-                torch.func.functional_call(self.value_function, value, (mini.obs,)),
+                torch.func.functional_call(self.value_function, value, (mini.features,)),
                 mini.target,
                 distribution.entropy(mini.noise),
                 clip_range=settings.clip_range,
@@ -147,9 +159,9 @@ class PpoUpdate:
 
     def _loop(self, batch: Batch, rows: Tensor, rate: Tensor) -> Callable[..., Any]:
         key = (rows.shape[1], *((x.shape[1:], x.dtype, x.device) for x in batch))
-        if key not in self._loops:
+        if key not in self._loops and len(self._loops) < MOST_LOOPS:
             self._loops[key] = self._compile(batch, rows, rate)
-        return self._loops[key]
+        return self._loops.get(key, self._plain)
 
     def _compile(self, batch: Batch, rows: Tensor, rate: Tensor) -> Callable[..., Any]:
         """The loop with the traced minibatch; the plain one, after a warning, where that fails."""
@@ -191,6 +203,20 @@ def _scan_minibatches(
         state,
         rows,
     )
+
+
+def require_finite_metrics(metrics: Tensor) -> None:
+    """Raises on the first minibatch of ``[K, 7]`` whose loss or gradient is not finite.
+
+    Raises:
+        NonFiniteError: names the loss, or else the gradient's norm, and the minibatch.
+    """
+    checked = metrics[:, [METRICS.index("loss"), METRICS.index("norm")]]
+    bad = ~torch.isfinite(checked)
+    if bool(bad.any()):
+        index = int(bad.any(1).nonzero()[0])
+        what = "loss" if bool(bad[index, 0]) else "norm of the gradient"
+        raise NonFiniteError(f"{what} of minibatch {index} of the update")
 
 
 def draw_minibatches(

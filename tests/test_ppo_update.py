@@ -1,6 +1,8 @@
 """PPO's epochs: against torch's own optimiser, and compiled against plain."""
 
+import dataclasses
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.envs.pendulum import Pendulum
+from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.policies import GaussianPolicy
 from pgtoolkit.ppo_loss import ppo_terms, standardized
 from pgtoolkit.ppo_update import Batch, PpoSettings, PpoUpdate, draw_minibatches
@@ -54,12 +57,12 @@ def test_it_is_the_loop_that_a_user_would_write() -> None:
     optimizer = torch.optim.Adam(parameters, 0.01, eps=1e-5)
     for index, row in zip(rows, metrics, strict=True):
         mini = Batch(*(x[index] for x in batch))
-        distribution = plain.policy(mini.obs)
+        distribution = plain.policy(mini.features)
         terms = ppo_terms(
             distribution.log_prob_of_pre_action(mini.pre_action),
             mini.log_prob,
             standardized(mini.advantage),
-            plain.value_function(mini.obs),
+            plain.value_function(mini.features),
             mini.target,
             distribution.entropy(mini.noise),
             clip_range=0.2,
@@ -105,6 +108,46 @@ def test_what_cannot_be_compiled_is_said_and_runs_plainly(
     expected = [plain.run(batch, rows, 0.01) for _ in range(2)]
     assert ["no compiler here" in r.message for r in caplog.records] == [True]
     torch.testing.assert_close(found, expected)
+
+
+def test_it_compiles_for_few_shapes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows in which ever fewer steps happened do not compile for ever."""
+    made = []
+
+    def loop(function: Any) -> Any:
+        made.append(function)
+        return lambda *arguments, free: function(*arguments)
+
+    monkeypatch.setattr("pgtoolkit.ppo_update.CompiledLoop", loop)
+    plain, compiled = make(torch.float64), make(torch.float64, compiled=True)
+    for size in (16, 15, 14, 13):
+        batch = batch_for(plain, size, torch.float64)
+        rows = draw_minibatches(size, 16, 2, torch.Generator().manual_seed(3))
+        expected, found = plain.run(batch, rows, 0.01), compiled.run(batch, rows, 0.01)
+        torch.testing.assert_close(found, expected)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("target", math.inf, "loss of minibatch 2 of the update is not finite"),
+        ("target", 1e152, "norm of the gradient of minibatch 2 of the update is not finite"),
+    ],
+)
+def test_bad_numbers_name_their_minibatch_and_change_nothing(
+    field: str, value: float, message: str
+) -> None:
+    update = make(torch.float64)
+    batch = batch_for(update, 40, torch.float64)
+    rows = draw_minibatches(40, 8, 1, torch.Generator().manual_seed(3))
+    getattr(batch, field)[rows[2, 0]] = value
+    update.settings = dataclasses.replace(SETTINGS, vf_coef=1e3)  # squared only in the norm
+    before = [x.clone() for x in update.parameters], update.state
+    with pytest.raises(NonFiniteError, match=message):
+        update.run(batch, rows, 0.01)
+    assert all(torch.equal(a, b) for a, b in zip(update.parameters, before[0], strict=True))
+    assert update.state is before[1]
 
 
 def test_a_saved_optimiser_goes_on_exactly() -> None:

@@ -1,5 +1,6 @@
 """PPO the agent: what it measures, what it refuses, and that it learns what SB3's learns."""
 
+import dataclasses
 import math
 import statistics
 from typing import Any
@@ -16,7 +17,13 @@ from pgtoolkit.ppo_loss import standardized
 from pgtoolkit.returns import gae
 from pgtoolkit.scripts.ppo_against_sb3 import LearningArguments, ours, standard_error, theirs
 
-SMALL: dict[str, Any] = {"num_envs": 4, "n_steps": 16, "batch_size": 16, "n_epochs": 2}
+SMALL: dict[str, Any] = {
+    "num_envs": 4,
+    "n_steps": 16,
+    "batch_size": 16,
+    "n_epochs": 2,
+    "compile": "never",
+}
 
 
 def pendulum(**settings: Any) -> Ppo:
@@ -58,6 +65,54 @@ def test_the_measured_gradient_is_that_of_the_first_step() -> None:
         torch.testing.assert_close(measured[0][name].mean(0), gradient, rtol=1e-4, atol=1e-6)
 
 
+def test_policy_and_value_function_learn_from_what_they_are_judged_by() -> None:
+    """Both see normalised observations in a minibatch: at a ratio of 1 nothing has moved."""
+    agent = pendulum(normalize_observations=True, batch_size=64, n_epochs=1, vf_coef=1.0)
+    agent.update(agent.collect())  # the normaliser has seen a window
+    window = agent.collect()
+    value, target = agent.judge(window)
+    metrics = agent.update(window)
+    torch.testing.assert_close(metrics["train/value_loss"], (value - target).square().mean())
+    torch.testing.assert_close(metrics["train/approx_kl"], torch.zeros(()), atol=1e-6, rtol=0)
+    assert float(metrics["train/clip_fraction"]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_compiled_code_follows_the_normaliser() -> None:
+    agents = [pendulum(normalize_observations=True) for _ in range(2)]
+    agents[1].optimizer.compiled = True
+    for _ in range(3):
+        for agent in agents:
+            agent.update(agent.collect())
+    plain, compiled = agents
+    assert plain.actor.policy.normalizer.count == 3 * 64
+    for a, b in zip(compiled.optimizer.parameters, plain.optimizer.parameters, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_without_normalised_advantages_they_are_measured_as_they_are() -> None:
+    found = []
+    for normalize in (False, True):
+        agent = pendulum(normalize_advantage=normalize)
+        window = agent.collect()
+        advantage = torch.ones_like(window.reward)
+        found.append(agent.measure(window, advantage)["gradient/score_function/norm"])
+    assert float(found[0]) > 0
+    assert float(found[1]) == 0
+
+
+def test_a_window_in_which_one_step_happened_is_an_update() -> None:
+    """Two environments, one of them resetting at each step, leave few rows."""
+    agent = pendulum(ent_coef=0.01)
+    window = agent.collect()
+    valid = torch.zeros_like(window.valid)
+    valid[0, 0] = True
+    metrics = agent.update(dataclasses.replace(window, valid=valid))
+    parameters = agent.optimizer.parameters
+    assert all(bool(torch.isfinite(x).all()) for x in parameters)
+    assert float(metrics["train/policy_gradient_loss"]) == 0
+
+
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 @pytest.mark.parametrize("mode", list(gymnasium.vector.AutoresetMode))
 def test_it_trains_under_every_autoreset_mode(env_id: str, mode: Any) -> None:
@@ -87,6 +142,7 @@ def test_a_resumed_agent_goes_on_exactly() -> None:
     ("settings", "message"),
     [
         ({"batch_size": 0}, "--batch-size must be at least 1"),
+        ({"n_steps": 1}, "--n-steps must be at least 2: with NEXT_STEP"),
         ({"batch_size": 1}, "--batch-size must be at least 2"),
         ({"clip_range": 0.0}, "--clip-range must be above 0"),
         ({"ent_coef_relative": 0.1}, "--ent-coef-relative must be 0"),
