@@ -201,9 +201,7 @@ class Ppo:
             return {}
         weight = torch.zeros_like(advantage)
         weights = advantage[window.valid]
-        weight[window.valid] = (
-            standardized(weights) if self.config.normalize_advantage else weights
-        )
+        weight[window.valid] = standardized(weights) if self.config.normalize_advantage else weights
         term = score_term(self.actor, window, weight)
         return monitor.report({"score_function": monitor.measure(self.actor.policy, term)})
 

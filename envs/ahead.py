@@ -5,6 +5,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
+from pgtoolkit.envs.held import Form
 from pgtoolkit.envs.states import leaves_of
 from pgtoolkit.envs.vector import DifferentiableVectorEnv, VectorState
 
@@ -38,7 +39,7 @@ def look_ahead(env: DifferentiableVectorEnv, begin: VectorState, num_steps: int)
     generator = torch.Generator(env.device)
     generator.set_state(begin.generator_state)
     leaves = leaves_of(begin.state)
-    fresh = [x.detach().new_zeros(num_steps, *x.shape) for x in leaves]
+    fresh = [_zeros(num_steps, x.detach()) for x in leaves]
     noise: list[Tensor] = []
     for t, resets in enumerate(truncated.any(1).tolist()):
         if env.env.noise_shape is not None:
@@ -52,6 +53,13 @@ def look_ahead(env: DifferentiableVectorEnv, begin: VectorState, num_steps: int)
                 buffer[t] = leaf.detach()
     stacked = [torch.stack(noise)] if noise else []
     return Ahead(stacked, truncated, fresh, generator.get_state())
+
+
+def _zeros(num_steps: int, like: Tensor) -> Tensor:
+    """``[L, N, ...]``, already in the layout in which loops hold it."""
+    if Form.of(like).turned:
+        return like.new_zeros(num_steps, *reversed(like.shape)).transpose(-1, -2)
+    return like.new_zeros(num_steps, *like.shape)
 
 
 def elapsed_at(env: DifferentiableVectorEnv, begin: VectorState, num_steps: int) -> Tensor:

@@ -5,7 +5,8 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor
 
-from pgtoolkit.compiling import CompiledLoop, plain_layout
+from pgtoolkit.compiling import CompiledLoop
+from pgtoolkit.envs.held import Form, hold, release
 from pgtoolkit.envs.step_graph import StepGraph
 
 Tensors = list[Tensor]
@@ -35,6 +36,7 @@ class CompiledScan:
 
     def __init__(self, graph: StepGraph) -> None:
         self.graph = graph
+        self._seen = {*graph.graded, *graph.plain}
         # A loop of one step is compiled apart: torch takes a length of 1 for a constant.
         self._forward = [CompiledLoop(_scan_forward) for _ in range(2)]
         self._adjoint = [CompiledLoop(_scan_adjoint) for _ in range(2)]
@@ -48,13 +50,17 @@ class CompiledScan:
             given: ``[L, ...]`` what is new at each step.
 
         Returns:
-            ``[L, ...]`` all results but the carry.
+            ``[L, ...]`` all results but the carry; those that only :meth:`adjoint` reads as they
+            are held.
         """
-        scan = self._forward[given[0].shape[0] == 1]
+        scan, graph = self._forward[given[0].shape[0] == 1], self.graph
+        carried, new = [Form.of(x) for x in carry], [Form.of(x[0]) for x in given]
         with torch.no_grad():
-            given, carry = plain_layout(given), plain_layout(carry)
-            results: Tensors = scan(self.graph, constants, carry, given, free=given)[1]
-        return results
+            carry, given = hold(carry, carried), hold(given, new)
+            held: Tensors = scan(graph, constants, carry, given, carried, new, free=given)[1]
+            for place in self._seen:
+                (held[place],) = release([held[place]], [graph.results[place]])
+        return held
 
     def adjoint(
         self, constants: Tensors, carry: Tensors, graded: list[Tensor | None], results: Tensors
@@ -68,47 +74,97 @@ class CompiledScan:
             results: as :meth:`forward` gave it.
 
         Returns:
-            The adjoints of the first carry, and ``[L, ...]`` those of the sources.
+            The adjoints of the first carry, and ``[L, ...]`` those of the sources, the last step's
+            first.
         """
         graph, length = self.graph, results[0].shape[0]
         scan = self._adjoint[length == 1]
+        carried = [Form.of(x) for x in carry]
         with torch.no_grad():
             backwards = torch.arange(length - 1, -1, -1, device=results[0].device).unsqueeze(1)
-            likes = (results[i] for i in graph.graded)
-            pairs = zip(graded, likes, strict=True)
-            adjoints = [torch.zeros_like(x) if a is None else a for a, x in pairs]
-            given = plain_layout([*adjoints, *(results[i] for i in graph.saved)])
-            carry = plain_layout(carry)
-            first, found = scan(graph, constants, carry, given, backwards, free=[*given, backwards])
-        return first, [found[i].flip(0) for i in graph.sources]
+            adjoints = [
+                self._hold(i, torch.zeros_like(results[i]) if a is None else a)
+                for i, a in zip(graph.graded, graded, strict=True)
+            ]
+            saved = [self._hold(i, results[i]) for i in graph.saved]
+            carry, given = hold(carry, carried), [*adjoints, *saved]
+            first, found = scan(
+                graph, constants, carry, given, backwards, carried, free=[*given, backwards]
+            )
+            sources = release(found, graph.adjoints)
+        return release(first, carried), [sources[i] for i in graph.sources]
+
+    def _hold(self, place: int, stacked: Tensor) -> Tensor:
+        if place not in self._seen:
+            return stacked
+        return hold([stacked], [self.graph.results[place]])[0]
 
 
-def _scan_forward(graph: StepGraph, constants: Tensors, carry: Tensors, given: Tensors) -> Any:
-    from torch._higher_order_ops.scan import scan
-
-    return scan(lambda c, x: _step(graph, constants, c, x), carry, given)
-
-
-def _step(
-    graph: StepGraph, constants: Tensors, carry: Tensors, given: Tensors
-) -> tuple[Tensors, Tensors]:
-    results = graph.forward(*constants, *carry, *given)
-    size = len(carry)
-    return list(results[:size]), list(results[size:])
-
-
-def _scan_adjoint(
-    graph: StepGraph, constants: Tensors, carry: Tensors, given: Tensors, backwards: Tensor
+def _scan_forward(
+    graph: StepGraph,
+    constants: Tensors,
+    carry: Tensors,
+    given: Tensors,
+    carried: list[Form],
+    new: list[Form],
 ) -> Any:
     from torch._higher_order_ops.scan import scan
 
-    return scan(lambda c, t: _adjoint_step(graph, constants, c, given, t), carry, backwards)
+    _are_of_one_length(given)
+    return scan(lambda c, x: _step(graph, constants, c, x, carried, new), carry, given)
+
+
+def _step(
+    graph: StepGraph,
+    constants: Tensors,
+    carry: Tensors,
+    given: Tensors,
+    carried: list[Form],
+    new: list[Form],
+) -> tuple[Tensors, Tensors]:
+    results = graph.forward(*constants, *release(carry, carried), *release(given, new))
+    size = len(carry)
+    return _copies(hold(results[:size], carried)), _copies(hold(results[size:], graph.results))
+
+
+def _scan_adjoint(
+    graph: StepGraph,
+    constants: Tensors,
+    carry: Tensors,
+    given: Tensors,
+    backwards: Tensor,
+    carried: list[Form],
+) -> Any:
+    from torch._higher_order_ops.scan import scan
+
+    _are_of_one_length([backwards, *given])
+    return scan(
+        lambda c, t: _adjoint_step(graph, constants, c, given, t, carried), carry, backwards
+    )
 
 
 def _adjoint_step(
-    graph: StepGraph, constants: Tensors, carry: Tensors, given: Tensors, t: Tensor
+    graph: StepGraph,
+    constants: Tensors,
+    carry: Tensors,
+    given: Tensors,
+    t: Tensor,
+    carried: list[Form],
 ) -> tuple[Tensors, Tensors]:
+    forms = [graph.results[i] for i in (*graph.graded, *graph.saved)]
     # Rows are picked where they are used: scan's own reversal would copy everything first.
-    rows = [x.index_select(0, t).squeeze(0) for x in given]
-    found = graph.adjoint(*constants, *carry, *rows)
-    return list(found[: len(carry)]), list(found[len(carry) :])
+    rows = release([x.index_select(0, t).squeeze(0) for x in given], forms)
+    found = graph.adjoint(*constants, *release(carry, carried), *rows)
+    size = len(carry)
+    return _copies(hold(found[:size], carried)), _copies(hold(found[size:], graph.adjoints))
+
+
+def _are_of_one_length(tensors: Tensors) -> None:
+    """Tells the compiler, which would take one number for each otherwise."""
+    for x in tensors[1:]:
+        torch._check(x.shape[0] == tensors[0].shape[0])  # type: ignore[no-untyped-call]
+
+
+def _copies(tensors: Tensors) -> Tensors:
+    """No result of a loop may be another's memory."""
+    return [x.clone() for x in tensors]

@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pgtoolkit.compiling import FASTER, tracing
+from pgtoolkit.envs.held import Form
 
 Function = Callable[[list[Tensor], list[Tensor], list[Tensor]], "Step"]
 
@@ -50,6 +51,10 @@ class StepGraph(NamedTuple):
     plain: list[int]
     saved: list[int]
     sources: list[int]
+    results: list[Form]
+    """How a loop holds the forward step's results but the carry, each once."""
+    adjoints: list[Form]
+    """How it holds the sources' adjoints, each once."""
 
 
 def trace_step(
@@ -145,6 +150,8 @@ def _split(
         plain=[places[n] for n in others[num_graded:]],
         saved=[places[n] for n in saved],
         sources=[sources.index(n) for n in gradients[num_before:]],
+        results=[Form.of(n.meta["val"]) for n in unique],
+        adjoints=[Form.of(n.meta["val"]) for n in sources],
     )
 
 

@@ -68,6 +68,7 @@ class CompiledLoop:
             "cpp_wrapper": True,
             "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
         }
+        self.function = function
         own = types.FunctionType(function.__code__.replace(), function.__globals__)
         self._compiled = torch.compile(own, fullgraph=True, options=options)
         self._is_compiled = False
@@ -141,7 +142,28 @@ def narrow_product(left: Tensor, right: Tensor) -> Tensor:
     return left @ right.t().clone(memory_format=torch.contiguous_format).t()
 
 
+def narrow_stack(tensors: list[Tensor], dim: int = 0) -> Tensor:
+    """``stack`` of few columns, each of which stays whole in memory.
+
+    A compiler takes many numbers at once only where they lie side by side.
+    """
+    if dim not in (-1, 1) or tensors[0].dim() != 1 or not 1 < len(tensors) <= NARROW:
+        return NotImplemented  # type: ignore[no-any-return]
+    return torch.stack(tensors, 0).t()
+
+
+def narrow_cat(tensors: list[Tensor], dim: int = 0) -> Tensor:
+    """``cat`` of matrices with few columns in all, likewise."""
+    if dim not in (-1, 1) or any(x.dim() != 2 for x in tensors):
+        return NotImplemented  # type: ignore[no-any-return]
+    if not 1 < sum(x.shape[1] for x in tensors) <= NARROW:
+        return NotImplemented  # type: ignore[no-any-return]
+    return torch.cat([x.t() for x in tensors], 0).t()
+
+
 FASTER: dict[Any, Callable[..., Tensor]] = {
+    torch.ops.aten.stack.default: narrow_stack,
+    torch.ops.aten.cat.default: narrow_cat,
     torch.ops.aten.tanh.default: rational_tanh,
     torch.ops.aten.mm.default: narrow_product,
 }

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pgtoolkit.compiling import FASTER, CompiledLoop, plain_layout
-from pgtoolkit.flat_adam import AdamState, adam_state, adam_step, clip, flatten, unflatten
 from pgtoolkit.errors import NonFiniteError
+from pgtoolkit.flat_adam import AdamState, adam_state, adam_step, clip, flatten, unflatten
 from pgtoolkit.policy import Policy, without_normalizer
 from pgtoolkit.ppo_loss import ppo_terms, standardized
 

@@ -33,6 +33,20 @@ def test_they_agree_with_single_steps_until_an_episode_ends(dynamics: Differenti
     assert (found.terminated | found.truncated).sum() >= 3
 
 
+def test_starts_are_drawn_until_there_are_enough() -> None:
+    """CartPole falls some six times in 60 pushes to one side; few or many, the starts are one's."""
+    found = []
+    for num_starts in (2, 20):
+        env = DifferentiableVectorEnv(CartPole(), 5)
+        env.reset(seed=0)
+        steps = CompiledSteps(env)
+        steps._num_starts = num_starts
+        found.append(steps(torch.ones(60, 5, 1)))
+        assert steps._num_starts >= int(found[-1].terminated.sum(0).max()) > 4
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_it_goes_on_where_it_stopped_and_ended_episodes_begin_anew() -> None:
     env = DifferentiableVectorEnv(CartPole(), 50)
     env.reset(seed=0)

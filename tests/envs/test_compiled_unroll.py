@@ -1,8 +1,9 @@
 """Compiled steps give the window and the gradients of plain ones."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import gymnasium
 import pytest
@@ -33,35 +34,29 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 Tensors = list[Tensor]
 
 
-class LoopScan:
-    """Takes a traced step in a Python loop: what :class:`CompiledScan` compiles."""
+def loop_scan(graph: StepGraph) -> CompiledScan:
+    """A :class:`CompiledScan` whose loops are Python's: everything but the compiler."""
+    scan = CompiledScan(graph)
+    for name in ("_forward", "_adjoint"):
+        loops = getattr(scan, name)
+        setattr(scan, name, [in_python(loop.function) for loop in loops])
+    return scan
 
-    def __init__(self, graph: StepGraph) -> None:
-        self.graph = graph
 
-    def forward(self, constants: Tensors, carry: Tensors, given: Tensors) -> Tensors:
-        rows, size = [], len(carry)
-        for x in zip(*given, strict=True):
-            results = self.graph.forward(*constants, *carry, *x)
-            carry = list(results[:size])
-            rows.append(results[size:])
-        return [torch.stack(column) for column in zip(*rows, strict=True)]
+def in_python(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*arguments: Any, free: Any) -> Any:
+        with mock.patch("torch._higher_order_ops.scan.scan", python_scan):
+            return function(*arguments)
 
-    def adjoint(
-        self, constants: Tensors, carry: Tensors, graded: list[Tensor | None], results: Tensors
-    ) -> tuple[Tensors, Tensors]:
-        graph, rows, size = self.graph, [], len(carry)
-        likes = [results[i] for i in graph.graded]
-        adjoints = [
-            torch.zeros_like(x) if a is None else a for a, x in zip(graded, likes, strict=True)
-        ]
-        for t in range(len(likes[0]) - 1, -1, -1):
-            saved = [results[i][t] for i in graph.saved]
-            found = graph.adjoint(*constants, *carry, *(a[t] for a in adjoints), *saved)
-            carry = list(found[:size])
-            rows.append(found[size:])
-        columns = [torch.stack(column).flip(0) for column in zip(*rows, strict=True)]
-        return carry, [columns[i] for i in graph.sources]
+    return run
+
+
+def python_scan(step: Callable[..., Any], carry: Tensors, xs: Tensors | Tensor) -> Any:
+    rows = []
+    for x in zip(*xs, strict=True) if isinstance(xs, list) else xs:
+        carry, results = step(carry, list(x) if isinstance(xs, list) else x)
+        rows.append(results)
+    return carry, [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
 def suite_env(name: str) -> DifferentiableEnv[Any]:
@@ -121,7 +116,7 @@ def looped(env: DifferentiableVectorEnv, policy: Policy, noise: Tensor) -> Compi
     state = env.get_state()
     process = [x[0] for x in look_ahead(env, state, 1).noise]
     traced = trace_policy_step(env.env, policy, state.state, noise[0], *process)
-    return CompiledStep.of(traced, LoopScan(traced.graph), policy)
+    return CompiledStep.of(traced, loop_scan(traced.graph), policy)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -272,7 +267,7 @@ class Reading(Impure):
 @pytest.fixture
 def _in_a_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing is compiled."""
-    monkeypatch.setattr("pgtoolkit.envs.compiled_unroll.CompiledScan", LoopScan)
+    monkeypatch.setattr("pgtoolkit.envs.compiled_unroll.CompiledScan", loop_scan)
     yield
 
 
@@ -300,6 +295,18 @@ def test_compiling_leaves_the_environment_where_it_was() -> None:
     env.set_state(before)
     expected, _ = unroll(env, policy, cursor, noise)
     torch.testing.assert_close(found.reward, expected.reward)
+
+
+def test_with_many_trajectories_a_product_for_each_step_gives_the_same_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pgtoolkit.envs.stretch.WIDE", 5)
+    env, policy, cursor = make(CartPole(), torch.float64)
+    noise, before = noise_of(policy, 6, 5, torch.float64), env.get_state()
+    found, _ = unroll_compiled(looped(env, policy, noise), env, cursor, noise)
+    env.set_state(before)
+    expected, _ = unroll(env, policy, cursor, noise)
+    require_alike(gradients(policy, found), gradients(policy, expected), 1e-10)
 
 
 # torch's compiler uses what torch itself has deprecated.
