@@ -8,6 +8,17 @@ from torch import Tensor
 from pgtoolkit.errors import NonFiniteError
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all its numbers are finite.
+
+    Their sum is looked at first, in one pass: it is finite only if they all are, or else too large.
+    """
+    tensor = tensor.detach()
+    if not tensor.dtype.is_floating_point or bool(torch.isfinite(tensor.sum())):
+        return True
+    return bool(torch.isfinite(tensor).all())
+
+
 def require_finite_steps(tensors: Mapping[str, Tensor]) -> None:
     """Raises on the earliest step at which any of the tensors ``[T, N, ...]`` is not finite.
 
@@ -19,7 +30,7 @@ def require_finite_steps(tensors: Mapping[str, Tensor]) -> None:
     """
     first: tuple[int, int, str, int] | None = None
     for order, (name, tensor) in enumerate(tensors.items()):
-        if not tensor.dtype.is_floating_point or bool(torch.isfinite(tensor).all()):
+        if is_finite(tensor):
             continue
         bad = (
             (~torch.isfinite(tensor)).flatten(2).any(-1) if tensor.dim() > 2 else ~tensor.isfinite()
@@ -38,8 +49,8 @@ def require_finite_rows(tensors: Mapping[str, Tensor], step: int) -> None:
         NonFiniteError: names the tensor, the step and the environment.
     """
     for name, tensor in tensors.items():
-        finite = torch.isfinite(tensor)
-        if not bool(finite.all()):
+        if not is_finite(tensor):
+            finite = torch.isfinite(tensor)
             rows = finite if finite.dim() == 1 else finite.flatten(1).all(-1)
             raise NonFiniteError(name, step, int((~rows).nonzero()[0]))
 
@@ -52,8 +63,8 @@ def require_finite_adjoint(name: str, adjoint: Tensor) -> None:
     Raises:
         NonFiniteError: names the tensor, the step and the environment.
     """
-    bad = ~torch.isfinite(adjoint).flatten(2).all(-1)
-    if bool(bad.any()):
+    if not is_finite(adjoint):
+        bad = ~torch.isfinite(adjoint).flatten(2).all(-1)
         step = int(bad.any(1).nonzero()[-1])
         raise NonFiniteError(name, step, int(bad[step].nonzero()[0]))
 
@@ -64,7 +75,7 @@ def require_finite(name: str, per_trajectory: Tensor) -> None:
     Raises:
         NonFiniteError: names the tensor and the environment.
     """
-    finite = torch.isfinite(per_trajectory)
-    if not bool(finite.all()):
+    if not is_finite(per_trajectory):
+        finite = torch.isfinite(per_trajectory)
         bad = ~finite if finite.dim() == 1 else ~finite.flatten(1).all(-1)
         raise NonFiniteError(name, env_index=int(bad.nonzero()[0]))

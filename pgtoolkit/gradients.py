@@ -27,8 +27,8 @@ Rule = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 
 def _linear(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
     """``[L, N, in]`` and ``[L, N, out]`` to weight ``[N, out, in]`` and bias ``[N, out]``."""
-    # Of one trajectory, the product with more columns than rows is several times faster.
-    if inputs.shape[1] == 1 and inputs.shape[-1] < delta.shape[-1]:
+    # The product with more columns than rows is several times faster.
+    if inputs.shape[-1] < delta.shape[-1]:
         product = torch.bmm(inputs.permute(1, 2, 0), delta.transpose(0, 1)).transpose(1, 2)
     else:
         product = torch.bmm(delta.permute(1, 2, 0), inputs.transpose(0, 1))

@@ -108,7 +108,8 @@ def steps_since_start(done: Tensor) -> Tensor:
 
 def segment_discount(done: Tensor, gamma: float) -> Tensor:
     """``gamma^k`` ``[T, N]`` in float64, with ``k`` counted from the start of each segment."""
-    return torch.as_tensor(gamma, dtype=torch.float64) ** steps_since_start(done)
+    length = torch.arange(len(done), dtype=torch.float64, device=done.device)
+    return (torch.as_tensor(gamma, dtype=torch.float64) ** length)[steps_since_start(done)]
 
 
 def segment_returns(returns: Tensor, done: Tensor) -> Tensor:

@@ -55,9 +55,11 @@ class Spread:
                 mean = centred.mean(0)
                 centred -= mean  # of our own copy, which is still in the cache
                 means.append(mean)
-                along.addmv_(centred, mean)
+                # Of numbers without their mean, products lose no more than their last digits.
+                centred = centred.to(gradient.dtype)
+                along += centred @ mean.to(gradient.dtype)
                 rows = centred[:whole].view(blocks, each, -1)
-                own.baddbmm_(rows, rows.mT)
+                own += rows @ rows.mT
                 rest += centred[whole:].square().sum(1)
             gram += own
             by_parameter[name] = torch.cat([own.diagonal(dim1=1, dim2=2).flatten(), rest])

@@ -44,6 +44,17 @@ def test_finite_numbers_and_whole_ones_pass() -> None:
     require_finite("x", torch.zeros(3))
 
 
+def test_finite_numbers_whose_sum_is_too_large_pass() -> None:
+    require_finite_steps({"x": torch.full((2, 3), 3e38)})
+    require_finite("x", torch.full((3,), -3e38))
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_infinities_that_cancel_are_found(bad: float) -> None:
+    with pytest.raises(NonFiniteError):
+        require_finite("x", torch.tensor([bad, 0.0, -bad]))
+
+
 @pytest.mark.parametrize("bad", BAD)
 def test_the_trajectory_is_named_where_there_is_no_time(bad: float) -> None:
     """One entry a trajectory, or one row."""
