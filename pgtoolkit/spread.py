@@ -55,12 +55,14 @@ class Spread:
                 mean = centred.mean(0)
                 centred -= mean  # of our own copy, which is still in the cache
                 means.append(mean)
-                # Of numbers without their mean, products lose no more than their last digits.
-                centred = centred.to(gradient.dtype)
-                along += centred @ mean.to(gradient.dtype)
-                rows = centred[:whole].view(blocks, each, -1)
-                own += rows @ rows.mT
-                rest += centred[whole:].square().sum(1)
+                along.addmv_(centred, mean)
+                low, high = torch.aminmax(centred)
+                scale = torch.maximum(high, -low).clamp_min(TINY)
+                # Scaled, as squares of large numbers would overflow in the gradients' own precision.
+                scaled = centred.div_(scale).to(gradient.dtype)
+                rows = scaled[:whole].view(blocks, each, -1)
+                own += (rows @ rows.mT).double().mul_(scale**2)
+                rest += scaled[whole:].square().sum(1) * scale**2
             gram += own
             by_parameter[name] = torch.cat([own.diagonal(dim1=1, dim2=2).flatten(), rest])
         squared_mean = torch.cat(means).square().sum()

@@ -304,6 +304,23 @@ def test_fewer_than_three_trajectories_are_refused(n: int) -> None:
         GradientStatistics.of(random_gradients(n))
 
 
+@pytest.mark.parametrize("n", [5, 70])
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_squares_beyond_float32_are_no_matter(scale: float, n: int) -> None:
+    """Gradients through chaotic dynamics are that large: their squares are not of float32."""
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(n, 600, generator=generator)
+    plain = GradientStatistics.of({"x": gradients})
+    found = GradientStatistics.of({"x": (gradients.double() * scale).float()})
+    for name in ("variance", "variance_low", "variance_high", "signal_low", "signal_high"):
+        expected = getattr(plain, name) * scale**2
+        torch.testing.assert_close(getattr(found, name), expected, rtol=1e-4, atol=0.0)
+    torch.testing.assert_close(found.squared_covariance, plain.squared_covariance * scale**4)
+    exact = GradientStatistics.of({"x": gradients.double()})
+    torch.testing.assert_close(plain.variance, exact.variance, rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(plain.signal, exact.signal, rtol=1e-4, atol=1e-4)
+
+
 def test_a_small_signal_is_not_lost_in_float32() -> None:
     """The Gram matrix is in float64: here U is 1e-9 of the largest entries, and both are known.
 
