@@ -58,11 +58,11 @@ class Spread:
                 along.addmv_(centred, mean)
                 low, high = torch.aminmax(centred)
                 scale = torch.maximum(high, -low).clamp_min(TINY)
-                # Scaled, as squares of large numbers would overflow in the gradients' own precision.
+                # Scaled: squares of large numbers overflow in the gradients' own precision.
                 scaled = centred.div_(scale).to(gradient.dtype)
                 rows = scaled[:whole].view(blocks, each, -1)
                 own += (rows @ rows.mT).double().mul_(scale**2)
-                rest += scaled[whole:].square().sum(1) * scale**2
+                rest += scaled[whole:].square().sum(1).double() * scale**2
             gram += own
             by_parameter[name] = torch.cat([own.diagonal(dim1=1, dim2=2).flatten(), rest])
         squared_mean = torch.cat(means).square().sum()
