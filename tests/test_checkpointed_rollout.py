@@ -219,7 +219,8 @@ def test_memory_grows_as_the_root_of_the_horizon() -> None:
     segments = [peak_bytes(unroll_in_segments, steps) for steps in (64, 256)]
     assert 3.99 < plain[1] / plain[0] < 4.01
     assert 1.99 < segments[1] / segments[0] < 2.01
-    assert segments[0] < plain[0] / 7 and segments[1] < plain[1] / 15
+    # An eighth and a sixteenth, and beside the steps of a segment the states at their starts.
+    assert segments[0] < plain[0] / 7 and segments[1] < plain[1] / 14
 
 
 def test_the_live_environment_stays_where_it_is() -> None:
