@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.compiling import CompiledLoop
-from pgtoolkit.envs.held import Form, hold, release
+from pgtoolkit.envs.held import hold, release
 from pgtoolkit.envs.step_graph import StepGraph
 
 Tensors = list[Tensor]
@@ -54,10 +54,9 @@ class CompiledScan:
             are held.
         """
         scan, graph = self._forward[given[0].shape[0] == 1], self.graph
-        carried, new = [Form.of(x) for x in carry], [Form.of(x[0]) for x in given]
         with torch.no_grad():
-            carry, given = hold(carry, carried), hold(given, new)
-            held: Tensors = scan(graph, constants, carry, given, carried, new, free=given)[1]
+            carry, given = hold(carry, graph.carry), hold(given, graph.given)
+            held: Tensors = scan(graph, constants, carry, given, free=given)[1]
             for place in self._seen:
                 (held[place],) = release([held[place]], [graph.results[place]])
         return held
@@ -79,7 +78,6 @@ class CompiledScan:
         """
         graph, length = self.graph, results[0].shape[0]
         scan = self._adjoint[length == 1]
-        carried = [Form.of(x) for x in carry]
         with torch.no_grad():
             backwards = torch.arange(length - 1, -1, -1, device=results[0].device).unsqueeze(1)
             adjoints = [
@@ -87,12 +85,10 @@ class CompiledScan:
                 for i, a in zip(graph.graded, graded, strict=True)
             ]
             saved = [self._hold(i, results[i]) for i in graph.saved]
-            carry, given = hold(carry, carried), [*adjoints, *saved]
-            first, found = scan(
-                graph, constants, carry, given, backwards, carried, free=[*given, backwards]
-            )
+            carry, given = hold(carry, graph.adjoint_carry), [*adjoints, *saved]
+            first, found = scan(graph, constants, carry, given, backwards, free=[*given, backwards])
             sources = release(found, graph.adjoints)
-        return release(first, carried), [sources[i] for i in graph.sources]
+        return release(first, graph.adjoint_carry), [sources[i] for i in graph.sources]
 
     def _hold(self, place: int, stacked: Tensor) -> Tensor:
         if place not in self._seen:
@@ -100,71 +96,42 @@ class CompiledScan:
         return hold([stacked], [self.graph.results[place]])[0]
 
 
-def _scan_forward(
-    graph: StepGraph,
-    constants: Tensors,
-    carry: Tensors,
-    given: Tensors,
-    carried: list[Form],
-    new: list[Form],
-) -> Any:
+def _scan_forward(graph: StepGraph, constants: Tensors, carry: Tensors, given: Tensors) -> Any:
     from torch._higher_order_ops.scan import scan
 
     _are_of_one_length(given)
-    return scan(lambda c, x: _step(graph, constants, c, x, carried, new), carry, given)
+    return scan(lambda c, x: _step(graph, constants, c, x), carry, given)
 
 
 def _step(
-    graph: StepGraph,
-    constants: Tensors,
-    carry: Tensors,
-    given: Tensors,
-    carried: list[Form],
-    new: list[Form],
+    graph: StepGraph, constants: Tensors, carry: Tensors, given: Tensors
 ) -> tuple[Tensors, Tensors]:
-    results = graph.forward(*constants, *release(carry, carried), *release(given, new))
-    size = len(carry)
-    return _copies(hold(results[:size], carried)), _copies(hold(results[size:], graph.results))
+    seen = *release(carry, graph.carry), *release(given, graph.given)
+    results, size = graph.forward(*constants, *seen), len(carry)
+    return hold(results[:size], graph.carry), hold(results[size:], graph.results)
 
 
 def _scan_adjoint(
-    graph: StepGraph,
-    constants: Tensors,
-    carry: Tensors,
-    given: Tensors,
-    backwards: Tensor,
-    carried: list[Form],
+    graph: StepGraph, constants: Tensors, carry: Tensors, given: Tensors, backwards: Tensor
 ) -> Any:
     from torch._higher_order_ops.scan import scan
 
     _are_of_one_length([backwards, *given])
-    return scan(
-        lambda c, t: _adjoint_step(graph, constants, c, given, t, carried), carry, backwards
-    )
+    return scan(lambda c, t: _adjoint_step(graph, constants, c, given, t), carry, backwards)
 
 
 def _adjoint_step(
-    graph: StepGraph,
-    constants: Tensors,
-    carry: Tensors,
-    given: Tensors,
-    t: Tensor,
-    carried: list[Form],
+    graph: StepGraph, constants: Tensors, carry: Tensors, given: Tensors, t: Tensor
 ) -> tuple[Tensors, Tensors]:
+    carried, size = graph.adjoint_carry, len(carry)
     forms = [graph.results[i] for i in (*graph.graded, *graph.saved)]
     # Rows are picked where they are used: scan's own reversal would copy everything first.
     rows = release([x.index_select(0, t).squeeze(0) for x in given], forms)
     found = graph.adjoint(*constants, *release(carry, carried), *rows)
-    size = len(carry)
-    return _copies(hold(found[:size], carried)), _copies(hold(found[size:], graph.adjoints))
+    return hold(found[:size], carried), hold(found[size:], graph.adjoints)
 
 
 def _are_of_one_length(tensors: Tensors) -> None:
     """Tells the compiler, which would take one number for each otherwise."""
     for x in tensors[1:]:
         torch._check(x.shape[0] == tensors[0].shape[0])  # type: ignore[no-untyped-call]
-
-
-def _copies(tensors: Tensors) -> Tensors:
-    """No result of a loop may be another's memory."""
-    return [x.clone() for x in tensors]

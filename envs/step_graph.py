@@ -51,10 +51,19 @@ class StepGraph(NamedTuple):
     plain: list[int]
     saved: list[int]
     sources: list[int]
+    carry: list[Form]
+    """How a loop holds the carry."""
+    given: list[Form]
+    """How it holds what is new at every step."""
     results: list[Form]
-    """How a loop holds the forward step's results but the carry, each once."""
+    """How it holds the forward step's results but the carry, each once."""
     adjoints: list[Form]
     """How it holds the sources' adjoints, each once."""
+
+    @property
+    def adjoint_carry(self) -> list[Form]:
+        """How it holds the carry's adjoints."""
+        return [form for form, is_float in zip(self.carry, self.floating, strict=True) if is_float]
 
 
 def trace_step(
@@ -150,9 +159,15 @@ def _split(
         plain=[places[n] for n in others[num_graded:]],
         saved=[places[n] for n in saved],
         sources=[sources.index(n) for n in gradients[num_before:]],
-        results=[Form.of(n.meta["val"]) for n in unique],
-        adjoints=[Form.of(n.meta["val"]) for n in sources],
+        carry=_forms(inputs[num_constants:][:num_carry]),
+        given=_forms(inputs[num_constants + num_carry : num_forward]),
+        results=_forms(unique),
+        adjoints=_forms(sources),
     )
+
+
+def _forms(nodes: list[fx.Node]) -> list[Form]:
+    return [Form.of(n.meta["val"]) for n in nodes]
 
 
 def _reach(

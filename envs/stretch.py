@@ -1,6 +1,7 @@
 """Some steps in which no episode ends, as one node of the graph, forward and adjoint compiled."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self, final
 
 import torch
@@ -106,22 +107,22 @@ def _gradients(layer: nn.Module, inputs: Tensor, backwards: Tensor) -> dict[str,
         backwards: ``[L, N, out]`` the outputs' adjoints, the last step's first.
     """
     if type(layer) is nn.Linear and inputs.shape[1] >= WIDE:
-        pairs = list(zip(inputs.unbind(0), reversed(backwards.unbind(0)), strict=True))
+        steps, deltas = inputs.unbind(0), backwards.unbind(0)[::-1]
         # The product with more columns than rows is several times faster.
         if inputs.shape[2] < backwards.shape[2]:
-            weight = _sum_of_products([(x, delta) for x, delta in pairs]).t()
+            weight = _sum_of_products(steps, deltas).t()
         else:
-            weight = _sum_of_products([(delta, x) for x, delta in pairs])
+            weight = _sum_of_products(deltas, steps)
         return {"weight": weight} | ({} if layer.bias is None else {"bias": backwards.sum((0, 1))})
     # All steps of all trajectories as the steps of one.
     rows = (x.reshape(-1, 1, x.shape[-1]) for x in (inputs, _turned_round(backwards)))
     return {leaf: gradient[0] for leaf, gradient in RULES[type(layer)](layer, *rows).items()}
 
 
-def _sum_of_products(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """``sum a^T b``."""
-    total = pairs[0][0].t() @ pairs[0][1]
-    for a, b in pairs[1:]:
+def _sum_of_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """``sum_t a_t^T b_t``."""
+    total = left[0].t() @ right[0]
+    for a, b in zip(left[1:], right[1:], strict=True):
         total.addmm_(a.t(), b)
     return total
 

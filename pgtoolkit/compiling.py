@@ -68,7 +68,6 @@ class CompiledLoop:
             "cpp_wrapper": True,
             "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
         }
-        self.function = function
         own = types.FunctionType(function.__code__.replace(), function.__globals__)
         self._compiled = torch.compile(own, fullgraph=True, options=options)
         self._is_compiled = False

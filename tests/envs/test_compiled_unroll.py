@@ -36,11 +36,8 @@ Tensors = list[Tensor]
 
 def loop_scan(graph: StepGraph) -> CompiledScan:
     """A :class:`CompiledScan` whose loops are Python's: everything but the compiler."""
-    scan = CompiledScan(graph)
-    for name in ("_forward", "_adjoint"):
-        loops = getattr(scan, name)
-        setattr(scan, name, [in_python(loop.function) for loop in loops])
-    return scan
+    with mock.patch("pgtoolkit.envs.compiled_scan.CompiledLoop", in_python):
+        return CompiledScan(graph)
 
 
 def in_python(function: Callable[..., Any]) -> Callable[..., Any]:
