@@ -48,8 +48,7 @@ SCORE_FUNCTION = PpoConfig(
     log_std_init=1.0,
     diagnostics_interval=0,
 )
-"""Ours by PPO, in Gymnasium's environment, from as wide an exploration as the zoo's. Chosen with
-seeds other than those here."""
+"""Ours by PPO, in Gymnasium's environment. Chosen with seeds other than those here."""
 ZOO: dict[str, Any] = {
     "n_steps": 1024,
     "gamma": 0.9,

@@ -317,13 +317,28 @@ def test_squares_beyond_float32_are_no_matter(scale: float, n: int) -> None:
         torch.testing.assert_close(getattr(found, name), expected, rtol=1e-4, atol=0.0)
     expected = plain.squared_covariance * scale**4
     torch.testing.assert_close(found.squared_covariance, expected, rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("n", [16, 256])
+@pytest.mark.parametrize("power", [1, 5])
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_products_in_float32_are_far_within_the_sampling_error(
+    n: int, power: int, mean: float
+) -> None:
+    """Also with heavy tails, a fifth power of a normal variable, and a mean of 100 deviations."""
+    generator = torch.Generator().manual_seed(0)
+    tail = torch.randn(n, 1, generator=generator) ** (power - 1)
+    gradients = mean + torch.randn(n, 2000, generator=generator) * tail
+    found = GradientStatistics.of({"x": gradients})
     exact = GradientStatistics.of({"x": gradients.double()})
-    torch.testing.assert_close(plain.variance, exact.variance, rtol=1e-6, atol=0.0)
-    torch.testing.assert_close(plain.signal, exact.signal, rtol=1e-4, atol=1e-4)
+    for name in ("variance", "squared_covariance"):
+        torch.testing.assert_close(getattr(found, name), getattr(exact, name), rtol=1e-6, atol=0.0)
+    error = (2 * exact.squared_covariance / (n * (n - 1))).sqrt()
+    assert float((found.signal - exact.signal).abs() / error) <= 1e-5
 
 
 def test_a_small_signal_is_not_lost_in_float32() -> None:
-    """The Gram matrix is in float64: here U is 1e-9 of the largest entries, and both are known.
+    """Means are taken in float64: here U is 1e-9 of the largest entries, and both are known.
 
     Gradients +-1e3 e_1 + 0.05 e_2 in equal numbers: the first axis sums to zero.
     """

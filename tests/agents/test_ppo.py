@@ -102,7 +102,7 @@ def test_without_normalised_advantages_they_are_measured_as_they_are() -> None:
 
 
 def test_a_window_in_which_one_step_happened_is_an_update() -> None:
-    """Two environments, one of them resetting at each step, leave few rows."""
+    """As when all others spent their steps on resetting: it has no advantage over a mean."""
     agent = pendulum(ent_coef=0.01)
     window = agent.collect()
     valid = torch.zeros_like(window.valid)
