@@ -1,7 +1,6 @@
 """Some steps in which no episode ends, as one node of the graph, forward and adjoint compiled."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Self, final
 
 import torch
@@ -106,21 +105,26 @@ def _gradients(layer: nn.Module, inputs: Tensor, backwards: Tensor) -> dict[str,
         inputs: ``[L, N, in]``.
         backwards: ``[L, N, out]`` the outputs' adjoints, the last step's first.
     """
-    if type(layer) is nn.Linear and inputs.shape[1] >= WIDE:
-        steps, deltas = inputs.unbind(0), backwards.unbind(0)[::-1]
+    if type(layer) is nn.Linear:
+        product = _product_by_step if inputs.shape[1] >= WIDE else _product
+        bias = {} if layer.bias is None else {"bias": backwards.sum((0, 1))}
         # The product with more columns than rows is several times faster.
         if inputs.shape[2] < backwards.shape[2]:
-            weight = _sum_of_products(steps, deltas).t()
-        else:
-            weight = _sum_of_products(deltas, steps)
-        return {"weight": weight} | ({} if layer.bias is None else {"bias": backwards.sum((0, 1))})
+            return {"weight": product(inputs, backwards).t()} | bias
+        return {"weight": product(backwards, inputs)} | bias
     # All steps of all trajectories as the steps of one.
     rows = (x.reshape(-1, 1, x.shape[-1]) for x in (inputs, _turned_round(backwards)))
     return {leaf: gradient[0] for leaf, gradient in RULES[type(layer)](layer, *rows).items()}
 
 
-def _sum_of_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    """``sum_t a_t^T b_t``."""
+def _product(narrow: Tensor, wide: Tensor) -> Tensor:
+    """``sum_{t,i} a_{t,i} b_{t,i}^T`` of two stacks in opposite orders, as one product."""
+    return _turned_round(narrow).flatten(0, 1).t() @ wide.flatten(0, 1)
+
+
+def _product_by_step(narrow: Tensor, wide: Tensor) -> Tensor:
+    """The same as a product for each step: neither is copied."""
+    left, right = narrow.unbind(0), wide.unbind(0)[::-1]
     total = left[0].t() @ right[0]
     for a, b in zip(left[1:], right[1:], strict=True):
         total.addmm_(a.t(), b)

@@ -109,7 +109,10 @@ def steps_since_start(done: Tensor) -> Tensor:
 def segment_discount(done: Tensor, gamma: float) -> Tensor:
     """``gamma^k`` ``[T, N]`` in float64, with ``k`` counted from the start of each segment."""
     length = torch.arange(len(done), dtype=torch.float64, device=done.device)
-    return (torch.as_tensor(gamma, dtype=torch.float64) ** length)[steps_since_start(done)]
+    power = torch.as_tensor(gamma, dtype=torch.float64) ** length
+    if not bool(done[:-1].any()):
+        return power.unsqueeze(1).expand_as(done)
+    return power[steps_since_start(done)]
 
 
 def segment_returns(returns: Tensor, done: Tensor) -> Tensor:

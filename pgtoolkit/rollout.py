@@ -185,11 +185,12 @@ def _act(
     pre_action = distribution.pre_action(noise)
     if shift is not None:
         pre_action = pre_action + shift
-    log_prob = distribution.log_prob_of_pre_action(pre_action)
+    with torch.no_grad():
+        log_prob = distribution.log_prob_of_pre_action(pre_action)
     return {
         "pre_action": pre_action,
         "action": distribution.squash(pre_action),
-        "log_prob": log_prob.detach(),
+        "log_prob": log_prob,
     }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pgtoolkit.agents.shac import ShacConfig
+from pgtoolkit.agents.apg import ApgConfig
 from pgtoolkit.errors import RequestError
 from pgtoolkit.sample_variance import sample_variances
 from pgtoolkit.scripts import (
@@ -232,9 +232,9 @@ def test_solving_ends_at_the_bar_or_at_the_limit(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(benchmark_solve, "evaluate", judge)
     monkeypatch.setattr(benchmark_solve, "MOST_STEPS", 1000)
-    makers = {"shac": made(1e9), "ppo": made(100.0), benchmark_solve.PEER: made(1e9)}
+    makers = {"apg": made(1e9), "ppo": made(100.0), benchmark_solve.PEER: made(1e9)}
     found = benchmark_solve.solve_in_turns(makers, (0, 1))
-    assert [run.steps for run in found["shac"]] == [300, 300] and found["shac"][0].solved
+    assert [run.steps for run in found["apg"]] == [300, 300] and found["apg"][0].solved
     assert [run.steps for run in found["ppo"]] == [1000, 1000] and not found["ppo"][0].solved
     assert "0 of 2 solved" in benchmark_solve.describe(found["ppo"])
 
@@ -244,7 +244,7 @@ def test_our_learners_learn_and_act(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark_solve, "PERIOD", 16)
     monkeypatch.setattr(benchmark_solve, "EPISODES", 2)
     monkeypatch.setattr(benchmark_solve, "EPISODE_STEPS", 3)
-    shac = ShacConfig(num_envs=4, n_steps=4, hidden=(8,), diagnostics_interval=0)
-    learner = benchmark_solve.PathwiseLearner(shac, 0)
+    apg = ApgConfig(num_envs=4, n_steps=4, hidden=(8,), diagnostics_interval=0)
+    learner = benchmark_solve.PathwiseLearner(apg, 0)
     assert learner.learn() == 16
     assert -3 * 16.3 < benchmark_solve.evaluate(learner.act, 0) < 0
