@@ -5,13 +5,21 @@ DEFINITIONS = {
     "rollout/ep_len_mean": "mean length of the last 100 training episodes",
     "time/fps": "environment steps per second since the run (or its resumption) started",
     "train/policy_gradient_loss": "minus the discounted return of the window's segments with "
-    "their bootstrap, mean over trajectories and per step of the window; no entropy bonus",
+    "their bootstrap, mean over trajectories and per step of the window; no entropy bonus. Of ppo: "
+    "the clipped surrogate's loss, mean over the update's minibatches",
+    "train/loss": "of ppo: policy_gradient_loss + vf_coef * value_loss + ent_coef * entropy_loss, "
+    "mean over the update's minibatches",
     "train/value_loss": "mean squared error of the value function over its minibatches",
     "train/explained_variance": "1 - Var(target - V) / Var(target), before the value function is "
     "fitted to this window; 1 is perfect",
-    "train/entropy_loss": "minus the mean entropy of the (squashed) action distribution, in nats",
+    "train/entropy_loss": "minus the mean entropy of the (squashed) action distribution, in nats; "
+    "of ppo: mean over the update's minibatches",
     "train/approx_kl": "mean of r - 1 - log r with r = pi_new / pi_old on the window, after the "
-    "update",
+    "update; of ppo: mean over the update's minibatches, each before its step",
+    "train/clip_fraction": "of ppo: share of steps whose r is farther than clip_range from 1, mean "
+    "over the update's minibatches",
+    "train/gradient_norm": "of ppo: norm of the gradient of policy and value function together, "
+    "before clipping, mean over the update's minibatches",
     "train/learning_rate": "of the policy, by its schedule",
     "train/std": "mean standard deviation of the Gaussian before squashing",
     "train/saturated_actions": "share of action entries with |tanh(u)| > 0.99, where the pathwise "
@@ -66,7 +74,8 @@ CONVENTIONS = """\
 - Surrogates are summed over the window's steps, divided by their number T, and not reduced over
   trajectories: V and U are per trajectory and per step of the window, in (return / parameter)^2.
 - The estimator that trains is measured on the very tensor that the optimiser uses, before clipping.
-  The other is computed on the same trajectories and the same noise.
+  The other is computed on the same trajectories and the same noise. Ppo takes many steps with a
+  window: what is measured is the gradient where the first of them starts, on the whole window.
 - The matched pair (ratio, cosine, bias) estimates the gradient of one objective: each segment's
   discounted reward from its start, with the value function at truncation and at the window's end.
 - Covariances divide by N - 1. x-axis: environment steps.

@@ -176,14 +176,23 @@ def test_variances_by_sample_are_those_of_one_backward_a_sample(
         assert torch.allclose(found[name], expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
 
 
-def test_cost_is_compared_with_the_cheapest() -> None:
+def test_cost_is_compared_with_the_cheapest_so_far() -> None:
     """Seconds of a step: 1, 2 and 3 thousandths of 1000; rows for more than 1024 environments."""
     seconds = {"16": 16.0, "2048": 2 * 2048.0, "4096": 3 * 4096.0}
     samples = {name: [Seconds(x, x)] * 5 for name, x in seconds.items()}
-    rows = benchmark_scale.cheapest_rows("plain", 1, samples)
+    rows = benchmark_scale.rises("plain", 1, samples)
     assert [row.ratio for row in rows] == [2.0, 3.0]
-    assert {row.peer for row in rows} == {"cheapest, N = 16"}
+    assert {row.peer for row in rows} == {"cheapest up to it, N = 16"}
     assert [row.reached for row in rows] == [False, False]
+
+
+def test_cost_that_falls_does_not_rise() -> None:
+    """Thousandths of a step: 9, 3, 2, 2.2: more environments only help, but for the last."""
+    thousandths = {"16": 9.0, "2048": 3.0, "4096": 2.0, "8192": 2.2}
+    samples = {n: [Seconds(x * int(n), x * int(n))] * 5 for n, x in thousandths.items()}
+    rows = benchmark_scale.rises("plain", 1, samples)
+    assert [row.ratio for row in rows] == pytest.approx([1.0, 1.0, 1.1])
+    assert [row.peer[-4:] for row in rows] == ["2048", "4096", "4096"]
 
 
 def test_growth_is_a_power(monkeypatch: pytest.MonkeyPatch) -> None:
