@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -97,9 +97,15 @@ class GradientMonitor:
         """
         with self.diagnosing():
             metrics: dict[str, Tensor] = {}
+            known: dict[int, Tensor] = {}
             for name, values in gradients.items():
-                metrics |= self._describe(name, GradientStatistics.of(values))
-            return metrics if matched is None else metrics | compare(*matched)
+                statistics = GradientStatistics.of(values)
+                known[id(values)] = statistics.variance
+                metrics |= self._describe(name, statistics)
+            if matched is None:
+                return metrics
+            variances = [known[id(g)] if id(g) in known else variance(g) for g in matched]
+            return metrics | compare(*matched, variances)
 
     def _describe(self, name: str, statistics: GradientStatistics) -> dict[str, Tensor]:
         prefix = f"gradient/{name}"
@@ -178,10 +184,17 @@ def per_trajectory_gradients(policy: Policy, surrogate: Surrogate) -> Gradients:
     return recorder.per_trajectory(values)
 
 
-def compare(score_function: Gradients, pathwise: Gradients) -> dict[str, Tensor]:
-    """Variance ratio, cosine, and the squared bias of one of them with its z."""
+def compare(
+    score_function: Gradients, pathwise: Gradients, variances: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """Variance ratio, cosine, and the squared bias of one of them with its z.
+
+    Args:
+        score_function: of every trajectory.
+        pathwise: of every trajectory, for the same objective.
+        variances: of the two.
+    """
     difference = GradientStatistics.of(gradient_difference(score_function, pathwise))
-    variances = [variance(g) for g in (score_function, pathwise)]
     metrics = {
         "gradient/cosine": cosine(score_function, pathwise),
         "gradient/bias": difference.signal,

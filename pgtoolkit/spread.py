@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Self, final
 
 import torch
@@ -16,14 +16,14 @@ of all would cost more than all the rest, and would know ``Q`` hardly better if 
 normal: for ten dimensions and 256 trajectories to 5.7 % instead of 6.5 %. With heavy tails ``Q`` is
 too large by what it is for 16 trajectories: 1.25 times for Student's t of 5 degrees of freedom,
 some ten times for the score function of ``x^2``. Every z is then too small, not too large."""
-COLUMNS = 512
-"""Parameters taken at once: in float64 they then stay in the processor's cache."""
+NUMBERS = 131_072
+"""Entries of gradients taken at once: in float64 they then stay in the processor's cache."""
 
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spread:
-    """Sums over parameters, taken one tensor at a time: nothing of size ``N P`` is kept."""
+    """Sums over parameters, taken some columns at a time: nothing of size ``N P`` is kept."""
 
     squared_mean: Tensor
     """``|m|^2``."""
@@ -43,30 +43,45 @@ class Spread:
     def of(cls, gradients: Mapping[str, Tensor]) -> Self:
         first = next(iter(gradients.values()))
         size, zero = len(first), torch.zeros((), dtype=torch.float64, device=first.device)
-        along, by_parameter, means = zero.repeat(size), {}, []
+        along, means = zero.repeat(size), []
+        by_parameter = {name: zero.repeat(size) for name in gradients}
         blocks = 1 if size <= LARGEST_BLOCK else size // BLOCK
         each = size // blocks
         whole = blocks * each
         gram = zero.repeat(blocks, each, each)
-        for name, gradient in gradients.items():
-            own, rest = torch.zeros_like(gram), zero.repeat(size - whole)
-            for part in gradient.detach().reshape(size, -1).split(COLUMNS, dim=1):  # type: ignore[no-untyped-call]
-                centred = part.to(torch.float64, copy=True)
-                mean = centred.mean(0)
-                centred -= mean  # of our own copy, which is still in the cache
-                means.append(mean)
-                along.addmv_(centred, mean)
-                low, high = torch.aminmax(centred)
-                scale = torch.maximum(high, -low).clamp_min(TINY)
-                # Scaled: squares of large numbers overflow in the gradients' own precision.
-                scaled = centred.div_(scale).to(gradient.dtype)
-                rows = scaled[:whole].view(blocks, each, -1)
-                own += (rows @ rows.mT).double().mul_(scale**2)
-                rest += scaled[whole:].square().sum(1).double() * scale**2
-            gram += own
-            by_parameter[name] = torch.cat([own.diagonal(dim1=1, dim2=2).flatten(), rest])
+        for parts in _in_turn(gradients, max(NUMBERS // size, 1)):
+            joined = torch.cat([part for _, part in parts], 1)
+            centred = joined.to(torch.float64, copy=True)
+            mean = centred.mean(0)
+            centred -= mean  # of our own copy, which is still in the cache
+            means.append(mean)
+            along.addmv_(centred, mean)
+            low, high = torch.aminmax(centred)
+            scale = torch.maximum(high, -low).clamp_min(TINY)
+            # Scaled: squares of large numbers overflow in the gradients' own precision.
+            scaled = centred.div_(scale).to(joined.dtype)
+            rows = scaled[:whole].view(blocks, each, -1)
+            gram += (rows @ rows.mT).double().mul_(scale**2)
+            widths = [part.shape[1] for _, part in parts]
+            for (name, _), own in zip(parts, torch.split(scaled.square_(), widths, 1), strict=True):
+                by_parameter[name] += own.sum(1).double().mul_(scale**2)
         squared_mean = torch.cat(means).square().sum()
         return cls(squared_mean, along, by_parameter, squared_covariance_of(gram).mean())
+
+
+def _in_turn(gradients: Mapping[str, Tensor], columns: int) -> Iterator[list[tuple[str, Tensor]]]:
+    """All columns ``[N, ...]``, at most so many at a time, with the name of their parameter."""
+    parts: list[tuple[str, Tensor]] = []
+    room = columns
+    for name, gradient in gradients.items():
+        flat = gradient.detach().reshape(len(gradient), -1)
+        for part in torch.split(flat, columns, dim=1):
+            if part.shape[1] > room:
+                yield parts
+                parts, room = [], columns
+            parts.append((name, part))
+            room -= part.shape[1]
+    yield parts
 
 
 def jackknife(

@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from pgtoolkit.errors import NonFiniteError
-from pgtoolkit.gradient_statistics import GradientStatistics, gradient_difference
+from pgtoolkit.gradient_statistics import GradientStatistics, gradient_difference, variance
 from pgtoolkit.monitor import (
     GradientMonitor,
     compare,
@@ -186,7 +186,7 @@ def test_a_matched_pair_is_compared() -> None:
     """Ratio of variances, cosine of the means, and the squared norm of the mean difference."""
     score = {"p": normal(6, 3, seed=2).double()}
     pathwise = {"p": normal(6, 3, seed=3).double() + 1}
-    found = compare(score, pathwise)
+    found = compare(score, pathwise, [variance(score), variance(pathwise)])
     difference = GradientStatistics.of(gradient_difference(score, pathwise))
     ratio = score["p"].var(0).sum() / pathwise["p"].var(0).sum()
     means = score["p"].mean(0), pathwise["p"].mean(0)
