@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pgtoolkit.agent import AgentConfig, Metrics
 from pgtoolkit.clipped_gaussian import ClippedGaussian
+from pgtoolkit.distribution import Distribution
 from pgtoolkit.distributions import DiagonalGaussian, TanhGaussian
 from pgtoolkit.monitor import GradientMonitor
 from pgtoolkit.optimization import (
@@ -61,8 +62,12 @@ class Actor:
         """Fresh noise ``[T, N, A]`` for a window."""
         return self.policy.draw_noise(num_steps, self.config.num_envs, generator=self.generator)
 
-    def entropy_bonus(self, window: Window) -> Tensor:
+    def entropy_bonus(self, distribution: Distribution, window: Window) -> Tensor:
         """``(ent_coef + ent_coef_relative * std(r)) * sum_t H(pi(. | s_t))`` ``[N]``.
+
+        Args:
+            distribution: the policy's at the window's observations.
+            window: whose noise, rewards and steps count.
 
         Where the entropy must be sampled, it is with the window's noise, so it is differentiable.
         States are constants here: that an action leads to states of more entropy earns it nothing.
@@ -70,7 +75,7 @@ class Actor:
         weight = self.entropy_weight(window)
         if weight is None:
             return torch.zeros(window.num_envs, device=window.obs.device)
-        entropy = self.policy(window.obs.detach()).entropy(window.noise)
+        entropy = distribution.entropy(window.noise)
         return weight * torch.where(window.valid, entropy, 0.0).sum(0)
 
     def entropy_weight(self, window: Window) -> float | Tensor | None:

@@ -13,16 +13,17 @@ from pgtoolkit.actor import Actor
 from pgtoolkit.agent import AgentConfig, Metrics
 from pgtoolkit.clipped_gaussian import ClippedGaussian
 from pgtoolkit.cross_fitting import MIN_MIXED
+from pgtoolkit.distribution import Distribution
 from pgtoolkit.distributions import DiagonalGaussian, TanhGaussian
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators import (
     action_gradient,
-    pathwise_surrogate,
+    pathwise_surrogate_of,
     score_action_gradient,
-    score_function_surrogate,
+    score_function_surrogate_of,
 )
 from pgtoolkit.finite import require_finite_adjoint, require_finite_steps
-from pgtoolkit.mixing import cross_fitted_step_weights, mixed_surrogate
+from pgtoolkit.mixing import cross_fitted_step_weights, mixed_surrogate_of
 from pgtoolkit.monitor import Surrogate, variance_by_step
 from pgtoolkit.window import Window
 
@@ -193,28 +194,32 @@ def measurable_action_gradient(window: Window, objective: Tensor) -> Tensor | No
 
 def pathwise_term(actor: Actor, window: Window, gradient: Tensor) -> Surrogate:
     """The surrogate ``[N]`` per step of the window, with the entropy bonus."""
-    return lambda: (
-        (pathwise_surrogate(actor.policy, window, gradient) + actor.entropy_bonus(window))
-        / window.num_steps
-    )
+    return _term(actor, window, lambda at: pathwise_surrogate_of(at, window, gradient))
 
 
 def score_term(actor: Actor, window: Window, weight: Tensor) -> Surrogate:
     """The surrogate ``[N]`` per step of the window, with the entropy bonus."""
-    return lambda: (
-        (score_function_surrogate(actor.policy, window, weight) + actor.entropy_bonus(window))
-        / window.num_steps
-    )
+    return _term(actor, window, lambda at: score_function_surrogate_of(at, window, weight))
 
 
 def mixed_term(
     actor: Actor, window: Window, weight: Tensor, gradient: Tensor, mix: Tensor
 ) -> Surrogate:
     """The surrogate ``[N]`` per step of the window, with the entropy bonus."""
-    return lambda: (
-        (mixed_surrogate(actor.policy, window, weight, gradient, mix) + actor.entropy_bonus(window))
-        / window.num_steps
-    )
+    return _term(actor, window, lambda at: mixed_surrogate_of(at, window, weight, gradient, mix))
+
+
+def _term(
+    actor: Actor, window: Window, surrogate_of: Callable[[Distribution], Tensor]
+) -> Surrogate:
+    """The observations go through the policy once, for the surrogate and for the entropy."""
+
+    def term() -> Tensor:
+        distribution = actor.policy(window.obs.detach())
+        bonus = actor.entropy_bonus(distribution, window)
+        return (surrogate_of(distribution) + bonus) / window.num_steps
+
+    return term
 
 
 def by_step(actor: Actor, window: Window, gradient: Tensor, weight: Tensor) -> Metrics:

@@ -51,6 +51,23 @@ class Distribution(ABC):
     ) -> Tensor:
         """A sample that carries the graph back to the distribution's parameters."""
 
+    def log_derivative_loss(self, pre_action: Tensor, weight: Tensor) -> Tensor:
+        """``-weight * log p(squash(pre_action))`` ``[...]``, unreduced: REINFORCE's loss.
+
+        Args:
+            pre_action: ``[..., A]``; detached here, and so is the weight.
+            weight: ``[...]``.
+
+        Raises:
+            ValueError: the weight has another shape than the log density.
+        """
+        log_prob = self.log_prob_of_pre_action(pre_action.detach())
+        if log_prob.shape != weight.shape:
+            raise ValueError(
+                f"weight has shape {list(weight.shape)}, the log density {list(log_prob.shape)}"
+            )
+        return -weight.detach() * log_prob
+
     def sample(
         self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.clipped_gaussian import ClippedGaussian
+from pgtoolkit.distribution import Distribution
 from pgtoolkit.distributions import DiagonalGaussian, TanhGaussian
 from pgtoolkit.errors import RequestError
 from pgtoolkit.policy import Policy
@@ -41,10 +42,19 @@ def score_function_surrogate(policy: Policy, window: Window, weight: Tensor) -> 
         window: its data; observations and actions are detached here.
         weight: ``[T, N]``; detached, and zeroed on steps that never happened.
     """
+    return score_function_surrogate_of(policy(window.obs.detach()), window, weight)
+
+
+def score_function_surrogate_of(
+    distribution: Distribution, window: Window, weight: Tensor
+) -> Tensor:
+    """:func:`score_function_surrogate` of the policy's distribution at the window's observations.
+
+    Whoever needs the distribution for something else too passes the observations through once.
+    """
     check_shape("weight", weight, window.num_steps, window.num_envs)
     weight = torch.where(window.valid, weight, torch.zeros_like(weight))
-    loss = policy.log_derivative_loss(window.obs.detach(), window.pre_action, weight)
-    return -loss.sum(0)
+    return -distribution.log_derivative_loss(window.pre_action, weight).sum(0)
 
 
 def pathwise_surrogate(policy: Policy, window: Window, weight: Tensor) -> Tensor:
@@ -59,10 +69,14 @@ def pathwise_surrogate(policy: Policy, window: Window, weight: Tensor) -> Tensor
         window: its data; observations are detached here, the noise is the window's own.
         weight: ``[T, N, A]`` the action gradient; detached, zeroed on steps that never happened.
     """
+    return pathwise_surrogate_of(policy(window.obs.detach()), window, weight)
+
+
+def pathwise_surrogate_of(distribution: Distribution, window: Window, weight: Tensor) -> Tensor:
+    """:func:`pathwise_surrogate` of the policy's distribution at the window's observations."""
     check_shape("weight", weight, *window.pre_action.shape)
     weight = torch.where(window.valid.unsqueeze(-1), weight, torch.zeros_like(weight)).detach()
-    pre_action = policy(window.obs.detach()).pre_action(window.noise)
-    return (weight * pre_action).sum((0, 2))
+    return (weight * distribution.pre_action(window.noise)).sum((0, 2))
 
 
 def window_objective(window: Window, next_value: Tensor, gamma: float) -> Tensor:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.cross_fitting import WeightRule, cross_fitted
-from pgtoolkit.estimators import pathwise_surrogate, score_function_surrogate
+from pgtoolkit.distribution import Distribution
+from pgtoolkit.estimators import pathwise_surrogate_of, score_function_surrogate_of
 from pgtoolkit.gradient_statistics import flatten_gradients
 from pgtoolkit.policy import Policy
 from pgtoolkit.shapes import check_shape
@@ -151,6 +152,19 @@ def mixed_surrogate(
         pathwise_weight: ``g`` ``[T, N, A]``, for the same objective.
         mix: ``a`` ``[T, N]``, the weight on pathwise.
     """
+    distribution = policy(window.obs.detach())
+    return mixed_surrogate_of(distribution, window, score_weight, pathwise_weight, mix)
+
+
+def mixed_surrogate_of(
+    distribution: Distribution,
+    window: Window,
+    score_weight: Tensor,
+    pathwise_weight: Tensor,
+    mix: Tensor,
+) -> Tensor:
+    """:func:`mixed_surrogate` of the policy's distribution at the window's observations."""
     check_shape("mix", mix, window.num_steps, window.num_envs)
-    by_score = score_function_surrogate(policy, window, (1 - mix) * score_weight)
-    return by_score + pathwise_surrogate(policy, window, mix.unsqueeze(-1) * pathwise_weight)
+    by_score = score_function_surrogate_of(distribution, window, (1 - mix) * score_weight)
+    by_path = pathwise_surrogate_of(distribution, window, mix.unsqueeze(-1) * pathwise_weight)
+    return by_score + by_path

@@ -56,12 +56,7 @@ class Policy(nn.Module, ABC):
             pre_action: ``[..., A]`` the pre-squash action, as stored in the window.
             weight: ``[...]`` return, advantage, or any weight without a path to the parameters.
         """
-        log_prob = self(obs).log_prob_of_pre_action(pre_action.detach())
-        if log_prob.shape != weight.shape:
-            raise ValueError(
-                f"weight has shape {list(weight.shape)}, the log density {list(log_prob.shape)}"
-            )
-        return -weight.detach() * log_prob
+        return self(obs).log_derivative_loss(pre_action, weight)
 
 
 def without_normalizer(policy: Policy) -> Policy:
