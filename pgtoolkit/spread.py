@@ -16,8 +16,9 @@ of all would cost more than all the rest, and would know ``Q`` hardly better if 
 normal: for ten dimensions and 256 trajectories to 5.7 % instead of 6.5 %. With heavy tails ``Q`` is
 too large by what it is for 16 trajectories: 1.25 times for Student's t of 5 degrees of freedom,
 some ten times for the score function of ``x^2``. Every z is then too small, not too large."""
-NUMBERS = 131_072
-"""Entries of gradients taken at once: in float64 they then stay in the processor's cache."""
+NUMBERS, LEAST = 131_072, 32
+"""Entries of gradients taken at once, which in float64 then stay in the processor's cache; but so
+many columns at least."""
 
 
 @final
@@ -49,7 +50,7 @@ class Spread:
         each = size // blocks
         whole = blocks * each
         gram = zero.repeat(blocks, each, each)
-        for parts in _in_turn(gradients, max(NUMBERS // size, 1)):
+        for parts in _in_turn(gradients, max(NUMBERS // size, LEAST)):
             joined = torch.cat([part for _, part in parts], 1)
             centred = joined.to(torch.float64, copy=True)
             mean = centred.mean(0)
