@@ -38,8 +38,9 @@ class CompiledScan:
         self.graph = graph
         self._seen = {*graph.graded, *graph.plain}
         # A loop of one step is compiled apart: torch takes a length of 1 for a constant.
-        self._forward = [CompiledLoop(_scan_forward) for _ in range(2)]
-        self._adjoint = [CompiledLoop(_scan_adjoint) for _ in range(2)]
+        sizes = len(graph.forward.graph.nodes), len(graph.adjoint.graph.nodes)
+        self._forward = [CompiledLoop(_scan_forward, sizes[0]) for _ in range(2)]
+        self._adjoint = [CompiledLoop(_scan_adjoint, sizes[1]) for _ in range(2)]
 
     def forward(self, constants: Tensors, carry: Tensors, given: Tensors) -> Tensors:
         """Takes the steps.

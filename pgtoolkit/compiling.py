@@ -54,6 +54,13 @@ def is_tracing() -> bool:
     return _TRACING.get()
 
 
+LARGE = 500
+"""Operations of a step from which on ``g++ -O3`` takes minutes, and with 1200 more than ten, where
+``-O2`` takes 20 s."""
+LESS_EFFORT = {"cpp.enable_floating_point_contract_flag": "off -O2"}
+"""torch always writes ``-O3``, and after it the value of this setting: the last level counts."""
+
+
 @final
 class CompiledLoop:
     """A function with a loop in it, compiled at its first call.
@@ -61,13 +68,19 @@ class CompiledLoop:
     It is compiled under a code object of its own, so that each has its own cache; the loops in it
     run in C++; and what it was first called with is taken for what it is always called with, in
     shapes, dtypes and layout, but for the first axis of the tensors that are named ``free``.
+
+    Args:
+        function: with the loop in it.
+        num_operations: of one step, about; longer steps are compiled with less effort.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], num_operations: int = 0) -> None:
         options: dict[str, Any] = {
             "cpp_wrapper": True,
             "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
         }
+        if num_operations > LARGE:
+            options |= LESS_EFFORT
         own = types.FunctionType(function.__code__.replace(), function.__globals__)
         self._compiled = torch.compile(own, fullgraph=True, options=options)
         self._is_compiled = False

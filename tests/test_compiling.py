@@ -1,10 +1,20 @@
 """When to compile, and what compiled code computes in another way."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch._inductor import cpp_builder, cpu_vec_isa
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pgtoolkit.compiling import FASTER, choose_compiled, rational_tanh
+from pgtoolkit.compiling import (
+    FASTER,
+    LARGE,
+    LESS_EFFORT,
+    CompiledLoop,
+    choose_compiled,
+    rational_tanh,
+)
 
 
 def test_the_rational_tanh_is_at_most_4e_7_off_and_odd() -> None:
@@ -38,3 +48,23 @@ def test_auto_compiles_long_runs_where_there_is_a_compiler(
     monkeypatch.setattr("pgtoolkit.compiling.has_compiler", lambda: False)
     assert not choose_compiled("auto", 1000.0)
     assert choose_compiled("always", 0.0) and not choose_compiled("never", 1000.0)
+
+
+def test_long_steps_are_compiled_with_less_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler's command says ``-O2`` after torch's ``-O3``, and the last one counts."""
+    asked: list[dict[str, Any]] = []
+
+    def compile(function: Any, *, fullgraph: bool, options: dict[str, Any]) -> Any:
+        asked.append(options)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile)
+    CompiledLoop(lambda x: x, LARGE)
+    CompiledLoop(lambda x: x, LARGE + 1)
+    assert not LESS_EFFORT.items() <= asked[0].items()
+    assert LESS_EFFORT.items() <= asked[1].items()
+    with torch._inductor.config.patch(LESS_EFFORT):
+        options = cpp_builder.CppTorchOptions(vec_isa=cpu_vec_isa.invalid_vec_isa)
+        command = cpp_builder.CppBuilder("name", "code.cpp", options, "folder").get_command_line()
+    levels = [word for word in command.split() if word.startswith("-O")]
+    assert levels[0] == "-O3" and levels[-1] == "-O2"
