@@ -40,7 +40,7 @@ def loop_scan(graph: StepGraph) -> CompiledScan:
         return CompiledScan(graph)
 
 
-def in_python(function: Callable[..., Any]) -> Callable[..., Any]:
+def in_python(function: Callable[..., Any], num_operations: int = 0) -> Callable[..., Any]:
     def run(*arguments: Any, free: Any) -> Any:
         with mock.patch("torch._higher_order_ops.scan.scan", python_scan):
             return function(*arguments)
