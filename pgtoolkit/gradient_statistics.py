@@ -1,9 +1,9 @@
 """How good is this gradient? Unbiased statistics of per-trajectory gradients, with intervals.
 
-With the mean gradient ``m`` and deviations ``c_i = g_i - m``, both taken in float64, because the
-signal is a small difference of large numbers. Products of the ``c_i`` are taken in the gradients'
-own precision: in float32 ``V`` and ``Q`` are then within 1e-6, and ``U`` within 1e-5 of its
-standard error. Results are in float64:
+With the mean gradient ``m``, as exact as float64 would have it because the signal is a small
+difference of large numbers, and deviations ``c_i = g_i - m``. Those and their products are taken in
+the gradients' own precision: in float32 ``V`` and ``Q`` are then within 1e-6, and ``U`` within 1e-5
+of its standard error. Results are in float64:
 
 - variance ``V = sum_i |c_i|^2 / (N - 1)``, the unbiased trace of the covariance of one trajectory's
   gradient; the update, a mean of ``N``, has ``V / N``;
