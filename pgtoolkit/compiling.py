@@ -57,8 +57,8 @@ def is_tracing() -> bool:
 LARGE = 500
 """Operations of a step above which it is compiled with ``-O2``. Of Quadrotor's (628 and 786) that
 takes 56 s instead of 115, and its loops 1.05 times as long; on Hopper2D's (1063 and 1196; 992 in
-float64) ``g++ -O3`` had not ended after half an hour. A short one's, as Pendulum's, take 15 s
-instead of 30, once in a program's life, and a loop of 1024 of them 1.05 times as long."""
+float64) ``g++ -O3`` had not ended after half an hour. Shorter steps keep ``-O3``: ``-O2`` would
+compile Pendulum's in 15 s instead of 30, and take 1.05 times as long with 1024 of them."""
 LESS_EFFORT = {"cpp.enable_floating_point_contract_flag": "off -O2"}
 """torch always writes ``-O3``, and after it the value of this setting: the last level counts."""
 
