@@ -6,19 +6,24 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from pgtoolkit.actor import Actor
 from pgtoolkit.agent import AgentConfig, Metrics
-from pgtoolkit.ascent import ASCENTS, Estimator, require_estimator
 from pgtoolkit.compiling import Compile
-from pgtoolkit.cross_fitting import leave_one_out_by_fold
-from pgtoolkit.envs.position import begin, env_position, restore_env_position
-from pgtoolkit.envs.requirements import env_metrics, require_differentiable
-from pgtoolkit.envs.unrolling import rollout_of
-from pgtoolkit.estimators import matched_score_weight, window_objective
-from pgtoolkit.networks import Activation
-from pgtoolkit.returns import reward_to_go
-from pgtoolkit.rollout import AnyVectorEnv
-from pgtoolkit.window import Window
+from pgtoolkit.envs.collector import (
+    begin,
+    env_metrics,
+    env_position,
+    require_differentiable,
+    restore_env_position,
+    rollout_of,
+)
+from pgtoolkit.estimators.cross_fitting import leave_one_out_by_fold
+from pgtoolkit.estimators.returns import reward_to_go
+from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
+from pgtoolkit.gymnasium_types import AnyVectorEnv
+from pgtoolkit.learners.policy_learner import Actor
+from pgtoolkit.learners.policy_step import ASCENTS, Estimator, require_estimator
+from pgtoolkit.networks.mlp import Activation
+from pgtoolkit.rollouts.window import Window
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,24 +6,30 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from pgtoolkit.actor import Actor
 from pgtoolkit.agent import AgentConfig, Metrics
-from pgtoolkit.ascent import score_term
 from pgtoolkit.compiling import Compile, choose_compiled
-from pgtoolkit.encoder import make_encoder
-from pgtoolkit.envs.position import begin, env_position, restore_env_position
-from pgtoolkit.envs.requirements import env_device, env_metrics, require_num_envs
-from pgtoolkit.envs.unrolling import collector_of
+from pgtoolkit.envs.collector import (
+    begin,
+    collector_of,
+    env_device,
+    env_metrics,
+    env_position,
+    require_num_envs,
+    restore_env_position,
+)
+from pgtoolkit.estimators.proximal import standardized
+from pgtoolkit.estimators.returns import td_lambda_returns
 from pgtoolkit.finite import require_finite_steps
-from pgtoolkit.optimization import Schedule
-from pgtoolkit.policies import DistributionName
-from pgtoolkit.ppo_loss import standardized
-from pgtoolkit.ppo_update import METRICS, Batch, PpoSettings, PpoUpdate, draw_minibatches
-from pgtoolkit.returns import td_lambda_returns
-from pgtoolkit.rollout import AnyVectorEnv
+from pgtoolkit.gymnasium_types import AnyVectorEnv
+from pgtoolkit.learners.gradient_clip import Schedule
+from pgtoolkit.learners.minibatches import METRICS, Batch, PpoSettings, PpoUpdate, draw_minibatches
+from pgtoolkit.learners.policy_learner import Actor
+from pgtoolkit.learners.policy_step import score_term
+from pgtoolkit.networks.encoder import make_encoder
+from pgtoolkit.networks.value import ValueFunction, explained_variance
+from pgtoolkit.policies.factory import DistributionName
+from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
-from pgtoolkit.value_function import ValueFunction, explained_variance
-from pgtoolkit.window import Window
 
 MINIBATCH_SECONDS = 7e-4
 """What compiled code saves on one minibatch, at least."""

@@ -7,19 +7,26 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from pgtoolkit.actor import Actor
 from pgtoolkit.agent import Metrics
-from pgtoolkit.ascent import ascend_score_function
-from pgtoolkit.baselines import leave_one_out
-from pgtoolkit.critic import Critic, CriticConfig
-from pgtoolkit.envs.position import begin, env_position, restore_env_position
-from pgtoolkit.envs.requirements import env_device, env_metrics, require_num_envs
+from pgtoolkit.envs.collector import (
+    begin,
+    env_device,
+    env_metrics,
+    env_position,
+    require_num_envs,
+    restore_env_position,
+)
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.estimators import matched_score_weight, window_objective
-from pgtoolkit.returns import segment_discount, segment_returns, td_lambda_returns
-from pgtoolkit.rollout import AnyVectorEnv, collect, unroll
-from pgtoolkit.whole_episodes import collect_episodes
-from pgtoolkit.window import Window
+from pgtoolkit.estimators.baselines import leave_one_out
+from pgtoolkit.estimators.returns import segment_discount, segment_returns, td_lambda_returns
+from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
+from pgtoolkit.gymnasium_types import AnyVectorEnv
+from pgtoolkit.learners.policy_learner import Actor
+from pgtoolkit.learners.policy_step import ascend_score_function
+from pgtoolkit.learners.value_learner import Critic, CriticConfig
+from pgtoolkit.rollouts.rollout import collect, unroll
+from pgtoolkit.rollouts.whole_episodes import collect_episodes
+from pgtoolkit.rollouts.window import Window
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

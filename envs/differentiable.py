@@ -10,9 +10,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgtoolkit.envs.states import S as S
-from pgtoolkit.envs.states import State as State
-from pgtoolkit.envs.states import like_state, where_state
+from pgtoolkit.envs.states import S, like_state, where_state
 from pgtoolkit.errors import RequestError
 
 Quality = Literal["exact", "approximate", "none"]

@@ -1,6 +1,5 @@
 """A differentiable environment as an ordinary NumPy Gymnasium environment."""
 
-import importlib
 from typing import Any, cast, final
 
 import gymnasium
@@ -10,12 +9,12 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.construct import construct
 from pgtoolkit.envs.differentiable import DifferentiableEnv, draws_itself, require_attributes
 from pgtoolkit.envs.states import State, cast_state
 from pgtoolkit.errors import RequestError
 
 FloatArray = NDArray[np.float32]
+
 FloatSpace = Space[FloatArray]
 
 
@@ -121,23 +120,6 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
         if self._state is None:
             raise ResetNeeded("call reset() first: the environment has no state yet")
         return self._state
-
-
-def make_numpy_env(class_path: str, *, render_mode: str | None = None, **kwargs: Any) -> NumpyEnv:
-    """The entry point of this package's registrations: a view in double precision.
-
-    Args:
-        class_path: ``"package.module:Class"``, a :class:`DifferentiableEnv
-            <pgtoolkit.envs.differentiable.DifferentiableEnv>`.
-        render_mode: ``"rgb_array"`` or None.
-        kwargs: for the class.
-
-    Raises:
-        RequestError: the class does not take these arguments.
-    """
-    module, name = class_path.split(":")
-    env = construct(getattr(importlib.import_module(module), name), kwargs)
-    return NumpyEnv(env, dtype=torch.float64, render_mode=render_mode)
 
 
 def _with_finite_bounds(space: Box, bound: float) -> FloatSpace:

@@ -16,8 +16,14 @@ from pgtoolkit.envs.differentiable import (
     require_attributes,
     require_output,
 )
-from pgtoolkit.envs.states import State, cast_state, map_state, rebuild_state, where_state
-from pgtoolkit.envs.states import VectorState as VectorState
+from pgtoolkit.envs.states import (
+    State,
+    VectorState,
+    cast_state,
+    map_state,
+    rebuild_state,
+    where_state,
+)
 
 
 @final

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.networks import Activation
-from pgtoolkit.optimization import Schedule
-from pgtoolkit.policies import DistributionName, Std
-from pgtoolkit.window import Window
+from pgtoolkit.learners.gradient_clip import Schedule
+from pgtoolkit.networks.mlp import Activation, Std
+from pgtoolkit.policies.factory import DistributionName
+from pgtoolkit.rollouts.window import Window
 
 Metrics = dict[str, Tensor]
 """TensorBoard tag to a scalar, or to a vector over the steps of a window."""

@@ -9,11 +9,11 @@ from typing import Any, final
 import tyro
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.arguments import parse
-from pgtoolkit.scripts.machine import pin, versions
-from pgtoolkit.scripts.outputs import require_writable, write_json
-from pgtoolkit.scripts.tables import BENCHMARKS, known
-from pgtoolkit.scripts.timing import Case, Row, measure
+from pgtoolkit.scripts.benchmarks.hardware import pin, versions
+from pgtoolkit.scripts.benchmarks.timing import Case, Row, measure
+from pgtoolkit.scripts.cli.arguments import parse
+from pgtoolkit.scripts.cli.files import require_writable, write_json
+from pgtoolkit.scripts.cli.registry import BENCHMARKS, known
 
 FEWEST = 5
 """Repeats below which a median and its spread say little."""
@@ -60,8 +60,8 @@ def run(arguments: Sequence[str]) -> None:
         require_writable(options.json, "--json")
     pin()
     # Only now, because they import torch.
-    from pgtoolkit.scripts.benchmark_report import header, show
-    from pgtoolkit.scripts.memory import keep_freed_memory
+    from pgtoolkit.scripts.benchmarks.report import header, show
+    from pgtoolkit.scripts.cli.malloc import keep_freed_memory
 
     keep_freed_memory()
     found = versions()
@@ -94,6 +94,6 @@ def measure_benchmark(name: str, repeats: int) -> Sequence[Row]:
 if __name__ == "__main__":
     import sys
 
-    from pgtoolkit.scripts.cli import run_command
+    from pgtoolkit.scripts.cli.main import run_command
 
     run_command(run, sys.argv[1:])

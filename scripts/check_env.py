@@ -8,8 +8,8 @@ from typing import Annotated, Literal, final
 import tyro
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.arguments import parse, parse_json_object
-from pgtoolkit.scripts.outputs import require_writable, write_json
+from pgtoolkit.scripts.cli.arguments import parse, parse_json_object
+from pgtoolkit.scripts.cli.files import require_writable, write_json
 
 
 @final
@@ -19,7 +19,7 @@ class CheckEnvArguments:
 
     Each finding is a pass, a warning or a fault, with what it means and what to do. Exit 1 if there
     is a fault, 0 if there is none, 2 if the request is wrong. The same in a test of your own:
-    `pgtoolkit.envs.check_env.check_env(env)`.
+    `pgtoolkit.envs.checks.check_env.check_env(env)`.
     """
 
     env: Annotated[str, tyro.conf.Positional]
@@ -70,10 +70,10 @@ def run(arguments: Sequence[str]) -> None:
 
     import torch
 
-    from pgtoolkit.envs.check_env import check_env
-    from pgtoolkit.envs.finding import has_fault
-    from pgtoolkit.envs.resolve import resolve
-    from pgtoolkit.scripts.check_env_report import CheckingView, show
+    from pgtoolkit.envs.checks.check_env import check_env
+    from pgtoolkit.envs.checks.finding import has_fault
+    from pgtoolkit.envs.registry.resolve import resolve
+    from pgtoolkit.scripts.cli.check_env_report import CheckingView, show
 
     torch.set_num_threads(options.threads)
     source = resolve(options.env, kwargs)
@@ -102,6 +102,6 @@ MOST_SAMPLES = 10_000
 if __name__ == "__main__":
     import sys
 
-    from pgtoolkit.scripts.cli import run_command
+    from pgtoolkit.scripts.cli.main import run_command
 
     run_command(run, sys.argv[1:])

@@ -10,11 +10,11 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, final
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.arguments import parse
+from pgtoolkit.scripts.cli.arguments import parse
 
 if TYPE_CHECKING:
     from pgtoolkit.envs.differentiable import GradientInfo
-    from pgtoolkit.measurement import Measurement
+    from pgtoolkit.estimators.horizon_study import Measurement
 
 HEADINGS = (
     "environment",
@@ -67,10 +67,10 @@ def registered() -> list[str]:
 
 def row(name: str, options: EnvironmentTableArguments) -> list[str]:
     """One environment's cells."""
-    from pgtoolkit.envs.resolve import resolve
-    from pgtoolkit.laboratory import measure_horizon
-    from pgtoolkit.scripts.variance import VarianceArguments
-    from pgtoolkit.scripts.variance_subject import make_subject
+    from pgtoolkit.envs.registry.resolve import resolve
+    from pgtoolkit.estimators.horizon_study import measure_horizon
+    from pgtoolkit.scripts.variance_study.arguments import VarianceArguments
+    from pgtoolkit.scripts.variance_study.subject import make_subject
 
     env = resolve(name).differentiable
     if env is None:
@@ -107,8 +107,8 @@ def qualities(info: "GradientInfo") -> str:
 
 def ratios(rows: "Sequence[Measurement]") -> str:
     """The score function's variance over pathwise's, at a short horizon and at SHAC's."""
-    from pgtoolkit.scripts.outputs import short
-    from pgtoolkit.scripts.variance_verdict import variance_ratios
+    from pgtoolkit.scripts.cli.files import short
+    from pgtoolkit.scripts.variance_study.verdict import variance_ratios
 
     found = variance_ratios(rows)
     shown = [h for h in (4, 32) if h in found] or list(found)[:1]
@@ -117,7 +117,7 @@ def ratios(rows: "Sequence[Measurement]") -> str:
 
 def usable(rows: "Sequence[Measurement]") -> str:
     """The longest horizon to which pathwise is the one to use, and why no longer."""
-    from pgtoolkit.scripts.variance_verdict import by_horizon, objection
+    from pgtoolkit.scripts.variance_study.verdict import by_horizon, objection
 
     score, pathwise = by_horizon(rows, "score_function"), by_horizon(rows, "pathwise")
     against = {h: objection(pathwise[h], score[h]) for h in score}
@@ -135,6 +135,6 @@ def line(cells: Sequence[str]) -> str:
 if __name__ == "__main__":
     import sys
 
-    from pgtoolkit.scripts.cli import run_command
+    from pgtoolkit.scripts.cli.main import run_command
 
     run_command(run, sys.argv[1:])

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, final
 
 import tyro
 
-from pgtoolkit.errors import RequestError, one_line
-from pgtoolkit.scripts.arguments import parse
-from pgtoolkit.scripts.outputs import write_json
+from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.arguments import parse
+from pgtoolkit.scripts.cli.experiment import load_policy
+from pgtoolkit.scripts.cli.files import write_json
 
 
 @final
@@ -52,9 +53,9 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(EvaluateArguments, arguments, command="evaluate")
     import torch
 
-    from pgtoolkit.evaluation import evaluate
-    from pgtoolkit.run_folder import RunFolder
-    from pgtoolkit.scripts.experiment import environments_of, settings_from_file
+    from pgtoolkit.rollouts.evaluation import evaluate
+    from pgtoolkit.scripts.cli.experiment import environments_of, settings_from_file
+    from pgtoolkit.training.run_folder import RunFolder
 
     folder, config = RunFolder.open(Path(options.run))
     settings = settings_from_file(config, [], command="evaluate")
@@ -80,7 +81,7 @@ def run(arguments: Sequence[str]) -> None:
     if options.json is not None:
         write_json(options.json, describe(result, options, place.env, path))
     if options.video is not None:
-        from pgtoolkit.scripts.video import record_episode
+        from pgtoolkit.scripts.cli.video import record_episode
 
         record_episode(environments.source, policy, options.video, seed=options.seed)
         print(f"video: {options.video}")
@@ -111,33 +112,6 @@ def place_of(options: EvaluateArguments, run: Any) -> Any:
     return place
 
 
-def load_policy(path: Path, settings: Any, env: Any) -> Any:
-    """The policy of a checkpoint, for this environment.
-
-    Raises:
-        RequestError: the environment's spaces are not those that the policy was trained for.
-    """
-    import torch
-
-    from pgtoolkit.checkpoint import load_checkpoint
-    from pgtoolkit.policies import make_policy
-
-    saved = load_checkpoint(path)["agent"]["actor"]["policy"]
-    spaces = env.single_observation_space, env.single_action_space
-    policy = make_policy(settings.agent, *spaces, torch.Generator())
-    fresh = policy.state_dict()
-    same = {k: v.shape for k, v in saved.items()} == {k: v.shape for k, v in fresh.items()}
-    bounds = [key for key in ("low", "high") if key in fresh]
-    if not same or any(not torch.equal(saved[key], fresh[key]) for key in bounds):
-        raise RequestError(
-            f"the policy in {path} was trained for other spaces than this environment's "
-            f"({one_line(spaces[0])} to {one_line(spaces[1])}), or its config.yaml was edited: "
-            "evaluate it on an environment with its own spaces"
-        )
-    policy.load_state_dict(saved)
-    return policy
-
-
 def describe(result: Any, options: EvaluateArguments, env: str, path: Path) -> dict[str, Any]:
     return {
         "mean_return": result.mean_return,
@@ -156,6 +130,6 @@ def describe(result: Any, options: EvaluateArguments, env: str, path: Path) -> d
 if __name__ == "__main__":
     import sys
 
-    from pgtoolkit.scripts.cli import run_command
+    from pgtoolkit.scripts.cli.main import run_command
 
     run_command(run, sys.argv[1:])

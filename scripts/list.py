@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pgtoolkit.scripts.tables import (
+from pgtoolkit.scripts.cli.registry import (
     AGENT_NOTES,
     ESTIMATOR_NOTES,
     EXPECTATION_NOTES,
@@ -41,7 +41,7 @@ def rows(kind: str) -> dict[str, str]:
     import gymnasium
 
     import pgtoolkit.envs  # noqa: F401  # registers its environments
-    from pgtoolkit.envs.plugins import register_plugins
+    from pgtoolkit.envs.registry.plugins import register_plugins
 
     plugins = {name: f"of the package {package}" for name, package in register_plugins().items()}
     ours = {
@@ -63,6 +63,6 @@ def rows(kind: str) -> dict[str, str]:
 if __name__ == "__main__":
     import sys
 
-    from pgtoolkit.scripts.cli import run_command
+    from pgtoolkit.scripts.cli.main import run_command
 
     run_command(run, sys.argv[1:])

@@ -8,8 +8,8 @@ from typing import Annotated, Any, final
 import tyro
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.arguments import parse
-from pgtoolkit.scripts.outputs import require_picture
+from pgtoolkit.scripts.cli.arguments import parse
+from pgtoolkit.scripts.cli.files import require_picture
 
 ESTIMATORS = {
     "score_function": ("score function", "#d6601e"),
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> None:
         RequestError: no such run, nothing measured in it, or matplotlib is missing.
     """
     options = parse(PlotArguments, arguments, command="plot_run")
-    from pgtoolkit.run_folder import RunFolder
+    from pgtoolkit.training.run_folder import RunFolder
 
     folder, config = RunFolder.open(Path(options.run))
     require_picture(options.output, "--output")
@@ -110,6 +110,6 @@ def draw(scalars: dict[str, tuple[list[int], list[float]]], title: str) -> Any:
 if __name__ == "__main__":
     import sys
 
-    from pgtoolkit.scripts.cli import run_command
+    from pgtoolkit.scripts.cli.main import run_command
 
     run_command(run, sys.argv[1:])

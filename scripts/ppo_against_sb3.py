@@ -16,7 +16,7 @@ import torch
 
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.arguments import parse
+from pgtoolkit.scripts.cli.arguments import parse
 
 
 @final
@@ -127,6 +127,6 @@ def evaluate(options: LearningArguments, act: Any) -> float:
 if __name__ == "__main__":
     import sys
 
-    from pgtoolkit.scripts.cli import run_command
+    from pgtoolkit.scripts.cli.main import run_command
 
     run_command(run, sys.argv[1:])

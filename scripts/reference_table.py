@@ -11,8 +11,8 @@ from typing import final
 import torch
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.arguments import parse
-from pgtoolkit.scripts.reference_rows import Row, gaussian_rows, lqg_rows, switch_rows
+from pgtoolkit.scripts.cli.arguments import parse
+from pgtoolkit.scripts.tables.estimator_rows import Row, gaussian_rows, lqg_rows, switch_rows
 
 ROUNDING = 1e-20
 
@@ -75,6 +75,6 @@ def table(rows: Sequence[Row]) -> str:
 if __name__ == "__main__":
     import sys
 
-    from pgtoolkit.scripts.cli import run_command
+    from pgtoolkit.scripts.cli.main import run_command
 
     run_command(run, sys.argv[1:])

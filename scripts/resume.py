@@ -8,7 +8,7 @@ from typing import Annotated, final
 import tyro
 
 from pgtoolkit.errors import RequestError, one_line
-from pgtoolkit.scripts.arguments import parse
+from pgtoolkit.scripts.cli.arguments import parse
 
 
 @final
@@ -34,12 +34,12 @@ def run(arguments: Sequence[str]) -> None:
         NonFiniteError: a number went bad.
     """
     options = parse(ResumeArguments, arguments, command="resume")
-    from pgtoolkit.checkpoint import load_checkpoint
-    from pgtoolkit.run_folder import RunFolder
-    from pgtoolkit.scripts.experiment import Experiment, settings_from_file
+    from pgtoolkit.scripts.cli.experiment import Experiment, settings_from_file
     from pgtoolkit.scripts.train import carry_out
-    from pgtoolkit.training import Progress
-    from pgtoolkit.writer import RunWriter
+    from pgtoolkit.training.checkpoint import load_checkpoint
+    from pgtoolkit.training.loop import Progress
+    from pgtoolkit.training.run_folder import RunFolder
+    from pgtoolkit.training.writer import RunWriter
 
     folder, config = RunFolder.open(Path(options.run))
     if options.total_steps is not None:
@@ -77,6 +77,6 @@ def run(arguments: Sequence[str]) -> None:
 if __name__ == "__main__":
     import sys
 
-    from pgtoolkit.scripts.cli import run_command
+    from pgtoolkit.scripts.cli.main import run_command
 
     run_command(run, sys.argv[1:])

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.arguments import read_yaml
-from pgtoolkit.scripts.tables import AGENT_NOTES, AGENTS, known
+from pgtoolkit.scripts.cli.arguments import read_yaml
+from pgtoolkit.scripts.cli.registry import AGENT_NOTES, AGENTS, known
 
 if TYPE_CHECKING:
-    from pgtoolkit.run_folder import RunFolder
-    from pgtoolkit.scripts.experiment import Experiment, Settings
-    from pgtoolkit.training import Progress
-    from pgtoolkit.writer import RunWriter
+    from pgtoolkit.scripts.cli.experiment import Experiment, Settings
+    from pgtoolkit.training.loop import Progress
+    from pgtoolkit.training.run_folder import RunFolder
+    from pgtoolkit.training.writer import RunWriter
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> None:
     if "-h" in rest or "--help" in rest:
         print(EXTRA_HELP)
     # Only now, so that a wrong agent is told without waiting for torch.
-    from pgtoolkit.scripts import experiment
+    from pgtoolkit.scripts.cli import experiment
 
     command = f"train {agent_name}"
     if config_file is None:
@@ -50,9 +50,9 @@ def run(arguments: Sequence[str]) -> None:
 
 def train_settings(settings: "Settings", run_dir: str | None) -> None:
     """A new run with these settings."""
-    from pgtoolkit.run_folder import RunFolder, default_path
-    from pgtoolkit.scripts.experiment import Experiment
-    from pgtoolkit.writer import RunWriter
+    from pgtoolkit.scripts.cli.experiment import Experiment
+    from pgtoolkit.training.run_folder import RunFolder, default_path
+    from pgtoolkit.training.writer import RunWriter
 
     folder = None if run_dir is None else Path(run_dir)
     if folder is not None and RunFolder(folder).config_file.exists():
@@ -81,8 +81,8 @@ def carry_out(
     Raises:
         NonFiniteError: with a note that names the last good checkpoint.
     """
-    from pgtoolkit.scripts.progress import ProgressView
-    from pgtoolkit.training import train
+    from pgtoolkit.scripts.cli.progress import ProgressView
+    from pgtoolkit.training.loop import train
 
     loop = experiment.settings.loop
     try:
@@ -184,6 +184,6 @@ def usage() -> str:
 if __name__ == "__main__":
     import sys
 
-    from pgtoolkit.scripts.cli import run_command
+    from pgtoolkit.scripts.cli.main import run_command
 
     run_command(run, sys.argv[1:])

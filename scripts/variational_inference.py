@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, final
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.arguments import parse
+from pgtoolkit.scripts.cli.arguments import parse
 
 if TYPE_CHECKING:
-    from pgtoolkit.scripts.elbo import ElboAscent
-    from pgtoolkit.scripts.logistic_regression import LogisticRegression
-    from pgtoolkit.scripts.posterior import Chains
-    from pgtoolkit.writer import RunWriter
+    from pgtoolkit.scripts.variational.elbo import ElboAscent
+    from pgtoolkit.scripts.variational.logistic_regression import LogisticRegression
+    from pgtoolkit.scripts.variational.posterior import Chains
+    from pgtoolkit.training.writer import RunWriter
 
 NUM_CHAINS, NUM_WARMUP = 32, 50
 LOG_INTERVAL = 10
@@ -88,10 +88,10 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(VariationalArguments, arguments, command="variational_inference")
     import torch
 
-    from pgtoolkit.run_folder import RunFolder, default_path
-    from pgtoolkit.scripts.logistic_regression import LogisticRegression
-    from pgtoolkit.scripts.variational_report import comparison, report
-    from pgtoolkit.writer import RunWriter
+    from pgtoolkit.scripts.variational.logistic_regression import LogisticRegression
+    from pgtoolkit.scripts.variational.report import comparison, report
+    from pgtoolkit.training.run_folder import RunFolder, default_path
+    from pgtoolkit.training.writer import RunWriter
 
     torch.set_num_threads(options.threads)
     model = LogisticRegression.on_breast_cancer()
@@ -114,8 +114,8 @@ def fit(
     model: "LogisticRegression", options: VariationalArguments, writer: "RunWriter"
 ) -> "tuple[ElboAscent, dict[str, float]]":
     """Climbs to the end; returns where it arrived, and the last measurements."""
-    from pgtoolkit.scripts.elbo import FAMILIES, ElboAscent
-    from pgtoolkit.scripts.variational_report import AscentView
+    from pgtoolkit.scripts.variational.elbo import FAMILIES, ElboAscent
+    from pgtoolkit.scripts.variational.report import AscentView
 
     ascent = ElboAscent(
         model.log_joint,
@@ -142,7 +142,10 @@ def draw_reference(model: "LogisticRegression", options: VariationalArguments) -
     """Draws from the posterior itself."""
     import torch
 
-    from pgtoolkit.scripts.posterior import hamiltonian_monte_carlo, laplace_approximation
+    from pgtoolkit.scripts.variational.posterior import (
+        hamiltonian_monte_carlo,
+        laplace_approximation,
+    )
     from pgtoolkit.seeding import stream
 
     start = torch.zeros(model.size, dtype=torch.float64)
@@ -159,6 +162,6 @@ def draw_reference(model: "LogisticRegression", options: VariationalArguments) -
 if __name__ == "__main__":
     import sys
 
-    from pgtoolkit.scripts.cli import run_command
+    from pgtoolkit.scripts.cli.main import run_command
 
     run_command(run, sys.argv[1:])

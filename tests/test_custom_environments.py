@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgtoolkit.scripts import cli
+from pgtoolkit.scripts.cli import main as cli
 
 PAGE = (Path(__file__).parents[1] / "docs" / "custom_environments.md").read_text()
 FILES = dict(re.findall(r"^```py\n# (\w+\.py)\n(.*?)^```", PAGE, re.M | re.S))

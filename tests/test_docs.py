@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pgtoolkit.scripts.reference_rows import Row, gaussian_rows, lqg_rows, switch_rows
+from pgtoolkit.scripts.tables.estimator_rows import Row, gaussian_rows, lqg_rows, switch_rows
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))

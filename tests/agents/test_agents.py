@@ -12,15 +12,15 @@ from torch import Tensor
 from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
-from pgtoolkit.ascent import by_step
-from pgtoolkit.checkpoint import load_checkpoint, save_checkpoint
+from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
-from pgtoolkit.envs.pendulum import Pendulum
-from pgtoolkit.envs.resolve import make_vector_env, resolve
+from pgtoolkit.envs.registry.resolve import make_vector_env, resolve
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
-from pgtoolkit.mixing import cross_fitted_step_weights
-from pgtoolkit.policies import CategoricalPolicy
+from pgtoolkit.estimators.mixing import cross_fitted_step_weights
+from pgtoolkit.learners.policy_step import by_step
+from pgtoolkit.policies.discrete import CategoricalPolicy
+from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 
 SMALL: dict[str, Any] = {"num_envs": 6, "n_steps": 8, "hidden": (8,)}
 AGENTS: dict[str, Callable[..., Any]] = {
@@ -166,7 +166,7 @@ def test_a_weight_of_one_is_pathwise_and_a_weight_of_zero_is_not(
     found = {}
     for weight in (0.0, 0.5, 1.0):
         monkeypatch.setattr(
-            "pgtoolkit.ascent.cross_fitted_step_weights",
+            "pgtoolkit.learners.policy_step.cross_fitted_step_weights",
             lambda score, pathwise, weight=weight: torch.full_like(score[..., 0], weight),
         )
         found[weight] = gradient_of_first_update(
@@ -187,7 +187,7 @@ def test_what_is_measured_of_the_mix_is_the_mix(
 ) -> None:
     """With a weight of 0 or 1 it has the variance of one of the two, whole and by step."""
     monkeypatch.setattr(
-        "pgtoolkit.ascent.cross_fitted_step_weights",
+        "pgtoolkit.learners.policy_step.cross_fitted_step_weights",
         lambda score, pathwise: torch.full_like(score[..., 0], weight),
     )
     metrics = step(AGENTS["shac mixed"](pendulum(), 0, diagnostics_interval=1), 1)
@@ -281,7 +281,7 @@ def test_weights_of_running_sums_see_that_pathwise_errors_add_up(
 
     if single_steps:
         monkeypatch.setattr(
-            "pgtoolkit.ascent.cross_fitted_step_weights",
+            "pgtoolkit.learners.policy_step.cross_fitted_step_weights",
             lambda one, two: cross_fitted_step_weights(of_steps(one), of_steps(two)),
         )
     config = ApgConfig(
@@ -397,7 +397,7 @@ def test_a_bad_number_is_named_where_it_began_and_changes_nothing(
     """Tensor, step and environment; the parameters stay as they were."""
     if name == "reinforce" and failure == "gradient":
         pytest.skip("the score function does not differentiate the environment")
-    monkeypatch.setattr("pgtoolkit.envs.position.stagger", lambda env, cursor, seed: cursor)
+    monkeypatch.setattr("pgtoolkit.envs.collector.stagger", lambda env, cursor, seed: cursor)
     agent = AGENTS[name](DifferentiableVectorEnv(Blowup(failure), SMALL["num_envs"]), 0)
     before = parameters(agent)
     with pytest.raises(NonFiniteError) as caught:

@@ -8,11 +8,11 @@ import torch
 from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
-from pgtoolkit.envs.pendulum import Pendulum
-from pgtoolkit.envs.point_mass import PointMass
-from pgtoolkit.envs.resolve import make_vector_env, resolve
+from pgtoolkit.envs.control.pendulum import Pendulum
+from pgtoolkit.envs.control.point_mass import PointMass
+from pgtoolkit.envs.registry.resolve import make_vector_env, resolve
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.evaluation import evaluate
+from pgtoolkit.rollouts.evaluation import evaluate
 
 
 def learn(agent: Any, total_steps: int) -> None:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
-from pgtoolkit.envs.pendulum import Pendulum
+from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
-from pgtoolkit.ppo_loss import standardized
-from pgtoolkit.returns import gae
+from pgtoolkit.estimators.proximal import standardized
+from pgtoolkit.estimators.returns import gae
 from pgtoolkit.scripts.ppo_against_sb3 import LearningArguments, ours, standard_error, theirs
 
 SMALL: dict[str, Any] = {

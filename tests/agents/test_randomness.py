@@ -9,13 +9,13 @@ from torch import Tensor
 from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
-from pgtoolkit.envs.lqg import LQG
+from pgtoolkit.diagnostics.monitor import per_trajectory_gradients
+from pgtoolkit.diagnostics.statistics import flatten_gradients
+from pgtoolkit.envs.analytic.lqg.env import LQG
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.estimators import score_function_surrogate
-from pgtoolkit.evaluation import evaluate
-from pgtoolkit.gradient_statistics import flatten_gradients
-from pgtoolkit.monitor import per_trajectory_gradients
-from pgtoolkit.policies import GaussianPolicy
+from pgtoolkit.estimators.surrogates import score_function_surrogate
+from pgtoolkit.policies.gaussian import GaussianPolicy
+from pgtoolkit.rollouts.evaluation import evaluate
 
 NUM_ENVS = 4096
 LINEAR: dict[str, Any] = {"hidden": (), "normalize_observations": False, "log_std_init": -0.5}
@@ -47,7 +47,7 @@ def test_stochastic_evaluation_meets_the_exact_return() -> None:
     env = LQG(gamma=1.0)
     policy = GaussianPolicy(env.observation_space, env.action_space, (), log_std_init=-0.5)
     with torch.no_grad():
-        dict(policy.named_parameters())["network.0.weight"].fill_(-0.4)
+        dict(policy.named_parameters())["head.output.weight"].fill_(-0.4)
     result = evaluate(
         DifferentiableVectorEnv(env, 20_000),
         policy,
@@ -92,7 +92,7 @@ def test_every_weight_of_reinforce_estimates_the_discounted_gradient(
         per_trajectory_gradients(policy, lambda: score_function_surrogate(policy, window, weight))
     )
     parameters = {name: p.detach().double() for name, p in policy.named_parameters()}
-    gain, offset = parameters["network.0.weight"], parameters["network.0.bias"]
+    gain, offset = parameters["head.output.weight"], parameters["head.output.bias"]
     sigma = torch.tensor(-0.5, dtype=torch.float64).exp()
     exact = system.return_gradient(gain, offset, sigma)
     by_name = {"weight": exact.K, "bias": exact.k, "log_std": exact.sigma * sigma}

@@ -10,13 +10,13 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from torch import Tensor
 
+from pgtoolkit.envs.control.hopper import Hopper2D
+from pgtoolkit.envs.control.planar_quadrotor import PlanarQuadrotor
+from pgtoolkit.envs.control.pusher import PusherFriction
+from pgtoolkit.envs.control.quadrotor import Quadrotor
+from pgtoolkit.envs.control.reacher import ReacherTwoLink
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.hopper_2d import Hopper2D
 from pgtoolkit.envs.numpy_env import NumpyEnv
-from pgtoolkit.envs.planar_quadrotor import PlanarQuadrotor
-from pgtoolkit.envs.pusher_friction import PusherFriction
-from pgtoolkit.envs.quadrotor import Quadrotor
-from pgtoolkit.envs.reacher_two_link import ReacherTwoLink
 from pgtoolkit.envs.states import cast_state, map_state, rebuild_state
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 

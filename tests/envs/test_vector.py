@@ -9,15 +9,15 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from pgtoolkit.envs.analytic.lqg.env import LQG, LQGState
+from pgtoolkit.envs.control.pendulum import Pendulum
+from pgtoolkit.envs.control.point_mass import PointMass
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.lqg import LQG, LQGState
-from pgtoolkit.envs.pendulum import Pendulum
-from pgtoolkit.envs.point_mass import PointMass
 from pgtoolkit.envs.states import map_state, where_state
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
-from pgtoolkit.policies import GaussianPolicy
-from pgtoolkit.rollout import collect, start, unroll
+from pgtoolkit.policies.gaussian import GaussianPolicy
+from pgtoolkit.rollouts.rollout import collect, start, unroll
 
 
 class Walk(DifferentiableEnv[Tensor]):

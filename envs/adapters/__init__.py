@@ -1,0 +1,1 @@
+"""Adapters that give a gradient to environments of other libraries."""

@@ -1,0 +1,1 @@
+"""JAX, Brax and MJX environments, by vector-Jacobian products through DLPack."""

@@ -1,0 +1,192 @@
+"""An environment written in JAX, for agents that differentiate in PyTorch."""
+
+import functools
+from abc import abstractmethod
+from typing import Any, NamedTuple, final
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from pgtoolkit.envs.adapters.jax.layout import Layout, Leaf, import_jax, layout_of, require_same
+from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
+from pgtoolkit.errors import RequestError
+
+ONCE = (
+    "a step of a JaxEnvironment is differentiable once: its second derivative would be missing "
+    "without a word. Call backward without create_graph=True"
+)
+
+
+class JaxState(NamedTuple):
+    """A batch of JAX states as tensors: see :mod:`pgtoolkit.envs.adapters.jax.layout`."""
+
+    values: Tensor
+    """``[N, D]`` all floating-point numbers of the state."""
+    words: Tensor
+    """``[N, K]`` int32: the bits of everything else."""
+
+
+class JaxEnvironment(DifferentiableEnv[JaxState]):
+    """Two functions of one environment, ``reset`` and ``step``, in ``jax.numpy``.
+
+    They have the shape of Brax and of MuJoCo Playground: a state is a tree of arrays (NamedTuples,
+    dataclasses, dictionaries) whose root has the attributes ``obs`` ``[O]``, ``reward`` and
+    ``done``, and ``step`` returns one like it. A subclass gives the two functions and the three
+    attributes ``observation_space``, ``action_space`` and ``max_episode_steps``; vectorisation,
+    compilation and gradients come from here. Random numbers within an episode come from a key that
+    the state carries.
+
+    **Gradient.** One autograd node per step. Forward calls the compiled, vectorised step, backward
+    its compiled ``jax.vjp`` at the same inputs, which are all that is kept; so a backward may be
+    repeated, and gives the same again. A second derivative raises, and so does a batch of backwards
+    (``is_grads_batched``). Integers, booleans and random keys have no gradient. Tensors pass by
+    DLPack, without a copy, and stay on their device.
+
+    **Precision.** ``step`` sees its state in the dtypes in which ``reset`` makes it. Between steps
+    the floating-point part has the vector environment's dtype. float64 needs
+    ``jax.config.update("jax_enable_x64", True)``, before the environment is used first.
+
+    ``done`` means that the episode ends in a terminal state. Leave time limits and automatic resets
+    to the vector environment: without Brax's ``EpisodeWrapper`` and ``AutoResetWrapper``.
+
+    Raises:
+        RequestError: jax is not installed. On first use also: what ``reset`` and ``step`` return
+            does not fit.
+    """
+
+    gradient = GradientInfo(method="jax.vjp")
+
+    def __init__(self) -> None:
+        import_jax()
+
+    @abstractmethod
+    def reset(self, key: Any) -> Any:
+        """The start state of one environment, from a ``jax.random.PRNGKey``."""
+
+    @abstractmethod
+    def step(self, state: Any, action: Any) -> Any:
+        """The state of one environment after an action ``[A]``, its ``obs`` and ``reward``."""
+
+    def jax_state(self, state: JaxState) -> Any:
+        """The state as ``step`` sees it, but batched: its leaves begin with ``N``. For rendering.
+
+        Raises:
+            RequestError: the dtype of the state is wider than JAX's.
+        """
+        self._require_precision(state.values.dtype)
+        return self._functions.unpack(_to_jax(state.values), _to_jax(state.words))
+
+    def initial(self, num_envs: int, generator: torch.Generator) -> JaxState:
+        # A key from 64 random bits: from 32, some of a few thousand starts would soon be equal.
+        device = generator.device
+        bits = torch.randint(
+            -(2**31), 2**31, (num_envs, 2), generator=generator, device=device, dtype=torch.int32
+        )
+        values, words = self._functions.reset(_to_jax(bits))
+        return JaxState(_to_torch(values), _to_torch(words))
+
+    def transition(self, state: JaxState, action: Tensor, noise: Tensor | None) -> JaxState:
+        self._require_precision(state.values.dtype)
+        action = action.to(state.values.dtype)
+        return JaxState(*_Step.apply(self._functions, *state, action))  # type: ignore[no-untyped-call]
+
+    def observation(self, state: JaxState) -> Tensor:
+        self._require_precision(state.values.dtype)
+        leaf = self._layout.observation
+        return _columns(state, leaf).reshape(-1, *leaf.shape)
+
+    def reward(self, state: JaxState, action: Tensor, next_state: JaxState) -> Tensor:
+        return _columns(next_state, self._layout.reward)[:, 0]
+
+    def terminal(self, state: JaxState) -> Tensor:
+        # A boolean's word is 0 or 1, Brax's done 0.0 or 1.0, a wide integer has two words.
+        return (_columns(state, self._layout.done) != 0).any(-1)
+
+    @functools.cached_property
+    def _layout(self) -> Layout:
+        jax = import_jax()
+        start = jax.eval_shape(self.reset, jax.eval_shape(jax.random.PRNGKey, 0))
+        layout = layout_of(start)
+        action = jax.ShapeDtypeStruct(self.action_space.shape, layout.dtype)
+        require_same(layout, jax.eval_shape(self.step, start, action))
+        return layout
+
+    @functools.cached_property
+    def _functions(self) -> "_Functions":
+        return _Functions(self.reset, self.step, self._layout)
+
+    def _require_precision(self, dtype: torch.dtype) -> None:
+        if dtype != torch.float64:
+            return
+        for leaf in self._layout.leaves:
+            if leaf.is_float and leaf.dtype.itemsize < 8:
+                raise RequestError(
+                    f"float64 was asked for, but reset makes {leaf.name} in {leaf.dtype}: call "
+                    'jax.config.update("jax_enable_x64", True) before it is used first (and '
+                    "name no narrower dtype), or use dtype=torch.float32"
+                )
+
+
+@final
+class _Functions:
+    """The compiled functions of batches. Their inputs and outputs are JAX arrays."""
+
+    def __init__(self, reset: Any, step: Any, layout: Layout) -> None:
+        jax = import_jax()
+
+        def start(bits: Any) -> Any:
+            key = jax.random.fold_in(jax.random.PRNGKey(bits[0]), bits[1])
+            return layout.pack(reset(key), layout.dtype)
+
+        def advance(values: Any, words: Any, action: Any) -> Any:
+            after = step(layout.unpack(values, words), action.astype(layout.dtype))
+            return layout.pack(after, values.dtype)
+
+        def pull(values: Any, words: Any, action: Any, cotangent: Any) -> Any:
+            def differentiable(values: Any, action: Any) -> Any:
+                return jax.vmap(advance)(values, words, action)[0]
+
+            return jax.vjp(differentiable, values, action)[1](cotangent)
+
+        self.reset = jax.jit(jax.vmap(start))
+        self.step = jax.jit(jax.vmap(advance))
+        self.pull = jax.jit(pull)
+        self.unpack = jax.jit(jax.vmap(layout.unpack))
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, functions: _Functions, values: Tensor, words: Tensor, action: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.functions = functions
+        ctx.save_for_backward(values, words, action)
+        after, bits = functions.step(_to_jax(values), _to_jax(words), _to_jax(action))
+        next_words = _to_torch(bits)
+        ctx.mark_non_differentiable(next_words)
+        return _to_torch(after), next_words
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        # Gradient mode is on in a backward pass exactly when it builds a graph of itself.
+        if torch.is_grad_enabled():
+            raise RequestError(ONCE)
+        inputs = [_to_jax(tensor) for tensor in ctx.saved_tensors]
+        by_values, by_action = ctx.functions.pull(*inputs, _to_jax(cotangent))
+        return None, _to_torch(by_values), None, _to_torch(by_action)
+
+
+def _columns(state: JaxState, leaf: Leaf) -> Tensor:
+    row = state.values if leaf.is_float else state.words
+    return row[:, leaf.start : leaf.stop]
+
+
+def _to_jax(tensor: Tensor) -> Any:
+    return import_jax().dlpack.from_dlpack(tensor.detach().contiguous())
+
+
+def _to_torch(array: Any) -> Tensor:
+    # JAX computes asynchronously from tensors that it shares with PyTorch: whoever changed one of
+    # them in place meanwhile would change the result.
+    return from_dlpack(import_jax().block_until_ready(array))

@@ -1,0 +1,1 @@
+"""A model of the transitions that is learned while the agent acts."""

@@ -1,0 +1,1 @@
+"""Gymnasium's MuJoCo environments, by MuJoCo's own transition derivatives."""

@@ -1,0 +1,161 @@
+"""Derivatives of a control step by MuJoCo's own ``mjd_transitionFD``, substep by substep."""
+
+from typing import Any, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatches
+from pgtoolkit.envs.adapters.mujoco.snapshot import import_mujoco, integration_tangent
+from pgtoolkit.envs.adapters.simulation.central_differences import DOUBLE_STEP, REACH, ROUNDINGS
+from pgtoolkit.envs.adapters.simulation.simulator import Array, Linearization
+
+POSITION_FIELDS = frozenset({"xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "site_xpos"})
+"""Derived fields that ``mj_kinematics`` gives: functions of the positions alone."""
+
+
+class Chain(NamedTuple):
+    """A control step of ``K`` states and its derivative, ``[K, D, D + A]``."""
+
+    after: Array
+    """``[K, S]``."""
+    derivative: Array
+    last: Array
+    """``[K, S]`` the state before the last substep, from which derived fields stem."""
+    last_derivative: Array
+
+
+@final
+class ChainedTransitions:
+    """A linearizer: ``A <- A_k A``, ``B <- A_k B + B_k`` over the substeps ``k``.
+
+    ``mjd_transitionFD`` is a central difference too, but skips the parts of a substep that the
+    moved coordinate does not reach; it takes about half the time. What observation and reward make
+    of the derivative is differenced along it. A control beyond its range has derivative 0, one
+    exactly at its bound that of the inner side. Disagreement is as in
+    :class:`~pgtoolkit.envs.adapters.simulation.central_differences.CentralDifferences`, with
+    differences of whole steps.
+
+    Args:
+        batches: whose steps they are; see :func:`can_chain`.
+    """
+
+    def __init__(self, batches: MuJoCoBatches) -> None:
+        self.batches, self.snapshot = batches, batches.snapshot
+        self.frame_skip: int = batches.simulator.env.frame_skip
+
+    def __call__(self, saved: Array, action: NDArray[np.floating]) -> Linearization:
+        """The derivatives at states ``[K, S]`` and actions ``[K, A]``."""
+        control = action.astype(np.float64)
+        chain = self._chain(saved, control)
+        observation, reward = self._read_along(saved, control, chain)
+        disagreement = self._disagreement(
+            saved, control, (chain.derivative, observation, reward[:, None])
+        )
+        return Linearization(chain.derivative, observation, reward, disagreement)
+
+    def _chain(self, saved: Array, control: Array) -> Chain:
+        mujoco, model = import_mujoco(), self.snapshot.model
+        data = mujoco.MjData(model)
+        size = integration_tangent(self.snapshot)
+        total = np.zeros((len(saved), size, size + model.nu))
+        total[:, :, :size] = np.eye(size)
+        after, last, last_total = np.empty_like(saved), np.empty_like(saved), total.copy()
+        for k in range(len(saved)):
+            self.snapshot.restore(data, saved[k])
+            data.ctrl[:] = control[k]
+            for substep in range(self.frame_skip):
+                if substep == self.frame_skip - 1:
+                    last[k], last_total[k] = self.snapshot.capture(data), total[k]
+                by_state, by_control = self._substep_derivative(data)
+                mujoco.mj_step(model, data)
+                total[k] = by_state @ total[k]
+                total[k, :, size:] += by_control
+            after[k] = self.snapshot.capture(data)
+        return Chain(after, total, last, last_total)
+
+    def _substep_derivative(self, data: Any) -> tuple[Array, Array]:
+        mujoco, model = import_mujoco(), self.snapshot.model
+        size = integration_tangent(self.snapshot)
+        by_state, by_control = np.zeros((size, size)), np.zeros((size, model.nu))
+        mujoco.mjd_transitionFD(model, data, DOUBLE_STEP, True, by_state, by_control, None, None)
+        return by_state, by_control
+
+    def _read_along(self, saved: Array, control: Array, chain: Chain) -> tuple[Array, Array]:
+        """Derivatives of observation ``[K, O, D + A]`` and reward ``[K, D + A]``."""
+        size = DOUBLE_STEP
+        plus, minus = (self._read_moved(saved, control, chain, s) for s in (size, -size))
+        by = [(a - b) / (2 * size) for a, b in zip(plus, minus, strict=True)]
+        rows, columns = len(saved), chain.derivative.shape[2]
+        observation = by[0].reshape(rows, columns, -1).swapaxes(1, 2)
+        return observation, by[1].reshape(rows, columns)
+
+    def _read_moved(
+        self, saved: Array, control: Array, chain: Chain, size: float
+    ) -> tuple[Array, Array]:
+        """Observation and reward with each coordinate moved, ``[K (D + A), *]``."""
+        rows, dimensions, columns = chain.derivative.shape
+        moves = size * np.tile(np.eye(columns), (rows, 1))
+
+        def moved(states: Array, along: Array) -> Array:
+            return self.batches.perturb(np.repeat(states, columns, axis=0), along)
+
+        def columns_of(derivative: Array) -> Array:
+            return size * derivative.swapaxes(1, 2).reshape(rows * columns, dimensions)
+
+        before = moved(saved, moves[:, :dimensions])
+        controls = np.repeat(control, columns, axis=0) + moves[:, dimensions:]
+        state = moved(chain.after, columns_of(chain.derivative))
+        derived = self._derived(moved(chain.last, columns_of(chain.last_derivative)))
+        after = self.snapshot.values(state) | derived
+        return self.batches.readout.evaluate(self.snapshot.values(before), controls, after)
+
+    def _derived(self, saved: Array) -> dict[str, Array]:
+        """The fields that the readout needs, as functions of the positions."""
+        mujoco, wanted = import_mujoco(), self.batches.readout.after
+        if not wanted:
+            return {}
+        data = mujoco.MjData(self.snapshot.model)
+        fields = {name: getattr(data, name) for name in wanted}
+        found = {name: np.empty((len(saved), *field.shape)) for name, field in fields.items()}
+        for k, positions in enumerate(saved[:, self.snapshot.qpos]):
+            data.qpos[:] = positions
+            mujoco.mj_kinematics(self.snapshot.model, data)
+            for name, field in fields.items():
+                found[name][k] = field
+        return found
+
+    def _disagreement(self, saved: Array, control: Array, found: tuple[Array, ...]) -> Array:
+        """``[K]``; ``found`` are the derivatives of state, observation and reward."""
+        dimensions, columns = found[0].shape[1:]
+        probe = np.random.default_rng(0).uniform(0.5, 1.0, columns)
+        moves = np.tile(np.outer([0.0, REACH / 2, REACH], DOUBLE_STEP * probe), (len(saved), 1))
+        outcome = self.batches.step(
+            self.batches.perturb(np.repeat(saved, 3, axis=0), moves[:, :dimensions]),
+            np.repeat(control, 3, axis=0) + moves[:, dimensions:],
+        )
+        unmoved = np.repeat(outcome.saved[::3], 3, axis=0)
+        tangent = self.batches.displacement(outcome.saved, unmoved)
+        disagreement = np.zeros(len(saved))
+        for moved, by in zip((tangent, outcome.observation, outcome.reward), found, strict=True):
+            part = moved.reshape(len(saved), 3, -1)
+            one_sided = (-3 * part[:, 0] + 4 * part[:, 1] - part[:, 2]) / (REACH * DOUBLE_STEP)
+            distance = np.abs(one_sided - by @ probe).max(axis=1)
+            scale = np.abs(by).sum(axis=2).max(axis=1)
+            rounding = ROUNDINGS * columns * np.finfo(np.float64).eps / DOUBLE_STEP
+            scale += rounding * (1 + np.abs(part).max(axis=(1, 2)))
+            disagreement = np.maximum(disagreement, distance / scale)
+        return disagreement
+
+
+def can_chain(batches: MuJoCoBatches) -> bool:
+    """Whether MuJoCo differentiates its integrator, and the readout is within its reach.
+
+    Of Gymnasium's models, those of HalfCheetah and Pusher: the others are integrated by RK4.
+    """
+    kinds = import_mujoco().mjtIntegrator
+    differentiated = (kinds.mjINT_EULER, kinds.mjINT_IMPLICIT, kinds.mjINT_IMPLICITFAST)
+    integrator = batches.snapshot.model.opt.integrator
+    readout = batches.readout
+    reads_positions = POSITION_FIELDS.issuperset(readout.after) and not readout.before
+    return integrator in [int(kind) for kind in differentiated] and reads_positions

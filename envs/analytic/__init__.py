@@ -1,0 +1,1 @@
+"""Environments whose gradient is known in closed form."""

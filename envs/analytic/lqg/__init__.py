@@ -1,0 +1,1 @@
+"""The linear-quadratic-Gaussian problem with its exact gradients and their variances."""

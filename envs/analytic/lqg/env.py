@@ -1,0 +1,242 @@
+"""The linear-quadratic-Gaussian system, whose policy gradient is known in closed form."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias, final
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pgtoolkit.envs.analytic.lqg import moments as lqg_moments
+from pgtoolkit.envs.analytic.lqg.arguments import make_system
+from pgtoolkit.envs.analytic.lqg.cost import LQGGradient, cost_gradient, expected_cost
+from pgtoolkit.envs.analytic.lqg.estimates import LQGEstimator
+from pgtoolkit.envs.analytic.lqg.moments import GradientMoments
+from pgtoolkit.envs.analytic.lqg.trajectory import linear_policy, psd_root, state_value
+from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.rendering import canvas as drawing
+
+Matrix: TypeAlias = float | Sequence[Any] | NDArray[np.floating[Any]] | Tensor
+
+
+class LQGState(NamedTuple):
+    position: Tensor
+    """``[N, n]`` the ``s`` of the equations."""
+    time: Tensor
+    """``[N]`` steps since the start, an integer."""
+
+
+@final
+class LQG(DifferentiableEnv[LQGState]):
+    """A linear system with quadratic cost and Gaussian noise, over a fixed horizon.
+
+    ::
+
+        s_0 ~ N(m0, P0),   s_{t+1} = A s_t + B u_t + w_t,   w_t ~ N(0, W)
+        r_t = -(s_t' Q s_t + u_t' R u_t),   and at the last step also  -gamma s_H' Qf s_H
+
+    so that ``sum_t gamma^t r_t`` is the whole return. The episode *terminates* after ``horizon``
+    steps: there is no value beyond it. Observation ``[N, n]``: the state. The derivative is exact.
+    Under a linear policy so are the return, its gradient, the value function and the mean and
+    variance of every estimator (:meth:`expected_return` and what follows it): the truth that
+    estimates are checked against, without sampling. The defaults are a small scalar system.
+
+    Args:
+        A: ``[n, n]``, a scalar, nested lists or an array; so are all that follow.
+        B: ``[n, m]``.
+        Q: ``[n, n]``, symmetric positive semidefinite, like all that follow.
+        R: ``[m, m]``.
+        Qf: ``[n, n]``.
+        m0: ``[n]``, the mean of the start.
+        P0: ``[n, n]``, its covariance; 0 starts at the mean.
+        W: ``[n, n]``, the process noise's covariance; 0 makes the dynamics deterministic. A scalar
+            ``Q``, ``R``, ``Qf``, ``P0`` or ``W`` stands for itself times the identity, a scalar
+            ``m0`` for every entry.
+        horizon: steps of an episode.
+        gamma: the discount that the terminal cost is paid at; use the agent's.
+
+    Raises:
+        RequestError: a matrix has the wrong shape, is not finite, symmetric or positive
+            semidefinite, or the horizon or the discount are out of range.
+    """
+
+    def __init__(
+        self,
+        A: Matrix = 0.9,
+        B: Matrix = 0.5,
+        Q: Matrix = 1.0,
+        R: Matrix = 0.1,
+        Qf: Matrix = 1.0,
+        m0: Matrix = 1.0,
+        P0: Matrix = 0.25,
+        W: Matrix = 0.04,
+        horizon: int = 5,
+        gamma: float = 0.95,
+    ) -> None:
+        self.system = make_system(A, B, Q, R, Qf, m0, P0, W, horizon, gamma)
+        n, m = self.system.B.shape
+        self.max_episode_steps = self.system.horizon
+        self.observation_space = Box(-np.inf, np.inf, (n,), np.float32)
+        self.action_space = Box(-np.inf, np.inf, (m,), np.float32)
+        self.noise_shape = (n,) if bool(self.system.W.any()) else None
+        self._start_root = psd_root(self.system.P0)
+        self._noise_root = psd_root(self.system.W)
+
+    def initial(self, num_envs: int, generator: torch.Generator) -> LQGState:
+        noise = torch.randn(
+            num_envs, len(self.system.m0), generator=generator, device=generator.device
+        )
+        position = self.system.m0.to(noise) + noise @ self._start_root.to(noise).T
+        return LQGState(position, torch.zeros(num_envs, dtype=torch.int64, device=noise.device))
+
+    def transition(self, state: LQGState, action: Tensor, noise: Tensor | None) -> LQGState:
+        s = state.position
+        after = s @ self.system.A.to(s).T + action @ self.system.B.to(s).T
+        if noise is not None:
+            after = after + noise @ self._noise_root.to(s).T
+        return LQGState(after, state.time + 1)
+
+    def observation(self, state: LQGState) -> Tensor:
+        return state.position
+
+    def reward(self, state: LQGState, action: Tensor, next_state: LQGState) -> Tensor:
+        running = _quadratic(state.position, self.system.Q) + _quadratic(action, self.system.R)
+        final = self.system.gamma * _quadratic(next_state.position, self.system.Qf)
+        return -running - torch.where(self.terminal(next_state), final, torch.zeros_like(final))
+
+    def terminal(self, state: LQGState) -> Tensor:
+        return state.time >= self.system.horizon
+
+    def expected_return(self, K: ArrayLike, k: ArrayLike, sigma: ArrayLike) -> float:
+        """The exact ``E[sum_t gamma^t r_t]`` under ``u = K s + k + sigma eps``.
+
+        Args:
+            K: ``[m, n]``, or a scalar where both are 1.
+            k: ``[m]``, or a scalar for every entry.
+            sigma: ``[m]``, or a scalar for every entry.
+
+        Raises:
+            RequestError: one has another shape.
+        """
+        return -expected_cost(self.system, *linear_policy(self.system, K, k, sigma))
+
+    def return_gradient(self, K: ArrayLike, k: ArrayLike, sigma: ArrayLike) -> LQGGradient:
+        """The exact derivative of :meth:`expected_return` by the policy's three parameters.
+
+        Args: as :meth:`expected_return`.
+
+        Returns:
+            ``K`` ``[m, n]``, ``k`` ``[m]`` and ``sigma`` ``[m]``, in float64.
+
+        Raises:
+            RequestError: one has another shape.
+        """
+        by = cost_gradient(self.system, *linear_policy(self.system, K, k, sigma))
+        return LQGGradient(-by.K, -by.k, -by.sigma)
+
+    def value(self, state: LQGState, K: ArrayLike, k: ArrayLike, sigma: ArrayLike) -> Tensor:
+        """The exact ``E[sum_{j >= t} gamma^(j - t) r_j | s_t]`` ``[N]``, ``t`` the state's time.
+
+        0 once the episode has ended: the last reward has the terminal cost. Differentiable in the
+        state, and in its dtype. Args and errors: a state, and as :meth:`expected_return`.
+
+        Raises:
+            ValueError: the state has another shape than this system's.
+        """
+        policy = linear_policy(self.system, K, k, sigma)
+        return state_value(self.system, policy, state.position, state.time)
+
+    def gradient_moments(
+        self,
+        K: ArrayLike,
+        k: ArrayLike,
+        sigma: ArrayLike,
+        estimator: LQGEstimator,
+        lambda_: float = 0.95,
+    ) -> GradientMoments:
+        """The exact mean and variance of one trajectory's gradient estimate, entry by entry.
+
+        With the score ``S_t = dlog pi(u_t|s_t)/dtheta``, the return ``R = sum_t gamma^t r_t``, the
+        return-to-go ``G_t`` and the exact ``V_t`` and ``Q_t``, an estimator is
+
+        ======================  ==============================================================
+        ``score_function``      ``R sum_t S_t``
+        ``optimal_baseline``    ``(R - b) sum_t S_t``, ``b`` of :meth:`optimal_baseline`
+        ``reward_to_go``        ``sum_t gamma^t G_t S_t``
+        ``reward_to_go_value``  ``sum_t gamma^t (G_t - V_t) S_t``
+        ``gae``                 ``sum_t gamma^t S_t sum_{j>=t} (gamma lambda)^(j-t) delta_j``
+        ``advantage``           ``sum_t gamma^t (Q_t - V_t) S_t``
+        ``pathwise``            ``dR/dtheta`` at fixed noise, through dynamics and policy
+        ======================  ==============================================================
+
+        with ``delta_t = r_t + gamma V_{t+1} - V_t``. All have :meth:`return_gradient` as mean: a
+        ``lambda`` below 1 does no harm where the value is exact. Rewards, values and scores are
+        quadratics of Gaussian noise, and moments of their products come from joint cumulants. Time
+        grows as ``(n + m)^3 H^5`` for the last four score functions, ``H^3`` for the others.
+
+        Args:
+            K: ``[m, n]``, as in :meth:`expected_return`.
+            k: ``[m]``.
+            sigma: ``[m]``; not 0, except for ``pathwise``.
+            estimator: one of the above.
+            lambda_: of ``gae`` only.
+
+        Returns:
+            ``mean`` and ``variance``, each ``K`` ``[m, n]``, ``k`` ``[m]``, ``sigma`` ``[m]``.
+
+        Raises:
+            RequestError: a parameter has another shape, a sigma is 0, there is no such estimator,
+                or ``lambda_`` is not from 0 to 1.
+        """
+        policy = linear_policy(self.system, K, k, sigma)
+        return lqg_moments.gradient_moments(self.system, policy, estimator, lambda_)
+
+    def gradient_covariance(
+        self,
+        K: ArrayLike,
+        k: ArrayLike,
+        sigma: ArrayLike,
+        first: LQGEstimator,
+        second: LQGEstimator,
+        lambda_: float = 0.95,
+    ) -> LQGGradient:
+        """The exact covariance of two estimators on the same trajectories, entry by entry.
+
+        Args and errors: as :meth:`gradient_moments`, with two estimators in place of one.
+        """
+        policy = linear_policy(self.system, K, k, sigma)
+        return lqg_moments.gradient_covariance(self.system, policy, first, second, lambda_)
+
+    def optimal_baseline(self, K: ArrayLike, k: ArrayLike, sigma: ArrayLike) -> LQGGradient:
+        """The exact ``b = E[R S^2] / E[S^2]`` for each entry, ``S`` the sum of the steps' scores.
+
+        Of all constants it gives ``(R - b) S`` the least variance (Greensmith et al. 2004). 0 for
+        an entry whose score is always 0. Args: as :meth:`expected_return`.
+
+        Raises:
+            RequestError: a parameter has another shape, or a sigma is 0.
+        """
+        return lqg_moments.optimal_baseline(self.system, linear_policy(self.system, K, k, sigma))
+
+    def render(self, state: LQGState, index: int) -> NDArray[np.uint8]:
+        """The state as a point on a line or a plane, around the origin.
+
+        Raises:
+            RequestError: it has three dimensions or more.
+        """
+        if len(self.system.m0) > 2:
+            return super().render(state, index)
+        x, y = [*state.position[index].tolist(), 0.0][:2]
+        picture = drawing.canvas(extent=3.0)
+        picture = drawing.segment(picture, (-3.0, 0.0), (3.0, 0.0), 0.02, drawing.FAINT)
+        if len(self.system.m0) == 2:
+            picture = drawing.segment(picture, (0.0, -3.0), (0.0, 3.0), 0.02, drawing.FAINT)
+        picture = drawing.ring(picture, (0.0, 0.0), 0.25, 0.05, drawing.GREEN)
+        return drawing.disc(picture, (x, y), 0.15, drawing.BLUE).rgb()
+
+
+def _quadratic(x: Tensor, matrix: Tensor) -> Tensor:
+    """``x' M x`` ``[N]``."""
+    return ((x @ matrix.to(x)) * x).sum(-1)

@@ -1,0 +1,1 @@
+"""The checks of `pgtoolkit check-env`: one kind of mistake a file."""

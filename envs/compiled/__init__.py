@@ -1,0 +1,1 @@
+"""Rollouts whose step of policy and environment is traced once and compiled."""

@@ -1,0 +1,1 @@
+"""Differentiable control tasks: one environment a file."""

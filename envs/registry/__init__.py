@@ -1,0 +1,1 @@
+"""From an environment's name to the environment."""

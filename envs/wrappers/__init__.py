@@ -1,0 +1,1 @@
+"""Wrappers of differentiable environments; each changes one thing."""

@@ -1,0 +1,1 @@
+"""Measurements of gradients: per trajectory, their variance, signal and significance."""

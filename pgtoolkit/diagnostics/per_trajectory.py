@@ -1,0 +1,233 @@
+"""Per-trajectory gradients of a surrogate ``[N]``: one gradient per trajectory, exact.
+
+While a surrogate is computed, :class:`GradientRecorder` notes what went into and came out of each
+layer. One backward pass then gives the derivative by each output, and a layer's gradient per
+trajectory is a product of the two, summed over time: for ``y = W x``,
+``g_i = sum_l delta_{l,i} x_{l,i}^T``. That is the arithmetic of the ordinary weight gradient, only
+not summed over trajectories, so it costs about what a plain backward costs. A layer that is called
+``T`` times, as in back-propagation through time, adds up its calls.
+
+Parameters of other modules go by the general way, one backward per trajectory, batched.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from pgtoolkit.errors import RequestError
+from pgtoolkit.networks.encoder import Convolution
+from pgtoolkit.networks.mlp import StateIndependentStd
+from pgtoolkit.shapes import check_shape
+
+Rule = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
+
+
+def _linear(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
+    """``[L, N, in]`` and ``[L, N, out]`` to weight ``[N, out, in]`` and bias ``[N, out]``."""
+    # The product with more columns than rows is several times faster.
+    if inputs.shape[-1] < delta.shape[-1]:
+        product = torch.bmm(inputs.permute(1, 2, 0), delta.transpose(0, 1)).transpose(1, 2)
+    else:
+        product = torch.bmm(delta.permute(1, 2, 0), inputs.transpose(0, 1))
+    gradients = {"weight": product}
+    if layer.bias is not None:
+        gradients["bias"] = delta.sum(0)
+    return gradients
+
+
+def _layer_norm(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
+    assert isinstance(layer, nn.LayerNorm)
+    standardised = nn.functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
+    gradients = {"weight": (delta * standardised).sum(0), "bias": delta.sum(0)}
+    return {leaf: g for leaf, g in gradients.items() if getattr(layer, leaf) is not None}
+
+
+def _state_independent_std(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
+    return {"log_std": delta.sum(0)}
+
+
+def _convolution(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
+    """``[L, N, C H W]`` and ``[L, N, F h w]`` to weight ``[N, F, C, k, k]`` and bias ``[N, F]``."""
+    assert isinstance(layer, Convolution)
+    delta = delta.reshape(*delta.shape[:-1], layer.output_shape[0], -1)
+    weight = torch.einsum("lnfp,lncp->nfc", delta, layer.patches(inputs))
+    return {"weight": weight.view(-1, *layer.weight.shape), "bias": delta.sum((0, -1))}
+
+
+RULES: dict[type[nn.Module], Rule] = {
+    nn.Linear: _linear,
+    nn.LayerNorm: _layer_norm,
+    StateIndependentStd: _state_independent_std,
+    Convolution: _convolution,
+}
+
+
+class Call(NamedTuple):
+    """One call of a layer."""
+
+    inputs: Tensor
+    output: Tensor
+    version: int
+    """Of the output when it was recorded; a change in place raises it."""
+
+
+@final
+class GradientRecorder:
+    """Records one module's calls, then gives the gradient of every trajectory.
+
+    Use::
+
+        recorder = GradientRecorder(policy)
+        with recorder.recording():
+            surrogate = pathwise_surrogate(policy, window, weight)     # [N]
+        gradients = recorder.per_trajectory(surrogate)                 # {name: [N, *shape]}
+
+    Every tensor that passes through the module must have the trajectories on its last axis but one
+    (``[..., N, features]``), and entry ``i`` of the surrogate must depend on column ``i`` only. A
+    layer's weight must be used by calling the layer: ``F.linear(x, layer.weight)`` is not seen.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.ruled: dict[str, nn.Module] = {}
+        self.calls: dict[str, list[Call]] = {}
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Notes inputs and outputs of the layers whose gradients have a rule."""
+        self.calls = {}
+        self.ruled = {p: layer for p, layer in self.module.named_modules() if _has_rule(layer)}
+        handles = [
+            layer.register_forward_hook(self._hook(prefix)) for prefix, layer in self.ruled.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, prefix: str) -> Callable[[nn.Module, Any, Any], None]:
+        def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            # It returns None: what a forward hook returns would replace the output.
+            if output.requires_grad:
+                call = Call(inputs[0].detach(), output, output._version)
+                self.calls.setdefault(prefix, []).append(call)
+
+        return note
+
+    def per_trajectory(self, surrogate: Tensor) -> dict[str, Tensor]:
+        """Gradients of each entry of ``surrogate`` ``[N]``: ``{parameter name: [N, *shape]}``.
+
+        Their mean over trajectories is the gradient of ``surrogate.mean()``. The graph is freed.
+
+        Raises:
+            RequestError: a recorded output was changed in place.
+        """
+        check_shape("surrogate", surrogate, None)
+        size = surrogate.shape[0]
+        gradients = per_sample_gradients(surrogate, self.without_rule())
+        outputs = [call.output for calls in self.calls.values() for call in calls]
+        if any(c.output._version != c.version for calls in self.calls.values() for c in calls):
+            raise RequestError(
+                "a layer's output was changed in place after it was recorded (an activation with "
+                "inplace=True?), and its gradient with it: use the activation without inplace"
+            )
+        deltas = torch.autograd.grad(surrogate.sum(), outputs, allow_unused=True) if outputs else ()
+        remaining = iter(deltas)
+        by_id: dict[int, Tensor] = {}
+        for prefix, calls in self.calls.items():
+            layer = self.ruled[prefix]
+            called = zip(calls, remaining, strict=False)
+            pairs = [(call.inputs, delta) for call, delta in called if delta is not None]
+            if not pairs:
+                continue
+            inputs = _joined([_flatten(x, size) for x, _ in pairs])
+            delta = _joined([_flatten(d, size) for _, d in pairs])
+            for leaf, gradient in RULES[type(layer)](layer, inputs, delta).items():
+                key = id(getattr(layer, leaf))
+                by_id[key] = by_id[key] + gradient if key in by_id else gradient
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad and name not in gradients:
+                found = by_id.get(id(parameter))
+                if found is None:
+                    found = parameter.new_zeros(size, *parameter.shape)
+                gradients[name] = found
+        return gradients
+
+    def without_rule(self) -> dict[str, nn.Parameter]:
+        """The parameters of some module without a rule, perhaps shared with one that has."""
+        held = {
+            id(parameter)
+            for prefix, layer in self.module.named_modules()
+            if prefix not in self.ruled
+            for parameter in layer.parameters(recurse=False)
+        }
+        named = self.module.named_parameters()
+        return {name: p for name, p in named if p.requires_grad and id(p) in held}
+
+
+def _has_rule(layer: nn.Module) -> bool:
+    # The exact type: a subclass may compute something else.
+    # Its own parameters: old-style weight or spectral normalisation and pruning put a computed
+    # tensor in the place of one.
+    own = dict(layer.named_parameters(recurse=False))
+    return (
+        type(layer) in RULES
+        and all(p.requires_grad for p in own.values())
+        and own.keys() <= {"weight", "bias", "log_std"}
+    )
+
+
+def _flatten(tensor: Tensor, size: int) -> Tensor:
+    """``[..., N, features]`` to ``[L, N, features]``."""
+    if tensor.shape[-2] != size:
+        raise ValueError(
+            f"a layer saw {list(tensor.shape)}, whose last axis but one is not the surrogate's "
+            f"{size} trajectories"
+        )
+    return tensor.reshape(-1, size, tensor.shape[-1])
+
+
+def _joined(calls: list[Tensor]) -> Tensor:
+    """Joins along time; a single call is not copied."""
+    return calls[0] if len(calls) == 1 else torch.cat(calls)
+
+
+def per_sample_gradients(
+    surrogate: Tensor, parameters: Mapping[str, Tensor], *, chunk: int = 256
+) -> dict[str, Tensor]:
+    """The gradient of each entry of ``surrogate`` ``[N]``: ``{name: [N, *shape]}``, general.
+
+    ``N`` vector-Jacobian products, batched by vmap, ``chunk`` at a time: right for any graph, at a
+    cost that grows with ``N^2``. The graph is kept. For networks :class:`GradientRecorder` is the
+    faster way. For the parameters of a distribution, give each sample its own copy
+    (``mean.expand(N, A)``), and one backward of the sum gives all.
+
+    Args:
+        surrogate: ``[N]``.
+        parameters: tensors of its graph, by names of your choice; zeros where one is not used.
+        chunk: products at a time; memory is ``chunk`` times that of one backward.
+    """
+    check_shape("surrogate", surrogate, None)
+    if not parameters:
+        return {}
+    size, leaves = surrogate.shape[0], list(parameters.values())
+    parts: list[list[Tensor]] = [[] for _ in leaves]
+    for start in range(0, size, chunk):
+        rows = torch.arange(start, min(start + chunk, size), device=surrogate.device)
+        unit = torch.nn.functional.one_hot(rows, size).to(surrogate)
+        found = torch.autograd.grad(
+            surrogate,
+            leaves,
+            grad_outputs=unit,
+            is_grads_batched=True,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        for part, leaf, gradient in zip(parts, leaves, found, strict=True):
+            zeros = leaf.new_zeros(len(rows), *leaf.shape)
+            part.append(zeros if gradient is None else gradient)
+    return {name: torch.cat(part) for name, part in zip(parameters, parts, strict=True)}

@@ -1,0 +1,1 @@
+"""Distributions over actions, as immutable values: one family a file."""

@@ -1,0 +1,140 @@
+"""The beta distribution on bounds, with an accurate pathwise gradient."""
+
+import dataclasses
+from typing import final
+
+import torch
+from torch import Tensor
+
+from pgtoolkit.distributions.base import Distribution
+from pgtoolkit.distributions.beta_quantile import Array, beta_quantile, beta_quantile_derivatives
+from pgtoolkit.distributions.implicit import with_derivative
+from pgtoolkit.distributions.noise import Noise
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class Beta(Distribution):
+    """``a = low + (high - low) x``, ``x ~ Beta(alpha, beta)`` in each dimension.
+
+    Bounded without squashing, and with both parameters at least 1 its density is finite at the
+    bounds (Chou et al. 2017). ``x`` is the quantile of ``Phi(eps)``, ``eps`` standard normal,
+    computed by SciPy in float64 on the CPU, wherever the tensors are. Its derivative is implicit,
+    ``dx/dalpha = -(dF/dalpha) / p(x)`` (Figurnov et al. 2018), right to about 1e-11; a second
+    derivative is refused, and the noise counts as a constant. The pre-action is ``x``.
+
+    ``x`` is kept off 0 and 1 by the spacing of its dtype there. Of a parameter far below 1 a large
+    part of the law lies closer to its bound than that: 19 % at 1 in float32 if ``beta = 0.1``. The
+    density of such a sample is right from :meth:`sample_with_log_prob`, not from the sample.
+
+    Args:
+        alpha: ``[..., A]``, positive.
+        beta: ``[..., A]``, positive.
+        low: ``[A]`` lower action bounds.
+        high: ``[A]`` upper action bounds.
+    """
+
+    alpha: Tensor
+    beta: Tensor
+    low: Tensor
+    high: Tensor
+
+    @property
+    def noise(self) -> tuple[Noise, ...]:
+        return (Noise("normal", self.alpha.shape[-1]),)
+
+    @property
+    def parameter(self) -> Tensor:
+        return self.alpha
+
+    def pre_action(self, noise: Tensor) -> Tensor:
+        """``x`` in (0, 1); the graph leads to both parameters."""
+        z, a, b = self._float64(noise)
+        x, y = beta_quantile(z, a, b)
+        value = self._inside(torch.from_numpy(x).to(self.alpha))
+        if not (torch.is_grad_enabled() and (self.alpha.requires_grad or self.beta.requires_grad)):
+            return value
+        slopes = beta_quantile_derivatives(z, a, b, x, y)
+        by_alpha, by_beta = (torch.from_numpy(slope).to(value) for slope in slopes)
+        return with_derivative(value, by_alpha * self.alpha + by_beta * self.beta)
+
+    def _inside(self, x: Tensor) -> Tensor:
+        """Within (0, 1), where the density is finite."""
+        info = torch.finfo(x.dtype)
+        return x.clamp(info.tiny, 1 - info.eps / 2)
+
+    def squash(self, pre_action: Tensor) -> Tensor:
+        # The clamp takes back rounding only, which can pass a bound by a unit in the last place.
+        action = self.low + (self.high - self.low) * pre_action
+        return torch.clamp(action, self.low, self.high)
+
+    def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
+        """``sum_i ((alpha_i - 1) log x_i + (beta_i - 1) log(1 - x_i) - log B - log range_i)``.
+
+        In float64: the terms cancel where the parameters are large.
+        """
+        alpha, beta, x = self.alpha.double(), self.beta.double(), pre_action.double()
+        log_density = (alpha - 1) * x.log() + (beta - 1) * torch.log1p(-x) - log_beta(alpha, beta)
+        return (log_density - (self.high - self.low).double().log()).sum(-1).to(pre_action.dtype)
+
+    def sample_with_log_prob(
+        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """A sample without a graph, and its log density, whose graph leads to the parameters.
+
+        From ``log x`` and ``log(1 - x)`` of the quantile in float64, before it is rounded and kept
+        off its bounds: so the score function is unbiased also where ``beta`` is far below 1.
+        """
+        x, y = self._quantile(self.resolve_noise(noise, generator))
+        # Of the two the one near 1 has lost digits: they are in the other.
+        log_x = torch.where(x < y, x.log(), torch.log1p(-y))
+        log_y = torch.where(x < y, torch.log1p(-x), y.log())
+        alpha, beta = self.alpha.double(), self.beta.double()
+        log_density = (alpha - 1) * log_x + (beta - 1) * log_y - log_beta(alpha, beta)
+        log_prob = (log_density - (self.high - self.low).double().log()).sum(-1)
+        action = self.squash(self._inside(x.to(self.alpha.dtype))).detach()
+        return action, log_prob.to(self.alpha.dtype)
+
+    def _quantile(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """``x`` and ``1 - x`` in float64, without a graph."""
+        x, y = beta_quantile(*self._float64(noise))
+        device = self.alpha.device
+        return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+
+    def _float64(self, noise: Tensor) -> tuple[Array, Array, Array]:
+        parameters = torch.broadcast_tensors(noise, self.alpha, self.beta)  # type: ignore[no-untyped-call]
+        z, a, b = (t.detach().to("cpu", torch.float64).numpy() for t in parameters)
+        return z, a, b
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """As above, by inverting the scaling: inexact at the bounds. Prefer the pre-action."""
+        x = (action - self.low) / (self.high - self.low)
+        return self.log_prob_of_pre_action(self._inside(x))
+
+    def entropy(
+        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``log B(a, b) - (a-1) psi(a) - (b-1) psi(b) + (a+b-2) psi(a+b) + log range``, summed.
+
+        Exact, needs no noise.
+        """
+        alpha, beta = self.alpha.double(), self.beta.double()
+        own = (alpha - 1) * torch.digamma(alpha) + (beta - 1) * torch.digamma(beta)
+        both = (alpha + beta - 2) * torch.digamma(alpha + beta)
+        log_range = (self.high - self.low).double().log()
+        return (log_beta(alpha, beta) - own + both + log_range).sum(-1).to(self.alpha.dtype)
+
+    @property
+    def mode(self) -> Tensor:
+        """The median, which zero noise gives; not the highest point of the density."""
+        return self.squash(self.pre_action(torch.zeros_like(self.alpha)))
+
+    def rsample(
+        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return self.squash(self.pre_action(self.resolve_noise(noise, generator)))
+
+
+def log_beta(alpha: Tensor, beta: Tensor) -> Tensor:
+    """``log B(alpha, beta)``, the density's constant."""
+    return torch.lgamma(alpha) + torch.lgamma(beta) - torch.lgamma(alpha + beta)

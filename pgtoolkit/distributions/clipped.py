@@ -1,0 +1,78 @@
+"""A Gaussian whose sample is clipped on its way into the environment, as PPO usually has it."""
+
+import dataclasses
+from typing import final
+
+import torch
+from torch import Tensor
+
+from pgtoolkit.distributions.base import Distribution, GaussianParameters
+from pgtoolkit.distributions.gaussian import DiagonalGaussian
+from pgtoolkit.distributions.noise import Noise
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClippedGaussian(Distribution):
+    """``u ~ N(mean, std^2)``, ``a = clip(u, low, high)``; densities are those of ``u``.
+
+    The score function is exact: the clip is taken for a part of the environment. The pathwise
+    gradient is not its equal: it is 0 beyond the bounds.
+
+    Args:
+        mean: ``[..., A]``.
+        log_std: ``[..., A]``, broadcast to ``mean``.
+        low: ``[A]`` lower action bounds; minus infinity for none.
+        high: ``[A]`` upper action bounds.
+    """
+
+    mean: Tensor
+    log_std: Tensor
+    low: Tensor
+    high: Tensor
+
+    @property
+    def unclipped(self) -> DiagonalGaussian:
+        """The law of the pre-action."""
+        return DiagonalGaussian(self.mean, self.log_std)
+
+    @property
+    def gaussian(self) -> GaussianParameters:
+        return GaussianParameters(self.mean, self.log_std)
+
+    @property
+    def noise(self) -> tuple[Noise, ...]:
+        return (Noise("normal", self.mean.shape[-1]),)
+
+    @property
+    def parameter(self) -> Tensor:
+        return self.mean
+
+    def pre_action(self, noise: Tensor) -> Tensor:
+        return self.unclipped.pre_action(noise)
+
+    def squash(self, pre_action: Tensor) -> Tensor:
+        return torch.clamp(pre_action, self.low, self.high)
+
+    def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
+        """Of the Gaussian, not of the clipped action, which has no density at its bounds."""
+        return self.unclipped.log_prob_of_pre_action(pre_action)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """As above, of an action taken for its own pre-action: exact within the bounds."""
+        return self.unclipped.log_prob(action)
+
+    def entropy(
+        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Of the Gaussian; exact, needs no noise."""
+        return self.unclipped.entropy()
+
+    @property
+    def mode(self) -> Tensor:
+        return self.squash(self.mean)
+
+    def rsample(
+        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return self.squash(self.pre_action(self.resolve_noise(noise, generator)))

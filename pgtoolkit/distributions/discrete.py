@@ -1,0 +1,206 @@
+"""Discrete distributions: several choices at once, several switches at once."""
+
+import dataclasses
+import itertools
+from abc import abstractmethod
+from typing import NoReturn, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pgtoolkit.distributions.base import Distribution
+from pgtoolkit.distributions.noise import Noise
+from pgtoolkit.errors import RequestError
+
+
+class Discrete(Distribution):
+    """A distribution over finitely many actions. It has a score function and no pathwise gradient.
+
+    The pre-action is the action, of integers.
+    """
+
+    def squash(self, pre_action: Tensor) -> Tensor:
+        return pre_action
+
+    def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
+        return self.log_prob(pre_action)
+
+    @abstractmethod
+    def enumerate_support(self) -> Tensor:
+        """All ``M`` actions, ``[M, ...]``, for exact expectations.
+
+        ``E[f(a)]`` is ``(log_prob(all).exp() * f(all)).sum(0)``. ``M`` grows exponentially with the
+        number of an action's dimensions.
+        """
+
+    def rsample(
+        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> NoReturn:
+        """Refuses: a discrete choice has no pathwise gradient.
+
+        Raises:
+            RequestError: always, with what to use instead.
+        """
+        raise RequestError(
+            "a discrete action has no pathwise gradient: a choice does not vary smoothly with the "
+            "logits. Use the score function (log_derivative_loss, agent `reinforce`), or a "
+            "relaxation of the choice (Gumbel-softmax is biased, REBAR is not: "
+            "pgtoolkit.estimators.relaxed)"
+        )
+
+
+def categorical_log_prob(logits: Tensor, action: Tensor) -> Tensor:
+    """``log softmax(logits)[action]`` ``[...]``; logits ``[..., K]``, the batches broadcast."""
+    log_p = torch.log_softmax(logits, dim=-1)
+    batch = torch.broadcast_shapes(log_p.shape[:-1], action.shape)  # type: ignore[no-untyped-call]
+    index = action.long().expand(batch).unsqueeze(-1)
+    return log_p.expand(*batch, -1).gather(-1, index).squeeze(-1)
+
+
+def categorical_entropy(logits: Tensor) -> Tensor:
+    """``-sum_k p_k log p_k`` ``[...]``."""
+    log_p = torch.log_softmax(logits, dim=-1)
+    # A choice that is ruled out, -inf, adds 0 and not NaN.
+    return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class MultiCategorical(Discrete):
+    """``D`` independent choices, the ``d``-th of ``nvec[d]``: ``argmax(logits_d + Gumbel noise)``.
+
+    Args:
+        logits: ``[..., sum(nvec)]``, those of the first choice, then of the second, and so on.
+        nvec: how many there are to choose from, for each.
+    """
+
+    logits: Tensor
+    nvec: tuple[int, ...]
+
+    @property
+    def noise(self) -> tuple[Noise, ...]:
+        return (Noise("gumbel", self.logits.shape[-1]),)
+
+    @property
+    def parameter(self) -> Tensor:
+        return self.logits
+
+    def pre_action(self, noise: Tensor) -> Tensor:
+        parts = torch.split(self.logits + noise, list(self.nvec), dim=-1)
+        return torch.stack([part.argmax(-1) for part in parts], dim=-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        parts = zip(
+            torch.split(self.logits, list(self.nvec), dim=-1), action.unbind(-1), strict=True
+        )
+        return torch.stack([categorical_log_prob(*part) for part in parts]).sum(0)
+
+    def entropy(
+        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The sum of the choices' entropies; exact, needs no noise."""
+        parts = torch.split(self.logits, list(self.nvec), dim=-1)
+        return torch.stack([categorical_entropy(part) for part in parts]).sum(0)
+
+    @property
+    def mode(self) -> Tensor:
+        return self.pre_action(torch.zeros_like(self.logits))
+
+    def enumerate_support(self) -> Tensor:
+        """``[M, ..., D]``, ``M`` the product of ``nvec``."""
+        rows = list(itertools.product(*(range(size) for size in self.nvec)))
+        return expand_support(torch.tensor(rows, device=self.logits.device), self.logits)
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bernoulli(Discrete):
+    """``A`` independent switches, on (1) with probability ``sigmoid(logits)``, else off (0).
+
+    Sampled as ``logits + logistic noise > 0``.
+
+    Args:
+        logits: ``[..., A]``.
+    """
+
+    logits: Tensor
+
+    @property
+    def noise(self) -> tuple[Noise, ...]:
+        return (Noise("logistic", self.logits.shape[-1]),)
+
+    @property
+    def parameter(self) -> Tensor:
+        return self.logits
+
+    def pre_action(self, noise: Tensor) -> Tensor:
+        return (self.logits + noise > 0).long()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """``sum_i log sigmoid(logit_i if a_i = 1 else -logit_i)``."""
+        return F.logsigmoid(torch.where(action > 0, self.logits, -self.logits)).sum(-1)
+
+    def entropy(
+        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The sum of the switches' entropies; exact, needs no noise."""
+        on, off = F.logsigmoid(self.logits), F.logsigmoid(-self.logits)
+        return -(on.exp() * on + off.exp() * off).sum(-1)
+
+    @property
+    def mode(self) -> Tensor:
+        return self.pre_action(torch.zeros_like(self.logits))
+
+    def enumerate_support(self) -> Tensor:
+        """``[M, ..., A]``, ``M = 2^A``."""
+        rows = list(itertools.product((0, 1), repeat=self.logits.shape[-1]))
+        return expand_support(torch.tensor(rows, device=self.logits.device), self.logits)
+
+
+def expand_support(rows: Tensor, logits: Tensor) -> Tensor:
+    """``[M, *event]`` to ``[M, *batch, *event]``, the batch being that of logits ``[..., K]``."""
+    batch = logits.shape[:-1]
+    spread = rows.reshape(len(rows), *(1 for _ in batch), *rows.shape[1:])
+    return spread.expand(len(rows), *batch, *rows.shape[1:])
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class Categorical(Discrete):
+    """``softmax(logits)`` over ``K`` choices, sampled as ``argmax(logits + Gumbel noise)``.
+
+    Args:
+        logits: ``[..., K]``, not necessarily normalised.
+    """
+
+    logits: Tensor
+
+    @property
+    def noise(self) -> tuple[Noise, ...]:
+        return (Noise("gumbel", self.logits.shape[-1]),)
+
+    @property
+    def parameter(self) -> Tensor:
+        return self.logits
+
+    def pre_action(self, noise: Tensor) -> Tensor:
+        return torch.argmax(self.logits + noise, dim=-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return categorical_log_prob(self.logits, action)
+
+    def entropy(
+        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``-sum_k p_k log p_k``; exact, needs no noise."""
+        return categorical_entropy(self.logits)
+
+    @property
+    def mode(self) -> Tensor:
+        return torch.argmax(self.logits, dim=-1)
+
+    def enumerate_support(self) -> Tensor:
+        """``[K, ...]``."""
+        rows = torch.arange(self.logits.shape[-1], device=self.logits.device)
+        return expand_support(rows, self.logits)

@@ -1,0 +1,1 @@
+"""Gradient estimators, the returns and baselines that they weigh by, and their study."""

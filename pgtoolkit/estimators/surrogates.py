@@ -1,0 +1,175 @@
+"""The twin estimators of a policy gradient, on one window.
+
+Both take ``(policy, window, weight)`` and return a surrogate per trajectory ``[N]``, unreduced: the
+gradient of entry ``i`` by the policy's parameters is trajectory ``i``'s estimate. The mean is what
+the optimiser climbs; the spread is what the diagnostics measure.
+
+====================  =======================================  =================
+estimator             surrogate of one trajectory              weight
+====================  =======================================  =================
+score function        ``sum_t w_t log pi(u_t | s_t)``           ``w_t`` ``[T, N]``
+pathwise              ``sum_t g_t . u(s_t, eps_t; theta)``      ``g_t = dJ/du_t`` ``[T, N, A]``
+====================  =======================================  =================
+
+The pathwise weight is the *action gradient*: the total derivative of the objective by each
+pre-squash action, through the dynamics and through all later actions. With it the parameter
+gradient is ``sum_t dJ/du_t du_t/dtheta`` at fixed states and noise, which is exactly what
+back-propagation through time gives (Heess et al. 2015, section 4), in one batched pass.
+"""
+
+import torch
+from torch import Tensor
+
+from pgtoolkit.distributions.base import Distribution
+from pgtoolkit.distributions.clipped import ClippedGaussian
+from pgtoolkit.distributions.gaussian import DiagonalGaussian
+from pgtoolkit.distributions.squashed import TanhGaussian
+from pgtoolkit.errors import RequestError
+from pgtoolkit.estimators.returns import reward_to_go, segment_discount
+from pgtoolkit.policies.policy import Policy
+from pgtoolkit.rollouts.window import Window
+from pgtoolkit.shapes import check_shape
+
+
+def score_function_surrogate(policy: Policy, window: Window, weight: Tensor) -> Tensor:
+    """``sum_t weight_t log pi(u_t | s_t)`` ``[N]``, the score-function surrogate.
+
+    *Estimates* ``d/dtheta E[J]``. *With* ``E[sum_t w_t dlog pi_t/dtheta]``, ``w_t`` the return that
+    follows action ``t``, less any baseline that does not depend on it. *Requires* a density that is
+    differentiable in theta; *nothing* of the environment. Williams (1992).
+
+    Args:
+        policy: the policy that acted.
+        window: its data; observations and actions are detached here.
+        weight: ``[T, N]``; detached, and zeroed on steps that never happened.
+    """
+    return score_function_surrogate_of(policy(window.obs.detach()), window, weight)
+
+
+def score_function_surrogate_of(
+    distribution: Distribution, window: Window, weight: Tensor
+) -> Tensor:
+    """:func:`score_function_surrogate` of the policy's distribution at the window's observations.
+
+    Whoever needs the distribution for something else too passes the observations through once.
+    """
+    check_shape("weight", weight, window.num_steps, window.num_envs)
+    weight = torch.where(window.valid, weight, torch.zeros_like(weight))
+    return -distribution.log_derivative_loss(window.pre_action, weight).sum(0)
+
+
+def pathwise_surrogate(policy: Policy, window: Window, weight: Tensor) -> Tensor:
+    """``sum_t weight_t . (mu(s_t) + sigma(s_t) eps_t)`` ``[N]``, the pathwise surrogate.
+
+    *Estimates* ``d/dtheta E[J]``. *With* ``E[sum_t dJ/du_t du_t/dtheta]``. *Requires* an action
+    that is a differentiable function of noise, and an objective that is differentiable in it
+    almost everywhere and continuously: a jump in it is invisible here, and biases the estimate.
+
+    Args:
+        policy: the policy that acted.
+        window: its data; observations are detached here, the noise is the window's own.
+        weight: ``[T, N, A]`` the action gradient; detached, zeroed on steps that never happened.
+    """
+    return pathwise_surrogate_of(policy(window.obs.detach()), window, weight)
+
+
+def pathwise_surrogate_of(distribution: Distribution, window: Window, weight: Tensor) -> Tensor:
+    """:func:`pathwise_surrogate` of the policy's distribution at the window's observations."""
+    check_shape("weight", weight, *window.pre_action.shape)
+    weight = torch.where(window.valid.unsqueeze(-1), weight, torch.zeros_like(weight)).detach()
+    return (weight * distribution.pre_action(window.noise)).sum((0, 2))
+
+
+def window_objective(window: Window, next_value: Tensor, gamma: float) -> Tensor:
+    """``J`` ``[N]``: the discounted reward of each segment of a trajectory, with its bootstrap.
+
+    A segment runs from the window's start, or the step after an end, to an end or the window's end:
+    ``J_i = sum_segments [ sum_k gamma^k r_k + gamma^len V(next_obs_end) (1 - terminated_end) ]``
+    (Xu et al. 2022, eq. 5). The discount restarts with each segment.
+
+    Args:
+        window: plain or differentiable.
+        next_value: ``[T, N]`` ``V(next_obs)``, zeros for no bootstrap.
+        gamma: discount.
+    """
+    check_shape("next_value", next_value, window.num_steps, window.num_envs)
+    discount = segment_discount(window.cut, gamma).to(window.reward)
+    ends = window.done.clone()
+    ends[-1] = True
+    # A where on both, never a product: 0 * NaN is NaN, also in backward.
+    zero = torch.zeros_like(window.reward)
+    value = torch.where(ends & ~window.terminated, gamma * next_value, zero)
+    return torch.where(window.valid, discount * (window.reward + value), zero).sum(0)
+
+
+def action_gradient(objective: Tensor, window: Window) -> Tensor:
+    """``dJ/du`` ``[T, N, A]``: the derivative of the objective by each pre-squash action.
+
+    The total derivative: through squashing, reward, dynamics and every later action. The window's
+    graph is freed.
+
+    Args:
+        objective: ``[N]``, computed from the window with its graph.
+        window: differentiable, from :func:`pgtoolkit.rollouts.rollout.unroll`.
+
+    Raises:
+        RequestError: the window is plain, or no differentiable path joins actions and objective.
+    """
+    check_shape("objective", objective, window.num_envs)
+    if window.perturbation is None:
+        raise RequestError(
+            "this window is plain: the action gradient needs one from `unroll` on a differentiable "
+            "environment"
+        )
+    gradient = None
+    if objective.requires_grad:
+        (gradient,) = torch.autograd.grad(objective.sum(), window.perturbation, allow_unused=True)
+    if gradient is None:
+        raise RequestError(
+            "no differentiable path joins the actions to the objective: reward and next state do "
+            "not depend on the action in a way that torch can follow. A reward of events (1 "
+            "while it stands) has none: use a smooth one (SurrogateCost), an agent with a value "
+            "function (`shac`), or the score function (`reinforce`). Otherwise check that the "
+            "environment uses torch operations only (`pgtoolkit check-env`)"
+        )
+    return gradient
+
+
+def matched_score_weight(
+    window: Window, next_value: Tensor, baseline: Tensor, gamma: float
+) -> Tensor:
+    """The score function's weight for :func:`window_objective`: ``gamma^k (G_t - b_t)`` ``[T, N]``.
+
+    ``G_t`` is the reward-to-go with the same bootstrap, ``k`` counts from the segment's start. The
+    two estimators then have one expectation wherever pathwise is unbiased, and their difference on
+    the same trajectories is a test of it.
+
+    Args:
+        window: plain or differentiable; detached here.
+        next_value: ``[T, N]`` as given to the objective.
+        baseline: ``[T, N]`` any that does not depend on the actions from ``t`` on.
+        gamma: discount.
+    """
+    reward = torch.where(window.valid, window.reward, torch.zeros_like(window.reward)).detach()
+    returns = reward_to_go(
+        reward, window.terminated, window.truncated, gamma=gamma, next_value=next_value.detach()
+    )
+    return segment_discount(window.cut, gamma).to(returns) * (returns - baseline.detach())
+
+
+@torch.no_grad()
+def score_action_gradient(policy: Policy, window: Window, weight: Tensor) -> Tensor:
+    """The score function's estimate of ``dJ/du`` ``[T, N, A]``: ``w_t dlog pi / dmu_t``.
+
+    For a Gaussian ``w_t (u_t - mu_t) / sigma_t^2``, the counterpart of :func:`action_gradient`
+    (up to noise they have one mean); for comparing the two step by step.
+
+    Raises:
+        RequestError: the policy is not Gaussian.
+    """
+    distribution = policy(window.obs.detach())
+    if not isinstance(distribution, DiagonalGaussian | TanhGaussian | ClippedGaussian):
+        raise RequestError("only a Gaussian policy has an action gradient")
+    weight = torch.where(window.valid, weight, torch.zeros_like(weight)).unsqueeze(-1)
+    shift = window.pre_action.detach() - distribution.mean
+    return weight * shift * torch.exp(-2 * distribution.log_std)

@@ -1,0 +1,1 @@
+"""Learners: a policy or a value function with its step rule."""

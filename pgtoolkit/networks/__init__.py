@@ -1,0 +1,1 @@
+"""Network parts: layers, image encoder, observation normaliser, value function."""

@@ -1,0 +1,117 @@
+"""Networks, initialised from an explicit generator."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["tanh", "elu", "silu", "relu"]
+
+Std = Literal["state_independent", "state_dependent"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+}
+
+
+def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
+    """A linear layer with orthogonal weights times ``gain`` and zero bias."""
+    # skip_init: the layer's own initialisation would draw from the global random state.
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    nn.init.orthogonal_(layer.weight, gain, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def hidden_layers(
+    inputs: int,
+    hidden: tuple[int, ...],
+    *,
+    activation: Activation,
+    layer_norm: bool,
+    generator: torch.Generator,
+) -> list[nn.Module]:
+    """Linear (orthogonal, gain sqrt(2)), activation and optionally LayerNorm for each size."""
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers += [linear(inputs, size, math.sqrt(2), generator), ACTIVATIONS[activation]()]
+        if layer_norm:
+            layers.append(nn.LayerNorm(size))
+        inputs = size
+    return layers
+
+
+def mlp(
+    inputs: int,
+    hidden: tuple[int, ...],
+    outputs: int,
+    *,
+    activation: Activation,
+    layer_norm: bool,
+    output_gain: float,
+    generator: torch.Generator,
+) -> nn.Sequential:
+    """Linear, activation and optionally LayerNorm for each hidden size, then a linear output.
+
+    Orthogonal weights: gain sqrt(2) within, ``output_gain`` at the end. ``hidden = ()`` is linear.
+    """
+    layers = hidden_layers(
+        inputs, hidden, activation=activation, layer_norm=layer_norm, generator=generator
+    )
+    last = hidden[-1] if hidden else inputs
+    return nn.Sequential(*layers, linear(last, outputs, output_gain, generator))
+
+
+class StateIndependentStd(nn.Module):
+    """``log sigma``, one parameter per action dimension, the same in every state.
+
+    A module and not a bare parameter, so that its gradient per trajectory can be recorded.
+    """
+
+    def __init__(self, size: int, init: float) -> None:
+        super().__init__()
+        self.log_std = nn.Parameter(torch.full((size,), float(init)))
+
+    def forward(self, like: Tensor) -> Tensor:
+        """``[..., size]`` for ``like`` ``[..., any]``."""
+        return self.log_std.expand(*like.shape[:-1], -1)
+
+
+LOG_STD_MIDDLE, LOG_STD_REACH = -1.5, 3.5
+
+
+def limited_log_std(raw: Tensor) -> Tensor:
+    """``log sigma`` in [-5, 2] by a tanh (Haarnoja et al. 2018)."""
+    return LOG_STD_MIDDLE + LOG_STD_REACH * torch.tanh(raw)
+
+
+def raw_log_std(log_std: float) -> float:
+    """The inverse, kept off its infinite ends."""
+    return math.atanh(min(max((log_std - LOG_STD_MIDDLE) / LOG_STD_REACH, -0.999), 0.999))
+
+
+class StateDependentStd(nn.Module):
+    """``log sigma`` as a linear function of features, kept in [-5, 2]; it starts near ``init``."""
+
+    def __init__(
+        self, num_features: int, size: int, init: float, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.raw = linear(num_features, size, 0.01, generator)
+        nn.init.constant_(self.raw.bias, raw_log_std(init))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return limited_log_std(self.raw(features))
+
+
+def make_std(
+    std: Std, num_features: int, size: int, init: float, generator: torch.Generator
+) -> StateIndependentStd | StateDependentStd:
+    """A module from features ``[..., num_features]`` to ``log sigma`` ``[..., size]``."""
+    if std == "state_independent":
+        return StateIndependentStd(size, init)
+    return StateDependentStd(num_features, size, init, generator)

@@ -1,0 +1,1 @@
+"""Policies: normaliser, torso and a head; one family of heads a file."""

@@ -1,0 +1,223 @@
+"""Gaussian policies: independent or correlated dimensions; tanh-squashed, clipped or unbounded."""
+
+from typing import final
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from pgtoolkit.distributions.clipped import ClippedGaussian
+from pgtoolkit.distributions.gaussian import DiagonalGaussian, FullGaussian
+from pgtoolkit.distributions.noise import Noise
+from pgtoolkit.distributions.squashed import TanhGaussian
+from pgtoolkit.networks.mlp import (
+    Activation,
+    StateIndependentStd,
+    Std,
+    limited_log_std,
+    linear,
+    make_std,
+    raw_log_std,
+)
+from pgtoolkit.networks.spaces import action_bounds, box_size, is_bounded
+from pgtoolkit.policies.head import OUTPUT_GAIN, Head, MakeHead, UnsquashedHead
+from pgtoolkit.policies.policy import Policy
+
+
+@final
+class GaussianHead(Head):
+    """Independent dimensions; tanh-squashed to the bounds where there are bounds.
+
+    The mean is linear in the features. ``log sigma`` is one parameter per dimension, or a second
+    output of the same layer, kept in [-5, 2] by a tanh (Haarnoja et al. 2018).
+
+    Args:
+        num_features: ``F``.
+        size: ``A``.
+        bounds: lower and upper action bounds, each ``[A]``; None for an unbounded action.
+        std: whether sigma depends on the state.
+        log_std_init: initial value of ``log sigma``.
+        generator: draws the initial weights.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        size: int,
+        *,
+        bounds: tuple[Tensor, Tensor] | None,
+        std: Std,
+        log_std_init: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.noise, self.action_size = (Noise("normal", size),), size
+        self.bounded = bounds is not None
+        if bounds is not None:
+            self.register_buffer("low", bounds[0])
+            self.register_buffer("high", bounds[1])
+        outputs = size if std == "state_independent" else 2 * size
+        self.output = linear(num_features, outputs, OUTPUT_GAIN, generator)
+        self.std = StateIndependentStd(size, log_std_init) if std == "state_independent" else None
+        if self.std is None:
+            # The bias that puts the tanh-limited log sigma at its initial value in every state.
+            nn.init.constant_(self.output.bias[size:], raw_log_std(log_std_init))
+
+    def forward(self, features: Tensor) -> DiagonalGaussian | TanhGaussian:
+        output = self.output(features)
+        if self.std is not None:
+            mean, log_std = output, self.std(output)
+        else:
+            mean, raw = output.chunk(2, dim=-1)
+            log_std = limited_log_std(raw)
+        if self.bounded:
+            return TanhGaussian(mean, log_std, self.low, self.high)
+        return DiagonalGaussian(mean, log_std)
+
+
+@final
+class ClippedGaussianHead(Head):
+    """Independent dimensions; the sample is clipped to the bounds on its way to the environment.
+
+    The mean is linear in the features.
+
+    Args:
+        num_features: ``F``.
+        low: ``[A]`` lower action bounds; minus infinity for none.
+        high: ``[A]`` upper action bounds.
+        std: whether sigma depends on the state.
+        log_std_init: initial value of ``log sigma``.
+        generator: draws the initial weights.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        low: Tensor,
+        high: Tensor,
+        *,
+        std: Std,
+        log_std_init: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.noise, self.action_size = (Noise("normal", len(low)),), len(low)
+        self.output = linear(num_features, len(low), OUTPUT_GAIN, generator)
+        self.std = make_std(std, num_features, len(low), log_std_init, generator)
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+
+    def forward(self, features: Tensor) -> ClippedGaussian:
+        return ClippedGaussian(self.output(features), self.std(features), self.low, self.high)
+
+
+@final
+class FullGaussianHead(UnsquashedHead):
+    """Correlated dimensions: ``L_ii = sigma_i``, ``L_ij = sigma_i r_ij`` below the diagonal.
+
+    The mean and ``r`` are linear in the features; ``r`` starts near 0.
+
+    Args:
+        num_features: ``F``.
+        size: ``A``.
+        std: whether the scale ``sigma`` depends on the state.
+        log_std_init: initial value of ``log sigma``.
+        generator: draws the initial weights.
+    """
+
+    place: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        size: int,
+        *,
+        std: Std,
+        log_std_init: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.noise, self.action_size = (Noise("normal", size),), size
+        below = size * (size - 1) // 2
+        self.output = linear(num_features, size + below, OUTPUT_GAIN, generator)
+        self.std = make_std(std, num_features, size, log_std_init, generator)
+        # The index into [1, 0, r_1, r_2, ...] of each entry of the matrix.
+        place = torch.eye(size, dtype=torch.long).logical_not().long()
+        rows, columns = torch.tril_indices(size, size, -1)
+        place[rows, columns] = torch.arange(below) + 2
+        self.register_buffer("place", place.flatten(), persistent=False)
+
+    def forward(self, features: Tensor) -> FullGaussian:
+        size = self.action_size
+        output = self.output(features)
+        mean, below = output.tensor_split([size], dim=-1)
+        one = torch.ones_like(mean[..., :1])
+        entries = torch.cat([one, torch.zeros_like(one), below], dim=-1)
+        unit = entries[..., self.place].reshape(*entries.shape[:-1], size, size)
+        return FullGaussian(mean, self.std(features).exp().unsqueeze(-1) * unit)
+
+
+def gaussian_head(
+    action_space: spaces.Space[np.ndarray], *, std: Std, log_std_init: float
+) -> MakeHead:
+    """Independent dimensions, tanh-squashed where the box has bounds.
+
+    Raises:
+        RequestError: the action space is not a one-dimensional box, bounded everywhere or nowhere.
+    """
+    size = box_size("action", action_space)
+    bounds = action_bounds(action_space) if is_bounded(action_space) else None
+    return lambda num_features, generator: GaussianHead(
+        num_features,
+        size,
+        bounds=bounds,
+        std=std,
+        log_std_init=log_std_init,
+        generator=generator,
+    )
+
+
+def GaussianPolicy(
+    observation_space: spaces.Space[np.ndarray],
+    action_space: spaces.Space[np.ndarray],
+    hidden: tuple[int, ...] = (64, 64),
+    *,
+    activation: Activation = "tanh",
+    layer_norm: bool = False,
+    std: Std = "state_independent",
+    log_std_init: float = 0.0,
+    normalize_observations: bool = False,
+    generator: torch.Generator | None = None,
+) -> Policy:
+    """A diagonal Gaussian over a ``Box``, tanh-squashed to its bounds where it has bounds.
+
+    Args:
+        observation_space: a one-dimensional ``Box``, or images, which two convolutions read.
+        action_space: a one-dimensional ``Box``, bounded on all sides or on none.
+        hidden: sizes of the hidden layers; ``()`` is a linear policy.
+        activation: activation of the hidden layers.
+        layer_norm: whether a LayerNorm follows each hidden activation.
+        std: one ``log sigma`` per dimension, or a second output of the network.
+        log_std_init: initial value of ``log sigma``.
+        normalize_observations: as in :class:`Policy <pgtoolkit.policies.policy.Policy>`.
+        generator: draws the initial weights; None means a new generator with seed 0.
+
+    Raises:
+        RequestError: a space is of another kind.
+    """
+    return Policy(
+        observation_space,
+        gaussian_head(action_space, std=std, log_std_init=log_std_init),
+        hidden,
+        activation=activation,
+        layer_norm=layer_norm,
+        normalize_observations=normalize_observations,
+        generator=generator,
+    )

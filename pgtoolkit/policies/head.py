@@ -1,0 +1,76 @@
+"""The head of a policy: the last layers, from features to a distribution over actions.
+
+Each head is one family of distributions. :class:`pgtoolkit.policies.policy.Policy` makes a policy
+of any head, so a new family needs a head and nothing else.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from pgtoolkit.distributions.base import Distribution, Unsquashed
+from pgtoolkit.distributions.noise import Noise
+from pgtoolkit.distributions.squashed import Squashed
+
+OUTPUT_GAIN = 0.01
+"""Gain of a head's initial weights. So small a gain makes the first distributions hardly depend on
+the observation."""
+
+
+class Head(nn.Module, ABC):
+    """Features ``[..., F]`` in, a distribution with batch shape ``[...]`` out.
+
+    A head calls its layers on ``[..., N, features]`` only, so that the gradient of each of the
+    ``N`` trajectories can be recorded.
+    """
+
+    noise: tuple[Noise, ...]
+    """Kind and size of the standard noise of one action, in the order in which it is joined."""
+    action_size: int
+    """Number of entries of one pre-squash action; 1 for a single choice."""
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Distribution:
+        """The distribution at these features."""
+
+    def __call__(self, features: Tensor) -> Distribution:
+        distribution: Distribution = super().__call__(features)
+        return distribution
+
+
+class UnsquashedHead(Head):
+    """A head whose distribution has no bounds."""
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Unsquashed:
+        """The distribution at these features."""
+
+
+MakeHead = Callable[[int, torch.Generator], Head]
+"""Makes a head from the number of features and a generator for the initial weights."""
+
+
+@final
+class SquashedHead(Head):
+    """The distribution of another head, tanh-squashed to bounds.
+
+    Args:
+        head: a head whose distribution has no bounds.
+        low: ``[A]`` lower action bounds.
+        high: ``[A]`` upper action bounds.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, head: UnsquashedHead, low: Tensor, high: Tensor) -> None:
+        super().__init__()
+        self.head, self.noise, self.action_size = head, head.noise, head.action_size
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+
+    def forward(self, features: Tensor) -> Squashed:
+        return Squashed(self.head.forward(features), self.low, self.high)

@@ -1,0 +1,132 @@
+"""A policy's action in NumPy, for batches so small that torch's calls cost more than their work.
+
+The equations are those of :class:`GaussianPolicy <pgtoolkit.policies.gaussian.GaussianPolicy>` and
+:class:`CategoricalPolicy <pgtoolkit.policies.discrete.CategoricalPolicy>`, and the tests hold the
+two together. What is not built of the layers below acts by torch.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pgtoolkit.networks.mlp import StateIndependentStd
+from pgtoolkit.networks.normalizer import NoNormalizer, ObservationNormalizer
+from pgtoolkit.policies.discrete import CategoricalHead
+from pgtoolkit.policies.gaussian import ClippedGaussianHead, GaussianHead
+from pgtoolkit.policies.policy import Policy
+
+Array = NDArray[np.floating]
+
+Layer = Callable[[Array], Array]
+
+Act = Callable[[Array, Array], tuple[NDArray[np.generic], NDArray[np.generic]]]
+"""``(obs [N, O], noise [N, A])`` to pre-action and action."""
+
+
+def numpy_actor(policy: Policy) -> Act | None:
+    """The policy's action with its present parameters; None if only torch can compute it.
+
+    Args:
+        policy: its parameters are shared; changes of them in place are followed.
+    """
+    head = policy.head
+    if not isinstance(head, GaussianHead | ClippedGaussianHead | CategoricalHead):
+        return None
+    layers = _layers(policy, [*policy.torso, head.output])
+    if layers is None:
+        return None
+    if isinstance(head, CategoricalHead):
+        return lambda obs, noise: _choose(_run(layers, obs), noise)
+    return _gaussian(head, layers)
+
+
+def _layers(policy: Policy, layers: Iterable[nn.Module]) -> list[Layer] | None:
+    """The normaliser and the layers; None if one of them is unknown or is on another device."""
+    if next(policy.parameters()).device.type != "cpu":
+        return None
+    found = [_normalizer(policy.normalizer), *(_layer(x) for x in layers)]
+    known = [layer for layer in found if layer is not None]
+    return known if len(known) == len(found) else None
+
+
+def _gaussian(head: GaussianHead | ClippedGaussianHead, layers: list[Layer]) -> Act | None:
+    if not isinstance(head.std, StateIndependentStd):
+        return None
+    std = np.exp(head.std.log_std.detach().numpy())
+    squash = _squash(head)
+
+    def act(obs: Array, noise: Array) -> tuple[Array, Array]:
+        pre_action = _run(layers, obs) + std * noise
+        return pre_action, squash(pre_action)
+
+    return act
+
+
+def _squash(head: GaussianHead | ClippedGaussianHead) -> Layer:
+    """From the pre-action to the action."""
+    if isinstance(head, GaussianHead) and not head.bounded:
+        return lambda pre_action: pre_action
+    low, high = head.low.numpy(), head.high.numpy()
+    if isinstance(head, ClippedGaussianHead):
+        return lambda pre_action: np.clip(pre_action, low, high)
+    scale, centre = 0.5 * (high - low), 0.5 * (high + low)
+    return lambda pre_action: np.clip(centre + scale * np.tanh(pre_action), low, high)
+
+
+def _choose(logits: Array, noise: Array) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    choice = np.argmax(logits + noise, axis=-1)
+    return choice, choice
+
+
+def _run(layers: list[Layer], x: Array) -> Array:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def _normalizer(normalizer: nn.Module) -> Layer | None:
+    if isinstance(normalizer, NoNormalizer):
+        return lambda x: x
+    if not isinstance(normalizer, ObservationNormalizer):
+        return None
+    mean, limit = normalizer.mean.numpy(), normalizer.limit
+    scale = torch.rsqrt(normalizer.variance + 1e-8).numpy()
+
+    def normalize(x: Array) -> Array:
+        standardised = (x - mean.astype(x.dtype)) * scale.astype(x.dtype)
+        return np.clip(standardised, -limit, limit)
+
+    return normalize
+
+
+def _layer(layer: nn.Module) -> Layer | None:
+    if type(layer) is nn.Linear:
+        weight, bias = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
+        return lambda x: x @ weight + bias
+    if type(layer) is nn.LayerNorm:
+        return _layer_norm(layer)
+    if type(layer) is nn.ELU and layer.alpha == 1:
+        return lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    return ELEMENTWISE.get(type(layer))
+
+
+def _layer_norm(layer: nn.LayerNorm) -> Layer:
+    weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+
+    def run(x: Array) -> Array:
+        centred = x - x.mean(-1, keepdims=True)
+        variance = np.square(centred).mean(-1, keepdims=True)
+        result: Array = centred / np.sqrt(variance + layer.eps) * weight + bias
+        return result
+
+    return run
+
+
+ELEMENTWISE: dict[type[nn.Module], Layer] = {
+    nn.Tanh: np.tanh,
+    nn.ReLU: lambda x: np.maximum(x, 0),
+    nn.SiLU: lambda x: x / (1 + np.exp(-x)),
+}

@@ -1,0 +1,119 @@
+"""The policy: an observation normaliser, hidden layers (the torso) and a head."""
+
+import copy
+from typing import final
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from pgtoolkit.distributions.base import Distribution
+from pgtoolkit.distributions.noise import draw_noise
+from pgtoolkit.networks.encoder import Pixels, make_encoder, make_normalizer
+from pgtoolkit.networks.mlp import Activation, hidden_layers
+from pgtoolkit.networks.normalizer import NoNormalizer, ObservationNormalizer
+from pgtoolkit.policies.head import MakeHead
+
+
+@final
+class Policy(nn.Module):
+    """``pi(action | obs) = head(torso(normalizer(obs)))``, with any head.
+
+    The normaliser is a part of the policy, so a saved policy is complete.
+
+    Args:
+        observation_space: a one-dimensional ``Box``, or images, which two convolutions read.
+        make_head: makes the head from the number of features; the action space is the head's.
+        hidden: sizes of the hidden layers; with ``()`` the head reads the observation itself.
+        activation: activation of the hidden layers.
+        layer_norm: whether a LayerNorm follows each hidden activation.
+        normalize_observations: whether observations are normalised by their running mean and
+            variance. Only ``normalizer.update`` changes these.
+        generator: draws the initial weights; None means a new generator with seed 0.
+
+    Raises:
+        RequestError: the observation space is of another kind.
+    """
+
+    normalizer: ObservationNormalizer | NoNormalizer | Pixels
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[np.ndarray],
+        make_head: MakeHead,
+        hidden: tuple[int, ...] = (64, 64),
+        *,
+        activation: Activation = "tanh",
+        layer_norm: bool = False,
+        normalize_observations: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        generator = generator or torch.Generator().manual_seed(0)
+        self.normalizer = make_normalizer(observation_space, normalize_observations)
+        encoder, num_features = make_encoder(observation_space, generator)
+        layers = hidden_layers(
+            num_features, hidden, activation=activation, layer_norm=layer_norm, generator=generator
+        )
+        self.torso = nn.Sequential(*encoder, *layers)
+        self.head = make_head(hidden[-1] if hidden else num_features, generator)
+        self.noise, self.action_size = self.head.noise, self.head.action_size
+
+    @property
+    def noise_size(self) -> int:
+        """Number of entries of the standard noise of one action."""
+        return sum(part.size for part in self.noise)
+
+    def forward(self, obs: Tensor) -> Distribution:
+        return self.head(self.torso(self.normalizer(obs)))
+
+    def __call__(self, obs: Tensor) -> Distribution:
+        """The distribution over actions at ``obs`` ``[..., O]``."""
+        distribution: Distribution = super().__call__(obs)
+        return distribution
+
+    def draw_noise(self, *batch: int, generator: torch.Generator) -> Tensor:
+        """Standard noise ``[*batch, noise_size]`` of so many actions, on the generator's device."""
+        return draw_noise(self.noise, batch, generator)
+
+    def pathwise_action(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """The action ``a(obs, noise)``, squashed to the action space; it carries the graph.
+
+        Its derivative with respect to the parameters is the pathwise (reparameterisation) gradient,
+        ``d/dtheta E[J(a)] = E[dJ/da da(theta, eps)/dtheta]``.
+
+        Raises:
+            RequestError: the policy is discrete and has no such derivative.
+        """
+        return self(obs).rsample(noise)
+
+    def log_derivative_loss(self, obs: Tensor, pre_action: Tensor, weight: Tensor) -> Tensor:
+        """``-weight * log pi(action | obs)`` ``[...]``, unreduced.
+
+        The gradient of its negative estimates ``d/dtheta E[J] = E[J dlog pi/dtheta]``, the score
+        function or REINFORCE gradient (Williams 1992). ``pre_action`` and ``weight`` are detached
+        here: with a reparameterised action that is not detached, the two paths through a Gaussian's
+        mean cancel, and its gradient is exactly zero.
+
+        Args:
+            obs: ``[..., O]``.
+            pre_action: ``[..., A]`` the pre-squash action, as stored in the window.
+            weight: ``[...]`` a return, an advantage, or any weight without a path to the
+                parameters.
+        """
+        return self(obs).log_derivative_loss(pre_action, weight)
+
+
+def without_normalizer(policy: Policy) -> Policy:
+    """A shallow copy of the policy, with the same parameters, that reads normalised observations.
+
+    For several passes over observations that are normalised once.
+    """
+    bare = copy.copy(policy)
+    bare.__dict__["_modules"] = policy._modules | {"normalizer": NoNormalizer()}
+    return bare
+
+
+HeadPolicy = Policy
+"""The former name of :class:`Policy`."""

@@ -1,0 +1,64 @@
+"""Returns and lengths of episodes, followed across windows."""
+
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgtoolkit.rollouts.window import Window
+
+
+@final
+class EpisodeTracker:
+    """Adds up each environment's undiscounted reward from an episode's first step to its last.
+
+    An episode whose first step was not seen is not counted.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self.running_return = np.zeros(num_envs)
+        self.running_length = np.zeros(num_envs, dtype=np.int64)
+        self.seen_first = np.zeros(num_envs, dtype=np.bool_)
+        self.after_end = np.ones(num_envs, dtype=np.bool_)
+
+    def update(self, window: Window) -> list[tuple[int, float, int]]:
+        """The episodes that ended in this window: (environment, return, length), in time order."""
+        valid = window.valid.cpu().numpy()
+        reward = np.where(valid, window.reward.detach().double().cpu().numpy(), 0.0)
+        done = window.done.cpu().numpy() & valid
+        first = self._first(window, done)
+        # Sums from the window's start; an episode's return is the difference of two of them.
+        total, steps = np.cumsum(reward, axis=0), np.cumsum(valid, axis=0)
+        ended: list[tuple[int, float, int]] = []
+        for t, env in zip(*np.nonzero(first | done), strict=True):
+            if first[t, env]:
+                self.running_return[env] = reward[t, env] - total[t, env]
+                self.running_length[env] = valid[t, env] - steps[t, env]
+                self.seen_first[env] = True
+            if done[t, env] and self.seen_first[env]:
+                episode_return = self.running_return[env] + total[t, env]
+                length = self.running_length[env] + steps[t, env]
+                ended.append((int(env), float(episode_return), int(length)))
+        self.running_return += total[-1]
+        self.running_length += steps[-1]
+        self.after_end = done[-1]
+        return ended
+
+    def _first(self, window: Window, done: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        if window.first is not None:
+            return window.first.cpu().numpy()
+        return np.concatenate([self.after_end[None], done[:-1]])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "running_return": self.running_return.tolist(),
+            "running_length": self.running_length.tolist(),
+            "seen_first": self.seen_first.tolist(),
+            "after_end": self.after_end.tolist(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.running_return = np.array(state["running_return"])
+        self.running_length = np.array(state["running_length"], dtype=np.int64)
+        self.seen_first = np.array(state["seen_first"], dtype=np.bool_)
+        self.after_end = np.array(state["after_end"], dtype=np.bool_)

@@ -1,0 +1,205 @@
+"""Rollouts: a policy and vector environments in, a window out.
+
+``collect`` steps any Gymnasium vector environment, without a graph and under any autoreset mode.
+``unroll`` steps a differentiable one and keeps the graph. Both take the noise of every action and
+the cursor where the last window ended, and return the window and the next cursor. Neither draws
+random numbers of its own, so a window can be repeated.
+"""
+
+import dataclasses
+from typing import Any, Protocol, final, runtime_checkable
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from pgtoolkit.errors import RequestError
+from pgtoolkit.finite import require_finite_rows, require_finite_steps
+from pgtoolkit.gymnasium_types import AnyVectorEnv
+from pgtoolkit.policies.policy import Policy
+from pgtoolkit.rollouts.numpy_rollout import collect_arrays
+from pgtoolkit.rollouts.window import Window
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cursor:
+    """Where a window ended and the next begins.
+
+    Attributes:
+        obs: ``[N, O]`` the observation to act on, without a graph.
+        needs_reset: ``[N]`` bool: the episode ended on the last step and the next step only resets
+            it (Gymnasium's NEXT_STEP autoreset).
+        first: ``[N]`` bool: the next step is the first of an episode.
+    """
+
+    obs: Tensor
+    needs_reset: Tensor
+    first: Tensor
+
+
+@runtime_checkable
+class OnTensors(Protocol):
+    """What :func:`unroll` needs: a vector environment on tensors whose step has a gradient."""
+
+    num_envs: int
+
+    def detach(self) -> Tensor:
+        """Cuts the graph at the current state; returns its observation ``[N, O]``."""
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """As Gymnasium's vector environments, autoreset SAME_STEP."""
+
+
+def autoreset_mode(env: AnyVectorEnv) -> AutoresetMode:
+    """The environment's autoreset mode, from its metadata.
+
+    Raises:
+        RequestError: the environment does not say, so the ends of episodes cannot be placed.
+    """
+    mode = env.metadata.get("autoreset_mode")
+    try:
+        return mode if isinstance(mode, AutoresetMode) else AutoresetMode(mode)
+    except ValueError as error:
+        raise RequestError(
+            f"the vector environment's metadata['autoreset_mode'] is {mode!r}: set it to one of "
+            "gymnasium.vector.AutoresetMode, so that ends of episodes can be told from resets"
+        ) from error
+
+
+def start(env: AnyVectorEnv, *, seed: int | None, device: torch.device) -> Cursor:
+    """Resets every environment and returns the first cursor."""
+    obs = _to_tensor(env.reset(seed=seed)[0], device)
+    require_finite_rows({"observation after a reset": obs}, 0)
+    nowhere = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
+    return Cursor(obs, needs_reset=nowhere, first=~nowhere)
+
+
+@torch.no_grad()
+def collect(
+    env: AnyVectorEnv, policy: Policy, cursor: Cursor, noise: Tensor
+) -> tuple[Window, Cursor]:
+    """Steps any Gymnasium vector environment ``T`` times, without a graph.
+
+    Correct under all three autoreset modes: ``next_obs`` is always the observation before a reset,
+    and the step that NEXT_STEP spends on resetting is not ``valid``.
+
+    Args:
+        env: the vector environment, sync, async or natively vectorised.
+        policy: acts on every step.
+        cursor: from :func:`start` or the last call.
+        noise: ``[T, N, A]`` of every action; zeros for the deterministic one.
+
+    Raises:
+        NonFiniteError: an action, a reward or an observation, also one after a reset, is not
+            finite.
+        RequestError: the environment does not say its autoreset mode.
+    """
+    mode, device = autoreset_mode(env), noise.device
+    if isinstance(env, OnTensors):
+        return _collect_tensors(env, policy, cursor, noise)
+    flags = (cursor.needs_reset.cpu().numpy(), cursor.first.cpu().numpy())
+    obs = cursor.obs.cpu().numpy()
+    window, obs, *flags_after = collect_arrays(env, policy, noise, mode, obs, *flags)
+    needs_reset, first = (torch.from_numpy(x).to(device) for x in flags_after)
+    return window, Cursor(torch.from_numpy(obs).to(device), needs_reset, first)
+
+
+def _collect_tensors(
+    env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor
+) -> tuple[Window, Cursor]:
+    """The same on tensors, autoreset SAME_STEP."""
+    obs, first = cursor.obs, cursor.first
+    steps: list[dict[str, Tensor]] = []
+    for eps in noise.unbind(0):
+        acted = _act(policy, obs, eps)
+        after, reward, terminated, truncated, info = env.step(acted["action"])
+        steps.append(
+            {"obs": obs, "next_obs": info.get("final_obs", after), "noise": eps, "reward": reward}
+            | {"terminated": terminated, "truncated": truncated, "first": first, **acted}
+            | {"valid": torch.ones_like(terminated)}
+        )
+        obs, first = after, terminated | truncated
+    window = _stack(steps)
+    require_finite_window(window)
+    return window, Cursor(obs, cursor.needs_reset, first)
+
+
+def unroll(env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor) -> tuple[Window, Cursor]:
+    """Steps a differentiable environment ``T`` times and keeps the graph.
+
+    The graph starts here: the state is detached first, so no gradient reaches an earlier window. It
+    runs through actions, dynamics, rewards and observations; an environment that resets inside the
+    window starts a new trajectory without a past, and the others keep theirs.
+
+    Args:
+        env: a differentiable vector environment.
+        policy: acts on every step, by its pathwise action.
+        cursor: from :func:`start` or the last call.
+        noise: ``[T, N, A]`` of every action.
+
+    Raises:
+        NonFiniteError: an action, reward or observation is not finite; the earliest is named.
+    """
+    obs, first = env.detach(), cursor.first
+    shape = (*noise.shape[:-1], policy.action_size)
+    perturbation = noise.new_zeros(shape).requires_grad_()
+    steps: list[dict[str, Tensor]] = []
+    for eps, shift in zip(noise.unbind(0), perturbation.unbind(0), strict=True):
+        acted = _act(policy, obs, eps, shift)
+        after, reward, terminated, truncated, info = env.step(acted["action"])
+        next_obs = info.get("final_obs", after)
+        steps.append(
+            {"obs": obs, "next_obs": next_obs, "noise": eps, "reward": reward, **acted}
+            | {"terminated": terminated, "truncated": truncated}
+            | {"valid": torch.ones_like(terminated), "first": first}
+        )
+        obs, first = after, terminated | truncated
+    window = dataclasses.replace(_stack(steps), perturbation=perturbation)
+    require_finite_window(window)
+    return window, Cursor(obs.detach(), cursor.needs_reset, first)
+
+
+def require_finite_window(window: Window) -> None:
+    """Raises on the earliest action, reward or observation that is not finite.
+
+    Raises:
+        NonFiniteError: names the tensor, the step and the environment.
+    """
+    require_finite_steps(
+        {
+            "observation after a reset": window.obs,
+            "action": window.action,
+            "reward": window.reward,
+            "observation": window.next_obs,
+        }
+    )
+
+
+def _act(
+    policy: Policy, obs: Tensor, noise: Tensor, shift: Tensor | None = None
+) -> dict[str, Tensor]:
+    distribution = policy(obs)
+    pre_action = distribution.pre_action(noise)
+    if shift is not None:
+        pre_action = pre_action + shift
+    with torch.no_grad():
+        log_prob = distribution.log_prob_of_pre_action(pre_action)
+    return {
+        "pre_action": pre_action,
+        "action": distribution.squash(pre_action),
+        "log_prob": log_prob,
+    }
+
+
+def _stack(steps: list[dict[str, Tensor]]) -> Window:
+    return Window(**{name: torch.stack([step[name] for step in steps]) for name in steps[0]})
+
+
+def _to_tensor(array: Any, device: torch.device) -> Tensor:
+    """A tensor on the device, in float32; a copy, as environments may reuse their arrays."""
+    if isinstance(array, Tensor):
+        return array.to(device)
+    tensor = torch.tensor(np.asarray(array), device=device)
+    return tensor if tensor.dtype == torch.bool else tensor.float()

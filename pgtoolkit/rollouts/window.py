@@ -1,0 +1,96 @@
+"""A window: T steps of N environments, the data that every estimator reads."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Window:
+    """``T`` steps of ``N`` environments, time-major. One environment's column is a trajectory.
+
+    A window is *plain* (no graph), or *differentiable*: then ``obs``, ``next_obs``, ``action`` and
+    ``reward`` carry the graph back to the policy's parameters and to ``perturbation``.
+
+    For a discrete action space the axis ``A`` of ``pre_action`` and ``action`` is absent, and
+    ``noise`` holds one Gumbel variable per choice.
+    """
+
+    obs: Tensor
+    """``[T, N, O]`` what the policy saw."""
+    next_obs: Tensor
+    """``[T, N, O]`` what came of it, *before* any reset."""
+    noise: Tensor
+    """``[T, N, A]`` the standard noise ``eps`` of each action; some distributions take more than
+    ``A`` numbers."""
+    pre_action: Tensor
+    """``[T, N, A]`` ``u = mu + sigma * eps``, before squashing."""
+    action: Tensor
+    """``[T, N, A]`` what the environment was given."""
+    log_prob: Tensor
+    """``[T, N]`` ``log pi(action | obs)`` when the action was taken; never carries a graph."""
+    reward: Tensor
+    """``[T, N]``."""
+    terminated: Tensor
+    """``[T, N]`` bool: the episode reached a terminal state, whose value is 0."""
+    truncated: Tensor
+    """``[T, N]`` bool: the episode was cut, and its last state still has a value."""
+    valid: Tensor
+    """``[T, N]`` bool: false on steps that never happened."""
+    first: Tensor | None = None
+    """``[T, N]`` bool: the first step of an episode. None in a window that was made by hand: then
+    episodes are taken to start with it."""
+    perturbation: Tensor | None = None
+    """``[T, N, A]`` zeros added to ``pre_action``, the leaf that :func:`action_gradient
+    <pgtoolkit.estimators.surrogates.action_gradient>` differentiates by; None in a plain window."""
+
+    @property
+    def num_steps(self) -> int:
+        return self.reward.shape[0]
+
+    @property
+    def num_envs(self) -> int:
+        return self.reward.shape[1]
+
+    @property
+    def done(self) -> Tensor:
+        """``[T, N]`` the episode ended here, in either way."""
+        return self.terminated | self.truncated
+
+    @property
+    def cut(self) -> Tensor:
+        """``[T, N]`` the next step starts a segment: an end, or a step that never happened."""
+        return self.done | ~self.valid
+
+    @property
+    def differentiable(self) -> bool:
+        return self.perturbation is not None
+
+    def detach(self) -> Self:
+        """The same data without a graph."""
+        return dataclasses.replace(map_window(Tensor.detach, self), perturbation=None)
+
+
+FIELDS = dataclasses.fields(Window)
+
+
+def map_window(function: Callable[[Tensor], Tensor], window: Window) -> Window:
+    """A window with the function applied to every tensor that it has."""
+    tensors = {field.name: getattr(window, field.name) for field in FIELDS}
+    return Window(**{k: function(v) for k, v in tensors.items() if v is not None})
+
+
+def concatenate(windows: list[Window]) -> Window:
+    """Joins plain windows that follow each other in time."""
+    columns = {field.name: [getattr(w, field.name) for w in windows] for field in FIELDS}
+    return Window(**{k: torch.cat(v) for k, v in columns.items() if v[0] is not None})
+
+
+def first_episodes(window: Window) -> Window:
+    """Keeps each environment's first episode: every step after its end becomes invalid."""
+    ended_before = torch.cat([torch.zeros_like(window.done[:1]), window.done[:-1]]).cummax(0).values
+    return dataclasses.replace(window, valid=window.valid & ~ended_before)

@@ -1,0 +1,202 @@
+"""The training loop: collect, update, log, evaluate, checkpoint."""
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from pgtoolkit.agent import Agent, Metrics
+from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.rollouts.episodes import EpisodeTracker
+from pgtoolkit.rollouts.evaluation import Evaluation
+from pgtoolkit.rollouts.window import Window
+from pgtoolkit.training.checkpoint import save_checkpoint
+from pgtoolkit.training.run_folder import RunFolder
+from pgtoolkit.training.writer import RunWriter
+
+RECENT_EPISODES = 100
+
+MEASURED = ("gradient/", "eval/")
+"""Tags that ``log_interval`` does not thin out; they have schedules of their own."""
+
+PLAIN = (
+    "num_steps",
+    "num_updates",
+    "window_steps",
+    "best_return",
+    "eval_return",
+    "next_eval",
+    "next_checkpoint",
+)
+"""What a :class:`Progress` saves as it is."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of the loop, whatever the agent."""
+
+    total_steps: int = 500_000
+    """Environment steps to train for: as many whole windows as fit, and at least one."""
+    eval_interval: int = 50_000
+    """Environment steps between evaluations; 0 never evaluates."""
+    eval_episodes: int | None = None
+    """Episodes of each evaluation; default: 100 on batched environments, 20 on others."""
+    checkpoint_interval: int = 50_000
+    """Environment steps between checkpoints; one is always written at the start and the end."""
+    log_interval: int = 1
+    """Updates between rows of rollout, train and time in TensorBoard."""
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "eval_episodes", "checkpoint_interval", "log_interval"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                flag = name.replace("_", "-")
+                raise RequestError(f"--{flag} must be at least 1, not {getattr(self, name)}")
+        if self.eval_interval < 0:
+            raise RequestError(f"--eval-interval must be at least 0, not {self.eval_interval}")
+
+
+@final
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands: what the loop itself must remember, and what it tells the screen."""
+
+    num_steps: int = 0
+    num_updates: int = 0
+    window_steps: int = 1
+    best_return: float | None = None
+    eval_return: float | None = None
+    next_eval: int = 0
+    next_checkpoint: int = 0
+    returns: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
+    lengths: deque[int] = dataclasses.field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
+    tracker: EpisodeTracker | None = None
+    scalars: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def mean_return(self) -> float | None:
+        """Mean return of the recent training episodes."""
+        return float(np.mean(self.returns)) if self.returns else None
+
+    def count(self, window: Window) -> None:
+        """Adds a window's steps and the episodes that ended in it."""
+        self.tracker = self.tracker or EpisodeTracker(window.num_envs)
+        for _, episode_return, length in self.tracker.update(window):
+            self.returns.append(episode_return)
+            self.lengths.append(length)
+        self.window_steps = int(window.valid.sum())
+        self.num_steps += self.window_steps
+        self.num_updates += 1
+
+    def finished(self, total_steps: int) -> bool:
+        """Whether another window like the last would go beyond the total."""
+        return self.num_updates > 0 and self.num_steps + self.window_steps > total_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in PLAIN} | {
+            "returns": list(self.returns),
+            "lengths": list(self.lengths),
+            "tracker": None if self.tracker is None else self.tracker.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in PLAIN:
+            setattr(self, name, state[name])
+        self.returns.extend(state["returns"])
+        self.lengths.extend(state["lengths"])
+        if state["tracker"] is not None:
+            self.tracker = EpisodeTracker(len(state["tracker"]["running_return"]))
+            self.tracker.load_state_dict(state["tracker"])
+
+
+def train(
+    agent: Agent,
+    config: TrainConfig,
+    run: RunFolder,
+    writer: RunWriter,
+    *,
+    evaluate: Callable[[], Evaluation],
+    show: Callable[[Progress], None],
+    progress: Progress | None = None,
+) -> Progress:
+    """Trains until ``config.total_steps``.
+
+    Args:
+        agent: collects and updates.
+        config: how long, and how often to do what.
+        run: where checkpoints go.
+        writer: where metrics go.
+        evaluate: returns of the agent's current policy in its own environments.
+        show: called after every update.
+        progress: of a resumed run; its agent has been loaded.
+
+    Raises:
+        NonFiniteError: with a note that says how far the run had come. The last checkpoint is good.
+    """
+    progress = progress or Progress()
+    first_step, began = progress.num_steps, time.perf_counter()
+    if progress.num_updates == 0:
+        _save(agent, progress, run)
+    while not progress.finished(config.total_steps):
+        try:
+            window = agent.collect()
+            metrics = agent.update(window)
+        except NonFiniteError as error:
+            error.add_note(f"after {progress.num_steps} environment steps.")
+            raise
+        progress.count(window)
+        finished = progress.finished(config.total_steps)
+        if config.eval_interval and (progress.num_steps >= progress.next_eval or finished):
+            progress.next_eval = progress.num_steps + config.eval_interval
+            metrics |= _evaluate(agent, evaluate, progress, run)
+        if progress.num_updates % config.log_interval == 0 or finished:
+            seconds = time.perf_counter() - began
+            metrics |= _rollout_metrics(progress)
+            metrics["time/fps"] = torch.tensor((progress.num_steps - first_step) / seconds)
+        else:
+            # What was measured is rare and was paid for: it is written whenever it comes.
+            metrics = {tag: value for tag, value in metrics.items() if tag.startswith(MEASURED)}
+        progress.scalars |= writer.write(metrics, progress.num_steps)
+        if progress.num_steps >= progress.next_checkpoint or finished:
+            progress.next_checkpoint = progress.num_steps + config.checkpoint_interval
+            _save(agent, progress, run)
+            writer.flush()
+        show(progress)
+    return progress
+
+
+def _save(agent: Agent, progress: Progress, run: RunFolder) -> None:
+    state = {"agent": agent.state_dict(), "progress": progress.state_dict()}
+    save_checkpoint(run.last_checkpoint, state)
+
+
+def _evaluate(
+    agent: Agent, evaluate: Callable[[], Evaluation], progress: Progress, run: RunFolder
+) -> Metrics:
+    try:
+        evaluation = evaluate()
+    except NonFiniteError as error:
+        error.add_note(f"in an evaluation, after {progress.num_steps} environment steps.")
+        raise
+    progress.eval_return = evaluation.mean_return
+    if progress.best_return is None or evaluation.mean_return >= progress.best_return:
+        progress.best_return = evaluation.mean_return
+        state = {"agent": agent.state_dict(), "progress": progress.state_dict()}
+        save_checkpoint(run.best_checkpoint, state)
+    return {
+        "eval/mean_reward": torch.tensor(evaluation.mean_return),
+        "eval/mean_ep_length": torch.tensor(evaluation.mean_length),
+    }
+
+
+def _rollout_metrics(progress: Progress) -> Metrics:
+    if not progress.returns:
+        return {}
+    return {
+        "rollout/ep_rew_mean": torch.tensor(float(np.mean(progress.returns))),
+        "rollout/ep_len_mean": torch.tensor(float(np.mean(progress.lengths))),
+    }

@@ -1,0 +1,109 @@
+"""The TensorBoard writer: scalars at environment steps, one image, text, hyperparameters."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, final
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from pgtoolkit.agent import Metrics
+from pgtoolkit.training.chart import step_chart
+from pgtoolkit.training.tags import definitions_text
+
+BY_STEP = "gradient/by_step/"
+
+HPARAM_METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "gradient/variance_ratio")
+
+BOTH = ("score_function", "pathwise")
+
+
+def layout(estimators: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """The Custom Scalars tab: return, variance of all, and each estimator's with its interval.
+
+    The chart of all is the same for every run: TensorBoard shows charts that differ side by side.
+    """
+    charts: dict[str, list[Any]] = {
+        "return": ["Multiline", ["rollout/ep_rew_mean", "eval/mean_reward"]],
+        "variance of one trajectory's gradient": [
+            "Multiline",
+            [f"gradient/{name}/variance$" for name in (*BOTH, "mixed")],
+        ],
+    }
+    for name in estimators:
+        charts[f"{name.replace('_', ' ')}, 95 % interval"] = [
+            "Margin",
+            [f"gradient/{name}/{end}" for end in ("variance", "variance_low", "variance_high")],
+        ]
+    return {"return and gradient variance": charts}
+
+
+LAYOUT = layout(BOTH)
+"""Of a run that does not mix."""
+
+
+@final
+class RunWriter:
+    """Writes one run's event file.
+
+    Args:
+        path: the run folder.
+        purge_step: on resuming, the step from which older events are void.
+    """
+
+    def __init__(self, path: Path, purge_step: int | None = None) -> None:
+        self.writer = SummaryWriter(str(path), purge_step=purge_step)
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Definitions, configuration, hyperparameters and the layout of the Custom Scalars tab."""
+        self.writer.add_text("definitions", definitions_text())
+        rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
+        self.writer.add_text("config", f"| setting | value |\n|---|---|\n{rows}")
+        mixed = settings.get("estimator") == "mixed"
+        self.writer.add_custom_scalars(layout((*BOTH, "mixed")) if mixed else LAYOUT)
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value)
+            for key, value in settings.items()
+        }
+        experiment, session_start, self._session_end = hparams(  # type: ignore[no-untyped-call]
+            plain, dict.fromkeys(HPARAM_METRICS, 0.0)
+        )
+        self.writer._get_file_writer().add_summary(experiment)  # type: ignore[no-untyped-call]
+        self.writer._get_file_writer().add_summary(session_start)  # type: ignore[no-untyped-call]
+
+    def write(self, metrics: Metrics, step: int) -> dict[str, float]:
+        """Writes scalars, and vectors by step as an image; returns the scalars as floats."""
+        names = [name for name, value in metrics.items() if value.dim() == 0]
+        # One conversion for all: each would wait for the device on its own.
+        columns = [metrics[name].detach().double().cpu() for name in names]
+        values = torch.stack(columns).tolist() if columns else []
+        scalars = dict(zip(names, values, strict=True))
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, step)
+        curves = {
+            name.removeprefix(BY_STEP): metrics[name].detach().cpu().tolist()
+            for name in metrics
+            if name.startswith(BY_STEP)
+        }
+        if any(value > 0 and math.isfinite(value) for curve in curves.values() for value in curve):
+            image = step_chart(curves, title=f"variance of dJ/du by step, at {step:,} steps")
+            self.writer.add_image(BY_STEP.rstrip("/"), image, step, dataformats="HWC")
+        return scalars
+
+    def end(self) -> None:
+        """Marks the run as finished in the HParams tab."""
+        self.writer._get_file_writer().add_summary(self._session_end)  # type: ignore[no-untyped-call]
+
+    def flush(self) -> None:
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

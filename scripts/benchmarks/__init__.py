@@ -1,0 +1,1 @@
+"""The rows of `pgtoolkit benchmark`, and what they are measured with."""

@@ -1,0 +1,90 @@
+"""The ``pathwise`` benchmark: gradients through the Pendulum, and a step of Adam."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+
+from pgtoolkit.compiling import Compile
+from pgtoolkit.envs.collector import rollout_of
+from pgtoolkit.envs.control.pendulum import Pendulum
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.estimators.surrogates import window_objective
+from pgtoolkit.learners.gradient_clip import clip_gradient
+from pgtoolkit.policies.gaussian import GaussianPolicy
+from pgtoolkit.rollouts.rollout import start
+from pgtoolkit.scripts.benchmarks.timing import OURS, Case, Run
+from pgtoolkit.seeding import stream
+
+NUM_STEPS = 32
+
+HIDDEN = (64, 64)
+
+SIZES = (64, 1024, 4096)
+
+TARGETS = {"JAX": (0.5, 1.1, 1.2), "eager torch": (5.0, 1.7, 1.2)}
+
+
+def cases() -> list[Case]:
+    """One for each number of environments: forward, backward, clip and Adam, H = 32."""
+    return [
+        Case(
+            f"N = {size}",
+            size * NUM_STEPS,
+            "steps",
+            {
+                OURS: functools.partial(our_side, size),
+                "JAX": functools.partial(jax_side, size),
+                "eager torch": functools.partial(eager_side, size),
+            },
+            {peer: targets[i] for peer, targets in TARGETS.items()},
+        )
+        for i, size in enumerate(SIZES)
+    ]
+
+
+def our_side(num_envs: int) -> Run:
+    """As an agent does it, with compiled steps."""
+    climb = climber(num_envs, compile="always")
+    return lambda index: climb(NUM_STEPS)
+
+
+def climber(num_envs: int, *, compile: Compile, checkpoint_every: int = 0) -> Callable[[int], None]:
+    """A function of ``H``: a window, its rewards' gradient by a tanh policy, clip and Adam.
+
+    Args:
+        num_envs: ``N``.
+        compile: as agents take it.
+        checkpoint_every: as agents take it.
+    """
+    env = DifferentiableVectorEnv(Pendulum(), num_envs)
+    unroll = rollout_of(env, compile=compile, checkpoint_every=checkpoint_every, total_steps=0)
+    policy = GaussianPolicy(env.single_observation_space, env.single_action_space, HIDDEN)
+    optimizer = torch.optim.Adam(policy.parameters(), 3e-3, fused=True)
+    generator = stream(0, "noise")
+    cursors = [start(env, seed=0, device=env.device)]
+
+    def climb(num_steps: int) -> None:
+        noise = policy.draw_noise(num_steps, num_envs, generator=generator)
+        window, cursors[0] = unroll(env, policy, cursors[0], noise)
+        objective = window_objective(window, torch.zeros_like(window.reward), 1.0)
+        optimizer.zero_grad()
+        (-objective.mean()).backward()  # type: ignore[no-untyped-call]
+        clip_gradient(policy.parameters(), 1.0)
+        optimizer.step()
+
+    return climb
+
+
+def jax_side(num_envs: int) -> Run:
+    """JAX: jit, scan, grad and optax."""
+    from pgtoolkit.scripts.benchmarks import peer_jax
+
+    return peer_jax.pathwise_run(num_envs, NUM_STEPS)
+
+
+def eager_side(num_envs: int) -> Run:
+    """Eager torch: ``nn.Sequential``, ``Normal.rsample``, the default Adam."""
+    from pgtoolkit.scripts.benchmarks import peer_eager
+
+    return peer_eager.pathwise_run(num_envs, NUM_STEPS)

@@ -1,0 +1,64 @@
+"""``pgtoolkit COMMAND``: finds the command, runs it, and turns failures into exit codes."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.scripts.cli.registry import COMMANDS, known
+from pgtoolkit.version import __version__
+
+
+def main() -> NoReturn:
+    """The console command."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        sys.exit(0)
+    if arguments[0] == "--version":
+        print(__version__)
+        sys.exit(0)
+    run_command(lambda rest: dispatch(arguments[0], rest), arguments[1:])
+
+
+def dispatch(command: str, arguments: Sequence[str]) -> None:
+    """Imports one command's module and calls it; the others are never imported."""
+    name = known(command, COMMANDS, "command")
+    module = name.replace("-", "_")
+    importlib.import_module(f"pgtoolkit.scripts.{module}").run(list(arguments))
+
+
+def run_command(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> NoReturn:
+    """Runs a command: exit 0 done, 2 the request is wrong, 1 it failed on the way."""
+    try:
+        run(arguments)
+    except RequestError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as error:
+        print(f"interrupted {' '.join(getattr(error, '__notes__', []))}".rstrip(), file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the output has had enough; what Python still holds of it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except NonFiniteError as error:
+        notes = " ".join(getattr(error, "__notes__", []))
+        print(f"error: {error} {notes}".rstrip(), file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def usage() -> str:
+    width = max(len(name) for name in COMMANDS)
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        "pgtoolkit: one Gaussian policy, two gradients, both measured\n\n"
+        f"usage: pgtoolkit COMMAND [options]\n\n{rows}\n\n"
+        "`pgtoolkit COMMAND --help` shows a command's options; `pgtoolkit --version` the version."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""The gradient monitor: it measures what trains, on schedule, and smooths the right things."""
+
+import copy
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor, nn
+
+from pgtoolkit.diagnostics.monitor import (
+    GradientMonitor,
+    compare,
+    per_trajectory_gradients,
+    variance_by_step,
+)
+from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference, variance
+from pgtoolkit.errors import NonFiniteError
+from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
+from pgtoolkit.policies.policy import Policy
+
+SPACE = Box(-np.inf, np.inf, (2,), np.float32)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def policy_of() -> Policy:
+    return GaussianPolicy(SPACE, SPACE, (6,), layer_norm=True)
+
+
+def surrogate_of(policy: Policy, num_envs: int = 5) -> Tensor:
+    """Some objective of every parameter ``[N]``."""
+    action = policy(normal(7, num_envs, 2)).pre_action(normal(7, num_envs, 2, seed=1))
+    return torch.cos(action).sum((0, 2))
+
+
+def test_a_measurement_is_due_every_few_updates_from_the_first_on() -> None:
+    """Interval 3: updates 0, 3 and 6."""
+    monitor, due = GradientMonitor(3, 5), []
+    for _ in range(8):
+        due.append(monitor.due)
+        with monitor.updating():
+            pass
+    assert due == [True, False, False, True, False, False, True, False]
+
+
+@pytest.mark.parametrize(("interval", "num_envs"), [(0, 64), (1, 2), (1, 1)])
+def test_nothing_is_measured_where_it_is_not_wanted_or_not_possible(
+    interval: int, num_envs: int
+) -> None:
+    """Interval 0, or too few trajectories: the gradient is taken as ever."""
+    monitor, policy = GradientMonitor(interval, num_envs), policy_of()
+    assert not monitor.due
+    assert monitor.backward(policy, lambda: surrogate_of(policy, num_envs)) == {}
+    assert all(parameter.grad is not None for parameter in policy.parameters())
+
+
+def test_the_gradient_is_the_same_whether_it_is_measured_or_not() -> None:
+    """Descent on minus the mean of the surrogate; what was there before is replaced."""
+    plain, measured = policy_of(), policy_of()
+    for policy in (plain, measured):
+        for parameter in policy.parameters():
+            parameter.grad = torch.full_like(parameter, 1e6)
+    assert GradientMonitor(0, 5).backward(plain, lambda: surrogate_of(plain)) == {}
+    gradients = GradientMonitor(1, 5).backward(measured, lambda: surrogate_of(measured))
+    assert set(gradients) == {name for name, _ in measured.named_parameters()}
+    for one, (name, two) in zip(plain.parameters(), measured.named_parameters(), strict=True):
+        assert one.grad is not None and two.grad is not None
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-4, atol=1e-6)
+        assert torch.equal(two.grad, -gradients[name].mean(0))
+
+
+def test_a_step_along_the_gradient_raises_the_surrogate() -> None:
+    """The sign: an optimiser that descends on ``grad`` ascends on the objective."""
+    policy, monitor = policy_of(), GradientMonitor(1, 5)
+    before = float(surrogate_of(policy).mean().detach())
+    monitor.backward(policy, lambda: surrogate_of(policy))
+    torch.optim.SGD(policy.parameters(), 1e-3).step()
+    assert float(surrogate_of(policy).mean().detach()) > before
+
+
+def test_a_frozen_parameter_is_left_alone() -> None:
+    """A fixed log-sigma, say: it gets no gradient, measured or not."""
+    for interval in (0, 1):
+        policy = policy_of()
+        assert isinstance(policy.head, GaussianHead) and policy.head.std is not None
+        policy.head.std.log_std.requires_grad_(False)
+        GradientMonitor(interval, 5).backward(policy, lambda p=policy: surrogate_of(p))  # type: ignore[misc]
+        assert policy.head.std.log_std.grad is None
+        assert policy.head.output.weight.grad is not None
+
+
+@pytest.mark.parametrize("interval", [0, 1])
+def test_a_surrogate_that_is_not_finite_is_named_and_changes_nothing(interval: int) -> None:
+    """Trajectory 3; no gradient is set."""
+    policy = policy_of()
+
+    def surrogate() -> Tensor:
+        return surrogate_of(policy) * torch.tensor([1.0, 1, 1, float("nan"), 1])
+
+    with pytest.raises(NonFiniteError) as caught:
+        GradientMonitor(interval, 5).backward(policy, surrogate)
+    assert caught.value.env_index == 3
+    assert all(parameter.grad is None for parameter in policy.parameters())
+
+
+def test_measuring_for_comparison_leaves_the_gradient_alone() -> None:
+    """The other estimator must not leak into the update."""
+    policy, monitor = policy_of(), GradientMonitor(1, 5)
+    monitor.backward(policy, lambda: surrogate_of(policy))
+    before = [parameter.grad for parameter in policy.parameters()]
+    other = monitor.measure(policy, lambda: 100 * surrogate_of(policy))
+    for old, parameter in zip(before, policy.parameters(), strict=True):
+        assert parameter.grad is old
+    assert float(other["head.std.log_std"].abs().max()) > 0
+
+
+def gradients_of(variance: float, signal: float, n: int = 4) -> dict[str, Tensor]:
+    """Exactly that V and U: one direction carries the mean, another +-deviations.
+
+    Deviations +-d in equal numbers have V = d^2 n / (n - 1), and U = |mean|^2 - V / n.
+    """
+    d = math.sqrt(variance * (n - 1) / n)
+    mean = math.sqrt(signal + variance / n)
+    deviation = d * torch.tensor([1.0, -1.0]).repeat(n // 2)
+    return {"p": torch.stack([torch.full((n,), mean), deviation], 1).double()}
+
+
+def test_a_report_has_every_statistic() -> None:
+    """V = 6, U = 2; the running means start at the first values."""
+    found = GradientMonitor(1, 4).report({"pathwise": gradients_of(6, 2)})
+    expected = GradientStatistics.of(gradients_of(6, 2))
+    values = {tag.removeprefix("gradient/pathwise/"): float(x) for tag, x in found.items()}
+    assert values["variance"] == pytest.approx(6)
+    assert values["signal"] == pytest.approx(2)
+    assert values["norm"] == pytest.approx(math.sqrt(3.5))
+    assert values["snr"] == pytest.approx(2 / 6)
+    assert values["noise_scale"] == pytest.approx(3)
+    assert values["parameter/p"] == pytest.approx(6)
+    assert values["variance_low"] == pytest.approx(float(expected.variance_low))
+    assert values["variance_high"] == pytest.approx(float(expected.variance_high))
+    assert values["signal_z"] == pytest.approx(float(expected.significance))
+    assert values["effective_dimension"] == pytest.approx(float(expected.effective_dimension))
+    assert values["largest_share"] == pytest.approx(1 / 4)
+    assert len(values) == 11
+
+
+def test_snr_is_a_ratio_of_running_means_and_no_running_mean_of_ratios() -> None:
+    """V 10 then 20, U 5 then -4: means 11 and 4.1, so SNR 4.1 / 11 (ratios: .9 .5 - .1 .2)."""
+    monitor = GradientMonitor(1, 4)
+    monitor.report({"pathwise": gradients_of(10, 5)})
+    second = monitor.report({"pathwise": gradients_of(20, -4)})
+    assert float(second["gradient/pathwise/signal"]) == pytest.approx(-4)
+    assert float(second["gradient/pathwise/snr"]) == pytest.approx(4.1 / 11)
+    assert float(second["gradient/pathwise/noise_scale"]) == pytest.approx(11 / 4.1)
+
+
+def test_the_estimators_have_running_means_of_their_own() -> None:
+    """One does not smear into the other."""
+    monitor = GradientMonitor(1, 4)
+    found = monitor.report({"pathwise": gradients_of(10, 5), "mixed": gradients_of(1, 3)})
+    assert float(found["gradient/pathwise/snr"]) == pytest.approx(0.5)
+    assert float(found["gradient/mixed/snr"]) == pytest.approx(3)
+
+
+def test_there_is_no_noise_scale_while_no_signal_is_seen() -> None:
+    """A negative number of trajectories means nothing; SNR may well be negative."""
+    found = GradientMonitor(1, 4).report({"pathwise": gradients_of(8, -1)})
+    assert "gradient/pathwise/noise_scale" not in found
+    assert float(found["gradient/pathwise/snr"]) == pytest.approx(-1 / 8)
+
+
+def test_gradients_of_zero_are_reported_in_finite_numbers() -> None:
+    """As at a saddle, or of a policy that is saturated: nothing is 0 / 0."""
+    zeros = {"p": torch.zeros(4, 2)}
+    found = GradientMonitor(1, 4).report({"pathwise": zeros}, matched=(zeros, zeros))
+    assert all(bool(value.isfinite()) for value in found.values())
+    assert "gradient/pathwise/snr" not in found
+    assert "gradient/variance_ratio" not in found
+
+
+def test_a_matched_pair_is_compared() -> None:
+    """Ratio of variances, cosine of the means, and the squared norm of the mean difference."""
+    score = {"p": normal(6, 3, seed=2).double()}
+    pathwise = {"p": normal(6, 3, seed=3).double() + 1}
+    found = compare(score, pathwise, [variance(score), variance(pathwise)])
+    difference = GradientStatistics.of(gradient_difference(score, pathwise))
+    ratio = score["p"].var(0).sum() / pathwise["p"].var(0).sum()
+    means = score["p"].mean(0), pathwise["p"].mean(0)
+    cosine = means[0] @ means[1] / means[0].norm() / means[1].norm()
+    assert float(found["gradient/variance_ratio"]) == pytest.approx(float(ratio))
+    assert float(found["gradient/cosine"]) == pytest.approx(float(cosine))
+    assert float(found["gradient/bias"]) == pytest.approx(float(difference.signal))
+    assert float(found["gradient/bias_z"]) == pytest.approx(float(difference.significance))
+
+
+def test_overhead_is_the_share_of_diagnosis_in_all_updates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a clock that is told what to say: 1 second of 4, then 1 of 6."""
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monitor = GradientMonitor(1, 4)
+    assert float(monitor.overhead) == 0
+    for length, share in ((4.0, 1 / 4), (2.0, 1 / 6)):
+        with monitor.updating():
+            if length == 4:
+                with monitor.diagnosing():
+                    now += 1
+            now += length - (1 if length == 4 else 0)
+        assert float(monitor.overhead) == pytest.approx(share)
+
+
+def test_a_monitor_goes_on_from_its_state() -> None:
+    """The schedule and the running means."""
+    monitor, resumed = GradientMonitor(2, 4), GradientMonitor(2, 4)
+    with monitor.updating():
+        monitor.report({"pathwise": gradients_of(10, 5)})
+    resumed.load_state_dict(copy.deepcopy(monitor.state_dict()))  # as through a checkpoint
+    assert not resumed.due
+    following = {"pathwise": gradients_of(20, -4)}
+    expected = monitor.report(following)
+    found = resumed.report(following)
+    assert {tag: float(x) for tag, x in found.items()} == {
+        tag: float(x) for tag, x in expected.items()
+    }
+
+
+def test_gradients_of_a_surrogate_are_one_row_a_trajectory() -> None:
+    """Each is the gradient of its entry."""
+    policy = policy_of()
+    found = per_trajectory_gradients(policy, lambda: surrogate_of(policy))
+    first = policy.head.output
+    assert isinstance(first, nn.Linear)
+    (expected,) = torch.autograd.grad(surrogate_of(policy)[2], first.weight)
+    torch.testing.assert_close(found["head.output.weight"][2], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_variance_by_step_sums_over_the_actions_dimensions() -> None:
+    """Over trajectories with N - 1: (1, 3) and (0, 0) have 2 and 0; together 2 at step 0."""
+    gradient = torch.zeros(3, 2, 2)
+    gradient[0, :, 0] = torch.tensor([1.0, 3.0])
+    gradient[2, :, 0] = torch.tensor([1.0, -1.0])
+    gradient[2, :, 1] = torch.tensor([5.0, 1.0])
+    assert variance_by_step(gradient).tolist() == [2.0, 0.0, 10.0]
+
+
+def test_a_saved_state_does_not_change_with_the_monitor() -> None:
+    """What was saved stays as it was while the monitor goes on."""
+    policy = policy_of()
+    monitor = GradientMonitor(1, 5)
+    monitor.report({"pathwise": monitor.backward(policy, lambda: surrogate_of(policy))})
+    state = monitor.state_dict()
+    before = {name: dict(values) for name, values in state["smoothed"].items()}
+    monitor.report({"pathwise": monitor.measure(policy, lambda: 2 * surrogate_of(policy))})
+    assert state["smoothed"] == before != monitor.state_dict()["smoothed"]

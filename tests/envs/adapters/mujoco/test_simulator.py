@@ -1,0 +1,208 @@
+"""MuJoCo's environments as pure functions of a saved state."""
+
+import functools
+import importlib
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.envs.mujoco.ant_v5 import AntEnv
+from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
+from gymnasium.envs.mujoco.reacher_v5 import ReacherEnv
+from gymnasium.wrappers import ClipAction, TimeLimit
+
+from pgtoolkit.envs.adapters.mujoco.simulator import MuJoCoSimulator
+from pgtoolkit.envs.adapters.mujoco.snapshot import DERIVED_FIELDS, import_mujoco, quiet_loading
+from pgtoolkit.errors import RequestError
+from pgtoolkit.gymnasium_types import AnyEnv
+
+NAMES = (
+    "Ant",
+    "HalfCheetah",
+    "Hopper",
+    "Humanoid",
+    "HumanoidStandup",
+    "InvertedDoublePendulum",
+    "InvertedPendulum",
+    "Pusher",
+    "Reacher",
+    "Swimmer",
+    "Walker2d",
+)
+PENDULUM_STEP: Any = InvertedPendulumEnv.step
+
+
+def plain(name: str) -> AnyEnv:
+    with quiet_loading():
+        return gymnasium.make(f"{name}-v5")
+
+
+@functools.cache
+def simulator(name: str) -> MuJoCoSimulator:
+    return MuJoCoSimulator(lambda: plain(name))
+
+
+def subclassed(kind: type[Any], **members: Any) -> MuJoCoSimulator:
+    """Of a class that is not Gymnasium's own."""
+    env = type("Custom", (kind,), members)
+    return MuJoCoSimulator(lambda: TimeLimit(env(), 100))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_restored_step_is_the_environments_own_to_the_bit(name: str) -> None:
+    """Over 50 steps, while the simulation is elsewhere in between; float32 actions as given."""
+    env, pure = plain(name), simulator(name)
+    observation, _ = env.reset(seed=3)
+    saved, first = pure.reset(3)
+    assert np.array_equal(first, observation)
+    env.action_space.seed(0)
+    elsewhere, _ = pure.reset(4)
+    for _ in range(50):
+        action = env.action_space.sample()
+        expected = env.step(action)
+        elsewhere = pure.step(elsewhere[None], -action[None]).saved[0]
+        outcome = pure.step(saved[None], action[None])
+        saved = outcome.saved[0]
+        assert np.array_equal(outcome.observation[0], expected[0])
+        assert outcome.reward[0] == expected[1]
+        assert outcome.terminated[0] == expected[2]
+
+
+def test_all_derived_fields_of_an_unknown_class_are_restored() -> None:
+    """In another ``MjData``, whose own differ."""
+    pure = subclassed(AntEnv)
+    assert pure.snapshot.fields == DERIVED_FIELDS
+    saved, _ = pure.reset(0)
+    saved = pure.step(saved[None], np.full((1, 8), 0.3)).saved[0]
+    data = import_mujoco().MjData(pure.env.model)
+    pure.snapshot.restore(data, saved)
+    for name in DERIVED_FIELDS:
+        assert np.array_equal(getattr(data, name), getattr(pure.env.data, name)), name
+    assert np.array_equal(pure.snapshot.capture(data), saved)
+
+
+def test_rows_do_not_mix() -> None:
+    """Many at once are the same as one after the other."""
+    pure = simulator("Hopper")
+    saved = np.stack([pure.reset(seed)[0] for seed in range(3)])
+    actions = np.random.default_rng(0).uniform(-1, 1, (3, 3))
+    together = pure.step(saved, actions)
+    for k in range(3):
+        alone = pure.step(saved[k : k + 1], actions[k : k + 1])
+        for a, b in zip(alone, together, strict=True):
+            assert np.array_equal(a[0], b[k])
+
+
+@pytest.mark.parametrize("name", ["Ant", "Humanoid", "Reacher"])
+def test_perturb_and_displacement_are_inverse(name: str) -> None:
+    """Quaternions have four numbers and three directions."""
+    pure = simulator(name)
+    saved = np.stack([pure.reset(seed)[0] for seed in range(4)])
+    tangent = np.random.default_rng(0).normal(0, 0.3, (4, pure.tangent_size))
+    moved = pure.perturb(saved, tangent)
+    assert np.allclose(pure.displacement(moved, saved), tangent, atol=1e-12)
+    if name != "Reacher":
+        assert np.allclose(np.linalg.norm(moved[:, 4:8], axis=1), 1)
+
+
+def test_what_a_step_reads_of_the_step_before_is_part_of_the_tangent() -> None:
+    """Ant's torso along x; the mass centre of the humanoid by its 13 bodies; nothing elsewhere."""
+    carried = {name: len(simulator(name).carried) for name in NAMES}
+    assert {name: count for name, count in carried.items() if count} == {"Ant": 1, "Humanoid": 13}
+    ant = simulator("Ant")
+    torso = ant.env.model.body("torso").id
+    assert ant.carried[0] == ant.snapshot.parts["xpos"].start + 3 * torso
+
+
+def test_what_an_unknown_class_reads_is_found() -> None:
+    pure, known = subclassed(AntEnv), simulator("Ant")
+    assert pure.tangent_size == known.tangent_size
+    assert pure.carried[0] - pure.snapshot.integration == 3
+
+
+def test_the_solver_and_its_options_are_left_alone() -> None:
+    pure, env = simulator("Hopper"), plain("Hopper").unwrapped
+    saved, _ = pure.reset(0)
+    pure.step(saved[None], np.zeros((1, 3)))
+    model: Any = getattr(env, "model")  # noqa: B009  (Gymnasium's stub has no such attribute)
+    for name in (n for n in dir(model.opt) if not n.startswith("_")):
+        assert np.array_equal(getattr(pure.env.model.opt, name), getattr(model.opt, name)), name
+
+
+def test_no_log_is_left_in_the_users_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Gymnasium's half cheetah has a deprecated attribute, of which MuJoCo writes a log."""
+    monkeypatch.chdir(tmp_path)
+    handler = import_mujoco().get_mju_user_warning()
+    MuJoCoSimulator(lambda: gymnasium.make("HalfCheetah-v5"))
+    assert list(tmp_path.iterdir()) == []
+    assert import_mujoco().get_mju_user_warning() is handler
+
+
+def test_a_missing_mujoco_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.import_module
+
+    def missing(name: str, package: str | None = None) -> Any:
+        if name == "mujoco":
+            raise ModuleNotFoundError("No module named 'mujoco'", name="mujoco")
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(RequestError, match=r"policy-gradient-toolkit\[mujoco\]"):
+        MuJoCoSimulator(lambda: gymnasium.make("Reacher-v5"))
+
+
+def test_other_environments_are_refused() -> None:
+    with pytest.raises(RequestError, match="PendulumEnv is not a gymnasium"):
+        MuJoCoSimulator(lambda: gymnasium.make("Pendulum-v1"))
+
+
+def test_a_wrapper_that_would_be_lost_is_refused() -> None:
+    with pytest.raises(RequestError, match="ClipAction around ReacherEnv would be lost"):
+        MuJoCoSimulator(lambda: ClipAction(gymnasium.make("Reacher-v5")))
+
+
+def test_a_time_limit_is_owed_and_the_shortest_counts() -> None:
+    with pytest.raises(RequestError, match="no time limit"):
+        MuJoCoSimulator(ReacherEnv)
+    assert MuJoCoSimulator(lambda: TimeLimit(plain("Reacher"), 7)).max_episode_steps == 7
+    assert simulator("Reacher").max_episode_steps == 50
+
+
+def test_a_memory_outside_the_simulation_is_refused() -> None:
+    """It could not be restored, and the derivative would be of something else."""
+
+    def step(self: Any, action: Any) -> Any:
+        self.count = getattr(self, "count", 0) + 1
+        observation, reward, *rest = PENDULUM_STEP(self, action)
+        return observation, reward + self.count, *rest
+
+    with pytest.raises(RequestError, match="steps differently from the same state"):
+        subclassed(InvertedPendulumEnv, step=step)
+
+
+def test_random_numbers_within_a_step_are_refused() -> None:
+    def step(self: Any, action: Any) -> Any:
+        return PENDULUM_STEP(self, action + self.np_random.normal(size=1))
+
+    with pytest.raises(RequestError, match="steps differently from the same state"):
+        subclassed(InvertedPendulumEnv, step=step)
+
+
+def test_an_integer_reward_is_exact() -> None:
+    """InvertedPendulum-v5 gives 0 or 1 as an int."""
+    assert simulator("InvertedPendulum").precision.reward == np.float64
+
+
+def test_a_picture_of_a_saved_state_needs_a_render_mode() -> None:
+    pure = simulator("Reacher")
+    with pytest.raises(RequestError, match="render_mode"):
+        pure.render(pure.reset(0)[0])
+
+
+@pytest.mark.parametrize(("name", "touches"), [("Reacher", False), ("Hopper", True)])
+def test_whether_bodies_can_touch(name: str, touches: bool) -> None:
+    assert simulator(name).has_contacts is touches

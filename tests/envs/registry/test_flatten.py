@@ -1,0 +1,88 @@
+"""Observations that are not a row of numbers."""
+
+from collections import OrderedDict
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
+from pgtoolkit.envs.registry.flatten import flat_order, flatten_observations
+from pgtoolkit.envs.registry.resolve import make_vector_env, resolve
+from pgtoolkit.errors import RequestError
+
+
+def box(*shape: int) -> spaces.Box:
+    return spaces.Box(-9.0, 9.0, shape, np.float32)
+
+
+class Shows(gymnasium.Env[Any, Any]):
+    """Shows a value of the space it is given."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, space: spaces.Space[Any], value: Any = None) -> None:
+        self.observation_space, self.value = space, value
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        return self._look(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self._look(), 1.0, bool(self.np_random.random() < 0.2), False, {}
+
+    def _look(self) -> Any:
+        return self.observation_space.sample() if self.value is None else self.value
+
+
+def test_a_plain_dictionary_is_flattened_by_sorted_keys() -> None:
+    space = spaces.Dict({"velocity": box(2), "angle": box(1)})
+    value = {"velocity": np.array([1.0, 2.0], np.float32), "angle": np.array([3.0], np.float32)}
+    env = flatten_observations(Shows(space, value))
+    assert env.reset()[0].tolist() == [3.0, 1.0, 2.0]
+    assert flat_order(space) == [("angle", 1), ("velocity", 2)]
+
+
+def test_an_ordered_dictionary_keeps_its_order() -> None:
+    space = spaces.Dict(OrderedDict(velocity=box(2), angle=box(1)))
+    value = {"velocity": np.array([1.0, 2.0], np.float32), "angle": np.array([3.0], np.float32)}
+    assert flatten_observations(Shows(space, value)).reset()[0].tolist() == [1.0, 2.0, 3.0]
+    assert flat_order(space) == [("velocity", 2), ("angle", 1)]
+
+
+def test_nested_parts_are_named_by_their_path() -> None:
+    inner = spaces.Dict({"b": box(2, 2), "a": spaces.Discrete(3)})
+    space = spaces.Dict({"z": box(1), "body": inner, "pair": spaces.Tuple((box(1), box(2)))})
+    expected = [("body.a", 3), ("body.b", 4), ("pair.0", 1), ("pair.1", 2), ("z", 1)]
+    assert flat_order(space) == expected
+    assert flatten_observations(Shows(space)).reset(seed=0)[0].shape == (11,)
+
+
+@pytest.mark.parametrize("space", [box(3), spaces.Box(0, 255, (16, 16, 3), np.uint8)])
+def test_rows_and_images_stay_as_they_are(space: spaces.Box) -> None:
+    env = Shows(space)
+    assert flatten_observations(env) is env
+
+
+@pytest.mark.parametrize(
+    ("space", "size"),
+    [(box(2, 3), 6), (spaces.Discrete(5), 5), (spaces.MultiBinary(4), 4), (box(), 1)],
+)
+def test_other_shapes_become_rows(space: spaces.Space[Any], size: int) -> None:
+    assert flatten_observations(Shows(space)).reset(seed=0)[0].shape == (size,)
+
+
+def test_observations_of_no_fixed_size_are_refused() -> None:
+    with pytest.raises(RequestError, match="no fixed size"):
+        flatten_observations(Shows(spaces.Sequence(box(1))))
+
+
+def test_an_agent_trains_on_a_dictionary() -> None:
+    source = resolve(Shows(spaces.Dict({"velocity": box(2), "angle": box(1)})))
+    agent = Reinforce(ReinforceConfig(num_envs=3, n_steps=4), make_vector_env(source, 3))
+    window = agent.collect()
+    assert window.obs.shape == (4, 3, 3)
+    agent.update(window)

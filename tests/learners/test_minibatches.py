@@ -1,0 +1,174 @@
+"""PPO's epochs: against torch's own optimiser, and compiled against plain."""
+
+import dataclasses
+import logging
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgtoolkit.envs.control.pendulum import Pendulum
+from pgtoolkit.errors import NonFiniteError
+from pgtoolkit.estimators.proximal import ppo_terms, standardized
+from pgtoolkit.learners.minibatches import Batch, PpoSettings, PpoUpdate, draw_minibatches
+from pgtoolkit.networks.value import ValueFunction
+from pgtoolkit.policies.gaussian import GaussianPolicy
+
+SETTINGS = PpoSettings(
+    clip_range=0.2,
+    vf_coef=0.5,
+    ent_coef=0.01,
+    max_grad_norm=0.5,
+    betas=(0.9, 0.999),
+    epsilon=1e-5,
+    normalize_advantage=True,
+)
+# torch's compiler uses what torch itself has deprecated.
+compiles = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+
+def make(dtype: torch.dtype, *, compiled: bool = False) -> PpoUpdate:
+    env, generator = Pendulum(), torch.Generator().manual_seed(1)
+    policy = GaussianPolicy(env.observation_space, env.action_space, (8,), generator=generator)
+    value = ValueFunction(3, (8,), activation="tanh", layer_norm=False, generator=generator)
+    return PpoUpdate(policy.to(dtype), value.to(dtype), SETTINGS, compiled=compiled)
+
+
+def batch_for(update: PpoUpdate, size: int, dtype: torch.dtype) -> Batch:
+    generator = torch.Generator().manual_seed(2)
+    obs = torch.randn(size, 3, generator=generator, dtype=dtype)
+    noise = torch.randn(size, 1, generator=generator, dtype=dtype)
+    advantage, target = torch.randn(2, size, generator=generator, dtype=dtype)
+    with torch.no_grad():
+        distribution = update.policy(obs)
+        pre_action = distribution.pre_action(noise)
+        log_prob = distribution.log_prob_of_pre_action(pre_action)
+    return Batch(obs, pre_action, noise, log_prob, advantage, target)
+
+
+def test_it_is_the_loop_that_a_user_would_write() -> None:
+    update, plain = make(torch.float64), make(torch.float64)
+    batch = batch_for(update, 40, torch.float64)
+    rows = draw_minibatches(40, 8, 3, torch.Generator().manual_seed(3))
+    metrics = update.run(batch, rows, 0.01)
+    parameters = [*plain.policy.parameters(), *plain.value_function.parameters()]
+    optimizer = torch.optim.Adam(parameters, 0.01, eps=1e-5)
+    for index, row in zip(rows, metrics, strict=True):
+        mini = Batch(*(x[index] for x in batch))
+        distribution = plain.policy(mini.features)
+        terms = ppo_terms(
+            distribution.log_prob_of_pre_action(mini.pre_action),
+            mini.log_prob,
+            standardized(mini.advantage),
+            plain.value_function(mini.features),
+            mini.target,
+            distribution.entropy(mini.noise),
+            clip_range=0.2,
+            vf_coef=0.5,
+            ent_coef=0.01,
+        )
+        optimizer.zero_grad()
+        torch.autograd.backward(terms.loss)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 0.5)
+        optimizer.step()
+        torch.testing.assert_close(row[0], terms.loss.detach())
+        torch.testing.assert_close(row[-1], norm)
+    for found, expected in zip(update.parameters, parameters, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@compiles
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_compiled_and_plain_take_the_same_steps(dtype: torch.dtype, tolerance: float) -> None:
+    """Also with another number of steps in the window, and of minibatches."""
+    plain, compiled = make(dtype), make(dtype, compiled=True)
+    for size, epochs in ((64, 2), (80, 1)):
+        batch = batch_for(plain, size, dtype)
+        rows = draw_minibatches(size, 16, epochs, torch.Generator().manual_seed(3))
+        expected, found = plain.run(batch, rows, 0.01), compiled.run(batch, rows, 0.01)
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    for a, b in zip(compiled.parameters, plain.parameters, strict=True):
+        torch.testing.assert_close(a, b, rtol=10 * tolerance, atol=10 * tolerance)
+
+
+def test_what_cannot_be_compiled_is_said_and_runs_plainly(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: Any, free: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr("pgtoolkit.learners.minibatches.CompiledLoop", lambda function: fail)
+    plain, compiled = make(torch.float64), make(torch.float64, compiled=True)
+    batch = batch_for(plain, 32, torch.float64)
+    rows = draw_minibatches(32, 8, 1, torch.Generator().manual_seed(3))
+    with caplog.at_level(logging.WARNING, logger="pgtoolkit"):
+        found = [compiled.run(batch, rows, 0.01) for _ in range(2)]
+    expected = [plain.run(batch, rows, 0.01) for _ in range(2)]
+    assert ["no compiler here" in r.message for r in caplog.records] == [True]
+    torch.testing.assert_close(found, expected)
+
+
+def test_it_compiles_for_few_shapes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows in which ever fewer steps happened do not compile for ever."""
+    made = []
+
+    def loop(function: Any) -> Any:
+        made.append(function)
+        return lambda *arguments, free: function(*arguments)
+
+    monkeypatch.setattr("pgtoolkit.learners.minibatches.CompiledLoop", loop)
+    plain, compiled = make(torch.float64), make(torch.float64, compiled=True)
+    for size in (16, 15, 14, 13):
+        batch = batch_for(plain, size, torch.float64)
+        rows = draw_minibatches(size, 16, 2, torch.Generator().manual_seed(3))
+        expected, found = plain.run(batch, rows, 0.01), compiled.run(batch, rows, 0.01)
+        torch.testing.assert_close(found, expected)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("target", math.inf, "loss of minibatch 2 of the update is not finite"),
+        ("target", 1e152, "norm of the gradient of minibatch 2 of the update is not finite"),
+    ],
+)
+def test_bad_numbers_name_their_minibatch_and_change_nothing(
+    field: str, value: float, message: str
+) -> None:
+    update = make(torch.float64)
+    batch = batch_for(update, 40, torch.float64)
+    rows = draw_minibatches(40, 8, 1, torch.Generator().manual_seed(3))
+    getattr(batch, field)[rows[2, 0]] = value
+    update.settings = dataclasses.replace(SETTINGS, vf_coef=1e3)  # squared only in the norm
+    before = [x.clone() for x in update.parameters], update.state
+    with pytest.raises(NonFiniteError, match=message):
+        update.run(batch, rows, 0.01)
+    assert all(torch.equal(a, b) for a, b in zip(update.parameters, before[0], strict=True))
+    assert update.state is before[1]
+
+
+def test_a_saved_optimiser_goes_on_exactly() -> None:
+    first, second = make(torch.float64), make(torch.float64)
+    batch = batch_for(first, 32, torch.float64)
+    rows = draw_minibatches(32, 8, 1, torch.Generator().manual_seed(3))
+    first.run(batch, rows, 0.01)
+    second.modules.load_state_dict(first.modules.state_dict())
+    second.load_state_dict(first.state_dict())
+    for update in (first, second):
+        update.run(batch, rows, 0.01)
+    assert torch.equal(first.state.parameters, second.state.parameters)
+
+
+def rows_of(size: int, batch_size: int, n_epochs: int) -> Tensor:
+    return draw_minibatches(size, batch_size, n_epochs, torch.Generator().manual_seed(0))
+
+
+def test_every_epoch_is_a_permutation_less_its_remainder() -> None:
+    rows = rows_of(10, 3, 4)
+    assert rows.shape == (12, 3)
+    for epoch in rows.view(4, 9):
+        assert len(set(epoch.tolist())) == 9
+    assert rows_of(2, 5, 1).shape == (1, 2)

@@ -1,0 +1,94 @@
+"""The policy in NumPy is the policy in torch."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+
+from pgtoolkit.agents.ppo import PpoConfig
+from pgtoolkit.policies.discrete import CategoricalPolicy
+from pgtoolkit.policies.factory import make_policy
+from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
+from pgtoolkit.policies.numpy_policy import numpy_actor
+
+OBS = Box(-np.inf, np.inf, (5,), np.float32)
+BOUNDED = Box(np.array([-1, 0], np.float32), np.array([2, 5], np.float32))
+FREE = Box(-np.inf, np.inf, (2,), np.float32)
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("activation", ["tanh", "elu", "silu", "relu"])
+@pytest.mark.parametrize("actions", [BOUNDED, FREE, Discrete(4)], ids=["bounded", "free", "choice"])
+def test_it_acts_as_torch_does(
+    actions: Any, activation: Any, layer_norm: bool, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    kind: Any = CategoricalPolicy if isinstance(actions, Discrete) else GaussianPolicy
+    policy = kind(
+        OBS,
+        actions,
+        (8, 6),
+        activation=activation,
+        layer_norm=layer_norm,
+        normalize_observations=True,
+        generator=generator,
+    ).to(dtype)
+    rows = 3 * torch.randn(7, 9, 5, generator=generator) + 1
+    policy.normalizer.update(rows, torch.ones(7, 9, dtype=torch.bool))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=dtype))
+    obs = (5 * torch.randn(9, 5, generator=generator)).to(dtype)
+    noise = policy.draw_noise(9, generator=generator).to(dtype)
+    act = numpy_actor(policy)
+    assert act is not None
+    pre_action, action = act(obs.numpy(), noise.numpy())
+    with torch.no_grad():
+        distribution = policy(obs)
+        expected = distribution.pre_action(noise)
+        squashed = distribution.squash(expected)
+    assert pre_action.dtype == expected.numpy().dtype
+    np.testing.assert_allclose(
+        np.asarray(pre_action, float), expected, TOLERANCE[dtype], 10 * TOLERANCE[dtype]
+    )
+    np.testing.assert_allclose(
+        np.asarray(action, float), squashed, TOLERANCE[dtype], 10 * TOLERANCE[dtype]
+    )
+
+
+@pytest.mark.parametrize("actions", [BOUNDED, FREE], ids=["bounded", "free"])
+def test_a_clipped_gaussian_acts_as_in_torch(actions: Box) -> None:
+    generator = torch.Generator().manual_seed(0)
+    settings = PpoConfig(hidden=(8,), log_std_init=0.5)
+    policy = make_policy(settings, OBS, actions, generator)
+    obs, noise = torch.randn(9, 5, generator=generator), torch.randn(9, 2, generator=generator)
+    act = numpy_actor(policy)
+    assert act is not None
+    found = act(obs.numpy(), noise.numpy())
+    with torch.no_grad():
+        distribution = policy(obs)
+        expected = distribution.pre_action(noise), distribution.rsample(noise)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.asarray(a, float), b, 1e-6, 1e-6)
+
+
+def test_it_follows_parameters_that_change_in_place() -> None:
+    policy = GaussianPolicy(OBS, FREE, (4,))
+    act = numpy_actor(policy)
+    assert act is not None
+    with torch.no_grad():
+        assert isinstance(policy.head, GaussianHead)
+        policy.head.output.bias.fill_(7.0)
+    zeros = np.zeros((1, 5), np.float32)
+    assert act(zeros, np.zeros((1, 2), np.float32))[0].tolist() == [[7.0, 7.0]]
+
+
+def test_what_it_does_not_know_acts_by_torch() -> None:
+    policy = GaussianPolicy(OBS, FREE, (4,))
+    policy.torso.append(torch.nn.Softplus())
+    assert numpy_actor(policy) is None
+    assert numpy_actor(GaussianPolicy(OBS, FREE, std="state_dependent")) is None

@@ -1,0 +1,115 @@
+"""Two sides, in turns. No test looks at how long anything took: the clock is made up."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from pgtoolkit.scripts.benchmarks import timing
+from pgtoolkit.scripts.benchmarks.timing import (
+    INSTALL,
+    OURS,
+    Case,
+    Goal,
+    Seconds,
+    compare,
+    is_reached,
+    measure,
+    take_turns,
+)
+
+
+class Clock:
+    """Seconds that pass only when somebody works."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds, self.calls = 0.0, list[tuple[str, int]]()
+        monkeypatch.setattr(time, "process_time", lambda: self.seconds)
+        monkeypatch.setattr(time, "perf_counter", lambda: 2 * self.seconds)
+        monkeypatch.setattr(timing, "_children", lambda: 0.0)
+
+    def side(self, name: str, seconds: float) -> Callable[[], timing.Run]:
+        """A side whose calls take so long."""
+
+        def run(index: int) -> None:
+            self.calls.append((name, index))
+            self.seconds += seconds
+
+        return lambda: run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def missing() -> timing.Run:
+    """A side whose package is not there."""
+    raise ModuleNotFoundError("No module named 'peer'", name="peer")
+
+
+def case(clock: Clock, goal: Goal = "at least") -> Case:
+    """We take 2 seconds for 10 units, they 6."""
+    sides = {OURS: clock.side(OURS, 2.0), "peer": clock.side("peer", 6.0), "absent": missing}
+    return Case("work", 10, "units", sides, {"peer": 2.5}, goal)
+
+
+def test_a_ratio_of_throughput_is_ours_over_theirs(clock: Clock) -> None:
+    """Three times as fast; every figure of the row."""
+    row, absent = measure(case(clock), 5)
+    assert (row.case, row.peer, row.unit, row.repeats) == ("work", "peer", "units", 5)
+    assert row.ratio == pytest.approx(3.0) and row.reached is True and row.target == 2.5
+    found = [row.ratio_low, row.ratio_high, row.ours_cpu_s, row.peer_cpu_s]
+    assert found == pytest.approx([3.0, 3.0, 2.0, 6.0])
+    assert [row.ours_wall_s, row.peer_wall_s] == pytest.approx([4.0, 12.0])
+    assert row.throughput == pytest.approx(5.0) and len(row.ours) == len(row.theirs) == 5
+    assert absent.peer == "absent" and absent.ratio is None and absent.reached is None
+    assert absent.note == f"{INSTALL} (peer)"
+
+
+def test_a_ratio_of_time_is_ours_over_theirs(clock: Clock) -> None:
+    """A third of their time is at most 2.5 of it."""
+    row = measure(case(clock, "at most"), 5)[0]
+    assert row.ratio == pytest.approx(1 / 3) and row.reached is True
+
+
+def test_our_own_side_must_be_there(clock: Clock) -> None:
+    """A missing peer is a gap in the table; a missing side of ours is a fault."""
+    with pytest.raises(ImportError):
+        measure(Case("work", 1, "units", {OURS: missing}, {}), 5)
+
+
+def test_the_sides_take_turns_and_short_work_is_repeated(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call of 1 is done three times for a turn of 3; a call of 10 once. Seconds are a call's."""
+    monkeypatch.setattr(timing, "SHORTEST", 6.0)  # of a clock that is twice as fast
+    runs = {"short": clock.side("short", 1.0)(), "long": clock.side("long", 10.0)()}
+    found = take_turns(runs, 2)
+    assert found == {"short": [Seconds(1.0, 2.0)] * 2, "long": [Seconds(10.0, 20.0)] * 2}
+    expected = [("short", 0)] * 3 + [("long", 0)] + [("short", 1)] * 3 + [("long", 1)]
+    assert clock.calls[-len(expected) :] == expected
+
+
+def test_the_ratio_is_the_median_of_pairs(clock: Clock) -> None:
+    """Not the ratio of medians: what slows both in one turn leaves it alone."""
+    ours = [Seconds(x, x) for x in (1.0, 10.0, 2.0)]
+    theirs = [Seconds(x, x) for x in (3.0, 20.0, 8.0)]
+    row = compare(case(clock), "peer", ours, theirs)
+    assert (row.ratio, row.ratio_low, row.ratio_high) == (3.0, 2.0, 4.0)
+    assert (row.ours_cpu_s, row.peer_cpu_s) == (2.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "target", "goal", "expected"),
+    [
+        (2.0, 2.0, "at least", True),
+        (1.9, 2.0, "at least", False),
+        (1.3, 1.25, "at most", False),
+        (1.2, 1.25, "at most", True),
+        (1.0, None, "at least", None),
+    ],
+)
+def test_targets(ratio: float, target: float | None, goal: Goal, expected: bool | None) -> None:
+    """Reached, missed, or not asked for."""
+    assert is_reached(ratio, target, goal) is expected

@@ -1,0 +1,143 @@
+"""What a command makes of --env, --differentiate, --adapter-kwargs and --wrappers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from gymnasium.vector import SyncVectorEnv
+
+from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate, choose_gradient
+from pgtoolkit.envs.adapters.learned.env import LearnedModel
+from pgtoolkit.envs.adapters.simulation.finite_difference import FiniteDifference
+from pgtoolkit.envs.control.pendulum import Pendulum
+from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.registry.resolve import resolve
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.wrappers.gradient_gate import GradientGate
+from pgtoolkit.envs.wrappers.observation_detach import ObservationDetach
+from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli import main as cli
+from pgtoolkit.scripts.cli.environments import Environments, make_environments
+
+# Gymnasium warns that a torque in [-2, 2] is not normalised.
+pytestmark = pytest.mark.filterwarnings("ignore:.*WARN.*:UserWarning")
+QUICK = ["--total-steps", "64", "--num-envs", "2", "--n-steps", "8", "--hidden", "4"]
+QUICK += ["--eval-episodes", "1"]
+
+
+def make(name: str, differentiate: Differentiate = "auto", **kwargs: Any) -> Environments:
+    settings: dict[str, Any] = {"adapter_kwargs": {}, "wrappers": {}, "needed": True} | kwargs
+    device = torch.device("cpu")
+    return make_environments(name, {}, differentiate=differentiate, device=device, **settings)
+
+
+def dynamics(environments: Environments) -> DifferentiableEnv:
+    env = environments.make(2)
+    assert isinstance(env, DifferentiableVectorEnv)
+    return env.env
+
+
+def test_auto_takes_the_environment_s_own_gradient_and_has_nothing_to_say() -> None:
+    found = make("pgtoolkit/Pendulum-v0")
+    assert isinstance(dynamics(found), Pendulum) and found.batched
+    assert found.gradient.sentence == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("Pendulum-v1", "finite-difference"),
+        ("Reacher-v5", "mujoco"),
+        ("InvertedPendulum-v5", "mujoco"),
+    ],
+)
+def test_auto_takes_the_best_adapter_and_says_so(name: str, method: str) -> None:
+    found = make(name)
+    assert found.gradient.method == method
+    assert f"--differentiate {method}" in found.gradient.sentence
+    assert isinstance(dynamics(found), FiniteDifference) and not found.batched
+
+
+def test_auto_gives_no_approximate_gradient_to_who_needs_none() -> None:
+    found = make("Pendulum-v1", needed=False)
+    assert found.gradient.env is None
+    assert isinstance(found.make(2), SyncVectorEnv)
+
+
+@pytest.mark.parametrize("method", [*ADAPTERS])
+def test_evaluation_is_on_the_plain_environment(method: Differentiate) -> None:
+    name = "Reacher-v5" if method == "mujoco" else "Pendulum-v1"
+    assert isinstance(make(name, method).make_for_evaluation(3), SyncVectorEnv)
+
+
+def test_where_nothing_fits_each_refusal_is_told() -> None:
+    with pytest.raises(RequestError, match=r"not finite-difference: .*not model: .*reinforce"):
+        make("CartPole-v1")
+
+
+def test_arguments_reach_the_adapter() -> None:
+    found = dynamics(make("Pendulum-v1", "finite-difference", adapter_kwargs={"tolerance": 0.5}))
+    assert isinstance(found, FiniteDifference) and found.tolerance == 0.5
+    arguments = {"capacity": 5000, "seed": 7}
+    model = dynamics(make("Pendulum-v1", "model", adapter_kwargs=arguments))
+    assert isinstance(model, LearnedModel)
+    assert (model.config.capacity, model.seed) == (5000, 7)
+
+
+@pytest.mark.parametrize(
+    ("differentiate", "kwargs", "complaint"),
+    [
+        ("auto", {"adapter_kwargs": {"step": 1.0}}, "arguments for an adapter"),
+        ("finite-difference", {"adapter_kwargs": {"stride": 1}}, "does not take the argument 's"),
+        ("mujoco", {}, "MuJoCo"),
+        ("none", {"wrappers": {"GradientGate": {}}}, "without a gradient"),
+        ("finite-difference", {"wrappers": {"Gate": {}}}, "no wrapper named 'Gate'"),
+        ("finite-difference", {"wrappers": {"GradientGate": 3}}, "must be a JSON object"),
+        ("finite-difference", {"wrappers": {"GradientGate": {"x": 3}}}, "does not take"),
+    ],
+)
+def test_what_does_not_go_together_is_told(
+    differentiate: Differentiate, kwargs: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        make("Pendulum-v1", differentiate, **kwargs)
+
+
+def test_wrappers_go_around_in_their_order_and_evaluation_has_its_own() -> None:
+    wrappers = {"GradientGate": {"clip_norm": 3.0}, "ObservationDetach": {}}
+    found = make("Pendulum-v1", "model", wrappers=wrappers)
+    outer = dynamics(found)
+    assert isinstance(outer, ObservationDetach) and isinstance(outer.env, GradientGate)
+    evaluation = found.make_for_evaluation(2)
+    assert isinstance(evaluation, DifferentiableVectorEnv)
+    assert evaluation.env.unwrapped is not outer.unwrapped
+
+
+def test_an_exact_environment_may_be_differentiated_by_an_adapter() -> None:
+    found = choose_gradient(resolve("Pendulum-v1"), "finite-difference", needed=False)
+    assert isinstance(found.env, FiniteDifference)
+
+
+def test_a_run_says_what_was_chosen_keeps_it_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrappers = ["--wrappers", json.dumps({"GradientGate": {"clip_norm": 5.0}})]
+    assert call("train", "shac", "--env", "Pendulum-v1", "--run-dir", "r", *QUICK, *wrappers) == 0
+    assert "differentiated by finite differences" in capsys.readouterr().out
+    config = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())
+    assert config["differentiate"] == "finite-difference"
+    assert config["wrappers"] == {"GradientGate": {"clip_norm": 5.0}}
+    assert call("resume", "r", "--total-steps", "96") == 0
+    assert call("evaluate", "r", "--episodes", "2") == 0
+    assert call("evaluate", "r", "--episodes", "2", "--env", "pgtoolkit/Pendulum-v0") == 0
+
+
+def call(*arguments: str) -> int:
+    name, *rest = arguments
+    with pytest.raises(SystemExit) as caught:
+        cli.run_command(lambda found: cli.dispatch(name, found), rest)
+    return int(caught.value.code or 0)

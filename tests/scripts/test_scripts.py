@@ -1,0 +1,371 @@
+"""The commands, as a person runs them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pgtoolkit.scripts.cli import main as cli
+from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
+
+ROOT = Path(__file__).parents[2]
+QUICK = ["--total-steps", "600", "--num-envs", "6", "--n-steps", "10", "--hidden", "8"]
+QUICK += ["--eval-episodes", "4", "--diagnostics-interval", "1"]
+
+README = (ROOT / "README.md").read_text()
+HOVER, SNIPPET = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+"""The README's environment, and its example in Python."""
+
+
+def call(*arguments: str) -> int:
+    """The exit code of ``pgtoolkit ARGUMENTS``, in this process."""
+    name, *rest = arguments
+    with pytest.raises(SystemExit) as caught:
+        cli.run_command(lambda found: cli.dispatch(name, found), rest)
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short SHAC run on our Pendulum."""
+    path = tmp_path_factory.mktemp("runs") / "shac"
+    arguments = ["shac", "--env", "pgtoolkit/Pendulum-v0", "--run-dir", str(path), *QUICK]
+    assert call("train", *arguments, "--checkpoint-interval", "60") == 0
+    return path
+
+
+def events(path: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(path), size_guidance={"scalars": 0, "images": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_a_run_holds_configuration_events_checkpoints_and_summary(run: Path) -> None:
+    """Everything resolved is in config.yaml, versions too."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["agent"] == "shac" and config["env"] == "pgtoolkit/Pendulum-v0"
+    assert config["gamma"] == 0.98 and config["num_envs"] == 6
+    assert {"python", "torch", "gymnasium"} <= config["versions"].keys()
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {
+        "last.safetensors",
+        "best.safetensors",
+    }
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 600 and summary["best_eval_return"] >= summary["eval_return"]
+
+
+def test_the_event_file_has_the_tags_finite_and_in_order(run: Path) -> None:
+    """Read with TensorBoard's own reader; the x-axis is environment steps."""
+    found = events(run)
+    scalars = set(found.Tags()["scalars"])
+    wanted = {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps"}
+    wanted |= {"eval/mean_reward", "eval/mean_ep_length"}
+    wanted |= {
+        f"train/{name}"
+        for name in (
+            "policy_gradient_loss",
+            "value_loss",
+            "entropy_loss",
+            "approx_kl",
+            "explained_variance",
+            "learning_rate",
+            "std",
+        )
+    }
+    for estimator in ("score_function", "pathwise"):
+        wanted |= {
+            f"gradient/{estimator}/{s}"
+            for s in ("variance", "variance_low", "variance_high", "signal", "snr", "norm")
+        }
+        wanted.add(f"gradient/{estimator}/parameter/head.std.log_std")
+    wanted |= {f"gradient/{s}" for s in ("variance_ratio", "cosine", "bias", "bias_z", "overhead")}
+    assert wanted - scalars <= {"rollout/ep_rew_mean", "rollout/ep_len_mean"}
+    for tag in scalars:
+        series = found.Scalars(tag)
+        steps = [event.step for event in series]
+        assert steps == sorted(set(steps)) and steps[-1] <= 600
+        assert all(np.isfinite(event.value) for event in series)
+    assert [event.step for event in found.Scalars("train/std")] == list(range(60, 601, 60))
+    assert found.Tags()["images"] == ["gradient/by_step"]
+    assert "definitions/text_summary" in found.Tags()["tensors"]
+    assert {"_hparams_/session_start_info", "_hparams_/session_end_info"} <= set(
+        found.summary_metadata
+    )
+
+
+def test_episodes_are_logged_once_they_end(tmp_path: Path) -> None:
+    """LQG's episodes last 5 steps, so their length is seen at once, and is exact."""
+    path = tmp_path / "run"
+    assert call("train", "apg", "--env", "pgtoolkit/LQG-v0", "--run-dir", str(path), *QUICK) == 0
+    lengths = [event.value for event in events(path).Scalars("rollout/ep_len_mean")]
+    assert lengths and set(lengths) == {5.0}
+
+
+def test_evaluate_on_gymnasiums_own_environment(run: Path, tmp_path: Path) -> None:
+    """The JSON that others read, and a film."""
+    result, film = tmp_path / "result.json", tmp_path / "film.gif"
+    arguments = [str(run), "--episodes", "3", "--json", str(result)]
+    assert call("evaluate", *arguments, "--env", "Pendulum-v1") == 0
+    content = json.loads(result.read_text())
+    assert content["episodes"] == 3 and content["env"] == "Pendulum-v1"
+    assert content["mean_return"] == pytest.approx(np.mean(content["returns"]))
+    assert content["std_return"] == pytest.approx(np.std(content["returns"]))
+    assert call("evaluate", *arguments, "--stochastic", "--video", str(film)) == 0
+    assert film.read_bytes().startswith(b"GIF89a")
+
+
+def test_resume_equals_a_run_that_was_not_stopped(tmp_path: Path) -> None:
+    """Stopped half-way and resumed, it ends with the same bits as one that ran through."""
+    ends = []
+    for name, first in (("whole", "1200"), ("halves", "600")):
+        path = tmp_path / name
+        arguments = ["shac", "--env", "pgtoolkit/Pendulum-v0", "--run-dir", str(path), *QUICK]
+        arguments += ["--learning-rate-schedule", "constant", "--total-steps", first]
+        assert call("train", *arguments) == 0
+        if name == "halves":
+            assert call("resume", str(path), "--total-steps", "1200") == 0
+        ends.append(load_checkpoint(path / "checkpoints" / "last.safetensors")["agent"])
+    whole, halves = (end["actor"]["policy"] for end in ends)
+    assert all(np.array_equal(whole[name], halves[name]) for name in whole)
+    steps = [event.step for event in events(tmp_path / "halves").Scalars("train/std")]
+    assert steps == list(range(60, 1201, 60))
+
+
+def test_resume_forgets_what_came_after_the_checkpoint(run: Path, tmp_path: Path) -> None:
+    """A run killed after its last checkpoint goes on from there; steps do not appear twice."""
+    path = tmp_path / "killed"
+    arguments = ["shac", "--env", "pgtoolkit/Pendulum-v0", "--run-dir", str(path), *QUICK]
+    assert call("train", *arguments) == 0
+    last = path / "checkpoints" / "last.safetensors"
+    best = load_checkpoint(path / "checkpoints" / "best.safetensors")
+    assert best["progress"]["num_steps"] < 600 or call("evaluate", str(path)) == 0
+    state = load_checkpoint(last)
+    state["progress"]["num_steps"] = 300
+    save_checkpoint(last, state)
+    assert call("resume", str(path)) == 0
+    steps = [event.step for event in events(path).Scalars("train/std")]
+    assert steps == sorted(set(steps)) and steps[-1] == 600
+
+
+def test_a_configuration_file_sets_flags_and_flags_win(run: Path, tmp_path: Path) -> None:
+    """A run's own config.yaml is one."""
+    path = tmp_path / "again"
+    arguments = ["shac", "--config", str(run / "config.yaml"), "--gamma", "0.5"]
+    assert call("train", *arguments, "--run-dir", str(path), "--total-steps", "60") == 0
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    assert (config["gamma"], config["num_envs"], config["hidden"]) == (0.5, 6, [8])
+
+
+@pytest.mark.parametrize("agent", ["reinforce", "apg", "shac"])
+def test_an_environment_in_a_file_trains_with_every_agent(agent: str, tmp_path: Path) -> None:
+    """``file.py:Class``, the README's, outside the repository."""
+    (tmp_path / "hover.py").write_text(HOVER)
+    env = f"{tmp_path / 'hover.py'}:Hover"
+    arguments = [agent, "--env", env, "--run-dir", str(tmp_path / "run"), *QUICK]
+    assert call("train", *arguments) == 0
+    assert call("evaluate", str(tmp_path / "run"), "--episodes", "2") == 0
+
+
+def test_a_number_that_goes_bad_ends_the_run_with_exit_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message names the tensor, the step, the environment and the last good checkpoint."""
+    bad = "return torch.where(next_state[:, 0] > 0.9, torch.nan, 0.0) - ("
+    (tmp_path / "hover.py").write_text(HOVER.replace("return -(", bad))
+    env, path = f"{tmp_path / 'hover.py'}:Hover", tmp_path / "run"
+    assert call("train", "shac", "--env", env, "--run-dir", str(path), *QUICK) == 1
+    message = capsys.readouterr().err
+    assert "reward is not finite at step" in message and "environment" in message
+    assert str(path / "checkpoints" / "last.safetensors") in message
+    assert message.count("\n") == 1
+    load_checkpoint(path / "checkpoints" / "last.safetensors")
+
+
+BAD_REQUESTS: dict[str, tuple[list[str], str]] = {
+    "unknown command": (["trian"], "train"),
+    "unknown agent": (["train", "shack", "--env", "X"], "shac"),
+    "no agent": (["train"], "AGENT"),
+    "no environment": (["train", "shac"], "--env"),
+    "unknown environment": (["train", "reinforce", "--env", "Pendlum-v1"], "Pendulum-v1"),
+    "unknown flag": (["train", "shac", "--env", "X", "--gama", "1"], "--gamma"),
+    "bad value": (["train", "shac", "--env", "X", "--n-steps", "many"], "--n-steps"),
+    "value out of range": (["train", "shac", "--env", "X", "--gamma", "2"], "--gamma"),
+    "negative seed": (
+        ["train", "shac", "--env", "pgtoolkit/Pendulum-v0", "--seed", "-1"],
+        "--seed",
+    ),
+    "no gradient": (
+        ["train", "shac", "--env", "Pendulum-v1", "--differentiate", "none"],
+        "reinforce",
+    ),
+    "malformed JSON": (
+        ["train", "shac", "--env", "pgtoolkit/Pendulum-v0", "--env-kwargs", "{g: 1"],
+        "--env-kwargs",
+    ),
+    "unknown argument": (
+        ["train", "shac", "--env", "pgtoolkit/Pendulum-v0", "--env-kwargs", '{"h": 1}'],
+        "'h'",
+    ),
+    "no file": (["train", "shac", "--env", "nowhere.py:Env"], "nowhere.py"),
+    "no run": (["evaluate", "nowhere"], "config.yaml"),
+    "no run to resume": (["resume", "nowhere"], "config.yaml"),
+    "no such list": (["list", "envz"], "envs"),
+    "no configuration": (["train", "shac", "--config", "nowhere.yaml"], "nowhere.yaml"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_REQUESTS)
+def test_a_wrong_request_ends_with_exit_2_and_a_line_of_advice(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """What, why and what to do; no traceback, nothing written."""
+    monkeypatch.chdir(tmp_path)
+    arguments, advice = BAD_REQUESTS[name]
+    assert call(*arguments) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and advice in message
+    assert message.count("\n") <= 2 and "Traceback" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2, and the advice to resume."""
+    before = (run / "config.yaml").read_bytes()
+    arguments = ["shac", "--env", "pgtoolkit/Pendulum-v0", "--run-dir", str(run), *QUICK]
+    assert call("train", *arguments) == 2
+    assert "resume" in capsys.readouterr().err
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_damaged_run_folders_are_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A configuration that is no mapping, one that is no YAML, a checkpoint that is cut short."""
+    for text in ("[1, 2]", "{a: b: c", ""):
+        (tmp_path / "config.yaml").write_text(text)
+        assert call("evaluate", str(tmp_path)) == 2
+        assert "Traceback" not in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    (tmp_path / "checkpoints").mkdir()
+    data = (run / "checkpoints" / "last.safetensors").read_bytes()
+    (tmp_path / "checkpoints" / "last.safetensors").write_bytes(data[: len(data) // 2])
+    assert call("evaluate", str(tmp_path)) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_policy_is_not_evaluated_where_it_does_not_fit(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other spaces than it was trained for are a wrong request."""
+    assert call("evaluate", str(run), "--env", "CartPole-v1") == 2
+    assert "spaces" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["--help"], ["list"], ["list", "agents"], ["--version"]])
+def test_the_console_command_and_the_scripts_are_one(command: list[str]) -> None:
+    """``python -m pgtoolkit.scripts.cli`` answers, without importing torch."""
+    code = (
+        "import sys; from pgtoolkit.scripts.cli import main as cli; "
+        "sys.argv = ['pgtoolkit', *sys.argv[1:]]\n"
+    )
+    code += "try:\n    cli.main()\nexcept SystemExit as e:\n    assert not e.code\n"
+    code += "assert 'torch' not in sys.modules\n"
+    subprocess.run([sys.executable, "-c", code, *command], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["train", "resume", "evaluate", "list", "variance", "plot_run", "reference_table"],
+)
+def test_every_script_shows_its_help(script: str) -> None:
+    """``python scripts/COMMAND.py --help`` exits 0."""
+    path = ROOT / "scripts" / f"{script}.py"
+    done = subprocess.run(
+        [sys.executable, str(path), "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert "usage" in done.stdout
+
+
+def test_the_readmes_example_in_python_runs() -> None:
+    """It trains ten updates and leaves metrics."""
+    found: dict[str, Any] = {}
+    exec(SNIPPET, found)
+    assert {"train/std", "gradient/overhead"} <= found["metrics"].keys()
+
+
+def test_the_readme_starts_with_the_main_job_and_the_tests() -> None:
+    """Its first two bash blocks install and run; each stands alone."""
+    first, second = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)[:2]
+    assert "pip install" in first and "pgtoolkit train" in first
+    assert "pip install" in second and "pytest" in second
+
+
+def test_a_log_interval_thins_rows_but_no_measurement(tmp_path: Path) -> None:
+    """Measured on every second update and logged on every fifth: nothing measured is lost."""
+    path = tmp_path / "run"
+    arguments = ["shac", "--env", "pgtoolkit/Pendulum-v0", "--run-dir", str(path), *QUICK]
+    arguments += ["--log-interval", "5", "--diagnostics-interval", "2", "--eval-interval", "180"]
+    assert call("train", *arguments) == 0
+    found = events(path)
+    assert [e.step for e in found.Scalars("train/std")] == [300, 600]
+    assert [e.step for e in found.Scalars("gradient/bias_z")] == list(range(60, 601, 120))
+    assert [e.step for e in found.Scalars("eval/mean_reward")] == [60, 240, 420, 600]
+
+
+def test_how_often_is_logged_evaluated_and_saved_changes_nothing_that_is_learned(
+    tmp_path: Path,
+) -> None:
+    """Other intervals, same bits."""
+    ends = []
+    for name, intervals in (("a", "60"), ("b", "1000")):
+        path = tmp_path / name
+        arguments = ["reinforce", "--env", "CartPole-v1", "--run-dir", str(path), *QUICK]
+        arguments += ["--eval-interval", intervals, "--checkpoint-interval", intervals]
+        assert call("train", *arguments) == 0
+        ends.append(load_checkpoint(path / "checkpoints" / "last.safetensors")["agent"]["actor"])
+    policies = [end["policy"] for end in ends]
+    assert all(np.array_equal(policies[0][key], policies[1][key]) for key in policies[0])
+
+
+def test_a_run_without_gradient_is_evaluated_as_it_was_trained(tmp_path: Path) -> None:
+    """LQG's NumPy view shows finite action bounds, its tensors none: they are not mixed."""
+    path = tmp_path / "run"
+    arguments = ["reinforce", "--env", "pgtoolkit/LQG-v0", "--differentiate", "none", *QUICK]
+    assert call("train", *arguments, "--run-dir", str(path)) == 0
+    assert call("evaluate", str(path), "--episodes", "2") == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "advice"),
+    [
+        ("hidden:\n- 8", "hidden:\n- 9", "was that edited?"),
+        ("num_envs: 6", "num_envs: 7", "was that edited?"),
+        ("gamma: 0.98", "gamma: 0.98\ngama: null", "'gama'"),
+        ("gamma: 0.98", "gamma: 0.98\n1: 2", "1"),
+        ("env_kwargs: {}", "env_kwargs: {g: 2024-01-01}", "env_kwargs"),
+        ("ent_coef: 0.0", "ent_coef: .nan", "--ent-coef"),
+    ],
+)
+def test_an_edited_configuration_is_a_wrong_request(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, advice: str
+) -> None:
+    """Resuming with settings that do not fit ends with exit 2, not with a traceback."""
+    text = (run / "config.yaml").read_text()
+    assert old in text
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("last", "best"):
+        data = (run / "checkpoints" / f"{name}.safetensors").read_bytes()
+        (tmp_path / "checkpoints" / f"{name}.safetensors").write_bytes(data)
+    (tmp_path / "config.yaml").write_text(text.replace(old, new))
+    assert call("resume", str(tmp_path), "--total-steps", "1200") == 2
+    message = capsys.readouterr().err
+    assert advice in message and message.count("\n") <= 2

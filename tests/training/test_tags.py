@@ -1,0 +1,54 @@
+"""Every tag that an agent writes has a definition in the run."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pgtoolkit.agents.apg import Apg, ApgConfig
+from pgtoolkit.agents.ppo import Ppo, PpoConfig
+from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
+from pgtoolkit.agents.shac import Shac, ShacConfig
+from pgtoolkit.envs.control.pendulum import Pendulum
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.training.tags import DEFINITIONS
+
+SMALL: dict[str, Any] = {
+    "num_envs": 6,
+    "n_steps": 8,
+    "hidden": (8,),
+    "diagnostics_interval": 1,
+    "compile": "never",
+}
+PLAIN: dict[str, Any] = {name: value for name, value in SMALL.items() if name != "compile"}
+AGENTS: dict[str, Callable[[DifferentiableVectorEnv], Any]] = {
+    "apg": lambda env: Apg(ApgConfig(**SMALL), env),
+    "shac": lambda env: Shac(ShacConfig(**SMALL), env),
+    "mixed": lambda env: Shac(ShacConfig(**SMALL, estimator="mixed"), env),
+    "reinforce": lambda env: Reinforce(ReinforceConfig(**PLAIN), env),
+    "ppo": lambda env: Ppo(PpoConfig(**SMALL, batch_size=24), env),
+}
+
+
+def defined() -> list[re.Pattern[str]]:
+    """Of each tag; ``group/a, b`` stands for ``group/a`` and ``group/b``."""
+    patterns = []
+    for entry in DEFINITIONS:
+        first, *others = entry.split(", ")
+        group = first.rpartition("/")[0]
+        for tag in (first, *(f"{group}/{other}" for other in others)):
+            pattern = re.escape(tag).replace(r"\{estimator\}", r"[a-z_]+")
+            patterns.append(re.compile(pattern.replace(r"\{name\}", r"[A-Za-z0-9_.]+")))
+    return patterns
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_tag_is_defined(name: str) -> None:
+    agent = AGENTS[name](DifferentiableVectorEnv(Pendulum(), 6))
+    metrics = agent.update(agent.collect())
+    patterns = defined()
+    # One picture shows all curves by step, under the group's name.
+    tags = {tag for tag in metrics if not tag.startswith("gradient/by_step/")}
+    assert len(tags) > 10
+    assert [tag for tag in tags if not any(p.fullmatch(tag) for p in patterns)] == []

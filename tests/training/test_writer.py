@@ -1,0 +1,151 @@
+"""TensorBoard events, read back as TensorBoard reads them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pgtoolkit.training.tags import DEFINITIONS
+from pgtoolkit.training.writer import BOTH, HPARAM_METRICS, LAYOUT, RunWriter, layout
+
+SETTINGS = {"agent": "shac", "gamma": 0.99, "hidden": (64, 64), "normalize": True, "none": None}
+
+
+def read(path: Path) -> Any:
+    accumulator: Any = EventAccumulator(str(path), {"images": 0, "tensors": 0, "scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_scalars_come_back_at_their_environment_steps(tmp_path: Path) -> None:
+    """To float32, which is what TensorBoard stores; and write returns them as floats."""
+    with RunWriter(tmp_path) as writer:
+        first = writer.write({"a/x": torch.tensor(0.1), "b": torch.tensor(7)}, 640)
+        writer.write({"a/x": torch.tensor(-2.5, dtype=torch.float64)}, 1280)
+    assert first == {"a/x": pytest.approx(0.1), "b": 7.0}
+    events = read(tmp_path)
+    assert [(e.step, e.value) for e in events.Scalars("a/x")] == [
+        (640, pytest.approx(0.1)),
+        (1280, -2.5),
+    ]
+    assert [(e.step, e.value) for e in events.Scalars("b")] == [(640, 7.0)]
+
+
+def test_curves_by_step_become_one_image(tmp_path: Path) -> None:
+    """Of both estimators, in one picture that differs from that of one of them."""
+    curve = torch.tensor([1.0, 10.0, 100.0])
+    with RunWriter(tmp_path) as writer:
+        scalars = writer.write(
+            {
+                "loss": torch.tensor(1.0),
+                "gradient/by_step/pathwise": curve,
+                "gradient/by_step/score_function": 10 * curve,
+            },
+            64,
+        )
+        writer.write({"loss": torch.tensor(1.0), "gradient/by_step/pathwise": curve}, 128)
+    assert scalars == {"loss": 1.0}
+    both, one = read(tmp_path).Images("gradient/by_step")
+    assert (both.step, one.step) == (64, 128)
+    assert both.encoded_image_string != one.encoded_image_string
+    file = tmp_path / "image.png"
+    file.write_bytes(both.encoded_image_string)
+    assert np.asarray(Image.open(file)).std() > 0
+
+
+def test_a_curve_without_a_positive_number_draws_nothing(tmp_path: Path) -> None:
+    """There is no logarithm of it; the scalars are written all the same."""
+    with RunWriter(tmp_path) as writer:
+        for curve in (torch.zeros(3), torch.full((3,), float("nan"))):
+            writer.write({"x": torch.tensor(1.0), "gradient/by_step/pathwise": curve}, 1)
+    assert read(tmp_path).Tags()["images"] == []
+
+
+def test_metrics_may_be_curves_only(tmp_path: Path) -> None:
+    """There is nothing to convert then."""
+    with RunWriter(tmp_path) as writer:
+        assert writer.write({"gradient/by_step/pathwise": torch.ones(3)}, 1) == {}
+    assert read(tmp_path).Tags()["images"] == ["gradient/by_step"]
+
+
+def test_the_beginning_of_a_run_is_documented(tmp_path: Path) -> None:
+    """Definitions of the tags, and every setting."""
+    with RunWriter(tmp_path) as writer:
+        writer.begin(SETTINGS)
+    events = read(tmp_path)
+    definitions = text(events, "definitions/text_summary")
+    assert all(f"`{tag}`" in definitions for tag in DEFINITIONS)
+    config = text(events, "config/text_summary")
+    assert all(f"| {key} | {value} |" in config for key, value in SETTINGS.items())
+
+
+def text(events: Any, tag: str) -> str:
+    (event,) = events.Tensors(tag)
+    return str(event.tensor_proto.string_val[0].decode())
+
+
+def test_hyperparameters_show_in_their_tab(tmp_path: Path) -> None:
+    """The experiment with its metrics, the session's start with the settings, and its end."""
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    with RunWriter(tmp_path) as writer:
+        writer.begin(SETTINGS)
+        writer.end()
+    content = read(tmp_path).summary_metadata
+    found = {}
+    for tag, metadata in content.items():
+        if metadata.plugin_data.plugin_name == "hparams":
+            found[tag] = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
+    experiment = found["_hparams_/experiment"].experiment
+    assert {info.name.tag for info in experiment.metric_infos} == set(HPARAM_METRICS)
+    assert {info.name for info in experiment.hparam_infos} == set(SETTINGS)
+    start = found["_hparams_/session_start_info"].session_start_info.hparams
+    assert start["gamma"].number_value == 0.99
+    assert start["agent"].string_value == "shac"
+    assert start["normalize"].number_value == 1  # torch writes a flag as a number
+    assert start["hidden"].string_value == "(64, 64)"
+    assert "_hparams_/session_end_info" in found
+
+
+def test_the_custom_tab_draws_an_interval_of_each_estimator(tmp_path: Path) -> None:
+    """Margin charts: the value, its lower and its upper bound."""
+    with RunWriter(tmp_path) as writer:
+        writer.begin(SETTINGS)
+    assert "custom_scalars__config__" in read(tmp_path).Tags()["tensors"]
+    margins = [tags for kind, tags in LAYOUT_ENTRIES if kind == "Margin"]
+    assert margins == [
+        [f"gradient/{name}/variance{suffix}" for suffix in ("", "_low", "_high")]
+        for name in ("score_function", "pathwise")
+    ]
+
+
+def test_a_mixed_run_has_a_chart_more_and_the_same_chart_of_all() -> None:
+    """TensorBoard would show two versions of one chart side by side."""
+    (plain,), (mixed,) = LAYOUT.values(), layout((*BOTH, "mixed")).values()
+    assert set(mixed) - set(plain) == {"mixed, 95 % interval"}
+    assert {name: mixed[name] for name in plain} == plain
+
+
+LAYOUT_ENTRIES: list[Any] = [entry for chart in LAYOUT.values() for entry in chart.values()]
+
+
+def test_a_resumed_run_voids_what_the_crash_left_behind(tmp_path: Path) -> None:
+    """Rows from the step that it resumes at are not shown twice."""
+    with RunWriter(tmp_path) as writer:
+        for step in (64, 128, 192):
+            writer.write({"x": torch.tensor(float(step))}, step)
+    # Event files are read in the order of their names, which differ by the second they were made
+    # in. Both are made in one second here, so the first gets an earlier name.
+    (file,) = tmp_path.iterdir()
+    file.rename(tmp_path / "events.out.tfevents.0000000001.first")
+    with RunWriter(tmp_path, purge_step=129) as writer:
+        writer.write({"x": torch.tensor(-1.0)}, 192)
+    assert [(e.step, e.value) for e in read(tmp_path).Scalars("x")] == [
+        (64, 64.0),
+        (128, 128.0),
+        (192, -1.0),
+    ]
