@@ -1,77 +1,70 @@
 """APG, analytic policy gradient: the pathwise gradient of a window (Freeman et al. 2021)."""
 
 import dataclasses
-from typing import Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
-from pgtoolkit.agent import AgentConfig, Metrics
-from pgtoolkit.compiling import Compile
-from pgtoolkit.envs.collector import (
-    begin,
-    env_metrics,
-    env_position,
-    require_differentiable,
-    restore_env_position,
-    rollout_of,
+from pgtoolkit.agent import Metrics
+from pgtoolkit.config import (
+    AdamSettings,
+    DiagnosticsSettings,
+    PathwiseSettings,
+    PolicySettings,
+    RolloutSettings,
+    above,
+    below,
+    each,
 )
-from pgtoolkit.estimators.cross_fitting import leave_one_out_by_fold
-from pgtoolkit.estimators.returns import reward_to_go
+from pgtoolkit.envs.collector import Collector
+from pgtoolkit.estimators.cross_fitting import leave_one_out_by_fold, require_mixable
+from pgtoolkit.estimators.returns import window_returns
+from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
 from pgtoolkit.gymnasium_types import AnyVectorEnv
-from pgtoolkit.learners.policy_learner import Actor
-from pgtoolkit.learners.policy_step import ASCENTS, Estimator, require_estimator
+from pgtoolkit.learners.policy_learner import PolicyLearner
 from pgtoolkit.networks.mlp import Activation
 from pgtoolkit.rollouts.window import Window
+from pgtoolkit.state import load_state_of, state_of
+
+STATE = ("collector", "learner")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ApgConfig(AgentConfig):
+class ApgConfig(
+    RolloutSettings, AdamSettings, PathwiseSettings, PolicySettings, DiagnosticsSettings
+):
     """Back-propagation through the environment over a window, and nothing beyond the window."""
 
-    learning_rate: float = 5e-3
-    """Of the policy."""
-    adam_betas: tuple[float, float] = (0.7, 0.95)
-    """Decay of Adam's two moments."""
-    ent_coef_relative: float = 0.015
-    """Weight of the entropy of the squashed action, in units of the standard deviation of the
-    window's rewards. Without it a policy can lean against a bound, where tanh is flat and the
-    pathwise gradient vanishes, and stay there."""
+    learning_rate: Annotated[float, above(0)] = 5e-3
+    """Adam's learning rate for the policy."""
+    adam_betas: Annotated[tuple[float, float], each(below(0, 1))] = (0.7, 0.95)
+    """Decay rates of Adam's two moments."""
     activation: Activation = "elu"
-    """Of the hidden layers."""
+    """Activation of the hidden layers."""
     layer_norm: bool = True
-    """LayerNorm after each hidden activation."""
-    estimator: Estimator = "pathwise"
-    """pathwise; or mixed with the score function, each step with the weight of least variance."""
-    compile: Compile = "auto"
-    """Compile the step of policy and environment: always, never, or auto, where there is a C++
-    compiler and the run is long enough."""
-    checkpoint_every: int = 0
-    """Keep the graph's states only every so many steps, and take the steps between them again for
-    the gradient: the same gradient in less memory, least at about the root of n_steps; 0 keeps the
-    whole graph."""
+    """Put a LayerNorm after each hidden activation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_estimator(self, self.estimator)
-        self.require("checkpoint_every", self.checkpoint_every >= 0, "at least 0")
+        require_mixable(self)
 
 
 @final
 class Apg:
-    """Climbs ``sum_k gamma^k r_k`` of a window by its derivative through the environment.
+    """Increases ``J = sum_k gamma^k r_k`` of a window by its derivative through the environment.
 
-    What comes after the window counts for nothing, so ``n_steps`` is how far the policy plans.
+    Rewards after the window do not count, so ``n_steps`` is how far the policy plans.
 
     Args:
         config: settings.
         env: a differentiable vector environment of ``config.num_envs`` environments.
-        seed: of everything random: weights, noise, starts.
+        seed: determines the weights, the noise and the starts.
         total_steps: planned environment steps, for the learning-rate schedule.
 
     Raises:
-        RequestError: the environment has no gradient, or its spaces fit no policy.
+        RequestError: the environment has no gradient, or no policy fits its spaces.
     """
 
     needs_gradient: ClassVar[bool] = True
@@ -79,43 +72,31 @@ class Apg:
     def __init__(
         self, config: ApgConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config, self.seed = config, seed
-        self.env = require_differentiable(env, config.num_envs)
-        spaces = self.env.single_observation_space, self.env.single_action_space
-        device = self.env.device
-        self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
-        self.cursor = begin(self.env, seed=seed, device=device)
-        self.unroll = rollout_of(
-            self.env,
-            compile=config.compile,
-            checkpoint_every=config.checkpoint_every,
-            total_steps=total_steps,
-        )
+        self.config = config
+        self.collector = Collector(env, config, seed=seed, total_steps=total_steps, gradient=True)
+        self.policy = self.collector.make_policy()
+        self.learner = PolicyLearner.of(config, self.policy, self.collector.progress)
 
     def collect(self) -> Window:
-        noise = self.actor.draw_noise(self.config.n_steps)
-        window, self.cursor = self.unroll(self.env, self.actor.policy, self.cursor, noise)
-        return window
+        return self.collector.collect(self.policy)
 
     def update(self, window: Window) -> Metrics:
-        with self.actor.monitor.updating():
-            gamma, nothing = self.config.gamma, torch.zeros_like(window.log_prob)
-            objective = window_objective(window, nothing, gamma)
+        gamma, no_value = self.config.gamma, torch.zeros_like(window.log_prob)
 
-            def matched_weight(plain: Window) -> Tensor:
-                returns = reward_to_go(plain.reward, plain.terminated, plain.truncated, gamma=gamma)
-                baseline = leave_one_out_by_fold(returns, plain.valid)
-                return matched_score_weight(plain, nothing, baseline, gamma)
+        def matched_weight(signals: Signals) -> Tensor:
+            returns = window_returns(signals.window, no_value, gamma=gamma, lambda_=1.0)
+            baseline = leave_one_out_by_fold(returns, signals.window.valid)
+            return matched_score_weight(signals.window, no_value, baseline, gamma)
 
-            ascend = ASCENTS[self.config.estimator]
-            metrics = ascend(self.actor, window, objective, matched_weight)
-            return metrics | env_metrics(self.env) | self.actor.finish(window)
+        with self.learner.updating(window):
+            objective = window_objective(window, no_value, gamma)
+            signals = Signals(
+                self.policy, window, objective=objective, matched_weight=matched_weight
+            )
+            return self.learner.step(self.config.estimator, signals) | self.collector.metrics()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"actor": self.actor.state_dict(), "env": env_position(self.env, self.cursor)}
+        return state_of(self, STATE)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.actor.load_state_dict(state["actor"])
-        self.cursor = restore_env_position(
-            self.env, self.cursor, state["env"], seed=self.seed + self.actor.num_steps
-        )
+        load_state_of(self, STATE, state)

@@ -1,109 +1,130 @@
 """PPO: proximal policy optimisation with a clipped surrogate (Schulman et al. 2017)."""
 
 import dataclasses
-from typing import Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
-from pgtoolkit.agent import AgentConfig, Metrics
+from pgtoolkit.agent import Metrics
 from pgtoolkit.compiling import Compile, choose_compiled
-from pgtoolkit.envs.collector import (
-    begin,
-    collector_of,
-    env_device,
-    env_metrics,
-    env_position,
-    require_num_envs,
-    restore_env_position,
+from pgtoolkit.config import (
+    AdamSettings,
+    CompileSettings,
+    DiagnosticsSettings,
+    PolicySettings,
+    RolloutSettings,
+    Schedule,
+    above,
+    at_least,
+    between,
 )
-from pgtoolkit.estimators.proximal import standardized
-from pgtoolkit.estimators.returns import td_lambda_returns
+from pgtoolkit.diagnostics.monitor import GradientMonitor
+from pgtoolkit.distributions.base import Distribution
+from pgtoolkit.envs.collector import Collector
+from pgtoolkit.estimators.proximal import clipped_surrogate, standardized
+from pgtoolkit.estimators.returns import window_returns
+from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.gymnasium_types import AnyVectorEnv
-from pgtoolkit.learners.gradient_clip import Schedule
-from pgtoolkit.learners.minibatches import METRICS, Batch, PpoSettings, PpoUpdate, draw_minibatches
-from pgtoolkit.learners.policy_learner import Actor
-from pgtoolkit.learners.policy_step import score_term
-from pgtoolkit.networks.encoder import make_encoder
-from pgtoolkit.networks.value import ValueFunction, explained_variance
+from pgtoolkit.learners.entropy import EntropyBonus
+from pgtoolkit.learners.minibatches import Minibatches, Parameters, draw_minibatches
+from pgtoolkit.learners.policy_learner import describe
+from pgtoolkit.learners.policy_step import measure
+from pgtoolkit.learners.step_rules.adam import scheduled
+from pgtoolkit.learners.step_rules.flat_adam import FlatAdam
+from pgtoolkit.learners.value_learner import make_value_function
+from pgtoolkit.networks.value import explained_variance
 from pgtoolkit.policies.factory import DistributionName
+from pgtoolkit.policies.policy import without_normalizer
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
+from pgtoolkit.state import load_state_of, state_of
 
 MINIBATCH_SECONDS = 7e-4
-"""What compiled code saves on one minibatch, at least."""
+"""Seconds that compiled code saves, at least, on one minibatch."""
+STATE = ("collector", "policy", "value_function", "minibatches", "generator", "monitor")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PpoConfig(AgentConfig):
+class PpoConfig(
+    RolloutSettings, AdamSettings, CompileSettings, PolicySettings, DiagnosticsSettings
+):
     """Proximal policy optimisation: several epochs of clipped steps on every window."""
 
-    num_envs: int = 8
-    """Parallel environments; each gives one trajectory of a window."""
-    n_steps: int = 256
+    num_envs: Annotated[int, at_least(1)] = 8
+    """Number of parallel environments; each gives one trajectory of a window."""
+    n_steps: Annotated[
+        int, at_least(2, "with NEXT_STEP autoreset one step can be nothing but resets")
+    ] = 256
     """Steps of each environment in a window."""
-    batch_size: int = 64
-    """Steps in a minibatch; what is left of an epoch's permutation is left out of that epoch."""
-    n_epochs: int = 10
+    batch_size: Annotated[int, at_least(1)] = 64
+    """Steps in a minibatch; the remainder of an epoch's permutation is left out of that epoch."""
+    n_epochs: Annotated[int, at_least(1)] = 10
     """Passes over each window."""
-    learning_rate: float = 3e-4
-    """Of policy and value function."""
+    learning_rate: Annotated[float, above(0)] = 3e-4
+    """Adam's learning rate for the policy and the value function."""
     learning_rate_schedule: Schedule = "constant"
     """linear: falls to a hundredth over the planned total of steps; constant: stays."""
-    adam_epsilon: float = 1e-5
-    """Added to Adam's root."""
-    max_grad_norm: float = 0.5
+    adam_epsilon: Annotated[float, above(0)] = 1e-5
+    """Number that is added to the root of Adam's second moment."""
+    max_grad_norm: Annotated[float, above(0)] = 0.5
     """Global norm to which the gradient of policy and value function together is clipped."""
-    gae_lambda: float = 0.95
+    gae_lambda: Annotated[float, between(0, 1)] = 0.95
     """Lambda of generalised advantage estimates, and of the value function's targets."""
-    clip_range: float = 0.2
-    """How far the probability ratio may move from 1 before its gradient stops."""
+    clip_range: Annotated[float, above(0)] = 0.2
+    """Distance of the probability ratio from 1 beyond which its gradient is 0."""
     normalize_advantage: bool = True
     """Standardise the advantages of every minibatch."""
-    vf_coef: float = 0.5
+    vf_coef: Annotated[float, at_least(0)] = 0.5
     """Weight of the value function's squared error in the loss."""
     distribution: DistributionName = "clipped_gaussian"
-    """Of Box actions: clipped_gaussian, as PPO usually has it (the action is clipped on its way
-    into the environment); or any other."""
+    """Distribution of Box actions: clipped_gaussian, as PPO usually has it (the action is clipped
+    on its way into the environment); or any other."""
     normalize_observations: bool = False
-    """Running mean and variance of observations, frozen inside a window, saved with the policy."""
+    """Normalise observations by their running mean and variance. These are frozen inside a window
+    and saved with the policy."""
     compile: Compile = "auto"
     """Compile the loop over minibatches: always, never, or auto, where there is a C++ compiler and
     the run is long enough."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("batch_size", "n_epochs"):
-            self.require(name, getattr(self, name) >= 1, "at least 1")
-        some = "at least 2: with NEXT_STEP autoreset one step can be nothing but resets"
-        self.require("n_steps", self.n_steps >= 2, some)
         enough = self.num_envs * self.n_steps > 1 and self.batch_size > 1
         fits = enough or not self.normalize_advantage
         self.require("batch_size", fits, "at least 2, of at least 2 steps, to be normalised")
-        self.require("adam_epsilon", self.adam_epsilon > 0, "above 0")
-        self.require("gae_lambda", 0 <= self.gae_lambda <= 1, "between 0 and 1")
-        self.require("clip_range", self.clip_range > 0, "above 0")
-        self.require("vf_coef", self.vf_coef >= 0, "at least 0")
-        self.require("ent_coef_relative", self.ent_coef_relative == 0, "0: PPO takes --ent-coef")
+
+
+@final
+class Batch(NamedTuple):
+    """The steps of a window that happened, ``M`` rows of each."""
+
+    features: Tensor
+    """Observations after the policy's normaliser."""
+    pre_action: Tensor
+    noise: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    target: Tensor
 
 
 @final
 class Ppo:
-    """Climbs ``min(rho A, clip(rho) A)``, ``A`` generalised advantage estimates.
+    """Increases ``min(rho A, clip(rho) A)``, ``A`` generalised advantage estimates.
 
-    Where a measurement is due, the gradient of the first step, at ``rho = 1``, is measured by
-    trajectory before the epochs begin: the score function's, with the window's advantages as
+    In an update that is measured, the gradient of its first step, at ``rho = 1``, is measured by
+    trajectory before the epochs begin: it is the score function's, with the window's advantages as
     weights, standardised where the minibatches' are.
 
     Args:
         config: settings.
         env: any vector environment of ``config.num_envs`` environments.
-        seed: of everything random: weights, noise, starts, minibatches.
+        seed: determines the weights, the noise, the starts and the minibatches.
         total_steps: planned environment steps, for the learning-rate schedule.
 
     Raises:
-        RequestError: the spaces fit no policy.
+        RequestError: no policy fits the spaces.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -111,120 +132,157 @@ class Ppo:
     def __init__(
         self, config: PpoConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        require_num_envs(env, config.num_envs)
-        self.config, self.seed, self.env, device = config, seed, env, env_device(env)
-        spaces = env.single_observation_space, env.single_action_space
-        self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
-        weights = stream(seed, "value weights")
-        encoder, num_features = make_encoder(spaces[0], weights)
-        self.value_function = ValueFunction(
-            num_features,
-            config.hidden,
-            activation=config.activation,
-            layer_norm=config.layer_norm,
-            generator=weights,
-            encoder=encoder,
-        ).to(device)
+        self.config = config
+        self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
+        observation_space, device = self.collector.spaces[0], self.collector.device
+        self.policy = self.collector.make_policy()
+        self.value_function = make_value_function(config, observation_space, seed=seed).to(device)
         self.generator = stream(seed, "minibatches", device)
+        self.monitor = GradientMonitor(config.diagnostics_interval)
         num_minibatches = total_steps * config.n_epochs / config.batch_size
-        self.optimizer = PpoUpdate(
-            self.actor.policy,
-            self.value_function,
-            PpoSettings(
-                clip_range=config.clip_range,
-                vf_coef=config.vf_coef,
-                ent_coef=config.ent_coef,
-                max_grad_norm=config.max_grad_norm,
+        self.minibatches = Minibatches(
+            {"policy": without_normalizer(self.policy), "value": self.value_function},
+            self.loss,
+            FlatAdam(
                 betas=config.adam_betas,
                 epsilon=config.adam_epsilon,
-                normalize_advantage=config.normalize_advantage,
+                max_grad_norm=config.max_grad_norm,
             ),
             compiled=choose_compiled(config.compile, MINIBATCH_SECONDS * num_minibatches),
         )
-        self.cursor = begin(env, seed=seed, device=device)
-        self.roll = collector_of(env, compile=config.compile, total_steps=total_steps)
 
     def collect(self) -> Window:
-        noise = self.actor.draw_noise(self.config.n_steps)
-        window, self.cursor = self.roll(self.env, self.actor.policy, self.cursor, noise)
-        return window.detach()
+        return self.collector.collect(self.policy).detach()
 
     def update(self, window: Window) -> Metrics:
-        with self.actor.monitor.updating():
-            value, target = self.judge(window)
-            metrics = self.measure(window, target - value)
-            batch = self.batch(window, target - value, target)
+        config, normalize = self.config, self.policy.normalizer
+        with self.monitor.updating():
+            features = normalize(window.obs)
+            value, target = self.value_and_target(window, features)
+            metrics = self.measure(window, features, target - value)
+            batch = batch_of(window, features, target - value, target)
             rows = draw_minibatches(
-                len(batch.target), self.config.batch_size, self.config.n_epochs, self.generator
+                len(batch.target), config.batch_size, config.n_epochs, self.generator
             )
-            learning_rate = self.actor.scheduled(self.config.learning_rate)
-            found = self.optimizer.run(batch, rows, learning_rate)
-            means = dict(zip(METRICS, found.mean(0), strict=True))
-            metrics |= self.actor.describe(window)
-            metrics |= {
-                "train/loss": means["loss"],
-                "train/policy_gradient_loss": means["policy_loss"],
-                "train/value_loss": means["value_loss"],
-                "train/entropy_loss": -means["entropy"],
-                "train/approx_kl": means["approx_kl"],
-                "train/clip_fraction": means["clip_fraction"],
-                "train/gradient_norm": means["norm"],
-                "train/explained_variance": explained_variance(
-                    value[window.valid], target[window.valid]
-                ),
-                "train/learning_rate": torch.tensor(learning_rate),
-            }
-            return metrics | env_metrics(self.env) | self.actor.finish(window)
+            learning_rate = scheduled(
+                config.learning_rate, config.learning_rate_schedule, self.collector.progress()
+            )
+            found = self.minibatches.run(batch, rows, learning_rate)
+            metrics |= describe(without_normalizer(self.policy)(features), window)
+            metrics |= {TAGS[name]: values.mean() for name, values in found.items()}
+            valid = window.valid
+            metrics["train/explained_variance"] = explained_variance(value[valid], target[valid])
+            metrics["train/learning_rate"] = torch.tensor(learning_rate)
+            metrics["gradient/overhead"] = self.monitor.overhead
+            normalize.update(window.obs, window.valid)
+            return metrics | self.collector.metrics()
+
+    def loss(self, parameters: Parameters, mini: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a minibatch at these parameters, and what is reported of it."""
+        config, modules = self.config, self.minibatches.modules
+        distribution: Distribution = functional_call(
+            modules["policy"], dict(parameters["policy"]), (mini.features,)
+        )
+        return ppo_loss(
+            distribution.log_prob_of_pre_action(mini.pre_action),
+            mini.log_prob,
+            standardized(mini.advantage) if config.normalize_advantage else mini.advantage,
+            functional_call(modules["value"], dict(parameters["value"]), (mini.features,)),
+            mini.target,
+            distribution.entropy(mini.noise),
+            clip_range=config.clip_range,
+            vf_coef=config.vf_coef,
+            ent_coef=config.ent_coef,
+        )
 
     @torch.no_grad()
-    def judge(self, window: Window) -> tuple[Tensor, Tensor]:
+    def value_and_target(self, window: Window, features: Tensor) -> tuple[Tensor, Tensor]:
         """``V(obs)`` and the TD(lambda) returns ``[T, N]``; GAE is their difference."""
-        normalize = self.actor.policy.normalizer
-        value: Tensor = self.value_function(normalize(window.obs))
-        target = td_lambda_returns(
-            window.reward,
-            self.value_function(normalize(window.next_obs)),
-            window.terminated,
-            window.truncated,
-            gamma=self.config.gamma,
-            lambda_=self.config.gae_lambda,
+        value: Tensor = self.value_function(features)
+        next_value = self.value_function(self.policy.normalizer(window.next_obs))
+        target = window_returns(
+            window, next_value, gamma=self.config.gamma, lambda_=self.config.gae_lambda
         )
         require_finite_steps({"value target": torch.where(window.valid, target, 0.0)})
         return value, target
 
-    def batch(self, window: Window, advantage: Tensor, target: Tensor) -> Batch:
-        """The steps that happened, as rows."""
-        features = self.actor.policy.normalizer(window.obs)
-        fields = (features, window.pre_action, window.noise, window.log_prob, advantage, target)
-        if bool(window.valid.all()):
-            return Batch(*(x.flatten(0, 1) for x in fields))
-        return Batch(*(x[window.valid] for x in fields))
-
-    def measure(self, window: Window, advantage: Tensor) -> Metrics:
-        """The gradient of the first step, by trajectory, if a measurement is due."""
-        monitor = self.actor.monitor
-        if not monitor.due:
+    def measure(self, window: Window, features: Tensor, advantage: Tensor) -> Metrics:
+        """Statistics of the gradient of the first step, by trajectory, if that is due."""
+        if not self.monitor.measures(window.num_envs):
             return {}
-        weight = torch.zeros_like(advantage)
-        weights = advantage[window.valid]
+        weight, weights = torch.zeros_like(advantage), advantage[window.valid]
         weight[window.valid] = standardized(weights) if self.config.normalize_advantage else weights
-        term = score_term(self.actor, window, weight)
-        return monitor.report({"score_function": monitor.measure(self.actor.policy, term)})
+        signals = Signals(self.policy, window, weight=weight, features=features)
+        entropy = EntropyBonus.of(self.config)
+        return measure("score_function", signals, monitor=self.monitor, entropy=entropy)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "actor": self.actor.state_dict(),
-            "value_function": self.value_function.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "env": env_position(self.env, self.cursor),
-        }
+        return state_of(self, STATE)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.actor.load_state_dict(state["actor"])
-        self.value_function.load_state_dict(state["value_function"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
-        self.cursor = restore_env_position(
-            self.env, self.cursor, state["env"], seed=self.seed + self.actor.num_steps
-        )
+        load_state_of(self, STATE, state)
+
+
+TAGS = {
+    "loss": "train/loss",
+    "policy_loss": "train/policy_gradient_loss",
+    "value_loss": "train/value_loss",
+    "entropy_loss": "train/entropy_loss",
+    "approx_kl": "train/approx_kl",
+    "clip_fraction": "train/clip_fraction",
+    "norm": "train/gradient_norm",
+}
+"""TensorBoard tag of each number of a minibatch."""
+
+
+def batch_of(window: Window, features: Tensor, advantage: Tensor, target: Tensor) -> Batch:
+    """The steps that happened, as rows; views where all of them did."""
+    fields = (features, window.pre_action, window.noise, window.log_prob, advantage, target)
+    if bool(window.valid.all()):
+        return Batch(*(x.flatten(0, 1) for x in fields))
+    return Batch(*(x[window.valid] for x in fields))
+
+
+def ppo_loss(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    value: Tensor,
+    target: Tensor,
+    entropy: Tensor,
+    *,
+    clip_range: float,
+    vf_coef: float,
+    ent_coef: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """``-mean(surrogate) + vf_coef mean((V - G)^2) - ent_coef mean(H)`` (eq. 9).
+
+    Args:
+        log_prob: ``[M]`` of the policy now.
+        old_log_prob: ``[M]`` when the action was taken.
+        advantage: ``[M]``.
+        value: ``[M]`` of the observations.
+        target: ``[M]`` returns that the value function is fitted to.
+        entropy: ``[M]``.
+        clip_range: clip of the probability ratio ``rho``.
+        vf_coef: weight of the value loss.
+        ent_coef: weight of the entropy.
+
+    Returns:
+        The loss and its parts. ``approx_kl`` is ``mean(rho - 1 - log rho)``, an estimate of
+        ``KL(pi_old, pi)`` (Schulman 2020); ``clip_fraction`` is the share of samples whose ratio
+        lies beyond the clip.
+    """
+    policy_loss = -clipped_surrogate(log_prob, old_log_prob, advantage, clip_range).mean()
+    value_loss = (value - target).square().mean()
+    mean_entropy = entropy.mean()
+    loss = policy_loss + vf_coef * value_loss - ent_coef * mean_entropy
+    log_ratio = (log_prob - old_log_prob).detach()
+    ratio = log_ratio.exp()
+    return loss, {
+        "policy_loss": policy_loss.detach(),
+        "value_loss": value_loss.detach(),
+        "entropy_loss": -mean_entropy.detach(),
+        "approx_kl": (ratio - 1 - log_ratio).mean(),
+        "clip_fraction": ((ratio - 1).abs() > clip_range).to(ratio.dtype).mean(),
+    }

@@ -1,78 +1,79 @@
 """SHAC: the pathwise gradient of a short window with a terminal value (Xu et al. 2022)."""
 
 import dataclasses
-from typing import Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
 from torch import Tensor
 
 from pgtoolkit.agent import Metrics
-from pgtoolkit.compiling import Compile
-from pgtoolkit.envs.collector import (
-    begin,
-    env_metrics,
-    env_position,
-    require_differentiable,
-    restore_env_position,
-    rollout_of,
+from pgtoolkit.config import (
+    AdamSettings,
+    DiagnosticsSettings,
+    PathwiseSettings,
+    PolicySettings,
+    RolloutSettings,
+    ValueSettings,
+    above,
+    below,
+    between,
+    each,
 )
-from pgtoolkit.estimators.returns import td_lambda_returns
+from pgtoolkit.envs.collector import Collector
+from pgtoolkit.estimators.cross_fitting import require_mixable
+from pgtoolkit.estimators.returns import window_returns
+from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
 from pgtoolkit.gymnasium_types import AnyVectorEnv
-from pgtoolkit.learners.policy_learner import Actor
-from pgtoolkit.learners.policy_step import ASCENTS, Estimator, require_estimator
-from pgtoolkit.learners.value_learner import Critic, CriticConfig
+from pgtoolkit.learners.policy_learner import PolicyLearner
+from pgtoolkit.learners.value_learner import ValueLearner
 from pgtoolkit.networks.mlp import Activation
 from pgtoolkit.rollouts.window import Window
+from pgtoolkit.state import load_state_of, state_of
+
+STATE = ("collector", "learner", "value")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ShacConfig(CriticConfig):
-    """Short-horizon actor-critic: back-propagation through a window, a critic beyond it."""
+class ShacConfig(
+    RolloutSettings,
+    AdamSettings,
+    PathwiseSettings,
+    PolicySettings,
+    ValueSettings,
+    DiagnosticsSettings,
+):
+    """Short-horizon actor-critic: back-propagation through a window, a value beyond it."""
 
-    gamma: float = 0.98
-    """Discount."""
-    learning_rate: float = 5e-3
-    """Of the policy."""
-    vf_learning_rate: float = 5e-3
-    """Of the value function; follows the same schedule as the policy's."""
-    adam_betas: tuple[float, float] = (0.7, 0.95)
-    """Decay of Adam's two moments."""
-    ent_coef_relative: float = 0.015
-    """Weight of the entropy of the squashed action, in units of the standard deviation of the
-    window's rewards. Without it a policy can lean against a bound, where tanh is flat and the
-    pathwise gradient vanishes, and stay there."""
+    gamma: Annotated[float, between(0, 1)] = 0.98
+    """Discount factor."""
+    learning_rate: Annotated[float, above(0)] = 5e-3
+    """Adam's learning rate for the policy."""
+    vf_learning_rate: Annotated[float, above(0)] = 5e-3
+    """Adam's learning rate for the value function; it follows the policy's schedule."""
+    adam_betas: Annotated[tuple[float, float], each(below(0, 1))] = (0.7, 0.95)
+    """Decay rates of Adam's two moments."""
     activation: Activation = "elu"
-    """Of the hidden layers."""
+    """Activation of the hidden layers."""
     layer_norm: bool = True
-    """LayerNorm after each hidden activation."""
-    estimator: Estimator = "pathwise"
-    """pathwise; or mixed with the score function, each step with the weight of least variance."""
-    compile: Compile = "auto"
-    """Compile the step of policy and environment: always, never, or auto, where there is a C++
-    compiler and the run is long enough."""
-    checkpoint_every: int = 0
-    """Keep the graph's states only every so many steps, and take the steps between them again for
-    the gradient: the same gradient in less memory, least at about the root of n_steps; 0 keeps the
-    whole graph."""
+    """Put a LayerNorm after each hidden activation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_estimator(self, self.estimator)
-        self.require("checkpoint_every", self.checkpoint_every >= 0, "at least 0")
+        require_mixable(self)
 
 
 @final
 class Shac:
-    """Climbs ``sum_k gamma^k r_k + gamma^H V(s_H)`` by its derivative through the environment.
+    """Increases ``J = sum_k gamma^k r_k + gamma^H V(s_H)`` through the environment's derivative.
 
     Args:
         config: settings.
         env: a differentiable vector environment of ``config.num_envs`` environments.
-        seed: of everything random: weights, noise, starts.
+        seed: determines the weights, the noise, the starts and the minibatches.
         total_steps: planned environment steps, for the learning-rate schedule.
 
     Raises:
-        RequestError: the environment has no gradient, or its spaces fit no policy.
+        RequestError: the environment has no gradient, or no policy fits its spaces.
     """
 
     needs_gradient: ClassVar[bool] = True
@@ -80,61 +81,40 @@ class Shac:
     def __init__(
         self, config: ShacConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config, self.seed = config, seed
-        self.env = require_differentiable(env, config.num_envs)
-        spaces = self.env.single_observation_space, self.env.single_action_space
-        device = self.env.device
-        self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
-        self.critic = Critic(config, spaces[0], seed=seed, device=device)
-        self.cursor = begin(self.env, seed=seed, device=device)
-        self.unroll = rollout_of(
-            self.env,
-            compile=config.compile,
-            checkpoint_every=config.checkpoint_every,
-            total_steps=total_steps,
-        )
+        self.config = config
+        self.collector = Collector(env, config, seed=seed, total_steps=total_steps, gradient=True)
+        self.policy, progress = self.collector.make_policy(), self.collector.progress
+        self.learner = PolicyLearner.of(config, self.policy, progress)
+        observation_space, device = self.collector.spaces[0], self.collector.device
+        self.value = ValueLearner.of(config, observation_space, progress, seed=seed, device=device)
 
     def collect(self) -> Window:
-        noise = self.actor.draw_noise(self.config.n_steps)
-        window, self.cursor = self.unroll(self.env, self.actor.policy, self.cursor, noise)
-        return window
+        return self.collector.collect(self.policy)
 
     def update(self, window: Window) -> Metrics:
-        with self.actor.monitor.updating():
-            normalize, gamma = self.actor.policy.normalizer, self.config.gamma
-            next_value = self.critic.value(normalize(window.next_obs))
-            objective = window_objective(window, next_value, gamma)
-            next_value = next_value.detach()
+        gamma, value = self.config.gamma, self.value.lagged
+        with self.learner.updating(window):
+            next_value = value(self.policy.normalizer(window.next_obs))
 
-            def matched_weight(plain: Window) -> Tensor:
-                baseline = self.critic.value(normalize(plain.obs))
-                return matched_score_weight(plain, next_value, baseline, gamma)
+            def matched_weight(signals: Signals) -> Tensor:
+                baseline = value(signals.features)
+                return matched_score_weight(signals.window, next_value, baseline, gamma)
 
-            ascend = ASCENTS[self.config.estimator]
-            metrics = ascend(self.actor, window, objective, matched_weight)
-            window = window.detach()
-            target = td_lambda_returns(
-                window.reward,
-                next_value,
-                window.terminated,
-                window.truncated,
-                gamma=gamma,
-                lambda_=self.config.gae_lambda,
+            signals = Signals(
+                self.policy,
+                window,
+                objective=window_objective(window, next_value, gamma),
+                matched_weight=matched_weight,
             )
-            learning_rate = self.actor.scheduled(self.config.vf_learning_rate)
-            metrics |= self.critic.fit(window, normalize(window.obs), target, learning_rate)
-            return metrics | env_metrics(self.env) | self.actor.finish(window)
+            metrics = self.learner.step(self.config.estimator, signals)
+            target = window_returns(
+                signals.window, next_value.detach(), gamma=gamma, lambda_=self.config.gae_lambda
+            )
+            metrics |= self.value.fit_window(signals.window, signals.features, target)
+            return metrics | self.collector.metrics()
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "actor": self.actor.state_dict(),
-            "critic": self.critic.state_dict(),
-            "env": env_position(self.env, self.cursor),
-        }
+        return state_of(self, STATE)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.actor.load_state_dict(state["actor"])
-        self.critic.load_state_dict(state["critic"])
-        self.cursor = restore_env_position(
-            self.env, self.cursor, state["env"], seed=self.seed + self.actor.num_steps
-        )
+        load_state_of(self, STATE, state)

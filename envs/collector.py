@@ -1,22 +1,150 @@
-"""Where a vector environment stands in the middle of training, for checkpoints."""
+"""The collector: everything that an agent does with its environments between updates."""
 
 import dataclasses
 import logging
-from typing import Any
+from typing import Any, final
 
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Space
+from torch import Tensor
 
 from pgtoolkit.compiling import Compile, choose_compiled
+from pgtoolkit.config import CompileSettings, PathwiseSettings, RolloutSettings
 from pgtoolkit.envs.compiled.rollout import CompiledUnroll
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
 from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.gymnasium_types import AnyVectorEnv
+from pgtoolkit.policies.factory import seeded_policy
+from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.checkpointed import Unroll, choose_unroll
-from pgtoolkit.rollouts.rollout import Cursor, collect, start
+from pgtoolkit.rollouts.rollout import Cursor, collect, start, unroll
+from pgtoolkit.rollouts.whole_episodes import collect_episodes
+from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream, stream_seed
+
+LOG = logging.getLogger("pgtoolkit")
+
+STEP_SECONDS = 2.5e-4
+"""Seconds that compiled code saves, at least, on one step of all environments with its adjoint."""
+
+
+@final
+class Collector:
+    """An agent's environments: checks them, steps them, counts their steps, saves where they are.
+
+    Args:
+        env: a vector environment of ``config.num_envs`` environments.
+        config: the agent's settings; ``compile`` and ``checkpoint_every`` are read where it has
+            them.
+        seed: determines the environments' starts and the action noise.
+        total_steps: environment steps of the run, of all environments together.
+        gradient: whether windows carry the graph through the environment.
+
+    Attributes:
+        spaces: observation and action space of one environment.
+        device: where a policy for these environments lives.
+        num_steps: environment steps so far, counted as they are collected.
+
+    Raises:
+        RequestError: the number of environments differs from the configured one, or a gradient is
+            needed and the environment has none.
+    """
+
+    def __init__(
+        self,
+        env: AnyVectorEnv,
+        config: RolloutSettings,
+        *,
+        seed: int,
+        total_steps: int,
+        gradient: bool = False,
+    ) -> None:
+        require_num_envs(env, config.num_envs)
+        self.env = require_differentiable(env) if gradient else env
+        self.config, self.seed, self.total_steps = config, seed, total_steps
+        self.spaces: tuple[Space[Any], Space[Any]] = (
+            env.single_observation_space,
+            env.single_action_space,
+        )
+        self.device = (
+            env.device if isinstance(env, DifferentiableVectorEnv) else torch.device("cpu")
+        )
+        self.generator = stream(seed, "action noise", self.device)
+        self.cursor = begin(env, seed=seed, device=self.device)
+        self.rollout = make_rollout(env, config, total_steps=total_steps, gradient=gradient)
+        self.num_steps, self.window_steps = 0, 0
+
+    def make_policy(self) -> Policy:
+        """The policy that fits the environments and the settings, with the seed's weights."""
+        config: Any = self.config
+        return seeded_policy(config, self.spaces, seed=self.seed, device=self.device)
+
+    def collect(
+        self, policy: Policy, num_steps: int | None = None, *, graph: bool | None = None
+    ) -> Window:
+        """Steps all environments.
+
+        Args:
+            policy: acts on every step, with fresh noise.
+            num_steps: ``T``; the configured number by default.
+            graph: True keeps the graph through a differentiable environment, False leaves it out,
+                None leaves it to the collector's own rollout.
+        """
+        noise = self.draw_noise(policy, num_steps or self.config.n_steps)
+        rollout = self.rollout if graph is None else unroll if graph else collect
+        window, self.cursor = rollout(self.env, policy, self.cursor, noise)
+        return self._counted(window)
+
+    def collect_episodes(self, policy: Policy) -> Window:
+        """One whole episode of every environment, from a reset, without a graph."""
+        window = collect_episodes(
+            self.env, policy, lambda num_steps: self.draw_noise(policy, num_steps)
+        )
+        return self._counted(window)
+
+    def _counted(self, window: Window) -> Window:
+        self.window_steps = int(window.valid.sum())
+        self.num_steps += self.window_steps
+        return window
+
+    def draw_noise(self, policy: Policy, num_steps: int) -> Tensor:
+        """Fresh noise ``[T, N, noise_size]`` of that many steps."""
+        return policy.draw_noise(num_steps, self.config.num_envs, generator=self.generator)
+
+    @property
+    def can_differentiate(self) -> bool:
+        """Whether a graph can be kept: continuous actions in an environment with a gradient."""
+        return (
+            isinstance(self.env, DifferentiableVectorEnv)
+            and isinstance(self.spaces[1], Box)
+            and self.env.env.gradient.action != "none"
+        )
+
+    def progress(self) -> float:
+        """The share of the run's steps that came before the latest window."""
+        return (self.num_steps - self.window_steps) / self.total_steps
+
+    def metrics(self) -> dict[str, Tensor]:
+        """What a differentiable environment, its wrappers and its adapter have counted."""
+        return self.env.env.metrics() if isinstance(self.env, DifferentiableVectorEnv) else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Noise, counts, and all of the environments' state that can be saved."""
+        return {
+            "generator": self.generator.get_state(),
+            "num_steps": self.num_steps,
+            "env": env_position(self.env, self.cursor),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts the environments back; those that could not be saved start new episodes."""
+        self.generator.set_state(state["generator"].cpu())
+        self.num_steps, self.window_steps = state["num_steps"], 0
+        self.cursor = restore_env_position(
+            self.env, self.cursor, state["env"], seed=self.seed + self.num_steps
+        )
 
 
 def env_position(env: AnyVectorEnv, cursor: Cursor) -> dict[str, Any]:
@@ -79,13 +207,12 @@ def require_num_envs(env: AnyVectorEnv, num_envs: int) -> None:
         )
 
 
-def require_differentiable(env: AnyVectorEnv, num_envs: int) -> DifferentiableVectorEnv:
+def require_differentiable(env: AnyVectorEnv) -> DifferentiableVectorEnv:
     """The same environment, if a pathwise gradient can pass through it.
 
     Raises:
         RequestError: it has no gradient; says what would have one.
     """
-    require_num_envs(env, num_envs)
     if not isinstance(env, DifferentiableVectorEnv):
         raise RequestError(
             "this agent differentiates through the environment, and this environment has no "
@@ -107,59 +234,6 @@ def require_differentiable(env: AnyVectorEnv, num_envs: int) -> DifferentiableVe
     return env
 
 
-def env_metrics(env: AnyVectorEnv) -> dict[str, torch.Tensor]:
-    """What a differentiable environment, its wrappers and its adapter have counted."""
-    return env.env.metrics() if isinstance(env, DifferentiableVectorEnv) else {}
-
-
-def env_device(env: AnyVectorEnv) -> torch.device:
-    """Where a policy for this environment lives: with the tensors, or on the CPU with arrays."""
-    return env.device if isinstance(env, DifferentiableVectorEnv) else torch.device("cpu")
-
-
-STEP_SECONDS = 2.5e-4
-"""What compiled code saves on one step of all environments, at least, with its adjoint."""
-
-LOG = logging.getLogger("pgtoolkit")
-
-
-def rollout_of(
-    env: DifferentiableVectorEnv, *, compile: Compile, checkpoint_every: int, total_steps: int
-) -> Unroll:
-    """Plain, compiled or checkpointed.
-
-    Args:
-        env: the agent's environments.
-        compile: as the user says.
-        checkpoint_every: a rollout with checkpoints is not compiled.
-        total_steps: of all environments together, that the run plans.
-    """
-    saved = STEP_SECONDS * total_steps / env.num_envs
-    possible = checkpoint_every == 0 and is_compilable(env.env)
-    if possible and choose_compiled(compile, saved):
-        LOG.warning("compiling the step of policy and environment (seconds, once)")
-        return CompiledUnroll()
-    if compile == "always":
-        LOG.warning("steps are not compiled: checkpointed, or not plain torch functions")
-    return choose_unroll(checkpoint_every)
-
-
-def collector_of(env: AnyVectorEnv, *, compile: Compile, total_steps: int) -> Unroll:
-    """A rollout for an agent that needs no gradient through its environments.
-
-    Args:
-        env: any vector environment; only a differentiable one can be compiled.
-        compile: as the user says.
-        total_steps: of all environments together, that the run plans.
-    """
-    saved = STEP_SECONDS * total_steps / env.num_envs
-    differentiable = isinstance(env, DifferentiableVectorEnv) and is_compilable(env.env)
-    continuous = isinstance(env.single_action_space, Box)
-    if differentiable and continuous and choose_compiled(compile, saved):
-        return CompiledUnroll()
-    return collect
-
-
 def is_compilable(env: DifferentiableEnv) -> bool:
     """Whether an environment is torch operations and nothing else, as far as it says.
 
@@ -176,3 +250,34 @@ def is_compilable(env: DifferentiableEnv) -> bool:
 def _keeps_nothing(env: DifferentiableEnv, kind: type[Any]) -> bool:
     """Whether it leaves a window's start and its metrics to the base class."""
     return type(env).begin_window is kind.begin_window and type(env).metrics is kind.metrics
+
+
+def make_rollout(
+    env: AnyVectorEnv, config: RolloutSettings, *, total_steps: int, gradient: bool
+) -> Unroll:
+    """The rollout for an agent's environments: plain, compiled or checkpointed.
+
+    Args:
+        env: a vector environment; only a differentiable one can be compiled.
+        config: ``compile`` and ``checkpoint_every`` are read where it has them. A rollout with
+            checkpoints is not compiled.
+        total_steps: environment steps of the run, of all environments together.
+        gradient: whether windows carry the graph through the environment.
+    """
+    compile: Compile = config.compile if isinstance(config, CompileSettings) else "never"
+    every = config.checkpoint_every if isinstance(config, PathwiseSettings) else 0
+    possible = (
+        every == 0
+        and isinstance(env, DifferentiableVectorEnv)
+        and isinstance(env.single_action_space, Box)
+        and is_compilable(env.env)
+    )
+    if possible and choose_compiled(compile, STEP_SECONDS * total_steps / env.num_envs):
+        if gradient:
+            LOG.warning("compiling the step of policy and environment (seconds, once)")
+        return CompiledUnroll()
+    if not gradient:
+        return collect
+    if compile == "always":
+        LOG.warning("steps are not compiled: checkpointed, or not plain torch functions")
+    return choose_unroll(every)

@@ -80,7 +80,7 @@ def ours(options: LearningArguments, seed: int) -> float:
     agent = Ppo(config, env, seed=seed, total_steps=options.total_steps)
     for _ in range(-(-options.total_steps // (options.num_envs * options.n_steps))):
         agent.update(agent.collect())
-    policy = agent.actor.policy
+    policy = agent.policy
 
     @torch.no_grad()
     def act(obs: Any) -> Any:

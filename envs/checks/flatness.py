@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from pgtoolkit.agent import AgentConfig
+from pgtoolkit.config import PolicySettings
 from pgtoolkit.envs.checks.finding import Finding, fault, passed, warned
 from pgtoolkit.envs.checks.jacobian import Flat
 from pgtoolkit.envs.checks.random_play import AnyDifferentiable, Points, copy, leaves
@@ -267,7 +267,7 @@ def check_saturation(env: AnyDifferentiable, points: Points, seed: int) -> Itera
     elsewhere it does: beyond a clamp.
     """
     policy = make_policy(
-        AgentConfig(), env.observation_space, env.action_space, stream(seed, "policy weights")
+        PolicySettings(), env.observation_space, env.action_space, stream(seed, "policy weights")
     )
     obs = env.observation(copy(points.state)).float()
     noise = policy.draw_noise(len(obs), generator=stream(seed, "noise"))

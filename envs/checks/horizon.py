@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pgtoolkit.agent import AgentConfig
+from pgtoolkit.config import PolicySettings
 from pgtoolkit.envs.checks.finding import Finding, passed, warned
 from pgtoolkit.envs.checks.jacobian import Flat
 from pgtoolkit.envs.checks.random_play import AnyDifferentiable, draw_noise, fresh, random_actions
@@ -112,7 +112,7 @@ def check_variance(
     rows: list[tuple[Measurement, Measurement]] = []
     vector = DifferentiableVectorEnv(env, TRAJECTORIES)
     policy = make_policy(
-        AgentConfig(normalize_observations=False, log_std_init=-1.0),
+        PolicySettings(normalize_observations=False, log_std_init=-1.0),
         env.observation_space,
         env.action_space,
         stream(seed, "policy weights"),

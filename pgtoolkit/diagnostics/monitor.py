@@ -20,8 +20,9 @@ from pgtoolkit.finite import require_finite
 from pgtoolkit.policies.policy import Policy
 
 Surrogate = Callable[[], Tensor]
-
+"""Computes a surrogate ``[N]`` by calling the policy."""
 Gradients = dict[str, Tensor]
+"""``{parameter name: [N, *shape]}``, a gradient for every trajectory."""
 
 SMOOTHING = 0.9
 """Decay of the running means whose ratio is logged as SNR and noise scale."""
@@ -32,15 +33,16 @@ class GradientMonitor:
     """Takes the gradient of a surrogate; every ``interval`` updates, trajectory by trajectory.
 
     When it measures, the mean of the measured gradients *is* the gradient of the update: there is
-    no second computation that could differ from the one that trains.
+    no second computation that could differ from the one that trains. The samples are the entries of
+    the surrogate: trajectories of a window, or transitions of a batch. With fewer than three of
+    them nothing is measured.
 
     Args:
         interval: updates between measurements; 0 never measures.
-        num_envs: trajectories in a window; with fewer than three there is nothing to measure.
     """
 
-    def __init__(self, interval: int, num_envs: int) -> None:
-        self.interval = interval if num_envs >= MIN_TRAJECTORIES else 0
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
         self.num_updates = 0
         self.smoothed: dict[str, dict[str, float]] = {}
         self.update_seconds = 0.0
@@ -50,10 +52,15 @@ class GradientMonitor:
 
     @property
     def due(self) -> bool:
+        """Whether this update is one that is measured."""
         return self.interval > 0 and self.num_updates % self.interval == 0
 
+    def measures(self, num_samples: int) -> bool:
+        """Whether a surrogate with so many entries is measured in this update."""
+        return self.due and num_samples >= MIN_TRAJECTORIES
+
     def backward(self, policy: Policy, surrogate: Surrogate) -> Gradients:
-        """Sets every parameter's ``grad`` to the descent direction of ``-surrogate().mean()``.
+        """Sets every parameter's ``grad`` to the derivative of ``-surrogate().mean()``.
 
         Returns:
             The gradient of every trajectory where a measurement is due, else an empty dictionary.
@@ -61,22 +68,59 @@ class GradientMonitor:
         Raises:
             NonFiniteError: the surrogate is not finite; names the environment.
         """
+        return self.backward_beside(policy, surrogate, dict)[0]
+
+    def backward_beside(
+        self,
+        policy: Policy,
+        surrogate: Surrogate,
+        beside: Callable[[], Mapping[str, Tensor]],
+    ) -> tuple[Gradients, dict[str, Gradients]]:
+        """:meth:`backward`, with other surrogates measured on the same pass through the policy.
+
+        Args:
+            policy: its gradient is taken.
+            surrogate: computes the surrogate ``[N]`` that the update increases.
+            beside: computes other surrogates ``[N]`` by name. It is called only in an update that
+                is measured, after ``surrogate``; the two may share what the policy returned.
+
+        Returns:
+            The gradients of ``surrogate`` and of the others by trajectory; empty dictionaries where
+            no measurement is due.
+        """
         began = time.perf_counter()
-        gradients = per_trajectory_gradients(policy, surrogate) if self.due else {}
-        if gradients:
-            for name, parameter in policy.named_parameters():
-                if parameter.requires_grad:
-                    parameter.grad = -gradients[name].mean(0)
-        else:
+        recorder = GradientRecorder(policy)
+        with recorder.recording() if self.due else contextlib.nullcontext():
             values = surrogate()
+            measured = self.measures(len(values))
             require_finite("loss", values.detach())
+            with self.diagnosing():
+                others = dict(beside()) if measured else {}
+        if not measured:
             policy.zero_grad()
             (-values.mean()).backward()  # type: ignore[no-untyped-call]
-        self._time_backward(time.perf_counter() - began, measured=bool(gradients))
-        return gradients
+            self._time_backward(time.perf_counter() - began, measured=False)
+            return {}, {}
+        gradients = recorder.per_trajectory(values, retain_graph=bool(others))
+        for name, parameter in policy.named_parameters():
+            if parameter.requires_grad:
+                parameter.grad = -gradients[name].mean(0)
+        self._time_backward(time.perf_counter() - began, measured=True)
+        with self.diagnosing():
+            return gradients, self._per_trajectory(recorder, others)
+
+    def _per_trajectory(
+        self, recorder: GradientRecorder, surrogates: Mapping[str, Tensor]
+    ) -> dict[str, Gradients]:
+        found = {}
+        for number, (name, values) in enumerate(surrogates.items(), 1):
+            require_finite("loss", values.detach())
+            last = number == len(surrogates)
+            found[name] = recorder.per_trajectory(values, retain_graph=not last)
+        return found
 
     def _time_backward(self, seconds: float, *, measured: bool) -> None:
-        """What a measured backward takes beyond an ordinary one is overhead."""
+        """Adds what a measured backward takes beyond an ordinary one to the overhead."""
         if not measured:
             self.plain_seconds, self.num_plain = self.plain_seconds + seconds, self.num_plain + 1
         elif self.num_plain > 0:
@@ -98,15 +142,20 @@ class GradientMonitor:
         """
         with self.diagnosing():
             metrics: dict[str, Tensor] = {}
-            known: dict[int, Tensor] = {}
+            variances: dict[str, Tensor] = {}
             for name, values in gradients.items():
                 statistics = GradientStatistics.of(values)
-                known[id(values)] = statistics.variance
+                variances[name] = statistics.variance
                 metrics |= self._describe(name, statistics)
             if matched is None:
                 return metrics
-            variances = [known[id(g)] if id(g) in known else variance(g) for g in matched]
-            return metrics | compare(*matched, variances)
+            # The pair is often among the reported ones: then its variances are there already.
+            names = [next((n for n, g in gradients.items() if g is one), None) for one in matched]
+            pair = [
+                variance(one) if name is None else variances[name]
+                for name, one in zip(names, matched, strict=True)
+            ]
+            return metrics | compare(*matched, pair)
 
     def _describe(self, name: str, statistics: GradientStatistics) -> dict[str, Tensor]:
         prefix = f"gradient/{name}"

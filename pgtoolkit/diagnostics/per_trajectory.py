@@ -118,10 +118,14 @@ class GradientRecorder:
 
         return note
 
-    def per_trajectory(self, surrogate: Tensor) -> dict[str, Tensor]:
+    def per_trajectory(self, surrogate: Tensor, *, retain_graph: bool = False) -> dict[str, Tensor]:
         """Gradients of each entry of ``surrogate`` ``[N]``: ``{parameter name: [N, *shape]}``.
 
-        Their mean over trajectories is the gradient of ``surrogate.mean()``. The graph is freed.
+        Their mean over trajectories is the gradient of ``surrogate.mean()``.
+
+        Args:
+            surrogate: ``[N]``, computed while this was recording.
+            retain_graph: keep the graph, for another surrogate of the same pass.
 
         Raises:
             RequestError: a recorded output was changed in place.
@@ -135,7 +139,11 @@ class GradientRecorder:
                 "a layer's output was changed in place after it was recorded (an activation with "
                 "inplace=True?), and its gradient with it: use the activation without inplace"
             )
-        deltas = torch.autograd.grad(surrogate.sum(), outputs, allow_unused=True) if outputs else ()
+        deltas: tuple[Tensor, ...] = ()
+        if outputs:
+            deltas = torch.autograd.grad(
+                surrogate.sum(), outputs, retain_graph=retain_graph, allow_unused=True
+            )
         remaining = iter(deltas)
         by_id: dict[int, Tensor] = {}
         for prefix, calls in self.calls.items():

@@ -5,6 +5,7 @@ other, so a mix with such weights is exactly as unbiased as what it mixes.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,22 @@ mean and sigma together in 5 % of folds of 32, 33 % of 64 and 94 % of 128.
 
 WeightRule = Callable[[Tensor, Tensor, Tensor], Tensor]
 """The weight on pathwise from the score function's variance, pathwise's, and their covariance."""
+
+
+def require_mixable(config: Any) -> None:
+    """Raises where an agent so configured cannot follow its estimator.
+
+    Args:
+        config: an agent's configuration with ``estimator``, ``num_envs`` and ``distribution``.
+
+    Raises:
+        RequestError: ``mixed`` with fewer than six trajectories, or without a Gaussian policy.
+    """
+    if config.estimator == "mixed":
+        enough = f"at least {MIN_MIXED} with --estimator mixed"
+        config.require("num_envs", config.num_envs >= MIN_MIXED, enough)
+        gaussian = config.distribution == "gaussian"
+        config.require("distribution", gaussian, "gaussian with --estimator mixed")
 
 
 def folds(num_trajectories: int) -> tuple[slice, slice]:

@@ -1,6 +1,4 @@
-"""The equations of PPO, each a function of one minibatch (Schulman et al. 2017)."""
-
-from typing import NamedTuple, final
+"""The proximal surrogate of PPO, and its advantages (Schulman et al. 2017)."""
 
 import torch
 from torch import Tensor
@@ -36,58 +34,3 @@ def standardized(advantage: Tensor) -> Tensor:
     if len(advantage) == 1:
         return torch.zeros_like(advantage)
     return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-
-
-@final
-class PpoTerms(NamedTuple):
-    """The parts of one minibatch's loss, scalars."""
-
-    loss: Tensor
-    policy_loss: Tensor
-    value_loss: Tensor
-    entropy: Tensor
-    approx_kl: Tensor
-    """``mean(rho - 1 - log rho)``, an estimate of ``KL(pi_old, pi)`` (Schulman 2020)."""
-    clip_fraction: Tensor
-    """Share of the samples whose ratio lies beyond the clip."""
-
-
-def ppo_terms(
-    log_prob: Tensor,
-    old_log_prob: Tensor,
-    advantage: Tensor,
-    value: Tensor,
-    target: Tensor,
-    entropy: Tensor,
-    *,
-    clip_range: float,
-    vf_coef: float,
-    ent_coef: float,
-) -> PpoTerms:
-    """``-mean(surrogate) + vf_coef * mean((V - G)^2) - ent_coef * mean(H)`` (eq. 9).
-
-    Args:
-        log_prob: ``[M]``.
-        old_log_prob: ``[M]``.
-        advantage: ``[M]``.
-        value: ``[M]`` of the observations.
-        target: ``[M]`` the returns that the value function is fitted to.
-        entropy: ``[M]``.
-        clip_range: of the ratio.
-        vf_coef: weight of the value loss.
-        ent_coef: weight of the entropy.
-    """
-    policy_loss = -clipped_surrogate(log_prob, old_log_prob, advantage, clip_range).mean()
-    value_loss = (value - target).square().mean()
-    mean_entropy = entropy.mean()
-    loss = policy_loss + vf_coef * value_loss - ent_coef * mean_entropy
-    log_ratio = (log_prob - old_log_prob).detach()
-    ratio = log_ratio.exp()
-    return PpoTerms(
-        loss=loss,
-        policy_loss=policy_loss.detach(),
-        value_loss=value_loss.detach(),
-        entropy=mean_entropy.detach(),
-        approx_kl=(ratio - 1 - log_ratio).mean(),
-        clip_fraction=((ratio - 1).abs() > clip_range).to(ratio.dtype).mean(),
-    )

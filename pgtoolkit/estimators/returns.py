@@ -14,6 +14,7 @@ no other step, and whoever reads the result masks them.
 import torch
 from torch import Tensor
 
+from pgtoolkit.rollouts.window import Window
 from pgtoolkit.shapes import check_same_shape, check_shape
 
 
@@ -25,6 +26,7 @@ def td_lambda_returns(
     *,
     gamma: float,
     lambda_: float,
+    segment_end: Tensor | None = None,
 ) -> Tensor:
     """TD(lambda) returns ``G_t`` ``[T, N]`` (Sutton and Barto 2018, eq. 12.18).
 
@@ -35,6 +37,8 @@ def td_lambda_returns(
         truncated: ``[T, N]`` bool.
         gamma: discount.
         lambda_: 0 is one-step TD, 1 is Monte Carlo with a bootstrap at the window's end.
+        segment_end: ``[T, N]`` bool, further steps at which the recursion is cut and bootstrapped;
+            None for none beside ends of episodes and of the window.
 
     Raises:
         ValueError: the shapes differ.
@@ -44,11 +48,13 @@ def td_lambda_returns(
         reward=reward, next_value=next_value, terminated=terminated, truncated=truncated
     )
     value = torch.where(terminated, torch.zeros_like(next_value), next_value)
-    done = terminated | truncated
+    cut = terminated | truncated
+    if segment_end is not None:
+        cut[:-1] |= segment_end[:-1]  # after the last step there is nothing to cut off
     following, result = value[-1], []
     for t in range(reward.shape[0] - 1, -1, -1):
         mixed = (1 - lambda_) * value[t] + lambda_ * following
-        following = reward[t] + gamma * torch.where(done[t], value[t], mixed)
+        following = reward[t] + gamma * torch.where(cut[t], value[t], mixed)
         result.append(following)
     return torch.stack(result[::-1])
 
@@ -62,6 +68,7 @@ def gae(
     *,
     gamma: float,
     lambda_: float,
+    segment_end: Tensor | None = None,
 ) -> Tensor:
     """Generalised advantage estimates ``A_t = G_t - V(obs_t)`` ``[T, N]`` (Schulman et al. 2016).
 
@@ -71,7 +78,13 @@ def gae(
     """
     check_same_shape(reward=reward, value=value)
     returns = td_lambda_returns(
-        reward, next_value, terminated, truncated, gamma=gamma, lambda_=lambda_
+        reward,
+        next_value,
+        terminated,
+        truncated,
+        gamma=gamma,
+        lambda_=lambda_,
+        segment_end=segment_end,
     )
     return returns - value
 
@@ -83,6 +96,7 @@ def reward_to_go(
     *,
     gamma: float,
     next_value: Tensor | None = None,
+    segment_end: Tensor | None = None,
 ) -> Tensor:
     """Discounted reward from each step to the end of its episode or of the window ``[T, N]``.
 
@@ -91,37 +105,69 @@ def reward_to_go(
     """
     if next_value is None:
         next_value = torch.zeros_like(reward)
-    return td_lambda_returns(reward, next_value, terminated, truncated, gamma=gamma, lambda_=1.0)
+    return td_lambda_returns(
+        reward,
+        next_value,
+        terminated,
+        truncated,
+        gamma=gamma,
+        lambda_=1.0,
+        segment_end=segment_end,
+    )
 
 
-def steps_since_start(done: Tensor) -> Tensor:
+def window_returns(window: Window, next_value: Tensor, *, gamma: float, lambda_: float) -> Tensor:
+    """:func:`td_lambda_returns` of a window ``[T, N]``, cut at its ``segment_end``.
+
+    GAE is these returns less ``V(obs)``.
+    """
+    return td_lambda_returns(
+        window.reward,
+        next_value,
+        window.terminated,
+        window.truncated,
+        gamma=gamma,
+        lambda_=lambda_,
+        segment_end=window.segment_end,
+    )
+
+
+def steps_since_start(segment_end: Tensor) -> Tensor:
     """How many steps of its segment went before each step ``[T, N]``.
 
-    A segment starts at the window's start and after each step where ``done`` is true: the end of an
-    episode, or a step that never happened (:attr:`pgtoolkit.rollouts.window.Window.cut` has both).
+    A segment starts at the window's start and after each step where ``segment_end`` is true
+    (:attr:`pgtoolkit.rollouts.window.Window.segment_end`).
     """
-    check_shape("done", done, None, None)
-    step = torch.arange(done.shape[0], device=done.device).unsqueeze(1).expand_as(done)
-    starts = torch.cat([torch.zeros_like(done[:1]), done[:-1]])
+    check_shape("segment_end", segment_end, None, None)
+    step = (
+        torch.arange(segment_end.shape[0], device=segment_end.device)
+        .unsqueeze(1)
+        .expand_as(segment_end)
+    )
+    starts = torch.cat([torch.zeros_like(segment_end[:1]), segment_end[:-1]])
     return step - torch.where(starts, step, torch.zeros_like(step)).cummax(0).values
 
 
-def segment_discount(done: Tensor, gamma: float) -> Tensor:
+def segment_discount(segment_end: Tensor, gamma: float) -> Tensor:
     """``gamma^k`` ``[T, N]`` in float64, with ``k`` counted from the start of each segment."""
-    length = torch.arange(len(done), dtype=torch.float64, device=done.device)
+    length = torch.arange(len(segment_end), dtype=torch.float64, device=segment_end.device)
     power = torch.as_tensor(gamma, dtype=torch.float64) ** length
-    if not bool(done[:-1].any()):
-        return power.unsqueeze(1).expand_as(done)
-    return power[steps_since_start(done)]
+    if not bool(segment_end[:-1].any()):
+        return power.unsqueeze(1).expand_as(segment_end)
+    return power[steps_since_start(segment_end)]
 
 
-def segment_returns(returns: Tensor, done: Tensor) -> Tensor:
+def segment_returns(returns: Tensor, segment_end: Tensor) -> Tensor:
     """The return at the start of each step's segment ``[T, N]``: its whole discounted return.
 
     Args:
         returns: ``[T, N]`` reward-to-go.
-        done: ``[T, N]`` ends of episodes, and steps that never happened.
+        segment_end: ``[T, N]`` bool, the last step of each segment.
     """
-    check_same_shape(returns=returns, done=done)
-    step = torch.arange(done.shape[0], device=done.device).unsqueeze(1).expand_as(done)
-    return returns.gather(0, step - steps_since_start(done))
+    check_same_shape(returns=returns, segment_end=segment_end)
+    step = (
+        torch.arange(segment_end.shape[0], device=segment_end.device)
+        .unsqueeze(1)
+        .expand_as(segment_end)
+    )
+    return returns.gather(0, step - steps_since_start(segment_end))

@@ -21,9 +21,6 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.distributions.base import Distribution
-from pgtoolkit.distributions.clipped import ClippedGaussian
-from pgtoolkit.distributions.gaussian import DiagonalGaussian
-from pgtoolkit.distributions.squashed import TanhGaussian
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.returns import reward_to_go, segment_discount
 from pgtoolkit.policies.policy import Policy
@@ -83,7 +80,7 @@ def pathwise_surrogate_of(distribution: Distribution, window: Window, weight: Te
 def window_objective(window: Window, next_value: Tensor, gamma: float) -> Tensor:
     """``J`` ``[N]``: the discounted reward of each segment of a trajectory, with its bootstrap.
 
-    A segment runs from the window's start, or the step after an end, to an end or the window's end:
+    A segment runs from the window's start, or from the step after a ``segment_end``, to the next:
     ``J_i = sum_segments [ sum_k gamma^k r_k + gamma^len V(next_obs_end) (1 - terminated_end) ]``
     (Xu et al. 2022, eq. 5). The discount restarts with each segment.
 
@@ -93,12 +90,10 @@ def window_objective(window: Window, next_value: Tensor, gamma: float) -> Tensor
         gamma: discount.
     """
     check_shape("next_value", next_value, window.num_steps, window.num_envs)
-    discount = segment_discount(window.cut, gamma).to(window.reward)
-    ends = window.done.clone()
-    ends[-1] = True
+    discount = segment_discount(window.segment_end, gamma).to(window.reward)
     # A where on both, never a product: 0 * NaN is NaN, also in backward.
     zero = torch.zeros_like(window.reward)
-    value = torch.where(ends & ~window.terminated, gamma * next_value, zero)
+    value = torch.where(window.segment_end & ~window.terminated, gamma * next_value, zero)
     return torch.where(window.valid, discount * (window.reward + value), zero).sum(0)
 
 
@@ -152,24 +147,34 @@ def matched_score_weight(
     """
     reward = torch.where(window.valid, window.reward, torch.zeros_like(window.reward)).detach()
     returns = reward_to_go(
-        reward, window.terminated, window.truncated, gamma=gamma, next_value=next_value.detach()
+        reward,
+        window.terminated,
+        window.truncated,
+        gamma=gamma,
+        next_value=next_value.detach(),
+        segment_end=window.segment_end,
     )
-    return segment_discount(window.cut, gamma).to(returns) * (returns - baseline.detach())
+    return segment_discount(window.segment_end, gamma).to(returns) * (returns - baseline.detach())
 
 
-@torch.no_grad()
 def score_action_gradient(policy: Policy, window: Window, weight: Tensor) -> Tensor:
     """The score function's estimate of ``dJ/du`` ``[T, N, A]``: ``w_t dlog pi / dmu_t``.
 
-    For a Gaussian ``w_t (u_t - mu_t) / sigma_t^2``, the counterpart of :func:`action_gradient`
-    (up to noise they have one mean); for comparing the two step by step.
+    For a Gaussian it is ``w_t (u_t - mu_t) / sigma_t^2``. It has the mean of
+    :func:`action_gradient`, so the two can be compared step by step.
 
     Raises:
         RequestError: the policy is not Gaussian.
     """
-    distribution = policy(window.obs.detach())
-    if not isinstance(distribution, DiagonalGaussian | TanhGaussian | ClippedGaussian):
+    return score_action_gradient_of(policy(window.obs.detach()), window, weight)
+
+
+@torch.no_grad()
+def score_action_gradient_of(distribution: Distribution, window: Window, weight: Tensor) -> Tensor:
+    """:func:`score_action_gradient` of the policy's distribution at the window's observations."""
+    gaussian = distribution.gaussian
+    if gaussian is None:
         raise RequestError("only a Gaussian policy has an action gradient")
     weight = torch.where(window.valid, weight, torch.zeros_like(weight)).unsqueeze(-1)
-    shift = window.pre_action.detach() - distribution.mean
-    return weight * shift * torch.exp(-2 * distribution.log_std)
+    shift = window.pre_action.detach() - gaussian.mean
+    return weight * shift * torch.exp(-2 * gaussian.log_std)

@@ -1,13 +1,13 @@
-"""PPO's update: epochs of minibatches, each a clipped step of policy and value function.
+"""Steps on minibatches of one batch, in a Python loop or in one compiled loop.
 
-One minibatch is one function of the parameters as a vector. It is run in a Python loop, or traced
-once and compiled with the loop over all minibatches around it.
+One minibatch is one function of all parameters as a vector: the loss that is given, its gradient,
+the clip and Adam. The function runs in a Python loop, or is traced once and compiled together with
+the loop over all minibatches.
 """
 
-import dataclasses
 import logging
-from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -15,161 +15,131 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pgtoolkit.compiling import FASTER, CompiledLoop, plain_layout
 from pgtoolkit.errors import NonFiniteError
-from pgtoolkit.estimators.proximal import ppo_terms, standardized
-from pgtoolkit.learners.flat_adam import AdamState, adam_state, adam_step, clip, flatten, unflatten
-from pgtoolkit.policies.policy import Policy, without_normalizer
+from pgtoolkit.learners.step_rules.flat_adam import (
+    AdamState,
+    FlatAdam,
+    adam_state,
+    flatten,
+    unflatten,
+)
 
 LOG = logging.getLogger("pgtoolkit")
 
+MAX_COMPILED_SHAPES = 2
+"""Number of minibatch shapes for which a loop is compiled; further shapes use the Python loop."""
 
-@final
-class Batch(NamedTuple):
-    """The steps of a window that happened, ``M`` rows of each."""
-
-    features: Tensor
-    """Observations past the policy's normaliser."""
-    pre_action: Tensor
-    noise: Tensor
-    log_prob: Tensor
-    advantage: Tensor
-    target: Tensor
-
-
-@final
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PpoSettings:
-    """The numbers of a minibatch step."""
-
-    clip_range: float
-    vf_coef: float
-    ent_coef: float
-    max_grad_norm: float
-    betas: tuple[float, float]
-    epsilon: float
-    normalize_advantage: bool
-
-
-METRICS = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "norm")
-"""What a minibatch reports, in this order."""
-
-MOST_LOOPS = 2
-"""Shapes of a minibatch for which a loop is compiled; the plain one takes all further ones."""
-
+Parameters = Mapping[str, Mapping[str, Tensor]]
+"""``{module: {parameter: tensor}}``, for ``torch.func.functional_call``."""
+Batch = TypeVar("Batch", bound=NamedTuple)
+Loss = Callable[[Parameters, Batch], tuple[Tensor, dict[str, Tensor]]]
+"""From parameters and a minibatch to the loss, a scalar, and further scalars to report."""
 Step = Callable[..., tuple[Any, ...]]
 
 
 @final
-class PpoUpdate:
-    """Holds the optimiser of a policy and a value function, and takes their steps.
-
-    The two share one norm of the gradient, as in most implementations.
+class Minibatches(Generic[Batch]):
+    """Takes the optimiser's steps of one or more modules that share a loss and a gradient norm.
 
     Args:
-        policy: changed in place. Its normaliser is not used: its statistics change between
-            windows, so whoever makes the batch applies it, once for all epochs.
-        value_function: from features ``[M, O]`` to ``[M]``; changed in place.
-        settings: of a minibatch.
+        modules: by name; their parameters are changed in place.
+        loss: of a minibatch, which is a named tuple of tensors ``[B, ...]``. It must use the
+            parameters that it is given, not those of the modules.
+        rule: the step.
         compiled: whether the loop over minibatches is compiled.
     """
 
     def __init__(
-        self, policy: Policy, value_function: nn.Module, settings: PpoSettings, *, compiled: bool
+        self,
+        modules: Mapping[str, nn.Module],
+        loss: Loss[Batch],
+        rule: FlatAdam,
+        *,
+        compiled: bool = False,
     ) -> None:
-        self.policy, self.value_function = without_normalizer(policy), value_function
-        self.settings = settings
-        self.modules = nn.ModuleDict({"policy": self.policy, "value": value_function})
+        self.modules, self.loss, self.rule = nn.ModuleDict(modules), loss, rule
         self.names = [name for name, _ in self.modules.named_parameters()]
         self.parameters: list[Tensor] = list(self.modules.parameters())
         self.state = adam_state(self.parameters)
         self.compiled = compiled
         self._loops: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._reported: tuple[str, ...] = ()
 
-    def run(self, batch: Batch, rows: Tensor, learning_rate: float) -> Tensor:
+    def run(self, batch: Batch, rows: Tensor, learning_rate: float) -> dict[str, Tensor]:
         """Takes one step for each row of indices.
 
         Args:
-            batch: ``M`` steps.
+            batch: a named tuple of tensors ``[M, ...]``.
             rows: ``[K, B]`` indices of each minibatch.
-            learning_rate: of Adam.
+            learning_rate: Adam's.
 
         Returns:
-            ``[K, 7]`` the :data:`METRICS` of each minibatch.
+            ``[K]`` of each minibatch: ``loss``, what the loss reports, and ``norm``, the norm of
+            the gradient before the clip.
 
         Raises:
             NonFiniteError: a loss or a gradient is not finite; names the minibatch, and changes
                 neither parameters nor optimiser.
         """
-        flat = flatten(self.parameters)  # whoever loaded or changed them is followed
+        flat = flatten(self.parameters)  # the modules may have been loaded or changed since
         state = self.state._replace(parameters=flat)
         rate = torch.tensor(learning_rate, dtype=flat.dtype, device=flat.device)
         loop = self._loop(batch, rows, rate) if self.compiled else self._plain
         after, metrics = loop(batch, rows, rate, state)
-        require_finite_metrics(metrics)
+        found = dict(zip(("loss", *self._reported, "norm"), metrics.unbind(1), strict=True))
+        require_finite_minibatches(found)
         self.state = after
         with torch.no_grad():
             parts = unflatten(self.state.parameters, self.parameters)
             torch._foreach_copy_(self.parameters, parts)
-        return metrics
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """The moments and the count; the parameters are the modules' own."""
         return {name: getattr(self.state, name) for name in ("mean", "square", "steps")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up where :meth:`state_dict` left off."""
+        """Continues from what :meth:`state_dict` returned."""
         moved = {name: value.to(self.state.mean.device) for name, value in state.items()}
         self.state = self.state._replace(**moved)
 
     def minibatch(self, state: AdamState, mini: Batch, rate: Tensor) -> tuple[AdamState, Tensor]:
-        """One minibatch: the loss, its gradient, the clip and Adam."""
-        settings = self.settings
+        """One step, and ``[loss, *reported, norm]``."""
         flat = state.parameters.detach().requires_grad_()
-        named = dict(zip(self.names, unflatten(flat, self.parameters), strict=True))
-        policy = {n[7:]: x for n, x in named.items() if n.startswith("policy.")}
-        value = {n[6:]: x for n, x in named.items() if n.startswith("value.")}
         with torch.enable_grad():
-            distribution = torch.func.functional_call(self.policy, policy, (mini.features,))
-            advantage = mini.advantage
-            if settings.normalize_advantage:
-                advantage = standardized(advantage)
-            terms = ppo_terms(
-                distribution.log_prob_of_pre_action(mini.pre_action),
-                mini.log_prob,
-                advantage,
-                torch.func.functional_call(self.value_function, value, (mini.features,)),
-                mini.target,
-                distribution.entropy(mini.noise),
-                clip_range=settings.clip_range,
-                vf_coef=settings.vf_coef,
-                ent_coef=settings.ent_coef,
-            )
-            (gradient,) = torch.autograd.grad(terms.loss, flat)
-        gradient, norm = clip(gradient, settings.max_grad_norm)
-        state = state._replace(parameters=flat.detach())
-        after = adam_step(state, gradient, rate, settings.betas, settings.epsilon)
-        return after, torch.stack([terms.loss.detach(), *terms[1:], norm])
+            loss, reported = self.loss(self._by_module(flat), mini)
+            (gradient,) = torch.autograd.grad(loss, flat)
+        self._reported = tuple(reported)
+        after, norm = self.rule.step(state._replace(parameters=flat.detach()), gradient, rate)
+        return after, torch.stack([loss.detach(), *reported.values(), norm])
+
+    def _by_module(self, flat: Tensor) -> Parameters:
+        found: dict[str, dict[str, Tensor]] = {name: {} for name in self.modules}
+        for name, tensor in zip(self.names, unflatten(flat, self.parameters), strict=True):
+            module, _, rest = name.partition(".")
+            found[module][rest] = tensor
+        return found
 
     def _plain(
         self, batch: Batch, rows: Tensor, rate: Tensor, state: AdamState
     ) -> tuple[AdamState, Tensor]:
         metrics = []
         for index in rows:
-            mini = Batch(*(x.index_select(0, index) for x in batch))
+            mini = type(batch)(*(x.index_select(0, index) for x in batch))
             state, found = self.minibatch(state, mini, rate)
             metrics.append(found)
         return state, torch.stack(metrics)
 
     def _loop(self, batch: Batch, rows: Tensor, rate: Tensor) -> Callable[..., Any]:
         key = (rows.shape[1], *((x.shape[1:], x.dtype, x.device) for x in batch))
-        if key not in self._loops and len(self._loops) < MOST_LOOPS:
+        if key not in self._loops and len(self._loops) < MAX_COMPILED_SHAPES:
             self._loops[key] = self._compile(batch, rows, rate)
         return self._loops.get(key, self._plain)
 
     def _compile(self, batch: Batch, rows: Tensor, rate: Tensor) -> Callable[..., Any]:
-        """The loop with the traced minibatch; the plain one, after a warning, where that fails."""
+        """The loop with the traced minibatch; after a warning the Python loop, where that fails."""
 
         def step(state: list[Tensor], mini: list[Tensor], rate: Tensor) -> Any:
-            after, metrics = self.minibatch(AdamState(*state), Batch(*mini), rate)
+            after, metrics = self.minibatch(AdamState(*state), type(batch)(*mini), rate)
             return list(after), metrics
 
         try:
@@ -207,14 +177,16 @@ def _scan_minibatches(
     )
 
 
-def require_finite_metrics(metrics: Tensor) -> None:
-    """Raises on the first minibatch of ``[K, 7]`` whose loss or gradient is not finite.
+def require_finite_minibatches(metrics: Mapping[str, Tensor]) -> None:
+    """Raises on the first minibatch whose loss or gradient is not finite.
+
+    Args:
+        metrics: ``loss`` and ``norm`` ``[K]``.
 
     Raises:
         NonFiniteError: names the loss, or else the gradient's norm, and the minibatch.
     """
-    checked = metrics[:, [METRICS.index("loss"), METRICS.index("norm")]]
-    bad = ~torch.isfinite(checked)
+    bad = ~torch.isfinite(torch.stack([metrics["loss"], metrics["norm"]], 1))
     if bool(bad.any()):
         index = int(bad.any(1).nonzero()[0])
         what = "loss" if bool(bad[index, 0]) else "norm of the gradient"

@@ -1,149 +1,150 @@
-"""The half of an agent that acts: a policy, its optimiser, its noise and its gradient monitor."""
+"""The policy with its step rule and its gradient monitor."""
 
-from typing import Any, final
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Self, final
 
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
-from pgtoolkit.agent import AgentConfig, Metrics
+from pgtoolkit.agent import Metrics
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
-from pgtoolkit.distributions.clipped import ClippedGaussian
-from pgtoolkit.distributions.gaussian import DiagonalGaussian
 from pgtoolkit.distributions.squashed import Squashed, TanhGaussian
-from pgtoolkit.learners.gradient_clip import (
-    clip_gradient,
-    require_finite_gradient,
-    scheduled_learning_rate,
-    set_learning_rate,
-)
-from pgtoolkit.policies.factory import make_policy
+from pgtoolkit.estimators.catalogue import CATALOGUE
+from pgtoolkit.estimators.signals import Signals
+from pgtoolkit.learners.entropy import EntropyBonus
+from pgtoolkit.learners.policy_step import backward
+from pgtoolkit.learners.step_rules.adam import Adam, Progress
+from pgtoolkit.learners.step_rules.base import Problem, StepRule
+from pgtoolkit.policies.policy import Policy, without_normalizer
 from pgtoolkit.rollouts.window import Window
-from pgtoolkit.seeding import stream
+from pgtoolkit.state import load_state_of, state_of
 
 SATURATED = 0.99
-"""|tanh(u)| from which an action counts as saturated: there its slope is below 0.02."""
+"""``|tanh(u)|`` from which an action counts as saturated: there its slope is below 0.02."""
+STATE = ("policy", "rule", "monitor")
 
 
 @final
-class Actor:
-    """Acts, and climbs a surrogate.
+class PolicyLearner:
+    """Follows an estimator of the policy's gradient, one step of its rule an update.
+
+    What is followed (an estimator) and how the step is taken (a rule) are independent: every pair
+    of them works.
 
     Args:
-        config: the agent's configuration.
-        observation_space: of one environment.
-        action_space: of one environment.
-        seed: of the initial weights and of all action noise.
-        total_steps: environment steps that the learning-rate schedule plans for.
-        device: where the policy lives.
+        policy: changed in place.
+        rule: takes the steps.
+        monitor: measures the gradients, when that is due.
+        entropy: the entropy bonus in the objective.
     """
 
     def __init__(
         self,
-        config: AgentConfig,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        *,
-        seed: int,
-        total_steps: int,
-        device: torch.device,
+        policy: Policy,
+        rule: StepRule,
+        monitor: GradientMonitor,
+        entropy: EntropyBonus | None = None,
     ) -> None:
-        self.config, self.total_steps, self.num_steps = config, total_steps, 0
-        weights = stream(seed, "policy weights")
-        self.policy = make_policy(config, observation_space, action_space, weights).to(device)
-        self.generator = stream(seed, "action noise", device)
-        self.optimizer = torch.optim.Adam(
-            self.policy.parameters(), config.learning_rate, betas=config.adam_betas, fused=True
-        )
-        self.monitor = GradientMonitor(config.diagnostics_interval, config.num_envs)
+        self.policy, self.rule, self.monitor = policy, rule, monitor
+        self.entropy = entropy or EntropyBonus()
 
-    def draw_noise(self, num_steps: int) -> Tensor:
-        """Fresh noise ``[T, N, A]`` for a window."""
-        return self.policy.draw_noise(num_steps, self.config.num_envs, generator=self.generator)
-
-    def entropy_bonus(self, distribution: Distribution, window: Window) -> Tensor:
-        """``(ent_coef + ent_coef_relative * std(r)) * sum_t H(pi(. | s_t))`` ``[N]``.
+    @classmethod
+    def of(cls, config: Any, policy: Policy, progress: Progress) -> Self:
+        """Adam with the settings of an agent's configuration.
 
         Args:
-            distribution: the policy's at the window's observations.
-            window: whose noise, rewards and steps count.
-
-        Where the entropy must be sampled, it is with the window's noise, so it is differentiable.
-        States are constants here: that an action leads to states of more entropy earns it nothing.
+            config: has the Adam, policy and diagnostics groups of settings.
+            policy: changed in place.
+            progress: gives the share of the run that is done, for the learning rate.
         """
-        weight = self.entropy_weight(window)
-        if weight is None:
-            return torch.zeros(window.num_envs, device=window.obs.device)
-        entropy = distribution.entropy(window.noise)
-        return weight * torch.where(window.valid, entropy, 0.0).sum(0)
+        rule, monitor = (
+            Adam.of(config, policy, progress),
+            GradientMonitor(config.diagnostics_interval),
+        )
+        return cls(policy, rule, monitor, EntropyBonus.of(config))
 
-    def entropy_weight(self, window: Window) -> float | Tensor | None:
-        """What a unit of entropy is worth, in rewards; None for nothing."""
-        absolute, relative = self.config.ent_coef, self.config.ent_coef_relative
-        if relative == 0:
-            return absolute or None
-        spread = window.reward.detach()[window.valid].std(unbiased=False)
-        return absolute + relative * spread
+    @contextlib.contextmanager
+    def updating(self, window: Window) -> Iterator[None]:
+        """Wraps one whole update: times it, and lets the normaliser see the window at its end."""
+        with self.monitor.updating():
+            yield
+            self.policy.normalizer.update(window.obs.detach(), window.valid)
 
-    def step(self, window: Window) -> Metrics:
-        """Clips the gradient, steps, and describes the policy on the window.
+    def step(self, name: str, signals: Signals) -> Metrics:
+        """One step by an estimator of a window's gradient.
+
+        Args:
+            name: of the estimator in the catalogue.
+            signals: of the window.
 
         Raises:
-            NonFiniteError: a parameter's gradient is not finite; nothing is changed.
+            NonFiniteError: names the tensor, the step and the environment; nothing is changed.
+            RequestError: the estimator is not available for this policy and window.
         """
-        require_finite_gradient(self.policy)
-        learning_rate = self.scheduled(self.config.learning_rate)
-        set_learning_rate(self.optimizer, learning_rate)
-        norm = clip_gradient(self.policy.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        return self.describe(window) | {
-            "train/learning_rate": torch.tensor(learning_rate),
-            "train/gradient_clipped": (norm > self.config.max_grad_norm).double(),
-        }
+        metrics = backward(name, signals, monitor=self.monitor, entropy=self.entropy)
+        bare, window = without_normalizer(self.policy), signals.window
 
-    def finish(self, window: Window) -> Metrics:
-        """Ends an update: counts the steps, and only now lets the normaliser see the window."""
-        self.num_steps += int(window.valid.sum())
-        self.policy.normalizer.update(window.obs.detach(), window.valid)
-        return {"gradient/overhead": self.monitor.overhead}
+        def surrogate(distribution: Distribution) -> Tensor:
+            bonus = self.entropy.bonus(distribution, window)
+            return (CATALOGUE[name].surrogate(signals, distribution) + bonus) / window.num_steps
 
-    def scheduled(self, learning_rate: float) -> float:
-        """A learning rate, by the schedule, at this point of the run."""
-        progress = self.num_steps / self.total_steps
-        return scheduled_learning_rate(learning_rate, self.config.learning_rate_schedule, progress)
+        problem = Problem(lambda: bare(signals.features), surrogate, window.valid)
+        metrics |= self.rule.step(self.policy, problem)
+        metrics |= describe(bare(signals.features), window)
+        return metrics | {"gradient/overhead": self.monitor.overhead}
 
-    @torch.no_grad()
-    def describe(self, window: Window) -> Metrics:
-        """Entropy, spread and saturation of the policy on the window, and how far it has moved."""
-        distribution = self.policy(window.obs.detach())
-        log_ratio = (
-            distribution.log_prob_of_pre_action(window.pre_action.detach()) - window.log_prob
-        )[window.valid]
-        metrics = {
-            "train/entropy_loss": -distribution.entropy(window.noise)[window.valid].mean(),
-            "train/approx_kl": (log_ratio.exp() - 1 - log_ratio).mean(),
-        }
-        if isinstance(distribution, DiagonalGaussian | TanhGaussian | ClippedGaussian):
-            std = distribution.log_std.exp().expand_as(distribution.mean)
-            metrics["train/std"] = std[window.valid].mean()
-        if isinstance(distribution, TanhGaussian | Squashed):
-            saturated = torch.tanh(window.pre_action.detach()).abs() > SATURATED
-            metrics["train/saturated_actions"] = saturated[window.valid].double().mean()
-        return metrics
+    def step_surrogate(
+        self, name: str, surrogate: Callable[[Distribution], Tensor], obs: Tensor
+    ) -> Metrics:
+        """One step on a batch that is no window: off-policy, or any loss of one's own.
+
+        Args:
+            name: under which the gradient is reported, ``gradient/{name}/...``.
+            surrogate: from the policy's distribution at ``obs`` to ``[M]``; its mean is increased.
+            obs: ``[M, O]``.
+
+        Raises:
+            NonFiniteError: the surrogate or a gradient is not finite; nothing is changed.
+        """
+        bare, features = without_normalizer(self.policy), self.policy.normalizer(obs.detach())
+        values: list[Tensor] = []
+
+        def term() -> Tensor:
+            values.append(surrogate(bare(features)))
+            return values[0]
+
+        gradients = self.monitor.backward(self.policy, term)
+        metrics = self.monitor.report({name: gradients}) if gradients else {}
+        metrics["train/policy_gradient_loss"] = -values[0].detach().mean()
+        return metrics | self.rule.step(self.policy, Problem(lambda: bare(features), surrogate))
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "policy": self.policy.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "monitor": self.monitor.state_dict(),
-            "num_steps": self.num_steps,
-        }
+        return state_of(self, STATE)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
-        self.monitor.load_state_dict(state["monitor"])
-        self.num_steps = state["num_steps"]
+        load_state_of(self, STATE, state)
+
+
+@torch.no_grad()
+def describe(distribution: Distribution, window: Window) -> Metrics:
+    """Entropy, standard deviation and saturation of a policy on a window, and how far it has moved.
+
+    Args:
+        distribution: the policy's distribution at the window's observations, after an update.
+        window: without a graph.
+    """
+    valid = window.valid
+    log_ratio = (distribution.log_prob_of_pre_action(window.pre_action) - window.log_prob)[valid]
+    metrics = {
+        "train/entropy_loss": -distribution.entropy(window.noise)[valid].mean(),
+        "train/approx_kl": (log_ratio.exp() - 1 - log_ratio).mean(),
+    }
+    if distribution.gaussian is not None:
+        mean, log_std = distribution.gaussian
+        metrics["train/std"] = log_std.exp().expand_as(mean)[valid].mean()
+    if isinstance(distribution, TanhGaussian | Squashed):
+        saturated = torch.tanh(window.pre_action).abs() > SATURATED
+        metrics["train/saturated_actions"] = saturated[valid].double().mean()
+    return metrics

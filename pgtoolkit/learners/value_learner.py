@@ -1,169 +1,151 @@
-"""The half of an agent that judges: a value function, its target copy and its optimiser."""
+"""A value function with its step rule and its lagged copy."""
 
-import copy
-import dataclasses
-from typing import Any, final
+from collections.abc import Callable
+from typing import Any, Self, final
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
-from pgtoolkit.agent import AgentConfig, Metrics
+from pgtoolkit.agent import Metrics
+from pgtoolkit.config import PolicySettings
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.finite import require_finite_steps
-from pgtoolkit.learners.gradient_clip import clip_gradient, set_learning_rate
+from pgtoolkit.learners.step_rules.adam import Adam, Progress
+from pgtoolkit.learners.step_rules.base import StepRule
 from pgtoolkit.networks.encoder import make_encoder
-from pgtoolkit.networks.value import ValueFunction, explained_variance, polyak_update
+from pgtoolkit.networks.value import Lagged, ValueFunction, explained_variance
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
+from pgtoolkit.state import load_state_of, state_of
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CriticConfig(AgentConfig):
-    """Settings of agents with a learned value function."""
-
-    gae_lambda: float = 0.95
-    """Lambda of the value function's TD(lambda) targets, and of GAE where it is used."""
-    vf_learning_rate: float = 3e-3
-    """Of the value function; follows the same schedule as the policy's."""
-    vf_epochs: int = 4
-    """Passes over each window."""
-    vf_minibatches: int = 4
-    """Minibatches in each pass."""
-    vf_target_keep: float = 0.2
-    """Share of the old target value function that survives each update; 0 has no lag."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("gae_lambda", 0 <= self.gae_lambda <= 1, "between 0 and 1")
-        self.require("vf_learning_rate", self.vf_learning_rate > 0, "above 0")
-        self.require("vf_epochs", self.vf_epochs >= 1, "at least 1")
-        self.require("vf_minibatches", self.vf_minibatches >= 1, "at least 1")
-        self.require("vf_target_keep", 0 <= self.vf_target_keep < 1, "in [0, 1)")
+STATE = ("module", "lagged", "rule", "generator")
 
 
 @final
-class Critic:
-    """``V`` on normalised observations. Gradients pass through the target, never into it.
+class ValueLearner:
+    """Fits a value function to targets, then moves its lagged copy towards it.
 
     Args:
-        config: the agent's configuration.
-        observation_space: of one environment.
-        seed: of the initial weights and the shuffles.
-        device: where it lives.
+        module: the value function; ``module.loss(*inputs, target)`` gives a loss ``[M]``.
+        rule: takes the steps.
+        tau: share of the new parameters in each update of the lagged copy; 1 means no lag.
+        n_epochs: passes over the data of a fit, each freshly shuffled.
+        n_minibatches: minibatches in each pass.
+        generator: draws the shuffles.
+
+    Attributes:
+        lagged: the copy. Gradients pass through it to its inputs, never to its parameters.
     """
 
     def __init__(
         self,
-        config: CriticConfig,
+        module: nn.Module,
+        rule: StepRule,
+        *,
+        tau: float = 1.0,
+        n_epochs: int = 1,
+        n_minibatches: int = 1,
+        generator: torch.Generator,
+    ) -> None:
+        self.module, self.rule, self.generator = module, rule, generator
+        self.lagged = Lagged(module, tau)
+        self.n_epochs, self.n_minibatches = n_epochs, n_minibatches
+
+    @classmethod
+    def of(
+        cls,
+        config: Any,
         observation_space: spaces.Space[Any],
+        progress: Progress,
         *,
         seed: int,
         device: torch.device,
-    ) -> None:
-        self.config = config
-        weights = stream(seed, "value weights")
-        encoder, num_features = make_encoder(observation_space, weights)
-        self.value_function = ValueFunction(
-            num_features,
-            config.hidden,
-            activation=config.activation,
-            layer_norm=config.layer_norm,
-            generator=weights,
-            encoder=encoder,
-        ).to(device)
-        self.target = copy.deepcopy(self.value_function).requires_grad_(False)
-        self.generator = stream(seed, "minibatches", device)
-        self.optimizer = torch.optim.Adam(
-            self.value_function.parameters(),
-            config.vf_learning_rate,
-            betas=config.adam_betas,
-            fused=True,
+    ) -> Self:
+        """``V`` on normalised observations, from an agent's settings.
+
+        Args:
+            config: an agent's configuration with the Adam, policy and value groups of settings.
+            observation_space: of one environment.
+            progress: gives the share of the run that is done, for the learning rate.
+            seed: determines the initial weights and the shuffles.
+            device: where the function lives.
+        """
+        value = make_value_function(config, observation_space, seed=seed).to(device)
+        return cls(
+            value,
+            Adam.of(config, value, progress, learning_rate=config.vf_learning_rate),
+            tau=1 - config.vf_target_keep,
+            n_epochs=config.vf_epochs,
+            n_minibatches=config.vf_minibatches,
+            generator=stream(seed, "minibatches", device),
         )
 
-    def value(self, normalized_obs: Tensor) -> Tensor:
-        """The target's ``V`` ``[...]``; its weights are constants, its input may carry a graph."""
-        value: Tensor = self.target(normalized_obs)
-        return value
-
-    def fit(self, window: Window, normalized_obs: Tensor, target: Tensor, lr: float) -> Metrics:
-        """Fits ``V(obs)`` to ``target`` ``[T, N]`` on steps that happened, then moves the target.
+    def fit(self, inputs: tuple[Tensor, ...], target: Tensor) -> Metrics:
+        """Fits the function to ``target`` ``[M]`` at ``inputs``, each ``[M, ...]``.
 
         Raises:
-            NonFiniteError: a target or the loss is not finite.
+            NonFiniteError: a loss is not finite; no step is taken on it.
+            RequestError: there is no sample.
+        """
+        if target.shape[0] == 0:
+            raise RequestError("the window has no valid step: use a longer one (--n-steps)")
+        with torch.no_grad():
+            explained = explained_variance(self.module(*inputs), target)
+        losses = []
+        for _ in range(self.n_epochs):
+            order = torch.randperm(len(target), generator=self.generator, device=target.device)
+            for rows in order.chunk(self.n_minibatches):
+                losses.append(self._step(tuple(x[rows] for x in inputs), target[rows]))
+        self.lagged.update()
+        return {
+            "train/value_loss": torch.stack(losses).mean(),
+            "train/explained_variance": explained,
+        }
+
+    def fit_window(self, window: Window, features: Tensor, target: Tensor) -> Metrics:
+        """:meth:`fit` of ``V`` on the steps of a window that happened.
+
+        Args:
+            window: says which steps happened.
+            features: ``[T, N, F]`` normalised observations.
+            target: ``[T, N]`` returns.
+
+        Raises:
+            NonFiniteError: a target is not finite, names the step and the environment; or a loss.
             RequestError: no step of the window happened.
         """
         require_finite_steps({"value target": torch.where(window.valid, target, 0.0)})
-        obs, target = normalized_obs[window.valid], target[window.valid]
-        if obs.shape[0] == 0:
-            raise RequestError("the window has no valid step: use a longer one (--n-steps)")
-        with torch.no_grad():
-            explained = explained_variance(self.value_function(obs), target)
-        set_learning_rate(self.optimizer, lr)
-        loss = fit_value_function(
-            self.value_function,
-            self.optimizer,
-            obs,
-            target,
-            n_epochs=self.config.vf_epochs,
-            n_minibatches=self.config.vf_minibatches,
-            max_grad_norm=self.config.max_grad_norm,
-            generator=self.generator,
-        )
-        polyak_update(self.target, self.value_function, self.config.vf_target_keep)
-        return {"train/value_loss": loss, "train/explained_variance": explained}
+        return self.fit((features[window.valid],), target[window.valid])
+
+    def _step(self, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        loss_of: Callable[..., Tensor] = self.module.loss  # type: ignore[assignment]
+        loss = loss_of(*inputs, target).mean()
+        if not bool(torch.isfinite(loss)):
+            raise NonFiniteError("value loss")
+        self.module.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.rule.step(self.module)
+        return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "value_function": self.value_function.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-        }
+        return state_of(self, STATE)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.value_function.load_state_dict(state["value_function"])
-        self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
+        load_state_of(self, STATE, state)
 
 
-def fit_value_function(
-    value_function: ValueFunction,
-    optimizer: torch.optim.Optimizer,
-    obs: Tensor,
-    target: Tensor,
-    *,
-    n_epochs: int,
-    n_minibatches: int,
-    max_grad_norm: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """Fits ``V(obs)`` to ``target`` by mean squared error; returns the mean loss.
-
-    Args:
-        value_function: changed in place by the optimiser.
-        optimizer: of its parameters.
-        obs: ``[M, O]`` normalised observations of steps that happened.
-        target: ``[M]``, constants.
-        n_epochs: passes over the data, each freshly shuffled.
-        n_minibatches: in each pass.
-        max_grad_norm: global-norm clip.
-        generator: for the shuffles.
-
-    Raises:
-        NonFiniteError: the loss is not finite; no step is taken on it.
-    """
-    losses = []
-    for _ in range(n_epochs):
-        order = torch.randperm(obs.shape[0], generator=generator, device=obs.device)
-        for index in order.chunk(n_minibatches):
-            loss = (value_function(obs[index]) - target[index]).square().mean()
-            if not bool(torch.isfinite(loss)):
-                raise NonFiniteError("value loss")
-            optimizer.zero_grad()
-            loss.backward()
-            clip_gradient(value_function.parameters(), max_grad_norm)
-            optimizer.step()
-            losses.append(loss.detach())
-    return torch.stack(losses).mean()
+def make_value_function(
+    config: PolicySettings, observation_space: spaces.Space[Any], *, seed: int
+) -> ValueFunction:
+    """``V`` with hidden layers and image encoder like the policy's; ``seed`` draws the weights."""
+    weights = stream(seed, "value weights")
+    encoder, num_features = make_encoder(observation_space, weights)
+    return ValueFunction(
+        num_features,
+        config.hidden,
+        activation=config.activation,
+        layer_norm=config.layer_norm,
+        generator=weights,
+        encoder=encoder,
+    )

@@ -1,7 +1,10 @@
-"""The learned value function: a baseline for one estimator, a terminal value for the other."""
+"""Value functions: ``V(obs)``, an ensemble of ``Q(obs, action)``, and a copy that lags behind."""
 
+import copy
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +12,91 @@ from torch import Tensor, nn
 from pgtoolkit.networks.mlp import Activation, mlp
 
 
+class ValueHead(nn.Module, ABC):
+    """From a network's outputs to a value, and the loss that fits it to a target."""
+
+    num_outputs: int
+    """Number of outputs ``K`` of the network."""
+
+    @abstractmethod
+    def value(self, output: Tensor) -> Tensor:
+        """The value ``[...]`` of outputs ``[..., K]``."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss ``[...]`` of outputs ``[..., K]`` for targets ``[...]``, unreduced."""
+
+
+@final
+class SquaredError(ValueHead):
+    """The output is the value; the loss is ``(V - target)^2``."""
+
+    num_outputs = 1
+
+    def value(self, output: Tensor) -> Tensor:
+        return output.squeeze(-1)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return (self.value(output) - target).square()
+
+
+@final
+class HLGauss(ValueHead):
+    """The outputs are logits of bins; the loss is a cross entropy to a Gaussian histogram.
+
+    The value is ``sum_k softmax(output)_k c_k`` with bin centres ``c_k``. The target histogram has
+    ``p_k`` proportional to ``Phi((e_{k+1} - y) / sigma) - Phi((e_k - y) / sigma)`` with bin edges
+    ``e`` and ``sigma = 0.75`` bin widths (Farebrother et al. 2024, "Stop Regressing"). Targets are
+    clipped to the range.
+
+    Args:
+        low: the lowest value that can be represented.
+        high: the highest.
+        num_bins: ``K``.
+
+    Raises:
+        ValueError: ``low`` is not below ``high``, or there are fewer than two bins.
+    """
+
+    edges: Tensor
+    centres: Tensor
+
+    def __init__(self, low: float, high: float, num_bins: int = 101) -> None:
+        super().__init__()
+        if not low < high or num_bins < 2:
+            raise ValueError(f"HLGauss needs low < high and 2 bins, not {low}, {high}, {num_bins}")
+        self.low, self.high, self.num_outputs = low, high, num_bins
+        edges = torch.linspace(low, high, num_bins + 1)
+        self.register_buffer("edges", edges, persistent=False)
+        self.register_buffer("centres", 0.5 * (edges[1:] + edges[:-1]), persistent=False)
+
+    def value(self, output: Tensor) -> Tensor:
+        return torch.softmax(output, -1) @ self.centres
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return -(self.histogram(target) * torch.log_softmax(output, -1)).sum(-1)
+
+    def histogram(self, target: Tensor) -> Tensor:
+        """The probabilities ``[..., K]`` of the bins for targets ``[...]``."""
+        sigma = 0.75 * (self.high - self.low) / self.num_outputs
+        distance = self.edges - target.clamp(self.low, self.high).unsqueeze(-1)
+        rank = torch.erf(distance / (math.sqrt(2) * sigma))
+        mass = rank[..., 1:] - rank[..., :-1]
+        return mass / mass.sum(-1, keepdim=True)
+
+
 @final
 class ValueFunction(nn.Module):
     """``V(obs)`` ``[...]`` from normalised observations ``[..., O]``.
 
     Args:
-        num_features: ``O``, or what the encoder makes of them.
+        num_features: ``O``, or the number of the encoder's outputs.
         hidden: sizes of the hidden layers.
-        activation: of the hidden layers.
-        layer_norm: LayerNorm after each hidden activation.
-        generator: for the initial weights.
+        activation: activation of the hidden layers.
+        layer_norm: whether a LayerNorm follows each hidden activation.
+        generator: draws the initial weights.
         encoder: layers that come first.
+        head: the kind of output and of loss; squared error by default.
     """
 
     def __init__(
@@ -31,12 +108,14 @@ class ValueFunction(nn.Module):
         layer_norm: bool,
         generator: torch.Generator,
         encoder: Sequence[nn.Module] = (),
+        head: ValueHead | None = None,
     ) -> None:
         super().__init__()
+        self.head = head or SquaredError()
         layers = mlp(
             num_features,
             hidden,
-            1,
+            self.head.num_outputs,
             activation=activation,
             layer_norm=layer_norm,
             output_gain=1.0,
@@ -45,8 +124,96 @@ class ValueFunction(nn.Module):
         self.network = nn.Sequential(*encoder, *layers)
 
     def forward(self, obs: Tensor) -> Tensor:
-        value: Tensor = self.network(obs)
-        return value.squeeze(-1)
+        return self.head.value(self.network(obs))
+
+    def loss(self, obs: Tensor, target: Tensor) -> Tensor:
+        """The head's loss ``[M]`` at observations ``[M, O]`` for targets ``[M]``."""
+        return self.head.loss(self.network(obs), target)
+
+
+@final
+class QEnsemble(nn.Module):
+    """``n`` independent functions ``Q_j(obs, action)`` ``[n, ...]``.
+
+    Args:
+        num_members: ``n``; two for clipped double Q-learning.
+        num_features: ``O``.
+        action_size: ``A``.
+        hidden: sizes of the hidden layers.
+        activation: activation of the hidden layers.
+        layer_norm: whether a LayerNorm follows each hidden activation.
+        generator: draws the initial weights.
+        head: the kind of output and of loss, shared by all members.
+    """
+
+    def __init__(
+        self,
+        num_members: int,
+        num_features: int,
+        action_size: int,
+        hidden: tuple[int, ...],
+        *,
+        activation: Activation,
+        layer_norm: bool,
+        generator: torch.Generator,
+        head: ValueHead | None = None,
+    ) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(
+            ValueFunction(
+                num_features + action_size,
+                hidden,
+                activation=activation,
+                layer_norm=layer_norm,
+                generator=generator,
+                head=head,
+            )
+            for _ in range(num_members)
+        )
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        inputs = torch.cat([obs, action], -1)
+        return torch.stack([member(inputs) for member in self.members])
+
+    def loss(self, obs: Tensor, action: Tensor, target: Tensor) -> Tensor:
+        """The members' losses added up ``[M]``, for targets ``[M]``."""
+        inputs = torch.cat([obs, action], -1)
+        losses = [member.loss(inputs, target) for member in self.members]
+        return torch.stack(losses).sum(0)
+
+
+@final
+class Lagged(nn.Module):
+    """A copy of a module that follows it slowly: a target network.
+
+    Its parameters are constants; gradients pass through it to its inputs.
+
+    Args:
+        module: the module that is followed.
+        tau: the share of the module's parameters in each update; 1 copies them.
+    """
+
+    def __init__(self, module: nn.Module, tau: float) -> None:
+        super().__init__()
+        self.tau = tau
+        self.copy = copy.deepcopy(module).requires_grad_(False)
+        self._source = [module]  # in a list, so that it is not a submodule and not saved twice
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        found: Tensor = self.copy(*inputs)
+        return found
+
+    def update(self) -> None:
+        """``copy <- (1 - tau) copy + tau module``, in place."""
+        polyak_update(self.copy, self._source[0], self.tau)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The copy's state alone."""
+        return self.copy.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Loads the copy's state."""
+        return self.copy.load_state_dict(*args, **kwargs)
 
 
 def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:
@@ -56,7 +223,7 @@ def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def polyak_update(target: nn.Module, source: nn.Module, keep: float) -> None:
-    """``target <- keep * target + (1 - keep) * source``, in place."""
+def polyak_update(target: nn.Module, source: nn.Module, tau: float) -> None:
+    """``target <- (1 - tau) target + tau source``, in place."""
     for old, new in zip(target.parameters(), source.parameters(), strict=True):
-        old.lerp_(new, 1 - keep)
+        old.lerp_(new, tau)

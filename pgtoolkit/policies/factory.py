@@ -27,6 +27,7 @@ from pgtoolkit.policies.gaussian import ClippedGaussianHead, FullGaussianHead, g
 from pgtoolkit.policies.head import Head, MakeHead, SquashedHead, UnsquashedHead
 from pgtoolkit.policies.mixture import MixtureHead
 from pgtoolkit.policies.policy import Policy
+from pgtoolkit.seeding import stream
 
 DistributionName = Literal[
     "gaussian", "clipped_gaussian", "full_gaussian", "mixture", "beta", "flow"
@@ -160,6 +161,17 @@ def make_policy(
         normalize_observations=settings.normalize_observations,
         generator=generator,
     )
+
+
+def seeded_policy(
+    settings: PolicySettings,
+    spaces_: tuple[spaces.Space[Any], spaces.Space[Any]],
+    *,
+    seed: int,
+    device: torch.device,
+) -> Policy:
+    """:func:`make_policy` for (observation, action) spaces, with the weights of a run's seed."""
+    return make_policy(settings, *spaces_, stream(seed, "policy weights")).to(device)
 
 
 def choose_head(settings: PolicySettings, action_space: spaces.Space[Any]) -> MakeHead:

@@ -41,12 +41,21 @@ class Window:
     """``[T, N]`` bool: the episode was cut, and its last state still has a value."""
     valid: Tensor
     """``[T, N]`` bool: false on steps that never happened."""
+    segment_end: Tensor = None  # type: ignore[assignment]  # computed in __post_init__
+    """``[T, N]`` bool: the last step of a segment. A segment is a part of a trajectory with one
+    discount and one bootstrap. By default it ends with an episode, before a step that never
+    happened, on such a step, and with the window. An agent whose horizon differs between
+    environments sets more ends."""
     first: Tensor | None = None
     """``[T, N]`` bool: the first step of an episode. None in a window that was made by hand: then
     episodes are taken to start with it."""
     perturbation: Tensor | None = None
     """``[T, N, A]`` zeros added to ``pre_action``, the leaf that :func:`action_gradient
     <pgtoolkit.estimators.surrogates.action_gradient>` differentiates by; None in a plain window."""
+
+    def __post_init__(self) -> None:
+        if self.segment_end is None:
+            object.__setattr__(self, "segment_end", default_segment_end(self))
 
     @property
     def num_steps(self) -> int:
@@ -60,11 +69,6 @@ class Window:
     def done(self) -> Tensor:
         """``[T, N]`` the episode ended here, in either way."""
         return self.terminated | self.truncated
-
-    @property
-    def cut(self) -> Tensor:
-        """``[T, N]`` the next step starts a segment: an end, or a step that never happened."""
-        return self.done | ~self.valid
 
     @property
     def differentiable(self) -> bool:
@@ -84,13 +88,25 @@ def map_window(function: Callable[[Tensor], Tensor], window: Window) -> Window:
     return Window(**{k: function(v) for k, v in tensors.items() if v is not None})
 
 
+def default_segment_end(window: Window) -> Tensor:
+    """Ends of episodes, steps that never happened, and the window's last step ``[T, N]``."""
+    end = window.done | ~window.valid
+    end[-1] = True
+    return end
+
+
 def concatenate(windows: list[Window]) -> Window:
-    """Joins plain windows that follow each other in time."""
+    """Joins plain windows that follow each other in time; segments run on between them."""
     columns = {field.name: [getattr(w, field.name) for w in windows] for field in FIELDS}
-    return Window(**{k: torch.cat(v) for k, v in columns.items() if v[0] is not None})
+    joined = Window(**{k: torch.cat(v) for k, v in columns.items() if v[0] is not None})
+    end = joined.segment_end.clone()
+    last = torch.tensor([w.num_steps for w in windows[:-1]], device=end.device).cumsum(0) - 1
+    end[last] = joined.done[last] | ~joined.valid[last]
+    return dataclasses.replace(joined, segment_end=end)
 
 
 def first_episodes(window: Window) -> Window:
     """Keeps each environment's first episode: every step after its end becomes invalid."""
     ended_before = torch.cat([torch.zeros_like(window.done[:1]), window.done[:-1]]).cummax(0).values
-    return dataclasses.replace(window, valid=window.valid & ~ended_before)
+    valid = window.valid & ~ended_before
+    return dataclasses.replace(window, valid=valid, segment_end=window.segment_end | ~valid)

@@ -223,7 +223,7 @@ def train(agent: Apg | Ppo, steps: int) -> int:
 @torch.no_grad()
 def mode(agent: Apg | Ppo, obs: Observations) -> Observations:
     """The mode of the policy's action ``[N, 1]``."""
-    found: Observations = agent.actor.policy(torch.as_tensor(obs).float()).mode.numpy()
+    found: Observations = agent.policy(torch.as_tensor(obs).float()).mode.numpy()
     return found
 
 

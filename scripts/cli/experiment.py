@@ -3,14 +3,13 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, final
+from typing import Any, Literal, final
 
 import torch
 
 from pgtoolkit.agent import Agent
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
 from pgtoolkit.errors import RequestError, one_line
-from pgtoolkit.learners.policy_learner import Actor
 from pgtoolkit.rollouts.evaluation import Evaluation, evaluate
 from pgtoolkit.scripts.cli.arguments import flags_of, parse, parse_json_object
 from pgtoolkit.scripts.cli.environments import Environments, make_environments, parse_wrappers
@@ -120,12 +119,6 @@ def settings_from_file(
     return parse_settings(agent_name, flags_of(rest) + overrides, command=command)
 
 
-class ActingAgent(Agent, Protocol):
-    """An agent whose policy can be evaluated: what the commands need beyond the loop."""
-
-    actor: Actor
-
-
 @final
 class Experiment:
     """The agent and its evaluation, made from settings.
@@ -142,7 +135,7 @@ class Experiment:
         agent_class = load_agent(settings.agent_name)[0]
         self.environments = environments_of(run, agent_class.needs_gradient, self.device)
         self.source = self.environments.source
-        self.agent: ActingAgent = agent_class(
+        self.agent: Agent = agent_class(
             settings.agent,
             self.environments.make(settings.agent.num_envs),
             seed=run.seed,
@@ -162,7 +155,7 @@ class Experiment:
         """The current policy, deterministic, in environments of its own."""
         return evaluate(
             self._eval_env,
-            self.agent.actor.policy,
+            self.agent.policy,
             episodes=self.eval_episodes,
             seed=stream_seed(self.settings.run.seed, "evaluation"),
             device=self.device,
@@ -224,7 +217,7 @@ def load_policy(path: Path, settings: Any, env: Any) -> Any:
     from pgtoolkit.policies.factory import make_policy
     from pgtoolkit.training.checkpoint import load_checkpoint
 
-    saved = load_checkpoint(path)["agent"]["actor"]["policy"]
+    saved = load_checkpoint(path)["policy"]
     spaces = env.single_observation_space, env.single_action_space
     policy = make_policy(settings.agent, *spaces, torch.Generator())
     fresh = policy.state_dict()

@@ -224,7 +224,7 @@ def score_weights(env: LQG, window: Window, objective: Tensor) -> dict[str, Tens
         "score_function": objective.expand_as(zeros),
         "reward_to_go": matched_score_weight(window, zeros, zeros, GAMMA),
         "reward_to_go_value": matched_score_weight(window, zeros, value, GAMMA),
-        "gae": segment_discount(window.cut, GAMMA) * advantage,
+        "gae": segment_discount(window.segment_end, GAMMA) * advantage,
     }
 
 

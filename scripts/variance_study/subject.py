@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import torch
 
-from pgtoolkit.agent import AgentConfig
+from pgtoolkit.config import PolicySettings
 from pgtoolkit.envs.adapters.choose import Differentiate
 from pgtoolkit.envs.registry.construct import accepted_arguments
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -226,7 +226,7 @@ def chosen_estimators(names: Sequence[str], no_gradient: str) -> tuple[Estimator
 
 def fresh_policy(options: "VarianceArguments", env: AnyVectorEnv) -> Policy:
     """The policy that an agent of this seed and these settings starts with."""
-    settings = AgentConfig(
+    settings = PolicySettings(
         hidden=HIDDEN if options.hidden is None else options.hidden,
         log_std_init=LOG_STD_INIT if options.log_std_init is None else options.log_std_init,
         normalize_observations=False,

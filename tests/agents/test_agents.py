@@ -51,7 +51,7 @@ def step(agent: Any, updates: int) -> dict[str, Tensor]:
 
 
 def parameters(agent: Any) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in agent.actor.policy.named_parameters()}
+    return {name: p.detach().clone() for name, p in agent.policy.named_parameters()}
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -95,7 +95,7 @@ def test_resuming_from_a_file_equals_never_stopping(name: str, tmp_path: Path) -
     resumed.load_state_dict(load_checkpoint(tmp_path / "state.safetensors"))
     step(resumed, 5)
     assert equal(parameters(whole), parameters(resumed))
-    policy, other = whole.actor.policy.state_dict(), resumed.actor.policy.state_dict()
+    policy, other = whole.policy.state_dict(), resumed.policy.state_dict()
     assert equal(policy, other)
 
 
@@ -106,7 +106,7 @@ def test_measuring_does_not_change_what_is_learned(name: str) -> None:
     for interval in (0, 1):
         agent = AGENTS[name](pendulum(), 0, diagnostics_interval=interval)
         step(agent, 1)
-        gradients.append([p.grad.clone() for p in agent.actor.policy.parameters()])
+        gradients.append([p.grad.clone() for p in agent.policy.parameters()])
     for plain, measured in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, measured, rtol=1e-4, atol=1e-6)
 
@@ -155,7 +155,7 @@ def test_a_mixed_update_that_is_not_measured_still_tells_its_weights(name: str) 
 
 def gradient_of_first_update(agent: Any) -> list[Tensor]:
     step(agent, 1)
-    return [p.grad.clone() for p in agent.actor.policy.parameters()]
+    return [p.grad.clone() for p in agent.policy.parameters()]
 
 
 @pytest.mark.parametrize("name", ["apg", "shac"])
@@ -315,7 +315,7 @@ def test_a_policy_without_a_mean_is_refused_by_the_ascent_and_has_one_curve_by_s
     plain = window.detach()
     arguments = agent.actor, plain, torch.zeros_like(plain.noise), torch.zeros_like(plain.reward)
     assert by_step(*arguments).keys() == {f"gradient/by_step/{name}" for name in BOTH}
-    agent.actor.policy = CategoricalPolicy(Pendulum().observation_space, Discrete(3))
+    agent.policy = CategoricalPolicy(Pendulum().observation_space, Discrete(3))
     assert by_step(*arguments).keys() == {"gradient/by_step/pathwise"}
     with pytest.raises(RequestError, match="--estimator pathwise"):
         agent.update(window)
@@ -334,7 +334,7 @@ def test_the_normaliser_is_frozen_until_the_update_is_over(name: str) -> None:
     """Collecting changes nothing; the window enters the statistics once, afterwards."""
     agent = AGENTS[name](pendulum(), 0)
     window = agent.collect()
-    normalizer = agent.actor.policy.normalizer
+    normalizer = agent.policy.normalizer
     assert normalizer.count == 0
     agent.update(window)
     assert normalizer.count == SMALL["num_envs"] * SMALL["n_steps"]
@@ -345,7 +345,7 @@ def test_the_actor_leaves_no_gradient_in_the_value_function() -> None:
     """Gradients pass through the target's input, never into its weights."""
     agent = AGENTS["shac"](pendulum(), 0)
     window = agent.collect()
-    next_value = agent.critic.value(agent.actor.policy.normalizer(window.next_obs))
+    next_value = agent.critic.value(agent.policy.normalizer(window.next_obs))
     assert next_value.requires_grad
     next_value.sum().backward()
     assert all(p.grad is None for p in agent.critic.target.parameters())

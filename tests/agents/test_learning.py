@@ -22,7 +22,7 @@ def learn(agent: Any, total_steps: int) -> None:
 
 def mean_return(agent: Any, env: Any, episodes: int) -> float:
     cpu = torch.device("cpu")
-    policy = agent.actor.policy
+    policy = agent.policy
     return evaluate(env, policy, episodes=episodes, seed=7, device=cpu).mean_return
 
 

@@ -8,13 +8,15 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
+from torch import Tensor
 
-from pgtoolkit.agents.ppo import Ppo, PpoConfig
+from pgtoolkit.agents.ppo import Ppo, PpoConfig, ppo_loss
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.proximal import standardized
 from pgtoolkit.estimators.returns import gae
+from pgtoolkit.rollouts.window import Window
 from pgtoolkit.scripts.ppo_against_sb3 import LearningArguments, ours, standard_error, theirs
 
 SMALL: dict[str, Any] = {
@@ -31,10 +33,14 @@ def pendulum(**settings: Any) -> Ppo:
     return Ppo(PpoConfig(**(SMALL | settings)), env, seed=1)
 
 
+def value_and_target(agent: Ppo, window: Window) -> tuple[Tensor, Tensor]:
+    return agent.value_and_target(window, agent.policy.normalizer(window.obs))
+
+
 def test_advantages_are_gae_and_targets_their_sum_with_the_value() -> None:
     agent = pendulum()
     window = agent.collect()
-    value, target = agent.judge(window)
+    value, target = value_and_target(agent, window)
     with torch.no_grad():
         next_value = agent.value_function(window.next_obs)
     flags = window.terminated, window.truncated
@@ -46,21 +52,21 @@ def test_the_measured_gradient_is_that_of_the_first_step() -> None:
     """One minibatch of everything, at a ratio of 1: the score function with its weights."""
     agent = pendulum(diagnostics_interval=1, normalize_observations=True)
     window = agent.collect()
-    value, target = agent.judge(window)
+    value, target = value_and_target(agent, window)
     measured: list[dict[str, torch.Tensor]] = []
-    original = agent.actor.monitor.measure
+    original = agent.monitor.measure
 
     def spy(policy: Any, surrogate: Any) -> dict[str, torch.Tensor]:
         measured.append(original(policy, surrogate))
         return measured[-1]
 
-    agent.actor.monitor.measure = spy  # type: ignore[method-assign]
-    metrics = agent.measure(window, target - value)
+    agent.monitor.measure = spy  # type: ignore[method-assign]
+    metrics = agent.measure(window, agent.policy.normalizer(window.obs), target - value)
     assert metrics["gradient/score_function/variance"] > 0
     weight = standardized((target - value).flatten()).view_as(value)
-    loss = agent.actor.policy.log_derivative_loss(window.obs, window.pre_action, weight).mean()
-    expected = torch.autograd.grad(-loss, list(agent.actor.policy.parameters()))
-    names = [name for name, _ in agent.actor.policy.named_parameters()]
+    loss = agent.policy.log_derivative_loss(window.obs, window.pre_action, weight).mean()
+    expected = torch.autograd.grad(-loss, list(agent.policy.parameters()))
+    names = [name for name, _ in agent.policy.named_parameters()]
     for name, gradient in zip(names, expected, strict=True):
         torch.testing.assert_close(measured[0][name].mean(0), gradient, rtol=1e-4, atol=1e-6)
 
@@ -70,7 +76,7 @@ def test_policy_and_value_function_learn_from_what_they_are_judged_by() -> None:
     agent = pendulum(normalize_observations=True, batch_size=64, n_epochs=1, vf_coef=1.0)
     agent.update(agent.collect())  # the normaliser has seen a window
     window = agent.collect()
-    value, target = agent.judge(window)
+    value, target = value_and_target(agent, window)
     metrics = agent.update(window)
     torch.testing.assert_close(metrics["train/value_loss"], (value - target).square().mean())
     torch.testing.assert_close(metrics["train/approx_kl"], torch.zeros(()), atol=1e-6, rtol=0)
@@ -80,13 +86,13 @@ def test_policy_and_value_function_learn_from_what_they_are_judged_by() -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_compiled_code_follows_the_normaliser() -> None:
     agents = [pendulum(normalize_observations=True) for _ in range(2)]
-    agents[1].optimizer.compiled = True
+    agents[1].minibatches.compiled = True
     for _ in range(3):
         for agent in agents:
             agent.update(agent.collect())
     plain, compiled = agents
-    assert plain.actor.policy.normalizer.count == 3 * 64
-    for a, b in zip(compiled.optimizer.parameters, plain.optimizer.parameters, strict=True):
+    assert plain.policy.normalizer.count == 3 * 64
+    for a, b in zip(compiled.minibatches.parameters, plain.minibatches.parameters, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
@@ -96,7 +102,7 @@ def test_without_normalised_advantages_they_are_measured_as_they_are() -> None:
         agent = pendulum(normalize_advantage=normalize)
         window = agent.collect()
         advantage = torch.ones_like(window.reward)
-        found.append(agent.measure(window, advantage)["gradient/score_function/norm"])
+        found.append(agent.measure(window, window.obs, advantage)["gradient/score_function/norm"])
     assert float(found[0]) > 0
     assert float(found[1]) == 0
 
@@ -170,3 +176,27 @@ def test_it_learns_what_stable_baselines3_learns(options: LearningArguments) -> 
     error = math.hypot(standard_error(found), standard_error(expected))
     print(found, expected)
     assert abs(statistics.mean(found) - statistics.mean(expected)) <= 4 * max(error, 1e-6)
+
+
+def tensor(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_all_terms_by_hand() -> None:
+    loss, terms = ppo_loss(
+        torch.log(tensor(1.5, 1.0)),
+        tensor(0.0, 0.0),
+        tensor(1.0, 2.0),
+        tensor(1.0, 3.0),
+        tensor(0.0, 1.0),
+        tensor(0.5, 1.5),
+        clip_range=0.2,
+        vf_coef=0.5,
+        ent_coef=0.1,
+    )
+    assert terms["policy_loss"].item() == pytest.approx(-(1.2 + 2.0) / 2)
+    assert terms["value_loss"].item() == pytest.approx((1 + 4) / 2)
+    assert terms["entropy_loss"].item() == pytest.approx(-1.0)
+    assert loss.item() == pytest.approx(-1.6 + 0.5 * 2.5 - 0.1 * 1.0)
+    assert terms["approx_kl"].item() == pytest.approx((1.5 - 1 - math.log(1.5)) / 2)
+    assert terms["clip_fraction"].item() == 0.5

@@ -356,7 +356,7 @@ def test_every_agent_takes_a_step_with_every_head(agent_class: Any, name: Distri
     settings: dict[str, Any] = {"num_envs": 6, "n_steps": 4, "hidden": (8,), "ent_coef": 0.05}
     config = configs[agent_class](distribution=name, std="state_dependent", **settings)
     agent = agent_class(config, DifferentiableVectorEnv(Pendulum(), 6), seed=0, total_steps=100)
-    policy = agent.actor.policy
+    policy = agent.policy
     before = [parameter.clone() for parameter in policy.parameters()]
     metrics = agent.update(agent.collect())
     assert all(bool(value.isfinite().all()) for value in metrics.values())

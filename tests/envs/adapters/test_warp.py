@@ -215,11 +215,11 @@ def test_memory_stays_flat_over_a_thousand_windows(pendulum: DifferentiableEnv[T
 
 def test_two_updates_of_shac(pendulum: DifferentiableEnv[Tensor]) -> None:
     agent = Shac(ShacConfig(num_envs=4, n_steps=4), DifferentiableVectorEnv(pendulum, 4), seed=0)
-    before = [p.detach().clone() for p in agent.actor.policy.parameters()]
+    before = [p.detach().clone() for p in agent.policy.parameters()]
     for _ in range(2):
         metrics = agent.update(agent.collect())
         assert all(torch.isfinite(torch.as_tensor(x)).all() for x in metrics.values())
-    pairs = zip(before, agent.actor.policy.parameters(), strict=True)
+    pairs = zip(before, agent.policy.parameters(), strict=True)
     assert all(not torch.equal(old, new) for old, new in pairs)
 
 

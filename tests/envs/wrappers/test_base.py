@@ -96,12 +96,12 @@ def test_an_agent_trains_through_it(name: str) -> None:
     """Two updates of SHAC: finite metrics, changed parameters, and the wrapper's own curves."""
     env = DifferentiableVectorEnv(WRAPPERS[name](Pendulum()), 6)
     agent = Shac(ShacConfig(num_envs=6, n_steps=8, hidden=(8,), diagnostics_interval=0), env)
-    before = [p.detach().clone() for p in agent.actor.policy.parameters()]
+    before = [p.detach().clone() for p in agent.policy.parameters()]
     metrics: dict[str, Tensor] = {}
     for _ in range(2):
         metrics = agent.update(agent.collect())
     assert all(bool(value.isfinite().all()) for value in metrics.values())
-    after = agent.actor.policy.parameters()
+    after = agent.policy.parameters()
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     if name in ("gate", "all"):
         assert float(metrics["environment/gate_largest_norm"]) > 0

@@ -290,10 +290,10 @@ def shac(seed: int) -> tuple[LearnedModel, Shac]:
 def test_shac_trains_and_resumes_to_the_bit(tmp_path: Any) -> None:
     """In the middle of episodes, in other objects, by way of a file."""
     env, agent = shac(seed=0)
-    first = [p.clone() for p in agent.actor.policy.parameters()]
+    first = [p.clone() for p in agent.policy.parameters()]
     for _ in range(2):
         agent.update(agent.collect())
-    policy = list(agent.actor.policy.parameters())
+    policy = list(agent.policy.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(first, policy, strict=True))
     save_checkpoint(tmp_path / "c", {"env": env.state_dict(), "agent": agent.state_dict()})
     resumed_env, resumed = shac(seed=1)
@@ -303,7 +303,7 @@ def test_shac_trains_and_resumes_to_the_bit(tmp_path: Any) -> None:
     for _ in range(3):
         agent.update(agent.collect())
         resumed.update(resumed.collect())
-    pairs = zip(policy, resumed.actor.policy.parameters(), strict=True)
+    pairs = zip(policy, resumed.policy.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert env.metrics() == resumed_env.metrics()
 
@@ -341,5 +341,5 @@ def test_shac_swings_up_gymnasium_s_pendulum(seed: int) -> None:
     while agent.actor.num_steps < 395_000:
         agent.update(agent.collect())
     plain = SyncVectorEnv([pendulum] * 50, autoreset_mode=AutoresetMode.SAME_STEP)
-    found = evaluate(plain, agent.actor.policy, episodes=100, seed=1, device=torch.device("cpu"))
+    found = evaluate(plain, agent.policy, episodes=100, seed=1, device=torch.device("cpu"))
     assert found.mean_return >= -250

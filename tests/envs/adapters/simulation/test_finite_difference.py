@@ -247,10 +247,10 @@ def test_a_vector_environment_resumes_to_the_bit() -> None:
 def test_an_agent_trains_in_single_precision() -> None:
     env = pendulum()
     agent = Shac(ShacConfig(num_envs=8, n_steps=8), DifferentiableVectorEnv(env, 8))
-    before = [parameter.detach().clone() for parameter in agent.actor.policy.parameters()]
+    before = [parameter.detach().clone() for parameter in agent.policy.parameters()]
     for _ in range(2):
         agent.update(agent.collect())
-    after = list(agent.actor.policy.parameters())
+    after = list(agent.policy.parameters())
     assert all(torch.isfinite(parameter).all() for parameter in after)
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert env.gradient.action == "approximate" and env.gradient.method == "finite differences"

@@ -1,5 +1,6 @@
 """Adam with a clip of the gradient's norm, on all parameters as one vector."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple, final
 
@@ -60,3 +61,26 @@ def adam_step(
     corrected = (square / (1 - second**count)).sqrt() + epsilon
     step = learning_rate / (1 - first**count)
     return AdamState(state.parameters - step * mean / corrected, mean, square, count)
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlatAdam:
+    """Adam after a clip of the norm, as a pure function of the parameters in one vector.
+
+    Attributes:
+        betas: decay rates of the two moments.
+        epsilon: added to the root of the second moment.
+        max_grad_norm: norm to which the gradient is clipped.
+    """
+
+    betas: tuple[float, float]
+    epsilon: float
+    max_grad_norm: float
+
+    def step(
+        self, state: AdamState, gradient: Tensor, learning_rate: Tensor
+    ) -> tuple[AdamState, Tensor]:
+        """The state after one step, and the gradient's norm before the clip."""
+        gradient, norm = clip(gradient, self.max_grad_norm)
+        return adam_step(state, gradient, learning_rate, self.betas, self.epsilon), norm

@@ -1,0 +1,215 @@
+"""Settings of agents by groups, and ranges that a setting's annotation states.
+
+An agent's configuration inherits the groups that it uses::
+
+    class ShacConfig(RolloutSettings, PolicySettings, AdamSettings, ...): ...
+
+A range stands in the annotation, ``gamma: Annotated[float, between(0, 1)] = 0.99``, and is checked
+once, when the configuration is made. The command line is generated from the same classes.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, final, get_args, get_origin, get_type_hints
+
+from pgtoolkit.compiling import Compile
+from pgtoolkit.errors import RequestError
+from pgtoolkit.estimators.catalogue import PathwiseEstimator
+from pgtoolkit.networks.mlp import Activation, Std
+from pgtoolkit.policies.factory import DistributionName
+
+Schedule = Literal["linear", "constant"]
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The values that a setting may have.
+
+    Attributes:
+        text: completes "must be ...".
+        holds: whether a value is in the range.
+    """
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+def at_least(low: float, reason: str = "") -> Range:
+    """``value >= low``; the reason, if there is one, is a part of the message."""
+    text = f"at least {low}: {reason}" if reason else f"at least {low}"
+    return Range(text, lambda value: value >= low)
+
+
+def above(low: float) -> Range:
+    """``value > low``."""
+    return Range(f"above {low}", lambda value: value > low)
+
+
+def between(low: float, high: float) -> Range:
+    """``low <= value <= high``."""
+    return Range(f"between {low} and {high}", lambda value: low <= value <= high)
+
+
+def below(low: float, high: float) -> Range:
+    """``low <= value < high``."""
+    return Range(f"in [{low}, {high})", lambda value: low <= value < high)
+
+
+def each(range_: Range, text: str | None = None) -> Range:
+    """A range for every entry of a tuple."""
+    return Range(text or range_.text, lambda values: all(range_.holds(x) for x in values))
+
+
+@functools.cache
+def ranges(kind: type) -> tuple[tuple[str, Range], ...]:
+    """The field names of a dataclass with each range that their annotations state."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(
+        (field.name, extra)
+        for field in dataclasses.fields(kind)
+        if get_origin(hints[field.name]) is Annotated
+        for extra in get_args(hints[field.name])[1:]
+        if isinstance(extra, Range)
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A frozen group of settings whose values are checked when it is made.
+
+    Raises:
+        RequestError: a value is not finite or is outside its range; the message names the flag.
+    """
+
+    def __post_init__(self) -> None:
+        for name, range_ in ranges(type(self)):
+            value = getattr(self, name)
+            if value is not None:
+                self.require(name, is_finite(value), "a finite number")
+                self.require(name, range_.holds(value), range_.text)
+        for field in dataclasses.fields(self):
+            self.require(field.name, is_finite(getattr(self, field.name)), "a finite number")
+
+    def require(self, name: str, holds: bool, what: str) -> None:
+        """Raises a :class:`RequestError` that names the setting's flag unless ``holds``."""
+        if not holds:
+            flag = name.replace("_", "-")
+            raise RequestError(f"--{flag} must be {what}, not {getattr(self, name)}")
+
+
+def is_finite(value: object) -> bool:
+    """False for an infinite or NaN float; True for everything else."""
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutSettings(Settings):
+    """How much is collected for each update."""
+
+    num_envs: Annotated[int, at_least(1)] = 64
+    """Number of parallel environments; each gives one trajectory of a window."""
+    n_steps: Annotated[int, at_least(1)] = 32
+    """Steps of each environment in a window (the horizon of a pathwise gradient)."""
+    gamma: Annotated[float, between(0, 1)] = 0.99
+    """Discount factor."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamSettings(Settings):
+    """Adam for the policy, with a learning-rate schedule and a clip of the gradient's norm."""
+
+    learning_rate: Annotated[float, above(0)] = 3e-3
+    """Adam's learning rate for the policy."""
+    learning_rate_schedule: Schedule = "linear"
+    """linear: falls to a hundredth over the planned total of steps; constant: stays."""
+    adam_betas: Annotated[tuple[float, float], each(below(0, 1))] = (0.9, 0.999)
+    """Decay rates of Adam's two moments."""
+    max_grad_norm: Annotated[float, above(0)] = 1.0
+    """Global norm to which the policy's gradient is clipped."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicySettings(Settings):
+    """The policy's network and distribution, and the weight of its entropy."""
+
+    ent_coef: Annotated[float, at_least(0)] = 0.0
+    """Weight of the policy's entropy (of the squashed action) in the objective."""
+    hidden: Annotated[tuple[int, ...], each(at_least(1), "sizes of at least 1")] = (64, 64)
+    """Sizes of the hidden layers of the policy, and of the value function if there is one."""
+    activation: Activation = "tanh"
+    """Activation of the hidden layers."""
+    layer_norm: bool = False
+    """Put a LayerNorm after each hidden activation."""
+    distribution: DistributionName = "gaussian"
+    """Distribution of Box actions: gaussian (independent dimensions, tanh-squashed to bounds),
+    clipped_gaussian (its action clipped to them), full_gaussian (correlated), mixture (of four
+    Gaussians), beta (bounded boxes only; it has no std), flow (affine couplings)."""
+    std: Std = "state_independent"
+    """Standard deviation of the policy: one per dimension, or a function of the observation."""
+    log_std_init: float = 0.0
+    """Initial logarithm of the standard deviation, before squashing."""
+    normalize_observations: bool = True
+    """Normalise observations by their running mean and variance. These are frozen inside a window
+    and saved with the policy."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RelativeEntropySettings(Settings):
+    """An entropy weight in units of the rewards' standard deviation."""
+
+    ent_coef_relative: Annotated[float, at_least(0)] = 0.0
+    """Weight of the policy's entropy in units of the standard deviation of the window's rewards;
+    ent_coef is added to it. One setting then fits environments whose rewards have other scales."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompileSettings(Settings):
+    """Whether the step of policy and environment is compiled."""
+
+    compile: Compile = "auto"
+    """Compile the step of policy and environment: always, never, or auto, where there is a C++
+    compiler and the run is long enough."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PathwiseSettings(RelativeEntropySettings, CompileSettings):
+    """A gradient through the environment."""
+
+    estimator: PathwiseEstimator = "pathwise"
+    """Gradient that the optimiser follows: pathwise; or mixed, which adds the score function, each
+    step with the weight of least variance."""
+    checkpoint_every: Annotated[int, at_least(0)] = 0
+    """Keep only every n-th state of the graph, and compute the steps between them again in the
+    backward pass: the same gradient in less memory, least at about the square root of n_steps. 0
+    keeps the whole graph."""
+    ent_coef_relative: Annotated[float, at_least(0)] = 0.015
+    """Weight of the entropy of the squashed action, in units of the standard deviation of the
+    window's rewards. Without it a policy can lean against a bound, where tanh is flat and the
+    pathwise gradient vanishes, and stay there."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ValueSettings(Settings):
+    """A learned value function, fitted to TD(lambda) returns."""
+
+    gae_lambda: Annotated[float, between(0, 1)] = 0.95
+    """Lambda of the value function's TD(lambda) targets, and of GAE where it is used."""
+    vf_learning_rate: Annotated[float, above(0)] = 3e-3
+    """Adam's learning rate for the value function; it follows the policy's schedule."""
+    vf_epochs: Annotated[int, at_least(1)] = 4
+    """Passes of the value function over each window."""
+    vf_minibatches: Annotated[int, at_least(1)] = 4
+    """Minibatches in each pass."""
+    vf_target_keep: Annotated[float, below(0, 1)] = 0.2
+    """Share of the old target value function that each update keeps; 0 means no lag."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiagnosticsSettings(Settings):
+    """When gradients are measured."""
+
+    diagnostics_interval: Annotated[int, at_least(0)] = 10
+    """Updates between measurements of the gradients' variance; 0 never measures."""

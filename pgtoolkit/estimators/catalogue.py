@@ -1,0 +1,92 @@
+"""The catalogue of gradient estimators: one row each, and the only list of their names.
+
+TensorBoard, plots, tables, the command line and the documentation take names, labels and colours
+from here. A new estimator is a row, and a part of :class:`Signals
+<pgtoolkit.estimators.signals.Signals>` if it needs a number that is not there yet. This module does
+not import torch, so that ``pgtoolkit list`` answers at once.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple, final
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pgtoolkit.distributions.base import Distribution
+    from pgtoolkit.estimators.signals import Signals
+
+EstimatorName = Literal["score_function", "pathwise", "mixed", "critic"]
+PathwiseEstimator = Literal["pathwise", "mixed"]
+"""What an agent that differentiates through its environment can follow."""
+StudyEstimator = Literal["score_function", "pathwise", "mixed"]
+"""What can be measured of a policy and an environment alone, without an agent."""
+
+
+@final
+class Estimator(NamedTuple):
+    """One way to estimate a policy gradient from a window."""
+
+    label: str
+    """Name in sentences, charts and legends."""
+    colour: str
+    """Colour in every chart, as ``#rrggbb``."""
+    note: str
+    """One line for ``pgtoolkit list``: what it is and what it needs."""
+    needs: tuple[str, ...]
+    """Parts of the signals that must be computed before the policy is evaluated. Where one cannot
+    be, the estimator is not available on this window."""
+    surrogate: "Callable[[Signals, Distribution], Tensor]"
+    """The surrogate ``[N]`` at the policy's distribution; its gradient by the parameters is the
+    estimate."""
+    by_step: "Callable[[Signals], Tensor | None]"
+    """The estimate of ``dJ/du`` ``[T, N, A]``; None where the policy has no such estimate."""
+    beside: tuple[str, ...] = ()
+    """Estimators that are measured beside it, on the same trajectories."""
+    metrics: "Callable[[Signals], dict[str, Tensor]]" = lambda signals: {}
+    """Metrics of its own, in every update."""
+
+
+CATALOGUE: dict[str, Estimator] = {
+    "score_function": Estimator(
+        label="score function",
+        colour="#d6601e",
+        note="REINFORCE, log-derivative: needs nothing of the environment",
+        needs=("weight",),
+        surrogate=lambda signals, distribution: signals.score_function_surrogate(distribution),
+        by_step=lambda signals: signals.score_action_gradient,
+        beside=("pathwise",),
+    ),
+    "pathwise": Estimator(
+        label="pathwise",
+        colour="#1f69b4",
+        note="reparameterisation: needs a differentiable environment",
+        needs=("action_gradient",),
+        surrogate=lambda signals, distribution: signals.pathwise_surrogate(distribution),
+        by_step=lambda signals: signals.action_gradient,
+        beside=("score_function",),
+    ),
+    "mixed": Estimator(
+        label="mixed",
+        colour="#2c8c46",
+        note="both on the same trajectories, by weights of least variance (shac, apg)",
+        needs=("action_gradient", "weight"),
+        surrogate=lambda signals, distribution: signals.mixed_surrogate(distribution),
+        by_step=lambda signals: signals.mixed_action_gradient,
+        beside=("pathwise", "score_function"),
+        metrics=lambda signals: signals.mix_metrics,
+    ),
+    "critic": Estimator(
+        label="critic",
+        colour="#8a4fb0",
+        note="reparameterisation through a learned Q function: for agents that have one",
+        needs=("critic_action_gradient",),
+        surrogate=lambda signals, distribution: signals.critic_surrogate(distribution),
+        by_step=lambda signals: signals.critic_action_gradient,
+        beside=("score_function",),
+    ),
+}
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """``#rrggbb`` as three numbers from 0 to 255."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

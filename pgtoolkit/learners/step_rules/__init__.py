@@ -1,0 +1,1 @@
+"""Step rules: from a gradient to new parameters; one rule a file."""

@@ -1,0 +1,68 @@
+"""What a step rule is, and what it may evaluate beside the gradient."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor, nn
+
+from pgtoolkit.agent import Metrics
+from pgtoolkit.distributions.base import Distribution
+
+
+class StepRule(Protocol):
+    """Changes a module's parameters by the derivative of a loss in their ``grad``."""
+
+    def step(self, module: nn.Module, problem: "Problem | None" = None) -> Metrics:
+        """Takes one step, in place.
+
+        Args:
+            module: every parameter's ``grad`` holds the derivative of the loss.
+            problem: the policy's surrogate and distribution, for rules that need more than a
+                gradient (natural gradient, trust region); None for a module that is no policy.
+
+        Raises:
+            NonFiniteError: a gradient is not finite; nothing is changed.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rule's own state: moments, counts."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from what ``state_dict`` returned."""
+
+
+@final
+class Problem:
+    """A policy's surrogate and distribution on one batch, at whatever its parameters are.
+
+    Args:
+        distribution: computes the policy's distribution at the batch's observations, with its
+            graph to the parameters.
+        surrogate: the surrogate ``[N]`` of a distribution; its mean is what the step increases.
+        valid: which entries of the batch count; None means all.
+    """
+
+    def __init__(
+        self,
+        distribution: Callable[[], Distribution],
+        surrogate: Callable[[Distribution], Tensor],
+        valid: Tensor | None = None,
+    ) -> None:
+        self.distribution, self._surrogate, self._valid = distribution, surrogate, valid
+
+    @functools.cached_property
+    def old(self) -> Distribution:
+        """The distribution when this was first asked for, as a constant. Ask before the step."""
+        with torch.no_grad():
+            return self.distribution()
+
+    def kl(self) -> Tensor:
+        """Mean ``KL(old || now)`` in nats, with its graph to the parameters."""
+        divergence = self.old.kl_divergence(self.distribution())
+        return (divergence if self._valid is None else divergence[self._valid]).mean()
+
+    def objective(self) -> Tensor:
+        """The mean surrogate at the present parameters, with its graph."""
+        return self._surrogate(self.distribution()).mean()
