@@ -93,8 +93,8 @@ class Collector:
                 None leaves it to the collector's own rollout.
         """
         noise = self.draw_noise(policy, num_steps or self.config.n_steps)
-        rollout = self.rollout if graph is None else unroll if graph else collect
-        window, self.cursor = rollout(self.env, policy, self.cursor, noise)
+        rollouts: dict[bool | None, Unroll] = {None: self.rollout, True: unroll, False: collect}
+        window, self.cursor = rollouts[graph](self.env, policy, self.cursor, noise)
         return self._counted(window)
 
     def collect_episodes(self, policy: Policy) -> Window:

@@ -64,7 +64,7 @@ def each(range_: Range, text: str | None = None) -> Range:
 
 
 @functools.cache
-def ranges(kind: type) -> tuple[tuple[str, Range], ...]:
+def ranges(kind: Any) -> tuple[tuple[str, Range], ...]:
     """The field names of a dataclass with each range that their annotations state."""
     hints = get_type_hints(kind, include_extras=True)
     return tuple(
@@ -85,7 +85,8 @@ class Settings:
     """
 
     def __post_init__(self) -> None:
-        for name, range_ in ranges(type(self)):
+        kind: Any = type(self)
+        for name, range_ in ranges(kind):
             value = getattr(self, name)
             if value is not None:
                 self.require(name, is_finite(value), "a finite number")

@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> None:
     device = torch.device("cpu")
     environments = environments_of(place, False, device)
     env = environments.make_for_evaluation(options.episodes)
-    path = folder.checkpoint(options.checkpoint)
+    path = folder.saved_policy(options.checkpoint)
     policy = load_policy(path, settings, env)
     result = evaluate(
         env,

@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> None:
     if options.total_steps is not None:
         config["total_steps"] = options.total_steps
     settings = settings_from_file(config, [], command="resume")
-    state = load_checkpoint(folder.last_checkpoint)
+    state = load_checkpoint(folder.resume_file)
     progress = Progress()
     progress.load_state_dict(state["progress"])
     if progress.finished(settings.loop.total_steps):
@@ -58,12 +58,12 @@ def run(arguments: Sequence[str]) -> None:
         experiment.agent.load_state_dict(state["agent"])
     except (KeyError, RuntimeError, ValueError) as error:
         raise RequestError(
-            f"{folder.last_checkpoint} does not fit {folder.config_file}: was that edited? "
+            f"{folder.resume_file} does not fit {folder.config_file}: was that edited? "
             f"({one_line(error)})"
         ) from error
-    if folder.best_checkpoint.exists():
-        # It may be newer than the last checkpoint, if the run was killed between the two.
-        best = load_checkpoint(folder.best_checkpoint)["progress"]["best_return"]
+    if folder.policy_file("best").exists():
+        # It may be newer than the resume file, if the run was killed between the two.
+        best = load_checkpoint(folder.policy_file("best"))["eval_return"]
         progress.best_return = max(best, progress.best_return or best)
     if options.total_steps is not None:
         folder.write_config(config)

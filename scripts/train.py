@@ -100,7 +100,7 @@ def carry_out(
         error.add_note(f"(go on with `pgtoolkit resume {run_folder.path}`)")
         raise
     except Exception as error:
-        error.add_note(f"Last good checkpoint: {run_folder.last_checkpoint}")
+        error.add_note(f"Last good checkpoint: {run_folder.resume_file}")
         raise
     writer.end()
     run_folder.write_summary(summary(experiment, end))
@@ -124,7 +124,7 @@ def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
 
 def report(run_folder: "RunFolder", progress: "Progress") -> str:
     """The closing lines."""
-    policy = run_folder.checkpoint("best")
+    policy = run_folder.saved_policy("best")
     lines = []
     if progress.eval_return is not None:
         lines.append(

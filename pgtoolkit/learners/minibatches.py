@@ -7,7 +7,7 @@ the loop over all minibatches.
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ MAX_COMPILED_SHAPES = 2
 
 Parameters = Mapping[str, Mapping[str, Tensor]]
 """``{module: {parameter: tensor}}``, for ``torch.func.functional_call``."""
-Batch = TypeVar("Batch", bound=NamedTuple)
+Batch = TypeVar("Batch", bound=tuple[Tensor, ...])
+"""A named tuple of tensors with one leading axis."""
 Loss = Callable[[Parameters, Batch], tuple[Tensor, dict[str, Tensor]]]
 """From parameters and a minibatch to the loss, a scalar, and further scalars to report."""
 Step = Callable[..., tuple[Any, ...]]
@@ -124,7 +125,7 @@ class Minibatches(Generic[Batch]):
     ) -> tuple[AdamState, Tensor]:
         metrics = []
         for index in rows:
-            mini = type(batch)(*(x.index_select(0, index) for x in batch))
+            mini = _rebuild(batch, [x.index_select(0, index) for x in batch])
             state, found = self.minibatch(state, mini, rate)
             metrics.append(found)
         return state, torch.stack(metrics)
@@ -139,7 +140,7 @@ class Minibatches(Generic[Batch]):
         """The loop with the traced minibatch; after a warning the Python loop, where that fails."""
 
         def step(state: list[Tensor], mini: list[Tensor], rate: Tensor) -> Any:
-            after, metrics = self.minibatch(AdamState(*state), type(batch)(*mini), rate)
+            after, metrics = self.minibatch(AdamState(*state), _rebuild(batch, mini), rate)
             return list(after), metrics
 
         try:
@@ -163,6 +164,11 @@ class Minibatches(Generic[Batch]):
             return AdamState(*found), metrics
 
         return run
+
+
+def _rebuild(batch: Batch, tensors: list[Tensor]) -> Batch:
+    """The same named tuple of other tensors."""
+    return type(batch)(*tensors)
 
 
 def _scan_minibatches(

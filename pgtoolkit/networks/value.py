@@ -178,12 +178,12 @@ class QEnsemble(nn.Module):
     def loss(self, obs: Tensor, action: Tensor, target: Tensor) -> Tensor:
         """The members' losses added up ``[M]``, for targets ``[M]``."""
         inputs = torch.cat([obs, action], -1)
-        losses = [member.loss(inputs, target) for member in self.members]
+        losses = [m.loss(inputs, target) for m in self.members if isinstance(m, ValueFunction)]
         return torch.stack(losses).sum(0)
 
 
 @final
-class Lagged(nn.Module):
+class Lagged:
     """A copy of a module that follows it slowly: a target network.
 
     Its parameters are constants; gradients pass through it to its inputs.
@@ -191,29 +191,30 @@ class Lagged(nn.Module):
     Args:
         module: the module that is followed.
         tau: the share of the module's parameters in each update; 1 copies them.
+
+    Attributes:
+        copy: the lagging module.
     """
 
     def __init__(self, module: nn.Module, tau: float) -> None:
-        super().__init__()
-        self.tau = tau
+        self.module, self.tau = module, tau
         self.copy = copy.deepcopy(module).requires_grad_(False)
-        self._source = [module]  # in a list, so that it is not a submodule and not saved twice
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         found: Tensor = self.copy(*inputs)
         return found
 
     def update(self) -> None:
         """``copy <- (1 - tau) copy + tau module``, in place."""
-        polyak_update(self.copy, self._source[0], self.tau)
+        polyak_update(self.copy, self.module, self.tau)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The copy's state alone."""
-        return self.copy.state_dict(*args, **kwargs)
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the copy."""
+        return self.copy.state_dict()
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Loads the copy's state."""
-        return self.copy.load_state_dict(*args, **kwargs)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Loads the state of the copy."""
+        self.copy.load_state_dict(state)
 
 
 def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:

@@ -4,13 +4,16 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, final
+from pathlib import Path
+from typing import Annotated, Any, final
 
 import numpy as np
 import torch
 
+from pgtoolkit import parallel
 from pgtoolkit.agent import Agent, Metrics
-from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.config import Settings, at_least
+from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.rollouts.episodes import EpisodeTracker
 from pgtoolkit.rollouts.evaluation import Evaluation
 from pgtoolkit.rollouts.window import Window
@@ -20,10 +23,10 @@ from pgtoolkit.training.writer import RunWriter
 
 RECENT_EPISODES = 100
 
-MEASURED = ("gradient/", "eval/")
-"""Tags that ``log_interval`` does not thin out; they have schedules of their own."""
+UNTHINNED_TAGS = ("gradient/", "eval/")
+"""Prefixes of the tags that ``log_interval`` does not thin out: they have their own schedules."""
 
-PLAIN = (
+PROGRESS_FIELDS = (
     "num_steps",
     "num_updates",
     "window_steps",
@@ -32,38 +35,30 @@ PLAIN = (
     "next_eval",
     "next_checkpoint",
 )
-"""What a :class:`Progress` saves as it is."""
+"""Fields of :class:`Progress` that are saved as they are."""
 
 
+@final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """Settings of the loop, whatever the agent."""
 
-    total_steps: int = 500_000
+    total_steps: Annotated[int, at_least(1)] = 500_000
     """Environment steps to train for: as many whole windows as fit, and at least one."""
-    eval_interval: int = 50_000
+    eval_interval: Annotated[int, at_least(0)] = 50_000
     """Environment steps between evaluations; 0 never evaluates."""
-    eval_episodes: int | None = None
+    eval_episodes: Annotated[int | None, at_least(1)] = None
     """Episodes of each evaluation; default: 100 on batched environments, 20 on others."""
-    checkpoint_interval: int = 50_000
+    checkpoint_interval: Annotated[int, at_least(1)] = 50_000
     """Environment steps between checkpoints; one is always written at the start and the end."""
-    log_interval: int = 1
+    log_interval: Annotated[int, at_least(1)] = 1
     """Updates between rows of rollout, train and time in TensorBoard."""
-
-    def __post_init__(self) -> None:
-        for name in ("total_steps", "eval_episodes", "checkpoint_interval", "log_interval"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                flag = name.replace("_", "-")
-                raise RequestError(f"--{flag} must be at least 1, not {getattr(self, name)}")
-        if self.eval_interval < 0:
-            raise RequestError(f"--eval-interval must be at least 0, not {self.eval_interval}")
 
 
 @final
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands: what the loop itself must remember, and what it tells the screen."""
+    """The state of a run: counts, recent episodes, and the scalars that the screen shows."""
 
     num_steps: int = 0
     num_updates: int = 0
@@ -97,14 +92,14 @@ class Progress:
         return self.num_updates > 0 and self.num_steps + self.window_steps > total_steps
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in PLAIN} | {
+        return {name: getattr(self, name) for name in PROGRESS_FIELDS} | {
             "returns": list(self.returns),
             "lengths": list(self.lengths),
             "tracker": None if self.tracker is None else self.tracker.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in PLAIN:
+        for name in PROGRESS_FIELDS:
             setattr(self, name, state[name])
         self.returns.extend(state["returns"])
         self.lengths.extend(state["lengths"])
@@ -159,7 +154,8 @@ def train(
             metrics["time/fps"] = torch.tensor((progress.num_steps - first_step) / seconds)
         else:
             # What was measured is rare and was paid for: it is written whenever it comes.
-            metrics = {tag: value for tag, value in metrics.items() if tag.startswith(MEASURED)}
+            kept = [tag for tag in metrics if tag.startswith(UNTHINNED_TAGS)]
+            metrics = {tag: metrics[tag] for tag in kept}
         progress.scalars |= writer.write(metrics, progress.num_steps)
         if progress.num_steps >= progress.next_checkpoint or finished:
             progress.next_checkpoint = progress.num_steps + config.checkpoint_interval
@@ -170,8 +166,17 @@ def train(
 
 
 def _save(agent: Agent, progress: Progress, run: RunFolder) -> None:
-    state = {"agent": agent.state_dict(), "progress": progress.state_dict()}
-    save_checkpoint(run.last_checkpoint, state)
+    """Writes the policy, and all that a resumed run needs."""
+    _save_policy(agent, progress, run.policy_file("last"))
+    if parallel.rank() == 0:
+        state = {"agent": agent.state_dict(), "progress": progress.state_dict()}
+        save_checkpoint(run.resume_file, state)
+
+
+def _save_policy(agent: Agent, progress: Progress, path: Path) -> None:
+    if parallel.rank() == 0:
+        notes = {"num_steps": progress.num_steps, "eval_return": progress.eval_return}
+        save_checkpoint(path, {"policy": agent.policy.state_dict()} | notes)
 
 
 def _evaluate(
@@ -185,8 +190,7 @@ def _evaluate(
     progress.eval_return = evaluation.mean_return
     if progress.best_return is None or evaluation.mean_return >= progress.best_return:
         progress.best_return = evaluation.mean_return
-        state = {"agent": agent.state_dict(), "progress": progress.state_dict()}
-        save_checkpoint(run.best_checkpoint, state)
+        _save_policy(agent, progress, run.policy_file("best"))
     return {
         "eval/mean_reward": torch.tensor(evaluation.mean_return),
         "eval/mean_ep_length": torch.tensor(evaluation.mean_length),

@@ -1,4 +1,4 @@
-"""A run's folder: configuration, TensorBoard events, checkpoints, summary."""
+"""A run's folder: configuration, TensorBoard events, policies, resume file, summary."""
 
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ from pgtoolkit.version import __version__
 @final
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """``config.yaml``, TensorBoard events, ``checkpoints/``, ``summary.json``."""
+    """Paths of a run's files: ``config.yaml``, ``policy/``, ``resume.safetensors`` and others."""
 
     path: Path
 
@@ -29,18 +29,21 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
-    def last_checkpoint(self) -> Path:
-        return self.path / "checkpoints" / "last.safetensors"
+    def resume_file(self) -> Path:
+        """Everything that a resumed run needs: agent, environments, progress."""
+        return self.path / "resume.safetensors"
 
-    @property
-    def best_checkpoint(self) -> Path:
-        """The one with the best evaluation so far; absent until the first evaluation."""
-        return self.path / "checkpoints" / "best.safetensors"
+    def policy_file(self, which: Literal["best", "last"]) -> Path:
+        """The policy alone: of the best evaluation so far, or of the last checkpoint.
 
-    def checkpoint(self, which: Literal["best", "last"]) -> Path:
-        """That checkpoint; the last where there is no best one, for want of an evaluation."""
-        best = which == "best" and self.best_checkpoint.exists()
-        return self.best_checkpoint if best else self.last_checkpoint
+        There is no best one before the first evaluation.
+        """
+        return self.path / "policy" / f"{which}.safetensors"
+
+    def saved_policy(self, which: Literal["best", "last"]) -> Path:
+        """:meth:`policy_file`, or the last one where there is no best one."""
+        best = self.policy_file("best")
+        return best if which == "best" and best.exists() else self.policy_file("last")
 
     @property
     def summary_file(self) -> Path:
@@ -60,7 +63,7 @@ class RunFolder:
                 "another --run-dir"
             )
         try:
-            run.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            run.policy_file("last").parent.mkdir(parents=True, exist_ok=True)
             run.write_config(dict(config) | {"versions": versions()})
         except OSError as error:
             raise RequestError(

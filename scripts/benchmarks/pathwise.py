@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import torch
 
+from pgtoolkit.agents.apg import ApgConfig
 from pgtoolkit.compiling import Compile
-from pgtoolkit.envs.collector import rollout_of
+from pgtoolkit.envs.collector import make_rollout
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.estimators.surrogates import window_objective
@@ -58,7 +59,8 @@ def climber(num_envs: int, *, compile: Compile, checkpoint_every: int = 0) -> Ca
         checkpoint_every: as agents take it.
     """
     env = DifferentiableVectorEnv(Pendulum(), num_envs)
-    unroll = rollout_of(env, compile=compile, checkpoint_every=checkpoint_every, total_steps=0)
+    config = ApgConfig(compile=compile, checkpoint_every=checkpoint_every)
+    unroll = make_rollout(env, config, total_steps=0, gradient=True)
     policy = GaussianPolicy(env.single_observation_space, env.single_action_space, HIDDEN)
     optimizer = torch.optim.Adam(policy.parameters(), 3e-3, fused=True)
     generator = stream(0, "noise")
@@ -70,7 +72,7 @@ def climber(num_envs: int, *, compile: Compile, checkpoint_every: int = 0) -> Ca
         objective = window_objective(window, torch.zeros_like(window.reward), 1.0)
         optimizer.zero_grad()
         (-objective.mean()).backward()  # type: ignore[no-untyped-call]
-        clip_gradient(policy.parameters(), 1.0)
+        clip_gradient(policy.named_parameters(), 1.0)
         optimizer.step()
 
     return climb

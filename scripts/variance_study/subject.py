@@ -105,7 +105,7 @@ def _run_of(options: "VarianceArguments") -> tuple[Settings | None, Path | None]
         return None, None
     folder, config = RunFolder.open(Path(options.run))
     settings = settings_from_file(config, [], command="variance")
-    return settings, folder.checkpoint(options.checkpoint)
+    return settings, folder.saved_policy(options.checkpoint)
 
 
 def _place_of(options: "VarianceArguments", settings: Settings | None) -> RunConfig:

@@ -12,7 +12,7 @@ from pgtoolkit.diagnostics.monitor import GradientMonitor, Gradients
 from pgtoolkit.distributions.gaussian import DiagonalGaussian, FullGaussian
 from pgtoolkit.estimators.expectation import Method
 from pgtoolkit.finite import require_finite
-from pgtoolkit.learners.gradient_clip import scheduled_learning_rate, set_learning_rate
+from pgtoolkit.learners.step_rules.adam import scheduled, set_learning_rate
 from pgtoolkit.seeding import stream
 
 Parameters = Mapping[str, Tensor]
@@ -87,7 +87,7 @@ class ElboAscent:
         self.num_samples, self.steps, self.learning_rate = num_samples, steps, learning_rate
         self.parameters = initial_parameters(family, size)
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=learning_rate)
-        self.monitor = GradientMonitor(measurement_interval, num_samples)
+        self.monitor = GradientMonitor(measurement_interval)
         self._noise, self._other = stream(seed, "noise"), stream(seed, "measure-valued noise")
         first = self.distribution.sample(self._draw(stream(seed, "first baseline")))
         self.baseline = log_joint(first).mean()
@@ -104,9 +104,7 @@ class ElboAscent:
             NonFiniteError: a value or a gradient is not finite; nothing has been changed.
         """
         progress = self.monitor.num_updates / self.steps
-        set_learning_rate(
-            self.optimizer, scheduled_learning_rate(self.learning_rate, "linear", progress)
-        )
+        set_learning_rate(self.optimizer, scheduled(self.learning_rate, "linear", progress))
         noise = self._draw(self._noise)
         with self.monitor.updating():
             elbo, climbed = self.estimate(self.estimator, noise)

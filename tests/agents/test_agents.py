@@ -17,9 +17,11 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.registry.resolve import make_vector_env, resolve
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.estimators.mixing import cross_fitted_step_weights
-from pgtoolkit.learners.policy_step import by_step
+from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.policies.discrete import CategoricalPolicy
+from pgtoolkit.policies.policy import Policy
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 
 SMALL: dict[str, Any] = {"num_envs": 6, "n_steps": 8, "hidden": (8,)}
@@ -166,7 +168,7 @@ def test_a_weight_of_one_is_pathwise_and_a_weight_of_zero_is_not(
     found = {}
     for weight in (0.0, 0.5, 1.0):
         monkeypatch.setattr(
-            "pgtoolkit.learners.policy_step.cross_fitted_step_weights",
+            "pgtoolkit.estimators.signals.cross_fitted_step_weights",
             lambda score, pathwise, weight=weight: torch.full_like(score[..., 0], weight),
         )
         found[weight] = gradient_of_first_update(
@@ -187,7 +189,7 @@ def test_what_is_measured_of_the_mix_is_the_mix(
 ) -> None:
     """With a weight of 0 or 1 it has the variance of one of the two, whole and by step."""
     monkeypatch.setattr(
-        "pgtoolkit.learners.policy_step.cross_fitted_step_weights",
+        "pgtoolkit.estimators.signals.cross_fitted_step_weights",
         lambda score, pathwise: torch.full_like(score[..., 0], weight),
     )
     metrics = step(AGENTS["shac mixed"](pendulum(), 0, diagnostics_interval=1), 1)
@@ -281,7 +283,7 @@ def test_weights_of_running_sums_see_that_pathwise_errors_add_up(
 
     if single_steps:
         monkeypatch.setattr(
-            "pgtoolkit.learners.policy_step.cross_fitted_step_weights",
+            "pgtoolkit.estimators.signals.cross_fitted_step_weights",
             lambda one, two: cross_fitted_step_weights(of_steps(one), of_steps(two)),
         )
     config = ApgConfig(
@@ -312,11 +314,18 @@ def test_a_policy_without_a_mean_is_refused_by_the_ascent_and_has_one_curve_by_s
     """However it was made; the message names the way out."""
     agent = AGENTS["shac mixed"](pendulum(), 0)
     window = agent.collect()
-    plain = window.detach()
-    arguments = agent.actor, plain, torch.zeros_like(plain.noise), torch.zeros_like(plain.reward)
-    assert by_step(*arguments).keys() == {f"gradient/by_step/{name}" for name in BOTH}
-    agent.policy = CategoricalPolicy(Pendulum().observation_space, Discrete(3))
-    assert by_step(*arguments).keys() == {"gradient/by_step/pathwise"}
+    discrete = CategoricalPolicy(Pendulum().observation_space, Discrete(3))
+
+    def curves(policy: Policy) -> set[str]:
+        plain = window.detach()
+        signals = Signals(policy, plain, matched_weight=lambda _: torch.zeros_like(plain.reward))
+        signals.action_gradient = torch.zeros_like(plain.noise)
+        rows = {name: CATALOGUE[name].by_step(signals) for name in BOTH}
+        return {name for name, row in rows.items() if row is not None}
+
+    assert curves(agent.policy) == set(BOTH)
+    assert curves(discrete) == {"pathwise"}
+    agent.policy = discrete
     with pytest.raises(RequestError, match="--estimator pathwise"):
         agent.update(window)
 
@@ -345,11 +354,11 @@ def test_the_actor_leaves_no_gradient_in_the_value_function() -> None:
     """Gradients pass through the target's input, never into its weights."""
     agent = AGENTS["shac"](pendulum(), 0)
     window = agent.collect()
-    next_value = agent.critic.value(agent.policy.normalizer(window.next_obs))
+    next_value = agent.value.lagged(agent.policy.normalizer(window.next_obs))
     assert next_value.requires_grad
     next_value.sum().backward()
-    assert all(p.grad is None for p in agent.critic.target.parameters())
-    assert all(p.grad is None for p in agent.critic.value_function.parameters())
+    assert all(p.grad is None for p in agent.value.lagged.copy.parameters())
+    assert all(p.grad is None for p in agent.value.module.parameters())
 
 
 class Blowup(DifferentiableEnv[Tensor]):

@@ -16,7 +16,7 @@ from pgtoolkit.rollouts.evaluation import evaluate
 
 
 def learn(agent: Any, total_steps: int) -> None:
-    while agent.actor.num_steps < total_steps:
+    while agent.collector.num_steps < total_steps:
         agent.update(agent.collect())
 
 

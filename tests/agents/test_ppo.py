@@ -114,7 +114,7 @@ def test_a_window_in_which_one_step_happened_is_an_update() -> None:
     valid = torch.zeros_like(window.valid)
     valid[0, 0] = True
     metrics = agent.update(dataclasses.replace(window, valid=valid))
-    parameters = agent.optimizer.parameters
+    parameters = agent.minibatches.parameters
     assert all(bool(torch.isfinite(x).all()) for x in parameters)
     assert float(metrics["train/policy_gradient_loss"]) == 0
 
@@ -140,7 +140,7 @@ def test_a_resumed_agent_goes_on_exactly() -> None:
     second.load_state_dict(first.state_dict())
     for agent in (first, second):
         agent.update(agent.collect())
-    for a, b in zip(first.optimizer.parameters, second.optimizer.parameters, strict=True):
+    for a, b in zip(first.minibatches.parameters, second.minibatches.parameters, strict=True):
         assert torch.equal(a, b)
 
 

@@ -85,7 +85,7 @@ def test_every_weight_of_reinforce_estimates_the_discounted_gradient(
     )
     agent = Reinforce(config, DifferentiableVectorEnv(system, num), seed=1)
     window, policy = agent.collect(), agent.policy
-    value, next_value = agent.critic.value(window.obs), agent.critic.value(window.next_obs)
+    value, next_value = agent.value.lagged(window.obs), agent.value.lagged(window.next_obs)
     target = agent.returns(window, next_value, 1.0)
     weight = agent.weight(window, value.detach(), next_value.detach(), target.detach())
     found = flatten_gradients(

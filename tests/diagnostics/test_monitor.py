@@ -40,7 +40,7 @@ def surrogate_of(policy: Policy, num_envs: int = 5) -> Tensor:
 
 def test_a_measurement_is_due_every_few_updates_from_the_first_on() -> None:
     """Interval 3: updates 0, 3 and 6."""
-    monitor, due = GradientMonitor(3, 5), []
+    monitor, due = GradientMonitor(3), []
     for _ in range(8):
         due.append(monitor.due)
         with monitor.updating():
@@ -53,8 +53,8 @@ def test_nothing_is_measured_where_it_is_not_wanted_or_not_possible(
     interval: int, num_envs: int
 ) -> None:
     """Interval 0, or too few trajectories: the gradient is taken as ever."""
-    monitor, policy = GradientMonitor(interval, num_envs), policy_of()
-    assert not monitor.due
+    monitor, policy = GradientMonitor(interval), policy_of()
+    assert not monitor.measures(num_envs)
     assert monitor.backward(policy, lambda: surrogate_of(policy, num_envs)) == {}
     assert all(parameter.grad is not None for parameter in policy.parameters())
 
@@ -65,8 +65,8 @@ def test_the_gradient_is_the_same_whether_it_is_measured_or_not() -> None:
     for policy in (plain, measured):
         for parameter in policy.parameters():
             parameter.grad = torch.full_like(parameter, 1e6)
-    assert GradientMonitor(0, 5).backward(plain, lambda: surrogate_of(plain)) == {}
-    gradients = GradientMonitor(1, 5).backward(measured, lambda: surrogate_of(measured))
+    assert GradientMonitor(0).backward(plain, lambda: surrogate_of(plain)) == {}
+    gradients = GradientMonitor(1).backward(measured, lambda: surrogate_of(measured))
     assert set(gradients) == {name for name, _ in measured.named_parameters()}
     for one, (name, two) in zip(plain.parameters(), measured.named_parameters(), strict=True):
         assert one.grad is not None and two.grad is not None
@@ -76,7 +76,7 @@ def test_the_gradient_is_the_same_whether_it_is_measured_or_not() -> None:
 
 def test_a_step_along_the_gradient_raises_the_surrogate() -> None:
     """The sign: an optimiser that descends on ``grad`` ascends on the objective."""
-    policy, monitor = policy_of(), GradientMonitor(1, 5)
+    policy, monitor = policy_of(), GradientMonitor(1)
     before = float(surrogate_of(policy).mean().detach())
     monitor.backward(policy, lambda: surrogate_of(policy))
     torch.optim.SGD(policy.parameters(), 1e-3).step()
@@ -89,7 +89,7 @@ def test_a_frozen_parameter_is_left_alone() -> None:
         policy = policy_of()
         assert isinstance(policy.head, GaussianHead) and policy.head.std is not None
         policy.head.std.log_std.requires_grad_(False)
-        GradientMonitor(interval, 5).backward(policy, lambda p=policy: surrogate_of(p))  # type: ignore[misc]
+        GradientMonitor(interval).backward(policy, lambda p=policy: surrogate_of(p))  # type: ignore[misc]
         assert policy.head.std.log_std.grad is None
         assert policy.head.output.weight.grad is not None
 
@@ -103,14 +103,14 @@ def test_a_surrogate_that_is_not_finite_is_named_and_changes_nothing(interval: i
         return surrogate_of(policy) * torch.tensor([1.0, 1, 1, float("nan"), 1])
 
     with pytest.raises(NonFiniteError) as caught:
-        GradientMonitor(interval, 5).backward(policy, surrogate)
+        GradientMonitor(interval).backward(policy, surrogate)
     assert caught.value.env_index == 3
     assert all(parameter.grad is None for parameter in policy.parameters())
 
 
 def test_measuring_for_comparison_leaves_the_gradient_alone() -> None:
     """The other estimator must not leak into the update."""
-    policy, monitor = policy_of(), GradientMonitor(1, 5)
+    policy, monitor = policy_of(), GradientMonitor(1)
     monitor.backward(policy, lambda: surrogate_of(policy))
     before = [parameter.grad for parameter in policy.parameters()]
     other = monitor.measure(policy, lambda: 100 * surrogate_of(policy))
@@ -132,7 +132,7 @@ def gradients_of(variance: float, signal: float, n: int = 4) -> dict[str, Tensor
 
 def test_a_report_has_every_statistic() -> None:
     """V = 6, U = 2; the running means start at the first values."""
-    found = GradientMonitor(1, 4).report({"pathwise": gradients_of(6, 2)})
+    found = GradientMonitor(1).report({"pathwise": gradients_of(6, 2)})
     expected = GradientStatistics.of(gradients_of(6, 2))
     values = {tag.removeprefix("gradient/pathwise/"): float(x) for tag, x in found.items()}
     assert values["variance"] == pytest.approx(6)
@@ -151,7 +151,7 @@ def test_a_report_has_every_statistic() -> None:
 
 def test_snr_is_a_ratio_of_running_means_and_no_running_mean_of_ratios() -> None:
     """V 10 then 20, U 5 then -4: means 11 and 4.1, so SNR 4.1 / 11 (ratios: .9 .5 - .1 .2)."""
-    monitor = GradientMonitor(1, 4)
+    monitor = GradientMonitor(1)
     monitor.report({"pathwise": gradients_of(10, 5)})
     second = monitor.report({"pathwise": gradients_of(20, -4)})
     assert float(second["gradient/pathwise/signal"]) == pytest.approx(-4)
@@ -161,7 +161,7 @@ def test_snr_is_a_ratio_of_running_means_and_no_running_mean_of_ratios() -> None
 
 def test_the_estimators_have_running_means_of_their_own() -> None:
     """One does not smear into the other."""
-    monitor = GradientMonitor(1, 4)
+    monitor = GradientMonitor(1)
     found = monitor.report({"pathwise": gradients_of(10, 5), "mixed": gradients_of(1, 3)})
     assert float(found["gradient/pathwise/snr"]) == pytest.approx(0.5)
     assert float(found["gradient/mixed/snr"]) == pytest.approx(3)
@@ -169,7 +169,7 @@ def test_the_estimators_have_running_means_of_their_own() -> None:
 
 def test_there_is_no_noise_scale_while_no_signal_is_seen() -> None:
     """A negative number of trajectories means nothing; SNR may well be negative."""
-    found = GradientMonitor(1, 4).report({"pathwise": gradients_of(8, -1)})
+    found = GradientMonitor(1).report({"pathwise": gradients_of(8, -1)})
     assert "gradient/pathwise/noise_scale" not in found
     assert float(found["gradient/pathwise/snr"]) == pytest.approx(-1 / 8)
 
@@ -177,7 +177,7 @@ def test_there_is_no_noise_scale_while_no_signal_is_seen() -> None:
 def test_gradients_of_zero_are_reported_in_finite_numbers() -> None:
     """As at a saddle, or of a policy that is saturated: nothing is 0 / 0."""
     zeros = {"p": torch.zeros(4, 2)}
-    found = GradientMonitor(1, 4).report({"pathwise": zeros}, matched=(zeros, zeros))
+    found = GradientMonitor(1).report({"pathwise": zeros}, matched=(zeros, zeros))
     assert all(bool(value.isfinite()) for value in found.values())
     assert "gradient/pathwise/snr" not in found
     assert "gradient/variance_ratio" not in found
@@ -204,7 +204,7 @@ def test_overhead_is_the_share_of_diagnosis_in_all_updates(
     """On a clock that is told what to say: 1 second of 4, then 1 of 6."""
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    monitor = GradientMonitor(1, 4)
+    monitor = GradientMonitor(1)
     assert float(monitor.overhead) == 0
     for length, share in ((4.0, 1 / 4), (2.0, 1 / 6)):
         with monitor.updating():
@@ -217,7 +217,7 @@ def test_overhead_is_the_share_of_diagnosis_in_all_updates(
 
 def test_a_monitor_goes_on_from_its_state() -> None:
     """The schedule and the running means."""
-    monitor, resumed = GradientMonitor(2, 4), GradientMonitor(2, 4)
+    monitor, resumed = GradientMonitor(2), GradientMonitor(2)
     with monitor.updating():
         monitor.report({"pathwise": gradients_of(10, 5)})
     resumed.load_state_dict(copy.deepcopy(monitor.state_dict()))  # as through a checkpoint
@@ -252,7 +252,7 @@ def test_variance_by_step_sums_over_the_actions_dimensions() -> None:
 def test_a_saved_state_does_not_change_with_the_monitor() -> None:
     """What was saved stays as it was while the monitor goes on."""
     policy = policy_of()
-    monitor = GradientMonitor(1, 5)
+    monitor = GradientMonitor(1)
     monitor.report({"pathwise": monitor.backward(policy, lambda: surrogate_of(policy))})
     state = monitor.state_dict()
     before = {name: dict(values) for name, values in state["smoothed"].items()}

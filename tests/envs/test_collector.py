@@ -8,9 +8,11 @@ from typing import Any
 import gymnasium
 import pytest
 
+from pgtoolkit.agents.apg import ApgConfig
+from pgtoolkit.agents.ppo import PpoConfig
 from pgtoolkit.envs.adapters.gymnasium.simulator import GymnasiumSimulator
 from pgtoolkit.envs.adapters.simulation.finite_difference import FiniteDifference
-from pgtoolkit.envs.collector import collector_of, is_compilable, rollout_of
+from pgtoolkit.envs.collector import is_compilable, make_rollout
 from pgtoolkit.envs.compiled.rollout import CompiledUnroll
 from pgtoolkit.envs.control.cart_pole import CartPole
 from pgtoolkit.envs.control.pendulum import Pendulum
@@ -32,7 +34,7 @@ def _with_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def rollout(total_steps: int, **settings: Any) -> Any:
     env = DifferentiableVectorEnv(Pendulum(), 4)
     given: dict[str, Any] = {"compile": "auto", "checkpoint_every": 0} | settings
-    return rollout_of(env, total_steps=total_steps, **given)
+    return make_rollout(env, ApgConfig(**given), total_steps=total_steps, gradient=True)
 
 
 def test_short_runs_are_plain_and_long_ones_compiled_and_it_says_so(
@@ -83,7 +85,9 @@ def test_only_plain_torch_functions_are_compilable(
 
 def test_an_agent_without_gradient_collects_in_a_compiled_loop_where_it_can() -> None:
     native = DifferentiableVectorEnv(Pendulum(), 4)
-    assert isinstance(collector_of(native, compile="auto", total_steps=LONG), CompiledUnroll)
-    assert collector_of(native, compile="auto", total_steps=SHORT) is collect
+    auto, always = PpoConfig(compile="auto"), PpoConfig(compile="always")
+    found = make_rollout(native, auto, total_steps=LONG, gradient=False)
+    assert isinstance(found, CompiledUnroll)
+    assert make_rollout(native, auto, total_steps=SHORT, gradient=False) is collect
     other = gymnasium.make_vec("Pendulum-v1", 4, vectorization_mode="sync")
-    assert collector_of(other, compile="always", total_steps=LONG) is collect
+    assert make_rollout(other, always, total_steps=LONG, gradient=False) is collect

@@ -1,6 +1,5 @@
-"""PPO's epochs: against torch's own optimiser, and compiled against plain."""
+"""Steps on minibatches: against torch's own optimiser, and compiled against plain."""
 
-import dataclasses
 import logging
 import math
 from typing import Any
@@ -9,43 +8,55 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgtoolkit.agents.ppo import Batch, Ppo, PpoConfig, ppo_loss
 from pgtoolkit.envs.control.pendulum import Pendulum
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError
-from pgtoolkit.estimators.proximal import ppo_terms, standardized
-from pgtoolkit.learners.minibatches import Batch, PpoSettings, PpoUpdate, draw_minibatches
-from pgtoolkit.networks.value import ValueFunction
-from pgtoolkit.policies.gaussian import GaussianPolicy
+from pgtoolkit.estimators.proximal import standardized
+from pgtoolkit.learners.minibatches import Minibatches, draw_minibatches
 
-SETTINGS = PpoSettings(
-    clip_range=0.2,
-    vf_coef=0.5,
-    ent_coef=0.01,
-    max_grad_norm=0.5,
-    betas=(0.9, 0.999),
-    epsilon=1e-5,
-    normalize_advantage=True,
-)
+SETTINGS: dict[str, Any] = {
+    "num_envs": 2,
+    "hidden": (8,),
+    "distribution": "gaussian",
+    "clip_range": 0.2,
+    "vf_coef": 0.5,
+    "ent_coef": 0.01,
+    "max_grad_norm": 0.5,
+    "adam_epsilon": 1e-5,
+}
 # torch's compiler uses what torch itself has deprecated.
 compiles = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
-def make(dtype: torch.dtype, *, compiled: bool = False) -> PpoUpdate:
-    env, generator = Pendulum(), torch.Generator().manual_seed(1)
-    policy = GaussianPolicy(env.observation_space, env.action_space, (8,), generator=generator)
-    value = ValueFunction(3, (8,), activation="tanh", layer_norm=False, generator=generator)
-    return PpoUpdate(policy.to(dtype), value.to(dtype), SETTINGS, compiled=compiled)
+def make(dtype: torch.dtype, *, compiled: bool = False, **settings: Any) -> Minibatches[Batch]:
+    """PPO's steps in that precision."""
+    config = PpoConfig(**(SETTINGS | settings), compile="never")
+    agent = Ppo(config, DifferentiableVectorEnv(Pendulum(), 2), seed=1)
+    modules = {name: module.to(dtype) for name, module in agent.minibatches.modules.items()}
+    found = Minibatches(modules, agent.loss, agent.minibatches.rule, compiled=compiled)
+    agent.minibatches = found
+    return found
 
 
-def batch_for(update: PpoUpdate, size: int, dtype: torch.dtype) -> Batch:
+def batch_for(update: Minibatches[Batch], size: int, dtype: torch.dtype) -> Batch:
     generator = torch.Generator().manual_seed(2)
     obs = torch.randn(size, 3, generator=generator, dtype=dtype)
     noise = torch.randn(size, 1, generator=generator, dtype=dtype)
     advantage, target = torch.randn(2, size, generator=generator, dtype=dtype)
     with torch.no_grad():
-        distribution = update.policy(obs)
+        distribution = update.modules["policy"](obs)
         pre_action = distribution.pre_action(noise)
         log_prob = distribution.log_prob_of_pre_action(pre_action)
     return Batch(obs, pre_action, noise, log_prob, advantage, target)
+
+
+def assert_same_metrics(
+    found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-12
+) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=tolerance, atol=tolerance)
 
 
 def test_it_is_the_loop_that_a_user_would_write() -> None:
@@ -53,16 +64,17 @@ def test_it_is_the_loop_that_a_user_would_write() -> None:
     batch = batch_for(update, 40, torch.float64)
     rows = draw_minibatches(40, 8, 3, torch.Generator().manual_seed(3))
     metrics = update.run(batch, rows, 0.01)
-    parameters = [*plain.policy.parameters(), *plain.value_function.parameters()]
+    policy, value_function = plain.modules["policy"], plain.modules["value"]
+    parameters = [*policy.parameters(), *value_function.parameters()]
     optimizer = torch.optim.Adam(parameters, 0.01, eps=1e-5)
-    for index, row in zip(rows, metrics, strict=True):
+    for step, index in enumerate(rows):
         mini = Batch(*(x[index] for x in batch))
-        distribution = plain.policy(mini.features)
-        terms = ppo_terms(
+        distribution = policy(mini.features)
+        loss, _ = ppo_loss(
             distribution.log_prob_of_pre_action(mini.pre_action),
             mini.log_prob,
             standardized(mini.advantage),
-            plain.value_function(mini.features),
+            value_function(mini.features),
             mini.target,
             distribution.entropy(mini.noise),
             clip_range=0.2,
@@ -70,11 +82,11 @@ def test_it_is_the_loop_that_a_user_would_write() -> None:
             ent_coef=0.01,
         )
         optimizer.zero_grad()
-        torch.autograd.backward(terms.loss)
+        torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(parameters, 0.5)
         optimizer.step()
-        torch.testing.assert_close(row[0], terms.loss.detach())
-        torch.testing.assert_close(row[-1], norm)
+        torch.testing.assert_close(metrics["loss"][step], loss.detach())
+        torch.testing.assert_close(metrics["norm"][step], norm)
     for found, expected in zip(update.parameters, parameters, strict=True):
         torch.testing.assert_close(found, expected)
 
@@ -88,7 +100,7 @@ def test_compiled_and_plain_take_the_same_steps(dtype: torch.dtype, tolerance: f
         batch = batch_for(plain, size, dtype)
         rows = draw_minibatches(size, 16, epochs, torch.Generator().manual_seed(3))
         expected, found = plain.run(batch, rows, 0.01), compiled.run(batch, rows, 0.01)
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+        assert_same_metrics(found, expected, tolerance)
     for a, b in zip(compiled.parameters, plain.parameters, strict=True):
         torch.testing.assert_close(a, b, rtol=10 * tolerance, atol=10 * tolerance)
 
@@ -107,7 +119,8 @@ def test_what_cannot_be_compiled_is_said_and_runs_plainly(
         found = [compiled.run(batch, rows, 0.01) for _ in range(2)]
     expected = [plain.run(batch, rows, 0.01) for _ in range(2)]
     assert ["no compiler here" in r.message for r in caplog.records] == [True]
-    torch.testing.assert_close(found, expected)
+    for one, other in zip(found, expected, strict=True):
+        assert_same_metrics(one, other)
 
 
 def test_it_compiles_for_few_shapes_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +137,7 @@ def test_it_compiles_for_few_shapes_only(monkeypatch: pytest.MonkeyPatch) -> Non
         batch = batch_for(plain, size, torch.float64)
         rows = draw_minibatches(size, 16, 2, torch.Generator().manual_seed(3))
         expected, found = plain.run(batch, rows, 0.01), compiled.run(batch, rows, 0.01)
-        torch.testing.assert_close(found, expected)
+        assert_same_metrics(found, expected)
     assert len(made) == 2
 
 
@@ -138,11 +151,10 @@ def test_it_compiles_for_few_shapes_only(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_bad_numbers_name_their_minibatch_and_change_nothing(
     field: str, value: float, message: str
 ) -> None:
-    update = make(torch.float64)
+    update = make(torch.float64, vf_coef=1e3)  # squared only in the norm
     batch = batch_for(update, 40, torch.float64)
     rows = draw_minibatches(40, 8, 1, torch.Generator().manual_seed(3))
     getattr(batch, field)[rows[2, 0]] = value
-    update.settings = dataclasses.replace(SETTINGS, vf_coef=1e3)  # squared only in the norm
     before = [x.clone() for x in update.parameters], update.state
     with pytest.raises(NonFiniteError, match=message):
         update.run(batch, rows, 0.01)

@@ -1,11 +1,9 @@
-"""The value function: its fit, its target copy, and the measure of both."""
+"""Value functions, their heads, the lagged copy, and the explained variance."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pgtoolkit.errors import NonFiniteError
-from pgtoolkit.learners.value_learner import fit_value_function
 from pgtoolkit.networks.value import ValueFunction, explained_variance, polyak_update
 
 
@@ -22,80 +20,9 @@ def data(n: int = 64) -> tuple[Tensor, Tensor]:
     return obs, 3 * obs[:, 0] - obs[:, 1] + 2
 
 
-def fit(value: ValueFunction, obs: Tensor, target: Tensor, **kwargs: float) -> Tensor:
-    settings = {"n_epochs": 1, "n_minibatches": 4, "max_grad_norm": 1e9} | kwargs
-    optimizer = torch.optim.SGD(value.parameters(), 0.05)
-    return fit_value_function(
-        value,
-        optimizer,
-        obs,
-        target,
-        n_epochs=int(settings["n_epochs"]),
-        n_minibatches=int(settings["n_minibatches"]),
-        max_grad_norm=settings["max_grad_norm"],
-        generator=seeded(2),
-    )
-
-
 def test_a_value_has_no_trailing_axis() -> None:
     """[T, N, O] to [T, N], so that it can be subtracted from returns."""
     assert value_function()(torch.zeros(5, 4, 2)).shape == (5, 4)
-
-
-def test_the_fit_finds_a_linear_value() -> None:
-    """V = 3 x - y + 2, by a linear function."""
-    value, (obs, target) = value_function(()), data()
-    fit(value, obs, target, n_epochs=60)
-    layer = value.network[0]
-    assert isinstance(layer, nn.Linear)
-    assert layer.weight.flatten().tolist() == pytest.approx([3, -1], abs=1e-3)
-    assert layer.bias.tolist() == pytest.approx([2], abs=1e-3)
-
-
-def test_the_loss_is_the_mean_squared_error() -> None:
-    """One minibatch, one epoch: before its step, so of the function as it was."""
-    value, (obs, target) = value_function(), data()
-    expected = (value(obs) - target).square().mean().detach()
-    torch.testing.assert_close(fit(value, obs, target, n_minibatches=1), expected)
-
-
-def test_every_sample_is_used_once_in_every_epoch() -> None:
-    """Ten samples in four minibatches, seven epochs, freshly shuffled each time."""
-    seen: list[list[float]] = []
-    value = value_function()
-    value.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 0].tolist()))
-    obs = torch.stack([torch.arange(10.0), torch.zeros(10)], 1)
-    fit(value, obs, torch.zeros(10), n_epochs=7, n_minibatches=4)
-    assert len(seen) == 28
-    epochs = [[x for batch in seen[4 * i : 4 * i + 4] for x in batch] for i in range(7)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 7
-
-
-def test_more_minibatches_than_samples_are_one_sample_each() -> None:
-    """No empty minibatch, whose mean would be NaN."""
-    obs, target = data(3)
-    assert bool(fit(value_function(), obs, target, n_minibatches=8).isfinite())
-
-
-def test_a_target_that_is_not_finite_takes_no_step() -> None:
-    """It is an error, and the function is as it was."""
-    value, (obs, target) = value_function(), data()
-    before = [parameter.clone() for parameter in value.parameters()]
-    target[5] = float("nan")
-    with pytest.raises(NonFiniteError, match="value loss"):
-        fit(value, obs, target, n_minibatches=1)
-    for old, new in zip(before, value.parameters(), strict=True):
-        assert torch.equal(old, new)
-
-
-def test_the_gradient_is_clipped() -> None:
-    """One step of plain gradient descent at rate 0.05 with norm 0.1 moves by 0.005."""
-    value, (obs, target) = value_function(), data()
-    before = torch.cat([parameter.detach().flatten() for parameter in value.parameters()])
-    fit(value, obs, 100 * target, n_minibatches=1, max_grad_norm=0.1)
-    after = torch.cat([parameter.detach().flatten() for parameter in value.parameters()])
-    assert float((after - before).norm()) == pytest.approx(0.05 * 0.1, rel=1e-4)
 
 
 def test_explained_variance_of_known_predictions() -> None:
@@ -124,7 +51,7 @@ def test_the_target_moves_by_the_share_that_it_does_not_keep(keep: float) -> Non
     target, source = value_function(seed=1), value_function(seed=2)
     old = [parameter.clone() for parameter in target.parameters()]
     fixed = [parameter.clone() for parameter in source.parameters()]
-    polyak_update(target, source, keep)
+    polyak_update(target, source, 1 - keep)
     for now, before, other, same in zip(
         target.parameters(), old, source.parameters(), fixed, strict=True
     ):

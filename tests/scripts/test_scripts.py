@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,10 +54,8 @@ def test_a_run_holds_configuration_events_checkpoints_and_summary(run: Path) -> 
     assert config["agent"] == "shac" and config["env"] == "pgtoolkit/Pendulum-v0"
     assert config["gamma"] == 0.98 and config["num_envs"] == 6
     assert {"python", "torch", "gymnasium"} <= config["versions"].keys()
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {
-        "last.safetensors",
-        "best.safetensors",
-    }
+    assert {p.name for p in (run / "policy").iterdir()} == {"last.safetensors", "best.safetensors"}
+    assert (run / "resume.safetensors").is_file()
     summary = json.loads((run / "summary.json").read_text())
     assert summary["steps"] == 600 and summary["best_eval_return"] >= summary["eval_return"]
 
@@ -131,8 +130,10 @@ def test_resume_equals_a_run_that_was_not_stopped(tmp_path: Path) -> None:
         assert call("train", *arguments) == 0
         if name == "halves":
             assert call("resume", str(path), "--total-steps", "1200") == 0
-        ends.append(load_checkpoint(path / "checkpoints" / "last.safetensors")["agent"])
-    whole, halves = (end["actor"]["policy"] for end in ends)
+        ends.append(load_checkpoint(path / "resume.safetensors")["agent"])
+        policy = load_checkpoint(path / "policy" / "last.safetensors")["policy"]
+        assert all(np.array_equal(ends[-1]["learner"]["policy"][x], policy[x]) for x in policy)
+    whole, halves = (end["learner"]["policy"] for end in ends)
     assert all(np.array_equal(whole[name], halves[name]) for name in whole)
     steps = [event.step for event in events(tmp_path / "halves").Scalars("train/std")]
     assert steps == list(range(60, 1201, 60))
@@ -143,9 +144,9 @@ def test_resume_forgets_what_came_after_the_checkpoint(run: Path, tmp_path: Path
     path = tmp_path / "killed"
     arguments = ["shac", "--env", "pgtoolkit/Pendulum-v0", "--run-dir", str(path), *QUICK]
     assert call("train", *arguments) == 0
-    last = path / "checkpoints" / "last.safetensors"
-    best = load_checkpoint(path / "checkpoints" / "best.safetensors")
-    assert best["progress"]["num_steps"] < 600 or call("evaluate", str(path)) == 0
+    last = path / "resume.safetensors"
+    best = load_checkpoint(path / "policy" / "best.safetensors")
+    assert best["num_steps"] < 600 or call("evaluate", str(path)) == 0
     state = load_checkpoint(last)
     state["progress"]["num_steps"] = 300
     save_checkpoint(last, state)
@@ -183,9 +184,9 @@ def test_a_number_that_goes_bad_ends_the_run_with_exit_1(
     assert call("train", "shac", "--env", env, "--run-dir", str(path), *QUICK) == 1
     message = capsys.readouterr().err
     assert "reward is not finite at step" in message and "environment" in message
-    assert str(path / "checkpoints" / "last.safetensors") in message
+    assert str(path / "resume.safetensors") in message
     assert message.count("\n") == 1
-    load_checkpoint(path / "checkpoints" / "last.safetensors")
+    load_checkpoint(path / "resume.safetensors")
 
 
 BAD_REQUESTS: dict[str, tuple[list[str], str]] = {
@@ -255,9 +256,9 @@ def test_damaged_run_folders_are_refused(
         assert call("evaluate", str(tmp_path)) == 2
         assert "Traceback" not in capsys.readouterr().err
     (tmp_path / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
-    (tmp_path / "checkpoints").mkdir()
-    data = (run / "checkpoints" / "last.safetensors").read_bytes()
-    (tmp_path / "checkpoints" / "last.safetensors").write_bytes(data[: len(data) // 2])
+    (tmp_path / "policy").mkdir()
+    data = (run / "policy" / "last.safetensors").read_bytes()
+    (tmp_path / "policy" / "last.safetensors").write_bytes(data[: len(data) // 2])
     assert call("evaluate", str(tmp_path)) == 2
     assert "cannot be read" in capsys.readouterr().err
 
@@ -331,7 +332,7 @@ def test_how_often_is_logged_evaluated_and_saved_changes_nothing_that_is_learned
         arguments = ["reinforce", "--env", "CartPole-v1", "--run-dir", str(path), *QUICK]
         arguments += ["--eval-interval", intervals, "--checkpoint-interval", intervals]
         assert call("train", *arguments) == 0
-        ends.append(load_checkpoint(path / "checkpoints" / "last.safetensors")["agent"]["actor"])
+        ends.append(load_checkpoint(path / "policy" / "last.safetensors"))
     policies = [end["policy"] for end in ends]
     assert all(np.array_equal(policies[0][key], policies[1][key]) for key in policies[0])
 
@@ -361,10 +362,8 @@ def test_an_edited_configuration_is_a_wrong_request(
     """Resuming with settings that do not fit ends with exit 2, not with a traceback."""
     text = (run / "config.yaml").read_text()
     assert old in text
-    (tmp_path / "checkpoints").mkdir()
-    for name in ("last", "best"):
-        data = (run / "checkpoints" / f"{name}.safetensors").read_bytes()
-        (tmp_path / "checkpoints" / f"{name}.safetensors").write_bytes(data)
+    shutil.copytree(run / "policy", tmp_path / "policy")
+    shutil.copy(run / "resume.safetensors", tmp_path)
     (tmp_path / "config.yaml").write_text(text.replace(old, new))
     assert call("resume", str(tmp_path), "--total-steps", "1200") == 2
     message = capsys.readouterr().err

@@ -17,7 +17,7 @@ def test_a_run_comes_back_with_its_configuration_and_the_versions(tmp_path: Path
     """In the order in which it was given; a tuple comes back as a list."""
     config = {"env": "Pendulum-v1", "gamma": 0.99, "hidden": (64, 64), "flag": True, "none": None}
     made = RunFolder.create(tmp_path / "a" / "b", config)
-    assert made.last_checkpoint.parent.is_dir()
+    assert made.policy_file("last").parent.is_dir()
     opened, found = RunFolder.open(tmp_path / "a" / "b")
     assert opened == made
     assert list(found) == [*config, "versions"]

@@ -17,7 +17,7 @@ from pgtoolkit.envs.adapters.learned.model import (
     targets_of,
 )
 from pgtoolkit.errors import NonFiniteError
-from pgtoolkit.learners.gradient_clip import set_learning_rate
+from pgtoolkit.learners.step_rules.adam import set_learning_rate
 from pgtoolkit.networks.normalizer import ObservationNormalizer
 from pgtoolkit.seeding import stream, stream_seed
 

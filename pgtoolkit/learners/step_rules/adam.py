@@ -84,9 +84,8 @@ class Adam:
 
     def step(self, module: nn.Module, problem: Problem | None = None) -> Metrics:
         parallel.mean_(p.grad for p in module.parameters() if p.grad is not None)
-        norm = clip_gradient(module, self.max_grad_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+        norm = clip_gradient(module.named_parameters(), self.max_grad_norm)
+        set_learning_rate(self.optimizer, self.learning_rate)
         self.optimizer.step()
         return {
             "train/learning_rate": torch.tensor(self.learning_rate),
@@ -98,6 +97,12 @@ class Adam:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Sets the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
 
 
 def scheduled(initial: float, schedule: Schedule, progress: float) -> float:

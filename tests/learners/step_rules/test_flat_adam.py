@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pgtoolkit.learners.flat_adam import adam_state, adam_step, clip, flatten, unflatten
+from pgtoolkit.learners.step_rules.flat_adam import adam_state, adam_step, clip, flatten, unflatten
 
 
 def test_it_is_torchs_adam_with_its_clip() -> None:

@@ -338,7 +338,7 @@ def test_shac_swings_up_gymnasium_s_pendulum(seed: int) -> None:
     config = ShacConfig(diagnostics_interval=0)
     vector = DifferentiableVectorEnv(LearnedModel(pendulum, seed=seed), config.num_envs)
     agent = Shac(config, vector, seed=seed, total_steps=400_000)
-    while agent.actor.num_steps < 395_000:
+    while agent.collector.num_steps < 395_000:
         agent.update(agent.collect())
     plain = SyncVectorEnv([pendulum] * 50, autoreset_mode=AutoresetMode.SAME_STEP)
     found = evaluate(plain, agent.policy, episodes=100, seed=1, device=torch.device("cpu"))
