@@ -111,7 +111,9 @@ def test_imports_between_the_folders_of_the_core_go_one_way() -> None:
 
 def test_every_folder_of_the_core_has_its_place_in_the_order() -> None:
     """A new folder must be added to CORE, or nothing would be proven of it."""
-    folders = {path.parent.name for path in files("pgtoolkit")} - {"pgtoolkit"}
+    root = ROOT / "pgtoolkit"
+    inside = (path.relative_to(root) for path in files("pgtoolkit"))
+    folders = {path.parts[0] for path in inside if len(path.parts) > 1}
     assert folders == set(CORE)
 
 
@@ -170,8 +172,8 @@ def test_the_links_lead_to_the_folders(name: str) -> None:
 def packages() -> Iterator[str]:
     """Every folder with Python files, as a package's name."""
     for layer, root in LAYERS.items():
-        for folder in sorted({path.parent for path in files(layer)}):
-            yield ".".join([layer, *folder.relative_to(root).parts])
+        for folder in sorted({path.parent.relative_to(root).parts for path in files(layer)}):
+            yield ".".join([layer, *folder])
 
 
 def test_every_folder_is_a_package_that_installs() -> None:

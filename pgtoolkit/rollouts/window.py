@@ -100,7 +100,8 @@ def concatenate(windows: list[Window]) -> Window:
     columns = {field.name: [getattr(w, field.name) for w in windows] for field in FIELDS}
     joined = Window(**{k: torch.cat(v) for k, v in columns.items() if v[0] is not None})
     end = joined.segment_end.clone()
-    last = torch.tensor([w.num_steps for w in windows[:-1]], device=end.device).cumsum(0) - 1
+    lengths = torch.tensor([w.num_steps for w in windows[:-1]], dtype=torch.long)
+    last = lengths.cumsum(0).to(end.device) - 1
     end[last] = joined.done[last] | ~joined.valid[last]
     return dataclasses.replace(joined, segment_end=end)
 

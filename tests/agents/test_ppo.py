@@ -151,13 +151,18 @@ def test_a_resumed_agent_goes_on_exactly() -> None:
         ({"n_steps": 1}, "--n-steps must be at least 2: with NEXT_STEP"),
         ({"batch_size": 1}, "--batch-size must be at least 2"),
         ({"clip_range": 0.0}, "--clip-range must be above 0"),
-        ({"ent_coef_relative": 0.1}, "--ent-coef-relative must be 0"),
         ({"gae_lambda": 1.5}, "--gae-lambda must be between 0 and 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         PpoConfig(**(SMALL | settings))
+
+
+def test_a_relative_entropy_weight_is_no_setting_of_ppo() -> None:
+    """Its entropy weight is --ent-coef."""
+    with pytest.raises(TypeError, match="ent_coef_relative"):
+        PpoConfig(**SMALL, ent_coef_relative=0.1)
 
 
 @pytest.mark.slow
