@@ -25,6 +25,27 @@ class GaussianParameters(NamedTuple):
     """``[..., A]``, broadcast to the mean."""
 
 
+@final
+class Support(NamedTuple):
+    """The box in which a continuous distribution may have its actions."""
+
+    low: Tensor
+    """``[A]``, minus infinity without bounds."""
+    high: Tensor
+    """``[A]``, plus infinity without bounds."""
+
+    def equals(self, other: "Support") -> bool:
+        """Whether both boxes have the same number of dimensions and the same bounds."""
+        return same_values(self.low, other.low) and same_values(self.high, other.high)
+
+
+def same_values(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors have one shape and equal entries; their dtypes may differ."""
+    if first is second:
+        return True
+    return first.shape == second.shape and bool((first == second).all())
+
+
 class Distribution(ABC):
     """A distribution over actions with batch shape ``[...]`` and, if continuous, event ``[A]``."""
 
@@ -82,6 +103,54 @@ class Distribution(ABC):
     ) -> Tensor:
         """A sample that carries the graph back to the distribution's parameters."""
 
+    @property
+    def support(self) -> Support | None:
+        """The box of the continuous actions; None if discrete or if actions have no density."""
+        return None
+
+    def kl_divergence(
+        self,
+        other: "Distribution",
+        noise: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """``KL(self || other) = E_self[log p_self(a) - log p_other(a)]`` ``[...]`` in nats.
+
+        Differentiable with respect to the parameters of both. Exact, without any noise, where there
+        is a closed form: for two Gaussians (diagonal or full), two categorical, multi-categorical,
+        Bernoulli, beta or uniform distributions; and for two distributions that apply the same
+        invertible map (tanh to the same bounds, the same chain of transforms) whenever there is one
+        for their bases, because such a map leaves the divergence unchanged.
+
+        Elsewhere (mixtures, flows, different families) it is ``log p_self(a) - log p_other(a)`` at
+        one reparameterised sample ``a`` of ``self``. The estimate and its gradient are unbiased. It
+        may be negative; the mean over ``K`` independent noises has the standard error
+        ``std / sqrt(K)``, with ``std`` the standard deviation of the ``K`` estimates. The estimator
+        ``(r - 1) - log r``, ``r = p_other / p_self``, is never negative, but is not used: it is
+        biased where ``other`` has actions that ``self`` has not, and its variance may be infinite.
+
+        Args:
+            other: over the same actions; the batch shapes broadcast.
+            noise: standard noise of ``self``; read only if there is no closed form.
+            generator: draws the noise if none is given.
+
+        Raises:
+            RequestError: the two are not over the same actions.
+            ValueError: there is no closed form, and neither noise nor a generator was given.
+        """
+        exact = self.closed_form_kl_divergence(other)
+        if exact is not None:
+            return exact
+        require_same_support(self, other)
+        pre_action = self.pre_action(self.resolve_noise(noise, generator))
+        log_prob = self.log_prob_of_pre_action(pre_action)
+        return log_prob - other.log_prob(self.squash(pre_action))
+
+    def closed_form_kl_divergence(self, other: "Distribution") -> Tensor | None:
+        """``KL(self || other)`` ``[...]``; None where there is no closed form for the pair."""
+        return None
+
     def log_derivative_loss(self, pre_action: Tensor, weight: Tensor) -> Tensor:
         """``-weight * log p(squash(pre_action))`` ``[...]``, unreduced: REINFORCE's loss.
 
@@ -138,6 +207,12 @@ class Unsquashed(Distribution):
     be the base of a :class:`pgtoolkit.distributions.transformed.Transformed`.
     """
 
+    @property
+    def support(self) -> Support:
+        like = self.parameter
+        size = sum(part.size for part in self.noise if part.kind == "normal")
+        return Support(like.new_full((size,), -torch.inf), like.new_full((size,), torch.inf))
+
     def squash(self, pre_action: Tensor) -> Tensor:
         return pre_action
 
@@ -160,4 +235,19 @@ def require_unsquashed(base: Distribution) -> None:
         raise RequestError(
             f"a {type(base).__name__} cannot be the base of another distribution: it has bounds of "
             "its own, which would be ignored. Squash last"
+        )
+
+
+def require_same_support(first: Distribution, second: Distribution) -> None:
+    """Raises unless both are continuous, of the same size, with the same bounds.
+
+    Raises:
+        RequestError: they are not.
+    """
+    if first.support is None or second.support is None or not first.support.equals(second.support):
+        raise RequestError(
+            f"no KL divergence from {type(first).__name__} to {type(second).__name__}: they are "
+            "not over the same actions, because their kinds, sizes or bounds differ. Compare "
+            "distributions of one action space: both discrete of one family, both clipped to the "
+            "same bounds, both unbounded, or both squashed to the same bounds"
         )

@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from pgtoolkit.distributions.base import Distribution
+from pgtoolkit.distributions.base import Distribution, Support
 from pgtoolkit.distributions.beta_quantile import Array, beta_quantile, beta_quantile_derivatives
 from pgtoolkit.distributions.implicit import with_derivative
 from pgtoolkit.distributions.noise import Noise
@@ -123,6 +123,26 @@ class Beta(Distribution):
         both = (alpha + beta - 2) * torch.digamma(alpha + beta)
         log_range = (self.high - self.low).double().log()
         return (log_beta(alpha, beta) - own + both + log_range).sum(-1).to(self.alpha.dtype)
+
+    @property
+    def support(self) -> Support:
+        return Support(self.low, self.high)
+
+    def closed_form_kl_divergence(self, other: Distribution) -> Tensor | None:
+        """Exact for another beta distribution on the same bounds.
+
+        ``log B(a_q, b_q) - log B(a_p, b_p) + (a_p - a_q) psi(a_p) + (b_p - b_q) psi(b_p)
+        + (a_q - a_p + b_q - b_p) psi(a_p + b_p)``, summed over the dimensions, in float64.
+        """
+        if not isinstance(other, Beta) or not self.support.equals(other.support):
+            return None
+        alpha, beta = self.alpha.double(), self.beta.double()
+        other_alpha, other_beta = other.alpha.double(), other.beta.double()
+        alpha_change, beta_change = alpha - other_alpha, beta - other_beta
+        constant = log_beta(other_alpha, other_beta) - log_beta(alpha, beta)
+        own = alpha_change * torch.digamma(alpha) + beta_change * torch.digamma(beta)
+        both = (alpha_change + beta_change) * torch.digamma(alpha + beta)
+        return (constant + own - both).sum(-1).to(self.alpha.dtype)
 
     @property
     def mode(self) -> Tensor:

@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from pgtoolkit.distributions.base import Distribution, GaussianParameters
+from pgtoolkit.distributions.base import Distribution, GaussianParameters, same_values
 from pgtoolkit.distributions.gaussian import DiagonalGaussian
 from pgtoolkit.distributions.noise import Noise
 
@@ -67,6 +67,17 @@ class ClippedGaussian(Distribution):
     ) -> Tensor:
         """Of the Gaussian; exact, needs no noise."""
         return self.unclipped.entropy()
+
+    def closed_form_kl_divergence(self, other: Distribution) -> Tensor | None:
+        """The divergence of the unclipped Gaussians, as for :meth:`log_prob`; exact.
+
+        It is at least the divergence of the clipped actions.
+        """
+        if not isinstance(other, ClippedGaussian) or not (
+            same_values(self.low, other.low) and same_values(self.high, other.high)
+        ):
+            return None
+        return self.unclipped.closed_form_kl_divergence(other.unclipped)
 
     @property
     def mode(self) -> Tensor:

@@ -65,6 +65,18 @@ def categorical_entropy(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
 
 
+def expected_log_ratio(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``p (log p - log q)``, entry by entry; 0 where ``p`` is 0, also if ``q`` is 0 there."""
+    p = log_p.exp()
+    return p * torch.where(p > 0, log_p - log_q, 0.0)
+
+
+def categorical_kl_divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
+    """``sum_k p_k (log p_k - log q_k)`` ``[...]`` of logits ``[..., K]``; the batches broadcast."""
+    log_p, log_q = torch.log_softmax(logits, dim=-1), torch.log_softmax(other_logits, dim=-1)
+    return expected_log_ratio(log_p, log_q).sum(-1)
+
+
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class MultiCategorical(Discrete):
@@ -102,6 +114,17 @@ class MultiCategorical(Discrete):
         """The sum of the choices' entropies; exact, needs no noise."""
         parts = torch.split(self.logits, list(self.nvec), dim=-1)
         return torch.stack([categorical_entropy(part) for part in parts]).sum(0)
+
+    def closed_form_kl_divergence(self, other: Distribution) -> Tensor | None:
+        """Exact for another one of the same ``nvec``: the sum of the choices' divergences."""
+        if not isinstance(other, MultiCategorical) or self.nvec != other.nvec:
+            return None
+        parts = zip(
+            torch.split(self.logits, list(self.nvec), dim=-1),
+            torch.split(other.logits, list(self.nvec), dim=-1),
+            strict=True,
+        )
+        return torch.stack([categorical_kl_divergence(*part) for part in parts]).sum(0)
 
     @property
     def mode(self) -> Tensor:
@@ -147,6 +170,14 @@ class Bernoulli(Discrete):
         """The sum of the switches' entropies; exact, needs no noise."""
         on, off = F.logsigmoid(self.logits), F.logsigmoid(-self.logits)
         return -(on.exp() * on + off.exp() * off).sum(-1)
+
+    def closed_form_kl_divergence(self, other: Distribution) -> Tensor | None:
+        """Exact for another one of the same size: the sum of the decisions' divergences."""
+        if not isinstance(other, Bernoulli) or self.logits.shape[-1] != other.logits.shape[-1]:
+            return None
+        one = expected_log_ratio(F.logsigmoid(self.logits), F.logsigmoid(other.logits))
+        zero = expected_log_ratio(F.logsigmoid(-self.logits), F.logsigmoid(-other.logits))
+        return (one + zero).sum(-1)
 
     @property
     def mode(self) -> Tensor:
@@ -195,6 +226,12 @@ class Categorical(Discrete):
     ) -> Tensor:
         """``-sum_k p_k log p_k``; exact, needs no noise."""
         return categorical_entropy(self.logits)
+
+    def closed_form_kl_divergence(self, other: Distribution) -> Tensor | None:
+        """Exact for another one of as many choices: ``sum_k p_k (log p_k - log q_k)``."""
+        if not isinstance(other, Categorical) or self.logits.shape[-1] != other.logits.shape[-1]:
+            return None
+        return categorical_kl_divergence(self.logits, other.logits)
 
     @property
     def mode(self) -> Tensor:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.distributions.base import Unsquashed
+from pgtoolkit.distributions.gaussian import normal_log_prob
 from pgtoolkit.distributions.implicit import with_derivative
-from pgtoolkit.distributions.noise import HALF_LOG_2PI, Noise
+from pgtoolkit.distributions.noise import Noise
 
 
 @final
@@ -94,11 +95,6 @@ class GaussianMixture(Unsquashed):
         Not the highest point of the density, which has no closed form.
         """
         return self.component(self.mean, self.logits.argmax(-1))
-
-
-def normal_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """``log N(x; mean, exp(log_std)^2)``, entry by entry."""
-    return -0.5 * ((x - mean) * torch.exp(-log_std)).square() - log_std - HALF_LOG_2PI
 
 
 FARTHEST = 1000.0

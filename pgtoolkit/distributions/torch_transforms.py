@@ -38,6 +38,20 @@ def preimage(transform: Transform, x: Tensor, y: Tensor) -> Tensor:
     return transform.inv(y) if moves else x
 
 
+def same_transform(first: Transform, second: Transform, x: Tensor) -> bool:
+    """Whether two maps are one object, or equal without parameters that require a gradient.
+
+    Args:
+        first: a map.
+        second: another.
+        x: a point of their domain.
+    """
+    if first is second:
+        return True
+    x = x.detach()
+    return bool(first == second) and not (first(x).requires_grad or second(x).requires_grad)
+
+
 def is_chain(distribution: TorchDistribution) -> TypeGuard[td.TransformedDistribution]:
     """Whether it is a base and transforms, with no density of its own."""
     # Some of torch's subclasses have a density of their own (Gumbel, HalfNormal).

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Transform
 
-from pgtoolkit.distributions.base import Unsquashed, require_unsquashed
+from pgtoolkit.distributions.base import Distribution, Unsquashed, require_unsquashed
 from pgtoolkit.distributions.noise import Noise
-from pgtoolkit.distributions.torch_transforms import preimage, without_caches
+from pgtoolkit.distributions.torch_transforms import preimage, same_transform, without_caches
 from pgtoolkit.errors import RequestError
 
 
@@ -136,6 +136,30 @@ class Transformed(Unsquashed):
         noise = self.resolve_noise(noise, generator)
         return self.base.entropy(noise) + self.push(self.base.pre_action(noise))[1]
 
+    def kl_divergence(
+        self,
+        other: Distribution,
+        noise: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The bases' if both chains are the same; else sampled, as every distribution's.
+
+        Chains are the same if their maps are the same objects, or are equal without parameters that
+        a gradient is wanted for.
+        """
+        if isinstance(other, Transformed) and self.same_chain(other):
+            return self.base.kl_divergence(other.base, noise, generator=generator)
+        return super().kl_divergence(other, noise, generator=generator)
+
+    def same_chain(self, other: "Transformed") -> bool:
+        """Whether both apply the same maps, as constants or as the same objects."""
+        if len(self.transforms) != len(other.transforms) or not self.support.equals(other.support):
+            return False
+        points = self.points(self.base.mode)
+        pairs = zip(self.transforms, other.transforms, points, strict=False)
+        return all(same_transform(*pair) for pair in pairs)
+
     @property
     def mode(self) -> Tensor:
         """The image of the base's mode, which zero noise gives; not the density's highest point."""
@@ -190,6 +214,14 @@ class Uniform(Unsquashed):
     ) -> Tensor:
         """``sum_i log(high_i - low_i)``; exact, needs no noise."""
         return torch.log(self.high - self.low).sum(-1)
+
+    def closed_form_kl_divergence(self, other: Distribution) -> Tensor | None:
+        """Exact for another uniform distribution: infinite unless its box covers this one."""
+        if not isinstance(other, Uniform) or not self.support.equals(other.support):
+            return None
+        covered = (other.low <= self.low) & (self.high <= other.high)
+        log_ratio = torch.log(other.high - other.low) - torch.log(self.high - self.low)
+        return torch.where(covered, log_ratio, torch.inf).sum(-1)
 
     @property
     def mode(self) -> Tensor:
