@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pgtoolkit.distributions.base import Distribution, Support
 from pgtoolkit.distributions.beta_quantile import Array, beta_quantile, beta_quantile_derivatives
-from pgtoolkit.distributions.implicit import with_derivative
+from pgtoolkit.distributions.implicit import implicit_sample
 from pgtoolkit.distributions.noise import Noise
 
 
@@ -56,7 +56,7 @@ class Beta(Distribution):
             return value
         slopes = beta_quantile_derivatives(z, a, b, x, y)
         by_alpha, by_beta = (torch.from_numpy(slope).to(value) for slope in slopes)
-        return with_derivative(value, by_alpha * self.alpha + by_beta * self.beta)
+        return implicit_sample(value, by_alpha * self.alpha + by_beta * self.beta)
 
     def _inside(self, x: Tensor) -> Tensor:
         """Within (0, 1), where the density is finite."""
