@@ -1,8 +1,8 @@
-"""What a distribution over actions owes.
+"""The interface of a distribution over actions.
 
-Each writes its sample as a function of standard noise, ``action = squash(pre_action(noise))``: the
-reparameterisation from which the pathwise gradient comes. ``sample`` never carries a graph,
-``rsample`` does. Noise is an explicit tensor or is drawn from an explicit generator.
+Every sample is a function of standard noise, ``action = squash(pre_action(noise))``; the pathwise
+gradient differentiates this reparameterisation. ``sample`` never carries a graph, ``rsample`` does.
+The noise is given as a tensor or drawn from a given generator, never from torch's global one.
 """
 
 from abc import ABC, abstractmethod
@@ -27,12 +27,12 @@ class GaussianParameters(NamedTuple):
 
 @final
 class Support(NamedTuple):
-    """The box in which a continuous distribution may have its actions."""
+    """The box that contains all actions of a continuous distribution."""
 
     low: Tensor
-    """``[A]``, minus infinity without bounds."""
+    """``[A]``, minus infinity where there is no bound."""
     high: Tensor
-    """``[A]``, plus infinity without bounds."""
+    """``[A]``, plus infinity where there is no bound."""
 
     def equals(self, other: "Support") -> bool:
         """Whether both boxes have the same number of dimensions and the same bounds."""
@@ -47,21 +47,21 @@ def same_values(first: Tensor, second: Tensor) -> bool:
 
 
 class Distribution(ABC):
-    """A distribution over actions with batch shape ``[...]`` and, if continuous, event ``[A]``."""
+    """A batch ``[...]`` of distributions over actions; a continuous action is ``[..., A]``."""
 
     @property
     @abstractmethod
     def noise(self) -> tuple[Noise, ...]:
-        """Kind and size of the standard noise of one sample, in the order in which it is joined."""
+        """Kind and size of each part of one sample's noise, in the order of concatenation."""
 
     @property
     @abstractmethod
     def parameter(self) -> Tensor:
-        """A parameter ``[..., size]``, whose batch shape, dtype and device the noise shares."""
+        """A parameter ``[..., size]``, which gives noise its batch shape, dtype and device."""
 
     @property
     def gaussian(self) -> GaussianParameters | None:
-        """Mean and log standard deviation of the pre-action; None where it has no such law."""
+        """Mean and log standard deviation of the pre-action; None if it is no diagonal Gaussian."""
         return None
 
     def draw_noise(self, generator: torch.Generator, sample_shape: tuple[int, ...] = ()) -> Tensor:
@@ -72,15 +72,15 @@ class Distribution(ABC):
 
     @abstractmethod
     def pre_action(self, noise: Tensor) -> Tensor:
-        """The action before squashing, as a function of noise; carries the graph."""
+        """The action before squashing as a function of noise; carries the graph."""
 
     @abstractmethod
     def squash(self, pre_action: Tensor) -> Tensor:
-        """Maps a pre-squash action into the action space."""
+        """Maps a pre-action into the action space."""
 
     @abstractmethod
     def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
-        """``log p(squash(pre_action))`` ``[...]``, a density over actions, in its stable form."""
+        """``log p(squash(pre_action))`` ``[...]``, without inverting the squashing."""
 
     @abstractmethod
     def log_prob(self, action: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class Distribution(ABC):
     @property
     @abstractmethod
     def mode(self) -> Tensor:
-        """The deterministic action: the squashed location, or the likeliest choice."""
+        """The deterministic action: the squashed location, or the most probable category."""
 
     @abstractmethod
     def rsample(
@@ -105,7 +105,7 @@ class Distribution(ABC):
 
     @property
     def support(self) -> Support | None:
-        """The box of the continuous actions; None if discrete or if actions have no density."""
+        """The box that contains the actions; None if they are discrete or have no density."""
         return None
 
     def kl_divergence(
@@ -118,10 +118,10 @@ class Distribution(ABC):
         """``KL(self || other) = E_self[log p_self(a) - log p_other(a)]`` ``[...]`` in nats.
 
         Differentiable with respect to the parameters of both. Exact, without any noise, where there
-        is a closed form: for two Gaussians (diagonal or full), two categorical, multi-categorical,
-        Bernoulli, beta or uniform distributions; and for two distributions that apply the same
-        invertible map (tanh to the same bounds, the same chain of transforms) whenever there is one
-        for their bases, because such a map leaves the divergence unchanged.
+        is a closed form: for two Gaussians (diagonal or full), and for two categorical,
+        multi-categorical, Bernoulli, beta or uniform distributions. Two distributions that apply
+        the same invertible map (tanh to the same bounds, the same chain of transforms) have the
+        divergence of their bases, because such a map leaves it unchanged.
 
         Elsewhere (mixtures, flows, different families) it is ``log p_self(a) - log p_other(a)`` at
         one reparameterised sample ``a`` of ``self``. The estimate and its gradient are unbiased. It
@@ -152,14 +152,14 @@ class Distribution(ABC):
         return None
 
     def log_derivative_loss(self, pre_action: Tensor, weight: Tensor) -> Tensor:
-        """``-weight * log p(squash(pre_action))`` ``[...]``, unreduced: REINFORCE's loss.
+        """``-weight * log p(squash(pre_action))`` ``[...]``: the loss of REINFORCE, unreduced.
 
         Args:
-            pre_action: ``[..., A]``; detached here, and so is the weight.
-            weight: ``[...]``.
+            pre_action: ``[..., A]``; detached here.
+            weight: ``[...]``; detached here.
 
         Raises:
-            ValueError: the weight has another shape than the log density.
+            ValueError: the weight's shape is not that of the log density.
         """
         log_prob = self.log_prob_of_pre_action(pre_action.detach())
         if log_prob.shape != weight.shape:
@@ -184,7 +184,7 @@ class Distribution(ABC):
     ) -> tuple[Tensor, Tensor]:
         """A sample without a graph, and its log density, whose graph leads to the parameters only.
 
-        The density is computed from the noise, without inverting the squashing.
+        The density is computed from the pre-action, without inverting the squashing.
         """
         with torch.no_grad():
             pre_action = self.pre_action(self.resolve_noise(noise, generator))
@@ -192,7 +192,11 @@ class Distribution(ABC):
         return action, self.log_prob_of_pre_action(pre_action)
 
     def resolve_noise(self, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        """The given noise, or fresh noise from the given generator; there is no global one."""
+        """The given noise, or else fresh noise from the given generator.
+
+        Raises:
+            ValueError: neither was given.
+        """
         if noise is not None:
             return noise
         if generator is None:
@@ -203,8 +207,8 @@ class Distribution(ABC):
 class Unsquashed(Distribution):
     """A distribution over ``R^A``, without bounds.
 
-    Every one of them can be bounded by :class:`pgtoolkit.distributions.squashed.Squashed`, and can
-    be the base of a :class:`pgtoolkit.distributions.transformed.Transformed`.
+    :class:`pgtoolkit.distributions.squashed.Squashed` gives it bounds, and
+    :class:`pgtoolkit.distributions.transformed.Transformed` applies invertible maps to it.
     """
 
     @property
@@ -226,10 +230,10 @@ class Unsquashed(Distribution):
 
 
 def require_unsquashed(base: Distribution) -> None:
-    """Raises unless the distribution has no bounds of its own.
+    """Checks that a base distribution has no bounds, which would be ignored.
 
     Raises:
-        RequestError: it has, and they would be ignored.
+        RequestError: it has bounds.
     """
     if not isinstance(base, Unsquashed):
         raise RequestError(
@@ -239,7 +243,7 @@ def require_unsquashed(base: Distribution) -> None:
 
 
 def require_same_support(first: Distribution, second: Distribution) -> None:
-    """Raises unless both are continuous, of the same size, with the same bounds.
+    """Checks that two distributions are continuous, of one size, with the same bounds.
 
     Raises:
         RequestError: they are not.
