@@ -44,8 +44,8 @@ FEW = 4
 OBS = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 BOUNDED = spaces.Box(np.array([-2.0, 1.0], np.float32), np.array([2.0, 5.0], np.float32))
 UNBOUNDED = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-CHOICES = spaces.MultiDiscrete([3, 2])
-SWITCHES = spaces.MultiBinary(2)
+MULTI_DISCRETE = spaces.MultiDiscrete([3, 2])
+MULTI_BINARY = spaces.MultiBinary(2)
 CONTINUOUS: tuple[DistributionName, ...] = ("full_gaussian", "mixture", "beta", "flow")
 UNSQUASHED: tuple[DistributionName, ...] = ("full_gaussian", "mixture", "flow")
 Gradients = dict[str, Tensor]
@@ -88,7 +88,7 @@ def policy_for(action_space: spaces.Space[Any], **changes: Any) -> Policy:
 CASES: dict[str, tuple[spaces.Space[Any], DistributionName]] = (
     {f"{name}, bounded": (BOUNDED, name) for name in CONTINUOUS}
     | {f"{name}, unbounded": (UNBOUNDED, name) for name in UNSQUASHED}
-    | {"choices": (CHOICES, "gaussian"), "switches": (SWITCHES, "gaussian")}
+    | {"multi-discrete": (MULTI_DISCRETE, "gaussian"), "multi-binary": (MULTI_BINARY, "gaussian")}
 )
 
 
@@ -100,7 +100,7 @@ def test_the_distribution_fits_the_space(case: str) -> None:
     assert isinstance(policy, Policy)
     distribution = policy(torch.randn(6, 5, 3, generator=seeded(1)))
     kinds = {"full_gaussian": FullGaussian, "mixture": GaussianMixture, "flow": Transformed}
-    discrete: Any = MultiCategorical if action_space is CHOICES else Bernoulli
+    discrete: Any = MultiCategorical if action_space is MULTI_DISCRETE else Bernoulli
     if isinstance(distribution, Squashed):
         assert action_space is BOUNDED
         assert isinstance(distribution.base, kinds[name])
@@ -121,8 +121,8 @@ REFUSED: dict[str, tuple[DistributionName, spaces.Space[Any], str]] = {
     "beta without bounds": ("beta", UNBOUNDED, "needs bounds.*full_gaussian"),
     "beta on a matrix": ("beta", spaces.Box(-1, 1, (2, 2), np.float32), "one dimension"),
     "flow over a choice": ("flow", spaces.Discrete(3), "leave --distribution out"),
-    "mixture over choices": ("mixture", CHOICES, "leave --distribution out"),
-    "beta over switches": ("beta", SWITCHES, "leave --distribution out"),
+    "mixture over choices": ("mixture", MULTI_DISCRETE, "leave --distribution out"),
+    "beta over multi-binary": ("beta", MULTI_BINARY, "leave --distribution out"),
     "bounded on one side": ("mixture", spaces.Box(0, np.inf, (2,), np.float32), "both"),
 }
 
@@ -293,7 +293,9 @@ def surrogate_of(estimator: str, policy: Policy, num_steps: int) -> Callable[[],
 @pytest.mark.parametrize("num_steps", [1, 50])
 @pytest.mark.parametrize("estimator", ["score function", "pathwise"])
 @pytest.mark.parametrize("std", ["state_independent", "state_dependent"])
-@pytest.mark.parametrize("case", [case for case in CASES if case not in ("choices", "switches")])
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case not in ("multi-discrete", "multi-binary")]
+)
 def test_gradients_by_trajectory_are_those_of_a_loop(
     case: str, std: Std, estimator: str, num_steps: int
 ) -> None:
@@ -305,7 +307,7 @@ def test_gradients_by_trajectory_are_those_of_a_loop(
 
 
 @pytest.mark.parametrize("num_steps", [1, 50])
-@pytest.mark.parametrize("case", ["choices", "switches"])
+@pytest.mark.parametrize("case", ["multi-discrete", "multi-binary"])
 def test_gradients_by_trajectory_of_choices_are_those_of_a_loop(case: str, num_steps: int) -> None:
     """By the score function, the only one there is."""
     policy = shaken(policy_for(CASES[case][0]))
@@ -385,8 +387,10 @@ class Bandit(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.zeros(2, np.float32), reward, True, False, {}
 
 
-@pytest.mark.parametrize("space", [CHOICES, SWITCHES], ids=["choices", "switches"])
-def test_reinforce_learns_choices_and_switches(space: spaces.Space[Any]) -> None:
+@pytest.mark.parametrize(
+    "space", [MULTI_DISCRETE, MULTI_BINARY], ids=["multi-discrete", "multi-binary"]
+)
+def test_reinforce_learns_multi_discrete_and_multi_binary_actions(space: spaces.Space[Any]) -> None:
     """An observation tells what to do; at random 1/2 of it is right, of the choices 5/12."""
     env: Any = SyncVectorEnv([lambda: Bandit(space)] * 16, autoreset_mode=AutoresetMode.SAME_STEP)
     config = ReinforceConfig(num_envs=16, n_steps=8, learning_rate=0.02, hidden=(16,))

@@ -89,7 +89,7 @@ REFUSED = {
     ),
     "a table of choices": (OBS, spaces.MultiDiscrete(np.array([[2, 3]])), "one row"),
     "several choices that start at 1": (OBS, spaces.MultiDiscrete([2, 3], start=[1, 1]), "at 0"),
-    "a table of switches": (OBS, spaces.MultiBinary((2, 3)), "one row"),
+    "a table of binary variables": (OBS, spaces.MultiBinary((2, 3)), "one row"),
     "matrix of actions": (OBS, spaces.Box(-1, 1, (2, 2), np.float32), "one dimension"),
     "bounded below only": (OBS, spaces.Box(0, np.inf, (2,), np.float32), "both"),
     "bounded in one dimension only": (
