@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 @final
 class Moments(NamedTuple):
-    """Count, mean and summed squared deviations of a sample of vectors."""
+    """Size, mean and summed squared deviations of a sample of vectors."""
 
-    count: Tensor | int
+    size: Tensor | int
     mean: Tensor
     """``[D]``."""
     scatter: Tensor
@@ -18,11 +18,11 @@ class Moments(NamedTuple):
 
     def merge(self, other: "Moments") -> "Moments":
         """The moments of both samples together (parallel variance, Chan et al. 1979)."""
-        total = self.count + other.count
+        size = self.size + other.size
         shift = other.mean - self.mean
         squares = shift.square() if self.scatter.dim() == shift.dim() else torch.outer(shift, shift)
-        scatter = self.scatter + other.scatter + squares * self.count * other.count / total
-        return Moments(total, self.mean + shift * other.count / total, scatter)
+        scatter = self.scatter + other.scatter + squares * self.size * other.size / size
+        return Moments(size, self.mean + shift * other.size / size, scatter)
 
 
 class ObservationNormalizer(nn.Module):
@@ -62,10 +62,10 @@ class ObservationNormalizer(nn.Module):
         old = Moments(self.count, self.mean, self.variance * self.count)
         new = Moments(count, rows.mean(0), rows.var(0, unbiased=False) * count)
         merged = old.merge(new)
-        assert isinstance(merged.count, Tensor)
+        assert isinstance(merged.size, Tensor)
         # Buffers are replaced, not written in place: a graph may still refer to the old ones.
-        self.mean, self.variance = merged.mean, merged.scatter / merged.count
-        self.count = merged.count
+        self.mean, self.variance = merged.mean, merged.scatter / merged.size
+        self.count = merged.size
 
 
 class NoNormalizer(nn.Module):

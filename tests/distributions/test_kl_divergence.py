@@ -285,7 +285,7 @@ def test_discrete_divergences_are_sums_over_the_support(make: Make) -> None:
     assert_equal_with_gradients(p.kl_divergence(q), expected, p_leaves + q_leaves)
 
 
-def test_a_choice_that_is_ruled_out_counts_0() -> None:
+def test_a_category_of_probability_0_counts_0() -> None:
     logits = torch.tensor([0.3, -torch.inf, 0.1], dtype=F64, requires_grad=True)
     p, q = Categorical(logits), Categorical(torch.zeros(3, dtype=F64))
     value = p.kl_divergence(q)
@@ -443,7 +443,7 @@ def test_second_derivatives_are_the_fisher_information() -> None:
 
 def unfitting() -> list[tuple[Distribution, Distribution]]:
     (p, _), (tanh, _), (clip, _) = gaussian(0), tanh_gaussian(0), clipped(0)
-    (choice, _), (choices, _), (switches, _) = categorical(0), multi_categorical(0), bernoulli(0)
+    (single, _), (several, _), (binary, _) = categorical(0), multi_categorical(0), bernoulli(0)
     wide = TanhGaussian(p.mean, p.log_std, LOW, HIGH + 1)
     small: Unsquashed = DiagonalGaussian(p.mean[..., :1], p.log_std[..., :1])
     return [
@@ -454,11 +454,11 @@ def unfitting() -> list[tuple[Distribution, Distribution]]:
         (p, clip),
         (clip, ClippedGaussian(p.mean, p.log_std, LOW, HIGH + 1)),
         (beta(0)[0], Beta(torch.ones(1, 2), torch.ones(1, 2), LOW, HIGH + 1)),
-        (choice, Categorical(torch.zeros(4))),
-        (choices, MultiCategorical(torch.zeros(5), (3, 2))),
-        (switches, Bernoulli(torch.zeros(3))),
-        (choices, switches),
-        (choice, p),
+        (single, Categorical(torch.zeros(4))),
+        (several, MultiCategorical(torch.zeros(5), (3, 2))),
+        (binary, Bernoulli(torch.zeros(3))),
+        (several, binary),
+        (single, p),
         (mixture(0)[0], small),
     ]
 

@@ -293,9 +293,7 @@ def surrogate_of(estimator: str, policy: Policy, num_steps: int) -> Callable[[],
 @pytest.mark.parametrize("num_steps", [1, 50])
 @pytest.mark.parametrize("estimator", ["score function", "pathwise"])
 @pytest.mark.parametrize("std", ["state_independent", "state_dependent"])
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case not in ("multi-discrete", "multi-binary")]
-)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("multi-")])
 def test_gradients_by_trajectory_are_those_of_a_loop(
     case: str, std: Std, estimator: str, num_steps: int
 ) -> None:
@@ -308,7 +306,9 @@ def test_gradients_by_trajectory_are_those_of_a_loop(
 
 @pytest.mark.parametrize("num_steps", [1, 50])
 @pytest.mark.parametrize("case", ["multi-discrete", "multi-binary"])
-def test_gradients_by_trajectory_of_choices_are_those_of_a_loop(case: str, num_steps: int) -> None:
+def test_gradients_by_trajectory_of_discrete_actions_are_those_of_a_loop(
+    case: str, num_steps: int
+) -> None:
     """By the score function, the only one there is."""
     policy = shaken(policy_for(CASES[case][0]))
     surrogate = surrogate_of("score function", policy, num_steps)
@@ -387,11 +387,9 @@ class Bandit(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.zeros(2, np.float32), reward, True, False, {}
 
 
-@pytest.mark.parametrize(
-    "space", [MULTI_DISCRETE, MULTI_BINARY], ids=["multi-discrete", "multi-binary"]
-)
+@pytest.mark.parametrize("space", [MULTI_DISCRETE, MULTI_BINARY], ids=["discrete", "binary"])
 def test_reinforce_learns_multi_discrete_and_multi_binary_actions(space: spaces.Space[Any]) -> None:
-    """An observation tells what to do; at random 1/2 of it is right, of the choices 5/12."""
+    """An observation tells what to do; at random 1/2 of it is right, 5/12 if multi-discrete."""
     env: Any = SyncVectorEnv([lambda: Bandit(space)] * 16, autoreset_mode=AutoresetMode.SAME_STEP)
     config = ReinforceConfig(num_envs=16, n_steps=8, learning_rate=0.02, hidden=(16,))
     agent = Reinforce(config, env, seed=0, total_steps=16 * 8 * 40)
