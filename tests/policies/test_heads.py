@@ -306,9 +306,7 @@ def test_gradients_by_trajectory_are_those_of_a_loop(
 
 @pytest.mark.parametrize("num_steps", [1, 50])
 @pytest.mark.parametrize("case", ["multi-discrete", "multi-binary"])
-def test_gradients_by_trajectory_of_discrete_actions_are_those_of_a_loop(
-    case: str, num_steps: int
-) -> None:
+def test_discrete_gradients_by_trajectory_are_those_of_a_loop(case: str, num_steps: int) -> None:
     """By the score function, the only one there is."""
     policy = shaken(policy_for(CASES[case][0]))
     surrogate = surrogate_of("score function", policy, num_steps)
