@@ -114,3 +114,7 @@ def without_normalizer(policy: Policy) -> Policy:
     bare = copy.copy(policy)
     bare.__dict__["_modules"] = policy._modules | {"normalizer": NoNormalizer()}
     return bare
+
+
+HeadPolicy = Policy
+"""Another public name of :class:`Policy`."""

@@ -155,7 +155,7 @@ def torch_uniform(p: Uniform) -> Any:
 
 
 def multi_categorical_of_torch(p: MultiCategorical, q: MultiCategorical) -> Tensor:
-    """The sum of torch's divergences of the choices."""
+    """The sum of torch's divergences of the single variables."""
     parts = zip(*(torch.split(x.logits, list(NVEC), -1) for x in (p, q)), strict=True)
     found = [td.kl_divergence(*(td.Categorical(logits=x) for x in pair)) for pair in parts]
     return torch.stack(found).sum(0)

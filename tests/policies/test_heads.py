@@ -53,7 +53,7 @@ Gradients = dict[str, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What an agent's configuration gives."""
+    """The settings that an agent's configuration has."""
 
     distribution: DistributionName = "gaussian"
     hidden: tuple[int, ...] = (7, 5)
@@ -136,7 +136,7 @@ def test_a_combination_that_cannot_be_is_refused_with_advice(case: str) -> None:
 
 
 def test_gaussian_stays_the_gaussian_policy() -> None:
-    """The default builds what it always did."""
+    """The default distribution makes a Gaussian head."""
     assert isinstance(policy_for(BOUNDED).head, GaussianHead)
     assert isinstance(policy_for(UNBOUNDED, std="state_dependent").head, GaussianHead)
 
@@ -201,7 +201,7 @@ def test_a_flow_joins_all_dimensions() -> None:
 
 
 def test_the_components_of_a_mixture_start_apart() -> None:
-    """Alike, they would have one gradient and stay alike."""
+    """Equal components would have equal gradients and stay equal."""
     policy = policy_for(UNBOUNDED, distribution="mixture", log_std_init=-1.0)
     distribution = policy(torch.zeros(1, 3))
     assert isinstance(distribution, GaussianMixture)
@@ -211,7 +211,7 @@ def test_the_components_of_a_mixture_start_apart() -> None:
 
 
 def test_the_parameters_of_a_beta_policy_are_at_least_one() -> None:
-    """So its density is finite and has one peak, whatever the network says."""
+    """Both parameters are above 1 for any features, so the density is finite with one peak."""
     policy = policy_for(BOUNDED, distribution="beta", hidden=())
     distribution = policy(1e6 * torch.randn(50, 3, generator=seeded(1)))
     assert isinstance(distribution, Beta)
@@ -240,7 +240,7 @@ def recorded(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
 
 
 def looped(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
-    """One backward a trajectory, the definition."""
+    """One backward pass for each trajectory."""
     values, parameters = surrogate(), dict(module.named_parameters())
     rows = [
         torch.autograd.grad(
@@ -262,7 +262,7 @@ def assert_same(found: Gradients, expected: Gradients, tolerance: float = 1e-9) 
 
 
 def random_window(policy: Policy, num_steps: int) -> Window:
-    """Observations at random, and the policy's own samples."""
+    """Random observations with the policy's samples."""
     obs = normal(num_steps, FEW, 3, seed=1)
     distribution = policy(obs)
     noise = policy.draw_noise(num_steps, FEW, generator=seeded(2)).double()
@@ -315,7 +315,7 @@ def test_discrete_gradients_by_trajectory_are_those_of_a_loop(case: str, num_ste
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_parameter_belongs_to_a_layer_with_a_rule(case: str) -> None:
-    """Else its gradients would go the slow way."""
+    """Every layer has the fast rule for its gradients per trajectory."""
     action_space, name = CASES[case]
     for std in ("state_independent", "state_dependent"):
         policy = policy_for(action_space, distribution=name, std=std)

@@ -1,4 +1,4 @@
-"""Policies: which spaces they take, the two losses, and the frozen normaliser."""
+"""Policies: supported spaces, the two losses, and the normaliser that acting does not change."""
 
 import dataclasses
 import math
@@ -41,7 +41,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What an agent's configuration gives."""
+    """The settings that an agent's configuration has."""
 
     hidden: tuple[int, ...] = (8,)
     activation: Activation = "tanh"
@@ -122,7 +122,7 @@ def test_a_state_dependent_std_starts_where_it_is_told(log_std_init: float) -> N
 
 
 def test_a_state_dependent_std_stays_within_its_range() -> None:
-    """Log-sigma in [-5, 2] whatever the network says."""
+    """Log-sigma is in [-5, 2] for any network output."""
     policy = GaussianPolicy(OBS, UNBOUNDED, (), std="state_dependent")
     obs = torch.tensor([[1e6, 0.0, 0.0], [-1e6, 0.0, 0.0]])
     log_std = policy(obs).log_std  # type: ignore[attr-defined]
@@ -201,7 +201,7 @@ def test_the_log_derivative_loss_detaches_its_weight() -> None:
 
 
 def test_the_log_derivative_loss_is_minus_weight_times_log_density() -> None:
-    """Unreduced, one entry a sample, also with a time axis and for choices."""
+    """Unreduced, one entry a sample, also with a time axis and for discrete actions."""
     obs, weight = normal(5, 4, 3), normal(5, 4, seed=1)
     gaussian = GaussianPolicy(OBS, BOUNDED)
     pre_action = normal(5, 4, 2, seed=2)
@@ -287,7 +287,7 @@ def test_an_update_does_not_break_a_graph_that_is_still_open() -> None:
 
 
 def test_a_saved_policy_is_whole() -> None:
-    """Its normaliser travels in its state_dict."""
+    """Its state_dict contains the normaliser."""
     policy, normalizer = normalising()
     normalizer.update(5 + normal(7, 4, 3), torch.ones(7, 4, dtype=torch.bool))
     other = GaussianPolicy(OBS, UNBOUNDED, normalize_observations=True, generator=seeded(5))
@@ -306,7 +306,7 @@ def test_without_normalisation_observations_pass_unchanged() -> None:
 
 
 def test_boxes_of_whole_numbers_are_no_actions_of_a_gaussian() -> None:
-    """It would hand the environment fractions."""
+    """A Gaussian would give the environment fractions."""
     whole = spaces.Box(0, 5, (2,), np.int32)
     with pytest.raises(RequestError, match="whole numbers"):
         GaussianPolicy(spaces.Box(-1.0, 1.0, (2,)), whole)
