@@ -14,6 +14,7 @@ from pgtoolkit.envs.registry.files import import_file
 from pgtoolkit.envs.states import S
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
 from pgtoolkit.errors import RequestError
+from pgtoolkit.networks.normalizer import Moments
 
 Surrogate = Callable[[Any, Tensor, Any], Tensor]
 """``surrogate(state, action, next_state)`` ``[N]``: a cost, less is better."""
@@ -54,14 +55,15 @@ class SurrogateCost(DifferentiableWrapper[S]):
             )
         method = f"{env.gradient.method}, surrogate cost"
         self.gradient = dataclasses.replace(env.gradient, reward="approximate", method=method)
-        self._moments = _Moments()
+        self._moments: Moments | None = None
 
     def reward(self, state: S, action: Tensor, next_state: S) -> Tensor:
         with torch.no_grad():
             reward = self.env.reward(state, action, next_state)
         cost = self.surrogate(state, action, next_state)
         require_output(self, "surrogate", cost, (action.shape[0],))
-        self._moments.add(torch.stack([reward, cost.detach().to(reward)]).double())
+        moments = moments_of_pairs(torch.stack([reward, cost.detach().to(reward)]).double())
+        self._moments = moments if self._moments is None else self._moments.merge(moments)
         return with_gradient_of(reward, -cost)
 
     def metrics(self) -> dict[str, Tensor]:
@@ -74,8 +76,8 @@ class SurrogateCost(DifferentiableWrapper[S]):
           either is constant.
         """
         found, moments = self.env.metrics(), self._moments
-        self._moments = _Moments()
-        if moments.count == 0:
+        self._moments = None
+        if moments is None:
             return found
         reward, cost = moments.mean
         found |= {"environment/reward": reward, "environment/surrogate_cost": cost}
@@ -86,23 +88,11 @@ class SurrogateCost(DifferentiableWrapper[S]):
         return found
 
 
-class _Moments:
-    """Running mean ``[2]`` and scatter ``[2, 2]`` of pairs (Chan et al. 1979)."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.zeros(2, dtype=torch.float64)
-        self.scatter = torch.zeros(2, 2, dtype=torch.float64)
-
-    def add(self, pairs: Tensor) -> None:
-        """Folds in ``[2, N]``."""
-        count, mean = pairs.shape[1], pairs.mean(1)
-        centred = pairs - mean.unsqueeze(1)
-        total = self.count + count
-        shift = mean - self.mean.to(mean)
-        between = torch.outer(shift, shift) * (self.count * count / total)
-        self.scatter = self.scatter.to(mean) + centred @ centred.T + between
-        self.mean, self.count = self.mean.to(mean) + shift * (count / total), total
+def moments_of_pairs(pairs: Tensor) -> Moments:
+    """Mean ``[2]`` and scatter ``[2, 2]`` of ``[2, N]`` pairs."""
+    mean = pairs.mean(1)
+    centred = pairs - mean.unsqueeze(1)
+    return Moments(pairs.shape[1], mean, centred @ centred.T)
 
 
 def load_surrogate(where: str) -> Surrogate:

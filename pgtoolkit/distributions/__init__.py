@@ -1,1 +1,1 @@
-"""Distributions over actions, as immutable values: one family a file."""
+"""Distributions over actions as immutable values; one family a file."""

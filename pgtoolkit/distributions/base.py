@@ -1,8 +1,8 @@
-"""What a distribution over actions owes.
+"""The interface of a distribution over actions.
 
-Each writes its sample as a function of standard noise, ``action = squash(pre_action(noise))``: the
-reparameterisation from which the pathwise gradient comes. ``sample`` never carries a graph,
-``rsample`` does. Noise is an explicit tensor or is drawn from an explicit generator.
+Every sample is a function of standard noise, ``action = squash(pre_action(noise))``; the pathwise
+gradient differentiates this reparameterisation. ``sample`` never carries a graph, ``rsample`` does.
+The noise is given as a tensor or drawn from a given generator, never from torch's global one.
 """
 
 from abc import ABC, abstractmethod
@@ -25,22 +25,43 @@ class GaussianParameters(NamedTuple):
     """``[..., A]``, broadcast to the mean."""
 
 
+@final
+class Support(NamedTuple):
+    """The box that contains all actions of a continuous distribution."""
+
+    low: Tensor
+    """``[A]``, minus infinity where there is no bound."""
+    high: Tensor
+    """``[A]``, plus infinity where there is no bound."""
+
+    def equals(self, other: "Support") -> bool:
+        """Whether both boxes have the same number of dimensions and the same bounds."""
+        return same_values(self.low, other.low) and same_values(self.high, other.high)
+
+
+def same_values(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors have one shape and equal entries; their dtypes may differ."""
+    if first is second:
+        return True
+    return first.shape == second.shape and bool((first == second).all())
+
+
 class Distribution(ABC):
-    """A distribution over actions with batch shape ``[...]`` and, if continuous, event ``[A]``."""
+    """A batch ``[...]`` of distributions over actions; a continuous action is ``[..., A]``."""
 
     @property
     @abstractmethod
     def noise(self) -> tuple[Noise, ...]:
-        """Kind and size of the standard noise of one sample, in the order in which it is joined."""
+        """Kind and size of each part of one sample's noise, in the order of concatenation."""
 
     @property
     @abstractmethod
     def parameter(self) -> Tensor:
-        """A parameter ``[..., size]``, whose batch shape, dtype and device the noise shares."""
+        """A parameter ``[..., size]``, which gives noise its batch shape, dtype and device."""
 
     @property
     def gaussian(self) -> GaussianParameters | None:
-        """Mean and log standard deviation of the pre-action; None where it has no such law."""
+        """Mean and log standard deviation of the pre-action; None if it is no diagonal Gaussian."""
         return None
 
     def draw_noise(self, generator: torch.Generator, sample_shape: tuple[int, ...] = ()) -> Tensor:
@@ -51,15 +72,15 @@ class Distribution(ABC):
 
     @abstractmethod
     def pre_action(self, noise: Tensor) -> Tensor:
-        """The action before squashing, as a function of noise; carries the graph."""
+        """The action before squashing as a function of noise; carries the graph."""
 
     @abstractmethod
     def squash(self, pre_action: Tensor) -> Tensor:
-        """Maps a pre-squash action into the action space."""
+        """Maps a pre-action into the action space."""
 
     @abstractmethod
     def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
-        """``log p(squash(pre_action))`` ``[...]``, a density over actions, in its stable form."""
+        """``log p(squash(pre_action))`` ``[...]``, without inverting the squashing."""
 
     @abstractmethod
     def log_prob(self, action: Tensor) -> Tensor:
@@ -74,7 +95,7 @@ class Distribution(ABC):
     @property
     @abstractmethod
     def mode(self) -> Tensor:
-        """The deterministic action: the squashed location, or the likeliest choice."""
+        """The deterministic action: the squashed location, or the most probable category."""
 
     @abstractmethod
     def rsample(
@@ -82,15 +103,63 @@ class Distribution(ABC):
     ) -> Tensor:
         """A sample that carries the graph back to the distribution's parameters."""
 
-    def log_derivative_loss(self, pre_action: Tensor, weight: Tensor) -> Tensor:
-        """``-weight * log p(squash(pre_action))`` ``[...]``, unreduced: REINFORCE's loss.
+    @property
+    def support(self) -> Support | None:
+        """The box that contains the actions; None if they are discrete or have no density."""
+        return None
+
+    def kl_divergence(
+        self,
+        other: "Distribution",
+        noise: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """``KL(self || other) = E_self[log p_self(a) - log p_other(a)]`` ``[...]`` in nats.
+
+        Differentiable with respect to the parameters of both. Exact, without any noise, where there
+        is a closed form: for two Gaussians (diagonal or full), and for two categorical,
+        multi-categorical, Bernoulli, beta or uniform distributions. Two distributions that apply
+        the same invertible map (tanh to the same bounds, the same chain of transforms) have the
+        divergence of their bases, because such a map leaves it unchanged.
+
+        Elsewhere (mixtures, flows, different families) it is ``log p_self(a) - log p_other(a)`` at
+        one reparameterised sample ``a`` of ``self``. The estimate and its gradient are unbiased. It
+        may be negative; the mean over ``K`` independent noises has the standard error
+        ``std / sqrt(K)``, with ``std`` the standard deviation of the ``K`` estimates. The estimator
+        ``(r - 1) - log r``, ``r = p_other / p_self``, is never negative, but is not used: it is
+        biased where ``other`` has actions that ``self`` has not, and its variance may be infinite.
 
         Args:
-            pre_action: ``[..., A]``; detached here, and so is the weight.
-            weight: ``[...]``.
+            other: over the same actions; the batch shapes broadcast.
+            noise: standard noise of ``self``; read only if there is no closed form.
+            generator: draws the noise if none is given.
 
         Raises:
-            ValueError: the weight has another shape than the log density.
+            RequestError: the two are not over the same actions.
+            ValueError: there is no closed form, and neither noise nor a generator was given.
+        """
+        exact = self.closed_form_kl_divergence(other)
+        if exact is not None:
+            return exact
+        require_same_support(self, other)
+        pre_action = self.pre_action(self.resolve_noise(noise, generator))
+        log_prob = self.log_prob_of_pre_action(pre_action)
+        return log_prob - other.log_prob(self.squash(pre_action))
+
+    def closed_form_kl_divergence(self, other: "Distribution") -> Tensor | None:
+        """``KL(self || other)`` ``[...]``; None where there is no closed form for the pair."""
+        return None
+
+    def log_derivative_loss(self, pre_action: Tensor, weight: Tensor) -> Tensor:
+        """``-weight * log p(squash(pre_action))`` ``[...]``: the loss of REINFORCE, unreduced.
+
+        Args:
+            pre_action: ``[..., A]``; detached here.
+            weight: ``[...]``; detached here.
+
+        Raises:
+            ValueError: the weight's shape is not that of the log density.
         """
         log_prob = self.log_prob_of_pre_action(pre_action.detach())
         if log_prob.shape != weight.shape:
@@ -115,7 +184,7 @@ class Distribution(ABC):
     ) -> tuple[Tensor, Tensor]:
         """A sample without a graph, and its log density, whose graph leads to the parameters only.
 
-        The density is computed from the noise, without inverting the squashing.
+        The density is computed from the pre-action, without inverting the squashing.
         """
         with torch.no_grad():
             pre_action = self.pre_action(self.resolve_noise(noise, generator))
@@ -123,7 +192,11 @@ class Distribution(ABC):
         return action, self.log_prob_of_pre_action(pre_action)
 
     def resolve_noise(self, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        """The given noise, or fresh noise from the given generator; there is no global one."""
+        """The given noise, or else fresh noise from the given generator.
+
+        Raises:
+            ValueError: neither was given.
+        """
         if noise is not None:
             return noise
         if generator is None:
@@ -134,9 +207,15 @@ class Distribution(ABC):
 class Unsquashed(Distribution):
     """A distribution over ``R^A``, without bounds.
 
-    Every one of them can be bounded by :class:`pgtoolkit.distributions.squashed.Squashed`, and can
-    be the base of a :class:`pgtoolkit.distributions.transformed.Transformed`.
+    :class:`pgtoolkit.distributions.squashed.Squashed` gives it bounds, and
+    :class:`pgtoolkit.distributions.transformed.Transformed` applies invertible maps to it.
     """
+
+    @property
+    def support(self) -> Support:
+        like = self.parameter
+        size = sum(part.size for part in self.noise if part.kind == "normal")
+        return Support(like.new_full((size,), -torch.inf), like.new_full((size,), torch.inf))
 
     def squash(self, pre_action: Tensor) -> Tensor:
         return pre_action
@@ -151,13 +230,28 @@ class Unsquashed(Distribution):
 
 
 def require_unsquashed(base: Distribution) -> None:
-    """Raises unless the distribution has no bounds of its own.
+    """Checks that a base distribution has no bounds, which would be ignored.
 
     Raises:
-        RequestError: it has, and they would be ignored.
+        RequestError: it has bounds.
     """
     if not isinstance(base, Unsquashed):
         raise RequestError(
             f"a {type(base).__name__} cannot be the base of another distribution: it has bounds of "
             "its own, which would be ignored. Squash last"
+        )
+
+
+def require_same_support(first: Distribution, second: Distribution) -> None:
+    """Checks that two distributions are continuous, of one size, with the same bounds.
+
+    Raises:
+        RequestError: they are not.
+    """
+    if first.support is None or second.support is None or not first.support.equals(second.support):
+        raise RequestError(
+            f"no KL divergence from {type(first).__name__} to {type(second).__name__}: they are "
+            "not over the same actions, because their kinds, sizes or bounds differ. Compare "
+            "distributions of one action space: both discrete of one family, both clipped to the "
+            "same bounds, both unbounded, or both squashed to the same bounds"
         )

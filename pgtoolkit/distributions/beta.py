@@ -1,4 +1,4 @@
-"""The beta distribution on bounds, with an accurate pathwise gradient."""
+"""The beta distribution between action bounds, with an accurate pathwise gradient."""
 
 import dataclasses
 from typing import final
@@ -6,9 +6,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from pgtoolkit.distributions.base import Distribution
+from pgtoolkit.distributions.base import Distribution, Support
 from pgtoolkit.distributions.beta_quantile import Array, beta_quantile, beta_quantile_derivatives
-from pgtoolkit.distributions.implicit import with_derivative
+from pgtoolkit.distributions.implicit import implicit_sample
 from pgtoolkit.distributions.noise import Noise
 
 
@@ -17,15 +17,17 @@ from pgtoolkit.distributions.noise import Noise
 class Beta(Distribution):
     """``a = low + (high - low) x``, ``x ~ Beta(alpha, beta)`` in each dimension.
 
-    Bounded without squashing, and with both parameters at least 1 its density is finite at the
-    bounds (Chou et al. 2017). ``x`` is the quantile of ``Phi(eps)``, ``eps`` standard normal,
-    computed by SciPy in float64 on the CPU, wherever the tensors are. Its derivative is implicit,
-    ``dx/dalpha = -(dF/dalpha) / p(x)`` (Figurnov et al. 2018), right to about 1e-11; a second
-    derivative is refused, and the noise counts as a constant. The pre-action is ``x``.
+    The actions are bounded without squashing. The density is finite at the bounds if both
+    parameters are at least 1 (Chou et al. 2017). The pre-action is ``x``, the quantile of
+    ``Phi(eps)`` for standard normal ``eps``; SciPy computes it in float64 on the CPU, whatever the
+    device of the tensors. Its derivative is implicit, ``dx/dalpha = -(dF/dalpha) / p(x)`` (Figurnov
+    et al. 2018), with a relative error of about 1e-11. A second derivative is refused, and the
+    noise counts as a constant.
 
-    ``x`` is kept off 0 and 1 by the spacing of its dtype there. Of a parameter far below 1 a large
-    part of the law lies closer to its bound than that: 19 % at 1 in float32 if ``beta = 0.1``. The
-    density of such a sample is right from :meth:`sample_with_log_prob`, not from the sample.
+    ``x`` is kept away from 0 and 1 by the spacing of its dtype there. If a parameter is far below
+    1, much of the probability is closer to a bound than that: in float32 and with ``beta = 0.1``,
+    19 % are rounded to the number next to 1. For such a sample only :meth:`sample_with_log_prob`
+    gives the right density.
 
     Args:
         alpha: ``[..., A]``, positive.
@@ -48,30 +50,30 @@ class Beta(Distribution):
         return self.alpha
 
     def pre_action(self, noise: Tensor) -> Tensor:
-        """``x`` in (0, 1); the graph leads to both parameters."""
+        """``x`` in (0, 1); its graph leads to both parameters."""
         z, a, b = self._float64(noise)
         x, y = beta_quantile(z, a, b)
         value = self._inside(torch.from_numpy(x).to(self.alpha))
         if not (torch.is_grad_enabled() and (self.alpha.requires_grad or self.beta.requires_grad)):
             return value
-        slopes = beta_quantile_derivatives(z, a, b, x, y)
-        by_alpha, by_beta = (torch.from_numpy(slope).to(value) for slope in slopes)
-        return with_derivative(value, by_alpha * self.alpha + by_beta * self.beta)
+        derivatives = beta_quantile_derivatives(z, a, b, x, y)
+        by_alpha, by_beta = (torch.from_numpy(d).to(value) for d in derivatives)
+        return implicit_sample(value, by_alpha * self.alpha + by_beta * self.beta)
 
     def _inside(self, x: Tensor) -> Tensor:
-        """Within (0, 1), where the density is finite."""
+        """Clamps ``x`` to the open interval (0, 1), where the density is finite."""
         info = torch.finfo(x.dtype)
         return x.clamp(info.tiny, 1 - info.eps / 2)
 
     def squash(self, pre_action: Tensor) -> Tensor:
-        # The clamp takes back rounding only, which can pass a bound by a unit in the last place.
+        # Rounding can pass a bound by a unit in the last place; the clamp undoes only that.
         action = self.low + (self.high - self.low) * pre_action
         return torch.clamp(action, self.low, self.high)
 
     def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
         """``sum_i ((alpha_i - 1) log x_i + (beta_i - 1) log(1 - x_i) - log B - log range_i)``.
 
-        In float64: the terms cancel where the parameters are large.
+        Computed in float64, because the terms cancel where the parameters are large.
         """
         alpha, beta, x = self.alpha.double(), self.beta.double(), pre_action.double()
         log_density = (alpha - 1) * x.log() + (beta - 1) * torch.log1p(-x) - log_beta(alpha, beta)
@@ -82,11 +84,11 @@ class Beta(Distribution):
     ) -> tuple[Tensor, Tensor]:
         """A sample without a graph, and its log density, whose graph leads to the parameters.
 
-        From ``log x`` and ``log(1 - x)`` of the quantile in float64, before it is rounded and kept
-        off its bounds: so the score function is unbiased also where ``beta`` is far below 1.
+        The density is that of the quantile in float64, before it is rounded and clamped, so the
+        score function is unbiased also if a parameter is far below 1.
         """
         x, y = self._quantile(self.resolve_noise(noise, generator))
-        # Of the two the one near 1 has lost digits: they are in the other.
+        # The smaller of the two has all its digits.
         log_x = torch.where(x < y, x.log(), torch.log1p(-y))
         log_y = torch.where(x < y, torch.log1p(-x), y.log())
         alpha, beta = self.alpha.double(), self.beta.double()
@@ -102,12 +104,16 @@ class Beta(Distribution):
         return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
 
     def _float64(self, noise: Tensor) -> tuple[Array, Array, Array]:
+        """Noise and both parameters, broadcast, as float64 arrays."""
         parameters = torch.broadcast_tensors(noise, self.alpha, self.beta)  # type: ignore[no-untyped-call]
         z, a, b = (t.detach().to("cpu", torch.float64).numpy() for t in parameters)
         return z, a, b
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """As above, by inverting the scaling: inexact at the bounds. Prefer the pre-action."""
+        """``log p(action)`` ``[...]``, inexact at the bounds because the scaling is inverted.
+
+        Prefer :meth:`log_prob_of_pre_action` where the pre-action is at hand.
+        """
         x = (action - self.low) / (self.high - self.low)
         return self.log_prob_of_pre_action(self._inside(x))
 
@@ -116,7 +122,7 @@ class Beta(Distribution):
     ) -> Tensor:
         """``log B(a, b) - (a-1) psi(a) - (b-1) psi(b) + (a+b-2) psi(a+b) + log range``, summed.
 
-        Exact, needs no noise.
+        It is exact and needs no noise.
         """
         alpha, beta = self.alpha.double(), self.beta.double()
         own = (alpha - 1) * torch.digamma(alpha) + (beta - 1) * torch.digamma(beta)
@@ -125,8 +131,28 @@ class Beta(Distribution):
         return (log_beta(alpha, beta) - own + both + log_range).sum(-1).to(self.alpha.dtype)
 
     @property
+    def support(self) -> Support:
+        return Support(self.low, self.high)
+
+    def closed_form_kl_divergence(self, other: Distribution) -> Tensor | None:
+        """Exact for another beta distribution on the same bounds.
+
+        ``log B(a_q, b_q) - log B(a_p, b_p) + (a_p - a_q) psi(a_p) + (b_p - b_q) psi(b_p)
+        + (a_q - a_p + b_q - b_p) psi(a_p + b_p)``, summed over the dimensions, in float64.
+        """
+        if not isinstance(other, Beta) or not self.support.equals(other.support):
+            return None
+        alpha, beta = self.alpha.double(), self.beta.double()
+        other_alpha, other_beta = other.alpha.double(), other.beta.double()
+        alpha_change, beta_change = alpha - other_alpha, beta - other_beta
+        constant = log_beta(other_alpha, other_beta) - log_beta(alpha, beta)
+        own = alpha_change * torch.digamma(alpha) + beta_change * torch.digamma(beta)
+        both = (alpha_change + beta_change) * torch.digamma(alpha + beta)
+        return (constant + own - both).sum(-1).to(self.alpha.dtype)
+
+    @property
     def mode(self) -> Tensor:
-        """The median, which zero noise gives; not the highest point of the density."""
+        """The median, which zero noise gives; not the maximum of the density."""
         return self.squash(self.pre_action(torch.zeros_like(self.alpha)))
 
     def rsample(
@@ -136,5 +162,5 @@ class Beta(Distribution):
 
 
 def log_beta(alpha: Tensor, beta: Tensor) -> Tensor:
-    """``log B(alpha, beta)``, the density's constant."""
+    """``log B(alpha, beta)``, the logarithm of the density's normalising constant."""
     return torch.lgamma(alpha) + torch.lgamma(beta) - torch.lgamma(alpha + beta)

@@ -1,7 +1,7 @@
 """The quantile of a beta distribution and its derivatives, in float64 NumPy.
 
-Everything is computed in the smaller tail and from the smaller of ``x`` and ``1 - x``, so that
-neither ``x`` near 1 nor a rank near 1 loses digits.
+All is computed in the smaller of the two tails and from the smaller of ``x`` and ``1 - x``: neither
+an ``x`` near 1 nor a probability near 1 loses digits.
 """
 
 import numpy as np
@@ -11,28 +11,29 @@ Array = NDArray[np.float64]
 
 TINY = np.finfo(np.float64).tiny
 
-LARGEST_NOISE = 35.0
-"""Beyond it a normal tail probability (1e-268 here) soon rounds to 0."""
+MAX_NOISE = 35.0
+"""Largest absolute noise. Its normal tail probability is 1e-268; larger noise soon rounds to 0."""
 
-STENCIL = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
-"""Central differences of eighth order for a first derivative, at 1, 2, 3, 4 steps."""
+DIFFERENCE_WEIGHTS = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
+"""Weights, at 1 to 4 steps, of the eighth-order central difference for a first derivative."""
 
-STEP = 0.04
-"""In the logarithm of a shape parameter, or in standard deviations if that is less. Against 100
-digits the derivatives then are right to 3e-12, relative: larger steps truncate, smaller round."""
+DIFFERENCE_STEP = 0.04
+"""Step in the logarithm of a shape parameter; in standard deviations of ``logit(x)`` if that is
+less. The relative error of the derivatives is then at most 3e-12, by comparison with 100 digits. A
+larger step adds truncation error, a smaller one rounding error."""
 
 
 def beta_quantile(noise: Array, alpha: Array, beta: Array) -> tuple[Array, Array]:
-    """``x`` and ``1 - x`` with ``I_x(alpha, beta) = Phi(noise)``, the beta of that rank.
+    """``x`` and ``1 - x`` such that ``I_x(alpha, beta) = Phi(noise)``.
 
-    Both have all their digits; of the two, the one that is near 1 may be 1.
+    Each is accurate by itself: ``1 - x`` is not computed from ``x``. The larger one may round to 1.
     """
     from scipy import special
 
-    below, p, q = _orient(noise, alpha, beta)
-    rank = special.ndtr(-np.abs(noise).clip(max=LARGEST_NOISE))
+    lower, p, q = _orient(noise, alpha, beta)
+    rank = special.ndtr(-np.abs(noise).clip(max=MAX_NOISE))
     x, y = special.betaincinv(p, q, rank), special.betainccinv(q, p, rank)
-    return np.where(below, x, y).clip(TINY, 1), np.where(below, y, x).clip(TINY, 1)
+    return np.where(lower, x, y).clip(TINY, 1), np.where(lower, y, x).clip(TINY, 1)
 
 
 def beta_quantile_derivatives(
@@ -40,46 +41,51 @@ def beta_quantile_derivatives(
 ) -> tuple[Array, Array]:
     """``dx/dalpha`` and ``dx/dbeta`` at fixed noise: ``-(dI_x by the parameter) / p(x)``.
 
-    ``d log I_x`` is an eighth-order central difference in the parameter's logarithm.
+    ``d log I_x`` is an eighth-order central difference in the logarithm of the parameter.
 
     Args:
         noise: standard normal.
-        alpha: shape.
-        beta: shape.
+        alpha: first shape parameter.
+        beta: second shape parameter.
         x: from :func:`beta_quantile`.
-        y: ``1 - x``, from there.
+        y: ``1 - x`` from :func:`beta_quantile`.
     """
     from scipy import special
 
-    below, p, q = _orient(noise, alpha, beta)
-    x, y = np.where(below, x, y), np.where(below, y, x)
-    nearer = x < y
+    lower, p, q = _orient(noise, alpha, beta)
+    x, y = np.where(lower, x, y), np.where(lower, y, x)
+    x_smaller = x < y
     log_small, log_large = np.log(np.minimum(x, y)), np.log1p(-np.minimum(x, y))
-    log_x, log_y = np.where(nearer, log_small, log_large), np.where(nearer, log_large, log_small)
+    log_x = np.where(x_smaller, log_small, log_large)
+    log_y = np.where(x_smaller, log_large, log_small)
     log_density = (p - 1) * log_x + (q - 1) * log_y - special.betaln(p, q)
-    step = STEP * np.minimum(1, np.sqrt((p + q) / (p * q)))
+    step = DIFFERENCE_STEP * np.minimum(1, np.sqrt((p + q) / (p * q)))
     by_p, by_q = np.zeros_like(x), np.zeros_like(x)
-    for k, weight in enumerate(STENCIL, start=1):
+    for k, weight in enumerate(DIFFERENCE_WEIGHTS, start=1):
         up, down = np.exp(k * step), np.exp(-k * step)
-        by_p += weight * (log_rank(p * up, q, x, y) - log_rank(p * down, q, x, y))
-        by_q += weight * (log_rank(p, q * up, x, y) - log_rank(p, q * down, x, y))
-    slope = -np.exp(log_rank(p, q, x, y) - log_density) / step
+        by_p += weight * (log_cdf(p * up, q, x, y) - log_cdf(p * down, q, x, y))
+        by_q += weight * (log_cdf(p, q * up, x, y) - log_cdf(p, q * down, x, y))
+    slope = -np.exp(log_cdf(p, q, x, y) - log_density) / step
     by_p, by_q = slope * by_p / p, slope * by_q / q
-    return np.where(below, by_p, -by_q), np.where(below, by_q, -by_p)
+    return np.where(lower, by_p, -by_q), np.where(lower, by_q, -by_p)
 
 
 def _orient(noise: Array, alpha: Array, beta: Array) -> tuple[NDArray[np.bool_], Array, Array]:
-    """Above the median, ``1 - x`` is looked for instead: beta distributed with shapes swapped."""
-    below = noise <= 0
-    return below, np.where(below, alpha, beta), np.where(below, beta, alpha)
+    """Whether the noise is in the lower half, and the shape parameters of the smaller tail.
+
+    In the upper half, ``1 - x`` is computed in place of ``x``: it is beta distributed with the
+    parameters swapped.
+    """
+    lower = noise <= 0
+    return lower, np.where(lower, alpha, beta), np.where(lower, beta, alpha)
 
 
-def log_rank(p: Array, q: Array, x: Array, y: Array) -> Array:
-    """``log I_x(p, q)``, from whichever of ``x`` and ``y = 1 - x`` is smaller."""
+def log_cdf(p: Array, q: Array, x: Array, y: Array) -> Array:
+    """``log I_x(p, q)``, computed from the smaller of ``x`` and ``y = 1 - x``."""
     from scipy import special
 
-    nearer, rank = x < y, np.empty_like(x)
-    special.betainc(p, q, x, out=rank, where=nearer)
-    special.betaincc(q, p, y, out=rank, where=~nearer)
-    result: Array = np.log(rank.clip(TINY))
+    x_smaller, cdf = x < y, np.empty_like(x)
+    special.betainc(p, q, x, out=cdf, where=x_smaller)
+    special.betaincc(q, p, y, out=cdf, where=~x_smaller)
+    result: Array = np.log(cdf.clip(TINY))
     return result

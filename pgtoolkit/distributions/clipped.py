@@ -1,4 +1,4 @@
-"""A Gaussian whose sample is clipped on its way into the environment, as PPO usually has it."""
+"""A Gaussian whose sample is clipped to the action bounds, as is usual with PPO."""
 
 import dataclasses
 from typing import final
@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from pgtoolkit.distributions.base import Distribution, GaussianParameters
+from pgtoolkit.distributions.base import Distribution, GaussianParameters, same_values
 from pgtoolkit.distributions.gaussian import DiagonalGaussian
 from pgtoolkit.distributions.noise import Noise
 
@@ -14,16 +14,16 @@ from pgtoolkit.distributions.noise import Noise
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClippedGaussian(Distribution):
-    """``u ~ N(mean, std^2)``, ``a = clip(u, low, high)``; densities are those of ``u``.
+    """``u ~ N(mean, std^2)``, ``a = clip(u, low, high)``; all densities are those of ``u``.
 
-    The score function is exact: the clip is taken for a part of the environment. The pathwise
-    gradient is not its equal: it is 0 beyond the bounds.
+    The clip counts as a part of the environment, so the score-function gradient is unbiased. The
+    pathwise gradient is 0 in every dimension in which ``u`` is outside the bounds.
 
     Args:
         mean: ``[..., A]``.
         log_std: ``[..., A]``, broadcast to ``mean``.
         low: ``[A]`` lower action bounds; minus infinity for none.
-        high: ``[A]`` upper action bounds.
+        high: ``[A]`` upper action bounds; infinity for none.
     """
 
     mean: Tensor
@@ -33,7 +33,7 @@ class ClippedGaussian(Distribution):
 
     @property
     def unclipped(self) -> DiagonalGaussian:
-        """The law of the pre-action."""
+        """The distribution of the pre-action ``u``."""
         return DiagonalGaussian(self.mean, self.log_std)
 
     @property
@@ -55,18 +55,29 @@ class ClippedGaussian(Distribution):
         return torch.clamp(pre_action, self.low, self.high)
 
     def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
-        """Of the Gaussian, not of the clipped action, which has no density at its bounds."""
+        """``log N(u)`` ``[...]``: the clipped action itself has no density at the bounds."""
         return self.unclipped.log_prob_of_pre_action(pre_action)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """As above, of an action taken for its own pre-action: exact within the bounds."""
+        """``log N(u)`` ``[...]`` with ``u = action``, which is right within the bounds."""
         return self.unclipped.log_prob(action)
 
     def entropy(
         self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Of the Gaussian; exact, needs no noise."""
+        """The entropy of ``u``; exact, needs no noise."""
         return self.unclipped.entropy()
+
+    def closed_form_kl_divergence(self, other: Distribution) -> Tensor | None:
+        """The divergence of the unclipped Gaussians, as for :meth:`log_prob`; exact.
+
+        It is at least the divergence of the clipped actions.
+        """
+        if not isinstance(other, ClippedGaussian) or not (
+            same_values(self.low, other.low) and same_values(self.high, other.high)
+        ):
+            return None
+        return self.unclipped.closed_form_kl_divergence(other.unclipped)
 
     @property
     def mode(self) -> Tensor:

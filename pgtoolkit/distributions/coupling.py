@@ -8,48 +8,52 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 
 Conditioner = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From the entries that stay ``[..., S]`` to the shift and log-scale ``[..., A - S]`` of others."""
+"""From the unchanged entries ``[..., S]`` to shift and log-scale ``[..., A - S]`` of the others."""
 
 
 @final
 class AffineCoupling(Transform):
-    """Some entries stay, the others become ``y = x exp(log_scale) + shift``, a function of them.
+    """Leaves the masked entries unchanged and maps the others by ``y = x exp(log_scale) + shift``.
 
-    ``log |det dy/dx| = sum log_scale``. As cheap to invert as to apply, whatever the conditioner.
-    Two in a row with opposite masks change every entry.
+    Shift and log-scale are functions of the unchanged entries, so
+    ``log |det dy/dx| = sum log_scale``, and inverting costs as much as applying, whatever the
+    conditioner. Two couplings with opposite masks change every entry.
 
     Args:
-        stays: for each of the ``A`` dimensions, whether it stays as it is.
-        conditioner: gives shift and log-scale; usually a network, also of an observation.
+        mask: for each of the ``A`` dimensions, whether it is left unchanged.
+        conditioner: gives shift and log-scale; usually a network, which may also read an
+            observation.
     """
 
     bijective = True
     domain = constraints.real_vector
     codomain = constraints.real_vector
 
-    def __init__(self, stays: tuple[bool, ...], conditioner: Conditioner) -> None:
+    def __init__(self, mask: tuple[bool, ...], conditioner: Conditioner) -> None:
         super().__init__()
-        self.stays, self.conditioner = stays, conditioner
-        self.kept = [i for i, stay in enumerate(stays) if stay]
-        self.moved = [i for i, stay in enumerate(stays) if not stay]
-        order = self.kept + self.moved
-        self.positions = [order.index(i) for i in range(len(stays))]
+        self.mask, self.conditioner = mask, conditioner
+        self.unchanged = [i for i, keep in enumerate(mask) if keep]
+        self.changed = [i for i, keep in enumerate(mask) if not keep]
+        order = self.unchanged + self.changed
+        self.position = [order.index(i) for i in range(len(mask))]
+        """Index of each dimension in ``[unchanged, changed]``."""
 
     def _call(self, x: Tensor) -> Tensor:
-        shift, log_scale = self.conditioner(x[..., self.kept])
-        return self._join(x, x[..., self.moved] * log_scale.exp() + shift)
+        shift, log_scale = self.conditioner(x[..., self.unchanged])
+        return self._replace_changed(x, x[..., self.changed] * log_scale.exp() + shift)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        shift, log_scale = self.conditioner(y[..., self.kept])
-        return self._join(y, (y[..., self.moved] - shift) * torch.exp(-log_scale))
+        shift, log_scale = self.conditioner(y[..., self.unchanged])
+        return self._replace_changed(y, (y[..., self.changed] - shift) * torch.exp(-log_scale))
 
-    def _join(self, whole: Tensor, moved: Tensor) -> Tensor:
-        kept = whole[..., self.kept].expand(*moved.shape[:-1], len(self.kept))
-        return torch.cat([kept, moved], dim=-1)[..., self.positions]
+    def _replace_changed(self, x: Tensor, changed: Tensor) -> Tensor:
+        """``x`` with other values in the entries that the map changes."""
+        unchanged = x[..., self.unchanged].expand(*changed.shape[:-1], len(self.unchanged))
+        return torch.cat([unchanged, changed], dim=-1)[..., self.position]
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.conditioner(x[..., self.kept])[1].sum(-1)
+        return self.conditioner(x[..., self.unchanged])[1].sum(-1)
 
     def with_cache(self, cache_size: int = 1) -> Any:
-        """It keeps no cache: a cached inverse has no graph."""
+        """Returns itself: it keeps no cache, because a cached inverse has no graph."""
         return self

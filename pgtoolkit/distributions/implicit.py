@@ -1,8 +1,8 @@
-"""Implicit reparameterisation: samples whose derivative is known, not the path that leads to it.
+"""The value of one tensor with the gradient of another; implicitly reparameterised samples.
 
-A sample ``x`` with cumulative distribution ``F(x; theta)`` keeps its rank ``F`` when ``theta``
-moves, so ``dx/dtheta = -(dF/dtheta) / p(x)`` (Figurnov et al. 2018, eq. 5). However ``x`` was
-drawn, that derivative gives the pathwise gradient.
+A sample ``x`` with cumulative distribution function ``F(x; theta)`` keeps its rank ``F`` when
+``theta`` moves, so ``dx/dtheta = -(dF/dtheta) / p(x)`` (Figurnov et al. 2018, eq. 5). This
+derivative is the pathwise one, whatever algorithm drew ``x``.
 """
 
 from typing import Any, final
@@ -12,56 +12,22 @@ from torch import Tensor
 
 from pgtoolkit.errors import RequestError
 
-IMPLICIT = (
+IMPLICIT_ONCE = (
     "an implicitly reparameterised sample is differentiable once: its second derivative would be "
     "wrong without a word. Call backward without create_graph=True, or use a distribution whose "
     "sample is a formula (Gaussian, flow)"
 )
-
-
-def with_derivative(value: Tensor, first_order: Tensor, refusal: str = IMPLICIT) -> Tensor:
-    """``value``, with the derivative of ``first_order``.
-
-    To first order only: what a second derivative would find in this graph is wrong, so it is
-    refused. Derivatives by the result itself are not affected.
-
-    Args:
-        value: a sample; detached here.
-        first_order: of the same shape; only its derivative counts, and its value must be finite.
-        refusal: what is said to who asks for a second derivative.
-
-    Raises:
-        RequestError: in a backward pass that builds a graph (``create_graph=True``).
-    """
-    return value.detach() + once_differentiable(first_order - first_order.detach(), refusal)
-
-
-def once_differentiable(tensor: Tensor, refusal: str) -> Tensor:
-    """The tensor, whose derivative refuses to be differentiated again.
-
-    Raises:
-        RequestError: in a backward pass that builds a graph (``create_graph=True``).
-    """
-
-    def refuse(gradient: Tensor) -> None:
-        # Gradient mode is on in a backward pass exactly when it builds a graph of itself.
-        if torch.is_grad_enabled():
-            raise RequestError(refusal)
-
-    if tensor.requires_grad:
-        tensor.register_hook(refuse)  # type: ignore[no-untyped-call]
-    return tensor
+"""Message of the error that refuses a second derivative of an implicit sample."""
 
 
 def with_gradient_of(value: Tensor, other: Tensor) -> Tensor:
-    """A tensor that equals ``value`` to the bit and whose derivative is that of ``other``.
+    """A tensor that equals ``value`` to the bit and has the derivative of ``other``.
 
-    The usual ``value + (other - other.detach())`` rounds nothing away, but turns an ``other`` that
-    is not finite into a value that is not.
+    Unlike ``value + (other - other.detach())``, it stays finite where ``other`` is not.
 
     Args:
-        value: its own graph is cut.
-        other: of the same shape; without a graph the result has none either.
+        value: detached here.
+        other: of the same shape. If it has no graph, the result has none either.
 
     Raises:
         ValueError: the shapes differ.
@@ -84,3 +50,43 @@ class _WithGradientOf(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *adjoints: Any) -> Any:
         return None, adjoints[0]
+
+
+def implicit_sample(value: Tensor, derivative_source: Tensor) -> Tensor:
+    """A sample's ``value`` with the first derivative of ``derivative_source``.
+
+    A second derivative with respect to the parameters would be wrong and is refused. Functions of
+    the result can be differentiated with respect to the result any number of times.
+
+    Args:
+        value: detached here.
+        derivative_source: of the same shape; only its derivative is used, not its value.
+
+    Raises:
+        RequestError: in a backward pass through the sample that builds a graph
+            (``create_graph=True``).
+    """
+    # A view: the hook must not act on other uses of the tensor.
+    source = derivative_source.view_as(derivative_source)
+    return with_gradient_of(value, once_differentiable(source, IMPLICIT_ONCE))
+
+
+def once_differentiable(tensor: Tensor, refusal: str) -> Tensor:
+    """Registers a hook on ``tensor`` that refuses second derivatives through it; returns it.
+
+    Args:
+        tensor: not a leaf; without a graph nothing happens.
+        refusal: the error's message.
+
+    Raises:
+        RequestError: in a backward pass that builds a graph (``create_graph=True``).
+    """
+
+    def refuse(gradient: Tensor) -> None:
+        # Gradient mode is on in a backward pass exactly when the pass builds a graph of itself.
+        if torch.is_grad_enabled():
+            raise RequestError(refusal)
+
+    if tensor.requires_grad:
+        tensor.register_hook(refuse)  # type: ignore[no-untyped-call]
+    return tensor

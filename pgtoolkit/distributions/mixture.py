@@ -1,4 +1,4 @@
-"""A mixture of diagonal Gaussians, with an exact pathwise gradient also by its weights."""
+"""A mixture of diagonal Gaussians with an exact pathwise gradient, also for its weights."""
 
 import dataclasses
 from typing import final
@@ -7,8 +7,13 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.distributions.base import Unsquashed
-from pgtoolkit.distributions.implicit import with_derivative
-from pgtoolkit.distributions.noise import HALF_LOG_2PI, Noise
+from pgtoolkit.distributions.gaussian import normal_log_prob
+from pgtoolkit.distributions.implicit import implicit_sample
+from pgtoolkit.distributions.noise import Noise
+
+MIN_STANDARDISED = -1000.0
+"""Lowest argument of ``log_ndtr``, whose derivative overflows below. A component that is so many
+standard deviations away has no weight."""
 
 
 @final
@@ -16,17 +21,19 @@ from pgtoolkit.distributions.noise import HALF_LOG_2PI, Noise
 class GaussianMixture(Unsquashed):
     """``sum_k w_k N(mean_k, diag(exp(log_std_k))^2)``, ``w = softmax(logits)``.
 
-    Sampled as ``k = argmax(logits + Gumbel noise)``, ``a = mean_k + exp(log_std_k) eps``. That path
-    jumps where ``k`` changes, so its own derivative is wrong. The derivative used instead is
-    implicit, one dimension after the other (Figurnov et al. 2018, section 4): the conditional
-    ``F_d(a_d | a_1 .. a_{d-1})`` of the mixture stays what it is when the parameters move,
+    Sampled as ``k = argmax(logits + Gumbel noise)``, ``a = mean_k + exp(log_std_k) eps``. This path
+    jumps where ``k`` changes, so its own derivative is biased. The derivative used instead is
+    implicit (Figurnov et al. 2018, section 4): the mixture's conditional distribution functions
+    ``F_d(a_d | a_1 .. a_{d-1})`` keep their values when the parameters move, which gives, one
+    dimension after the other,
     ``da_d = -(dF_d by parameters and a_1 .. a_{d-1}) / p_d(a_d | a_1 .. a_{d-1})``. It does not
-    know ``k``. Between components that are far apart it is large, because there ``p`` is small.
+    depend on ``k``. Between components that are far apart ``p`` is small and the derivative large.
 
-    Differentiable once: a second derivative is refused. The noise counts as a constant.
+    The sample can be differentiated once; a second derivative is refused. The noise counts as a
+    constant.
 
     Args:
-        logits: ``[..., K]`` of the weights, not necessarily normalised.
+        logits: ``[..., K]``, unnormalised logarithms of the weights.
         mean: ``[..., K, A]``.
         log_std: ``[..., K, A]``.
     """
@@ -44,7 +51,7 @@ class GaussianMixture(Unsquashed):
         return self.logits
 
     def pre_action(self, noise: Tensor) -> Tensor:
-        """The sample; the graph leads to all three parameters."""
+        """The sample ``[..., A]``; its graph leads to all three parameters."""
         gumbel, normal = noise.tensor_split([self.logits.shape[-1]], dim=-1)
         index = (self.logits + gumbel).argmax(-1)
         value = (
@@ -52,7 +59,7 @@ class GaussianMixture(Unsquashed):
         )
         if not (torch.is_grad_enabled() and (value.requires_grad or self.logits.requires_grad)):
             return value
-        return self._implicit(value.detach())
+        return self._with_implicit_gradient(value.detach())
 
     def component(self, parameter: Tensor, index: Tensor) -> Tensor:
         """Row ``index`` ``[...]`` of a parameter ``[..., K, A]``: ``[..., A]``."""
@@ -60,18 +67,18 @@ class GaussianMixture(Unsquashed):
         at = index[..., None, None].expand(*index.shape, 1, parameter.shape[-1])
         return parameter.gather(-2, at).squeeze(-2)
 
-    def _implicit(self, value: Tensor) -> Tensor:
-        """``value`` ``[..., A]`` with its derivative, dimension by dimension."""
+    def _with_implicit_gradient(self, value: Tensor) -> Tensor:
+        """``value`` ``[..., A]`` with its derivative by the parameters."""
         log_weight = torch.log_softmax(self.logits, dim=-1)
-        found: list[Tensor] = []
+        entries: list[Tensor] = []
         for x, mean, log_std in zip(
             value.unbind(-1), self.mean.unbind(-1), self.log_std.unbind(-1), strict=True
         ):
-            step = rank_step(x, torch.log_softmax(log_weight, dim=-1), mean, log_std)
-            found.append(with_derivative(x, step))
-            # The weights of the next dimension follow from this one, differentiably.
-            log_weight = log_weight + normal_log_prob(found[-1].unsqueeze(-1), mean, log_std)
-        return torch.stack(found, dim=-1)
+            source = _derivative_source(x, torch.log_softmax(log_weight, dim=-1), mean, log_std)
+            entries.append(implicit_sample(x, source))
+            # Conditioning on this entry multiplies the components' weights by their densities.
+            log_weight = log_weight + normal_log_prob(entries[-1].unsqueeze(-1), mean, log_std)
+        return torch.stack(entries, dim=-1)
 
     def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
         """``logsumexp_k (log w_k + log N(a; mean_k, std_k))`` ``[...]``."""
@@ -89,29 +96,21 @@ class GaussianMixture(Unsquashed):
 
     @property
     def mode(self) -> Tensor:
-        """The mean of the component of largest weight, which zero noise gives.
+        """The mean of the component with the largest weight, which zero noise gives.
 
-        Not the highest point of the density, which has no closed form.
+        It is not the maximum of the density, which has no closed form.
         """
         return self.component(self.mean, self.logits.argmax(-1))
 
 
-def normal_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """``log N(x; mean, exp(log_std)^2)``, entry by entry."""
-    return -0.5 * ((x - mean) * torch.exp(-log_std)).square() - log_std - HALF_LOG_2PI
+def _derivative_source(x: Tensor, log_weight: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """A tensor ``[...]`` with the derivative ``-dF(x) / p(x)`` of a one-dimensional mixture.
 
-
-FARTHEST = 1000.0
-
-
-def rank_step(x: Tensor, log_weight: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """A tensor whose derivative is ``-dF(x) / p(x)``, ``F`` of a mixture in one dimension.
-
-    Of ``F`` and ``1 - F`` the smaller is taken, in logarithms: in a tail both ``dF`` and ``p`` may
-    round to 0, and their ratio does not.
+    It is computed from the logarithm of ``F`` or of ``1 - F``, whichever is smaller: in a tail both
+    ``dF`` and ``p`` may round to 0, and the difference of their logarithms does not.
 
     Args:
-        x: ``[...]`` the point, a constant.
+        x: ``[...]`` the sample, a constant.
         log_weight: ``[..., K]``, normalised.
         mean: ``[..., K]``.
         log_std: ``[..., K]``.
@@ -120,8 +119,9 @@ def rank_step(x: Tensor, log_weight: Tensor, mean: Tensor, log_std: Tensor) -> T
     with torch.no_grad():
         below = (log_weight.exp() * torch.special.ndtr(standardised)).sum(-1)
         sign = torch.where(below < 0.5, 1.0, -1.0).to(x)
-        density = torch.logsumexp(log_weight + normal_log_prob(x.unsqueeze(-1), mean, log_std), -1)
-    # A component that far away has no weight, and log_ndtr's derivative overflows there.
-    tail = torch.special.log_ndtr((sign.unsqueeze(-1) * standardised).clamp_min(-FARTHEST))
+        log_density = torch.logsumexp(
+            log_weight + normal_log_prob(x.unsqueeze(-1), mean, log_std), -1
+        )
+    tail = torch.special.log_ndtr((sign.unsqueeze(-1) * standardised).clamp_min(MIN_STANDARDISED))
     log_tail = torch.logsumexp(log_weight + tail, dim=-1)
-    return -sign * torch.exp(log_tail.detach() - density) * log_tail
+    return -sign * torch.exp(log_tail.detach() - log_density) * log_tail

@@ -1,7 +1,7 @@
-"""Exact expectations over standard normal noise: nodes instead of samples.
+"""Gauss-Hermite quadrature: exact expectations over standard normal noise.
 
-Fed to an estimator as its noise, they give its mean and variance without sampling: the sum over
-nodes, by weight, of the gradients and of their squares.
+With the nodes as its noise, an estimator's mean and variance follow without sampling: they are
+weighted sums, over the nodes, of its gradients and of their squares.
 """
 
 import numpy as np
@@ -11,23 +11,24 @@ from torch import Tensor
 from pgtoolkit.errors import RequestError
 
 MAX_POINTS = 10**7
+"""Largest size of the grid."""
 
 MAX_NODES = 370
-"""Beyond it NumPy's nodes overflow."""
+"""Largest number of nodes in each dimension; NumPy's weights overflow above."""
 
 
 def gauss_hermite(num_nodes: int, size: int = 1) -> tuple[Tensor, Tensor]:
-    """Nodes ``[M, size]`` and weights ``[M]`` of ``E[f(eps)]``, ``eps ~ N(0, I)``; float64.
+    """Nodes ``[M, size]`` and weights ``[M]`` for ``E[f(eps)]``, ``eps ~ N(0, I)``; float64.
 
     ``E[f(eps)] = sum_m w_m f(eps_m)``, exact for polynomials of degree up to ``2 num_nodes - 1`` in
-    each variable. The grid is a product, ``M = num_nodes^size``.
+    each variable. The grid is a product grid, ``M = num_nodes^size``.
 
     Args:
-        num_nodes: in each dimension.
-        size: dimensions of the noise.
+        num_nodes: number of nodes in each dimension, 1 to 370.
+        size: number of dimensions of the noise, at least 1.
 
     Raises:
-        RequestError: no nodes or more than 370, no dimensions, or more than ten million points.
+        RequestError: a number out of its range, or more than ten million points in all.
     """
     if not (1 <= num_nodes <= MAX_NODES and size >= 1 and num_nodes**size <= MAX_POINTS):
         raise RequestError(

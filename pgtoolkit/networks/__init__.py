@@ -1,1 +1,1 @@
-"""Network parts: layers, image encoder, observation normaliser, value function."""
+"""Neural-network modules: layers, image encoder, observation normaliser, value functions."""

@@ -1,4 +1,4 @@
-"""From observations to features: nothing to do for rows of numbers, a small network for images."""
+"""First layers of a policy: normalisation of vectors, a small convolutional network for images."""
 
 import math
 from typing import Any, final
@@ -10,19 +10,20 @@ from torch import Tensor, nn
 from pgtoolkit.networks.normalizer import NoNormalizer, ObservationNormalizer
 from pgtoolkit.networks.spaces import box_size, image_shape, is_image
 
-LARGE_IMAGE = 36
-"""Pixels a side from which the kernels are those of Mnih et al. (2015), half as many."""
+LARGE_IMAGE_SIZE = 36
+"""Pixels a side from which the first two kernels of Mnih et al. (2015) are used, with half as many
+filters."""
 
 
 @final
 class Pixels(nn.Module):
-    """Images as they come, to flat rows, channels first, in [0, 1].
+    """Images ``[..., height, width, channels]`` of bytes to flat rows of numbers in [0, 1].
 
-    ``[..., height, width, channels]`` to ``[..., channels * height * width]``. Updating does
-    nothing: the range of pixels is known.
+    The rows are ``[..., channels * height * width]``, channels first. It takes the place of a
+    normaliser and has nothing to learn, because the range of pixels is known.
 
     Args:
-        space: of the images.
+        space: the observation space.
     """
 
     def __init__(self, space: spaces.Box) -> None:
@@ -35,7 +36,7 @@ class Pixels(nn.Module):
             obs = obs.movedim(-1, -3)
         return obs.flatten(-self.num_axes) / 255.0
 
-    def update(self, obs: Tensor, valid: Tensor) -> None:
+    def update(self, obs: Tensor, mask: Tensor) -> None:
         """Does nothing."""
 
 
@@ -43,15 +44,15 @@ class Pixels(nn.Module):
 class Convolution(nn.Module):
     """A convolution from flat rows to flat rows: ``[..., C * H * W]`` to ``[..., F * h * w]``.
 
-    Flat, so that trajectories stay on the last axis but one, where gradients per trajectory are
-    recorded. Orthogonal weights of gain sqrt(2), no padding.
+    The rows are flat so that trajectories stay on the second-to-last axis, where gradients per
+    trajectory are recorded. The initial weights are orthogonal with gain sqrt(2). No padding.
 
     Args:
-        shape: ``(C, H, W)`` of the input.
-        filters: ``F``.
-        kernel: of a square kernel.
-        stride: of both directions.
-        generator: for the initial weights.
+        shape: ``(C, H, W)``, the input's channels, height and width.
+        filters: ``F``, the number of output channels.
+        kernel: side of the square kernel.
+        stride: stride in both directions.
+        generator: draws the initial weights.
 
     Attributes:
         output_shape: ``(F, h, w)``, ``h = (H - kernel) // stride + 1``.
@@ -80,23 +81,27 @@ class Convolution(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         images = rows.reshape(-1, *self.shape)
-        found = nn.functional.conv2d(images, self.weight, self.bias, self.stride)
-        return found.reshape(*rows.shape[:-1], -1)
+        output = nn.functional.conv2d(images, self.weight, self.bias, self.stride)
+        return output.reshape(*rows.shape[:-1], -1)
 
     def patches(self, rows: Tensor) -> Tensor:
-        """What the kernel sees: ``[..., C * H * W]`` to ``[..., C * kernel^2, h * w]``."""
+        """The inputs by output pixel: ``[..., C * H * W]`` to ``[..., C * kernel^2, h * w]``."""
         images = rows.reshape(-1, *self.shape)
-        found = nn.functional.unfold(images, self.kernel, stride=self.stride)
-        return found.view(*rows.shape[:-1], *found.shape[1:])
+        unfolded = nn.functional.unfold(images, self.kernel, stride=self.stride)
+        return unfolded.view(*rows.shape[:-1], *unfolded.shape[1:])
 
 
 def make_normalizer(
     space: spaces.Space[Any], normalize: bool
 ) -> ObservationNormalizer | NoNormalizer | Pixels:
-    """The first part of a policy: from observations to rows ``[..., size]``.
+    """The module that maps observations to rows of numbers ``[..., size]``.
+
+    Args:
+        space: a one-dimensional ``Box``, or images.
+        normalize: whether vectors are normalised by their running mean and variance.
 
     Raises:
-        RequestError: observations of another kind than a one-dimensional ``Box`` or images.
+        RequestError: a space of another kind.
     """
     if is_image(space):
         assert isinstance(space, spaces.Box)
@@ -108,19 +113,20 @@ def make_normalizer(
 def make_encoder(
     space: spaces.Space[Any], generator: torch.Generator
 ) -> tuple[list[nn.Module], int]:
-    """What comes between the normaliser and the hidden layers, and how many features it gives.
+    """The layers between normaliser and hidden layers, and their number of features.
 
-    Two convolutions with ReLU for images (16 and 32 filters; 8 by 8 with stride 4 and 4 by 4 with
-    stride 2 from 36 pixels a side, 4 by 4 and 3 by 3 with stride 2 below), nothing for others.
+    For images these are two convolutions of 16 and 32 filters, each with a ReLU: 8 by 8 with stride
+    4 and 4 by 4 with stride 2 from 36 pixels a side on, 4 by 4 and 3 by 3 with stride 2 below. For
+    vectors there are none.
 
     Raises:
-        RequestError: as :func:`make_normalizer`.
+        RequestError: the space is neither a one-dimensional ``Box`` nor of images.
     """
     if not is_image(space):
         return [], box_size("observation", space)
     assert isinstance(space, spaces.Box)
     shape = image_shape(space)
-    large = min(shape[1:]) >= LARGE_IMAGE
+    large = min(shape[1:]) >= LARGE_IMAGE_SIZE
     (kernel, stride), (second_kernel, second_stride) = (
         ((8, 4), (4, 2)) if large else ((4, 2), (3, 2))
     )

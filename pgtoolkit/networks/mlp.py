@@ -1,4 +1,4 @@
-"""Networks, initialised from an explicit generator."""
+"""Multilayer perceptrons and standard-deviation modules, initialised from a given generator."""
 
 import math
 from typing import Literal
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 Activation = Literal["tanh", "elu", "silu", "relu"]
 
 Std = Literal["state_independent", "state_dependent"]
+"""Whether a policy's standard deviation is a parameter or a function of the observation."""
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -18,8 +19,12 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+LOG_STD_CENTRE, LOG_STD_HALF_RANGE = -1.5, 3.5
+"""A state-dependent ``log sigma`` is kept in [-5, 2] (Haarnoja et al. 2018)."""
+
+
 def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
-    """A linear layer with orthogonal weights times ``gain`` and zero bias."""
+    """A linear layer with orthogonal weights, scaled by ``gain``, and zero bias."""
     # skip_init: the layer's own initialisation would draw from the global random state.
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
@@ -35,7 +40,7 @@ def hidden_layers(
     layer_norm: bool,
     generator: torch.Generator,
 ) -> list[nn.Module]:
-    """Linear (orthogonal, gain sqrt(2)), activation and optionally LayerNorm for each size."""
+    """Linear (orthogonal, gain sqrt(2)), activation and, on request, LayerNorm for each size."""
     layers: list[nn.Module] = []
     for size in hidden:
         layers += [linear(inputs, size, math.sqrt(2), generator), ACTIVATIONS[activation]()]
@@ -55,9 +60,9 @@ def mlp(
     output_gain: float,
     generator: torch.Generator,
 ) -> nn.Sequential:
-    """Linear, activation and optionally LayerNorm for each hidden size, then a linear output.
+    """:func:`hidden_layers` followed by a linear output layer with weights of ``output_gain``.
 
-    Orthogonal weights: gain sqrt(2) within, ``output_gain`` at the end. ``hidden = ()`` is linear.
+    ``hidden = ()`` gives the output layer alone.
     """
     layers = hidden_layers(
         inputs, hidden, activation=activation, layer_norm=layer_norm, generator=generator
@@ -67,9 +72,9 @@ def mlp(
 
 
 class StateIndependentStd(nn.Module):
-    """``log sigma``, one parameter per action dimension, the same in every state.
+    """``log sigma`` as one parameter per action dimension, the same in every state.
 
-    A module and not a bare parameter, so that its gradient per trajectory can be recorded.
+    It is a module, not a bare parameter, so that its gradient per trajectory can be recorded.
     """
 
     def __init__(self, size: int, init: float) -> None:
@@ -77,25 +82,22 @@ class StateIndependentStd(nn.Module):
         self.log_std = nn.Parameter(torch.full((size,), float(init)))
 
     def forward(self, like: Tensor) -> Tensor:
-        """``[..., size]`` for ``like`` ``[..., any]``."""
+        """``log sigma`` ``[..., size]`` with the batch shape of ``like`` ``[..., any]``."""
         return self.log_std.expand(*like.shape[:-1], -1)
 
 
-LOG_STD_MIDDLE, LOG_STD_REACH = -1.5, 3.5
-
-
 def limited_log_std(raw: Tensor) -> Tensor:
-    """``log sigma`` in [-5, 2] by a tanh (Haarnoja et al. 2018)."""
-    return LOG_STD_MIDDLE + LOG_STD_REACH * torch.tanh(raw)
+    """Maps any number to a ``log sigma`` in [-5, 2] by a tanh (Haarnoja et al. 2018)."""
+    return LOG_STD_CENTRE + LOG_STD_HALF_RANGE * torch.tanh(raw)
 
 
 def raw_log_std(log_std: float) -> float:
-    """The inverse, kept off its infinite ends."""
-    return math.atanh(min(max((log_std - LOG_STD_MIDDLE) / LOG_STD_REACH, -0.999), 0.999))
+    """The inverse of :func:`limited_log_std`, kept finite near -5 and 2 and outside."""
+    return math.atanh(min(max((log_std - LOG_STD_CENTRE) / LOG_STD_HALF_RANGE, -0.999), 0.999))
 
 
 class StateDependentStd(nn.Module):
-    """``log sigma`` as a linear function of features, kept in [-5, 2]; it starts near ``init``."""
+    """``log sigma`` as a linear function of features, kept in [-5, 2]; initially near ``init``."""
 
     def __init__(
         self, num_features: int, size: int, init: float, generator: torch.Generator

@@ -1,16 +1,40 @@
-"""Running observation normaliser, frozen except when it is told to update."""
+"""Normalisation of observations by their running mean and variance."""
+
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
 
-class ObservationNormalizer(nn.Module):
-    """``clip((obs - mean) / sqrt(var + 1e-8), -limit, limit)`` with running moments.
+@final
+class Moments(NamedTuple):
+    """Size, mean and summed squared deviations of a sample of vectors."""
 
-    Calling it never changes the statistics: inside a window they are constants. ``update`` folds
-    one window in (parallel variance, Chan et al. 1979), after the update that used the window.
-    The moments are kept in float64, so that they do not drift over millions of steps. Before the
-    first update it is the identity up to the clip.
+    size: Tensor | int
+    mean: Tensor
+    """``[D]``."""
+    scatter: Tensor
+    """``sum_n (x_n - mean)^2`` ``[D]``, or with outer products ``[D, D]``."""
+
+    def merge(self, other: "Moments") -> "Moments":
+        """The moments of both samples together (parallel variance, Chan et al. 1979)."""
+        size = self.size + other.size
+        shift = other.mean - self.mean
+        squares = shift.square() if self.scatter.dim() == shift.dim() else torch.outer(shift, shift)
+        scatter = self.scatter + other.scatter + squares * self.size * other.size / size
+        return Moments(size, self.mean + shift * other.size / size, scatter)
+
+
+class ObservationNormalizer(nn.Module):
+    """``clip((obs - mean) / sqrt(variance + 1e-8), -limit, limit)`` with running moments.
+
+    Calling it does not change the moments, so that they are constant within a window; ``update``
+    adds a window's observations after the update that used the window. The moments are float64, so
+    that they do not drift over millions of steps. Before the first update the module only clips.
+
+    Args:
+        size: ``O``, the number of entries of an observation.
+        limit: largest absolute value of a normalised entry.
     """
 
     mean: Tensor
@@ -29,26 +53,26 @@ class ObservationNormalizer(nn.Module):
         return ((obs - mean) * scale).clamp(-self.limit, self.limit)
 
     @torch.no_grad()
-    def update(self, obs: Tensor, valid: Tensor) -> None:
-        """Folds in the valid rows of ``obs`` ``[T, N, O]``; ``valid`` is ``[T, N]``."""
-        rows = obs[valid].double()
-        if rows.shape[0] == 0:
+    def update(self, obs: Tensor, mask: Tensor) -> None:
+        """Adds the rows of ``obs`` ``[T, N, O]`` where ``mask`` ``[T, N]`` is true."""
+        rows = obs[mask].double()
+        count = rows.shape[0]
+        if count == 0:
             return
-        count, mean, variance = rows.shape[0], rows.mean(0), rows.var(0, unbiased=False)
-        total = self.count + count
-        shift = mean - self.mean
-        squares = self.variance * self.count + variance * count
-        squares = squares + shift.square() * self.count * count / total
-        # Buffers are replaced, not written: a graph may still hold the old ones.
-        self.mean, self.variance = self.mean + shift * count / total, squares / total
-        self.count = total
+        old = Moments(self.count, self.mean, self.variance * self.count)
+        new = Moments(count, rows.mean(0), rows.var(0, unbiased=False) * count)
+        merged = old.merge(new)
+        assert isinstance(merged.size, Tensor)
+        # Buffers are replaced, not written in place: a graph may still refer to the old ones.
+        self.mean, self.variance = merged.mean, merged.scatter / merged.size
+        self.count = merged.size
 
 
 class NoNormalizer(nn.Module):
-    """Leaves observations as they are."""
+    """Returns observations unchanged."""
 
     def forward(self, obs: Tensor) -> Tensor:
         return obs
 
-    def update(self, obs: Tensor, valid: Tensor) -> None:
+    def update(self, obs: Tensor, mask: Tensor) -> None:
         """Does nothing."""

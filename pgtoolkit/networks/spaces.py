@@ -1,4 +1,4 @@
-"""The spaces that policies can work with."""
+"""Sizes and bounds of the observation and action spaces that policies support."""
 
 import numpy as np
 import torch
@@ -6,15 +6,20 @@ from gymnasium import spaces
 
 from pgtoolkit.errors import RequestError, one_line
 
-SMALLEST_IMAGE = 12
-"""Pixels a side: the kernels of the encoder need them."""
+MIN_IMAGE_SIZE = 12
+"""Fewest pixels a side that the kernels of the encoder can read."""
 
 
 def box_size(role: str, space: object) -> int:
     """The size of a one-dimensional ``Box``.
 
+    Args:
+        role: ``"observation"`` or ``"action"``, for the error's message.
+        space: the space.
+
     Raises:
-        RequestError: another space, with the Gymnasium wrapper that turns it into one.
+        RequestError: another space; the message names the Gymnasium wrapper that makes it one. Or
+            an action space of integers.
     """
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         if role == "action" and not np.issubdtype(space.dtype, np.floating):
@@ -33,7 +38,11 @@ def box_size(role: str, space: object) -> int:
 
 
 def is_bounded(space: object) -> bool:
-    """Whether every dimension of the box is bounded; a mixture is refused."""
+    """Whether a ``Box`` is bounded in every dimension, or in none.
+
+    Raises:
+        RequestError: only some dimensions or sides are bounded.
+    """
     assert isinstance(space, spaces.Box)
     below, above = space.bounded_below, space.bounded_above
     if bool((below & above).all()):
@@ -46,11 +55,11 @@ def is_bounded(space: object) -> bool:
     )
 
 
-def numbers_of_choices(space: spaces.MultiDiscrete) -> tuple[int, ...]:
-    """How many there are to choose from, for each choice of a ``MultiDiscrete`` space.
+def categorical_sizes(space: spaces.MultiDiscrete) -> tuple[int, ...]:
+    """The number of categories of each variable of a ``MultiDiscrete`` space.
 
     Raises:
-        RequestError: its choices are in a table, or do not start at 0.
+        RequestError: the space has more than one axis, or does not start at 0.
     """
     if space.nvec.ndim != 1 or space.start.any():
         raise RequestError(
@@ -60,11 +69,11 @@ def numbers_of_choices(space: spaces.MultiDiscrete) -> tuple[int, ...]:
     return tuple(int(n) for n in space.nvec)
 
 
-def number_of_switches(space: spaces.MultiBinary) -> int:
-    """The size of a one-dimensional ``MultiBinary`` space.
+def binary_size(space: spaces.MultiBinary) -> int:
+    """The number of variables of a one-dimensional ``MultiBinary`` space.
 
     Raises:
-        RequestError: its switches are in a table.
+        RequestError: the space has more than one axis.
     """
     if len(space.shape) != 1:
         raise RequestError(
@@ -75,18 +84,18 @@ def number_of_switches(space: spaces.MultiBinary) -> int:
 
 
 def is_image(space: object) -> bool:
-    """Whether observations of this space are pictures that a small convolutional network can read.
+    """Whether the observations are images that the encoder can read.
 
-    A ``Box`` of uint8, ``[height, width, channels]`` (or channels first, or without) of at least 12
-    pixels a side.
+    These are a uint8 ``Box`` of ``[height, width, channels]``, ``[channels, height, width]`` or
+    ``[height, width]``, at least 12 pixels a side.
     """
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
         return False
-    return len(space.shape) in (2, 3) and min(image_shape(space)[1:]) >= SMALLEST_IMAGE
+    return len(space.shape) in (2, 3) and min(image_shape(space)[1:]) >= MIN_IMAGE_SIZE
 
 
 def image_shape(space: spaces.Box) -> tuple[int, int, int]:
-    """``(channels, height, width)``; the smallest axis of the outer two counts as the channels."""
+    """``(channels, height, width)``; the smaller of first and last axis counts as the channels."""
     if len(space.shape) == 2:
         return (1, *space.shape)
     first, second, third = space.shape

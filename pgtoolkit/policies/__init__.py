@@ -1,1 +1,1 @@
-"""Policies: normaliser, torso and a head; one family of heads a file."""
+"""Policies made of normaliser, hidden layers and a head; one family of heads a file."""

@@ -1,4 +1,4 @@
-"""A beta distribution as a policy's head."""
+"""Policy head: a beta distribution between the action bounds."""
 
 from typing import final
 
@@ -14,10 +14,12 @@ from pgtoolkit.policies.head import OUTPUT_GAIN, Head
 
 @final
 class BetaHead(Head):
-    """``alpha, beta = 1 + softplus(linear)``: one peak, a finite density (Chou et al. 2017).
+    """``alpha, beta = 1 + softplus(linear(features))`` (Chou et al. 2017).
+
+    With both parameters above 1 the density has one peak and is finite.
 
     Args:
-        num_features: ``F``.
+        num_features: ``F``, the number of features.
         low: ``[A]`` lower action bounds.
         high: ``[A]`` upper action bounds.
         generator: draws the initial weights.

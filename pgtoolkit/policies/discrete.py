@@ -1,4 +1,4 @@
-"""Discrete policies: one choice, several choices, or several yes-or-no decisions."""
+"""Policy heads for discrete actions: one or several categorical variables, or binary ones."""
 
 from typing import final
 
@@ -17,18 +17,20 @@ from pgtoolkit.policies.policy import Policy
 
 @final
 class CategoricalHead(Head):
-    """Logits of one choice, linear in the features.
+    """One categorical variable, its logits linear in the features.
 
     Args:
-        num_features: ``F``.
-        num_choices: ``K``.
+        num_features: ``F``, the number of features.
+        num_categories: ``K``, the number of categories.
         generator: draws the initial weights.
     """
 
-    def __init__(self, num_features: int, num_choices: int, *, generator: torch.Generator) -> None:
+    def __init__(
+        self, num_features: int, num_categories: int, *, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        self.noise, self.action_size = (Noise("gumbel", num_choices),), 1
-        self.output = linear(num_features, num_choices, OUTPUT_GAIN, generator)
+        self.noise, self.action_size = (Noise("gumbel", num_categories),), 1
+        self.output = linear(num_features, num_categories, OUTPUT_GAIN, generator)
 
     def forward(self, features: Tensor) -> Categorical:
         return Categorical(self.output(features))
@@ -36,11 +38,11 @@ class CategoricalHead(Head):
 
 @final
 class MultiCategoricalHead(Head):
-    """Logits of independent choices, linear in the features.
+    """Independent categorical variables, their logits linear in the features.
 
     Args:
-        num_features: ``F``.
-        nvec: the number of alternatives of each choice.
+        num_features: ``F``, the number of features.
+        nvec: the number of categories of each variable.
         generator: draws the initial weights.
     """
 
@@ -57,11 +59,11 @@ class MultiCategoricalHead(Head):
 
 @final
 class BernoulliHead(Head):
-    """Logits of independent yes-or-no decisions, linear in the features.
+    """Independent binary variables, their logits linear in the features.
 
     Args:
-        num_features: ``F``.
-        size: the number of decisions.
+        num_features: ``F``, the number of features.
+        size: the number of variables.
         generator: draws the initial weights.
     """
 
@@ -75,7 +77,7 @@ class BernoulliHead(Head):
 
 
 def categorical_head(action_space: spaces.Space[np.int64]) -> MakeHead:
-    """One choice of a ``Discrete`` space.
+    """Makes a :class:`CategoricalHead` for a ``Discrete`` action space.
 
     Raises:
         RequestError: a space of another kind, or one that does not start at 0.
@@ -85,9 +87,9 @@ def categorical_head(action_space: spaces.Space[np.int64]) -> MakeHead:
             "a categorical policy needs Discrete actions that start at 0, not "
             f"{one_line(action_space)}"
         )
-    num_choices = int(action_space.n)
+    num_categories = int(action_space.n)
     return lambda num_features, generator: CategoricalHead(
-        num_features, num_choices, generator=generator
+        num_features, num_categories, generator=generator
     )
 
 
@@ -101,10 +103,16 @@ def CategoricalPolicy(
     normalize_observations: bool = False,
     generator: torch.Generator | None = None,
 ) -> Policy:
-    """A softmax over a ``Discrete`` action space. It has the score-function loss only.
+    """A softmax over a ``Discrete`` action space; it has no pathwise gradient.
 
-    Args: as of :func:`GaussianPolicy <pgtoolkit.policies.gaussian.GaussianPolicy>`, with a
-    ``Discrete`` action space.
+    Args:
+        observation_space: a one-dimensional ``Box``, or images, which two convolutions read.
+        action_space: a ``Discrete`` space that starts at 0.
+        hidden: sizes of the hidden layers; ``()`` is a linear policy.
+        activation: activation of the hidden layers.
+        layer_norm: whether a LayerNorm follows each hidden activation.
+        normalize_observations: as in :class:`Policy <pgtoolkit.policies.policy.Policy>`.
+        generator: draws the initial weights; None means a new generator with seed 0.
 
     Raises:
         RequestError: a space is of another kind.

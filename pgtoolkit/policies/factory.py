@@ -1,4 +1,4 @@
-"""From the settings and the spaces to a policy: which head fits an action space."""
+"""Makes the policy for given settings and spaces, and chooses its head."""
 
 import functools
 from collections.abc import Callable
@@ -9,16 +9,13 @@ import torch
 from gymnasium import spaces
 
 from pgtoolkit.errors import RequestError, one_line
-from pgtoolkit.networks.mlp import (
-    Activation,
-    Std,
-)
+from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.networks.spaces import (
     action_bounds,
+    binary_size,
     box_size,
+    categorical_sizes,
     is_bounded,
-    number_of_switches,
-    numbers_of_choices,
 )
 from pgtoolkit.policies.beta import BetaHead
 from pgtoolkit.policies.discrete import BernoulliHead, MultiCategoricalHead, categorical_head
@@ -37,7 +34,7 @@ UnsquashedName = Literal["full_gaussian", "mixture", "flow"]
 
 
 class PolicySettings(Protocol):
-    """What :func:`make_policy` reads of an agent's configuration."""
+    """The settings of an agent's configuration that :func:`make_policy` reads."""
 
     @property
     def hidden(self) -> tuple[int, ...]: ...
@@ -58,29 +55,29 @@ class PolicySettings(Protocol):
 def discrete_head(
     action_space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary,
 ) -> MakeHead:
-    """One choice, several independent choices, or independent yes-or-no decisions.
+    """Makes the categorical, multi-categorical or Bernoulli head of a discrete action space.
 
     Raises:
-        RequestError: the choices are not in one row, or do not start at 0.
+        RequestError: the space has more than one axis, or does not start at 0.
     """
     if isinstance(action_space, spaces.Discrete):
         return categorical_head(action_space)
     if isinstance(action_space, spaces.MultiBinary):
-        size = number_of_switches(action_space)
+        size = binary_size(action_space)
         return lambda num_features, generator: BernoulliHead(
             num_features, size, generator=generator
         )
-    nvec = numbers_of_choices(action_space)
+    nvec = categorical_sizes(action_space)
     return lambda num_features, generator: MultiCategoricalHead(
         num_features, nvec, generator=generator
     )
 
 
 def beta_head(action_space: spaces.Space[np.ndarray]) -> MakeHead:
-    """A beta distribution on the bounds.
+    """Makes a :class:`BetaHead <pgtoolkit.policies.beta.BetaHead>` between the action bounds.
 
     Raises:
-        RequestError: there are none.
+        RequestError: the action space is not a one-dimensional box, or has no bounds.
     """
     box_size("action", action_space)
     if not is_bounded(action_space):
@@ -96,7 +93,7 @@ def beta_head(action_space: spaces.Space[np.ndarray]) -> MakeHead:
 def clipped_gaussian_head(
     action_space: spaces.Space[np.ndarray], *, std: Std, log_std_init: float
 ) -> MakeHead:
-    """A Gaussian, clipped to whatever bounds there are.
+    """Makes a Gaussian head whose actions are clipped to the bounds, where there are any.
 
     Raises:
         RequestError: the action space is not a one-dimensional box.
@@ -116,7 +113,7 @@ def unsquashed_head(
     log_std_init: float,
     activation: Activation,
 ) -> MakeHead:
-    """A distribution without bounds, tanh-squashed if the box has some.
+    """Makes the head of an unbounded distribution, tanh-squashed if the box has bounds.
 
     Raises:
         RequestError: the action space is not a one-dimensional box, bounded everywhere or nowhere.
@@ -143,14 +140,14 @@ def make_policy(
     action_space: spaces.Space[np.ndarray] | spaces.Space[np.int64],
     generator: torch.Generator,
 ) -> Policy:
-    """The policy that fits the spaces.
+    """Makes the policy for an observation and an action space.
 
     For a ``Box`` of actions ``settings.distribution`` names the head. For ``Discrete`` actions it
     is one softmax, for ``MultiDiscrete`` several, for ``MultiBinary`` independent Bernoulli
     variables.
 
     Raises:
-        RequestError: no policy fits these spaces, or not with this distribution.
+        RequestError: a space is not supported, or not with this distribution.
     """
     return Policy(
         observation_space,
@@ -175,10 +172,10 @@ def seeded_policy(
 
 
 def choose_head(settings: PolicySettings, action_space: spaces.Space[Any]) -> MakeHead:
-    """The head for an action space.
+    """Chooses the head for an action space.
 
     Raises:
-        RequestError: as :func:`make_policy`.
+        RequestError: the space is not supported, or not with this distribution.
     """
     name, std, log_std_init = settings.distribution, settings.std, settings.log_std_init
     if isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):

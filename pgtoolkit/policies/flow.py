@@ -1,4 +1,4 @@
-"""A normalising flow as a policy's head."""
+"""Policy head: a normalising flow of affine couplings."""
 
 import functools
 from typing import final
@@ -15,27 +15,28 @@ from pgtoolkit.networks.mlp import Activation, Std, linear, make_std, mlp
 from pgtoolkit.policies.head import OUTPUT_GAIN, UnsquashedHead
 
 LOG_SCALE_LIMIT = 2.0
-"""Of one coupling: a stretch by more than e^2 would make its inverse lose digits."""
+"""Largest absolute log-scale of one coupling. With a larger scale than e^2 its inverse would lose
+digits."""
 
 
 @final
 class CouplingNetwork(nn.Module):
-    """The entries that stay and the features to shift and log-scale of the others.
+    """Shift and log-scale of a coupling, from the features and the entries left unchanged.
 
     Args:
-        num_features: ``F``.
-        num_kept: entries that stay.
-        num_moved: entries that change.
-        hidden: hidden layers.
-        activation: of the hidden layers.
-        generator: for the initial weights.
+        num_features: ``F``, the number of features.
+        num_unchanged: number of entries that the coupling leaves unchanged.
+        num_changed: number of entries that it changes.
+        hidden: sizes of the hidden layers.
+        activation: activation of the hidden layers.
+        generator: draws the initial weights.
     """
 
     def __init__(
         self,
         num_features: int,
-        num_kept: int,
-        num_moved: int,
+        num_unchanged: int,
+        num_changed: int,
         hidden: tuple[int, ...],
         *,
         activation: Activation,
@@ -43,18 +44,18 @@ class CouplingNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.network = mlp(
-            num_kept + num_features,
+            num_unchanged + num_features,
             hidden,
-            2 * num_moved,
+            2 * num_changed,
             activation=activation,
             layer_norm=False,
             output_gain=OUTPUT_GAIN,
             generator=generator,
         )
 
-    def forward(self, features: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-        features = features.expand(*kept.shape[:-1], features.shape[-1])
-        shift, raw = self.network(torch.cat([kept, features], dim=-1)).chunk(2, dim=-1)
+    def forward(self, features: Tensor, unchanged: Tensor) -> tuple[Tensor, Tensor]:
+        features = features.expand(*unchanged.shape[:-1], features.shape[-1])
+        shift, raw = self.network(torch.cat([unchanged, features], dim=-1)).chunk(2, dim=-1)
         return shift, LOG_SCALE_LIMIT * torch.tanh(raw / LOG_SCALE_LIMIT)
 
 
@@ -62,18 +63,18 @@ class CouplingNetwork(nn.Module):
 class FlowHead(UnsquashedHead):
     """Standard normal noise, affine couplings with alternating masks, then ``mean + sigma x``.
 
-    Couplings (Dinh et al. 2017) are conditioned on the features and start near the identity. With
-    one action dimension there is nothing to couple, and it is a Gaussian.
+    The couplings (Dinh et al. 2017) are conditioned on the features and start near the identity.
+    With one action dimension there are none, and the distribution is a Gaussian.
 
     Args:
-        num_features: ``F``.
-        size: ``A``.
-        activation: of the couplings' networks.
-        std: of the last, affine map.
-        log_std_init: where its logarithm starts.
-        generator: for the initial weights.
-        num_couplings: in the chain, if there is more than one dimension.
-        hidden: hidden layers of each coupling's network.
+        num_features: ``F``, the number of features.
+        size: ``A``, the number of action dimensions.
+        activation: activation of the couplings' networks.
+        std: whether ``sigma`` depends on the observation.
+        log_std_init: initial value of ``log sigma``.
+        generator: draws the initial weights.
+        num_couplings: number of couplings if there is more than one dimension.
+        hidden: sizes of the hidden layers of each coupling's network.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class FlowHead(UnsquashedHead):
         self.noise, self.action_size = (Noise("normal", size),), size
         self.mean = linear(num_features, size, OUTPUT_GAIN, generator)
         self.std = make_std(std, num_features, size, log_std_init, generator)
-        # Each mask keeps what the one before it moved.
+        # Each coupling changes the entries that the one before it left unchanged.
         self.masks = [
             tuple((i + j) % 2 == 0 for i in range(size))
             for j in range(num_couplings if size > 1 else 0)

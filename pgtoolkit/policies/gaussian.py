@@ -1,4 +1,4 @@
-"""Gaussian policies: independent or correlated dimensions; tanh-squashed, clipped or unbounded."""
+"""Gaussian policy heads: independent or correlated; tanh-squashed, clipped or unbounded."""
 
 from typing import final
 
@@ -27,16 +27,16 @@ from pgtoolkit.policies.policy import Policy
 
 @final
 class GaussianHead(Head):
-    """Independent dimensions; tanh-squashed to the bounds where there are bounds.
+    """A diagonal Gaussian, tanh-squashed to the action bounds if there are bounds.
 
     The mean is linear in the features. ``log sigma`` is one parameter per dimension, or a second
     output of the same layer, kept in [-5, 2] by a tanh (Haarnoja et al. 2018).
 
     Args:
-        num_features: ``F``.
-        size: ``A``.
+        num_features: ``F``, the number of features.
+        size: ``A``, the number of action dimensions.
         bounds: lower and upper action bounds, each ``[A]``; None for an unbounded action.
-        std: whether sigma depends on the state.
+        std: whether sigma depends on the observation.
         log_std_init: initial value of ``log sigma``.
         generator: draws the initial weights.
     """
@@ -64,7 +64,7 @@ class GaussianHead(Head):
         self.output = linear(num_features, outputs, OUTPUT_GAIN, generator)
         self.std = StateIndependentStd(size, log_std_init) if std == "state_independent" else None
         if self.std is None:
-            # The bias that puts the tanh-limited log sigma at its initial value in every state.
+            # With this bias the tanh-limited log sigma starts near its initial value everywhere.
             nn.init.constant_(self.output.bias[size:], raw_log_std(log_std_init))
 
     def forward(self, features: Tensor) -> DiagonalGaussian | TanhGaussian:
@@ -81,15 +81,15 @@ class GaussianHead(Head):
 
 @final
 class ClippedGaussianHead(Head):
-    """Independent dimensions; the sample is clipped to the bounds on its way to the environment.
+    """A diagonal Gaussian whose sample is clipped to the action bounds.
 
     The mean is linear in the features.
 
     Args:
-        num_features: ``F``.
+        num_features: ``F``, the number of features.
         low: ``[A]`` lower action bounds; minus infinity for none.
-        high: ``[A]`` upper action bounds.
-        std: whether sigma depends on the state.
+        high: ``[A]`` upper action bounds; infinity for none.
+        std: whether sigma depends on the observation.
         log_std_init: initial value of ``log sigma``.
         generator: draws the initial weights.
     """
@@ -120,19 +120,19 @@ class ClippedGaussianHead(Head):
 
 @final
 class FullGaussianHead(UnsquashedHead):
-    """Correlated dimensions: ``L_ii = sigma_i``, ``L_ij = sigma_i r_ij`` below the diagonal.
+    """A Gaussian with covariance ``L L^T``: ``L_ii = sigma_i``, ``L_ij = sigma_i r_ij`` for i > j.
 
     The mean and ``r`` are linear in the features; ``r`` starts near 0.
 
     Args:
-        num_features: ``F``.
-        size: ``A``.
-        std: whether the scale ``sigma`` depends on the state.
+        num_features: ``F``, the number of features.
+        size: ``A``, the number of action dimensions.
+        std: whether ``sigma`` depends on the observation.
         log_std_init: initial value of ``log sigma``.
         generator: draws the initial weights.
     """
 
-    place: Tensor
+    entry_index: Tensor
 
     def __init__(
         self,
@@ -148,11 +148,11 @@ class FullGaussianHead(UnsquashedHead):
         below = size * (size - 1) // 2
         self.output = linear(num_features, size + below, OUTPUT_GAIN, generator)
         self.std = make_std(std, num_features, size, log_std_init, generator)
-        # The index into [1, 0, r_1, r_2, ...] of each entry of the matrix.
-        place = torch.eye(size, dtype=torch.long).logical_not().long()
+        # The index into [1, 0, r_1, r_2, ...] of each entry of the matrix L / sigma.
+        entry_index = torch.eye(size, dtype=torch.long).logical_not().long()
         rows, columns = torch.tril_indices(size, size, -1)
-        place[rows, columns] = torch.arange(below) + 2
-        self.register_buffer("place", place.flatten(), persistent=False)
+        entry_index[rows, columns] = torch.arange(below) + 2
+        self.register_buffer("entry_index", entry_index.flatten(), persistent=False)
 
     def forward(self, features: Tensor) -> FullGaussian:
         size = self.action_size
@@ -160,14 +160,14 @@ class FullGaussianHead(UnsquashedHead):
         mean, below = output.tensor_split([size], dim=-1)
         one = torch.ones_like(mean[..., :1])
         entries = torch.cat([one, torch.zeros_like(one), below], dim=-1)
-        unit = entries[..., self.place].reshape(*entries.shape[:-1], size, size)
+        unit = entries[..., self.entry_index].reshape(*entries.shape[:-1], size, size)
         return FullGaussian(mean, self.std(features).exp().unsqueeze(-1) * unit)
 
 
 def gaussian_head(
     action_space: spaces.Space[np.ndarray], *, std: Std, log_std_init: float
 ) -> MakeHead:
-    """Independent dimensions, tanh-squashed where the box has bounds.
+    """Makes a :class:`GaussianHead`, tanh-squashed if the box has bounds.
 
     Raises:
         RequestError: the action space is not a one-dimensional box, bounded everywhere or nowhere.
@@ -196,7 +196,7 @@ def GaussianPolicy(
     normalize_observations: bool = False,
     generator: torch.Generator | None = None,
 ) -> Policy:
-    """A diagonal Gaussian over a ``Box``, tanh-squashed to its bounds where it has bounds.
+    """A diagonal Gaussian policy over a ``Box``, tanh-squashed to its bounds if it has bounds.
 
     Args:
         observation_space: a one-dimensional ``Box``, or images, which two convolutions read.

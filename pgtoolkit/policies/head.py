@@ -1,7 +1,7 @@
-"""The head of a policy: the last layers, from features to a distribution over actions.
+"""The head of a policy: its last layers, from features to a distribution over actions.
 
-Each head is one family of distributions. :class:`pgtoolkit.policies.policy.Policy` makes a policy
-of any head, so a new family needs a head and nothing else.
+Each head class makes one family of distributions. A :class:`pgtoolkit.policies.policy.Policy` works
+with any head, so a new family of distributions needs only a new head.
 """
 
 from abc import ABC, abstractmethod
@@ -16,21 +16,21 @@ from pgtoolkit.distributions.noise import Noise
 from pgtoolkit.distributions.squashed import Squashed
 
 OUTPUT_GAIN = 0.01
-"""Gain of a head's initial weights. So small a gain makes the first distributions hardly depend on
-the observation."""
+"""Gain of a head's initial weights: so small that the initial distribution hardly depends on the
+observation."""
 
 
 class Head(nn.Module, ABC):
-    """Features ``[..., F]`` in, a distribution with batch shape ``[...]`` out.
+    """Maps features ``[..., F]`` to a distribution with batch shape ``[...]``.
 
-    A head calls its layers on ``[..., N, features]`` only, so that the gradient of each of the
-    ``N`` trajectories can be recorded.
+    Its layers must be called with inputs ``[..., N, features]``, so that the gradient of each of
+    the ``N`` trajectories can be recorded.
     """
 
     noise: tuple[Noise, ...]
-    """Kind and size of the standard noise of one action, in the order in which it is joined."""
+    """Kind and size of each part of one action's standard noise, in the order of concatenation."""
     action_size: int
-    """Number of entries of one pre-squash action; 1 for a single choice."""
+    """Number of entries of one pre-squash action; 1 for a categorical variable."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Distribution:
@@ -42,7 +42,7 @@ class Head(nn.Module, ABC):
 
 
 class UnsquashedHead(Head):
-    """A head whose distribution has no bounds."""
+    """A head that makes a distribution without bounds."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Unsquashed:
@@ -55,7 +55,7 @@ MakeHead = Callable[[int, torch.Generator], Head]
 
 @final
 class SquashedHead(Head):
-    """The distribution of another head, tanh-squashed to bounds.
+    """Tanh-squashes the distribution of another head to bounds.
 
     Args:
         head: a head whose distribution has no bounds.

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians as a policy's head."""
+"""Policy head: a mixture of diagonal Gaussians."""
 
 from typing import final
 
@@ -13,18 +13,18 @@ from pgtoolkit.policies.head import OUTPUT_GAIN, UnsquashedHead
 
 @final
 class MixtureHead(UnsquashedHead):
-    """Weights and means linear in the features; the means start about one sigma apart.
+    """A mixture whose weights' logits and means are linear in the features.
 
-    Components that start equal get equal gradients and stay equal, so their means must differ from
-    the beginning.
+    The initial means differ by about one sigma: equal components would get equal gradients and stay
+    equal.
 
     Args:
-        num_features: ``F``.
-        size: ``A``.
-        std: whether the components' standard deviations depend on the state.
-        log_std_init: initial value of their logarithm.
+        num_features: ``F``, the number of features.
+        size: ``A``, the number of action dimensions.
+        std: whether the components' standard deviations depend on the observation.
+        log_std_init: initial logarithm of the standard deviations.
         generator: draws the initial weights and means.
-        num_components: ``K``.
+        num_components: ``K``, the number of components.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
-"""A policy's action in NumPy, for batches so small that torch's calls cost more than their work.
+"""Actions of a policy computed in NumPy, which is faster than torch for small batches.
 
-The equations are those of :class:`GaussianPolicy <pgtoolkit.policies.gaussian.GaussianPolicy>` and
-:class:`CategoricalPolicy <pgtoolkit.policies.discrete.CategoricalPolicy>`, and the tests hold the
-two together. What is not built of the layers below acts by torch.
+In small batches the overhead of torch's calls exceeds the arithmetic. The equations are those of
+:class:`GaussianPolicy <pgtoolkit.policies.gaussian.GaussianPolicy>` and
+:class:`CategoricalPolicy <pgtoolkit.policies.discrete.CategoricalPolicy>`; tests compare the two.
+For policies with other layers than those below there is no NumPy version.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,10 +28,11 @@ Act = Callable[[Array, Array], tuple[NDArray[np.generic], NDArray[np.generic]]]
 
 
 def numpy_actor(policy: Policy) -> Act | None:
-    """The policy's action with its present parameters; None if only torch can compute it.
+    """A NumPy function for the policy's actions; None if the policy has a layer without one.
 
     Args:
-        policy: its parameters are shared; changes of them in place are followed.
+        policy: a policy on the CPU. The function shares its parameters' memory, except that of a
+            standard deviation and of the normaliser's moments, which it reads now.
     """
     head = policy.head
     if not isinstance(head, GaussianHead | ClippedGaussianHead | CategoricalHead):
@@ -39,17 +41,17 @@ def numpy_actor(policy: Policy) -> Act | None:
     if layers is None:
         return None
     if isinstance(head, CategoricalHead):
-        return lambda obs, noise: _choose(_run(layers, obs), noise)
+        return lambda obs, noise: _categorical(_run(layers, obs), noise)
     return _gaussian(head, layers)
 
 
 def _layers(policy: Policy, layers: Iterable[nn.Module]) -> list[Layer] | None:
-    """The normaliser and the layers; None if one of them is unknown or is on another device."""
+    """NumPy functions of normaliser and layers; None if one has none or is not on the CPU."""
     if next(policy.parameters()).device.type != "cpu":
         return None
-    found = [_normalizer(policy.normalizer), *(_layer(x) for x in layers)]
-    known = [layer for layer in found if layer is not None]
-    return known if len(known) == len(found) else None
+    candidates = [_normalizer(policy.normalizer), *(_layer(x) for x in layers)]
+    functions = [function for function in candidates if function is not None]
+    return functions if len(functions) == len(candidates) else None
 
 
 def _gaussian(head: GaussianHead | ClippedGaussianHead, layers: list[Layer]) -> Act | None:
@@ -66,7 +68,7 @@ def _gaussian(head: GaussianHead | ClippedGaussianHead, layers: list[Layer]) -> 
 
 
 def _squash(head: GaussianHead | ClippedGaussianHead) -> Layer:
-    """From the pre-action to the action."""
+    """The function from the pre-action to the action."""
     if isinstance(head, GaussianHead) and not head.bounded:
         return lambda pre_action: pre_action
     low, high = head.low.numpy(), head.high.numpy()
@@ -76,9 +78,9 @@ def _squash(head: GaussianHead | ClippedGaussianHead) -> Layer:
     return lambda pre_action: np.clip(centre + scale * np.tanh(pre_action), low, high)
 
 
-def _choose(logits: Array, noise: Array) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-    choice = np.argmax(logits + noise, axis=-1)
-    return choice, choice
+def _categorical(logits: Array, noise: Array) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    action = np.argmax(logits + noise, axis=-1)
+    return action, action
 
 
 def _run(layers: list[Layer], x: Array) -> Array:

@@ -24,7 +24,8 @@ class Policy(nn.Module):
 
     Args:
         observation_space: a one-dimensional ``Box``, or images, which two convolutions read.
-        make_head: makes the head from the number of features; the action space is the head's.
+        make_head: makes the head from the number of features and a generator; the head fits the
+            action space.
         hidden: sizes of the hidden layers; with ``()`` the head reads the observation itself.
         activation: activation of the hidden layers.
         layer_norm: whether a LayerNorm follows each hidden activation.
@@ -74,7 +75,7 @@ class Policy(nn.Module):
         return distribution
 
     def draw_noise(self, *batch: int, generator: torch.Generator) -> Tensor:
-        """Standard noise ``[*batch, noise_size]`` of so many actions, on the generator's device."""
+        """Standard noise ``[*batch, noise_size]`` of actions, on the generator's device."""
         return draw_noise(self.noise, batch, generator)
 
     def pathwise_action(self, obs: Tensor, noise: Tensor) -> Tensor:
@@ -89,26 +90,26 @@ class Policy(nn.Module):
         return self(obs).rsample(noise)
 
     def log_derivative_loss(self, obs: Tensor, pre_action: Tensor, weight: Tensor) -> Tensor:
-        """``-weight * log pi(action | obs)`` ``[...]``, unreduced.
+        """``-weight * log pi(action | obs)`` ``[...]``, unreduced: the score-function loss.
 
-        The gradient of its negative estimates ``d/dtheta E[J] = E[J dlog pi/dtheta]``, the score
-        function or REINFORCE gradient (Williams 1992). ``pre_action`` and ``weight`` are detached
-        here: with a reparameterised action that is not detached, the two paths through a Gaussian's
-        mean cancel, and its gradient is exactly zero.
+        Minus its gradient estimates ``d/dtheta E[J] = E[J dlog pi/dtheta]``, the score-function or
+        REINFORCE gradient (Williams 1992). ``pre_action`` and ``weight`` are detached here: if a
+        reparameterised action were not, the two paths through a Gaussian's mean would cancel, and
+        the gradient by the mean would be exactly zero.
 
         Args:
             obs: ``[..., O]``.
             pre_action: ``[..., A]`` the pre-squash action, as stored in the window.
-            weight: ``[...]`` a return, an advantage, or any weight without a path to the
+            weight: ``[...]`` a return, an advantage, or another weight that does not depend on the
                 parameters.
         """
         return self(obs).log_derivative_loss(pre_action, weight)
 
 
 def without_normalizer(policy: Policy) -> Policy:
-    """A shallow copy of the policy, with the same parameters, that reads normalised observations.
+    """A shallow copy of the policy that shares its parameters and reads normalised observations.
 
-    For several passes over observations that are normalised once.
+    It serves several passes over observations that are normalised once.
     """
     bare = copy.copy(policy)
     bare.__dict__["_modules"] = policy._modules | {"normalizer": NoNormalizer()}
@@ -116,4 +117,4 @@ def without_normalizer(policy: Policy) -> Policy:
 
 
 HeadPolicy = Policy
-"""The former name of :class:`Policy`."""
+"""Another public name of :class:`Policy`."""

@@ -1,4 +1,4 @@
-"""What every distribution owes, for every distribution."""
+"""The interface of a distribution, tested for every family."""
 
 import dataclasses
 from collections.abc import Callable
@@ -141,7 +141,7 @@ NOISE_SIZE = {name: SIZE for name in ALL} | {
 
 @pytest.mark.parametrize("name", ALL)
 def test_samples_are_a_function_of_noise_row_by_row(name: str) -> None:
-    """Leading sample dimensions broadcast through every method, and each sample is by itself."""
+    """Leading sample dimensions broadcast through every method; samples are independent."""
     distribution, _ = ALL[name]()
     noise = distribution.draw_noise(seeded(4), (3, 2))
     assert noise.shape == (3, 2, BATCH, NOISE_SIZE[name])
@@ -164,7 +164,7 @@ def test_samples_are_a_function_of_noise_row_by_row(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_zero_noise_gives_the_mode(name: str) -> None:
-    """Evaluation feeds zeros for the deterministic action."""
+    """Evaluation uses zero noise for the deterministic action."""
     distribution, _ = ALL[name]()
     zeros = torch.zeros(BATCH, NOISE_SIZE[name], dtype=F64)
     torch.testing.assert_close(distribution.mode, distribution.sample(zeros), rtol=0, atol=1e-15)
@@ -189,7 +189,7 @@ def test_a_sample_carries_no_graph(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_rsample_carries_the_graph_to_every_parameter(name: str) -> None:
-    """Its value is the sample's."""
+    """The value of ``rsample`` is that of ``sample``."""
     distribution, leaves = CONTINUOUS[name]()
     noise = distribution.draw_noise(seeded(6))
     action = distribution.rsample(noise)

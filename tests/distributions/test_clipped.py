@@ -1,4 +1,4 @@
-"""A Gaussian whose action is clipped: its law is the Gaussian's, its action is within bounds."""
+"""The clipped Gaussian: densities of the unclipped one, actions within bounds."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Affine coupling: what stays, what moves, its inverse and its determinant."""
+"""Affine coupling: unchanged and changed entries, its inverse and its determinant."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Several choices and switches against torch; exact expectations by enumeration."""
+"""Multi-categorical and Bernoulli against torch; exact expectations by enumeration."""
 
 from typing import Any
 
@@ -32,8 +32,8 @@ MAKE: dict[str, Any] = {
 }
 
 
-def test_several_choices_are_torchs() -> None:
-    """Density and entropy are the sums of the single choices'; samples have leading dimensions."""
+def test_several_categorical_variables_are_torchs() -> None:
+    """Density and entropy are the sums over the variables; samples have leading dimensions."""
     ours = MultiCategorical(logits(5, 9), NVEC)
     theirs: Any = [
         TorchCategorical(logits=part) for part in torch.split(ours.logits, [3, 2, 4], dim=-1)
@@ -45,8 +45,8 @@ def test_several_choices_are_torchs() -> None:
     torch.testing.assert_close(ours.entropy(), sum(d.entropy() for d in theirs))
 
 
-def test_switches_are_torchs() -> None:
-    """Density and entropy, summed over the switches."""
+def test_binary_variables_are_torchs() -> None:
+    """Density and entropy, summed over the variables."""
     ours = Bernoulli(logits(5, 3))
     theirs: Any = Independent(TorchBernoulli(logits=ours.logits), 1)
     action = ours.sample(ours.draw_noise(seeded(2), (6,)))
@@ -104,7 +104,7 @@ def test_the_score_function_has_the_exact_expectation(name: str) -> None:
 
 
 def test_an_exact_expectation_by_enumeration() -> None:
-    """Value and gradient of a softmax over four choices, ``g = p (r - J)``, worked by hand."""
+    """Value and gradient of a softmax over four categories, ``g = p (r - J)``, worked by hand."""
     theta = torch.tensor([0.5, -0.2, 0.1, 0.0], dtype=F64, requires_grad=True)
     reward = torch.tensor([1.0, 2.0, -1.0, 0.5], dtype=F64)
     distribution = Categorical(theta)
@@ -116,13 +116,13 @@ def test_an_exact_expectation_by_enumeration() -> None:
     assert gradient.tolist() == pytest.approx(expected, abs=1e-7)
 
 
-def test_one_choice_of_two_is_one_switch() -> None:
-    """Logits ``(0, l)`` against the switch's ``l``."""
-    switch = Bernoulli(logits(7, 1))
-    choice = MultiCategorical(torch.cat([torch.zeros(7, 1), switch.logits], dim=-1), (2,))
-    for on in (0, 1):
-        action = torch.full((7, 1), on)
-        torch.testing.assert_close(switch.log_prob(action), choice.log_prob(action))
+def test_a_categorical_variable_of_two_categories_is_a_binary_one() -> None:
+    """Logits ``(0, l)`` against the binary variable's ``l``."""
+    binary = Bernoulli(logits(7, 1))
+    categorical = MultiCategorical(torch.cat([torch.zeros(7, 1), binary.logits], dim=-1), (2,))
+    for value in (0, 1):
+        action = torch.full((7, 1), value)
+        torch.testing.assert_close(binary.log_prob(action), categorical.log_prob(action))
 
 
 def test_logistic_noise_has_the_moments_of_a_logistic_variable() -> None:

@@ -1,16 +1,44 @@
-"""A value with a derivative from elsewhere."""
+"""One tensor's value with another's gradient, differentiable once or any number of times."""
 
 import pytest
 import torch
 
-from pgtoolkit.distributions.implicit import with_derivative
+from pgtoolkit.distributions.implicit import implicit_sample, with_gradient_of
 from pgtoolkit.errors import RequestError
 
 
-def test_value_of_the_one_derivative_of_the_other() -> None:
+def test_value_of_one_gradient_of_the_other() -> None:
+    """Both to the bit."""
+    x = torch.tensor([0.1, 2.0, -3.0], requires_grad=True)
+    value, other = 7.3 * x, 1e8 * x**2
+    result = with_gradient_of(value, other)
+    assert torch.equal(result, value)
+    (gradient,) = torch.autograd.grad(result.sum(), x)
+    again = x.detach().requires_grad_()
+    assert torch.equal(gradient, torch.autograd.grad((1e8 * again**2).sum(), again)[0])
+
+
+def test_a_value_does_not_suffer_from_a_gradient_that_is_not_finite() -> None:
+    x = torch.tensor([0.0, 4.0], requires_grad=True)
+    result = with_gradient_of(torch.ones(2), 1 / x)
+    assert result.tolist() == [1.0, 1.0]
+    assert torch.autograd.grad(result.sum(), x)[0].tolist() == [-torch.inf, -1 / 16]
+
+
+def test_no_graph_where_the_other_has_none() -> None:
+    x = torch.ones(2, requires_grad=True)
+    assert not with_gradient_of(2 * x, torch.ones(2)).requires_grad
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(ValueError, match=r"value has shape \[2\]"):
+        with_gradient_of(torch.ones(2), torch.ones(2, 1))
+
+
+def test_an_implicit_sample_has_the_value_of_one_and_the_derivative_of_the_other() -> None:
     """Also where gradients are batched, as the general way of per-trajectory gradients does."""
     x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    y = with_derivative(10 * x, x.square())
+    y = implicit_sample(10 * x, x.square())
     assert y.tolist() == [10.0, 20.0, 30.0]
     (rows,) = torch.autograd.grad(y, x, torch.eye(3), is_grads_batched=True, retain_graph=True)
     assert rows.tolist() == [[2.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 6.0]]
@@ -18,10 +46,10 @@ def test_value_of_the_one_derivative_of_the_other() -> None:
     assert total.tolist() == [2.0, 4.0, 6.0]
 
 
-def test_a_second_derivative_is_refused() -> None:
-    """Of the result by the parameters; not of a function by the result."""
+def test_a_second_derivative_of_an_implicit_sample_is_refused() -> None:
+    """With respect to the parameters; a function of the sample has all its derivatives by it."""
     x = torch.tensor([1.0, 2.0], requires_grad=True)
-    y = with_derivative(x, x.square())
+    y = implicit_sample(x, x.square())
     (by_result,) = torch.autograd.grad(y.pow(3).sum(), y, create_graph=True)
     (second,) = torch.autograd.grad(by_result.sum(), y, retain_graph=True)
     assert second.tolist() == [6.0, 12.0]
@@ -29,7 +57,15 @@ def test_a_second_derivative_is_refused() -> None:
         torch.autograd.grad(y.sum(), x, create_graph=True)
 
 
-def test_without_a_graph_it_is_the_value() -> None:
+def test_the_derivative_source_of_an_implicit_sample_can_be_differentiated_elsewhere() -> None:
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    source = x.pow(3)
+    implicit_sample(x, source)
+    (first,) = torch.autograd.grad(source.sum(), x, create_graph=True)
+    assert torch.autograd.grad(first.sum(), x)[0].tolist() == [6.0, 12.0]
+
+
+def test_an_implicit_sample_without_a_graph_is_its_value() -> None:
     """No hook is needed, and none is set."""
     x = torch.tensor([1.0, 2.0])
-    assert with_derivative(x, x.square()).tolist() == [1.0, 2.0]
+    assert implicit_sample(x, x.square()).tolist() == [1.0, 2.0]

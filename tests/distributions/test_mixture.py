@@ -1,4 +1,4 @@
-"""The Gaussian mixture against torch, closed forms, and the laws its derivative must obey."""
+"""The Gaussian mixture against torch, closed forms, and identities of its derivative."""
 
 import functools
 from typing import Any

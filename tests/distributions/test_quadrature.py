@@ -1,4 +1,4 @@
-"""Nodes instead of samples."""
+"""Gauss-Hermite nodes and weights against moments of the normal distribution."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Squashing: one implementation for every base."""
+"""Tanh-squashing of every base, against torch, quadrature and the squashed Gaussian."""
 
 from typing import Any
 
@@ -76,7 +76,7 @@ def legendre() -> tuple[Tensor, Tensor]:
 
 
 def test_the_density_of_a_squashed_mixture_integrates_to_one() -> None:
-    """Over its bounds."""
+    """The density integrates to 1 over the bounds."""
     distribution, _ = one_dimensional()
     action, weight = legendre()
     density = distribution.log_prob(action).exp()

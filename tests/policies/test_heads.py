@@ -44,8 +44,8 @@ FEW = 4
 OBS = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 BOUNDED = spaces.Box(np.array([-2.0, 1.0], np.float32), np.array([2.0, 5.0], np.float32))
 UNBOUNDED = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-CHOICES = spaces.MultiDiscrete([3, 2])
-SWITCHES = spaces.MultiBinary(2)
+MULTI_DISCRETE = spaces.MultiDiscrete([3, 2])
+MULTI_BINARY = spaces.MultiBinary(2)
 CONTINUOUS: tuple[DistributionName, ...] = ("full_gaussian", "mixture", "beta", "flow")
 UNSQUASHED: tuple[DistributionName, ...] = ("full_gaussian", "mixture", "flow")
 Gradients = dict[str, Tensor]
@@ -53,7 +53,7 @@ Gradients = dict[str, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What an agent's configuration gives."""
+    """The settings that an agent's configuration has."""
 
     distribution: DistributionName = "gaussian"
     hidden: tuple[int, ...] = (7, 5)
@@ -88,7 +88,7 @@ def policy_for(action_space: spaces.Space[Any], **changes: Any) -> Policy:
 CASES: dict[str, tuple[spaces.Space[Any], DistributionName]] = (
     {f"{name}, bounded": (BOUNDED, name) for name in CONTINUOUS}
     | {f"{name}, unbounded": (UNBOUNDED, name) for name in UNSQUASHED}
-    | {"choices": (CHOICES, "gaussian"), "switches": (SWITCHES, "gaussian")}
+    | {"multi-discrete": (MULTI_DISCRETE, "gaussian"), "multi-binary": (MULTI_BINARY, "gaussian")}
 )
 
 
@@ -100,7 +100,7 @@ def test_the_distribution_fits_the_space(case: str) -> None:
     assert isinstance(policy, Policy)
     distribution = policy(torch.randn(6, 5, 3, generator=seeded(1)))
     kinds = {"full_gaussian": FullGaussian, "mixture": GaussianMixture, "flow": Transformed}
-    discrete: Any = MultiCategorical if action_space is CHOICES else Bernoulli
+    discrete: Any = MultiCategorical if action_space is MULTI_DISCRETE else Bernoulli
     if isinstance(distribution, Squashed):
         assert action_space is BOUNDED
         assert isinstance(distribution.base, kinds[name])
@@ -121,8 +121,8 @@ REFUSED: dict[str, tuple[DistributionName, spaces.Space[Any], str]] = {
     "beta without bounds": ("beta", UNBOUNDED, "needs bounds.*full_gaussian"),
     "beta on a matrix": ("beta", spaces.Box(-1, 1, (2, 2), np.float32), "one dimension"),
     "flow over a choice": ("flow", spaces.Discrete(3), "leave --distribution out"),
-    "mixture over choices": ("mixture", CHOICES, "leave --distribution out"),
-    "beta over switches": ("beta", SWITCHES, "leave --distribution out"),
+    "mixture over choices": ("mixture", MULTI_DISCRETE, "leave --distribution out"),
+    "beta over multi-binary": ("beta", MULTI_BINARY, "leave --distribution out"),
     "bounded on one side": ("mixture", spaces.Box(0, np.inf, (2,), np.float32), "both"),
 }
 
@@ -136,7 +136,7 @@ def test_a_combination_that_cannot_be_is_refused_with_advice(case: str) -> None:
 
 
 def test_gaussian_stays_the_gaussian_policy() -> None:
-    """The default builds what it always did."""
+    """The default distribution makes a Gaussian head."""
     assert isinstance(policy_for(BOUNDED).head, GaussianHead)
     assert isinstance(policy_for(UNBOUNDED, std="state_dependent").head, GaussianHead)
 
@@ -201,7 +201,7 @@ def test_a_flow_joins_all_dimensions() -> None:
 
 
 def test_the_components_of_a_mixture_start_apart() -> None:
-    """Alike, they would have one gradient and stay alike."""
+    """Equal components would have equal gradients and stay equal."""
     policy = policy_for(UNBOUNDED, distribution="mixture", log_std_init=-1.0)
     distribution = policy(torch.zeros(1, 3))
     assert isinstance(distribution, GaussianMixture)
@@ -211,7 +211,7 @@ def test_the_components_of_a_mixture_start_apart() -> None:
 
 
 def test_the_parameters_of_a_beta_policy_are_at_least_one() -> None:
-    """So its density is finite and has one peak, whatever the network says."""
+    """Both parameters are above 1 for any features, so the density is finite with one peak."""
     policy = policy_for(BOUNDED, distribution="beta", hidden=())
     distribution = policy(1e6 * torch.randn(50, 3, generator=seeded(1)))
     assert isinstance(distribution, Beta)
@@ -240,7 +240,7 @@ def recorded(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
 
 
 def looped(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
-    """One backward a trajectory, the definition."""
+    """One backward pass for each trajectory."""
     values, parameters = surrogate(), dict(module.named_parameters())
     rows = [
         torch.autograd.grad(
@@ -262,7 +262,7 @@ def assert_same(found: Gradients, expected: Gradients, tolerance: float = 1e-9) 
 
 
 def random_window(policy: Policy, num_steps: int) -> Window:
-    """Observations at random, and the policy's own samples."""
+    """Random observations with the policy's samples."""
     obs = normal(num_steps, FEW, 3, seed=1)
     distribution = policy(obs)
     noise = policy.draw_noise(num_steps, FEW, generator=seeded(2)).double()
@@ -293,7 +293,7 @@ def surrogate_of(estimator: str, policy: Policy, num_steps: int) -> Callable[[],
 @pytest.mark.parametrize("num_steps", [1, 50])
 @pytest.mark.parametrize("estimator", ["score function", "pathwise"])
 @pytest.mark.parametrize("std", ["state_independent", "state_dependent"])
-@pytest.mark.parametrize("case", [case for case in CASES if case not in ("choices", "switches")])
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("multi-")])
 def test_gradients_by_trajectory_are_those_of_a_loop(
     case: str, std: Std, estimator: str, num_steps: int
 ) -> None:
@@ -305,8 +305,8 @@ def test_gradients_by_trajectory_are_those_of_a_loop(
 
 
 @pytest.mark.parametrize("num_steps", [1, 50])
-@pytest.mark.parametrize("case", ["choices", "switches"])
-def test_gradients_by_trajectory_of_choices_are_those_of_a_loop(case: str, num_steps: int) -> None:
+@pytest.mark.parametrize("case", ["multi-discrete", "multi-binary"])
+def test_discrete_gradients_by_trajectory_are_those_of_a_loop(case: str, num_steps: int) -> None:
     """By the score function, the only one there is."""
     policy = shaken(policy_for(CASES[case][0]))
     surrogate = surrogate_of("score function", policy, num_steps)
@@ -315,7 +315,7 @@ def test_gradients_by_trajectory_of_choices_are_those_of_a_loop(case: str, num_s
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_parameter_belongs_to_a_layer_with_a_rule(case: str) -> None:
-    """Else its gradients would go the slow way."""
+    """Every layer has the fast rule for its gradients per trajectory."""
     action_space, name = CASES[case]
     for std in ("state_independent", "state_dependent"):
         policy = policy_for(action_space, distribution=name, std=std)
@@ -385,9 +385,9 @@ class Bandit(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.zeros(2, np.float32), reward, True, False, {}
 
 
-@pytest.mark.parametrize("space", [CHOICES, SWITCHES], ids=["choices", "switches"])
-def test_reinforce_learns_choices_and_switches(space: spaces.Space[Any]) -> None:
-    """An observation tells what to do; at random 1/2 of it is right, of the choices 5/12."""
+@pytest.mark.parametrize("space", [MULTI_DISCRETE, MULTI_BINARY], ids=["discrete", "binary"])
+def test_reinforce_learns_multi_discrete_and_multi_binary_actions(space: spaces.Space[Any]) -> None:
+    """An observation tells what to do; at random 1/2 of it is right, 5/12 if multi-discrete."""
     env: Any = SyncVectorEnv([lambda: Bandit(space)] * 16, autoreset_mode=AutoresetMode.SAME_STEP)
     config = ReinforceConfig(num_envs=16, n_steps=8, learning_rate=0.02, hidden=(16,))
     agent = Reinforce(config, env, seed=0, total_steps=16 * 8 * 40)

@@ -1,4 +1,4 @@
-"""The policy in NumPy is the policy in torch."""
+"""Actions of the NumPy policy against those of the policy in torch."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Policies: which spaces they take, the two losses, and the frozen normaliser."""
+"""Policies: supported spaces, the two losses, and the normaliser that acting does not change."""
 
 import dataclasses
 import math
@@ -41,7 +41,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What an agent's configuration gives."""
+    """The settings that an agent's configuration has."""
 
     hidden: tuple[int, ...] = (8,)
     activation: Activation = "tanh"
@@ -89,7 +89,7 @@ REFUSED = {
     ),
     "a table of choices": (OBS, spaces.MultiDiscrete(np.array([[2, 3]])), "one row"),
     "several choices that start at 1": (OBS, spaces.MultiDiscrete([2, 3], start=[1, 1]), "at 0"),
-    "a table of switches": (OBS, spaces.MultiBinary((2, 3)), "one row"),
+    "a table of binary variables": (OBS, spaces.MultiBinary((2, 3)), "one row"),
     "matrix of actions": (OBS, spaces.Box(-1, 1, (2, 2), np.float32), "one dimension"),
     "bounded below only": (OBS, spaces.Box(0, np.inf, (2,), np.float32), "both"),
     "bounded in one dimension only": (
@@ -122,7 +122,7 @@ def test_a_state_dependent_std_starts_where_it_is_told(log_std_init: float) -> N
 
 
 def test_a_state_dependent_std_stays_within_its_range() -> None:
-    """Log-sigma in [-5, 2] whatever the network says."""
+    """Log-sigma is in [-5, 2] for any network output."""
     policy = GaussianPolicy(OBS, UNBOUNDED, (), std="state_dependent")
     obs = torch.tensor([[1e6, 0.0, 0.0], [-1e6, 0.0, 0.0]])
     log_std = policy(obs).log_std  # type: ignore[attr-defined]
@@ -201,7 +201,7 @@ def test_the_log_derivative_loss_detaches_its_weight() -> None:
 
 
 def test_the_log_derivative_loss_is_minus_weight_times_log_density() -> None:
-    """Unreduced, one entry a sample, also with a time axis and for choices."""
+    """Unreduced, one entry a sample, also with a time axis and for discrete actions."""
     obs, weight = normal(5, 4, 3), normal(5, 4, seed=1)
     gaussian = GaussianPolicy(OBS, BOUNDED)
     pre_action = normal(5, 4, 2, seed=2)
@@ -273,57 +273,6 @@ def test_acting_does_not_change_the_normaliser() -> None:
         assert torch.equal(buffer, before[name])
 
 
-def test_running_moments_are_those_of_all_valid_observations() -> None:
-    """Three windows of different lengths and means, some steps invalid, against NumPy."""
-    normalizer, rows = ObservationNormalizer(3), []
-    for number, length in enumerate((5, 1, 40)):
-        obs = (100 * number + normal(length, 6, 3, seed=number)) * torch.tensor([1.0, 10.0, 0.1])
-        valid = torch.rand(length, 6, generator=seeded(9 + number)) < 0.7
-        normalizer.update(obs, valid)
-        rows.append(obs[valid].double().numpy())
-    seen = np.concatenate(rows)
-    assert float(normalizer.count) == len(seen)
-    np.testing.assert_allclose(normalizer.mean.numpy(), seen.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(normalizer.variance.numpy(), seen.var(0), rtol=1e-12)
-
-
-def test_normalised_observations_have_mean_zero_and_variance_one() -> None:
-    """(obs - mean) / sd, clipped at ten."""
-    normalizer = ObservationNormalizer(2)
-    obs = torch.tensor([3.0, -50.0]) + torch.tensor([2.0, 10.0]) * normal(50, 40, 2)
-    normalizer.update(obs, torch.ones(50, 40, dtype=torch.bool))
-    seen = normalizer(obs).double()
-    assert seen.mean((0, 1)).tolist() == pytest.approx([0, 0], abs=1e-5)
-    assert seen.var((0, 1), unbiased=False).tolist() == pytest.approx([1, 1], rel=1e-5)
-    far = normalizer(torch.tensor([[1e9, -1e9]]))
-    assert far.tolist() == [[10.0, -10.0]]
-
-
-def test_a_fresh_normaliser_is_the_identity() -> None:
-    """Up to the clip and the 1e-8 under the root."""
-    obs = normal(10, 3)
-    torch.testing.assert_close(ObservationNormalizer(3)(obs), obs)
-
-
-def test_a_window_without_valid_steps_leaves_the_normaliser_as_it_was() -> None:
-    """No 0 / 0."""
-    normalizer = ObservationNormalizer(3)
-    normalizer.update(torch.full((2, 2, 3), float("nan")), torch.zeros(2, 2, dtype=torch.bool))
-    assert normalizer.mean.tolist() == [0, 0, 0] and normalizer.variance.tolist() == [1, 1, 1]
-
-
-def test_the_normalisers_moments_carry_no_gradient() -> None:
-    """Its input does: pathwise gradients go through it, by 1 / sd."""
-    normalizer = ObservationNormalizer(1)
-    obs = torch.tensor([[[1.0], [5.0]]], requires_grad=True)
-    normalizer.update(obs, torch.ones(1, 2, dtype=torch.bool))
-    assert not any(buffer.requires_grad for buffer in normalizer.buffers())
-    assert list(normalizer.parameters()) == []
-    (gradient,) = torch.autograd.grad(normalizer(obs).sum(), obs)
-    # mean 3, variance 4, so the slope is 1/2.
-    assert gradient.flatten().tolist() == pytest.approx([0.5, 0.5])
-
-
 def test_an_update_does_not_break_a_graph_that_is_still_open() -> None:
     """The statistics are replaced, not written into: backward still uses the old ones."""
     policy, normalizer = normalising()
@@ -338,7 +287,7 @@ def test_an_update_does_not_break_a_graph_that_is_still_open() -> None:
 
 
 def test_a_saved_policy_is_whole() -> None:
-    """Its normaliser travels in its state_dict."""
+    """Its state_dict contains the normaliser."""
     policy, normalizer = normalising()
     normalizer.update(5 + normal(7, 4, 3), torch.ones(7, 4, dtype=torch.bool))
     other = GaussianPolicy(OBS, UNBOUNDED, normalize_observations=True, generator=seeded(5))
@@ -357,7 +306,7 @@ def test_without_normalisation_observations_pass_unchanged() -> None:
 
 
 def test_boxes_of_whole_numbers_are_no_actions_of_a_gaussian() -> None:
-    """It would hand the environment fractions."""
+    """A Gaussian would give the environment fractions."""
     whole = spaces.Box(0, 5, (2,), np.int32)
     with pytest.raises(RequestError, match="whole numbers"):
         GaussianPolicy(spaces.Box(-1.0, 1.0, (2,)), whole)

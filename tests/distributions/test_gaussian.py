@@ -1,4 +1,4 @@
-"""The full Gaussian against torch and closed forms."""
+"""The Gaussian with full covariance against torch and closed forms."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def expectation(mean: Tensor, scale: Tensor) -> Tensor:
 
 
 def test_it_is_torchs() -> None:
-    """Density, entropy and sample, for a batch; what stands above the diagonal is not read."""
+    """Density, entropy and sample, for a batch; entries above the diagonal are not read."""
     mean = torch.randn(5, 3, generator=seeded(1), dtype=F64)
     scale = torch.randn(5, 3, 3, generator=seeded(2), dtype=F64)
     scale = scale.tril(-1) + scale.diagonal(dim1=-2, dim2=-1).abs().diag_embed()
