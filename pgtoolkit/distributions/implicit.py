@@ -10,16 +10,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from pgtoolkit.errors import RequestError
-
-IMPLICIT = (
-    "an implicitly reparameterised sample is differentiable once: its second derivative would be "
-    "wrong without a word. Call backward without create_graph=True, or use a distribution whose "
-    "sample is a formula (Gaussian, flow)"
-)
+from pgtoolkit.second_derivatives import once_differentiable
 
 
-def with_derivative(value: Tensor, first_order: Tensor, refusal: str = IMPLICIT) -> Tensor:
+def with_derivative(value: Tensor, first_order: Tensor) -> Tensor:
     """``value``, with the derivative of ``first_order``.
 
     To first order only: what a second derivative would find in this graph is wrong, so it is
@@ -28,29 +22,16 @@ def with_derivative(value: Tensor, first_order: Tensor, refusal: str = IMPLICIT)
     Args:
         value: a sample; detached here.
         first_order: of the same shape; only its derivative counts, and its value must be finite.
-        refusal: what is said to who asks for a second derivative.
 
     Raises:
         RequestError: in a backward pass that builds a graph (``create_graph=True``).
     """
-    return value.detach() + once_differentiable(first_order - first_order.detach(), refusal)
-
-
-def once_differentiable(tensor: Tensor, refusal: str) -> Tensor:
-    """The tensor, whose derivative refuses to be differentiated again.
-
-    Raises:
-        RequestError: in a backward pass that builds a graph (``create_graph=True``).
-    """
-
-    def refuse(gradient: Tensor) -> None:
-        # Gradient mode is on in a backward pass exactly when it builds a graph of itself.
-        if torch.is_grad_enabled():
-            raise RequestError(refusal)
-
-    if tensor.requires_grad:
-        tensor.register_hook(refuse)  # type: ignore[no-untyped-call]
-    return tensor
+    change = once_differentiable(
+        first_order - first_order.detach(),
+        "the gradient of an implicitly reparameterised sample",
+        "use a distribution whose sample is a formula (Gaussian, flow)",
+    )
+    return value.detach() + change
 
 
 def with_gradient_of(value: Tensor, other: Tensor) -> Tensor:
