@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgtoolkit.compiling import LARGE
+from pgtoolkit.compiling import MAX_O3_OPERATIONS
 from pgtoolkit.envs.analytic.lqg.env import LQG
 from pgtoolkit.envs.compiled.lookahead import look_ahead
 from pgtoolkit.envs.compiled.policy_step import trace_policy_step
@@ -121,7 +121,7 @@ def require_alike(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) 
 
 def looped(env: DifferentiableVectorEnv, policy: Policy, noise: Tensor) -> CompiledStep:
     state = env.get_state()
-    process = [x[0] for x in look_ahead(env, state, 1).noise]
+    process = [x[0] for x in look_ahead(env, state, 1).process_noise]
     traced = trace_policy_step(env.env, policy, state.state, noise[0], *process)
     return CompiledStep.of(traced, loop_scan(traced.graph), policy)
 
@@ -218,7 +218,7 @@ def test_a_policy_with_a_layer_that_has_no_rule_gets_its_gradient() -> None:
     noise = noise_of(policy, 6, 5, torch.float64)
     before = env.get_state()
     step = looped(env, policy, noise)
-    assert not step.traced.ruled
+    assert not step.traced.layers_have_all_parameters
     found, _ = unroll_compiled(step, env, cursor, noise)
     env.set_state(before)
     expected, _ = unroll(env, policy, cursor, noise)
@@ -306,7 +306,7 @@ def test_compiling_leaves_the_environment_where_it_was() -> None:
 def test_with_many_trajectories_a_product_for_each_step_gives_the_same_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pgtoolkit.envs.compiled.segment.WIDE", 5)
+    monkeypatch.setattr("pgtoolkit.envs.compiled.segment.MIN_ENVS_FOR_STEP_PRODUCTS", 5)
     env, policy, cursor = make(CartPole(), torch.float64)
     noise, before = noise_of(policy, 6, 5, torch.float64), env.get_state()
     found, _ = unroll_compiled(looped(env, policy, noise), env, cursor, noise)
@@ -324,7 +324,7 @@ def test_the_longest_steps_are_compiled_with_less_effort_in_either_precision(
     traced = looped(env, policy, noise_of(policy, 1, 5, dtype)).traced
     with mock.patch("pgtoolkit.envs.compiled.scan.CompiledLoop") as loop:
         CompiledScan(traced.graph)
-    assert all(call.args[1] > LARGE for call in loop.call_args_list)
+    assert all(call.args[1] > MAX_O3_OPERATIONS for call in loop.call_args_list)
     assert loop.call_count == 4
 
 
