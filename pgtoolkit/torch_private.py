@@ -67,6 +67,6 @@ def check_in_compiled_code(condition: Any) -> None:
     torch._check(condition)  # type: ignore[no-untyped-call]
 
 
-def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
     """Copies each source into its target, in one call."""
     torch._foreach_copy_(targets, sources)
