@@ -1,4 +1,4 @@
-"""When to compile, and what compiled code computes in another way."""
+"""When to compile, the decompositions, and the options of a compiled loop."""
 
 from typing import Any
 
@@ -50,19 +50,19 @@ def test_auto_compiles_long_runs_where_there_is_a_compiler(
     assert choose_compiled("always", 0.0) and not choose_compiled("never", 1000.0)
 
 
-def test_long_steps_are_compiled_with_less_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_steps_are_compiled_with_o2(monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiler's command says ``-O2`` after torch's ``-O3``, and the last one counts."""
-    asked: list[dict[str, Any]] = []
+    requested: list[dict[str, Any]] = []
 
     def compile(function: Any, *, fullgraph: bool, options: dict[str, Any]) -> Any:
-        asked.append(options)
+        requested.append(options)
         return function
 
     monkeypatch.setattr(torch, "compile", compile)
     CompiledLoop(lambda x: x, MAX_O3_OPERATIONS)
     CompiledLoop(lambda x: x, MAX_O3_OPERATIONS + 1)
-    assert not O2_OPTIONS.items() <= asked[0].items()
-    assert O2_OPTIONS.items() <= asked[1].items()
+    assert not O2_OPTIONS.items() <= requested[0].items()
+    assert O2_OPTIONS.items() <= requested[1].items()
     with torch._inductor.config.patch(O2_OPTIONS):
         options = cpp_builder.CppTorchOptions(vec_isa=cpu_vec_isa.invalid_vec_isa)
         command = cpp_builder.CppBuilder("name", "code.cpp", options, "folder").get_command_line()

@@ -146,7 +146,7 @@ def _split(
     num_forward, (num_carry, num_differentiable, _) = len(arguments) - num_cotangents, counts
     constants, cotangents = arguments[:num_constants], arguments[num_forward:]
     constant_nodes, adjoint_nodes = _dependent_nodes(nodes, constants, cotangents)
-    outputs = list(nodes[-1].args[0])  # of (results, adjoints) the tracer makes one list
+    outputs = list(nodes[-1].args[0])  # the tracer flattens (results, adjoints) to one list
     results, adjoints = outputs[: sum(counts)], outputs[sum(counts) :]
     carry, others = results[:num_carry], results[num_carry:]
     carry_adjoints, source_adjoints = adjoints[: sum(is_float)], adjoints[sum(is_float) :]

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: same window, same gradient, memory about the root of the horizon."""
+"""Gradient checkpointing: same window and gradient, memory grows as the root of the horizon."""
 
 import dataclasses
 import functools
@@ -43,7 +43,7 @@ class Parts(NamedTuple):
 class Drift(DifferentiableEnv[Any]):
     """A state of three tensors: one that moves, one that never changes, and an integer.
 
-    Terminal beyond 1.5, so that environments end inside segments and on their borders.
+    Terminal beyond 1.5, so that episodes end inside segments and on their borders.
     """
 
     observation_space = Box(-np.inf, np.inf, (2,), np.float32)
@@ -82,7 +82,7 @@ ENVS: dict[str, Callable[[], DifferentiableEnv]] = {
     "repeat": lambda: ActionRepeat(Drift(), 2),
 }
 
-Found = tuple[Window, Cursor, tuple[Tensor, ...], Any]
+RolledWindow = tuple[Window, Cursor, tuple[Tensor, ...], Any]
 
 
 def policy_for(env: DifferentiableEnv, dtype: torch.dtype) -> Policy:
@@ -96,8 +96,13 @@ def noise_of(steps: int, dtype: torch.dtype, num_envs: int = NUM_ENVS) -> Tensor
 
 def rolled(
     env: DifferentiableEnv, roll: Callable[..., Any], dtype: torch.dtype, windows: int = 2
-) -> Found:
-    """The last of some windows; the gradient of all its parts by action and parameters; the end."""
+) -> RolledWindow:
+    """Rolls some windows.
+
+    Returns:
+        The last window, the cursor after it, the gradient of an objective of all its fields with
+        respect to actions and parameters, and the environment's state.
+    """
     vector, policy = DifferentiableVectorEnv(env, NUM_ENVS, dtype=dtype), policy_for(env, dtype)
     cursor, noise = start(vector, seed=0, device=CPU), noise_of(STEPS, dtype)
     for _ in range(windows):
@@ -105,7 +110,7 @@ def rolled(
     assert window.perturbation is not None
     value = torch.tanh(window.next_obs).sum(-1)
     objective = window_objective(window, value, 0.9) + window.action.square().sum((0, 2))
-    # All but three of its rows also by the observation on which the policy acts.
+    # The objective also depends on the observations directly, not only through the actions.
     objective = objective + 0.1 * window.obs.sum((0, 2))
     leaves = [window.perturbation, *policy.parameters()]
     gradients = torch.autograd.grad(objective.sum(), leaves)
@@ -148,7 +153,7 @@ def test_window_and_gradient_are_those_of_unroll(
 
 
 def test_the_gate_counts_each_adjoint_once() -> None:
-    """Steps are taken three times in all, and differentiated once."""
+    """Recomputed steps are not counted again: each step is differentiated once."""
     plain, again = (GradientGate(Drift(), clip_norm=0.5) for _ in range(2))
     rolled(plain, unroll, torch.float64)
     rolled(again, in_segments(None), torch.float64)
@@ -166,9 +171,9 @@ class Saved:
 
 
 class Bytes:
-    """How much is kept for the backward pass, and the most that ever was; each storage once.
+    """Bytes saved for the backward pass, now and at the peak; each storage counts once.
 
-    What is given is there in any case, and not counted.
+    The storages of the tensors passed to the constructor do not count.
     """
 
     def __init__(self, *given: Tensor) -> None:
@@ -196,7 +201,7 @@ class Bytes:
 
 
 def peak_bytes(roll: Callable[..., Any], steps: int) -> int:
-    """The most that one window and its action gradient keep, at any time."""
+    """The most bytes that a window and its action gradient save at any time."""
     env, noise = LQG(horizon=9), noise_of(steps, torch.float32, 64)
     vector, policy = DifferentiableVectorEnv(env, 64), policy_for(env, torch.float32)
     cursor, count = start(vector, seed=0, device=CPU), Bytes(noise, *policy.parameters())
@@ -220,12 +225,12 @@ def test_memory_grows_as_the_root_of_the_horizon() -> None:
     segments = [peak_bytes(unroll_in_segments, steps) for steps in (64, 256)]
     assert 3.99 < plain[1] / plain[0] < 4.01
     assert 1.99 < segments[1] / segments[0] < 2.01
-    # An eighth and a sixteenth, and beside the steps of a segment the states at their starts.
+    # An eighth and a sixteenth of the steps, plus the states at the segments' starts.
     assert segments[0] < plain[0] / 7 and segments[1] < plain[1] / 14
 
 
 def test_the_live_environment_stays_where_it_is() -> None:
-    """Differentiated only after another window has been taken, it gives the same gradient."""
+    """The backward pass of a window after the next one was rolled gives the same gradient."""
     expected = rolled(Drift(), unroll, torch.float64, windows=1)
     env = DifferentiableVectorEnv(Drift(), NUM_ENVS, dtype=torch.float64)
     policy, noise = policy_for(Drift(), torch.float64), noise_of(STEPS, torch.float64)
@@ -247,7 +252,7 @@ def test_the_live_environment_stays_where_it_is() -> None:
 
 
 def test_parameters_are_not_differentiated_unless_asked() -> None:
-    """The policy sees a segment ``[K, N, O]`` as a whole only for their sake."""
+    """The policy is run on a whole segment ``[K, N, O]`` only for the parameters' gradient."""
     env, policy = (
         DifferentiableVectorEnv(Pendulum(), NUM_ENVS),
         policy_for(Pendulum(), torch.float32),
@@ -319,7 +324,7 @@ def test_what_is_not_finite_is_named_by_its_step_in_the_window(roll: Callable[..
 
 
 class Hidden(Drift):
-    """Moves otherwise each time it is asked."""
+    """Its transition differs at every call."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -330,7 +335,7 @@ class Hidden(Drift):
 
 
 def test_an_environment_that_does_not_repeat_itself_is_refused() -> None:
-    """Its gradient would be that of another trajectory; and it is left where it was."""
+    """The gradient would be of another trajectory. The environment's state is restored."""
     env, policy = DifferentiableVectorEnv(Hidden(), NUM_ENVS), policy_for(Drift(), torch.float32)
     cursor, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
     window, _ = unroll_in_segments(env, policy, cursor, noise)
@@ -373,7 +378,7 @@ def test_choosing() -> None:
 
 
 def test_a_second_derivative_is_refused() -> None:
-    """Silently it would be that of another function: the window's steps are no longer there."""
+    """It would silently be wrong, because the graph of the window's steps is not kept."""
     env = DifferentiableVectorEnv(Pendulum(), NUM_ENVS)
     policy = GaussianPolicy(Pendulum().observation_space, Pendulum().action_space, (4,))
     noise = policy.draw_noise(6, NUM_ENVS, generator=torch.Generator().manual_seed(0))

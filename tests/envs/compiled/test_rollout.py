@@ -36,13 +36,13 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 Tensors = list[Tensor]
 
 
-def loop_scan(graph: StepGraph) -> CompiledScan:
-    """A :class:`CompiledScan` whose loops are Python's: everything but the compiler."""
-    with mock.patch("pgtoolkit.envs.compiled.scan.CompiledLoop", in_python):
+def python_loop_scan(graph: StepGraph) -> CompiledScan:
+    """A :class:`CompiledScan` whose loops run in Python, so that nothing is compiled."""
+    with mock.patch("pgtoolkit.envs.compiled.scan.CompiledLoop", run_in_python):
         return CompiledScan(graph)
 
 
-def in_python(function: Callable[..., Any], num_operations: int = 0) -> Callable[..., Any]:
+def run_in_python(function: Callable[..., Any], num_operations: int = 0) -> Callable[..., Any]:
     def run(*arguments: Any, free: Any) -> Any:
         with mock.patch("torch._higher_order_ops.scan.scan", python_scan):
             return function(*arguments)
@@ -77,9 +77,9 @@ def make(
         generator=generator,
     ).to(dtype)
     cursor = start(vector, seed=0, device=vector.device)
-    # Not of the starts: some have no spread, and dividing by it would blow rounding up.
-    seen = torch.randn(20, num_envs, cursor.obs.shape[-1], generator=generator)
-    policy.normalizer.update(seen.to(dtype), torch.ones(20, num_envs, dtype=torch.bool))
+    # Not start states: some components have variance 0, and dividing would amplify rounding errors.
+    observed = torch.randn(20, num_envs, cursor.obs.shape[-1], generator=generator)
+    policy.normalizer.update(observed.to(dtype), torch.ones(20, num_envs, dtype=torch.bool))
     return vector, policy, cursor
 
 
@@ -89,7 +89,7 @@ def noise_of(policy: Policy, steps: int, num_envs: int, dtype: torch.dtype) -> T
 
 
 def gradients(policy: Policy, window: Window) -> dict[str, Tensor]:
-    """Of the rewards by actions and parameters, of both surrogates, and what was seen."""
+    """Gradients of an objective and of both surrogates, and the fields of the window."""
     assert window.perturbation is not None
     objective = (window.reward.sum(0) + window.next_obs[-1].sum(-1)).mean()
     wanted = [window.perturbation, *policy.parameters()]
@@ -108,7 +108,7 @@ def gradients(policy: Policy, window: Window) -> dict[str, Tensor]:
 
 
 def require_alike(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) -> None:
-    """Off by at most ``tolerance`` times the largest entry of the gradient, or of what was seen."""
+    """Differences are at most ``tolerance`` times the largest entry of a gradient or field."""
     scale: dict[str, float] = {}
     for name, x in b.items():
         group = name.rstrip(" 0123456789")
@@ -119,11 +119,11 @@ def require_alike(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) 
         assert worst <= most, f"{name} is {worst} off, more than {most}"
 
 
-def looped(env: DifferentiableVectorEnv, policy: Policy, noise: Tensor) -> CompiledStep:
+def uncompiled_step(env: DifferentiableVectorEnv, policy: Policy, noise: Tensor) -> CompiledStep:
     state = env.get_state()
     process = [x[0] for x in look_ahead(env, state, 1).process_noise]
     traced = trace_policy_step(env.env, policy, state.state, noise[0], *process)
-    return CompiledStep.of(traced, loop_scan(traced.graph), policy)
+    return CompiledStep.of(traced, python_loop_scan(traced.graph), policy)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -134,7 +134,7 @@ def test_the_traced_step_is_the_plain_one_for_every_environment(
     env, policy, cursor = make(suite_env(name), dtype)
     noise = noise_of(policy, 6, 5, dtype)
     before = env.get_state()
-    step = looped(env, policy, noise)
+    step = uncompiled_step(env, policy, noise)
     found, end = unroll_compiled(step, env, cursor, noise)
     env.set_state(before)
     expected, expected_end = unroll(env, policy, cursor, noise)
@@ -144,11 +144,11 @@ def test_the_traced_step_is_the_plain_one_for_every_environment(
 
 @pytest.mark.parametrize("steps", [30, 45])
 def test_ends_of_episodes_come_as_in_the_plain_rollout(steps: int) -> None:
-    """CartPole falls at times of its own; both must restart it from the same random numbers."""
+    """CartPole's episodes end by falling; both rollouts must reset with the same random numbers."""
     env, policy, cursor = make(CartPole(), torch.float64, 7)
     noise = 3 * noise_of(policy, steps, 7, torch.float64)
     before = env.get_state()
-    step = looped(env, policy, noise)
+    step = uncompiled_step(env, policy, noise)
     found, end = unroll_compiled(step, env, cursor, noise)
     after = env.get_state()
     env.set_state(before)
@@ -167,7 +167,7 @@ def test_time_limits_come_as_in_the_plain_rollout(dynamics: DifferentiableEnv[An
     state, limit = env.get_state(), dynamics.max_episode_steps
     env.set_state(state._replace(elapsed=torch.tensor([-1, -3, -10, -3, -16]) + limit))
     before, noise = env.get_state(), noise_of(policy, 16, 5, torch.float64)
-    step = looped(env, policy, noise)
+    step = uncompiled_step(env, policy, noise)
     found, _ = unroll_compiled(step, env, cursor, noise)
     env.set_state(before)
     expected, _ = unroll(env, policy, cursor, noise)
@@ -177,11 +177,11 @@ def test_time_limits_come_as_in_the_plain_rollout(dynamics: DifferentiableEnv[An
     require_alike(gradients(policy, found), gradients(policy, expected), 1e-10)
 
 
-def test_the_normaliser_and_the_parameters_are_those_of_the_moment() -> None:
+def test_the_current_normaliser_and_parameters_are_used() -> None:
     env, policy, cursor = make(Pendulum(), torch.float64)
     noise = noise_of(policy, 4, 5, torch.float64)
     before = env.get_state()
-    step = looped(env, policy, noise)
+    step = uncompiled_step(env, policy, noise)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.1)
@@ -195,7 +195,7 @@ def test_the_normaliser_and_the_parameters_are_those_of_the_moment() -> None:
 def test_parameters_that_change_before_the_backward_pass_are_noticed() -> None:
     env, policy, cursor = make(Pendulum(), torch.float64)
     noise = noise_of(policy, 4, 5, torch.float64)
-    window, _ = unroll_compiled(looped(env, policy, noise), env, cursor, noise)
+    window, _ = unroll_compiled(uncompiled_step(env, policy, noise), env, cursor, noise)
     with torch.no_grad():
         next(policy.parameters()).add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -205,7 +205,7 @@ def test_parameters_that_change_before_the_backward_pass_are_noticed() -> None:
 def test_a_second_derivative_is_refused() -> None:
     env, policy, cursor = make(Pendulum(), torch.float64)
     noise = noise_of(policy, 4, 5, torch.float64)
-    window, _ = unroll_compiled(looped(env, policy, noise), env, cursor, noise)
+    window, _ = unroll_compiled(uncompiled_step(env, policy, noise), env, cursor, noise)
     assert window.perturbation is not None
     with pytest.raises(RequestError, match="cannot be differentiated again"):
         torch.autograd.grad(window.reward.sum(), window.perturbation, create_graph=True)
@@ -217,7 +217,7 @@ def test_a_policy_with_a_layer_that_has_no_rule_gets_its_gradient() -> None:
     policy.double()
     noise = noise_of(policy, 6, 5, torch.float64)
     before = env.get_state()
-    step = looped(env, policy, noise)
+    step = uncompiled_step(env, policy, noise)
     assert not step.traced.layers_have_all_parameters
     found, _ = unroll_compiled(step, env, cursor, noise)
     env.set_state(before)
@@ -235,7 +235,7 @@ class Scale(torch.nn.Module):
 
 
 class Impure(DifferentiableEnv[Tensor]):
-    """A pendulum whose gravity grows with every call."""
+    """A pendulum whose gravity grows with every call of ``transition``."""
 
     max_episode_steps = 200
 
@@ -263,7 +263,7 @@ class Impure(DifferentiableEnv[Tensor]):
 
 
 class Reading(Impure):
-    """One that reads a number out of a tensor."""
+    """A pendulum whose gravity is a number read out of the state tensor."""
 
     def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
         self.inner.g = 10.0 + float(state[0, 0])
@@ -271,13 +271,13 @@ class Reading(Impure):
 
 
 @pytest.fixture
-def _in_a_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing is compiled."""
-    monkeypatch.setattr("pgtoolkit.envs.compiled.rollout.CompiledScan", loop_scan)
+def _python_loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """``CompiledUnroll`` runs its loops in Python."""
+    monkeypatch.setattr("pgtoolkit.envs.compiled.rollout.CompiledScan", python_loop_scan)
     yield
 
 
-@pytest.mark.usefixtures("_in_a_loop")
+@pytest.mark.usefixtures("_python_loops")
 @pytest.mark.parametrize(
     ("env", "message"), [(Impure(), "differ from plain ones"), (Reading(), "are not compiled")]
 )
@@ -293,7 +293,7 @@ def test_what_cannot_be_compiled_is_said_once_and_runs(
     assert window.differentiable
 
 
-@pytest.mark.usefixtures("_in_a_loop")
+@pytest.mark.usefixtures("_python_loops")
 def test_compiling_leaves_the_environment_where_it_was() -> None:
     env, policy, cursor = make(LQG(W=0.1), torch.float64)
     noise, before = noise_of(policy, 5, 5, torch.float64), env.get_state()
@@ -309,19 +309,19 @@ def test_with_many_trajectories_a_product_for_each_step_gives_the_same_gradient(
     monkeypatch.setattr("pgtoolkit.envs.compiled.segment.MIN_ENVS_FOR_STEP_PRODUCTS", 5)
     env, policy, cursor = make(CartPole(), torch.float64)
     noise, before = noise_of(policy, 6, 5, torch.float64), env.get_state()
-    found, _ = unroll_compiled(looped(env, policy, noise), env, cursor, noise)
+    found, _ = unroll_compiled(uncompiled_step(env, policy, noise), env, cursor, noise)
     env.set_state(before)
     expected, _ = unroll(env, policy, cursor, noise)
     require_alike(gradients(policy, found), gradients(policy, expected), 1e-10)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-def test_the_longest_steps_are_compiled_with_less_effort_in_either_precision(
+def test_the_longest_steps_are_compiled_with_o2_in_either_precision(
     dtype: torch.dtype,
 ) -> None:
-    """A step has fewer operations in float64, whose tanh is the library's."""
+    """In float64 a step has fewer operations, because tanh is not replaced by polynomials."""
     env, policy, _ = make(Hopper2D(), dtype)
-    traced = looped(env, policy, noise_of(policy, 1, 5, dtype)).traced
+    traced = uncompiled_step(env, policy, noise_of(policy, 1, 5, dtype)).traced
     with mock.patch("pgtoolkit.envs.compiled.scan.CompiledLoop") as loop:
         CompiledScan(traced.graph)
     assert all(call.args[1] > MAX_O3_OPERATIONS for call in loop.call_args_list)
@@ -352,7 +352,7 @@ def require_compiled(
     env: DifferentiableEnv[Any], dtype: torch.dtype, lengths: tuple[int, ...]
 ) -> None:
     vector, policy, cursor = make(env, dtype)
-    traced = looped(vector, policy, noise_of(policy, 1, 5, dtype)).traced
+    traced = uncompiled_step(vector, policy, noise_of(policy, 1, 5, dtype)).traced
     step = CompiledStep.of(traced, CompiledScan(traced.graph), policy)
     for length in lengths:
         noise, before = noise_of(policy, length, 5, dtype), vector.get_state()

@@ -1,4 +1,4 @@
-"""How a traced step is split in two."""
+"""The forward and adjoint graphs of a traced step."""
 
 import torch
 from torch import Tensor
