@@ -12,7 +12,7 @@ from pgtoolkit.envs.compiled.rollout import CompiledUnroll
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.rollouts.checkpointed import Unroll, choose_unroll
 from pgtoolkit.rollouts.rollout import Cursor, collect, start
@@ -96,8 +96,8 @@ def require_differentiable(env: AnyVectorEnv, num_envs: int) -> DifferentiableVe
         )
     if not isinstance(env.single_action_space, Box):
         raise RequestError(
-            f"actions of {one_line(env.single_action_space)} have no pathwise gradient: give the "
-            "environment a Box of actions, or train with `reinforce`"
+            f"actions of {single_line(env.single_action_space)} have no pathwise gradient: give "
+            "the environment a Box of actions, or train with `reinforce`"
         )
     if env.env.gradient.action == "none":
         raise RequestError(

@@ -1,7 +1,7 @@
 """The two exceptions that the command line reports, and text for their messages."""
 
 
-def one_line(value: object) -> str:
+def single_line(value: object) -> str:
     """``str(value)`` on one line, for messages; that of a Gymnasium space may have several."""
     return " ".join(str(value).split())
 

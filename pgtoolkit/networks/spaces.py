@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 
 SMALLEST_IMAGE = 12
 """Pixels a side: the kernels of the encoder need them."""
@@ -19,8 +19,8 @@ def box_size(role: str, space: object) -> int:
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         if role == "action" and not np.issubdtype(space.dtype, np.floating):
             raise RequestError(
-                f"the action space {one_line(space)} is of whole numbers: give a Box of floating-"
-                "point ones, or a Discrete or MultiDiscrete space"
+                f"the action space {single_line(space)} is of whole numbers: give a Box of "
+                "floating-point ones, or a Discrete or MultiDiscrete space"
             )
         return int(space.shape[0])
     advice = (
@@ -29,7 +29,7 @@ def box_size(role: str, space: object) -> int:
         else "give it a Box of one dimension, or a Discrete, MultiDiscrete or MultiBinary space "
         "that starts at 0"
     )
-    raise RequestError(f"the {role} space {one_line(space)} is not supported: {advice}")
+    raise RequestError(f"the {role} space {single_line(space)} is not supported: {advice}")
 
 
 def is_bounded(space: object) -> bool:
@@ -41,8 +41,8 @@ def is_bounded(space: object) -> bool:
     if not bool((below | above).any()):
         return False
     raise RequestError(
-        f"the action space {one_line(space)} is bounded on some sides only: bound every dimension "
-        "on both sides (gymnasium.wrappers.RescaleAction, TransformAction), or none"
+        f"the action space {single_line(space)} is bounded on some sides only: bound every "
+        "dimension on both sides (gymnasium.wrappers.RescaleAction, TransformAction), or none"
     )
 
 
@@ -54,8 +54,8 @@ def numbers_of_choices(space: spaces.MultiDiscrete) -> tuple[int, ...]:
     """
     if space.nvec.ndim != 1 or space.start.any():
         raise RequestError(
-            f"the action space {one_line(space)} is not supported: MultiDiscrete actions must be "
-            "in one row and start at 0 (gymnasium.wrappers.TransformAction)"
+            f"the action space {single_line(space)} is not supported: MultiDiscrete actions must "
+            "be in one row and start at 0 (gymnasium.wrappers.TransformAction)"
         )
     return tuple(int(n) for n in space.nvec)
 
@@ -68,8 +68,8 @@ def number_of_switches(space: spaces.MultiBinary) -> int:
     """
     if len(space.shape) != 1:
         raise RequestError(
-            f"the action space {one_line(space)} is not supported: MultiBinary actions must be in "
-            "one row (gymnasium.wrappers.TransformAction)"
+            f"the action space {single_line(space)} is not supported: MultiBinary actions must be "
+            "in one row (gymnasium.wrappers.TransformAction)"
         )
     return int(space.shape[0])
 
