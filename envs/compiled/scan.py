@@ -1,6 +1,6 @@
 """A traced step, compiled, and run many times in one call."""
 
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -11,27 +11,6 @@ from pgtoolkit.envs.compiled.step_graph import StepGraph
 from pgtoolkit.torch_private import check_in_compiled_code, scan
 
 Tensors = list[Tensor]
-
-
-class Scan(Protocol):
-    """Runs a traced step many times; compiled, or in any other way.
-
-    The methods are those of :class:`CompiledScan`.
-    """
-
-    graph: StepGraph
-
-    def forward(self, constants: Tensors, carry: Tensors, inputs: Tensors) -> Tensors:
-        """Runs ``L`` steps."""
-
-    def adjoint(
-        self,
-        constants: Tensors,
-        carry: Tensors,
-        cotangents: list[Tensor | None],
-        results: Tensors,
-    ) -> tuple[Tensors, Tensors]:
-        """Runs the adjoint steps, from the last to the first."""
 
 
 @final

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgtoolkit.diagnostics.per_trajectory import RULES
 from pgtoolkit.envs.compiled.lookahead import Lookahead
 from pgtoolkit.envs.compiled.policy_step import TracedPolicyStep
-from pgtoolkit.envs.compiled.scan import Scan
+from pgtoolkit.envs.compiled.scan import CompiledScan
 from pgtoolkit.envs.compiled.step_graph import floats
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.autograd_nodes import attach_outputs, policy_gradients
@@ -27,7 +27,7 @@ class CompiledStep:
     """The compiled step of one policy in one environment."""
 
     traced: TracedPolicyStep
-    scan: Scan
+    scan: CompiledScan
     policy: Policy
     all_parameters: list[nn.Parameter]
     parameters: list[nn.Parameter]
@@ -36,7 +36,7 @@ class CompiledStep:
     """The policy's layer behind each recorded input."""
 
     @classmethod
-    def of(cls, traced: TracedPolicyStep, scan: Scan, policy: Policy) -> Self:
+    def of(cls, traced: TracedPolicyStep, scan: CompiledScan, policy: Policy) -> Self:
         """Looks up parameters and layers, once for all windows."""
         modules = dict(policy.named_modules())
         all_parameters = list(policy.parameters())
