@@ -84,7 +84,7 @@ class Apg:
         spaces = self.env.single_observation_space, self.env.single_action_space
         device = self.env.device
         self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
-        self.cursor = begin(self.env, seed=seed, device=device)
+        self.rollout_state = begin(self.env, seed=seed, device=device)
         self.unroll = rollout_of(
             self.env,
             compile=config.compile,
@@ -94,7 +94,9 @@ class Apg:
 
     def collect(self) -> Window:
         noise = self.actor.draw_noise(self.config.n_steps)
-        window, self.cursor = self.unroll(self.env, self.actor.policy, self.cursor, noise)
+        window, self.rollout_state = self.unroll(
+            self.env, self.actor.policy, self.rollout_state, noise
+        )
         return window
 
     def update(self, window: Window) -> Metrics:
@@ -112,10 +114,10 @@ class Apg:
             return metrics | env_metrics(self.env) | self.actor.finish(window)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"actor": self.actor.state_dict(), "env": env_position(self.env, self.cursor)}
+        return {"actor": self.actor.state_dict(), "env": env_position(self.env, self.rollout_state)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.actor.load_state_dict(state["actor"])
-        self.cursor = restore_env_position(
-            self.env, self.cursor, state["env"], seed=self.seed + self.actor.num_steps
+        self.rollout_state = restore_env_position(
+            self.env, self.rollout_state, state["env"], seed=self.seed + self.actor.num_steps
         )

@@ -141,12 +141,14 @@ class Ppo:
             ),
             compiled=choose_compiled(config.compile, MINIBATCH_SECONDS * num_minibatches),
         )
-        self.cursor = begin(env, seed=seed, device=device)
+        self.rollout_state = begin(env, seed=seed, device=device)
         self.roll = collector_of(env, compile=config.compile, total_steps=total_steps)
 
     def collect(self) -> Window:
         noise = self.actor.draw_noise(self.config.n_steps)
-        window, self.cursor = self.roll(self.env, self.actor.policy, self.cursor, noise)
+        window, self.rollout_state = self.roll(
+            self.env, self.actor.policy, self.rollout_state, noise
+        )
         return window.detach()
 
     def update(self, window: Window) -> Metrics:
@@ -217,7 +219,7 @@ class Ppo:
             "value_function": self.value_function.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
-            "env": env_position(self.env, self.cursor),
+            "env": env_position(self.env, self.rollout_state),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -225,6 +227,6 @@ class Ppo:
         self.value_function.load_state_dict(state["value_function"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
-        self.cursor = restore_env_position(
-            self.env, self.cursor, state["env"], seed=self.seed + self.actor.num_steps
+        self.rollout_state = restore_env_position(
+            self.env, self.rollout_state, state["env"], seed=self.seed + self.actor.num_steps
         )

@@ -98,7 +98,7 @@ class Reinforce:
         spaces = env.single_observation_space, env.single_action_space
         self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
         self.critic = Critic(config, spaces[0], seed=seed, device=device)
-        self.cursor = begin(env, seed=seed, device=device)
+        self.rollout_state = begin(env, seed=seed, device=device)
 
     def collect(self) -> Window:
         policy = self.actor.policy
@@ -109,9 +109,9 @@ class Reinforce:
         due = continuous and self.actor.monitor.due
         if isinstance(env, DifferentiableVectorEnv) and due and env.env.gradient.action != "none":
             # With the graph, so that the pathwise gradient can be measured beside.
-            window, self.cursor = unroll(env, policy, self.cursor, noise)
+            window, self.rollout_state = unroll(env, policy, self.rollout_state, noise)
         else:
-            window, self.cursor = collect(env, policy, self.cursor, noise)
+            window, self.rollout_state = collect(env, policy, self.rollout_state, noise)
         return window
 
     def update(self, window: Window) -> Metrics:
@@ -170,12 +170,12 @@ class Reinforce:
         return {
             "actor": self.actor.state_dict(),
             "critic": self.critic.state_dict(),
-            "env": env_position(self.env, self.cursor),
+            "env": env_position(self.env, self.rollout_state),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.actor.load_state_dict(state["actor"])
         self.critic.load_state_dict(state["critic"])
-        self.cursor = restore_env_position(
-            self.env, self.cursor, state["env"], seed=self.seed + self.actor.num_steps
+        self.rollout_state = restore_env_position(
+            self.env, self.rollout_state, state["env"], seed=self.seed + self.actor.num_steps
         )

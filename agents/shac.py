@@ -86,7 +86,7 @@ class Shac:
         device = self.env.device
         self.actor = Actor(config, *spaces, seed=seed, total_steps=total_steps, device=device)
         self.critic = Critic(config, spaces[0], seed=seed, device=device)
-        self.cursor = begin(self.env, seed=seed, device=device)
+        self.rollout_state = begin(self.env, seed=seed, device=device)
         self.unroll = rollout_of(
             self.env,
             compile=config.compile,
@@ -96,7 +96,9 @@ class Shac:
 
     def collect(self) -> Window:
         noise = self.actor.draw_noise(self.config.n_steps)
-        window, self.cursor = self.unroll(self.env, self.actor.policy, self.cursor, noise)
+        window, self.rollout_state = self.unroll(
+            self.env, self.actor.policy, self.rollout_state, noise
+        )
         return window
 
     def update(self, window: Window) -> Metrics:
@@ -129,12 +131,12 @@ class Shac:
         return {
             "actor": self.actor.state_dict(),
             "critic": self.critic.state_dict(),
-            "env": env_position(self.env, self.cursor),
+            "env": env_position(self.env, self.rollout_state),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.actor.load_state_dict(state["actor"])
         self.critic.load_state_dict(state["critic"])
-        self.cursor = restore_env_position(
-            self.env, self.cursor, state["env"], seed=self.seed + self.actor.num_steps
+        self.rollout_state = restore_env_position(
+            self.env, self.rollout_state, state["env"], seed=self.seed + self.actor.num_steps
         )

@@ -15,11 +15,11 @@ from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.rollouts.checkpointed import Unroll, choose_unroll
-from pgtoolkit.rollouts.rollout import Cursor, collect, start
+from pgtoolkit.rollouts.rollout import RolloutState, collect, start
 from pgtoolkit.seeding import stream, stream_seed
 
 
-def env_position(env: AnyVectorEnv, cursor: Cursor) -> dict[str, Any]:
+def env_position(env: AnyVectorEnv, rollout_state: RolloutState) -> dict[str, Any]:
     """Everything of the environments that can be saved.
 
     All of it for a differentiable one; nothing for another, whose state Gymnasium does not give.
@@ -28,33 +28,33 @@ def env_position(env: AnyVectorEnv, cursor: Cursor) -> dict[str, Any]:
         return {}
     return {
         "state": tuple(env.get_state()),
-        "obs": cursor.obs,
-        "needs_reset": cursor.needs_reset,
-        "first": cursor.first,
+        "obs": rollout_state.obs,
+        "needs_reset": rollout_state.needs_reset,
+        "first": rollout_state.first,
         "learned": env.env.state_dict(),
     }
 
 
 def restore_env_position(
-    env: AnyVectorEnv, cursor: Cursor, position: dict[str, Any], *, seed: int
-) -> Cursor:
+    env: AnyVectorEnv, rollout_state: RolloutState, position: dict[str, Any], *, seed: int
+) -> RolloutState:
     """Puts the environments back, exactly; those that could not be saved start new episodes."""
     if not position or not isinstance(env, DifferentiableVectorEnv):
-        return start(env, seed=stream_seed(seed, "environments"), device=cursor.obs.device)
+        return start(env, seed=stream_seed(seed, "environments"), device=rollout_state.obs.device)
     # First what was learned: an adapter also brings back the episodes that its states refer to.
     env.env.load_state_dict(position.get("learned", {}))
     env.set_state(position["state"])
     names = ("obs", "needs_reset", "first")
-    return Cursor(*(position[name].to(env.device) for name in names))
+    return RolloutState(*(position[name].to(env.device) for name in names))
 
 
-def begin(env: AnyVectorEnv, *, seed: int, device: torch.device) -> Cursor:
+def begin(env: AnyVectorEnv, *, seed: int, device: torch.device) -> RolloutState:
     """Resets every environment with the run's stream for them, at staggered ages."""
-    cursor = start(env, seed=stream_seed(seed, "environments"), device=device)
-    return stagger(env, cursor, seed=seed)
+    rollout_state = start(env, seed=stream_seed(seed, "environments"), device=device)
+    return stagger(env, rollout_state, seed=seed)
 
 
-def stagger(env: AnyVectorEnv, cursor: Cursor, *, seed: int) -> Cursor:
+def stagger(env: AnyVectorEnv, rollout_state: RolloutState, *, seed: int) -> RolloutState:
     """Spreads differentiable environments over the ages of an episode, by shortening their first.
 
     Otherwise all run in step: every window would hold one phase of the episode, and gradients and
@@ -62,12 +62,12 @@ def stagger(env: AnyVectorEnv, cursor: Cursor, *, seed: int) -> Cursor:
     step is not in any window. Other environments are left as they are.
     """
     if not isinstance(env, DifferentiableVectorEnv):
-        return cursor
+        return rollout_state
     state, limit = env.get_state(), env.env.max_episode_steps
     generator = stream(seed, "ages", env.device)
     age = torch.randint(limit, (env.num_envs,), generator=generator, device=env.device)
     env.set_state(state._replace(elapsed=age.to(state.elapsed.dtype)))
-    return dataclasses.replace(cursor, first=age == 0)
+    return dataclasses.replace(rollout_state, first=age == 0)
 
 
 def require_num_envs(env: AnyVectorEnv, num_envs: int) -> None:

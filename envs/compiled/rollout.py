@@ -19,7 +19,7 @@ from pgtoolkit.envs.compiled.step_graph import floats
 from pgtoolkit.envs.states import State, leaves_of
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import Cursor, require_finite_window, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, require_finite_window, unroll
 from pgtoolkit.rollouts.window import Window
 
 COMPARE_TOLERANCE = 1e-3
@@ -51,14 +51,18 @@ class CompiledUnroll:
         self._alive: list[Any] = []  # environments and policies whose id is in a key
 
     def __call__(
-        self, env: DifferentiableVectorEnv, policy: Policy, cursor: Cursor, noise: Tensor
-    ) -> tuple[Window, Cursor]:
+        self,
+        env: DifferentiableVectorEnv,
+        policy: Policy,
+        rollout_state: RolloutState,
+        noise: Tensor,
+    ) -> tuple[Window, RolloutState]:
         """Steps a differentiable environment ``T`` times and keeps what the gradient needs.
 
         Args:
             env: a differentiable vector environment.
             policy: acts on every step, by its pathwise action.
-            cursor: from :func:`start <pgtoolkit.rollouts.rollout.start>` or the last call.
+            rollout_state: from :func:`start <pgtoolkit.rollouts.rollout.start>` or the last call.
             noise: ``[T, N, A]`` of every action.
 
         Raises:
@@ -69,15 +73,15 @@ class CompiledUnroll:
         key = (id(env.env), id(policy), *tensors)
         if key not in self._steps:
             self._alive += [env.env, policy]
-            self._steps[key] = compile_step(env, policy, cursor, noise)
+            self._steps[key] = compile_step(env, policy, rollout_state, noise)
         step = self._steps[key]
         if step is None:
-            return unroll(env, policy, cursor, noise)
-        return unroll_compiled(step, env, cursor, noise)
+            return unroll(env, policy, rollout_state, noise)
+        return unroll_compiled(step, env, rollout_state, noise)
 
 
 def compile_step(
-    env: DifferentiableVectorEnv, policy: Policy, cursor: Cursor, noise: Tensor
+    env: DifferentiableVectorEnv, policy: Policy, rollout_state: RolloutState, noise: Tensor
 ) -> CompiledStep | None:
     """The compiled step; None, after a warning, if it cannot be compiled or computes otherwise."""
     before, noise = env.get_state(), noise[:COMPARED_STEPS]
@@ -85,14 +89,16 @@ def compile_step(
         process_noise = [x[0] for x in look_ahead(env, before, 1).process_noise]
         traced = trace_policy_step(env.env, policy, before.state, noise[0], *process_noise)
         step = CompiledStep.of(traced, CompiledScan(traced.graph), policy)
-        compiled = _results_and_gradients(policy, unroll_compiled(step, env, cursor, noise)[0])
+        compiled = _results_and_gradients(
+            policy, unroll_compiled(step, env, rollout_state, noise)[0]
+        )
         env.set_state(before)
     except Exception as error:
         env.set_state(before)
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         LOG.warning("steps are not compiled, plain ones are taken: %s", reason)
         return None
-    plain = _results_and_gradients(policy, unroll(env, policy, cursor, noise)[0])
+    plain = _results_and_gradients(policy, unroll(env, policy, rollout_state, noise)[0])
     env.set_state(before)
     if all(_is_close(a, b) for a, b in zip(compiled, plain, strict=True)):
         return step
@@ -124,14 +130,14 @@ def _is_close(compiled: Tensor, plain: Tensor) -> bool:
 
 
 def unroll_compiled(
-    step: CompiledStep, env: DifferentiableVectorEnv, cursor: Cursor, noise: Tensor
-) -> tuple[Window, Cursor]:
+    step: CompiledStep, env: DifferentiableVectorEnv, rollout_state: RolloutState, noise: Tensor
+) -> tuple[Window, RolloutState]:
     """:func:`unroll <pgtoolkit.rollouts.rollout.unroll>` with a compiled step.
 
     Args:
         step: compiled for this environment; its policy acts.
         env: a differentiable vector environment.
-        cursor: from :func:`start <pgtoolkit.rollouts.rollout.start>` or the last call.
+        rollout_state: from :func:`start <pgtoolkit.rollouts.rollout.start>` or the last call.
         noise: ``[T, N, A]`` of every action.
 
     Raises:
@@ -156,11 +162,11 @@ def unroll_compiled(
     if len(parts) > 1:
         joined = {name: torch.cat([part[name] for part in parts]) for name in joined}
     done = joined["terminated"] | joined["truncated"]
-    first = torch.cat([cursor.first.unsqueeze(0), done[:-1]])
+    first = torch.cat([rollout_state.first.unsqueeze(0), done[:-1]])
     valid = torch.ones_like(done)
     window = Window(**joined, noise=noise, valid=valid, first=first, perturbation=perturbation)
     require_finite_window(window)
-    return window, Cursor(obs.detach(), cursor.needs_reset, done[-1])
+    return window, RolloutState(obs.detach(), rollout_state.needs_reset, done[-1])
 
 
 def _unroll_segment(

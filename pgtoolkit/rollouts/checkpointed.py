@@ -27,10 +27,10 @@ from pgtoolkit.rollouts.recompute import (
     run_and_attach,
     state_floats,
 )
-from pgtoolkit.rollouts.rollout import Cursor, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, unroll
 from pgtoolkit.rollouts.window import Window, concatenate
 
-Unroll = Callable[[Any, Policy, Cursor, Tensor], tuple[Window, Cursor]]
+Unroll = Callable[[Any, Policy, RolloutState, Tensor], tuple[Window, RolloutState]]
 
 
 def choose_unroll(segment_length: int) -> Unroll:
@@ -43,10 +43,10 @@ def choose_unroll(segment_length: int) -> Unroll:
 def unroll_in_segments(
     env: RecomputableEnv,
     policy: Policy,
-    cursor: Cursor,
+    rollout_state: RolloutState,
     noise: Tensor,
     segment_length: int | None = None,
-) -> tuple[Window, Cursor]:
+) -> tuple[Window, RolloutState]:
     """:func:`unroll <pgtoolkit.rollouts.rollout.unroll>` in less memory: each step is run twice.
 
     Process noise and start states are drawn again from the generator's state at the segment's
@@ -61,7 +61,7 @@ def unroll_in_segments(
     Args:
         env: a differentiable vector environment.
         policy: acts on every step, by its pathwise action.
-        cursor: from :func:`start <pgtoolkit.rollouts.rollout.start>` or the last call.
+        rollout_state: from :func:`start <pgtoolkit.rollouts.rollout.start>` or the last call.
         noise: ``[T, N, A]`` of every action.
         segment_length: ``K``; the last segment may be shorter. None is ``sqrt(T)``, rounded.
 
@@ -80,11 +80,11 @@ def unroll_in_segments(
     segments: list[Segment] = []
     for first_step in range(0, noise.shape[0], length):
         rows = slice(first_step, first_step + length)
-        segment = Segment(env, policy, cursor, noise[rows], first_step, detached_state(env))
-        part, cursor, start = run_and_attach(segment, perturbation[rows], start)
+        segment = Segment(env, policy, rollout_state, noise[rows], first_step, detached_state(env))
+        part, rollout_state, start = run_and_attach(segment, perturbation[rows], start)
         parts.append(part)
         segments.append(segment)
     window = dataclasses.replace(concatenate(parts), perturbation=perturbation)
     for segment in segments:
         segment.obs = window.obs[segment.first_step : segment.first_step + length].detach()
-    return window, cursor
+    return window, rollout_state

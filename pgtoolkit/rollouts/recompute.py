@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.autograd_nodes import Leaves, attach_outputs, policy_gradients
-from pgtoolkit.rollouts.rollout import Cursor, OnTensors, unroll
+from pgtoolkit.rollouts.rollout import OnTensors, RolloutState, unroll
 from pgtoolkit.rollouts.window import Window
 
 GRAPH_FIELDS = ("obs", "next_obs", "pre_action", "action", "reward")
@@ -47,7 +47,7 @@ class Segment:
 
     env: RecomputableEnv
     policy: Policy
-    cursor: Cursor
+    rollout_state: RolloutState
     """Before the first step."""
     noise: Tensor
     """``[K, N, A]`` of the actions."""
@@ -65,7 +65,7 @@ class Segment:
         """The policy's parameters that require a gradient."""
         return [p for p in self.policy.parameters() if p.requires_grad]
 
-    def run(self, obs: Tensor, floats: Iterable[Tensor]) -> tuple[Window, Cursor, Leaves]:
+    def run(self, obs: Tensor, floats: Iterable[Tensor]) -> tuple[Window, RolloutState, Leaves]:
         """Runs the steps, and keeps their graph.
 
         Args:
@@ -73,7 +73,7 @@ class Segment:
             floats: the floating-point tensors of the environment's state.
 
         Returns:
-            The window, the cursor after it, and all tensors that may carry a graph: the next
+            The window, the rollout state after it, and all tensors that may carry a graph: the next
             observation, the floating-point tensors of the state, and the :data:`GRAPH_FIELDS`.
 
         Raises:
@@ -83,12 +83,12 @@ class Segment:
         self.env.set_state((_replace_floats(state, floats), *rest))
         env = _UndetachedEnv(self.env, obs)
         try:
-            window, cursor = unroll(env, self.policy, self.cursor, self.noise)
+            window, rollout_state = unroll(env, self.policy, self.rollout_state, self.noise)
         except NonFiniteError as error:
             step = None if error.step is None else error.step + self.first_step
             raise NonFiniteError(error.tensor, step, error.env_index) from error
         fields = (getattr(window, name) for name in GRAPH_FIELDS)
-        return window, cursor, (env.obs, *state_floats(self.env), *fields)
+        return window, rollout_state, (env.obs, *state_floats(self.env), *fields)
 
     def run_again(self, obs: Tensor, floats: Iterable[Tensor]) -> tuple[Window, Leaves]:
         """Runs the steps a second time; afterwards the environment is in the state it was in.
@@ -98,12 +98,12 @@ class Segment:
         """
         live = self.env.graph_state()
         try:
-            window, cursor, results = self.run(obs, floats)
+            window, rollout_state, results = self.run(obs, floats)
         finally:
             self.env.set_state(live)
         assert self.end_obs is not None, "the steps have been run once"
         tolerance = RECOMPUTE_TOLERANCE
-        if not torch.allclose(cursor.obs, self.end_obs, rtol=tolerance, atol=tolerance):
+        if not torch.allclose(rollout_state.obs, self.end_obs, rtol=tolerance, atol=tolerance):
             raise RequestError(
                 "the environment does not repeat itself: from the same state, by the same actions "
                 "and noise, it came to another observation, so its steps cannot be run again for "
@@ -140,7 +140,9 @@ class Segment:
         return policy_gradients(self.policy, self.parameters, self.obs, self.noise, adjoint)
 
 
-def run_and_attach(segment: Segment, shift: Tensor, start: Leaves) -> tuple[Window, Cursor, Leaves]:
+def run_and_attach(
+    segment: Segment, shift: Tensor, start: Leaves
+) -> tuple[Window, RolloutState, Leaves]:
     """Runs a segment, frees its graph, and gives the results a node that recomputes it.
 
     Args:
@@ -150,7 +152,7 @@ def run_and_attach(segment: Segment, shift: Tensor, start: Leaves) -> tuple[Wind
             their graph.
 
     Returns:
-        The window, the cursor after it, and what the next segment starts from.
+        The window, the rollout state after it, and what the next segment starts from.
 
     Raises:
         NonFiniteError: an action, reward or observation is not finite.
@@ -160,15 +162,15 @@ def run_and_attach(segment: Segment, shift: Tensor, start: Leaves) -> tuple[Wind
     with torch.enable_grad():
         # The graph tells which results carry one; it is freed here.
         inputs = _detached_leaves(start, [x.requires_grad for x in start])
-        window, cursor, results = segment.run(inputs[0], inputs[1:])
+        window, rollout_state, results = segment.run(inputs[0], inputs[1:])
         segment.env.set_state(detached_state(segment.env))
-    segment.end_obs = cursor.obs
+    segment.end_obs = rollout_state.obs
     differentiable = [x.requires_grad for x in results]
     outputs, window = [x.detach() for x in results], window.detach()
     del results
     attached = attach_outputs(segment, outputs, differentiable, shift, start)
     fields = dict(zip(GRAPH_FIELDS, attached[len(start) :], strict=True))
-    return dataclasses.replace(window, **fields), cursor, attached[: len(start)]
+    return dataclasses.replace(window, **fields), rollout_state, attached[: len(start)]
 
 
 def detached_state(env: RecomputableEnv) -> tuple[Any, ...]:

@@ -26,7 +26,7 @@ from pgtoolkit.estimators.surrogates import action_gradient, pathwise_surrogate,
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.checkpointed import choose_unroll, unroll_in_segments
-from pgtoolkit.rollouts.rollout import Cursor, start, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, start, unroll
 from pgtoolkit.rollouts.window import Window
 
 NUM_ENVS, STEPS = 4, 19
@@ -82,7 +82,7 @@ ENVS: dict[str, Callable[[], DifferentiableEnv]] = {
     "repeat": lambda: ActionRepeat(Drift(), 2),
 }
 
-RolledWindow = tuple[Window, Cursor, tuple[Tensor, ...], Any]
+RolledWindow = tuple[Window, RolloutState, tuple[Tensor, ...], Any]
 
 
 def policy_for(env: DifferentiableEnv, dtype: torch.dtype) -> Policy:
@@ -100,13 +100,13 @@ def rolled(
     """Rolls some windows.
 
     Returns:
-        The last window, the cursor after it, the gradient of an objective of all its fields with
-        respect to actions and parameters, and the environment's state.
+        The last window, the rollout state after it, the gradient of an objective of all its fields
+        with respect to actions and parameters, and the environment's state.
     """
     vector, policy = DifferentiableVectorEnv(env, NUM_ENVS, dtype=dtype), policy_for(env, dtype)
-    cursor, noise = start(vector, seed=0, device=CPU), noise_of(STEPS, dtype)
+    rollout_state, noise = start(vector, seed=0, device=CPU), noise_of(STEPS, dtype)
     for _ in range(windows):
-        window, cursor = roll(vector, policy, cursor, noise)
+        window, rollout_state = roll(vector, policy, rollout_state, noise)
     assert window.perturbation is not None
     value = torch.tanh(window.next_obs).sum(-1)
     objective = window_objective(window, value, 0.9) + window.action.square().sum((0, 2))
@@ -114,7 +114,7 @@ def rolled(
     objective = objective + 0.1 * window.obs.sum((0, 2))
     leaves = [window.perturbation, *policy.parameters()]
     gradients = torch.autograd.grad(objective.sum(), leaves)
-    return window, cursor, gradients, vector.get_state()
+    return window, rollout_state, gradients, vector.get_state()
 
 
 def in_segments(length: int | None) -> Callable[..., Any]:
@@ -138,12 +138,14 @@ def test_window_and_gradient_are_those_of_unroll(
 
     Episodes end within segments and on their borders, and the last segment is shorter.
     """
-    window, cursor, expected, end = rolled(ENVS[name](), unroll, dtype)
+    window, rollout_state, expected, end = rolled(ENVS[name](), unroll, dtype)
     again, other, found, final = rolled(ENVS[name](), in_segments(length), dtype)
     for field in dataclasses.fields(Window):
         a, b = getattr(window, field.name), getattr(again, field.name)
         assert torch.equal(a, b) and a.requires_grad == b.requires_grad, field.name
-    assert torch.equal(cursor.obs, other.obs) and torch.equal(cursor.first, other.first)
+    assert torch.equal(rollout_state.obs, other.obs) and torch.equal(
+        rollout_state.first, other.first
+    )
     assert all(torch.equal(a, b) for a, b in zip(leaves_of(end), leaves_of(final), strict=True))
     if name in ("noise and ends", "three tensors", "gated"):
         assert 4 < int(window.done.sum()) < STEPS * NUM_ENVS / 2
@@ -204,9 +206,9 @@ def peak_bytes(roll: Callable[..., Any], steps: int) -> int:
     """The most bytes that a window and its action gradient save at any time."""
     env, noise = LQG(horizon=9), noise_of(steps, torch.float32, 64)
     vector, policy = DifferentiableVectorEnv(env, 64), policy_for(env, torch.float32)
-    cursor, count = start(vector, seed=0, device=CPU), Bytes(noise, *policy.parameters())
+    rollout_state, count = start(vector, seed=0, device=CPU), Bytes(noise, *policy.parameters())
     with count.counting():
-        window, _ = roll(vector, policy, cursor, noise)
+        window, _ = roll(vector, policy, rollout_state, noise)
     objective = window_objective(window, torch.zeros(steps, 64), 0.99)
     del vector
     with count.counting():
@@ -234,8 +236,8 @@ def test_the_live_environment_stays_where_it_is() -> None:
     expected = rolled(Drift(), unroll, torch.float64, windows=1)
     env = DifferentiableVectorEnv(Drift(), NUM_ENVS, dtype=torch.float64)
     policy, noise = policy_for(Drift(), torch.float64), noise_of(STEPS, torch.float64)
-    window, cursor = unroll_in_segments(env, policy, start(env, seed=0, device=CPU), noise)
-    unroll_in_segments(env, policy, cursor, noise)
+    window, rollout_state = unroll_in_segments(env, policy, start(env, seed=0, device=CPU), noise)
+    unroll_in_segments(env, policy, rollout_state, noise)
     before = env.get_state()
     assert window.perturbation is not None
     total = window.reward.sum()
@@ -259,8 +261,8 @@ def test_parameters_are_not_differentiated_unless_asked() -> None:
     )
     seen: list[int] = []
     policy.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dim()))
-    cursor, noise = start(env, seed=0, device=CPU), noise_of(9, torch.float32)
-    window, _ = unroll_in_segments(env, policy, cursor, noise)
+    rollout_state, noise = start(env, seed=0, device=CPU), noise_of(9, torch.float32)
+    window, _ = unroll_in_segments(env, policy, rollout_state, noise)
     assert window.perturbation is not None
     total = window.reward.sum()
     torch.autograd.grad(total, window.perturbation, retain_graph=True)
@@ -316,9 +318,9 @@ class Breaks(Drift):
 @pytest.mark.parametrize("roll", [unroll, unroll_in_segments])
 def test_what_is_not_finite_is_named_by_its_step_in_the_window(roll: Callable[..., Any]) -> None:
     env, policy = DifferentiableVectorEnv(Breaks(), NUM_ENVS), policy_for(Breaks(), torch.float32)
-    cursor, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
+    rollout_state, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
     with pytest.raises(NonFiniteError) as caught:
-        roll(env, policy, cursor, noise)
+        roll(env, policy, rollout_state, noise)
     error = caught.value
     assert (error.tensor, error.step, error.env_index) == ("reward", 5, 2)
 
@@ -337,8 +339,8 @@ class Hidden(Drift):
 def test_an_environment_that_does_not_repeat_itself_is_refused() -> None:
     """The gradient would be of another trajectory. The environment's state is restored."""
     env, policy = DifferentiableVectorEnv(Hidden(), NUM_ENVS), policy_for(Drift(), torch.float32)
-    cursor, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
-    window, _ = unroll_in_segments(env, policy, cursor, noise)
+    rollout_state, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
+    window, _ = unroll_in_segments(env, policy, rollout_state, noise)
     before = leaves_of(env.get_state())
     with pytest.raises(RequestError, match="does not repeat itself"):
         window.reward.sum().backward()  # type: ignore[no-untyped-call]
@@ -347,8 +349,8 @@ def test_an_environment_that_does_not_repeat_itself_is_refused() -> None:
 
 def test_parameters_that_change_before_the_backward_pass_are_noticed() -> None:
     env, policy = DifferentiableVectorEnv(Drift(), NUM_ENVS), policy_for(Drift(), torch.float32)
-    cursor, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
-    window, _ = unroll_in_segments(env, policy, cursor, noise)
+    rollout_state, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
+    window, _ = unroll_in_segments(env, policy, rollout_state, noise)
     with torch.no_grad():
         next(policy.parameters()).add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -363,9 +365,9 @@ def test_the_global_generator_is_left_alone() -> None:
 
 def test_a_segment_has_a_step() -> None:
     env, policy = DifferentiableVectorEnv(Drift(), NUM_ENVS), policy_for(Drift(), torch.float32)
-    cursor = start(env, seed=0, device=CPU)
+    rollout_state = start(env, seed=0, device=CPU)
     with pytest.raises(RequestError, match="segment_length is 0"):
-        unroll_in_segments(env, policy, cursor, noise_of(4, torch.float32), 0)
+        unroll_in_segments(env, policy, rollout_state, noise_of(4, torch.float32), 0)
 
 
 def test_choosing() -> None:
