@@ -14,12 +14,12 @@ from pgtoolkit.envs.compiled.rollout import CompiledUnroll
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.factory import seeded_policy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.checkpointed import Unroll, choose_unroll
-from pgtoolkit.rollouts.rollout import Cursor, collect, start, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, collect, start, unroll
 from pgtoolkit.rollouts.whole_episodes import collect_episodes
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream, stream_seed
@@ -72,7 +72,7 @@ class Collector:
             env.device if isinstance(env, DifferentiableVectorEnv) else torch.device("cpu")
         )
         self.generator = stream(seed, "action noise", self.device)
-        self.cursor = begin(env, seed=seed, device=self.device)
+        self.rollout_state = begin(env, seed=seed, device=self.device)
         self.rollout = make_rollout(env, config, total_steps=total_steps, gradient=gradient)
         self.num_steps, self.window_steps = 0, 0
 
@@ -94,7 +94,7 @@ class Collector:
         """
         noise = self.draw_noise(policy, num_steps or self.config.n_steps)
         rollouts: dict[bool | None, Unroll] = {None: self.rollout, True: unroll, False: collect}
-        window, self.cursor = rollouts[graph](self.env, policy, self.cursor, noise)
+        window, self.rollout_state = rollouts[graph](self.env, policy, self.rollout_state, noise)
         return self._counted(window)
 
     def collect_episodes(self, policy: Policy) -> Window:
@@ -135,19 +135,19 @@ class Collector:
         return {
             "generator": self.generator.get_state(),
             "num_steps": self.num_steps,
-            "env": env_position(self.env, self.cursor),
+            "env": env_position(self.env, self.rollout_state),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts the environments back; those that could not be saved start new episodes."""
         self.generator.set_state(state["generator"].cpu())
         self.num_steps, self.window_steps = state["num_steps"], 0
-        self.cursor = restore_env_position(
-            self.env, self.cursor, state["env"], seed=self.seed + self.num_steps
+        self.rollout_state = restore_env_position(
+            self.env, self.rollout_state, state["env"], seed=self.seed + self.num_steps
         )
 
 
-def env_position(env: AnyVectorEnv, cursor: Cursor) -> dict[str, Any]:
+def env_position(env: AnyVectorEnv, rollout_state: RolloutState) -> dict[str, Any]:
     """Everything of the environments that can be saved.
 
     All of it for a differentiable one; nothing for another, whose state Gymnasium does not give.
@@ -156,33 +156,33 @@ def env_position(env: AnyVectorEnv, cursor: Cursor) -> dict[str, Any]:
         return {}
     return {
         "state": tuple(env.get_state()),
-        "obs": cursor.obs,
-        "needs_reset": cursor.needs_reset,
-        "first": cursor.first,
+        "obs": rollout_state.obs,
+        "needs_reset": rollout_state.needs_reset,
+        "first": rollout_state.first,
         "learned": env.env.state_dict(),
     }
 
 
 def restore_env_position(
-    env: AnyVectorEnv, cursor: Cursor, position: dict[str, Any], *, seed: int
-) -> Cursor:
+    env: AnyVectorEnv, rollout_state: RolloutState, position: dict[str, Any], *, seed: int
+) -> RolloutState:
     """Puts the environments back, exactly; those that could not be saved start new episodes."""
     if not position or not isinstance(env, DifferentiableVectorEnv):
-        return start(env, seed=stream_seed(seed, "environments"), device=cursor.obs.device)
+        return start(env, seed=stream_seed(seed, "environments"), device=rollout_state.obs.device)
     # First what was learned: an adapter also brings back the episodes that its states refer to.
     env.env.load_state_dict(position.get("learned", {}))
     env.set_state(position["state"])
     names = ("obs", "needs_reset", "first")
-    return Cursor(*(position[name].to(env.device) for name in names))
+    return RolloutState(*(position[name].to(env.device) for name in names))
 
 
-def begin(env: AnyVectorEnv, *, seed: int, device: torch.device) -> Cursor:
+def begin(env: AnyVectorEnv, *, seed: int, device: torch.device) -> RolloutState:
     """Resets every environment with the run's stream for them, at staggered ages."""
-    cursor = start(env, seed=stream_seed(seed, "environments"), device=device)
-    return stagger(env, cursor, seed=seed)
+    rollout_state = start(env, seed=stream_seed(seed, "environments"), device=device)
+    return stagger(env, rollout_state, seed=seed)
 
 
-def stagger(env: AnyVectorEnv, cursor: Cursor, *, seed: int) -> Cursor:
+def stagger(env: AnyVectorEnv, rollout_state: RolloutState, *, seed: int) -> RolloutState:
     """Spreads differentiable environments over the ages of an episode, by shortening their first.
 
     Otherwise all run in step: every window would hold one phase of the episode, and gradients and
@@ -190,12 +190,12 @@ def stagger(env: AnyVectorEnv, cursor: Cursor, *, seed: int) -> Cursor:
     step is not in any window. Other environments are left as they are.
     """
     if not isinstance(env, DifferentiableVectorEnv):
-        return cursor
+        return rollout_state
     state, limit = env.get_state(), env.env.max_episode_steps
     generator = stream(seed, "ages", env.device)
     age = torch.randint(limit, (env.num_envs,), generator=generator, device=env.device)
     env.set_state(state._replace(elapsed=age.to(state.elapsed.dtype)))
-    return dataclasses.replace(cursor, first=age == 0)
+    return dataclasses.replace(rollout_state, first=age == 0)
 
 
 def require_num_envs(env: AnyVectorEnv, num_envs: int) -> None:
@@ -223,8 +223,8 @@ def require_differentiable(env: AnyVectorEnv) -> DifferentiableVectorEnv:
         )
     if not isinstance(env.single_action_space, Box):
         raise RequestError(
-            f"actions of {one_line(env.single_action_space)} have no pathwise gradient: give the "
-            "environment a Box of actions, or train with `reinforce`"
+            f"actions of {single_line(env.single_action_space)} have no pathwise gradient: "
+            "give the environment a Box of actions, or train with `reinforce`"
         )
     if env.env.gradient.action == "none":
         raise RequestError(

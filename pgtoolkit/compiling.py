@@ -1,4 +1,4 @@
-"""When to compile, and how: what every compiled part has in common."""
+"""What all compiled parts share: when to compile, tracing, compiled loops, and decompositions."""
 
 import contextlib
 import contextvars
@@ -9,21 +9,46 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
+
+from pgtoolkit.torch_private import O2_OPTIONS, make_graph, mark_first_axis_dynamic
 
 Compile = Literal["auto", "always", "never"]
-"""auto: where there is a C++ compiler and the run is long enough to win its time back."""
+"""``auto`` compiles if there is a C++ compiler and the run is long enough to save more time than
+compiling takes."""
 
 COMPILE_SECONDS = 15.0
-"""What tracing and compiling a loop takes, about; less once its code is in torch's cache."""
+"""Approximate time to trace and compile one loop; less once its code is in torch's cache."""
+
+MAX_O3_OPERATIONS = 500
+"""A step with more operations is compiled with ``-O2`` instead of ``-O3``. For Quadrotor (628 and
+786 operations) that takes 56 s instead of 115, and its loops 1.05 times as long; for Hopper2D (1063
+and 1196; 992 in float64) ``g++ -O3`` had not finished after half an hour. Shorter steps keep
+``-O3``: ``-O2`` would compile Pendulum's in 15 s instead of 30, and run 1.05 times as long with
+1024 environments."""
+
+MAX_NARROW_COLUMNS = 16
+"""Most columns of a tensor that compiled loops keep in column-major layout. Products with fewer
+columns are computed in another order."""
+
+TANH_NUMERATOR = (
+    2.00018790482477e-13,
+    -8.60467152213735e-11,
+    5.12229709037114e-08,
+    1.48572235717979e-05,
+    6.37261928875436e-04,
+    4.89352455891786e-03,
+)
+"""Coefficients in ``x^2`` after the leading one, from the highest power down."""
+TANH_DENOMINATOR = (1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 
 
 def choose_compiled(compile: Compile, seconds_saved: float) -> bool:
     """Whether to compile a part.
 
     Args:
-        compile: what the user asked for.
-        seconds_saved: what compiled code will save over the run, about.
+        compile: the user's setting.
+        seconds_saved: an estimate of the time that compiled code will save over the run.
     """
     if compile == "auto":
         return seconds_saved > 2 * COMPILE_SECONDS and has_compiler()
@@ -39,9 +64,13 @@ def has_compiler() -> bool:
 _TRACING: contextvars.ContextVar[bool] = contextvars.ContextVar("tracing", default=False)
 
 
+def is_tracing() -> bool:
+    """Whether :func:`trace` is running, for functions with a variant that compiles better."""
+    return _TRACING.get()
+
+
 @contextlib.contextmanager
-def tracing() -> Iterator[None]:
-    """While a step is traced, to be compiled."""
+def _tracing() -> Iterator[None]:
     token = _TRACING.set(True)
     try:
         yield
@@ -49,31 +78,35 @@ def tracing() -> Iterator[None]:
         _TRACING.reset(token)
 
 
-def is_tracing() -> bool:
-    """Whether a step is being traced: for the few functions that have a form a compiler prefers."""
-    return _TRACING.get()
+def trace(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
+    """The torch operations that ``function(*arguments)`` runs, as a graph for the compiler.
 
+    :data:`CPU_DECOMPOSITIONS` are applied. Tensors that the function closes over become constants.
 
-LARGE = 500
-"""Operations of a step above which it is compiled with ``-O2``. Of Quadrotor's (628 and 786) that
-takes 56 s instead of 115, and its loops 1.05 times as long; on Hopper2D's (1063 and 1196; 992 in
-float64) ``g++ -O3`` had not ended after half an hour. Shorter steps keep ``-O3``: ``-O2`` would
-compile Pendulum's in 15 s instead of 30, and take 1.05 times as long with 1024 of them."""
-LESS_EFFORT = {"cpp.enable_floating_point_contract_flag": "off -O2"}
-"""torch always writes ``-O3``, and after it the value of this setting: the last level counts."""
+    Args:
+        function: pure; of tensors, or of lists of tensors.
+        arguments: like those that the graph will be called with: shapes, dtypes, devices.
+
+    Raises:
+        Exception: whatever torch raises where a function cannot be traced, for example because it
+            reads a number out of a tensor.
+    """
+    with _tracing():
+        return make_graph(function, arguments, CPU_DECOMPOSITIONS)
 
 
 @final
 class CompiledLoop:
-    """A function with a loop in it, compiled at its first call.
+    """A function with a loop in it, compiled to C++ at its first call.
 
-    It is compiled under a code object of its own, so that each has its own cache; the loops in it
-    run in C++; and what it was first called with is taken for what it is always called with, in
-    shapes, dtypes and layout, but for the first axis of the tensors that are named ``free``.
+    The code is specialised to the shapes, dtypes and memory layout of the first call's arguments,
+    and later calls are not checked against them. Only the first axis of the tensors passed as
+    ``free`` may have another length. Each object has a compilation cache of its own.
 
     Args:
-        function: with the loop in it.
-        num_operations: of one step, about; longer steps are compiled with less effort.
+        function: contains the loop.
+        num_operations: of one step, about; above :data:`MAX_O3_OPERATIONS` the C++ compiler
+            optimises less.
     """
 
     def __init__(self, function: Callable[..., Any], num_operations: int = 0) -> None:
@@ -81,8 +114,9 @@ class CompiledLoop:
             "cpp_wrapper": True,
             "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
         }
-        if num_operations > LARGE:
-            options |= LESS_EFFORT
+        if num_operations > MAX_O3_OPERATIONS:
+            options |= O2_OPTIONS
+        # torch keeps one cache per code object: a copy of it makes the cache this object's own.
         own = types.FunctionType(function.__code__.replace(), function.__globals__)
         self._compiled = torch.compile(own, fullgraph=True, options=options)
         self._is_compiled = False
@@ -92,62 +126,48 @@ class CompiledLoop:
 
         Args:
             arguments: of the function.
-            free: those of its tensors whose first axis may have another length next time.
+            free: those of its tensors whose first axis may have another length in a later call.
         """
         if not self._is_compiled:
             for x in free:
-                torch._dynamo.maybe_mark_dynamic(x, 0)
-        found = self._compiled(*arguments)
+                mark_first_axis_dynamic(x)
+        result = self._compiled(*arguments)
         self._is_compiled = True
-        return found
+        return result
 
 
-def plain_layout(tensors: list[Tensor]) -> list[Tensor]:
-    """The tensors in the one layout for which code is compiled."""
+def make_contiguous(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors in row-major layout: a loop is compiled for one layout, and does not check it."""
     return [x.contiguous() for x in tensors]
 
 
 def rational_tanh(x: Tensor) -> Tensor:
-    """``tanh`` in float32 as a ratio of two polynomials, at most 4e-7 off.
+    """``tanh`` in float32 as a ratio of two polynomials; absolute error at most 4e-7.
 
-    Several times faster than the library's where it is compiled. In float64 it is left alone.
+    In compiled code it is several times faster than the library's. Other dtypes keep the library's.
 
     Source: the coefficients of Eigen's ``ptanh_float`` (degree 13 over degree 6).
     """
     if x.dtype != torch.float32:
-        return NotImplemented  # type: ignore[no-any-return]  # the tracer's word for "keep it"
+        return NotImplemented  # type: ignore[no-any-return]  # the tracer keeps the operation
     x = x.clamp(-7.90531110763549805, 7.90531110763549805)
     square = x * x
-    top = torch.full_like(square, -2.76076847742355e-16)
-    for coefficient in TANH_ABOVE:
-        top = top * square + coefficient
-    bottom = torch.full_like(square, 1.19825839466702e-06)
-    for coefficient in TANH_BELOW:
-        bottom = bottom * square + coefficient
-    return x * (top / bottom)
+    numerator = torch.full_like(square, -2.76076847742355e-16)
+    for coefficient in TANH_NUMERATOR:
+        numerator = numerator * square + coefficient
+    denominator = torch.full_like(square, 1.19825839466702e-06)
+    for coefficient in TANH_DENOMINATOR:
+        denominator = denominator * square + coefficient
+    return x * (numerator / denominator)
 
 
-TANH_ABOVE = (
-    2.00018790482477e-13,
-    -8.60467152213735e-11,
-    5.12229709037114e-08,
-    1.48572235717979e-05,
-    6.37261928875436e-04,
-    4.89352455891786e-03,
-)
-TANH_BELOW = (1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
+def decompose_mm(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` with few columns, in the order that the matrix library computes faster.
 
-NARROW = 16
-"""Columns below which a product is written in another order."""
-
-
-def narrow_product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right`` with few columns, in the order in which the library is several times faster.
-
-    The first layer of a policy has such products, with as many columns as observations have
-    entries: the gradient of its weight, and that of its input.
+    A policy's first layer has such products, with as many columns as an observation has entries:
+    the gradient with respect to its weight, and with respect to its input.
     """
-    if right.shape[1] >= NARROW or left.shape[0] < NARROW:
+    if right.shape[1] >= MAX_NARROW_COLUMNS or left.shape[0] < MAX_NARROW_COLUMNS:
         return NotImplemented  # type: ignore[no-any-return]
     if left.shape[1] > left.shape[0]:
         return (right.t() @ left.t()).t()
@@ -156,29 +176,30 @@ def narrow_product(left: Tensor, right: Tensor) -> Tensor:
     return left @ right.t().clone(memory_format=torch.contiguous_format).t()
 
 
-def narrow_stack(tensors: list[Tensor], dim: int = 0) -> Tensor:
-    """``stack`` of few columns, each of which stays whole in memory.
+def decompose_stack(tensors: list[Tensor], dim: int = 0) -> Tensor:
+    """``stack`` of 2 to 16 vectors as columns of a matrix in column-major layout.
 
-    A compiler takes many numbers at once only where they lie side by side.
+    The compiler vectorises a column only if its entries are adjacent in memory.
     """
-    if dim not in (-1, 1) or tensors[0].dim() != 1 or not 1 < len(tensors) <= NARROW:
+    if dim not in (-1, 1) or tensors[0].dim() != 1 or not 1 < len(tensors) <= MAX_NARROW_COLUMNS:
         return NotImplemented  # type: ignore[no-any-return]
     return torch.stack(tensors, 0).t()
 
 
-def narrow_cat(tensors: list[Tensor], dim: int = 0) -> Tensor:
-    """``cat`` of matrices with few columns in all, likewise."""
+def decompose_cat(tensors: list[Tensor], dim: int = 0) -> Tensor:
+    """``cat`` of matrices with 2 to 16 columns in all, in column-major layout, as the stack."""
     if dim not in (-1, 1) or any(x.dim() != 2 for x in tensors):
         return NotImplemented  # type: ignore[no-any-return]
-    if not 1 < sum(x.shape[1] for x in tensors) <= NARROW:
+    if not 1 < sum(x.shape[1] for x in tensors) <= MAX_NARROW_COLUMNS:
         return NotImplemented  # type: ignore[no-any-return]
     return torch.cat([x.t() for x in tensors], 0).t()
 
 
-FASTER: dict[Any, Callable[..., Tensor]] = {
-    torch.ops.aten.stack.default: narrow_stack,
-    torch.ops.aten.cat.default: narrow_cat,
+CPU_DECOMPOSITIONS: dict[Any, Callable[..., Tensor]] = {
+    torch.ops.aten.stack.default: decompose_stack,
+    torch.ops.aten.cat.default: decompose_cat,
     torch.ops.aten.tanh.default: rational_tanh,
-    torch.ops.aten.mm.default: narrow_product,
+    torch.ops.aten.mm.default: decompose_mm,
 }
-"""What tracing puts in the place of an operation."""
+"""Operations that :func:`trace` replaces by an equivalent that is faster in compiled CPU code. A
+function that returns ``NotImplemented`` keeps the operation."""

@@ -1,25 +1,25 @@
-"""The two ways in which a request can fail."""
+"""The two exceptions that the command line reports, and text for their messages."""
 
 
-def one_line(value: object) -> str:
-    """Any object's text on one line, for messages: a space's bounds may span several."""
+def single_line(value: object) -> str:
+    """``str(value)`` on one line, for messages; that of a Gymnasium space may have several."""
     return " ".join(str(value).split())
 
 
 class RequestError(ValueError):
-    """The request is wrong: a name, a value, or an environment that cannot do what is asked.
+    """A wrong request: a name, a value, or an environment that cannot do what is asked.
 
     The message says what is wrong, why, and what to do. The command line prints it and exits 2.
     """
 
 
 class NonFiniteError(RuntimeError):
-    """A number became infinite or NaN while running. The command line prints it and exits 1.
+    """A tensor became infinite or NaN during a run. The command line prints it and exits 1.
 
     Attributes:
-        tensor: the name of the tensor that was not finite first.
-        step: the step of the window at which it began, or None where there is no time axis.
-        env_index: the environment (trajectory) in which it began, or None.
+        tensor: the name of the first tensor that was not finite.
+        step: the step of the window at which it happened; None if there is no time axis.
+        env_index: the environment (trajectory) in which it happened; None if there is none.
     """
 
     def __init__(self, tensor: str, step: int | None = None, env_index: int | None = None) -> None:

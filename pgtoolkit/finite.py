@@ -1,4 +1,4 @@
-"""The checks that find the first number that is not finite."""
+"""Checks for infinities and NaN, and errors that name the tensor, step and environment."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,9 +9,10 @@ from pgtoolkit.errors import NonFiniteError
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all its numbers are finite.
+    """Whether all entries are finite; a tensor of another dtype than floating-point always is.
 
-    Their sum is looked at first, in one pass: it is finite only if they all are, or else too large.
+    The sum is checked first, which takes one pass. If it is finite, so are all entries. If it is
+    not, it may only have overflowed, and the entries are checked one by one.
     """
     tensor = tensor.detach()
     if not tensor.dtype.is_floating_point or bool(torch.isfinite(tensor.sum())):
@@ -20,7 +21,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers of all of them are finite: one look at the sum of their sums, if so."""
+    """Whether all entries of all tensors are finite, from the sum of their sums if it is finite."""
     tensors = [x.detach() for x in tensors if x.dtype.is_floating_point]
     if not tensors or bool(torch.isfinite(torch.stack([x.sum() for x in tensors]).sum())):
         return True
@@ -28,17 +29,18 @@ def are_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def require_finite_steps(tensors: Mapping[str, Tensor]) -> None:
-    """Raises on the earliest step at which any of the tensors ``[T, N, ...]`` is not finite.
+    """Raises on the earliest step at which any of the tensors is not finite.
 
-    Within one step the mapping's order decides, so give the tensors in the order in which they are
-    computed: the first to go wrong is the one that is named.
+    Args:
+        tensors: ``{name: [T, N, ...]}`` in the order in which a step computes them. Within one step
+            the first that is not finite is named.
 
     Raises:
         NonFiniteError: names the tensor, the step and the environment.
     """
     if are_finite(tensors.values()):
         return
-    first: tuple[int, int, str, int] | None = None
+    earliest: tuple[int, int, str, int] | None = None
     for order, (name, tensor) in enumerate(tensors.items()):
         if is_finite(tensor):
             continue
@@ -46,14 +48,18 @@ def require_finite_steps(tensors: Mapping[str, Tensor]) -> None:
             (~torch.isfinite(tensor)).flatten(2).any(-1) if tensor.dim() > 2 else ~tensor.isfinite()
         )
         step, env_index = (int(i) for i in bad.nonzero()[0])
-        if first is None or (step, order) < first[:2]:
-            first = (step, order, name, env_index)
-    if first is not None:
-        raise NonFiniteError(first[2], first[0], first[3])
+        if earliest is None or (step, order) < earliest[:2]:
+            earliest = (step, order, name, env_index)
+    if earliest is not None:
+        raise NonFiniteError(earliest[2], earliest[0], earliest[3])
 
 
 def require_finite_rows(tensors: Mapping[str, Tensor], step: int) -> None:
-    """Raises if any of the tensors ``[N, ...]`` of one step is not finite.
+    """Raises if any of the tensors of one step is not finite.
+
+    Args:
+        tensors: ``{name: [N, ...]}``; the first that is not finite is named.
+        step: its number, for the message.
 
     Raises:
         NonFiniteError: names the tensor, the step and the environment.
@@ -66,9 +72,14 @@ def require_finite_rows(tensors: Mapping[str, Tensor], step: int) -> None:
 
 
 def require_finite_adjoint(name: str, adjoint: Tensor) -> None:
-    """Raises on the *latest* step at which ``adjoint`` ``[T, N, ...]`` is not finite.
+    """Raises on the *latest* step at which an adjoint is not finite.
 
-    A gradient runs backwards in time, so a bad one begins late and spoils all steps before it.
+    Adjoints are computed backwards in time, so the latest step is where the fault began; it spreads
+    to all earlier ones.
+
+    Args:
+        name: of the adjoint.
+        adjoint: ``[T, N, A]``, or with more axes.
 
     Raises:
         NonFiniteError: names the tensor, the step and the environment.
@@ -80,7 +91,11 @@ def require_finite_adjoint(name: str, adjoint: Tensor) -> None:
 
 
 def require_finite(name: str, per_trajectory: Tensor) -> None:
-    """Raises if any entry of ``per_trajectory`` ``[N, ...]`` is not finite, naming the trajectory.
+    """Raises if any trajectory's entry is not finite.
+
+    Args:
+        name: of the tensor.
+        per_trajectory: ``[N, ...]``.
 
     Raises:
         NonFiniteError: names the tensor and the environment.

@@ -1,4 +1,4 @@
-"""One seed, many independent streams, each with a name."""
+"""Independent named streams of random numbers from one seed."""
 
 import zlib
 
@@ -9,11 +9,16 @@ from pgtoolkit.errors import RequestError
 
 
 def stream_seed(seed: int, name: str) -> int:
-    """The seed of one named stream of a run, below 2^31.
+    """The seed of one named stream of a run, at least 0 and below 2^31.
 
-    Generators that are given one seed all draw the same bits: noise would repeat the numbers that
-    made the weights. And ``N`` environments that are seeded ``seed, seed + 1, ...`` share all but
-    one with the next run. Hashing seed and name parts them.
+    It is a hash of seed and name. If every generator got the run's own seed, all would draw the
+    same bits, and the noise would repeat the numbers that initialised the weights. If ``N``
+    environments were seeded ``seed, seed + 1, ...``, a run would share all but one of its seeds
+    with the next run.
+
+    Args:
+        seed: the run's, at least 0.
+        name: of the stream, unique within the run.
 
     Raises:
         RequestError: the seed is negative.
@@ -25,5 +30,5 @@ def stream_seed(seed: int, name: str) -> int:
 
 
 def stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for one named stream of a run."""
+    """A generator on the device, seeded with :func:`stream_seed`."""
     return torch.Generator(device).manual_seed(stream_seed(seed, name))

@@ -1,4 +1,4 @@
-"""Shapes: T steps, N environments (trajectories), O observation, A action dimensions."""
+"""Checks of tensor shapes: T steps, N environments, O observation and A action dimensions."""
 
 from torch import Tensor
 
@@ -6,10 +6,10 @@ from torch import Tensor
 def check_shape(name: str, tensor: Tensor, *shape: int | None) -> None:
     """Raises unless ``tensor`` has exactly this shape; ``None`` stands for any size.
 
-    The classic silent error of this field is ``[N] - [N, 1]``, which broadcasts to ``[N, N]``.
+    It catches, for example, ``[N] - [N, 1]``, which would silently broadcast to ``[N, N]``.
 
     Raises:
-        ValueError: names the tensor, the shape that was expected and the shape that came.
+        ValueError: names the tensor, the expected shape and the actual one.
     """
     found = tuple(tensor.shape)
     if len(found) != len(shape) or any(
@@ -27,4 +27,4 @@ def check_same_shape(**tensors: Tensor) -> None:
     """
     if len({tuple(tensor.shape) for tensor in tensors.values()}) > 1:
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
-        raise ValueError(f"these must have one shape: {shapes}")
+        raise ValueError(f"these must have the same shape: {shapes}")

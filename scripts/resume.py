@@ -7,7 +7,7 @@ from typing import Annotated, final
 
 import tyro
 
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.scripts.cli.arguments import parse
 
 
@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> None:
     except (KeyError, RuntimeError, ValueError) as error:
         raise RequestError(
             f"{folder.resume_file} does not fit {folder.config_file}: was that edited? "
-            f"({one_line(error)})"
+            f"({single_line(error)})"
         ) from error
     if folder.policy_file("best").exists():
         # It may be newer than the resume file, if the run was killed between the two.

@@ -97,11 +97,11 @@ def report(subject: "Subject", options: VarianceArguments, rows: "list[Measureme
         figure.savefig(options.plot, dpi=150)
         written.append(f"plot: {options.plot}")
     # Whole lines for whoever reads a pipe, and no column squeezed out.
-    one_line = not Console().is_terminal
-    console = Console(highlight=False, markup=False, width=100 if one_line else None)
+    single_line = not Console().is_terminal
+    console = Console(highlight=False, markup=False, width=100 if single_line else None)
     console.print(table(rows))
-    console.print(footnotes(rows), style="dim", soft_wrap=one_line)
-    console.print(f"\n{advice(subject, rows)}", style="bold", soft_wrap=one_line)
+    console.print(footnotes(rows), style="dim", soft_wrap=single_line)
+    console.print(f"\n{advice(subject, rows)}", style="bold", soft_wrap=single_line)
     for line in written:
         print(line)
 

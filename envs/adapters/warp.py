@@ -9,13 +9,9 @@ from torch import Tensor
 
 from pgtoolkit.envs.registry.registered import import_package
 from pgtoolkit.errors import RequestError
+from pgtoolkit.second_derivatives import refuse_second_derivative
 
 Argument: TypeAlias = Tensor | float
-
-ONCE = (
-    "a WarpKernel is differentiable once: its second derivative would be missing without a word. "
-    "Call backward without create_graph=True"
-)
 
 
 @final
@@ -132,9 +128,7 @@ class _Launch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        # Gradient mode is on in a backward pass exactly when it builds a graph of itself.
-        if torch.is_grad_enabled():
-            raise RequestError(ONCE)
+        refuse_second_derivative("the gradient of a WarpKernel")
         saved = iter(ctx.saved_tensors)
         inputs = [next(saved) if x is None else x for x in ctx.constants]
         return None, *ctx.kernel.backward(inputs, cotangents)

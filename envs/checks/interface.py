@@ -19,7 +19,7 @@ from pgtoolkit.envs.checks.random_play import (
 )
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import State, cast_state
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 
 SIZES = (1, 5)
 """Numbers of environments: a ``squeeze()`` goes wrong with one of them only."""
@@ -198,7 +198,7 @@ def check_attributes(env: AnyDifferentiable) -> Iterator[Finding]:
     for name in ("observation_space", "action_space"):
         space = getattr(env, name)
         if not isinstance(space, Box) or len(space.shape) != 1:
-            wrong.append(f"{name} is {one_line(space)}")
+            wrong.append(f"{name} is {single_line(space)}")
         elif not np.issubdtype(space.dtype, np.floating):
             wrong.append(f"{name} holds {space.dtype}")
     limit = env.max_episode_steps
@@ -224,7 +224,7 @@ def _bounds(env: AnyDifferentiable) -> Iterator[Finding]:
         yield fault(
             "interface",
             "spaces",
-            f"the action space {one_line(space)} is bounded on some sides only",
+            f"the action space {single_line(space)} is bounded on some sides only",
             "a policy squashes its actions to bounds on all sides, or has none to squash to",
             "bound every dimension on both sides, or none",
         )

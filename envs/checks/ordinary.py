@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pgtoolkit.envs.checks.episodes import TIMED, Episode, common_length, names_its_horizon
 from pgtoolkit.envs.checks.finding import Finding, class_files, fault, passed, warned, where
 from pgtoolkit.envs.checks.purity import CALLS, Library, changes_with, touched_by
-from pgtoolkit.errors import one_line
+from pgtoolkit.errors import single_line
 from pgtoolkit.gymnasium_types import AnyEnv
 
 Trace = list[NDArray[Any]]
@@ -217,7 +217,7 @@ def check_pathwise_use(env: AnyEnv) -> Iterator[Finding]:
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         text = "none of its own: reinforce can use it, pathwise agents by an adapter"
     else:
-        text = f"none, and none by an adapter: actions are {one_line(space)}; use reinforce"
+        text = f"none, and none by an adapter: actions are {single_line(space)}; use reinforce"
     yield passed("gradients", "gradient", text)
 
 

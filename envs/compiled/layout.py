@@ -1,8 +1,9 @@
-"""How compiled loops hold tensors in memory, so that the compiler can take many numbers at once.
+"""Memory layout of tensors in a compiled loop, chosen so that the compiler can vectorise.
 
-A state ``[N, D]`` has few columns, and dynamics work on whole columns: it is held as ``[D, N]``,
-where the numbers of a column lie side by side. Truth values are held as 0 and 1 in float32: those
-are compared and chosen by in the processor's vectors, where bytes of truth values must be unpacked.
+Dynamics work on the columns of a state ``[N, D]``, of which there are few. A loop keeps the state
+as ``[D, N]``, where the ``N`` entries of a column are adjacent in memory. It keeps booleans as 0
+and 1 in float32, because the processor compares and selects float vectors directly, while booleans
+of one byte would have to be unpacked first.
 """
 
 from collections.abc import Iterable
@@ -11,39 +12,42 @@ from typing import NamedTuple, Self, final
 import torch
 from torch import Tensor
 
-from pgtoolkit.compiling import NARROW
+from pgtoolkit.compiling import MAX_NARROW_COLUMNS
 
 
 @final
-class Form(NamedTuple):
-    """How one tensor is held."""
+class Layout(NamedTuple):
+    """Memory layout of one tensor in a compiled loop."""
 
-    turned: bool
-    """Its last two axes are exchanged."""
-    flag: bool
-    """Its truth values are numbers."""
+    transposed: bool
+    """The last two axes are exchanged."""
+    bool_as_float: bool
+    """Booleans are 0 and 1 in float32."""
 
     @classmethod
     def of(cls, x: Tensor) -> Self:
-        """From the tensor as one step has it: ``[N, ...]``."""
-        return cls(x.dim() == 2 and 1 < x.shape[1] <= NARROW, x.dtype == torch.bool)
+        """The layout for a tensor ``[N, ...]`` of one step."""
+        return cls(
+            transposed=x.dim() == 2 and 1 < x.shape[1] <= MAX_NARROW_COLUMNS,
+            bool_as_float=x.dtype == torch.bool,
+        )
 
 
-def hold(tensors: Iterable[Tensor], forms: Iterable[Form]) -> list[Tensor]:
-    """Into the form that loops hold, contiguous; of one step, or stacked ``[L, N, ...]``."""
-    return [_hold(x, form) for x, form in zip(tensors, forms, strict=True)]
+def pack(tensors: Iterable[Tensor], layouts: Iterable[Layout]) -> list[Tensor]:
+    """Converts tensors to their layouts, contiguous; ``[N, ...]``, or stacked ``[L, N, ...]``."""
+    return [_pack(x, layout) for x, layout in zip(tensors, layouts, strict=True)]
 
 
-def release(tensors: Iterable[Tensor], forms: Iterable[Form]) -> list[Tensor]:
-    """Back from it; what was turned is a view."""
-    return [_release(x, form) for x, form in zip(tensors, forms, strict=True)]
+def unpack(tensors: Iterable[Tensor], layouts: Iterable[Layout]) -> list[Tensor]:
+    """The inverse of :func:`pack`. Transposed tensors come back as views, not as copies."""
+    return [_unpack(x, layout) for x, layout in zip(tensors, layouts, strict=True)]
 
 
-def _hold(x: Tensor, form: Form) -> Tensor:
-    x = x.float() if form.flag else x
-    return (x.transpose(-1, -2) if form.turned else x).contiguous()
+def _pack(x: Tensor, layout: Layout) -> Tensor:
+    x = x.float() if layout.bool_as_float else x
+    return (x.transpose(-1, -2) if layout.transposed else x).contiguous()
 
 
-def _release(x: Tensor, form: Form) -> Tensor:
-    x = x > 0.5 if form.flag else x
-    return x.transpose(-1, -2) if form.turned else x
+def _unpack(x: Tensor, layout: Layout) -> Tensor:
+    x = x > 0.5 if layout.bool_as_float else x
+    return x.transpose(-1, -2) if layout.transposed else x

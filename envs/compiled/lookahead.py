@@ -1,67 +1,70 @@
-"""What an environment will draw and which time limits it will meet, ahead of its steps."""
+"""Random draws and time limits of the next ``L`` steps, computed before the compiled loop runs."""
 
 from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
 
-from pgtoolkit.envs.compiled.layout import Form
+from pgtoolkit.envs.compiled.layout import Layout
 from pgtoolkit.envs.states import VectorState, leaves_of
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 
 
 @final
-class Ahead(NamedTuple):
-    """Of ``L`` steps in which no episode ends but by its time limit."""
+class Lookahead(NamedTuple):
+    """Random draws and time limits of ``L`` steps in which no episode ends but by its time limit.
 
-    noise: list[Tensor]
+    The last step's reset is left out: the caller makes it, after the loop.
+    """
+
+    process_noise: list[Tensor]
     """``[L, N, *noise_shape]`` of the dynamics; empty if they have none."""
-    truncated: Tensor
-    """``[L, N]`` bool: the time limit, at every step but the last."""
-    fresh: list[Tensor]
-    """``[L, N, ...]`` the tensors of start states; what counts is the rows that are truncated."""
+    time_limit: Tensor
+    """``[L, N]`` bool: the step reaches the time limit. False at the last step."""
+    start_states: list[Tensor]
+    """``[L, N, ...]`` the tensors of a state. Rows where ``time_limit`` is true are the start
+    states of the next episodes; the others have no meaning."""
     generator_state: Tensor
-    """Of the environment's generator, after the last step and before any reset there."""
+    """The environment's generator after the last step and before any reset there."""
 
 
-def look_ahead(env: DifferentiableVectorEnv, begin: VectorState, num_steps: int) -> Ahead:
+def look_ahead(env: DifferentiableVectorEnv, env_state: VectorState, num_steps: int) -> Lookahead:
     """Draws from a copy of the environment's generator what its own steps would draw.
 
     Args:
-        env: only asked, not changed.
-        begin: its position.
+        env: it is not changed.
+        env_state: of the environment before the first step.
         num_steps: ``L``.
     """
     limit = env.env.max_episode_steps
     step = torch.arange(1, num_steps + 1, device=env.device).unsqueeze(1)
-    truncated = (begin.elapsed + step) % limit == 0
-    truncated[-1] = False
+    time_limit = (env_state.elapsed + step) % limit == 0
+    time_limit[-1] = False
     generator = torch.Generator(env.device)
-    generator.set_state(begin.generator_state)
-    leaves = leaves_of(begin.state)
-    fresh = [_zeros(num_steps, x.detach()) for x in leaves]
+    generator.set_state(env_state.generator_state)
+    start_states = [_zeros(num_steps, x.detach()) for x in leaves_of(env_state.state)]
     noise: list[Tensor] = []
-    for t, resets in enumerate(truncated.any(1).tolist()):
+    for t, any_reset in enumerate(time_limit.any(1).tolist()):
         if env.env.noise_shape is not None:
             shape = (env.num_envs, *env.env.noise_shape)
             noise.append(
                 torch.randn(shape, generator=generator, device=env.device, dtype=env.dtype)
             )
-        if resets:
-            started = env.env.restart(begin.state, truncated[t], generator)
-            for buffer, leaf in zip(fresh, leaves_of(started), strict=True):
+        if any_reset:
+            state = env.env.restart(env_state.state, time_limit[t], generator)
+            for buffer, leaf in zip(start_states, leaves_of(state), strict=True):
                 buffer[t] = leaf.detach()
     stacked = [torch.stack(noise)] if noise else []
-    return Ahead(stacked, truncated, fresh, generator.get_state())
+    return Lookahead(stacked, time_limit, start_states, generator.get_state())
 
 
 def _zeros(num_steps: int, like: Tensor) -> Tensor:
-    """``[L, N, ...]``, already in the layout in which loops hold it."""
-    if Form.of(like).turned:
+    """``[L, N, ...]`` in the memory layout of the loop, so that packing it copies nothing."""
+    if Layout.of(like).transposed:
         return like.new_zeros(num_steps, *reversed(like.shape)).transpose(-1, -2)
     return like.new_zeros(num_steps, *like.shape)
 
 
-def elapsed_at(env: DifferentiableVectorEnv, begin: VectorState, num_steps: int) -> Tensor:
-    """``[N]`` steps since each environment's last reset, so many steps after a position."""
-    return (begin.elapsed + num_steps) % env.env.max_episode_steps
+def elapsed_after(env: DifferentiableVectorEnv, env_state: VectorState, num_steps: int) -> Tensor:
+    """``[N]`` steps since the last reset, ``num_steps`` after a state, resets at the limit made."""
+    return (env_state.elapsed + num_steps) % env.env.max_episode_steps

@@ -1,5 +1,6 @@
-"""One step of a policy in an environment, as :func:`trace_step` takes it."""
+"""One step of a policy in an environment, traced by :func:`trace_step`."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import torch
@@ -14,15 +15,15 @@ from pgtoolkit.policies.policy import Policy
 
 @final
 class TracedPolicyStep(NamedTuple):
-    """A step's graphs, and what its results mean."""
+    """The graphs of a step, and what its results mean."""
 
     graph: StepGraph
     layers: list[str]
-    """The policy's layer behind each recorded input and each adjoint of an output."""
-    ruled: bool
-    """Whether those layers have all parameters of the policy."""
-    cuts: bool
-    """Whether the environment has ends of its own beside terminal states."""
+    """Name of the policy's layer for each recorded input, and for each source after the first."""
+    layers_have_all_parameters: bool
+    """Whether every parameter of the policy belongs to a layer with a gradient rule."""
+    has_truncation: bool
+    """Whether the environment truncates episodes itself, beside the time limit."""
 
 
 def constants_of(policy: Policy) -> list[Tensor]:
@@ -39,15 +40,19 @@ def trace_policy_step(
 ) -> TracedPolicyStep:
     """Traces ``observation, policy, transition, reward, terminal`` of one step.
 
-    The carry is the state. New at each step are the action's noise, which rows meet their time
-    limit, the start states that they go on from, and the dynamics' noise. Graded results:
-    observation, pre-action, action, reward, next observation before any reset. Plain: the time
-    limits, log-density, terminal, cut, the state before any reset, and what went into each layer of
-    the policy. Sources: the pre-action, and what came out of each layer.
+    - Carry: the tensors of the state.
+    - Inputs of a step: the action's noise, which rows meet their time limit, the tensors of the
+      start states that those rows go on from, and the dynamics' noise.
+    - Differentiable results: observation, pre-squash action, action, reward, and the next
+      observation before any reset.
+    - Auxiliary results: which rows meet their time limit, log-density, terminal, truncated (if the
+      environment has it), the tensors of the state before any reset, and the input of each layer
+      of the policy.
+    - Sources: the pre-squash action, and the output of each layer.
 
     Args:
         env: the dynamics.
-        policy: acts.
+        policy: chooses the action.
         state: of ``N`` environments.
         noise: ``[N, ...]`` of one action.
         process_noise: ``[N, ...]`` of one transition, or None.
@@ -56,43 +61,51 @@ def trace_policy_step(
     num_parameters = len(list(policy.parameters()))
     notes: dict[str, Any] = {}
 
-    def rebuilt(leaves: list[Tensor]) -> State:
-        return rebuild_state(state, leaves[0] if isinstance(state, Tensor) else tuple(leaves))
-
-    def step(constants: list[Tensor], carry: list[Tensor], given: list[Tensor]) -> Step:
+    def step(constants: list[Tensor], carry: list[Tensor], inputs: list[Tensor]) -> Step:
         for parameter in constants[:num_parameters]:
             parameter.requires_grad_()
-        before = rebuilt(carry)
+        before = state_from_leaves(state, carry)
         obs = env.observation(before)
         recorder = GradientRecorder(policy)
         with recorder.recording(), torch.enable_grad():
             tensors = dict(zip(names, constants, strict=True))
             distribution = torch.func.functional_call(policy, tensors, (obs,))
-        pre_action = distribution.pre_action(given[0])
+        pre_action = distribution.pre_action(inputs[0])
         action = distribution.squash(pre_action)
         log_prob = distribution.log_prob_of_pre_action(pre_action)
-        after = env.transition(before, action, given[-1] if process_noise is not None else None)
-        reward, terminal, cut = (
-            env.reward(before, action, after),
-            env.terminal(after),
-            env.truncated(after),
-        )
+        after = env.transition(before, action, inputs[-1] if process_noise is not None else None)
+        reward = env.reward(before, action, after)
+        terminal, truncated = env.terminal(after), env.truncated(after)
         calls = [(name, call) for name, found in recorder.calls.items() for call in found]
-        layers = [name for name, _ in calls]
-        notes.update(layers=layers, ruled=not recorder.without_rule(), cuts=cut is not None)
-        ends = [terminal] if cut is None else [terminal, cut]
+        notes.update(
+            layers=[name for name, _ in calls],
+            layers_have_all_parameters=not recorder.without_rule(),
+            has_truncation=truncated is not None,
+        )
+        ends = [terminal] if truncated is None else [terminal, truncated]
         # As in DifferentiableVectorEnv: the derivative of a terminal observation may be infinite.
-        seen = where_state(terminal, map_state(Tensor.detach, after), after)
-        limit, fresh = given[1], rebuilt(given[2 : 2 + len(carry)])
+        observed = where_state(terminal, map_state(Tensor.detach, after), after)
+        time_limit, start = inputs[1], state_from_leaves(state, inputs[2 : 2 + len(carry)])
         return Step(
-            carry=leaves_of(where_state(limit, fresh, after)),
-            graded=[obs, pre_action, action, reward, env.observation(seen)],
-            plain=[limit, log_prob, *ends, *leaves_of(after), *(call.inputs for _, call in calls)],
+            carry=leaves_of(where_state(time_limit, start, after)),
+            differentiable=[obs, pre_action, action, reward, env.observation(observed)],
+            auxiliary=[
+                time_limit,
+                log_prob,
+                *ends,
+                *leaves_of(after),
+                *(call.inputs for _, call in calls),
+            ],
             sources=[pre_action, *(call.output for _, call in calls)],
         )
 
-    limit = torch.zeros(noise.shape[0], dtype=torch.bool, device=noise.device)
-    given = [noise, limit, *leaves_of(state)]
-    given += [] if process_noise is None else [process_noise]
-    graph = trace_step(step, constants_of(policy), leaves_of(state), given)
+    time_limit = torch.zeros(noise.shape[0], dtype=torch.bool, device=noise.device)
+    inputs = [noise, time_limit, *leaves_of(state)]
+    inputs += [] if process_noise is None else [process_noise]
+    graph = trace_step(step, constants_of(policy), leaves_of(state), inputs)
     return TracedPolicyStep(graph, **notes)
+
+
+def state_from_leaves(template: State, leaves: Sequence[Tensor]) -> State:
+    """A state of the template's type with these tensors, the inverse of :func:`leaves_of`."""
+    return rebuild_state(template, leaves[0] if isinstance(template, Tensor) else tuple(leaves))

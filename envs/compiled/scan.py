@@ -1,34 +1,21 @@
-"""A traced step, compiled and taken many times in one call."""
+"""A traced step, compiled, and run many times in one call."""
 
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from pgtoolkit.compiling import CompiledLoop
-from pgtoolkit.envs.compiled.layout import hold, release
+from pgtoolkit.envs.compiled.layout import pack, unpack
 from pgtoolkit.envs.compiled.step_graph import StepGraph
+from pgtoolkit.torch_private import check_in_compiled_code, scan
 
 Tensors = list[Tensor]
 
 
-class Scan(Protocol):
-    """Takes a traced step many times: compiled, or in any other way."""
-
-    graph: StepGraph
-
-    def forward(self, constants: Tensors, carry: Tensors, given: Tensors) -> Tensors:
-        """Takes the steps."""
-
-    def adjoint(
-        self, constants: Tensors, carry: Tensors, graded: list[Tensor | None], results: Tensors
-    ) -> tuple[Tensors, Tensors]:
-        """Goes through them from the last to the first."""
-
-
 @final
 class CompiledScan:
-    """Both halves of a step over ``L`` steps: one compiled loop each, for any ``L``.
+    """``L`` forward steps as one compiled loop, and ``L`` adjoint steps as another, for any ``L``.
 
     Args:
         graph: of one step.
@@ -36,103 +23,107 @@ class CompiledScan:
 
     def __init__(self, graph: StepGraph) -> None:
         self.graph = graph
-        self._seen = {*graph.graded, *graph.plain}
-        # A loop of one step is compiled apart: torch takes a length of 1 for a constant.
+        # Results that the caller reads. The others stay packed until the adjoint loop reads them.
+        self._unpacked = {*graph.differentiable, *graph.auxiliary}
+        # For L = 1 there is a second loop, because torch treats a length of 1 as a constant.
         sizes = len(graph.forward.graph.nodes), len(graph.adjoint.graph.nodes)
         self._forward = [CompiledLoop(_scan_forward, sizes[0]) for _ in range(2)]
         self._adjoint = [CompiledLoop(_scan_adjoint, sizes[1]) for _ in range(2)]
 
-    def forward(self, constants: Tensors, carry: Tensors, given: Tensors) -> Tensors:
-        """Takes the steps.
+    def forward(self, constants: Tensors, carry: Tensors, inputs: Tensors) -> Tensors:
+        """Runs ``L`` steps.
 
         Args:
-            constants: of every step.
+            constants: the same at every step.
             carry: of the first step.
-            given: ``[L, ...]`` what is new at each step.
+            inputs: ``[L, ...]`` of every step.
 
         Returns:
-            ``[L, ...]`` all results but the carry; those that only :meth:`adjoint` reads as they
-            are held.
+            ``[L, ...]`` all results but the carry. Those that only :meth:`adjoint` reads are still
+            packed.
         """
-        scan, graph = self._forward[given[0].shape[0] == 1], self.graph
+        loop, graph = self._forward[inputs[0].shape[0] == 1], self.graph
         with torch.no_grad():
-            carry, given = hold(carry, graph.carry), hold(given, graph.given)
-            held: Tensors = scan(graph, constants, carry, given, free=given)[1]
-            for place in self._seen:
-                (held[place],) = release([held[place]], [graph.results[place]])
-        return held
+            carry, inputs = pack(carry, graph.carry_layouts), pack(inputs, graph.input_layouts)
+            results: Tensors = loop(graph, constants, carry, inputs, free=inputs)[1]
+            for i in self._unpacked:
+                (results[i],) = unpack([results[i]], [graph.result_layouts[i]])
+        return results
 
     def adjoint(
-        self, constants: Tensors, carry: Tensors, graded: list[Tensor | None], results: Tensors
+        self,
+        constants: Tensors,
+        carry: Tensors,
+        cotangents: list[Tensor | None],
+        results: Tensors,
     ) -> tuple[Tensors, Tensors]:
-        """Goes through the steps from the last to the first.
+        """Runs the adjoint steps, from the last to the first.
 
         Args:
-            constants: of every step.
+            constants: the same at every step.
             carry: adjoints of the last carry's floating-point tensors.
-            graded: ``[L, ...]`` adjoints of the graded results; None for 0.
-            results: as :meth:`forward` gave it.
+            cotangents: ``[L, ...]`` of the differentiable results; None stands for zeros.
+            results: what :meth:`forward` returned.
 
         Returns:
-            The adjoints of the first carry, and ``[L, ...]`` those of the sources, the last step's
-            first.
+            The adjoints of the first carry, and ``[L, ...]`` those of the sources, in reversed
+            order: the last step's first.
         """
         graph, length = self.graph, results[0].shape[0]
-        scan = self._adjoint[length == 1]
+        loop = self._adjoint[length == 1]
         with torch.no_grad():
             backwards = torch.arange(length - 1, -1, -1, device=results[0].device).unsqueeze(1)
-            adjoints = [
-                self._hold(i, torch.zeros_like(results[i]) if a is None else a)
-                for i, a in zip(graph.graded, graded, strict=True)
+            packed_cotangents = [
+                self._pack(i, torch.zeros_like(results[i]) if c is None else c)
+                for i, c in zip(graph.differentiable, cotangents, strict=True)
             ]
-            saved = [self._hold(i, results[i]) for i in graph.saved]
-            carry, given = hold(carry, graph.adjoint_carry), [*adjoints, *saved]
-            first, found = scan(graph, constants, carry, given, backwards, free=[*given, backwards])
-            sources = release(found, graph.adjoints)
-        return release(first, graph.adjoint_carry), [sources[i] for i in graph.sources]
+            saved = [self._pack(i, results[i]) for i in graph.saved]
+            carry, rows = pack(carry, graph.adjoint_carry_layouts), [*packed_cotangents, *saved]
+            first, stacked = loop(graph, constants, carry, rows, backwards, free=[*rows, backwards])
+            sources = unpack(stacked, graph.source_layouts)
+        return unpack(first, graph.adjoint_carry_layouts), [sources[i] for i in graph.sources]
 
-    def _hold(self, place: int, stacked: Tensor) -> Tensor:
-        if place not in self._seen:
+    def _pack(self, index: int, stacked: Tensor) -> Tensor:
+        """Packs a result or its cotangent, unless :meth:`forward` has left it packed."""
+        if index not in self._unpacked:
             return stacked
-        return hold([stacked], [self.graph.results[place]])[0]
+        return pack([stacked], [self.graph.result_layouts[index]])[0]
 
 
-def _scan_forward(graph: StepGraph, constants: Tensors, carry: Tensors, given: Tensors) -> Any:
-    from torch._higher_order_ops.scan import scan
-
-    _are_of_one_length(given)
-    return scan(lambda c, x: _step(graph, constants, c, x), carry, given)
+def _scan_forward(graph: StepGraph, constants: Tensors, carry: Tensors, inputs: Tensors) -> Any:
+    _require_equal_lengths(inputs)
+    return scan(lambda c, x: _forward_step(graph, constants, c, x), carry, inputs)
 
 
-def _step(
-    graph: StepGraph, constants: Tensors, carry: Tensors, given: Tensors
+def _forward_step(
+    graph: StepGraph, constants: Tensors, carry: Tensors, inputs: Tensors
 ) -> tuple[Tensors, Tensors]:
-    seen = *release(carry, graph.carry), *release(given, graph.given)
-    results, size = graph.forward(*constants, *seen), len(carry)
-    return hold(results[:size], graph.carry), hold(results[size:], graph.results)
+    """The forward step on packed tensors."""
+    arguments = *unpack(carry, graph.carry_layouts), *unpack(inputs, graph.input_layouts)
+    results, size = graph.forward(*constants, *arguments), len(carry)
+    return pack(results[:size], graph.carry_layouts), pack(results[size:], graph.result_layouts)
 
 
 def _scan_adjoint(
-    graph: StepGraph, constants: Tensors, carry: Tensors, given: Tensors, backwards: Tensor
+    graph: StepGraph, constants: Tensors, carry: Tensors, stacked: Tensors, backwards: Tensor
 ) -> Any:
-    from torch._higher_order_ops.scan import scan
-
-    _are_of_one_length([backwards, *given])
-    return scan(lambda c, t: _adjoint_step(graph, constants, c, given, t), carry, backwards)
+    _require_equal_lengths([backwards, *stacked])
+    return scan(lambda c, t: _adjoint_step(graph, constants, c, stacked, t), carry, backwards)
 
 
 def _adjoint_step(
-    graph: StepGraph, constants: Tensors, carry: Tensors, given: Tensors, t: Tensor
+    graph: StepGraph, constants: Tensors, carry: Tensors, stacked: Tensors, t: Tensor
 ) -> tuple[Tensors, Tensors]:
-    carried, size = graph.adjoint_carry, len(carry)
-    forms = [graph.results[i] for i in (*graph.graded, *graph.saved)]
-    # Rows are picked where they are used: scan's own reversal would copy everything first.
-    rows = release([x.index_select(0, t).squeeze(0) for x in given], forms)
-    found = graph.adjoint(*constants, *release(carry, carried), *rows)
-    return hold(found[:size], carried), hold(found[size:], graph.adjoints)
+    """The adjoint step on packed tensors; it reads row ``t`` of the stacked ones."""
+    carry_layouts, size = graph.adjoint_carry_layouts, len(carry)
+    row_layouts = [graph.result_layouts[i] for i in (*graph.differentiable, *graph.saved)]
+    # Rows are read here because scan's own option to go backwards would copy all of them first.
+    rows = unpack([x.index_select(0, t).squeeze(0) for x in stacked], row_layouts)
+    adjoints = graph.adjoint(*constants, *unpack(carry, carry_layouts), *rows)
+    return pack(adjoints[:size], carry_layouts), pack(adjoints[size:], graph.source_layouts)
 
 
-def _are_of_one_length(tensors: Tensors) -> None:
-    """Tells the compiler, which would take one number for each otherwise."""
+def _require_equal_lengths(tensors: Tensors) -> None:
+    """Lets the compiler use one symbol for all lengths; it would use one per tensor otherwise."""
     for x in tensors[1:]:
-        torch._check(x.shape[0] == tensors[0].shape[0])  # type: ignore[no-untyped-call]
+        check_in_compiled_code(x.shape[0] == tensors[0].shape[0])

@@ -1,213 +1,238 @@
-"""One step of policy and environment as two graphs: forward, and its adjoint.
+"""One step of policy and environment as two graphs: the forward step, and its adjoint.
 
-The step is run once on stand-ins for tensors, and what it did is written down as a graph, together
-with what automatic differentiation did behind it. The graph is then split: what does not depend on
-an adjoint is the forward step, the rest is the adjoint step, and what the second needs of the first
-is saved. So the equations have one implementation, the environment's own and the policy's.
+The step is run once on tensors without data. The operations that it runs are recorded as one graph,
+together with those of its backward pass. The graph is then split in two. What does not depend on a
+cotangent is the forward step; the rest is the adjoint step. Results of the forward step that the
+adjoint step reads are saved. So the equations are written once, in the environment and the policy.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, final
 
 import torch
-import torch.utils._pytree
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from pgtoolkit.compiling import FASTER, tracing
-from pgtoolkit.envs.compiled.layout import Form
+from pgtoolkit.compiling import trace
+from pgtoolkit.envs.compiled.layout import Layout
 
-Function = Callable[[list[Tensor], list[Tensor], list[Tensor]], "Step"]
+StepFunction = Callable[[list[Tensor], list[Tensor], list[Tensor]], "Step"]
 
 
 class Step(NamedTuple):
-    """What one step gives: tensors whose first axis is the environments."""
+    """The results of one step: tensors whose first axis is the environments."""
 
     carry: list[Tensor]
-    """What the next step starts from; like the carry that this one started from."""
-    graded: list[Tensor]
-    """Results whose adjoints may come from outside."""
-    plain: list[Tensor]
-    """Results without one."""
+    """The state that the next step starts from; of the shapes and dtypes of this step's carry."""
+    differentiable: list[Tensor]
+    """Results that the caller may differentiate; the adjoint step takes a cotangent of each."""
+    auxiliary: list[Tensor]
+    """Results that are not differentiated."""
     sources: list[Tensor]
-    """Whose adjoints are wanted, beside those of the carry: inputs or tensors on the way."""
+    """Tensors whose adjoints are wanted beside the carry's: inputs, or intermediate results."""
 
 
 @final
 class StepGraph(NamedTuple):
-    """The two graphs, each a function of constants, carry and what is new at every step.
+    """The graphs of the forward step and of the adjoint step.
 
-    ``forward(*constants, *carry, *given)`` gives the carry and then other results, each once: the
-    three lists of places say which are graded, plain, or read by the adjoint step.
-    ``adjoint(*constants, *carry adjoints, *graded adjoints, *saved)`` gives the adjoints of the
-    carry's floating-point tensors, and then, each once, those of the sources.
+    ``forward(*constants, *carry, *inputs)`` returns the next carry and then the *results*, in which
+    no tensor occurs twice. ``differentiable``, ``auxiliary`` and ``saved`` are indices into them.
+
+    ``adjoint(*constants, *adjoints of the next carry, *cotangents, *saved)`` returns the adjoints
+    of the carry and then those of the sources, in which no tensor occurs twice either. ``sources``
+    are indices into them. Only floating-point tensors of a carry have an adjoint.
     """
 
     forward: fx.GraphModule
     adjoint: fx.GraphModule
-    floating: list[bool]
-    """Which tensors of the carry have an adjoint."""
-    graded: list[int]
-    plain: list[int]
+    is_float: list[bool]
+    """Which tensors of the carry are floating-point, and so have an adjoint."""
+    differentiable: list[int]
+    auxiliary: list[int]
     saved: list[int]
     sources: list[int]
-    carry: list[Form]
-    """How a loop holds the carry."""
-    given: list[Form]
-    """How it holds what is new at every step."""
-    results: list[Form]
-    """How it holds the forward step's results but the carry, each once."""
-    adjoints: list[Form]
-    """How it holds the sources' adjoints, each once."""
+    carry_layouts: list[Layout]
+    input_layouts: list[Layout]
+    result_layouts: list[Layout]
+    source_layouts: list[Layout]
 
     @property
-    def adjoint_carry(self) -> list[Form]:
-        """How it holds the carry's adjoints."""
-        return [form for form, is_float in zip(self.carry, self.floating, strict=True) if is_float]
+    def adjoint_carry_layouts(self) -> list[Layout]:
+        """The layouts of the carry's adjoints."""
+        pairs = zip(self.carry_layouts, self.is_float, strict=True)
+        return [layout for layout, is_float in pairs if is_float]
 
 
 def trace_step(
-    step: Function, constants: Sequence[Tensor], carry: Sequence[Tensor], given: Sequence[Tensor]
+    step: StepFunction,
+    constants: Sequence[Tensor],
+    carry: Sequence[Tensor],
+    inputs: Sequence[Tensor],
 ) -> StepGraph:
-    """Traces a step on tensors like these.
+    """Traces a step and its adjoint.
 
     Args:
-        step: pure, from constants, carry and what is new.
+        step: pure, a function of constants, carry and inputs.
         constants: the same at every step: parameters, buffers.
-        carry: from step to step.
-        given: new at every step, as one step sees it.
+        carry: goes from step to step.
+        inputs: new at every step; here those of one step.
 
     Raises:
-        Exception: whatever torch raises where a step cannot be traced, as when it reads a number
-            out of a tensor.
+        Exception: whatever torch raises where a step cannot be traced, for example because it
+            reads a number out of a tensor.
     """
-    inputs = [[leaf.detach() for leaf in group] for group in (constants, carry, given)]
-    for leaf in (*inputs[1], *inputs[2]):
+    arguments = [[leaf.detach() for leaf in group] for group in (constants, carry, inputs)]
+    for leaf in (*arguments[1], *arguments[2]):
         leaf.requires_grad_(leaf.is_floating_point())
-    sizes: list[int] = []
+    is_float = [x.is_floating_point() for x in carry]
+    counts: list[int] = []
 
-    def both(
-        inputs: list[list[Tensor]], adjoints: list[Tensor] | None
+    def step_with_adjoint(
+        arguments: list[list[Tensor]], cotangents: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        found = step(*inputs)
-        before, after = floats(inputs[1]), floats(found.carry)
-        sizes[:] = len(found.carry), len(found.graded), len(found.plain), len(before)
-        results, wanted = [*after, *found.graded], [*before, *found.sources]
-        if adjoints is None:
-            return results, wanted
-        gradients = _gradients(results, wanted, adjoints)
-        return [*found.carry, *found.graded, *found.plain], gradients
+        result = step(*arguments)
+        counts[:] = [len(x) for x in (result.carry, result.differentiable, result.auxiliary)]
+        wanted = [*floats(arguments[1]), *result.sources]
+        adjoints = _vector_jacobian_products(_outputs(result), wanted, cotangents)
+        return [*result.carry, *result.differentiable, *result.auxiliary], adjoints
 
-    adjoints = [torch.zeros_like(x) for x in both(inputs, None)[0]]
-    # Tensors that the step closes over, as the matrices of a linear system, become constants.
-    trace = make_fx(
-        both, decomposition_table=FASTER, tracing_mode="fake", _allow_non_fake_inputs=True
-    )
-    floating = [x.is_floating_point() for x in carry]
-    with tracing():
-        traced = trace(inputs, adjoints)
-    return _split(traced, len(constants), len(adjoints), sizes, floating)
+    cotangents = [torch.zeros_like(x) for x in _outputs(step(*arguments))]
+    traced = trace(step_with_adjoint, arguments, cotangents)
+    return _split(traced, len(constants), len(cotangents), counts, is_float)
 
 
 def floats(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Those with an adjoint."""
+    """The floating-point tensors, which are those that have an adjoint."""
     return [x for x in tensors if x.is_floating_point()]
 
 
-def _gradients(results: list[Tensor], wanted: list[Tensor], adjoints: list[Tensor]) -> list[Tensor]:
-    """Vector-Jacobian products, zeros where nothing depends."""
-    pairs = [(x, a) for x, a in zip(results, adjoints, strict=True) if x.requires_grad]
-    outputs, given = zip(*pairs, strict=True)
-    found = torch.autograd.grad(outputs, wanted, given, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, found, strict=True)]
+def _outputs(step: Step) -> list[Tensor]:
+    """The results that have a cotangent."""
+    return [*floats(step.carry), *step.differentiable]
+
+
+def _vector_jacobian_products(
+    outputs: list[Tensor], wanted: list[Tensor], cotangents: list[Tensor]
+) -> list[Tensor]:
+    """The adjoint of each wanted tensor; zeros if no output depends on it."""
+    pairs = [(x, c) for x, c in zip(outputs, cotangents, strict=True) if x.requires_grad]
+    differentiable, given = zip(*pairs, strict=True)
+    adjoints = torch.autograd.grad(differentiable, wanted, given, allow_unused=True)
+    return [torch.zeros_like(x) if a is None else a for x, a in zip(wanted, adjoints, strict=True)]
 
 
 def _split(
     traced: fx.GraphModule,
     num_constants: int,
-    num_adjoints: int,
-    sizes: list[int],
-    floating: list[bool],
+    num_cotangents: int,
+    counts: list[int],
+    is_float: list[bool],
 ) -> StepGraph:
-    """The graph's two halves."""
+    """Splits the graph of a step with its adjoint in two.
+
+    Args:
+        traced: from constants, carry, inputs and cotangents to results and adjoints.
+        num_constants: its first arguments.
+        num_cotangents: its last arguments.
+        counts: the numbers of its carry, differentiable and auxiliary results.
+        is_float: of the carry.
+    """
     for node in traced.graph.nodes:
         if node.target == torch.ops.aten.detach.default:
             node.replace_all_uses_with(node.args[0])
     traced.graph.eliminate_dead_code()
     nodes = list(traced.graph.nodes)
-    inputs = [n for n in nodes if n.op == "placeholder"]
-    num_forward = len(inputs) - num_adjoints
-    constants, adjoints = inputs[:num_constants], inputs[num_forward:]
-    fixed, behind = _reach(nodes, constants, adjoints)
-    leaves = torch.utils._pytree.tree_leaves(nodes[-1].args)
-    num_carry, num_graded, num_plain, num_before = sizes
-    carry, others = leaves[:num_carry], leaves[num_carry : num_carry + num_graded + num_plain]
-    gradients = leaves[num_carry + len(others) :]
-    saved = _needed(gradients, behind, fixed)
-    unique = list(dict.fromkeys([*others, *saved]))
-    sources = list(dict.fromkeys(gradients[num_before:]))
-    places = {node: place for place, node in enumerate(unique)}
-    forward = [n for n in nodes if n not in behind]
-    adjoint = [n for n in nodes if n in behind or n in fixed]
+    arguments = [n for n in nodes if n.op == "placeholder"]
+    num_forward, (num_carry, num_differentiable, _) = len(arguments) - num_cotangents, counts
+    constants, cotangents = arguments[:num_constants], arguments[num_forward:]
+    constant_nodes, adjoint_nodes = _dependent_nodes(nodes, constants, cotangents)
+    outputs = list(nodes[-1].args[0])  # the tracer flattens (results, adjoints) to one list
+    results, adjoints = outputs[: sum(counts)], outputs[sum(counts) :]
+    carry, others = results[:num_carry], results[num_carry:]
+    carry_adjoints, source_adjoints = adjoints[: sum(is_float)], adjoints[sum(is_float) :]
+    saved = _saved_nodes(adjoints, adjoint_nodes, constant_nodes)
+    unique_results = list(dict.fromkeys([*others, *saved]))
+    unique_sources = list(dict.fromkeys(source_adjoints))
+    index = {node: i for i, node in enumerate(unique_results)}
     return StepGraph(
-        forward=_extract(traced, inputs[:num_forward], forward, [*carry, *unique]),
-        adjoint=_extract(
-            traced, [*constants, *adjoints, *saved], adjoint, [*gradients[:num_before], *sources]
+        forward=_subgraph(
+            traced,
+            arguments[:num_forward],
+            [n for n in nodes if n not in adjoint_nodes],
+            [*carry, *unique_results],
         ),
-        floating=floating,
-        graded=[places[n] for n in others[:num_graded]],
-        plain=[places[n] for n in others[num_graded:]],
-        saved=[places[n] for n in saved],
-        sources=[sources.index(n) for n in gradients[num_before:]],
-        carry=_forms(inputs[num_constants:][:num_carry]),
-        given=_forms(inputs[num_constants + num_carry : num_forward]),
-        results=_forms(unique),
-        adjoints=_forms(sources),
+        adjoint=_subgraph(
+            traced,
+            [*constants, *cotangents, *saved],
+            [n for n in nodes if n in adjoint_nodes or n in constant_nodes],
+            [*carry_adjoints, *unique_sources],
+        ),
+        is_float=is_float,
+        differentiable=[index[n] for n in others[:num_differentiable]],
+        auxiliary=[index[n] for n in others[num_differentiable:]],
+        saved=[index[n] for n in saved],
+        sources=[unique_sources.index(n) for n in source_adjoints],
+        carry_layouts=_layouts(arguments[num_constants:][:num_carry]),
+        input_layouts=_layouts(arguments[num_constants + num_carry : num_forward]),
+        result_layouts=_layouts(unique_results),
+        source_layouts=_layouts(unique_sources),
     )
 
 
-def _forms(nodes: list[fx.Node]) -> list[Form]:
-    return [Form.of(n.meta["val"]) for n in nodes]
+def _layouts(nodes: list[fx.Node]) -> list[Layout]:
+    return [Layout.of(n.meta["val"]) for n in nodes]
 
 
-def _reach(
-    nodes: list[fx.Node], constants: list[fx.Node], adjoints: list[fx.Node]
+def _dependent_nodes(
+    nodes: list[fx.Node], constants: list[fx.Node], cotangents: list[fx.Node]
 ) -> tuple[set[fx.Node], set[fx.Node]]:
-    """What depends on constants alone, and what depends on an adjoint."""
-    fixed, behind = set(constants), set(adjoints)
+    """The nodes that depend on constants alone, and those that depend on a cotangent."""
+    constant_nodes, adjoint_nodes = set(constants), set(cotangents)
     for node in nodes:
         if node.op == "get_attr":
-            fixed.add(node)
+            constant_nodes.add(node)
         elif node.op == "call_function":
-            if any(n in behind for n in node.all_input_nodes):
-                behind.add(node)
-            elif all(n in fixed for n in node.all_input_nodes):
-                fixed.add(node)
-    return fixed, behind
+            if any(n in adjoint_nodes for n in node.all_input_nodes):
+                adjoint_nodes.add(node)
+            elif all(n in constant_nodes for n in node.all_input_nodes):
+                constant_nodes.add(node)
+    return constant_nodes, adjoint_nodes
 
 
-def _needed(gradients: list[fx.Node], behind: set[fx.Node], fixed: set[fx.Node]) -> list[fx.Node]:
-    """What the adjoint half reads of the forward half."""
-    found: dict[fx.Node, None] = {}
-    seen, stack = set(), list(gradients)
+def _saved_nodes(
+    adjoints: list[fx.Node], adjoint_nodes: set[fx.Node], constant_nodes: set[fx.Node]
+) -> list[fx.Node]:
+    """The nodes of the forward step that the adjoints are computed from, except constants."""
+    saved: dict[fx.Node, None] = {}
+    visited, stack = set(), list(adjoints)
     while stack:
         node = stack.pop()
-        if node in seen:
+        if node in visited:
             continue
-        seen.add(node)
-        if node in behind:
+        visited.add(node)
+        if node in adjoint_nodes:
             stack += node.all_input_nodes
-        elif node not in fixed:
-            found[node] = None
-    return list(found)
+        elif node not in constant_nodes:
+            saved[node] = None
+    return list(saved)
 
 
-def _extract(
-    owner: fx.GraphModule, inputs: list[fx.Node], nodes: list[fx.Node], results: list[fx.Node]
+def _subgraph(
+    root: fx.GraphModule, arguments: list[fx.Node], nodes: list[fx.Node], results: list[fx.Node]
 ) -> fx.GraphModule:
-    """A graph of its own: the inputs become its placeholders. No result is an alias."""
+    """The nodes as a graph from arguments to results.
+
+    A loop requires results that share no memory with each other or with an argument, so a result
+    that does is cloned.
+
+    Args:
+        root: the graph that the nodes are from; it holds their constant tensors.
+        arguments: nodes that become the placeholders.
+        nodes: all that the results need.
+        results: in the order in which the graph returns them.
+    """
     graph, copies = fx.Graph(), {}
-    for node in inputs:
+    for node in arguments:
         copies[node] = graph.placeholder(node.name)
     for node in nodes:
         if node not in copies and node.op in ("call_function", "get_attr"):
@@ -215,16 +240,16 @@ def _extract(
     outputs: list[fx.Node] = []
     for node in results:
         copy = copies[node]
-        if copy in outputs or _is_alias(copy):
+        if copy in outputs or _may_alias(copy):
             copy = graph.call_function(torch.ops.aten.clone.default, (copy,))
         outputs.append(copy)
     graph.output(tuple(outputs))
     graph.eliminate_dead_code()
     graph.lint()
-    return fx.GraphModule(owner, graph)
+    return fx.GraphModule(root, graph)
 
 
-def _is_alias(node: fx.Node) -> bool:
-    """Whether it may share memory with another tensor: an input, or a view."""
+def _may_alias(node: fx.Node) -> bool:
+    """Whether the tensor may share memory with another, because it is an argument or a view."""
     schema = getattr(node.target, "_schema", None)
     return schema is None or any(r.alias_info is not None for r in schema.returns)

@@ -5,7 +5,7 @@ from typing import Any
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.networks.spaces import is_image
 
@@ -25,8 +25,8 @@ def flatten_observations(env: AnyEnv) -> AnyEnv:
         return env
     if not space.is_np_flattenable:
         raise RequestError(
-            f"observations of {one_line(space)} have no fixed size and cannot be flattened: wrap "
-            "the environment in a gymnasium.wrappers.TransformObservation that gives a Box"
+            f"observations of {single_line(space)} have no fixed size and cannot be flattened: "
+            "wrap the environment in a gymnasium.wrappers.TransformObservation that gives a Box"
         )
     return FlattenObservation(env)
 

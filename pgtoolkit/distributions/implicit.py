@@ -10,14 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from pgtoolkit.errors import RequestError
-
-IMPLICIT_ONCE = (
-    "an implicitly reparameterised sample is differentiable once: its second derivative would be "
-    "wrong without a word. Call backward without create_graph=True, or use a distribution whose "
-    "sample is a formula (Gaussian, flow)"
-)
-"""Message of the error that refuses a second derivative of an implicit sample."""
+from pgtoolkit.second_derivatives import once_differentiable
 
 
 def with_gradient_of(value: Tensor, other: Tensor) -> Tensor:
@@ -68,25 +61,9 @@ def implicit_sample(value: Tensor, derivative_source: Tensor) -> Tensor:
     """
     # A view: the hook must not act on other uses of the tensor.
     source = derivative_source.view_as(derivative_source)
-    return with_gradient_of(value, once_differentiable(source, IMPLICIT_ONCE))
-
-
-def once_differentiable(tensor: Tensor, refusal: str) -> Tensor:
-    """Registers a hook on ``tensor`` that refuses second derivatives through it; returns it.
-
-    Args:
-        tensor: not a leaf; without a graph nothing happens.
-        refusal: the error's message.
-
-    Raises:
-        RequestError: in a backward pass that builds a graph (``create_graph=True``).
-    """
-
-    def refuse(gradient: Tensor) -> None:
-        # Gradient mode is on in a backward pass exactly when the pass builds a graph of itself.
-        if torch.is_grad_enabled():
-            raise RequestError(refusal)
-
-    if tensor.requires_grad:
-        tensor.register_hook(refuse)  # type: ignore[no-untyped-call]
-    return tensor
+    once = once_differentiable(
+        source,
+        "the gradient of an implicitly reparameterised sample",
+        "use a distribution whose sample is a formula (Gaussian, flow)",
+    )
+    return with_gradient_of(value, once)

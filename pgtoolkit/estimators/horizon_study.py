@@ -220,8 +220,8 @@ def sample(env: AnyVectorEnv, policy: Policy, noise: Tensor, *, seed: int) -> Wi
     filled = noise[:, torch.arange(count + -count % size, device=noise.device) % count]
     windows = []
     for number, batch in enumerate(torch.split(filled, size, dim=1)):
-        cursor = start(env, seed=seed if number == 0 else None, device=noise.device)
-        windows.append(collect(env, policy, cursor, batch)[0])
+        rollout_state = start(env, seed=seed if number == 0 else None, device=noise.device)
+        windows.append(collect(env, policy, rollout_state, batch)[0])
     return first_episodes(map_window(lambda x: x[:, :count], _side_by_side(windows)))
 
 

@@ -12,13 +12,8 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.distributions.gaussian import DiagonalGaussian
-from pgtoolkit.distributions.implicit import once_differentiable
 from pgtoolkit.estimators.integrand import Function, evaluate
-
-ONCE = (
-    "a measure-valued derivative cannot be differentiated again: call backward without "
-    "create_graph=True, or use method='score_function', which is right to any order"
-)
+from pgtoolkit.second_derivatives import once_differentiable
 
 
 class MeasureValuedNoise(NamedTuple):
@@ -99,5 +94,9 @@ def measure_valued_surrogate(
         by_mean, by_std = by_mean / std, by_std / std
     # Zero in value; its derivatives are the estimates.
     change: Tensor = by_mean * (mean - mean.detach()) + by_std * (std - std.detach())
-    change = once_differentiable(change, ONCE)
+    change = once_differentiable(
+        change,
+        "a measure-valued derivative",
+        "use method='score_function', which is right to any order",
+    )
     return value + (change.flatten(value.dim()).sum(-1) if coupled else change)

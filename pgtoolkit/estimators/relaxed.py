@@ -20,16 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pgtoolkit.distributions.discrete import Bernoulli, Categorical
-from pgtoolkit.distributions.implicit import once_differentiable
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.integrand import Function, evaluate, joint_log_prob, path_of
+from pgtoolkit.second_derivatives import once_differentiable
 
 Discrete = Categorical | Bernoulli
-
-ONCE = (
-    "REBAR's gradient cannot be differentiated again: call backward without create_graph=True, or "
-    "use method='score_function', which is right to any order"
-)
 
 
 class Relaxation(NamedTuple):
@@ -113,7 +108,11 @@ def rebar_surrogate(
     weight = (value - scale * conditional).detach()
     score = weight * joint_log_prob(relaxed.log_prob, value)
     estimate = score + scale * (soft - conditional)
-    return value + once_differentiable(estimate - estimate.detach(), ONCE)
+    return value + once_differentiable(
+        estimate - estimate.detach(),
+        "REBAR's gradient",
+        "use method='score_function', which is right to any order",
+    )
 
 
 def relax(distribution: Discrete, noise: Tensor, temperature: float) -> Relaxation:

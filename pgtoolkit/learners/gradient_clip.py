@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.errors import NonFiniteError
+from pgtoolkit.torch_private import multiply_all, norms_of
 
 NamedParameters = Iterable[tuple[str, Tensor]]
 """As ``module.named_parameters()`` gives them."""
@@ -21,11 +22,11 @@ def clip_gradient(parameters: NamedParameters, max_norm: float) -> Tensor:
     gradients = [p.grad for _, p in named if p.grad is not None]
     if not gradients:
         return torch.zeros(())
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms_of(gradients)))
     if not bool(torch.isfinite(norm)):
         require_finite_gradient(named)  # a norm of large finite gradients may overflow
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(gradients, scale)
+    multiply_all(gradients, scale)
     return norm
 
 

@@ -11,9 +11,8 @@ from typing import Any, Generic, TypeVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from pgtoolkit.compiling import FASTER, CompiledLoop, plain_layout
+from pgtoolkit.compiling import CompiledLoop, make_contiguous, trace
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.learners.step_rules.flat_adam import (
     AdamState,
@@ -22,6 +21,7 @@ from pgtoolkit.learners.step_rules.flat_adam import (
     flatten,
     unflatten,
 )
+from pgtoolkit.torch_private import copy_all, scan
 
 LOG = logging.getLogger("pgtoolkit")
 
@@ -91,7 +91,7 @@ class Minibatches(Generic[Batch]):
         self.state = after
         with torch.no_grad():
             parts = unflatten(self.state.parameters, self.parameters)
-            torch._foreach_copy_(self.parameters, parts)
+            copy_all(self.parameters, parts)
         return found
 
     def state_dict(self) -> dict[str, Any]:
@@ -144,13 +144,10 @@ class Minibatches(Generic[Batch]):
             return list(after), metrics
 
         try:
-            tracer = make_fx(
-                step, decomposition_table=FASTER, tracing_mode="fake", _allow_non_fake_inputs=True
-            )
             mini = [x.index_select(0, rows[0]) for x in batch]
-            graph = tracer(list(self.state), mini, rate)
+            graph = trace(step, list(self.state), mini, rate)
             loop = CompiledLoop(_scan_minibatches)
-            whole = plain_layout(list(batch))
+            whole = make_contiguous(list(batch))
             loop(graph, list(self.state), whole, rate, rows, free=[*whole, rows])
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -158,7 +155,7 @@ class Minibatches(Generic[Batch]):
             return self._plain
 
         def run(batch: Batch, rows: Tensor, rate: Tensor, state: AdamState) -> Any:
-            whole = plain_layout(list(batch))
+            whole = make_contiguous(list(batch))
             with torch.no_grad():
                 found, metrics = loop(graph, list(state), whole, rate, rows, free=[*whole, rows])
             return AdamState(*found), metrics
@@ -174,8 +171,6 @@ def _rebuild(batch: Batch, tensors: list[Tensor]) -> Batch:
 def _scan_minibatches(
     step: Step, state: list[Tensor], batch: list[Tensor], rate: Tensor, rows: Tensor
 ) -> Any:
-    from torch._higher_order_ops.scan import scan
-
     return scan(
         lambda carry, index: step(carry, [x.index_select(0, index) for x in batch], rate),
         state,

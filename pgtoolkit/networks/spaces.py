@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 
 MIN_IMAGE_SIZE = 12
 """Fewest pixels a side that the kernels of the encoder can read."""
@@ -24,8 +24,8 @@ def box_size(role: str, space: object) -> int:
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         if role == "action" and not np.issubdtype(space.dtype, np.floating):
             raise RequestError(
-                f"the action space {one_line(space)} is of whole numbers: give a Box of floating-"
-                "point ones, or a Discrete or MultiDiscrete space"
+                f"the action space {single_line(space)} is of whole numbers: give a Box of "
+                "floating-point ones, or a Discrete or MultiDiscrete space"
             )
         return int(space.shape[0])
     advice = (
@@ -34,7 +34,7 @@ def box_size(role: str, space: object) -> int:
         else "give it a Box of one dimension, or a Discrete, MultiDiscrete or MultiBinary space "
         "that starts at 0"
     )
-    raise RequestError(f"the {role} space {one_line(space)} is not supported: {advice}")
+    raise RequestError(f"the {role} space {single_line(space)} is not supported: {advice}")
 
 
 def is_bounded(space: object) -> bool:
@@ -50,8 +50,8 @@ def is_bounded(space: object) -> bool:
     if not bool((below | above).any()):
         return False
     raise RequestError(
-        f"the action space {one_line(space)} is bounded on some sides only: bound every dimension "
-        "on both sides (gymnasium.wrappers.RescaleAction, TransformAction), or none"
+        f"the action space {single_line(space)} is bounded on some sides only: bound every "
+        "dimension on both sides (gymnasium.wrappers.RescaleAction, TransformAction), or none"
     )
 
 
@@ -63,8 +63,8 @@ def categorical_sizes(space: spaces.MultiDiscrete) -> tuple[int, ...]:
     """
     if space.nvec.ndim != 1 or space.start.any():
         raise RequestError(
-            f"the action space {one_line(space)} is not supported: MultiDiscrete actions must be "
-            "in one row and start at 0 (gymnasium.wrappers.TransformAction)"
+            f"the action space {single_line(space)} is not supported: MultiDiscrete actions must "
+            "be in one row and start at 0 (gymnasium.wrappers.TransformAction)"
         )
     return tuple(int(n) for n in space.nvec)
 
@@ -77,8 +77,8 @@ def binary_size(space: spaces.MultiBinary) -> int:
     """
     if len(space.shape) != 1:
         raise RequestError(
-            f"the action space {one_line(space)} is not supported: MultiBinary actions must be in "
-            "one row (gymnasium.wrappers.TransformAction)"
+            f"the action space {single_line(space)} is not supported: MultiBinary actions must be "
+            "in one row (gymnasium.wrappers.TransformAction)"
         )
     return int(space.shape[0])
 

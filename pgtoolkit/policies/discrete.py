@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pgtoolkit.distributions.discrete import Bernoulli, Categorical, MultiCategorical
 from pgtoolkit.distributions.noise import Noise
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.networks.mlp import Activation, linear
 from pgtoolkit.policies.head import OUTPUT_GAIN, Head, MakeHead
 from pgtoolkit.policies.policy import Policy
@@ -85,7 +85,7 @@ def categorical_head(action_space: spaces.Space[np.int64]) -> MakeHead:
     if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
         raise RequestError(
             "a categorical policy needs Discrete actions that start at 0, not "
-            f"{one_line(action_space)}"
+            f"{single_line(action_space)}"
         )
     num_categories = int(action_space.n)
     return lambda num_features, generator: CategoricalHead(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.networks.spaces import (
     action_bounds,
@@ -82,8 +82,8 @@ def beta_head(action_space: spaces.Space[np.ndarray]) -> MakeHead:
     box_size("action", action_space)
     if not is_bounded(action_space):
         raise RequestError(
-            f"a beta distribution needs bounds, and the action space {one_line(action_space)} has "
-            "none: use --distribution gaussian, full_gaussian, mixture or flow, or bound the "
+            f"a beta distribution needs bounds, and the action space {single_line(action_space)} "
+            "has none: use --distribution gaussian, full_gaussian, mixture or flow, or bound the "
             "actions (gymnasium.wrappers.RescaleAction)"
         )
     low, high = action_bounds(action_space)
@@ -182,7 +182,7 @@ def choose_head(settings: PolicySettings, action_space: spaces.Space[Any]) -> Ma
         if name not in ("gaussian", "clipped_gaussian"):
             raise RequestError(
                 f"--distribution {name} is over Box actions, and these are "
-                f"{one_line(action_space)}: leave --distribution out"
+                f"{single_line(action_space)}: leave --distribution out"
             )
         return discrete_head(action_space)
     if name == "gaussian":

@@ -12,7 +12,7 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.episodes import EpisodeTracker
-from pgtoolkit.rollouts.rollout import Cursor, collect, start
+from pgtoolkit.rollouts.rollout import RolloutState, collect, start
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
 
@@ -76,8 +76,8 @@ def evaluate(
     tracker, position = EpisodeTracker(env.num_envs), np.arange(env.num_envs)
     wanted = episodes // env.num_envs + (position < episodes % env.num_envs)
     found: list[list[tuple[float, int]]] = [[] for _ in position]
-    cursor = start(env, seed=seed, device=device)
-    for number, window in enumerate(windows(env, policy, cursor, draw_noise, chunk)):
+    rollout_state = start(env, seed=seed, device=device)
+    for number, window in enumerate(windows(env, policy, rollout_state, draw_noise, chunk)):
         for index, episode_return, length in tracker.update(window):
             if len(found[index]) < wanted[index]:
                 found[index].append((episode_return, length))
@@ -94,13 +94,13 @@ def evaluate(
 def windows(
     env: AnyVectorEnv,
     policy: Policy,
-    cursor: Cursor,
+    rollout_state: RolloutState,
     draw_noise: Callable[[int], Tensor],
     chunk: int,
 ) -> Iterator[Window]:
     """Windows of ``chunk`` steps, one after the other, for ever."""
     while True:
-        window, cursor = collect(env, policy, cursor, draw_noise(chunk))
+        window, rollout_state = collect(env, policy, rollout_state, draw_noise(chunk))
         yield window
 
 

@@ -1,4 +1,4 @@
-"""``collect`` on environments that speak NumPy: buffers that are filled in place."""
+"""``collect`` on environments that return NumPy arrays, into arrays that are filled in place."""
 
 from typing import Any
 
@@ -13,29 +13,35 @@ from pgtoolkit.policies.numpy_policy import Act, numpy_actor
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.window import Window
 
-SMALL = 64
-"""Up to so many environments the policy acts in NumPy, if it can."""
+MAX_NUMPY_BATCH = 64
+"""Most environments for which the policy acts in NumPy; torch is faster for more."""
 
-Flags = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
+"""``[N]``."""
 
 
-class Buffers:
-    """``[T, N, ...]`` arrays, each made when its first row comes."""
+class StepBuffers:
+    """Arrays ``[T, N, ...]`` by name, each allocated when its first row is stored."""
 
     def __init__(self, num_steps: int) -> None:
         self.num_steps = num_steps
         self.arrays: dict[str, NDArray[Any]] = {}
 
     def put(self, step: int, **rows: NDArray[Any]) -> None:
-        """Copies rows ``[N, ...]``, floats as float32: environments may reuse their arrays."""
+        """Copies rows ``[N, ...]`` of one step, because environments may reuse their arrays.
+
+        Booleans and signed integers keep their dtype. Observations, rewards and everything else are
+        converted to float32.
+        """
         for name, row in rows.items():
             if name not in self.arrays:
-                kind = row.dtype if row.dtype.kind in "bi" and name != "reward" else np.float32
-                kind = np.float32 if name.endswith("obs") else kind
-                self.arrays[name] = np.empty((self.num_steps, *row.shape), kind)
+                keeps_dtype = row.dtype.kind in "bi" and name != "reward"
+                dtype = row.dtype if keeps_dtype and not name.endswith("obs") else np.float32
+                self.arrays[name] = np.empty((self.num_steps, *row.shape), dtype)
             self.arrays[name][step] = row
 
     def tensors(self, device: torch.device) -> dict[str, Tensor]:
+        """The arrays as tensors on the device."""
         return {name: torch.from_numpy(x).to(device) for name, x in self.arrays.items()}
 
 
@@ -45,63 +51,79 @@ def collect_arrays(
     noise: Tensor,
     mode: AutoresetMode,
     obs: NDArray[Any],
-    needs_reset: Flags,
-    first: Flags,
-) -> tuple[Window, NDArray[Any], Flags, Flags]:
-    """Steps the environments ``T`` times; the window, and where it ended.
+    needs_reset: Mask,
+    first: Mask,
+) -> tuple[Window, NDArray[Any], Mask, Mask]:
+    """Steps the environments ``T`` times.
 
     Args:
-        env: a vector environment.
+        env: a vector environment that returns NumPy arrays.
         policy: acts on every step.
         noise: ``[T, N, A]`` of every action.
-        mode: of the environment's autoreset.
-        obs: ``[N, O]`` to act on.
-        needs_reset: ``[N]`` the next step only resets it.
+        mode: the environment's autoreset mode.
+        obs: ``[N, O]`` the observation to act on.
+        needs_reset: ``[N]`` the next step only resets the environment.
         first: ``[N]`` the next step is the first of an episode.
+
+    Returns:
+        The window, then ``obs``, ``needs_reset`` and ``first`` after its last step.
+
+    Raises:
+        NonFiniteError: an action, a reward or an observation, also one after a reset, is not
+            finite.
     """
     act = choose_actor(policy, env.num_envs)
-    buffers, arrays = Buffers(len(noise)), noise.cpu().numpy()
-    fresh = Buffers(len(noise))
-    for t, eps in enumerate(arrays):
+    num_steps, noise_array = len(noise), noise.cpu().numpy()
+    buffers, next_inputs = StepBuffers(num_steps), StepBuffers(num_steps)
+    for t, eps in enumerate(noise_array):
         pre_action, action = act(obs, eps)
         if not np.isfinite(action).all():
-            require_finite(buffers, fresh, t)
+            require_finite_buffers(buffers, next_inputs, t)
             require_finite_rows({"action": torch.from_numpy(action)}, t)
         after, reward, terminated, truncated, info = env.step(action)
         terminated, truncated = terminated & ~needs_reset, truncated & ~needs_reset
         done = terminated | truncated
-        ended, next_obs = bool(done.any()), after
-        if mode is AutoresetMode.SAME_STEP and ended:
+        any_done, next_obs = bool(done.any()), after
+        if mode is AutoresetMode.SAME_STEP and any_done:
             next_obs = before_reset(after, done, info)
         buffers.put(t, obs=obs, next_obs=next_obs, pre_action=pre_action, action=action)
         buffers.put(t, reward=reward, terminated=terminated, truncated=truncated)
         buffers.put(t, valid=~needs_reset, first=first)
-        if mode is AutoresetMode.DISABLED and ended:
+        if mode is AutoresetMode.DISABLED and any_done:
             after, _ = env.reset(options={"reset_mask": done})
         obs, first = np.array(after, np.float32), done
-        fresh.put(t, obs=obs)
+        next_inputs.put(t, obs=obs)
         if mode is AutoresetMode.NEXT_STEP:
             needs_reset, first = done, needs_reset
-    require_finite(buffers, fresh, len(arrays))
-    found = buffers.tensors(noise.device)
-    log_prob = policy(found["obs"]).log_prob_of_pre_action(found["pre_action"])
-    return Window(**found, noise=noise, log_prob=log_prob), obs, needs_reset, first
+    require_finite_buffers(buffers, next_inputs, num_steps)
+    fields = buffers.tensors(noise.device)
+    log_prob = policy(fields["obs"]).log_prob_of_pre_action(fields["pre_action"])
+    return Window(**fields, noise=noise, log_prob=log_prob), obs, needs_reset, first
 
 
-def require_finite(buffers: Buffers, fresh: Buffers, num_steps: int) -> None:
-    """Raises on the earliest reward or observation, also one after a reset, that is not finite."""
+def require_finite_buffers(buffers: StepBuffers, next_inputs: StepBuffers, num_steps: int) -> None:
+    """Raises on the earliest reward or observation that is not finite.
+
+    Args:
+        buffers: rewards, and observations before a reset.
+        next_inputs: observations after any reset, which the policy acts on next.
+        num_steps: how many steps have been stored.
+
+    Raises:
+        NonFiniteError: names the tensor, the step and the environment.
+    """
     if num_steps == 0:
         return
     names = ("reward", "next_obs")
     reward, next_obs = (torch.from_numpy(buffers.arrays[n][:num_steps]) for n in names)
-    after = torch.from_numpy(fresh.arrays["obs"][:num_steps])
-    observation = torch.stack([next_obs, after], -1)
+    after_reset = torch.from_numpy(next_inputs.arrays["obs"][:num_steps])
+    observation = torch.stack([next_obs, after_reset], -1)
     require_finite_steps({"reward": reward, "observation": observation})
 
 
 def choose_actor(policy: Policy, num_envs: int) -> Act:
-    """NumPy for small batches of a policy that it knows, else torch."""
-    actor = numpy_actor(policy) if num_envs <= SMALL else None
+    """The policy's action, computed in NumPy for small batches if possible, and else in torch."""
+    actor = numpy_actor(policy) if num_envs <= MAX_NUMPY_BATCH else None
     if actor is not None:
         return actor
     device = next(policy.parameters()).device
@@ -114,8 +136,14 @@ def choose_actor(policy: Policy, num_envs: int) -> Act:
     return act
 
 
-def before_reset(after: NDArray[Any], done: Flags, info: dict[str, Any]) -> NDArray[Any]:
-    """SAME_STEP: where an episode ended, its last observation instead of the reset one."""
+def before_reset(after: NDArray[Any], done: Mask, info: dict[str, Any]) -> NDArray[Any]:
+    """The observations ``[N, O]`` before the resets of a step, for autoreset SAME_STEP.
+
+    Args:
+        after: ``[N, O]`` the observations after the resets.
+        done: ``[N]`` which episodes ended.
+        info: of the step; ``info["final_obs"]`` has the last observations of those episodes.
+    """
     if "final_obs" not in info:
         return after
     next_obs = np.array(after)

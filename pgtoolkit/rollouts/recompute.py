@@ -1,49 +1,210 @@
-"""Some steps of a window as one node of the graph, which takes them again in backward."""
+"""A segment of a rollout that keeps no graph and recomputes its steps in the backward pass."""
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any, Protocol, final
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Protocol, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import Cursor, OnTensors, unroll
+from pgtoolkit.rollouts.autograd_nodes import Leaves, attach_outputs, policy_gradients
+from pgtoolkit.rollouts.rollout import OnTensors, RolloutState, unroll
 from pgtoolkit.rollouts.window import Window
 
-Leaves = tuple[Tensor, ...]
-
 GRAPH_FIELDS = ("obs", "next_obs", "pre_action", "action", "reward")
-"""What of a window carries a graph."""
+"""The fields of a window that carry a graph."""
 
-ONCE = (
-    "the gradient of a checkpointed window cannot be differentiated again: call backward without "
-    "create_graph=True, or keep the whole graph (`unroll`, --checkpoint-every 0)"
-)
-
-REPEATS = 1e-3
-"""How far, absolute and relative, an observation may be off the second time: rounding, no more."""
+RECOMPUTE_TOLERANCE = 1e-3
+"""Tolerance, absolute and relative, between an observation and its recomputation."""
 
 
-class Repeatable(OnTensors, Protocol):
-    """What :func:`unroll_in_segments` needs: a vector environment whose steps can be taken again.
+class RecomputableEnv(OnTensors, Protocol):
+    """A vector environment whose steps can be run again from a saved state.
 
-    A position is ``(state, elapsed, generator_state)``, with the state a tensor or a flat tuple.
+    The saved state is ``(state, elapsed, generator_state)``, where ``state`` is a tensor or a flat
+    tuple of tensors.
     """
 
     def graph_state(self) -> Any:
-        """The position; its state with the graph."""
+        """The current state; its tensors carry their graph."""
 
     def set_state(self, state: Any) -> None:
-        """Goes on from a position, bit for bit; the state keeps its graph."""
+        """Continues from a saved state, bit for bit. The state's tensors keep their graph."""
 
 
 @final
-class _Continued:
-    """A vector environment in the middle of a window: its graph is not cut."""
+@dataclasses.dataclass(eq=False)
+class Segment:
+    """``K`` consecutive steps of a window, and what running them again needs.
 
-    def __init__(self, env: Repeatable, obs: Tensor) -> None:
+    It implements ``pgtoolkit.rollouts.autograd_nodes.DifferentiableSegment``.
+    """
+
+    subject: ClassVar[str] = "the gradient of a checkpointed window"
+    alternative: ClassVar[str] = "keep the whole graph (`unroll`, --checkpoint-every 0)"
+
+    env: RecomputableEnv
+    policy: Policy
+    rollout_state: RolloutState
+    """Before the first step."""
+    noise: Tensor
+    """``[K, N, A]`` of the actions."""
+    first_step: int
+    """Index of the segment's first step in the window."""
+    env_state: tuple[Any, ...]
+    """The environment's state before the first step, without a graph."""
+    obs: Tensor | None = None
+    """``[K, N, O]`` the policy's inputs, set when the window is complete."""
+    end_obs: Tensor | None = None
+    """``[N, O]`` the observation after the last step, set when the steps have been run."""
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The policy's parameters that require a gradient."""
+        return [p for p in self.policy.parameters() if p.requires_grad]
+
+    def run(self, obs: Tensor, floats: Iterable[Tensor]) -> tuple[Window, RolloutState, Leaves]:
+        """Runs the steps, and keeps their graph.
+
+        Args:
+            obs: ``[N, O]`` the first observation.
+            floats: the floating-point tensors of the environment's state.
+
+        Returns:
+            The window, the rollout state after it, and all tensors that may carry a graph: the next
+            observation, the floating-point tensors of the state, and the :data:`GRAPH_FIELDS`.
+
+        Raises:
+            NonFiniteError: an action, reward or observation is not finite.
+        """
+        state, *rest = self.env_state
+        self.env.set_state((_replace_floats(state, floats), *rest))
+        env = _UndetachedEnv(self.env, obs)
+        try:
+            window, rollout_state = unroll(env, self.policy, self.rollout_state, self.noise)
+        except NonFiniteError as error:
+            step = None if error.step is None else error.step + self.first_step
+            raise NonFiniteError(error.tensor, step, error.env_index) from error
+        fields = (getattr(window, name) for name in GRAPH_FIELDS)
+        return window, rollout_state, (env.obs, *state_floats(self.env), *fields)
+
+    def run_again(self, obs: Tensor, floats: Iterable[Tensor]) -> tuple[Window, Leaves]:
+        """Runs the steps a second time; afterwards the environment is in the state it was in.
+
+        Raises:
+            RequestError: the last observation is not that of the first time.
+        """
+        live = self.env.graph_state()
+        try:
+            window, rollout_state, results = self.run(obs, floats)
+        finally:
+            self.env.set_state(live)
+        assert self.end_obs is not None, "the steps have been run once"
+        tolerance = RECOMPUTE_TOLERANCE
+        if not torch.allclose(rollout_state.obs, self.end_obs, rtol=tolerance, atol=tolerance):
+            raise RequestError(
+                "the environment does not repeat itself: from the same state, by the same actions "
+                "and noise, it came to another observation, so its steps cannot be run again for "
+                "the gradient. Make its functions pure, or keep the whole graph (`unroll`, "
+                "--checkpoint-every 0)"
+            )
+        return window, results
+
+    def adjoint(
+        self, start: Sequence[Tensor], needed: Sequence[bool], cotangents: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        """The adjoints of the shift and of each start tensor; runs the steps again.
+
+        Raises:
+            RequestError: the environment does not repeat itself.
+        """
+        with torch.enable_grad():
+            inputs = _detached_leaves(start, needed)
+            window, results = self.run_again(inputs[0], inputs[1:])
+        pairs = zip(results, cotangents, strict=True)
+        used = [(r, c) for r, c in pairs if c is not None and r.requires_grad]
+        if not used:
+            return [None] * (1 + len(start))
+        assert window.perturbation is not None, "it was unrolled with a graph"
+        leaves = [window.perturbation, *(x for x in inputs if x.requires_grad)]
+        outputs, given = zip(*used, strict=True)
+        by_shift, *rest = torch.autograd.grad(outputs, leaves, given, allow_unused=True)
+        by_start = iter(rest)
+        return [by_shift, *(next(by_start) if x.requires_grad else None for x in inputs)]
+
+    def parameter_gradients(self, adjoint: Tensor) -> list[Tensor | None]:
+        """The gradient of each parameter, from the adjoint ``[K, N, A]`` of the actions."""
+        assert self.obs is not None, "the window is complete"
+        return policy_gradients(self.policy, self.parameters, self.obs, self.noise, adjoint)
+
+
+def run_and_attach(
+    segment: Segment, shift: Tensor, start: Leaves
+) -> tuple[Window, RolloutState, Leaves]:
+    """Runs a segment, frees its graph, and gives the results a node that recomputes it.
+
+    Args:
+        segment: starts from the environment's current state.
+        shift: ``[K, N, A]`` zeros, added to the pre-squash actions; rows of a leaf.
+        start: the first observation ``[N, O]``, and the floating-point tensors of the state, with
+            their graph.
+
+    Returns:
+        The window, the rollout state after it, and what the next segment starts from.
+
+    Raises:
+        NonFiniteError: an action, reward or observation is not finite.
+        RequestError: in backward: the environment does not repeat itself, or a second derivative
+            was asked for.
+    """
+    with torch.enable_grad():
+        # The graph tells which results carry one; it is freed here.
+        inputs = _detached_leaves(start, [x.requires_grad for x in start])
+        window, rollout_state, results = segment.run(inputs[0], inputs[1:])
+        segment.env.set_state(detached_state(segment.env))
+    segment.end_obs = rollout_state.obs
+    differentiable = [x.requires_grad for x in results]
+    outputs, window = [x.detach() for x in results], window.detach()
+    del results
+    attached = attach_outputs(segment, outputs, differentiable, shift, start)
+    fields = dict(zip(GRAPH_FIELDS, attached[len(start) :], strict=True))
+    return dataclasses.replace(window, **fields), rollout_state, attached[: len(start)]
+
+
+def detached_state(env: RecomputableEnv) -> tuple[Any, ...]:
+    """The environment's current state, without a graph."""
+    state, *rest = env.graph_state()
+    return _replace_floats(state, [leaf.detach() for leaf in state_floats(env)]), *rest
+
+
+def state_floats(env: RecomputableEnv) -> Leaves:
+    """The floating-point tensors of the environment's current state."""
+    state = env.graph_state()[0]
+    leaves = (state,) if isinstance(state, Tensor) else state
+    return tuple(leaf for leaf in leaves if leaf.is_floating_point())
+
+
+def _replace_floats(state: Tensor | Leaves, floats: Iterable[Tensor]) -> Tensor | Leaves:
+    """The state with other floating-point tensors."""
+    given = iter(floats)
+    if isinstance(state, Tensor):
+        return next(given)
+    return tuple(next(given) if leaf.is_floating_point() else leaf for leaf in state)
+
+
+def _detached_leaves(tensors: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:
+    """The tensors as leaves of a new graph, which require a gradient where it is needed."""
+    pairs = zip(tensors, needed, strict=True)
+    return [tensor.detach().requires_grad_(need) for tensor, need in pairs]
+
+
+@final
+class _UndetachedEnv:
+    """A vector environment in the middle of a window: ``detach`` leaves its graph as it is."""
+
+    def __init__(self, env: RecomputableEnv, obs: Tensor) -> None:
         self.env, self.obs, self.num_envs = env, obs, env.num_envs
 
     def detach(self) -> Tensor:
@@ -53,179 +214,3 @@ class _Continued:
         result = self.env.step(actions)
         self.obs = result[0]
         return result
-
-
-@final
-@dataclasses.dataclass(eq=False)
-class Segment:
-    """Some steps of a window, to be taken twice."""
-
-    env: Repeatable
-    policy: Policy
-    cursor: Cursor
-    noise: Tensor
-    begin: int
-    position: tuple[Any, ...]
-    """Where they start, without a graph."""
-    obs: Tensor | None = None
-    """``[K, N, O]`` what the policy saw, once the window is complete."""
-    end: Tensor | None = None
-    """``[N, O]`` the observation that they lead to."""
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        return [p for p in self.policy.parameters() if p.requires_grad]
-
-    def run(self, obs: Tensor, floats: Iterable[Tensor]) -> tuple[Window, Cursor, Leaves]:
-        """Takes the steps, with their graph: the window, the cursor, and all that carries a graph.
-
-        The last is the observation to act on next, the state's floats, and the window's fields.
-        """
-        state, *clock = self.position
-        self.env.set_state((_with_floats(state, floats), *clock))
-        env = _Continued(self.env, obs)
-        try:
-            window, cursor = unroll(env, self.policy, self.cursor, self.noise)
-        except NonFiniteError as error:
-            step = None if error.step is None else error.step + self.begin
-            raise NonFiniteError(error.tensor, step, error.env_index) from error
-        fields = (getattr(window, name) for name in GRAPH_FIELDS)
-        return window, cursor, (env.obs, *floats_of(self.env), *fields)
-
-    def run_again(self, obs: Tensor, floats: Iterable[Tensor]) -> tuple[Window, Leaves]:
-        """Takes the steps a second time, and leaves the environment where it is.
-
-        Raises:
-            RequestError: they lead elsewhere.
-        """
-        live = self.env.graph_state()
-        try:
-            window, cursor, results = self.run(obs, floats)
-        finally:
-            self.env.set_state(live)
-        assert self.end is not None, "the steps have been taken once"
-        if not torch.allclose(cursor.obs, self.end, rtol=REPEATS, atol=REPEATS):
-            raise RequestError(
-                "the environment does not repeat itself: from the same state, by the same actions "
-                "and noise, it came to another observation, so its steps cannot be taken again for "
-                "the gradient. Make its functions pure, or keep the whole graph (`unroll`)"
-            )
-        return window, results
-
-
-def attach(segment: Segment, shift: Tensor, start: Leaves) -> tuple[Window, Cursor, Leaves]:
-    """Takes a segment's steps; what they give hangs on a node that takes them again in backward.
-
-    Args:
-        segment: from where the environment is.
-        shift: ``[K, N, A]`` zeros, the leaf's rows.
-        start: with its graph, the observation ``[N, O]`` to act on first, and the state's
-            floating-point tensors.
-
-    Returns:
-        The window, the cursor, and what the next segment starts from.
-    """
-    taken: list[tuple[Window, Cursor]] = []
-    # The shape alone: a path from the leaf would make every action gradient come by here.
-    zeros = _Parameters.apply(segment, shift.detach(), *segment.parameters)  # type: ignore[no-untyped-call]
-    results = _Steps.apply(segment, taken, shift + zeros, *start)  # type: ignore[no-untyped-call]
-    window, cursor = taken[0]
-    fields = dict(zip(GRAPH_FIELDS, results[len(start) :], strict=True))
-    return dataclasses.replace(window, **fields), cursor, results[: len(start)]
-
-
-@final
-class _Steps(torch.autograd.Function):
-    """A segment's steps as a function of its perturbation, its first observation and its state."""
-
-    @staticmethod
-    def forward(ctx: Any, segment: Segment, taken: list[Any], *inputs: Tensor) -> Leaves:
-        start = inputs[1:]
-        ctx.set_materialize_grads(False)
-        # The parameters only so that a change before the backward pass is noticed.
-        ctx.save_for_backward(*start, *segment.parameters)
-        ctx.segment, ctx.size = segment, len(start)
-        with torch.enable_grad():
-            # With the graph, which is freed at once: it tells which results carry one.
-            obs, *floats = _fresh(start, ctx.needs_input_grad[3:])
-            window, cursor, results = segment.run(obs, floats)
-            segment.env.set_state(without_graph(segment.env))
-        taken.append((window.detach(), cursor))
-        segment.end = cursor.obs
-        detached = tuple(result.detach() for result in results)
-        pairs = zip(detached, results, strict=True)
-        ctx.mark_non_differentiable(*(d for d, result in pairs if not result.requires_grad))
-        return detached
-
-    @staticmethod
-    def backward(ctx: Any, *adjoints: Tensor | None) -> Any:
-        refuse_second_derivative()
-        start = ctx.saved_tensors[: ctx.size]
-        with torch.enable_grad():
-            obs, *floats = _fresh(start, ctx.needs_input_grad[3:])
-            window, results = ctx.segment.run_again(obs, floats)
-        pairs = zip(results, adjoints, strict=True)
-        carrying = [(r, a) for r, a in pairs if a is not None and r.requires_grad]
-        leaves = [window.perturbation, *(x for x in (obs, *floats) if x.requires_grad)]
-        if not carrying:
-            return (None,) * (3 + ctx.size)
-        outputs, given = zip(*carrying, strict=True)
-        by_shift, *rest = torch.autograd.grad(outputs, leaves, given, allow_unused=True)
-        by_start = (rest.pop(0) if x.requires_grad else None for x in (obs, *floats))
-        return None, None, by_shift, *by_start
-
-
-@final
-class _Parameters(torch.autograd.Function):
-    """Zeros, through which a segment's action gradients reach the policy's parameters.
-
-    A node of its own, so that who asks for the action gradient alone does not pay for theirs.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, segment: Segment, shift: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.segment = segment
-        ctx.save_for_backward(*parameters)
-        return torch.zeros_like(shift)
-
-    @staticmethod
-    def backward(ctx: Any, adjoint: Tensor) -> Any:
-        refuse_second_derivative()
-        segment, _ = ctx.segment, ctx.saved_tensors  # which raises if a parameter has changed
-        with torch.enable_grad():
-            pre_action = segment.policy(segment.obs).pre_action(segment.noise)
-        found = torch.autograd.grad(pre_action, segment.parameters, adjoint, allow_unused=True)
-        return None, None, *found
-
-
-def refuse_second_derivative() -> None:
-    """Raises in a backward pass that builds a graph of itself: only there gradient mode is on."""
-    if torch.is_grad_enabled():
-        raise RequestError(ONCE)
-
-
-def _fresh(tensors: Iterable[Tensor], needs: Iterable[bool]) -> list[Tensor]:
-    """The tensors without their past, as leaves where a gradient is needed."""
-    pairs = zip(tensors, needs, strict=True)
-    return [tensor.detach().requires_grad_(need) for tensor, need in pairs]
-
-
-def without_graph(env: Repeatable) -> tuple[Any, ...]:
-    """The environment's position, its state detached."""
-    state, *clock = env.graph_state()
-    return _with_floats(state, [leaf.detach() for leaf in floats_of(env)]), *clock
-
-
-def floats_of(env: Repeatable) -> Leaves:
-    """The floating-point tensors of the environment's state."""
-    state = env.graph_state()[0]
-    leaves = (state,) if isinstance(state, Tensor) else state
-    return tuple(leaf for leaf in leaves if leaf.is_floating_point())
-
-
-def _with_floats(state: Tensor | Leaves, floats: Iterable[Tensor]) -> Tensor | Leaves:
-    """The state with its floating-point tensors replaced."""
-    given = iter(floats)
-    if isinstance(state, Tensor):
-        return next(given)
-    return tuple(next(given) if leaf.is_floating_point() else leaf for leaf in state)

@@ -2,8 +2,8 @@
 
 ``collect`` steps any Gymnasium vector environment, without a graph and under any autoreset mode.
 ``unroll`` steps a differentiable one and keeps the graph. Both take the noise of every action and
-the cursor where the last window ended, and return the window and the next cursor. Neither draws
-random numbers of its own, so a window can be repeated.
+the :class:`RolloutState` where the last window ended, and return the window and the next rollout
+state. Neither draws random numbers of its own, so a window can be repeated.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from pgtoolkit.rollouts.window import Window
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class Cursor:
-    """Where a window ended and the next begins.
+class RolloutState:
+    """What :func:`collect` and :func:`unroll` carry from the end of a window to the next one.
 
     Attributes:
         obs: ``[N, O]`` the observation to act on, without a graph.
@@ -68,18 +68,18 @@ def autoreset_mode(env: AnyVectorEnv) -> AutoresetMode:
         ) from error
 
 
-def start(env: AnyVectorEnv, *, seed: int | None, device: torch.device) -> Cursor:
-    """Resets every environment and returns the first cursor."""
+def start(env: AnyVectorEnv, *, seed: int | None, device: torch.device) -> RolloutState:
+    """Resets every environment and returns the first rollout state."""
     obs = _to_tensor(env.reset(seed=seed)[0], device)
     require_finite_rows({"observation after a reset": obs}, 0)
     nowhere = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
-    return Cursor(obs, needs_reset=nowhere, first=~nowhere)
+    return RolloutState(obs, needs_reset=nowhere, first=~nowhere)
 
 
 @torch.no_grad()
 def collect(
-    env: AnyVectorEnv, policy: Policy, cursor: Cursor, noise: Tensor
-) -> tuple[Window, Cursor]:
+    env: AnyVectorEnv, policy: Policy, rollout_state: RolloutState, noise: Tensor
+) -> tuple[Window, RolloutState]:
     """Steps any Gymnasium vector environment ``T`` times, without a graph.
 
     Correct under all three autoreset modes: ``next_obs`` is always the observation before a reset,
@@ -88,7 +88,7 @@ def collect(
     Args:
         env: the vector environment, sync, async or natively vectorised.
         policy: acts on every step.
-        cursor: from :func:`start` or the last call.
+        rollout_state: from :func:`start` or the last call.
         noise: ``[T, N, A]`` of every action; zeros for the deterministic one.
 
     Raises:
@@ -98,19 +98,19 @@ def collect(
     """
     mode, device = autoreset_mode(env), noise.device
     if isinstance(env, OnTensors):
-        return _collect_tensors(env, policy, cursor, noise)
-    flags = (cursor.needs_reset.cpu().numpy(), cursor.first.cpu().numpy())
-    obs = cursor.obs.cpu().numpy()
+        return _collect_tensors(env, policy, rollout_state, noise)
+    flags = (rollout_state.needs_reset.cpu().numpy(), rollout_state.first.cpu().numpy())
+    obs = rollout_state.obs.cpu().numpy()
     window, obs, *flags_after = collect_arrays(env, policy, noise, mode, obs, *flags)
     needs_reset, first = (torch.from_numpy(x).to(device) for x in flags_after)
-    return window, Cursor(torch.from_numpy(obs).to(device), needs_reset, first)
+    return window, RolloutState(torch.from_numpy(obs).to(device), needs_reset, first)
 
 
 def _collect_tensors(
-    env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor
-) -> tuple[Window, Cursor]:
+    env: OnTensors, policy: Policy, rollout_state: RolloutState, noise: Tensor
+) -> tuple[Window, RolloutState]:
     """The same on tensors, autoreset SAME_STEP."""
-    obs, first = cursor.obs, cursor.first
+    obs, first = rollout_state.obs, rollout_state.first
     steps: list[dict[str, Tensor]] = []
     for eps in noise.unbind(0):
         acted = _act(policy, obs, eps)
@@ -123,10 +123,12 @@ def _collect_tensors(
         obs, first = after, terminated | truncated
     window = _stack(steps)
     require_finite_window(window)
-    return window, Cursor(obs, cursor.needs_reset, first)
+    return window, RolloutState(obs, rollout_state.needs_reset, first)
 
 
-def unroll(env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor) -> tuple[Window, Cursor]:
+def unroll(
+    env: OnTensors, policy: Policy, rollout_state: RolloutState, noise: Tensor
+) -> tuple[Window, RolloutState]:
     """Steps a differentiable environment ``T`` times and keeps the graph.
 
     The graph starts here: the state is detached first, so no gradient reaches an earlier window. It
@@ -136,13 +138,13 @@ def unroll(env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor) -> tup
     Args:
         env: a differentiable vector environment.
         policy: acts on every step, by its pathwise action.
-        cursor: from :func:`start` or the last call.
+        rollout_state: from :func:`start` or the last call.
         noise: ``[T, N, A]`` of every action.
 
     Raises:
         NonFiniteError: an action, reward or observation is not finite; the earliest is named.
     """
-    obs, first = env.detach(), cursor.first
+    obs, first = env.detach(), rollout_state.first
     shape = (*noise.shape[:-1], policy.action_size)
     perturbation = noise.new_zeros(shape).requires_grad_()
     steps: list[dict[str, Tensor]] = []
@@ -158,7 +160,7 @@ def unroll(env: OnTensors, policy: Policy, cursor: Cursor, noise: Tensor) -> tup
         obs, first = after, terminated | truncated
     window = dataclasses.replace(_stack(steps), perturbation=perturbation)
     require_finite_window(window)
-    return window, Cursor(obs.detach(), cursor.needs_reset, first)
+    return window, RolloutState(obs.detach(), rollout_state.needs_reset, first)
 
 
 def require_finite_window(window: Window) -> None:

@@ -36,7 +36,7 @@ def collect_episodes(
         RequestError: an episode did not end within ``max_steps``.
     """
     noise = draw_noise(chunk)
-    cursor = start(env, seed=None, device=noise.device)
+    rollout_state = start(env, seed=None, device=noise.device)
     windows: list[Window] = []
     while not windows or not bool(torch.cat([w.done for w in windows]).any(0).all()):
         if len(windows) * chunk >= max_steps:
@@ -44,7 +44,7 @@ def collect_episodes(
                 f"an episode did not end within {max_steps} steps: give the environment a time "
                 "limit (max_episode_steps), or train on windows (--rollout windows)"
             )
-        window, cursor = collect(env, policy, cursor, noise)
+        window, rollout_state = collect(env, policy, rollout_state, noise)
         windows.append(window)
         noise = draw_noise(chunk)
     window = first_episodes(concatenate(windows))

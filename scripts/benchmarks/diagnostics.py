@@ -98,10 +98,10 @@ def _both_estimators(climb: Callable[[Policy, Surrogate], None]) -> Run:
     env = DifferentiableVectorEnv(Pendulum(), NUM_ENVS)
     policy = GaussianPolicy(env.single_observation_space, env.single_action_space, HIDDEN)
     noise = policy.draw_noise(NUM_STEPS, NUM_ENVS, generator=stream(0, "noise"))
-    cursor = start(env, seed=0, device=env.device)
+    rollout_state = start(env, seed=0, device=env.device)
 
     def run(index: int) -> None:
-        window, _ = unroll(env, policy, cursor, noise)
+        window, _ = unroll(env, policy, rollout_state, noise)
         zeros = torch.zeros_like(window.log_prob)
         gradient = action_gradient(window_objective(window, zeros, 0.99), window)
         plain = window.detach()

@@ -64,11 +64,11 @@ def climber(num_envs: int, *, compile: Compile, checkpoint_every: int = 0) -> Ca
     policy = GaussianPolicy(env.single_observation_space, env.single_action_space, HIDDEN)
     optimizer = torch.optim.Adam(policy.parameters(), 3e-3, fused=True)
     generator = stream(0, "noise")
-    cursors = [start(env, seed=0, device=env.device)]
+    rollout_states = [start(env, seed=0, device=env.device)]
 
     def climb(num_steps: int) -> None:
         noise = policy.draw_noise(num_steps, num_envs, generator=generator)
-        window, cursors[0] = unroll(env, policy, cursors[0], noise)
+        window, rollout_states[0] = unroll(env, policy, rollout_states[0], noise)
         objective = window_objective(window, torch.zeros_like(window.reward), 1.0)
         optimizer.zero_grad()
         (-objective.mean()).backward()  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ import torch
 
 from pgtoolkit.agent import Agent
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.rollouts.evaluation import Evaluation, evaluate
 from pgtoolkit.scripts.cli.arguments import flags_of, parse, parse_json_object
 from pgtoolkit.scripts.cli.environments import Environments, make_environments, parse_wrappers
@@ -226,8 +226,8 @@ def load_policy(path: Path, settings: Any, env: Any) -> Any:
     if not same or any(not torch.equal(saved[key], fresh[key]) for key in bounds):
         raise RequestError(
             f"the policy in {path} was trained for other spaces than this environment's "
-            f"({one_line(spaces[0])} to {one_line(spaces[1])}), or its config.yaml was edited: "
-            "evaluate it on an environment with its own spaces"
+            f"({single_line(spaces[0])} to {single_line(spaces[1])}), or its config.yaml was "
+            "edited: evaluate it on an environment with its own spaces"
         )
     policy.load_state_dict(saved)
     return policy

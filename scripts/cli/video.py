@@ -9,7 +9,7 @@ from PIL import Image
 
 from pgtoolkit.envs.registry.registered import missing_package
 from pgtoolkit.envs.registry.resolve import EnvSource
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.policies.policy import Policy
 
@@ -55,7 +55,7 @@ def _draw(env: AnyEnv, name: str) -> np.ndarray:
         raise missing_package(name, error) from error
     except Exception as error:
         # Renderers fail in their own ways where there is no screen or no OpenGL.
-        raise RequestError(f"{name} cannot draw itself here: {one_line(error)}") from error
+        raise RequestError(f"{name} cannot draw itself here: {single_line(error)}") from error
 
 
 def write_gif(path: Path, frames: list[np.ndarray], fps: int) -> None:

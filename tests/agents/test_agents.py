@@ -406,7 +406,9 @@ def test_a_bad_number_is_named_where_it_began_and_changes_nothing(
     """Tensor, step and environment; the parameters stay as they were."""
     if name == "reinforce" and failure == "gradient":
         pytest.skip("the score function does not differentiate the environment")
-    monkeypatch.setattr("pgtoolkit.envs.collector.stagger", lambda env, cursor, seed: cursor)
+    monkeypatch.setattr(
+        "pgtoolkit.envs.collector.stagger", lambda env, rollout_state, seed: rollout_state
+    )
     agent = AGENTS[name](DifferentiableVectorEnv(Blowup(failure), SMALL["num_envs"]), 0)
     before = parameters(agent)
     with pytest.raises(NonFiniteError) as caught:

@@ -162,7 +162,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 def test_a_relative_entropy_weight_is_no_setting_of_ppo() -> None:
     """Its entropy weight is --ent-coef."""
     with pytest.raises(TypeError, match="ent_coef_relative"):
-        PpoConfig(**SMALL, ent_coef_relative=0.1)
+        PpoConfig(**(SMALL | {"ent_coef_relative": 0.1}))
 
 
 @pytest.mark.slow

@@ -150,8 +150,10 @@ def rollout_objective(env: DifferentiableEnv, policy: Policy) -> Callable[[], Te
 
     def objective() -> Tensor:
         vector = DifferentiableVectorEnv(env, FEW, dtype=F64)
-        cursor = start(vector, seed=0, device=CPU)
-        window, _ = unroll(vector, policy, cursor, normal(LONG, FEW, policy.noise_size, seed=3))
+        rollout_state = start(vector, seed=0, device=CPU)
+        window, _ = unroll(
+            vector, policy, rollout_state, normal(LONG, FEW, policy.noise_size, seed=3)
+        )
         return window_objective(window, window.next_obs.square().sum(-1), 0.99)
 
     return objective

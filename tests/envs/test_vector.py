@@ -245,8 +245,8 @@ def test_rollouts_accept_it() -> None:
     windows = []
     for roll in (collect, unroll):
         vector_env = DifferentiableVectorEnv(env, 4)
-        cursor = start(vector_env, seed=0, device=torch.device("cpu"))
-        windows.append(roll(vector_env, policy, cursor, noise)[0])
+        rollout_state = start(vector_env, seed=0, device=torch.device("cpu"))
+        windows.append(roll(vector_env, policy, rollout_state, noise)[0])
     plain, differentiable = windows
     for name in ("obs", "next_obs", "action", "reward", "terminated", "truncated"):
         assert torch.equal(getattr(plain, name), getattr(differentiable, name)), name

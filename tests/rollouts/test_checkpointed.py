@@ -1,4 +1,4 @@
-"""Gradient checkpointing: same window, same gradient, memory about the root of the horizon."""
+"""Gradient checkpointing: same window and gradient, memory grows as the root of the horizon."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ from pgtoolkit.estimators.surrogates import action_gradient, pathwise_surrogate,
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.checkpointed import choose_unroll, unroll_in_segments
-from pgtoolkit.rollouts.rollout import Cursor, start, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, start, unroll
 from pgtoolkit.rollouts.window import Window
 
 NUM_ENVS, STEPS = 4, 19
@@ -43,7 +43,7 @@ class Parts(NamedTuple):
 class Drift(DifferentiableEnv[Any]):
     """A state of three tensors: one that moves, one that never changes, and an integer.
 
-    Terminal beyond 1.5, so that environments end inside segments and on their borders.
+    Terminal beyond 1.5, so that episodes end inside segments and on their borders.
     """
 
     observation_space = Box(-np.inf, np.inf, (2,), np.float32)
@@ -82,7 +82,7 @@ ENVS: dict[str, Callable[[], DifferentiableEnv]] = {
     "repeat": lambda: ActionRepeat(Drift(), 2),
 }
 
-Found = tuple[Window, Cursor, tuple[Tensor, ...], Any]
+RolledWindow = tuple[Window, RolloutState, tuple[Tensor, ...], Any]
 
 
 def policy_for(env: DifferentiableEnv, dtype: torch.dtype) -> Policy:
@@ -96,20 +96,25 @@ def noise_of(steps: int, dtype: torch.dtype, num_envs: int = NUM_ENVS) -> Tensor
 
 def rolled(
     env: DifferentiableEnv, roll: Callable[..., Any], dtype: torch.dtype, windows: int = 2
-) -> Found:
-    """The last of some windows; the gradient of all its parts by action and parameters; the end."""
+) -> RolledWindow:
+    """Rolls some windows.
+
+    Returns:
+        The last window, the rollout state after it, the gradient of an objective of all its fields
+        with respect to actions and parameters, and the environment's state.
+    """
     vector, policy = DifferentiableVectorEnv(env, NUM_ENVS, dtype=dtype), policy_for(env, dtype)
-    cursor, noise = start(vector, seed=0, device=CPU), noise_of(STEPS, dtype)
+    rollout_state, noise = start(vector, seed=0, device=CPU), noise_of(STEPS, dtype)
     for _ in range(windows):
-        window, cursor = roll(vector, policy, cursor, noise)
+        window, rollout_state = roll(vector, policy, rollout_state, noise)
     assert window.perturbation is not None
     value = torch.tanh(window.next_obs).sum(-1)
     objective = window_objective(window, value, 0.9) + window.action.square().sum((0, 2))
-    # All but three of its rows also by the observation on which the policy acts.
+    # The objective also depends on the observations directly, not only through the actions.
     objective = objective + 0.1 * window.obs.sum((0, 2))
     leaves = [window.perturbation, *policy.parameters()]
     gradients = torch.autograd.grad(objective.sum(), leaves)
-    return window, cursor, gradients, vector.get_state()
+    return window, rollout_state, gradients, vector.get_state()
 
 
 def in_segments(length: int | None) -> Callable[..., Any]:
@@ -133,12 +138,14 @@ def test_window_and_gradient_are_those_of_unroll(
 
     Episodes end within segments and on their borders, and the last segment is shorter.
     """
-    window, cursor, expected, end = rolled(ENVS[name](), unroll, dtype)
+    window, rollout_state, expected, end = rolled(ENVS[name](), unroll, dtype)
     again, other, found, final = rolled(ENVS[name](), in_segments(length), dtype)
     for field in dataclasses.fields(Window):
         a, b = getattr(window, field.name), getattr(again, field.name)
         assert torch.equal(a, b) and a.requires_grad == b.requires_grad, field.name
-    assert torch.equal(cursor.obs, other.obs) and torch.equal(cursor.first, other.first)
+    assert torch.equal(rollout_state.obs, other.obs) and torch.equal(
+        rollout_state.first, other.first
+    )
     assert all(torch.equal(a, b) for a, b in zip(leaves_of(end), leaves_of(final), strict=True))
     if name in ("noise and ends", "three tensors", "gated"):
         assert 4 < int(window.done.sum()) < STEPS * NUM_ENVS / 2
@@ -148,7 +155,7 @@ def test_window_and_gradient_are_those_of_unroll(
 
 
 def test_the_gate_counts_each_adjoint_once() -> None:
-    """Steps are taken three times in all, and differentiated once."""
+    """Recomputed steps are not counted again: each step is differentiated once."""
     plain, again = (GradientGate(Drift(), clip_norm=0.5) for _ in range(2))
     rolled(plain, unroll, torch.float64)
     rolled(again, in_segments(None), torch.float64)
@@ -166,9 +173,9 @@ class Saved:
 
 
 class Bytes:
-    """How much is kept for the backward pass, and the most that ever was; each storage once.
+    """Bytes saved for the backward pass, now and at the peak; each storage counts once.
 
-    What is given is there in any case, and not counted.
+    The storages of the tensors passed to the constructor do not count.
     """
 
     def __init__(self, *given: Tensor) -> None:
@@ -196,12 +203,12 @@ class Bytes:
 
 
 def peak_bytes(roll: Callable[..., Any], steps: int) -> int:
-    """The most that one window and its action gradient keep, at any time."""
+    """The most bytes that a window and its action gradient save at any time."""
     env, noise = LQG(horizon=9), noise_of(steps, torch.float32, 64)
     vector, policy = DifferentiableVectorEnv(env, 64), policy_for(env, torch.float32)
-    cursor, count = start(vector, seed=0, device=CPU), Bytes(noise, *policy.parameters())
+    rollout_state, count = start(vector, seed=0, device=CPU), Bytes(noise, *policy.parameters())
     with count.counting():
-        window, _ = roll(vector, policy, cursor, noise)
+        window, _ = roll(vector, policy, rollout_state, noise)
     objective = window_objective(window, torch.zeros(steps, 64), 0.99)
     del vector
     with count.counting():
@@ -220,17 +227,17 @@ def test_memory_grows_as_the_root_of_the_horizon() -> None:
     segments = [peak_bytes(unroll_in_segments, steps) for steps in (64, 256)]
     assert 3.99 < plain[1] / plain[0] < 4.01
     assert 1.99 < segments[1] / segments[0] < 2.01
-    # An eighth and a sixteenth, and beside the steps of a segment the states at their starts.
+    # An eighth and a sixteenth of the steps, plus the states at the segments' starts.
     assert segments[0] < plain[0] / 7 and segments[1] < plain[1] / 14
 
 
 def test_the_live_environment_stays_where_it_is() -> None:
-    """Differentiated only after another window has been taken, it gives the same gradient."""
+    """The backward pass of a window after the next one was rolled gives the same gradient."""
     expected = rolled(Drift(), unroll, torch.float64, windows=1)
     env = DifferentiableVectorEnv(Drift(), NUM_ENVS, dtype=torch.float64)
     policy, noise = policy_for(Drift(), torch.float64), noise_of(STEPS, torch.float64)
-    window, cursor = unroll_in_segments(env, policy, start(env, seed=0, device=CPU), noise)
-    unroll_in_segments(env, policy, cursor, noise)
+    window, rollout_state = unroll_in_segments(env, policy, start(env, seed=0, device=CPU), noise)
+    unroll_in_segments(env, policy, rollout_state, noise)
     before = env.get_state()
     assert window.perturbation is not None
     total = window.reward.sum()
@@ -247,15 +254,15 @@ def test_the_live_environment_stays_where_it_is() -> None:
 
 
 def test_parameters_are_not_differentiated_unless_asked() -> None:
-    """The policy sees a segment ``[K, N, O]`` as a whole only for their sake."""
+    """The policy is run on a whole segment ``[K, N, O]`` only for the parameters' gradient."""
     env, policy = (
         DifferentiableVectorEnv(Pendulum(), NUM_ENVS),
         policy_for(Pendulum(), torch.float32),
     )
     seen: list[int] = []
     policy.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dim()))
-    cursor, noise = start(env, seed=0, device=CPU), noise_of(9, torch.float32)
-    window, _ = unroll_in_segments(env, policy, cursor, noise)
+    rollout_state, noise = start(env, seed=0, device=CPU), noise_of(9, torch.float32)
+    window, _ = unroll_in_segments(env, policy, rollout_state, noise)
     assert window.perturbation is not None
     total = window.reward.sum()
     torch.autograd.grad(total, window.perturbation, retain_graph=True)
@@ -311,15 +318,15 @@ class Breaks(Drift):
 @pytest.mark.parametrize("roll", [unroll, unroll_in_segments])
 def test_what_is_not_finite_is_named_by_its_step_in_the_window(roll: Callable[..., Any]) -> None:
     env, policy = DifferentiableVectorEnv(Breaks(), NUM_ENVS), policy_for(Breaks(), torch.float32)
-    cursor, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
+    rollout_state, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
     with pytest.raises(NonFiniteError) as caught:
-        roll(env, policy, cursor, noise)
+        roll(env, policy, rollout_state, noise)
     error = caught.value
     assert (error.tensor, error.step, error.env_index) == ("reward", 5, 2)
 
 
 class Hidden(Drift):
-    """Moves otherwise each time it is asked."""
+    """Its transition differs at every call."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -330,10 +337,10 @@ class Hidden(Drift):
 
 
 def test_an_environment_that_does_not_repeat_itself_is_refused() -> None:
-    """Its gradient would be that of another trajectory; and it is left where it was."""
+    """The gradient would be of another trajectory. The environment's state is restored."""
     env, policy = DifferentiableVectorEnv(Hidden(), NUM_ENVS), policy_for(Drift(), torch.float32)
-    cursor, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
-    window, _ = unroll_in_segments(env, policy, cursor, noise)
+    rollout_state, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
+    window, _ = unroll_in_segments(env, policy, rollout_state, noise)
     before = leaves_of(env.get_state())
     with pytest.raises(RequestError, match="does not repeat itself"):
         window.reward.sum().backward()  # type: ignore[no-untyped-call]
@@ -342,8 +349,8 @@ def test_an_environment_that_does_not_repeat_itself_is_refused() -> None:
 
 def test_parameters_that_change_before_the_backward_pass_are_noticed() -> None:
     env, policy = DifferentiableVectorEnv(Drift(), NUM_ENVS), policy_for(Drift(), torch.float32)
-    cursor, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
-    window, _ = unroll_in_segments(env, policy, cursor, noise)
+    rollout_state, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
+    window, _ = unroll_in_segments(env, policy, rollout_state, noise)
     with torch.no_grad():
         next(policy.parameters()).add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -358,9 +365,9 @@ def test_the_global_generator_is_left_alone() -> None:
 
 def test_a_segment_has_a_step() -> None:
     env, policy = DifferentiableVectorEnv(Drift(), NUM_ENVS), policy_for(Drift(), torch.float32)
-    cursor = start(env, seed=0, device=CPU)
+    rollout_state = start(env, seed=0, device=CPU)
     with pytest.raises(RequestError, match="segment_length is 0"):
-        unroll_in_segments(env, policy, cursor, noise_of(4, torch.float32), 0)
+        unroll_in_segments(env, policy, rollout_state, noise_of(4, torch.float32), 0)
 
 
 def test_choosing() -> None:
@@ -373,7 +380,7 @@ def test_choosing() -> None:
 
 
 def test_a_second_derivative_is_refused() -> None:
-    """Silently it would be that of another function: the window's steps are no longer there."""
+    """It would silently be wrong, because the graph of the window's steps is not kept."""
     env = DifferentiableVectorEnv(Pendulum(), NUM_ENVS)
     policy = GaussianPolicy(Pendulum().observation_space, Pendulum().action_space, (4,))
     noise = policy.draw_noise(6, NUM_ENVS, generator=torch.Generator().manual_seed(0))

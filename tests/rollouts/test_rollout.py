@@ -19,7 +19,7 @@ from pgtoolkit.estimators.surrogates import action_gradient, matched_score_weigh
 from pgtoolkit.policies.discrete import CategoricalPolicy
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import Cursor, autoreset_mode, collect, start, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, autoreset_mode, collect, start, unroll
 from pgtoolkit.rollouts.whole_episodes import collect_episodes
 from pgtoolkit.rollouts.window import Window, concatenate
 
@@ -146,9 +146,11 @@ def test_valid_transitions_are_those_of_the_environment(
     In particular ``next_obs`` is the observation before the reset, in every mode.
     """
     env, policy = counters(PLANS, mode), linear_policy()
-    cursor, windows = start(env, seed=0, device=CPU), []
+    rollout_state, windows = start(env, seed=0, device=CPU), []
     for _ in range(24 // window_length):
-        window, cursor = collect(env, policy, cursor, zeros(window_length, len(PLANS)))
+        window, rollout_state = collect(
+            env, policy, rollout_state, zeros(window_length, len(PLANS))
+        )
         windows.append(window)
     whole = concatenate(windows)
     for index, plan in enumerate(PLANS):
@@ -162,28 +164,28 @@ def test_only_the_step_after_an_end_is_invalid_under_next_step() -> None:
     """Episodes of 3, 2, 1 steps: x x x - x x - x - x x x; no other mode has an invalid step."""
     for mode in MODES:
         env = counters(PLANS, mode)
-        window, cursor = collect(
+        window, rollout_state = collect(
             env, linear_policy(), start(env, seed=0, device=CPU), zeros(12, len(PLANS))
         )
         if mode is AutoresetMode.NEXT_STEP:
             assert window.valid[:, 0].int().tolist() == [1, 1, 1, 0, 1, 1, 0, 1, 0, 1, 1, 1]
             assert window.valid[1:].equal(~window.done[:-1])
-            assert cursor.needs_reset.equal(window.done[-1])
+            assert rollout_state.needs_reset.equal(window.done[-1])
         else:
             assert bool(window.valid.all())
-            assert not bool(cursor.needs_reset.any())
+            assert not bool(rollout_state.needs_reset.any())
         assert not bool((window.done & ~window.valid).any())
         env.close()
 
 
 def test_the_first_step_of_a_window_is_invalid_if_the_last_window_ended_an_episode() -> None:
-    """The cursor carries the pending reset: environment 0 ends on step 3."""
+    """The rollout state carries the pending reset: environment 0 ends on step 3."""
     env = counters(PLANS, AutoresetMode.NEXT_STEP)
-    first, cursor = collect(
+    first, rollout_state = collect(
         env, linear_policy(), start(env, seed=0, device=CPU), zeros(3, len(PLANS))
     )
-    assert bool(first.terminated[2, 0]) and bool(cursor.needs_reset[0])
-    second, _ = collect(env, linear_policy(), cursor, zeros(2, len(PLANS)))
+    assert bool(first.terminated[2, 0]) and bool(rollout_state.needs_reset[0])
+    second, _ = collect(env, linear_policy(), rollout_state, zeros(2, len(PLANS)))
     assert second.valid[:, 0].tolist() == [False, True]
     assert second.obs[1, 0].tolist() == [1.0, 0.0]
     env.close()
@@ -193,9 +195,9 @@ def test_the_first_step_of_a_window_is_invalid_if_the_last_window_ended_an_episo
 def test_the_first_step_of_every_episode_is_marked(mode: AutoresetMode) -> None:
     """Over window boundaries too: it is the valid step whose observation has count 0."""
     env, policy = counters(PLANS, mode), linear_policy()
-    cursor, windows = start(env, seed=0, device=CPU), []
+    rollout_state, windows = start(env, seed=0, device=CPU), []
     for _ in range(8):
-        window, cursor = collect(env, policy, cursor, zeros(3, len(PLANS)))
+        window, rollout_state = collect(env, policy, rollout_state, zeros(3, len(PLANS)))
         windows.append(window)
     whole = concatenate(windows)
     assert whole.first is not None
@@ -491,7 +493,7 @@ class Drift(DifferentiableEnv[Tensor]):
         return state[:, 0].abs() > 1.5
 
 
-def drifting(num_envs: int) -> tuple[DifferentiableVectorEnv, Policy, Cursor]:
+def drifting(num_envs: int) -> tuple[DifferentiableVectorEnv, Policy, RolloutState]:
     env = DifferentiableVectorEnv(Drift(), num_envs)
     policy = GaussianPolicy(Drift.observation_space, Drift.action_space, (8,))
     return env, policy, start(env, seed=3, device=CPU)
@@ -499,29 +501,29 @@ def drifting(num_envs: int) -> tuple[DifferentiableVectorEnv, Policy, Cursor]:
 
 def test_unroll_and_collect_give_the_same_numbers() -> None:
     """Same seed, same noise, two windows in a row, with resets of both kinds among them."""
-    env, policy, cursor = drifting(16)
-    other_env, _, other_cursor = drifting(16)
+    env, policy, rollout_state = drifting(16)
+    other_env, _, other_state = drifting(16)
     for seed in range(2):
         noise = normal_noise(seed, 10, 16)
-        window, cursor = unroll(env, policy, cursor, noise)
-        other, other_cursor = collect(other_env, policy, other_cursor, noise)
+        window, rollout_state = unroll(env, policy, rollout_state, noise)
+        other, other_state = collect(other_env, policy, other_state, noise)
         assert bool(window.terminated.any()) and bool(window.truncated.any())
         for name in other.__dataclass_fields__:
             if name != "perturbation":
                 assert torch.equal(getattr(window, name).detach(), getattr(other, name)), name
-        assert torch.equal(cursor.obs, other_cursor.obs)
+        assert torch.equal(rollout_state.obs, other_state.obs)
 
 
 def test_an_unrolled_window_carries_the_graph_and_its_copy_does_not() -> None:
     """Where it must: observation, action and reward; never the log density."""
-    env, policy, cursor = drifting(4)
-    window, cursor = unroll(env, policy, cursor, normal_noise(0, 3, 4))
+    env, policy, rollout_state = drifting(4)
+    window, rollout_state = unroll(env, policy, rollout_state, normal_noise(0, 3, 4))
     assert window.differentiable
     for name in ("obs", "next_obs", "action", "pre_action", "reward", "perturbation"):
         assert getattr(window, name).requires_grad, name
     for name in ("log_prob", "noise", "terminated", "truncated", "valid"):
         assert not getattr(window, name).requires_grad, name
-    assert not cursor.obs.requires_grad
+    assert not rollout_state.obs.requires_grad
     plain = window.detach()
     assert not plain.differentiable and not plain.reward.requires_grad
     assert torch.equal(plain.reward, window.reward)
@@ -529,9 +531,9 @@ def test_an_unrolled_window_carries_the_graph_and_its_copy_does_not() -> None:
 
 def test_the_graph_is_cut_where_a_window_starts() -> None:
     """No gradient reaches an earlier window, and freeing its graph breaks nothing."""
-    env, policy, cursor = drifting(4)
-    first, cursor = unroll(env, policy, cursor, normal_noise(0, 3, 4))
-    second, _ = unroll(env, policy, cursor, normal_noise(1, 3, 4))
+    env, policy, rollout_state = drifting(4)
+    first, rollout_state = unroll(env, policy, rollout_state, normal_noise(0, 3, 4))
+    second, _ = unroll(env, policy, rollout_state, normal_noise(1, 3, 4))
     assert first.perturbation is not None and second.perturbation is not None
     objective = window_objective(second, torch.zeros_like(second.reward), 0.9)
     own, earlier = torch.autograd.grad(
@@ -550,8 +552,8 @@ def test_the_graph_is_cut_where_a_window_starts() -> None:
 
 def test_a_step_after_a_reset_does_not_depend_on_the_action_before_it() -> None:
     """D reward_t / d u_k is zero for k before the reset, and is not for k since."""
-    env, policy, cursor = drifting(16)
-    window, _ = unroll(env, policy, cursor, normal_noise(0, 10, 16))
+    env, policy, rollout_state = drifting(16)
+    window, _ = unroll(env, policy, rollout_state, normal_noise(0, 10, 16))
     last = window.reward[-1]
     assert window.perturbation is not None
     (gradient,) = torch.autograd.grad(last.sum(), window.perturbation)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import flatten
 from pgtoolkit.envs.adapters.gymnasium.state_slots import SavedNumbers
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Simulator
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
 
 EPISODES, STEPS = 3, 16
@@ -179,7 +179,8 @@ def _step(env: AnyEnv, action: NDArray[np.floating]) -> tuple[Any, Any, Any, Any
     except Exception as error:
         raise RequestError(
             f"a step of {type(env.unwrapped).__name__} with the {action.dtype} action "
-            f"{one_line(action)} raises {type(error).__name__}: {one_line(error)}. Differences "
-            "need steps at any finite action, in double precision as well: clip it, do not refuse"
+            f"{single_line(action)} raises {type(error).__name__}: {single_line(error)}. "
+            "Differences need steps at any finite action, in double precision as well: clip it, do "
+            "not refuse"
         ) from error
     return observation, reward, terminated, truncated

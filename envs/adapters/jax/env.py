@@ -11,11 +11,7 @@ from torch.utils.dlpack import from_dlpack
 from pgtoolkit.envs.adapters.jax.layout import Layout, Leaf, import_jax, layout_of, require_same
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.errors import RequestError
-
-ONCE = (
-    "a step of a JaxEnvironment is differentiable once: its second derivative would be missing "
-    "without a word. Call backward without create_graph=True"
-)
+from pgtoolkit.second_derivatives import refuse_second_derivative
 
 
 class JaxState(NamedTuple):
@@ -169,9 +165,7 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        # Gradient mode is on in a backward pass exactly when it builds a graph of itself.
-        if torch.is_grad_enabled():
-            raise RequestError(ONCE)
+        refuse_second_derivative("the gradient of a JaxEnvironment's step")
         inputs = [_to_jax(tensor) for tensor in ctx.saved_tensors]
         by_values, by_action = ctx.functions.pull(*inputs, _to_jax(cotangent))
         return None, _to_torch(by_values), None, _to_torch(by_action)

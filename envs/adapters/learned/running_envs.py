@@ -17,7 +17,7 @@ from gymnasium.spaces import Box
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from pgtoolkit.errors import RequestError, one_line
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
 
 FRESH = 0
@@ -205,9 +205,10 @@ def flat_box(what: str, space: gymnasium.Space[Any]) -> Box:
     """
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise RequestError(
-            f"a model of this environment cannot be learned: its {what} are {one_line(space)}, and "
-            "a Box of one axis is needed. Flatten them (gymnasium.wrappers.FlattenObservation), or "
-            "train with `reinforce`, which needs no gradient"
+            f"a model of this environment cannot be learned: its {what} are {single_line(space)}, "
+            "and a Box of one axis is needed. Flatten them "
+            "(gymnasium.wrappers.FlattenObservation), or train with `reinforce`, which needs no "
+            "gradient"
         )
     return space
 

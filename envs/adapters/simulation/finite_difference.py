@@ -11,15 +11,10 @@ from pgtoolkit.envs.adapters.simulation.central_differences import CentralDiffer
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Linearizer, Simulator
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.states import where_state
-from pgtoolkit.errors import RequestError
+from pgtoolkit.second_derivatives import refuse_second_derivative
 
 FINITE_DIFFERENCES = GradientInfo(
     action="approximate", state="approximate", reward="approximate", method="finite differences"
-)
-
-ONCE = (
-    "finite differences are differentiable once: a second derivative would be wrong without a "
-    "word. Call backward without create_graph=True"
 )
 
 
@@ -166,9 +161,7 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        # Gradient mode is on in a backward pass exactly when it builds a graph of itself.
-        if torch.is_grad_enabled():
-            raise RequestError(ONCE)
+        refuse_second_derivative("a gradient by finite differences")
         (action,) = ctx.saved_tensors
         token, _, observation, reward, _ = gradients
         gradient = _pull_back(ctx.env, ctx.before, action, (token, observation, reward))

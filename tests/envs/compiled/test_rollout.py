@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgtoolkit.compiling import LARGE
+from pgtoolkit.compiling import MAX_O3_OPERATIONS
 from pgtoolkit.envs.analytic.lqg.env import LQG
 from pgtoolkit.envs.compiled.lookahead import look_ahead
 from pgtoolkit.envs.compiled.policy_step import trace_policy_step
@@ -28,7 +28,7 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.surrogates import pathwise_surrogate, score_function_surrogate
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import Cursor, start, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, start, unroll
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.scripts.environment_table import registered
 
@@ -36,13 +36,13 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 Tensors = list[Tensor]
 
 
-def loop_scan(graph: StepGraph) -> CompiledScan:
-    """A :class:`CompiledScan` whose loops are Python's: everything but the compiler."""
-    with mock.patch("pgtoolkit.envs.compiled.scan.CompiledLoop", in_python):
+def python_loop_scan(graph: StepGraph) -> CompiledScan:
+    """A :class:`CompiledScan` whose loops run in Python, so that nothing is compiled."""
+    with mock.patch("pgtoolkit.envs.compiled.scan.CompiledLoop", run_in_python):
         return CompiledScan(graph)
 
 
-def in_python(function: Callable[..., Any], num_operations: int = 0) -> Callable[..., Any]:
+def run_in_python(function: Callable[..., Any], num_operations: int = 0) -> Callable[..., Any]:
     def run(*arguments: Any, free: Any) -> Any:
         with mock.patch("torch._higher_order_ops.scan.scan", python_scan):
             return function(*arguments)
@@ -66,7 +66,7 @@ def suite_env(name: str) -> DifferentiableEnv[Any]:
 
 def make(
     env: DifferentiableEnv[Any], dtype: torch.dtype, num_envs: int = 5
-) -> tuple[DifferentiableVectorEnv, Policy, Cursor]:
+) -> tuple[DifferentiableVectorEnv, Policy, RolloutState]:
     vector = DifferentiableVectorEnv(env, num_envs, dtype=dtype)
     generator = torch.Generator().manual_seed(3)
     policy = GaussianPolicy(
@@ -76,11 +76,11 @@ def make(
         normalize_observations=True,
         generator=generator,
     ).to(dtype)
-    cursor = start(vector, seed=0, device=vector.device)
-    # Not of the starts: some have no spread, and dividing by it would blow rounding up.
-    seen = torch.randn(20, num_envs, cursor.obs.shape[-1], generator=generator)
-    policy.normalizer.update(seen.to(dtype), torch.ones(20, num_envs, dtype=torch.bool))
-    return vector, policy, cursor
+    rollout_state = start(vector, seed=0, device=vector.device)
+    # Not start states: some components have variance 0, and dividing would amplify rounding errors.
+    observed = torch.randn(20, num_envs, rollout_state.obs.shape[-1], generator=generator)
+    policy.normalizer.update(observed.to(dtype), torch.ones(20, num_envs, dtype=torch.bool))
+    return vector, policy, rollout_state
 
 
 def noise_of(policy: Policy, steps: int, num_envs: int, dtype: torch.dtype) -> Tensor:
@@ -89,7 +89,7 @@ def noise_of(policy: Policy, steps: int, num_envs: int, dtype: torch.dtype) -> T
 
 
 def gradients(policy: Policy, window: Window) -> dict[str, Tensor]:
-    """Of the rewards by actions and parameters, of both surrogates, and what was seen."""
+    """Gradients of an objective and of both surrogates, and the fields of the window."""
     assert window.perturbation is not None
     objective = (window.reward.sum(0) + window.next_obs[-1].sum(-1)).mean()
     wanted = [window.perturbation, *policy.parameters()]
@@ -108,7 +108,7 @@ def gradients(policy: Policy, window: Window) -> dict[str, Tensor]:
 
 
 def require_alike(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) -> None:
-    """Off by at most ``tolerance`` times the largest entry of the gradient, or of what was seen."""
+    """Differences are at most ``tolerance`` times the largest entry of a gradient or field."""
     scale: dict[str, float] = {}
     for name, x in b.items():
         group = name.rstrip(" 0123456789")
@@ -119,11 +119,11 @@ def require_alike(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) 
         assert worst <= most, f"{name} is {worst} off, more than {most}"
 
 
-def looped(env: DifferentiableVectorEnv, policy: Policy, noise: Tensor) -> CompiledStep:
+def uncompiled_step(env: DifferentiableVectorEnv, policy: Policy, noise: Tensor) -> CompiledStep:
     state = env.get_state()
-    process = [x[0] for x in look_ahead(env, state, 1).noise]
+    process = [x[0] for x in look_ahead(env, state, 1).process_noise]
     traced = trace_policy_step(env.env, policy, state.state, noise[0], *process)
-    return CompiledStep.of(traced, loop_scan(traced.graph), policy)
+    return CompiledStep.of(traced, python_loop_scan(traced.graph), policy)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -131,28 +131,28 @@ def looped(env: DifferentiableVectorEnv, policy: Policy, noise: Tensor) -> Compi
 def test_the_traced_step_is_the_plain_one_for_every_environment(
     name: str, dtype: torch.dtype
 ) -> None:
-    env, policy, cursor = make(suite_env(name), dtype)
+    env, policy, rollout_state = make(suite_env(name), dtype)
     noise = noise_of(policy, 6, 5, dtype)
     before = env.get_state()
-    step = looped(env, policy, noise)
-    found, end = unroll_compiled(step, env, cursor, noise)
+    step = uncompiled_step(env, policy, noise)
+    found, end = unroll_compiled(step, env, rollout_state, noise)
     env.set_state(before)
-    expected, expected_end = unroll(env, policy, cursor, noise)
+    expected, expected_end = unroll(env, policy, rollout_state, noise)
     require_alike(gradients(policy, found), gradients(policy, expected), TOLERANCE[dtype])
     assert torch.allclose(end.obs, expected_end.obs, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [30, 45])
 def test_ends_of_episodes_come_as_in_the_plain_rollout(steps: int) -> None:
-    """CartPole falls at times of its own; both must restart it from the same random numbers."""
-    env, policy, cursor = make(CartPole(), torch.float64, 7)
+    """CartPole's episodes end by falling; both rollouts must reset with the same random numbers."""
+    env, policy, rollout_state = make(CartPole(), torch.float64, 7)
     noise = 3 * noise_of(policy, steps, 7, torch.float64)
     before = env.get_state()
-    step = looped(env, policy, noise)
-    found, end = unroll_compiled(step, env, cursor, noise)
+    step = uncompiled_step(env, policy, noise)
+    found, end = unroll_compiled(step, env, rollout_state, noise)
     after = env.get_state()
     env.set_state(before)
-    expected, expected_end = unroll(env, policy, cursor, noise)
+    expected, expected_end = unroll(env, policy, rollout_state, noise)
     assert expected.terminated.any()
     for name in ("terminated", "truncated", "first", "valid"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
@@ -163,39 +163,39 @@ def test_ends_of_episodes_come_as_in_the_plain_rollout(steps: int) -> None:
 
 @pytest.mark.parametrize("dynamics", [Pendulum(), LQG(W=0.1, horizon=200), CartPole()])
 def test_time_limits_come_as_in_the_plain_rollout(dynamics: DifferentiableEnv[Any]) -> None:
-    env, policy, cursor = make(dynamics, torch.float64)
+    env, policy, rollout_state = make(dynamics, torch.float64)
     state, limit = env.get_state(), dynamics.max_episode_steps
     env.set_state(state._replace(elapsed=torch.tensor([-1, -3, -10, -3, -16]) + limit))
     before, noise = env.get_state(), noise_of(policy, 16, 5, torch.float64)
-    step = looped(env, policy, noise)
-    found, _ = unroll_compiled(step, env, cursor, noise)
+    step = uncompiled_step(env, policy, noise)
+    found, _ = unroll_compiled(step, env, rollout_state, noise)
     env.set_state(before)
-    expected, _ = unroll(env, policy, cursor, noise)
+    expected, _ = unroll(env, policy, rollout_state, noise)
     assert expected.truncated.sum() == 5
     for name in ("terminated", "truncated", "first"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
     require_alike(gradients(policy, found), gradients(policy, expected), 1e-10)
 
 
-def test_the_normaliser_and_the_parameters_are_those_of_the_moment() -> None:
-    env, policy, cursor = make(Pendulum(), torch.float64)
+def test_the_current_normaliser_and_parameters_are_used() -> None:
+    env, policy, rollout_state = make(Pendulum(), torch.float64)
     noise = noise_of(policy, 4, 5, torch.float64)
     before = env.get_state()
-    step = looped(env, policy, noise)
+    step = uncompiled_step(env, policy, noise)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.1)
-    policy.normalizer.update(cursor.obs.unsqueeze(0) + 1, torch.ones(1, 5, dtype=torch.bool))
-    found, _ = unroll_compiled(step, env, cursor, noise)
+    policy.normalizer.update(rollout_state.obs.unsqueeze(0) + 1, torch.ones(1, 5, dtype=torch.bool))
+    found, _ = unroll_compiled(step, env, rollout_state, noise)
     env.set_state(before)
-    expected, _ = unroll(env, policy, cursor, noise)
+    expected, _ = unroll(env, policy, rollout_state, noise)
     require_alike(gradients(policy, found), gradients(policy, expected), 1e-10)
 
 
 def test_parameters_that_change_before_the_backward_pass_are_noticed() -> None:
-    env, policy, cursor = make(Pendulum(), torch.float64)
+    env, policy, rollout_state = make(Pendulum(), torch.float64)
     noise = noise_of(policy, 4, 5, torch.float64)
-    window, _ = unroll_compiled(looped(env, policy, noise), env, cursor, noise)
+    window, _ = unroll_compiled(uncompiled_step(env, policy, noise), env, rollout_state, noise)
     with torch.no_grad():
         next(policy.parameters()).add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -203,25 +203,25 @@ def test_parameters_that_change_before_the_backward_pass_are_noticed() -> None:
 
 
 def test_a_second_derivative_is_refused() -> None:
-    env, policy, cursor = make(Pendulum(), torch.float64)
+    env, policy, rollout_state = make(Pendulum(), torch.float64)
     noise = noise_of(policy, 4, 5, torch.float64)
-    window, _ = unroll_compiled(looped(env, policy, noise), env, cursor, noise)
+    window, _ = unroll_compiled(uncompiled_step(env, policy, noise), env, rollout_state, noise)
     assert window.perturbation is not None
     with pytest.raises(RequestError, match="cannot be differentiated again"):
         torch.autograd.grad(window.reward.sum(), window.perturbation, create_graph=True)
 
 
 def test_a_policy_with_a_layer_that_has_no_rule_gets_its_gradient() -> None:
-    env, policy, cursor = make(Pendulum(), torch.float64)
+    env, policy, rollout_state = make(Pendulum(), torch.float64)
     policy.torso.append(Scale())
     policy.double()
     noise = noise_of(policy, 6, 5, torch.float64)
     before = env.get_state()
-    step = looped(env, policy, noise)
-    assert not step.traced.ruled
-    found, _ = unroll_compiled(step, env, cursor, noise)
+    step = uncompiled_step(env, policy, noise)
+    assert not step.traced.layers_have_all_parameters
+    found, _ = unroll_compiled(step, env, rollout_state, noise)
     env.set_state(before)
-    expected, _ = unroll(env, policy, cursor, noise)
+    expected, _ = unroll(env, policy, rollout_state, noise)
     require_alike(gradients(policy, found), gradients(policy, expected), 1e-10)
 
 
@@ -235,7 +235,7 @@ class Scale(torch.nn.Module):
 
 
 class Impure(DifferentiableEnv[Tensor]):
-    """A pendulum whose gravity grows with every call."""
+    """A pendulum whose gravity grows with every call of ``transition``."""
 
     max_episode_steps = 200
 
@@ -263,7 +263,7 @@ class Impure(DifferentiableEnv[Tensor]):
 
 
 class Reading(Impure):
-    """One that reads a number out of a tensor."""
+    """A pendulum whose gravity is a number read out of the state tensor."""
 
     def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
         self.inner.g = 10.0 + float(state[0, 0])
@@ -271,60 +271,60 @@ class Reading(Impure):
 
 
 @pytest.fixture
-def _in_a_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing is compiled."""
-    monkeypatch.setattr("pgtoolkit.envs.compiled.rollout.CompiledScan", loop_scan)
+def _python_loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """``CompiledUnroll`` runs its loops in Python."""
+    monkeypatch.setattr("pgtoolkit.envs.compiled.rollout.CompiledScan", python_loop_scan)
     yield
 
 
-@pytest.mark.usefixtures("_in_a_loop")
+@pytest.mark.usefixtures("_python_loops")
 @pytest.mark.parametrize(
     ("env", "message"), [(Impure(), "differ from plain ones"), (Reading(), "are not compiled")]
 )
 def test_what_cannot_be_compiled_is_said_once_and_runs(
     env: DifferentiableEnv[Any], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    vector, policy, cursor = make(env, torch.float32)
+    vector, policy, rollout_state = make(env, torch.float32)
     noise, roll = noise_of(policy, 4, 5, torch.float32), CompiledUnroll()
     with caplog.at_level(logging.WARNING, logger="pgtoolkit"):
         for _ in range(3):
-            window, cursor = roll(vector, policy, cursor, noise)
+            window, rollout_state = roll(vector, policy, rollout_state, noise)
     assert [message in record.message for record in caplog.records] == [True]
     assert window.differentiable
 
 
-@pytest.mark.usefixtures("_in_a_loop")
+@pytest.mark.usefixtures("_python_loops")
 def test_compiling_leaves_the_environment_where_it_was() -> None:
-    env, policy, cursor = make(LQG(W=0.1), torch.float64)
+    env, policy, rollout_state = make(LQG(W=0.1), torch.float64)
     noise, before = noise_of(policy, 5, 5, torch.float64), env.get_state()
-    found, _ = CompiledUnroll()(env, policy, cursor, noise)
+    found, _ = CompiledUnroll()(env, policy, rollout_state, noise)
     env.set_state(before)
-    expected, _ = unroll(env, policy, cursor, noise)
+    expected, _ = unroll(env, policy, rollout_state, noise)
     torch.testing.assert_close(found.reward, expected.reward)
 
 
 def test_with_many_trajectories_a_product_for_each_step_gives_the_same_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pgtoolkit.envs.compiled.segment.WIDE", 5)
-    env, policy, cursor = make(CartPole(), torch.float64)
+    monkeypatch.setattr("pgtoolkit.envs.compiled.segment.MIN_ENVS_FOR_STEP_PRODUCTS", 5)
+    env, policy, rollout_state = make(CartPole(), torch.float64)
     noise, before = noise_of(policy, 6, 5, torch.float64), env.get_state()
-    found, _ = unroll_compiled(looped(env, policy, noise), env, cursor, noise)
+    found, _ = unroll_compiled(uncompiled_step(env, policy, noise), env, rollout_state, noise)
     env.set_state(before)
-    expected, _ = unroll(env, policy, cursor, noise)
+    expected, _ = unroll(env, policy, rollout_state, noise)
     require_alike(gradients(policy, found), gradients(policy, expected), 1e-10)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-def test_the_longest_steps_are_compiled_with_less_effort_in_either_precision(
+def test_the_longest_steps_are_compiled_with_o2_in_either_precision(
     dtype: torch.dtype,
 ) -> None:
-    """A step has fewer operations in float64, whose tanh is the library's."""
+    """In float64 a step has fewer operations, because tanh is not replaced by polynomials."""
     env, policy, _ = make(Hopper2D(), dtype)
-    traced = looped(env, policy, noise_of(policy, 1, 5, dtype)).traced
+    traced = uncompiled_step(env, policy, noise_of(policy, 1, 5, dtype)).traced
     with mock.patch("pgtoolkit.envs.compiled.scan.CompiledLoop") as loop:
         CompiledScan(traced.graph)
-    assert all(call.args[1] > LARGE for call in loop.call_args_list)
+    assert all(call.args[1] > MAX_O3_OPERATIONS for call in loop.call_args_list)
     assert loop.call_count == 4
 
 
@@ -351,13 +351,13 @@ def test_the_compiled_step_is_the_plain_one_for_every_environment(
 def require_compiled(
     env: DifferentiableEnv[Any], dtype: torch.dtype, lengths: tuple[int, ...]
 ) -> None:
-    vector, policy, cursor = make(env, dtype)
-    traced = looped(vector, policy, noise_of(policy, 1, 5, dtype)).traced
+    vector, policy, rollout_state = make(env, dtype)
+    traced = uncompiled_step(vector, policy, noise_of(policy, 1, 5, dtype)).traced
     step = CompiledStep.of(traced, CompiledScan(traced.graph), policy)
     for length in lengths:
         noise, before = noise_of(policy, length, 5, dtype), vector.get_state()
-        found, end = unroll_compiled(step, vector, cursor, noise)
+        found, end = unroll_compiled(step, vector, rollout_state, noise)
         vector.set_state(before)
-        expected, cursor = unroll(vector, policy, cursor, noise)
+        expected, rollout_state = unroll(vector, policy, rollout_state, noise)
         require_alike(gradients(policy, found), gradients(policy, expected), TOLERANCE[dtype])
-        torch.testing.assert_close(end.obs, cursor.obs)
+        torch.testing.assert_close(end.obs, rollout_state.obs)

@@ -1,4 +1,4 @@
-"""Compiled steps are the vector environment's own, with start states drawn ahead."""
+"""Compiled steps equal the vector environment's, with start states drawn before the loop."""
 
 import pytest
 import torch
@@ -34,7 +34,10 @@ def test_they_agree_with_single_steps_until_an_episode_ends(dynamics: Differenti
 
 
 def test_starts_are_drawn_until_there_are_enough() -> None:
-    """CartPole falls some six times in 60 pushes to one side; few or many, the starts are one's."""
+    """The result does not depend on how many start states are drawn at first.
+
+    CartPole falls about six times in 60 pushes to one side.
+    """
     found = []
     for num_starts in (2, 20):
         env = DifferentiableVectorEnv(CartPole(), 5)
@@ -47,7 +50,7 @@ def test_starts_are_drawn_until_there_are_enough() -> None:
         assert torch.equal(a, b)
 
 
-def test_it_goes_on_where_it_stopped_and_ended_episodes_begin_anew() -> None:
+def test_it_continues_from_its_last_state_and_resets_ended_episodes() -> None:
     env = DifferentiableVectorEnv(CartPole(), 50)
     env.reset(seed=0)
     steps = CompiledSteps(env)

@@ -286,8 +286,8 @@ def test_a_gate_makes_no_path_where_there_is_none() -> None:
     env = GradientGate(Cut(), clip_norm=1.0, drop_nonfinite=True)
     vector = DifferentiableVectorEnv(env, 2)
     policy = GaussianPolicy(env.observation_space, env.action_space, hidden=())
-    cursor = start(vector, seed=0, device=torch.device("cpu"))
-    window, _ = unroll(vector, policy, cursor, torch.zeros(3, 2, 1))
+    rollout_state = start(vector, seed=0, device=torch.device("cpu"))
+    window, _ = unroll(vector, policy, rollout_state, torch.zeros(3, 2, 1))
     with pytest.raises(RequestError, match="no differentiable path"):
         action_gradient(window_objective(window, torch.zeros(3, 2), 0.9), window)
 

@@ -142,7 +142,7 @@ def test_a_second_backward_pass_gives_the_same_and_a_second_derivative_is_refuse
     loss = env.transition(first, action, None).reward.sum()
     a, b = (torch.autograd.grad(loss, action, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(a, b)
-    with pytest.raises(RequestError, match="differentiable once"):
+    with pytest.raises(RequestError, match="cannot be differentiated again"):
         torch.autograd.grad(loss, action, create_graph=True)
 
 
