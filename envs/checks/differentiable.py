@@ -31,7 +31,8 @@ from pgtoolkit.envs.checks.random_play import (
     steps_per_second,
 )
 from pgtoolkit.envs.checks.sample_points import SamplePoints, sample_points
-from pgtoolkit.envs.checks.states import AnyDifferentiable, copy_state, leaf_names
+from pgtoolkit.envs.checks.states import copy_state, leaf_names
+from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import leaves_of
 from pgtoolkit.errors import RequestError
 
@@ -40,7 +41,7 @@ Progress = Callable[[str], None]
 
 NamedChecks = list[tuple[str, Callable[[], Iterable[Finding]]]]
 
-BLOCK_MAKERS: dict[str, Callable[[AnyDifferentiable, SamplePoints], list[Block]]] = {
+BLOCK_MAKERS: dict[str, Callable[[DifferentiableEnv, SamplePoints], list[Block]]] = {
     "d transition": transition_blocks,
     "d observation": observation_blocks,
     "d reward": reward_blocks,
@@ -54,7 +55,7 @@ DISTURBING_CHECKS = ("determinism", "seeding", "finite")
 
 
 def check_differentiable(
-    env: AnyDifferentiable, *, seed: int, samples: int, seconds: float, progress: Progress
+    env: DifferentiableEnv, *, seed: int, samples: int, seconds: float, progress: Progress
 ) -> list[Finding]:
     """All findings on a differentiable environment.
 
@@ -93,7 +94,7 @@ def check_differentiable(
     return found
 
 
-def _check_interface(env: AnyDifferentiable, seed: int) -> tuple[list[Finding], bool]:
+def _check_interface(env: DifferentiableEnv, seed: int) -> tuple[list[Finding], bool]:
     """Findings on spaces, outputs and state, and whether the other checks can run."""
     found = interface.SPACES.run(env, lambda: interface.check_attributes(env))
     if has_fault(found):
@@ -107,7 +108,7 @@ def _check_interface(env: AnyDifferentiable, seed: int) -> tuple[list[Finding], 
 
 
 def _play(
-    env: AnyDifferentiable, seed: int, seconds: float
+    env: DifferentiableEnv, seed: int, seconds: float
 ) -> tuple[list[Finding], RandomPlay | None]:
     """A finding on the speed, and random play; a fault and None if the environment raises."""
     played: list[RandomPlay] = []
@@ -130,7 +131,7 @@ def _play(
     return found, played[0] if played else None
 
 
-def _refuses_old_states(env: AnyDifferentiable, played: RandomPlay) -> str:
+def _refuses_old_states(env: DifferentiableEnv, played: RandomPlay) -> str:
     """The message of an adapter that cannot step from an earlier state; empty if it can."""
     points = played.sample(8, 0)
     try:
@@ -142,7 +143,7 @@ def _refuses_old_states(env: AnyDifferentiable, played: RandomPlay) -> str:
     return ""
 
 
-def _check_behaviour(env: AnyDifferentiable, played: RandomPlay, seed: int) -> list[Finding]:
+def _check_behaviour(env: DifferentiableEnv, played: RandomPlay, seed: int) -> list[Finding]:
     points = played.sample(24, seed)
     checks: NamedChecks = [
         ("in place", lambda: purity.check_inputs_kept(env, points)),
@@ -156,12 +157,12 @@ def _check_behaviour(env: AnyDifferentiable, played: RandomPlay, seed: int) -> l
     return _run_all(env, "behaviour", checks)
 
 
-def _run_all(env: AnyDifferentiable, part: Part, checks: NamedChecks) -> list[Finding]:
+def _run_all(env: DifferentiableEnv, part: Part, checks: NamedChecks) -> list[Finding]:
     return [f for name, check in checks for f in Check(part, name).run(env, check)]
 
 
 @torch.no_grad()
-def _check_numbers(env: AnyDifferentiable, played: RandomPlay) -> list[Finding]:
+def _check_numbers(env: DifferentiableEnv, played: RandomPlay) -> list[Finding]:
     first = env.observation(copy_state(played.starts)).double().numpy()
     seen = env.observation(copy_state(played.points.next_state)).double().numpy()
     reward = played.reward.double().numpy()
@@ -180,7 +181,7 @@ def _check_numbers(env: AnyDifferentiable, played: RandomPlay) -> list[Finding]:
 
 
 def _check_gradients(
-    env: AnyDifferentiable, played: RandomPlay, seed: int, samples: int, seconds: float
+    env: DifferentiableEnv, played: RandomPlay, seed: int, samples: int, seconds: float
 ) -> list[Finding]:
     count = affordable_points(env, played, seed, samples, seconds)
     where = sample_points(env, played, count, seed)
@@ -199,7 +200,7 @@ def _check_gradients(
 
 
 def _check_blocks(
-    env: AnyDifferentiable, where: SamplePoints
+    env: DifferentiableEnv, where: SamplePoints
 ) -> tuple[list[Finding], dict[str, Block]]:
     """Findings on each Jacobian block, and the blocks by name; none of a function that raises."""
     found: list[Finding] = []
@@ -219,7 +220,7 @@ def _check_blocks(
 
 
 def _check_slopes(
-    env: AnyDifferentiable, played: RandomPlay, where: SamplePoints, blocks: dict[str, Block]
+    env: DifferentiableEnv, played: RandomPlay, where: SamplePoints, blocks: dict[str, Block]
 ) -> list[Finding]:
     """Kinks, the reward's slope and the effect of actions, from the Jacobian blocks."""
     points, from_play = where.points, where.from_play
@@ -237,7 +238,7 @@ def _check_slopes(
     ]
 
 
-def _check_horizon(env: AnyDifferentiable, seed: int, seconds: float) -> list[Finding]:
+def _check_horizon(env: DifferentiableEnv, seed: int, seconds: float) -> list[Finding]:
     # Training is in float32.
     inner = env.env if isinstance(env, interface.Float32Env) else env
     cost = gradient_step_cost(env, seed)

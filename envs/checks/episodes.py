@@ -16,12 +16,12 @@ from pgtoolkit.envs.checks.purity import (
 )
 from pgtoolkit.envs.checks.random_play import Points, RandomPlay
 from pgtoolkit.envs.checks.states import (
-    AnyDifferentiable,
     copy_state,
     start_states,
     take_rows,
     varies,
 )
+from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.registry.construct import accepted_arguments
 from pgtoolkit.envs.states import State, leaves_of, map_state, rebuild_state
 
@@ -59,7 +59,7 @@ class Clock(NamedTuple):
     """Change at every step."""
 
 
-def check_seeding(env: AnyDifferentiable, starts: State, seed: int) -> Iterator[Finding]:
+def check_seeding(env: DifferentiableEnv, starts: State, seed: int) -> Iterator[Finding]:
     """``initial`` draws from the generator it is given, and from no other."""
     check = Check("behaviour", "seeding")
     consequences = NOT_REPRODUCIBLE, USE_GIVEN_RANDOMNESS
@@ -85,7 +85,7 @@ def check_seeding(env: AnyDifferentiable, starts: State, seed: int) -> Iterator[
         yield check.passed("same seed, same starts; another seed, others")
 
 
-def check_restart(env: AnyDifferentiable, points: Points, seed: int) -> Iterator[Finding]:
+def check_restart(env: DifferentiableEnv, points: Points, seed: int) -> Iterator[Finding]:
     """``restart`` changes the rows of its mask, and no other."""
     check = Check("behaviour", "restart")
     state = copy_state(points.state)
@@ -105,7 +105,7 @@ def check_restart(env: AnyDifferentiable, points: Points, seed: int) -> Iterator
         )
 
 
-def check_termination(env: AnyDifferentiable, played: RandomPlay) -> Iterator[Finding]:
+def check_termination(env: DifferentiableEnv, played: RandomPlay) -> Iterator[Finding]:
     """No episode is over at its start, and ``terminal`` does not implement a time limit."""
     check = Check("behaviour", "termination")
     at_start = env.terminal(copy_state(played.starts))
@@ -131,7 +131,7 @@ def check_termination(env: AnyDifferentiable, played: RandomPlay) -> Iterator[Fi
         yield check.passed(_describe_ends(env, played, limit))
 
 
-def _describe_ends(env: AnyDifferentiable, played: RandomPlay, limit: int | None) -> str:
+def _describe_ends(env: DifferentiableEnv, played: RandomPlay, limit: int | None) -> str:
     if limit is not None:
         steps = "step" if limit == 1 else "steps"
         return f"after {limit} {steps}, which is part of the task (finite horizon)"
@@ -169,7 +169,7 @@ def set_clock(state: State, clock: Clock, steps: int) -> State:
     return rebuild_state(state, leaves[0] if isinstance(state, Tensor) else tuple(leaves))
 
 
-def _clock_limit(env: AnyDifferentiable, played: RandomPlay, clock: Clock) -> int | None:
+def _clock_limit(env: DifferentiableEnv, played: RandomPlay, clock: Clock) -> int | None:
     """The number of steps from which on ``terminal`` is true in every state of a sample.
 
     None if it is true in all of them at the start, or not in all after ``max_episode_steps + 1``.
@@ -199,7 +199,7 @@ def _play_limit(played: RandomPlay) -> int | None:
 
 
 def _is_finite_horizon(
-    env: AnyDifferentiable, played: RandomPlay, clock: Clock | None, limit: int
+    env: DifferentiableEnv, played: RandomPlay, clock: Clock | None, limit: int
 ) -> bool:
     """Whether an end after ``limit`` steps belongs to the task.
 

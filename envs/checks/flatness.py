@@ -12,8 +12,8 @@ from pgtoolkit.agent import AgentConfig
 from pgtoolkit.envs.checks.finding import Check, Finding
 from pgtoolkit.envs.checks.jacobian import Block
 from pgtoolkit.envs.checks.random_play import Points
-from pgtoolkit.envs.checks.states import AnyDifferentiable, FlatState, copy_state
-from pgtoolkit.envs.differentiable import GradientInfo
+from pgtoolkit.envs.checks.states import FlatState, copy_state
+from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.states import State, leaves_of, map_state
 from pgtoolkit.policies.factory import make_policy
 from pgtoolkit.seeding import stream
@@ -152,7 +152,7 @@ def _flat_fault(text: str) -> Finding:
 
 
 @torch.no_grad()
-def scaled_rewards(env: AnyDifferentiable, points: Points) -> Tensor:
+def scaled_rewards(env: DifferentiableEnv, points: Points) -> Tensor:
     """``[4 N]`` rewards at the points with states and actions scaled by 0, 0.01, 0.1 and 0.3.
 
     A reward that is clipped at the points is often not clipped nearer to 0.
@@ -185,7 +185,7 @@ def check_effect_of_actions(blocks: dict[str, Block], from_play: Tensor) -> Iter
 
 
 @torch.no_grad()
-def check_jumps(env: AnyDifferentiable, points: Points) -> Iterator[Finding]:
+def check_jumps(env: DifferentiableEnv, points: Points) -> Iterator[Finding]:
     """Next state, reward and observation change continuously between pairs of points.
 
     Args:
@@ -269,7 +269,7 @@ def largest_jump(
 
 
 @torch.no_grad()
-def check_saturation(env: AnyDifferentiable, points: Points, seed: int) -> Iterator[Finding]:
+def check_saturation(env: DifferentiableEnv, points: Points, seed: int) -> Iterator[Finding]:
     """Most actions of an untrained Gaussian policy have an effect.
 
     An action entry is saturated where moving it to either side changes neither next state nor
@@ -296,7 +296,7 @@ def check_saturation(env: AnyDifferentiable, points: Points, seed: int) -> Itera
         yield check.passed(text)
 
 
-def _near_bounds(env: AnyDifferentiable, action: Tensor) -> str:
+def _near_bounds(env: DifferentiableEnv, action: Tensor) -> str:
     """The share of action entries near a bound, in words; empty where there are no bounds."""
     space = env.action_space
     if not space.is_bounded("both"):
@@ -307,7 +307,7 @@ def _near_bounds(env: AnyDifferentiable, action: Tensor) -> str:
     return f"; {float(near.double().mean()):.0%} lie within 1% of a bound"
 
 
-def _is_idle(env: AnyDifferentiable, points: Points, action: Tensor, i: int) -> Tensor:
+def _is_idle(env: DifferentiableEnv, points: Points, action: Tensor, i: int) -> Tensor:
     """``[N]`` bool: moving entry ``i`` of the action up or down does not change the outcome."""
     before = _outcome(env, points, action)
     idle = torch.ones(len(action), dtype=torch.bool)
@@ -318,7 +318,7 @@ def _is_idle(env: AnyDifferentiable, points: Points, action: Tensor, i: int) -> 
     return idle
 
 
-def _outcome(env: AnyDifferentiable, points: Points, action: Tensor) -> Tensor:
+def _outcome(env: DifferentiableEnv, points: Points, action: Tensor) -> Tensor:
     """``[N, K]`` every entry of the next state, then the reward; 0 for NaN."""
     after = env.transition(copy_state(points.state), action.clone(), points.noise)
     reward = env.reward(copy_state(points.state), action.clone(), after)

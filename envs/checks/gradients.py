@@ -12,13 +12,12 @@ from pgtoolkit.envs.checks.jacobian import Block, Derivatives, derivatives
 from pgtoolkit.envs.checks.random_play import draw_noise, random_actions
 from pgtoolkit.envs.checks.sample_points import GROUPS
 from pgtoolkit.envs.checks.states import (
-    AnyDifferentiable,
     copy_state,
     entry_names,
     start_states,
     take_rows,
 )
-from pgtoolkit.envs.differentiable import GradientInfo, Quality
+from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo, Quality
 
 TOLERANCE, TOLERANCE_SINGLE = 1e-4, 5e-2
 """Relative error allowed in float64 and in float32."""
@@ -214,7 +213,7 @@ def check_precision(blocks: list[Block], method: str) -> Iterator[Finding]:
         yield check.warning(text, meaning, "nothing, if the simulator is like that")
 
 
-def check_chain(env: AnyDifferentiable, seed: int) -> Iterator[Finding]:
+def check_chain(env: DifferentiableEnv, seed: int) -> Iterator[Finding]:
     """The sum of three rewards and the last observation, by the first action.
 
     Only actions are moved, so this also checks simulators whose states are opaque snapshots.

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from pgtoolkit.envs.checks.finding import Check, Finding
 from pgtoolkit.envs.checks.random_play import random_actions
-from pgtoolkit.envs.checks.states import AnyDifferentiable
+from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 
 NUM_STEPS, NUM_ENVS = 3, 6
 
 
-def check_detach(env: AnyDifferentiable, seed: int) -> Iterator[Finding]:
+def check_detach(env: DifferentiableEnv, seed: int) -> Iterator[Finding]:
     """After ``DifferentiableVectorEnv.detach`` nothing depends on earlier actions."""
     check = Check("gradients", "detach")
     vector, actions = _reset_env_and_actions(env, seed)
@@ -36,7 +36,7 @@ def check_detach(env: AnyDifferentiable, seed: int) -> Iterator[Finding]:
         yield check.passed("detach() cuts the graph")
 
 
-def check_resets(env: AnyDifferentiable, seed: int) -> Iterator[Finding]:
+def check_resets(env: DifferentiableEnv, seed: int) -> Iterator[Finding]:
     """A reset cuts the graph of the rows that it resets, and of no other row."""
     check = Check("gradients", "resets")
     mask = torch.arange(NUM_ENVS) % 2 == 0
@@ -62,7 +62,7 @@ def check_resets(env: AnyDifferentiable, seed: int) -> Iterator[Finding]:
 
 
 def _reset_env_and_actions(
-    env: AnyDifferentiable, seed: int
+    env: DifferentiableEnv, seed: int
 ) -> tuple[DifferentiableVectorEnv, list[Tensor]]:
     """A vector environment after its reset, and an action that requires grad for each step."""
     vector = DifferentiableVectorEnv(env, NUM_ENVS, dtype=torch.float64)
@@ -76,7 +76,7 @@ def _reset_env_and_actions(
     return vector, [a.requires_grad_() for a in actions]
 
 
-def _last_step_gradient(env: AnyDifferentiable, seed: int, mask: Tensor | None) -> Tensor | None:
+def _last_step_gradient(env: DifferentiableEnv, seed: int, mask: Tensor | None) -> Tensor | None:
     """``[2, N, A]`` gradient of the third step's outputs by the first two actions.
 
     Args:

@@ -9,7 +9,8 @@ from torch import Tensor
 from pgtoolkit.agent import AgentConfig
 from pgtoolkit.envs.checks.finding import Check, Finding
 from pgtoolkit.envs.checks.random_play import draw_noise, random_actions
-from pgtoolkit.envs.checks.states import AnyDifferentiable, FlatState, start_states
+from pgtoolkit.envs.checks.states import FlatState, start_states
+from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.estimators.horizon_study import Measurement, measure_horizon
@@ -35,7 +36,7 @@ NUM_TRAJECTORIES, GAMMA = 200, 0.99
 
 
 def check_adjoint(
-    env: AnyDifferentiable, seed: int, *, steps: int = ADJOINT_STEPS, num_envs: int = 16
+    env: DifferentiableEnv, seed: int, *, steps: int = ADJOINT_STEPS, num_envs: int = 16
 ) -> Iterator[Finding]:
     """The growth rate of ``|v' d s_T / d s_t|`` with ``T - t``, for a random unit vector ``v``.
 
@@ -73,7 +74,7 @@ def _unstable(rate: float, length: int) -> Finding:
     )
 
 
-def adjoint_norms(env: AnyDifferentiable, seed: int, steps: int, num_envs: int) -> Tensor | None:
+def adjoint_norms(env: DifferentiableEnv, seed: int, steps: int, num_envs: int) -> Tensor | None:
     """``[T + 1, N]`` norms of ``v' d s_T / d s_t`` for ``t = 0..T``, under random actions.
 
     ``T`` is ``steps``, or fewer if fewer than four episodes would last longer; ``N`` counts the
@@ -97,7 +98,7 @@ def adjoint_norms(env: AnyDifferentiable, seed: int, steps: int, num_envs: int) 
 
 
 def _flat_states(
-    env: AnyDifferentiable, generator: torch.Generator, steps: int, num_envs: int
+    env: DifferentiableEnv, generator: torch.Generator, steps: int, num_envs: int
 ) -> tuple[list[Tensor], Tensor]:
     """The states ``[N, D]`` of random play with their graph, and which episodes ``[N]`` last.
 
@@ -122,7 +123,7 @@ def _flat_states(
 
 
 def check_variance(
-    env: AnyDifferentiable, seed: int, *, steps_per_second: float, seconds: float
+    env: DifferentiableEnv, seed: int, *, steps_per_second: float, seconds: float
 ) -> Iterator[Finding]:
     """The horizon up to which pathwise has no more variance than the score function.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgtoolkit.envs.checks.finding import Check, Finding, describe_error
 from pgtoolkit.envs.checks.random_play import draw_noise, random_actions
-from pgtoolkit.envs.checks.states import CPU, AnyDifferentiable, leaf_names, start_states
+from pgtoolkit.envs.checks.states import CPU, leaf_names, start_states
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import State, cast_state, leaves_of
 from pgtoolkit.errors import RequestError, one_line
@@ -21,7 +21,7 @@ BATCH_SIZES = (1, 5)
 SPACES = Check("interface", "spaces")
 
 
-def check_attributes(env: AnyDifferentiable) -> Iterator[Finding]:
+def check_attributes(env: DifferentiableEnv) -> Iterator[Finding]:
     """The spaces are one-dimensional boxes of floats, and the time limit is a positive integer."""
     wrong = []
     for name in ("observation_space", "action_space"):
@@ -44,7 +44,7 @@ def check_attributes(env: AnyDifferentiable) -> Iterator[Finding]:
         yield _action_bounds(env)
 
 
-def _action_bounds(env: AnyDifferentiable) -> Finding:
+def _action_bounds(env: DifferentiableEnv) -> Finding:
     """All action dimensions are bounded on both sides, or none is bounded."""
     space = env.action_space
     sides = space.bounded_below.astype(int) + space.bounded_above.astype(int)
@@ -62,7 +62,7 @@ def _action_bounds(env: AnyDifferentiable) -> Finding:
     )
 
 
-def check_state(env: AnyDifferentiable, seed: int) -> Iterator[Finding]:
+def check_state(env: DifferentiableEnv, seed: int) -> Iterator[Finding]:
     """At least one tensor of the state holds floats, which can carry a gradient."""
     state = start_states(env, 1, torch.Generator().manual_seed(seed))
     if not any(leaf.is_floating_point() for leaf in leaves_of(state)):
@@ -73,7 +73,7 @@ def check_state(env: AnyDifferentiable, seed: int) -> Iterator[Finding]:
         )
 
 
-def check_outputs(env: AnyDifferentiable, seed: int) -> Iterator[Finding]:
+def check_outputs(env: DifferentiableEnv, seed: int) -> Iterator[Finding]:
     """Shapes of all outputs; if those are right, their dtypes and devices."""
     shapes: list[str] = []
     dtypes: list[str] = []
@@ -128,7 +128,7 @@ def _first_three(wrong: list[str]) -> str:
     return "; ".join(different[:3]) + more
 
 
-def refuses_double(env: AnyDifferentiable, seed: int) -> bool:
+def refuses_double(env: DifferentiableEnv, seed: int) -> bool:
     """Whether the environment raises a ``RequestError`` for a float64 state."""
     try:
         OutputCheck(env, 1, torch.float64, seed).wrong_shapes()
@@ -155,7 +155,7 @@ class OutputCheck:
         seed: seeds start state, action and noise.
     """
 
-    def __init__(self, env: AnyDifferentiable, count: int, dtype: torch.dtype, seed: int) -> None:
+    def __init__(self, env: DifferentiableEnv, count: int, dtype: torch.dtype, seed: int) -> None:
         self.env, self.count, self.dtype = env, count, dtype
         self.generator = torch.Generator().manual_seed(seed)
         self.wrong_dtypes: list[str] = []
@@ -256,7 +256,7 @@ class Float32Env(DifferentiableEnv[Any]):
     The checks compare in float64; they see that only float32's digits are there and allow for it.
     """
 
-    def __init__(self, env: AnyDifferentiable) -> None:
+    def __init__(self, env: DifferentiableEnv) -> None:
         self.env = env
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self.max_episode_steps, self.noise_shape = env.max_episode_steps, env.noise_shape

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pgtoolkit.envs.checks.random_play import Points
 from pgtoolkit.envs.checks.sample_points import SamplePoints
-from pgtoolkit.envs.checks.states import AnyDifferentiable, FlatState, entry_names
+from pgtoolkit.envs.checks.states import FlatState, entry_names
+from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import State, leaves_of
 
 RowFunction = Callable[[Tensor, Tensor], Tensor]
@@ -61,7 +62,7 @@ class Block:
         return f"d {self.function} / d {self.by}"
 
 
-def transition_blocks(env: AnyDifferentiable, where: SamplePoints) -> list[Block]:
+def transition_blocks(env: DifferentiableEnv, where: SamplePoints) -> list[Block]:
     """The next state's derivatives by state and action."""
     points = where.points
     state, after = FlatState(points.state, "state"), FlatState(points.next_state, "next_state")
@@ -81,7 +82,7 @@ def transition_blocks(env: AnyDifferentiable, where: SamplePoints) -> list[Block
     ]
 
 
-def observation_blocks(env: AnyDifferentiable, where: SamplePoints) -> list[Block]:
+def observation_blocks(env: DifferentiableEnv, where: SamplePoints) -> list[Block]:
     """The observation's derivatives by the state."""
     state = FlatState(where.points.state, "state")
     x, scale = _inputs(where, [state.pack(where.points.state)])
@@ -90,7 +91,7 @@ def observation_blocks(env: AnyDifferentiable, where: SamplePoints) -> list[Bloc
     return [Block("observation", "state", outputs, state.names(), at)]
 
 
-def reward_blocks(env: AnyDifferentiable, where: SamplePoints) -> list[Block]:
+def reward_blocks(env: DifferentiableEnv, where: SamplePoints) -> list[Block]:
     """The reward's partial derivatives by state, action and next state."""
     points = where.points
     state, after = FlatState(points.state, "state"), FlatState(points.next_state, "next_state")

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pgtoolkit.envs.checks.finding import Check, Finding
 from pgtoolkit.envs.checks.random_play import Points
-from pgtoolkit.envs.checks.states import AnyDifferentiable, copy_state, leaf_names, take_rows
+from pgtoolkit.envs.checks.states import copy_state, leaf_names, take_rows
+from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import State, leaves_of
 
 Function = Callable[..., Any]
@@ -44,7 +45,7 @@ USE_GIVEN_RANDOMNESS = (
 """Advice for an environment with randomness or memory of its own."""
 
 
-def functions(env: AnyDifferentiable, points: Points) -> dict[str, tuple[Function, list[Any]]]:
+def functions(env: DifferentiableEnv, points: Points) -> dict[str, tuple[Function, list[Any]]]:
     """The four deterministic functions, each with its inputs at the points."""
     return {
         "transition": (env.transition, [points.state, points.action, points.noise]),
@@ -54,7 +55,7 @@ def functions(env: AnyDifferentiable, points: Points) -> dict[str, tuple[Functio
     }
 
 
-def check_inputs_kept(env: AnyDifferentiable, points: Points) -> Iterator[Finding]:
+def check_inputs_kept(env: DifferentiableEnv, points: Points) -> Iterator[Finding]:
     """No function writes into its inputs."""
     check = Check("behaviour", "in place")
     wrong = []
@@ -81,7 +82,7 @@ def check_inputs_kept(env: AnyDifferentiable, points: Points) -> Iterator[Findin
         yield check.passed("no function writes into its inputs")
 
 
-def check_results_kept(env: AnyDifferentiable, points: Points) -> Iterator[Finding]:
+def check_results_kept(env: DifferentiableEnv, points: Points) -> Iterator[Finding]:
     """A function's result does not change when the function is called again."""
     wrong = []
     for name, (function, inputs) in functions(env, points).items():
@@ -99,7 +100,7 @@ def check_results_kept(env: AnyDifferentiable, points: Points) -> Iterator[Findi
         )
 
 
-def check_functions(env: AnyDifferentiable, points: Points) -> Iterator[Finding]:
+def check_functions(env: DifferentiableEnv, points: Points) -> Iterator[Finding]:
     """Same inputs give same outputs, and each row depends on its own row alone.
 
     Rows are not checked where outputs are random: these differ between batches anyway.
@@ -110,7 +111,7 @@ def check_functions(env: AnyDifferentiable, points: Points) -> Iterator[Finding]
         yield _check_rows_apart(env, points)
 
 
-def _check_repeatable(env: AnyDifferentiable, points: Points) -> Finding:
+def _check_repeatable(env: DifferentiableEnv, points: Points) -> Finding:
     """Same inputs give same outputs, whatever was called in between."""
     check = Check("behaviour", "determinism")
     wrong: list[str] = []
@@ -125,7 +126,7 @@ def _check_repeatable(env: AnyDifferentiable, points: Points) -> Finding:
     return check.passed("same inputs, same outputs; no global generator")
 
 
-def _call_all(env: AnyDifferentiable, points: Points, other: bool) -> None:
+def _call_all(env: DifferentiableEnv, points: Points, other: bool) -> None:
     """Calls all four functions, which may remember inputs: these ones, or others."""
     for function, inputs in functions(env, points).values():
         function(*[_reversed_rows(x) if other else _copy(x) for x in inputs])
@@ -157,7 +158,7 @@ def _unrepeatable(
     return [f"{name} draws from, or seeds, {example_calls(touched)}"] if touched else []
 
 
-def _check_rows_apart(env: AnyDifferentiable, points: Points) -> Finding:
+def _check_rows_apart(env: DifferentiableEnv, points: Points) -> Finding:
     """A row's outputs do not change when other rows are left out or moved."""
     check = Check("behaviour", "rows")
     order = torch.arange(len(points)).flip(0)[: max(1, len(points) // 2)]

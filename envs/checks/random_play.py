@@ -10,13 +10,13 @@ from torch import Tensor
 
 from pgtoolkit.envs.checks.states import (
     CPU,
-    AnyDifferentiable,
     copy_state,
     join_states,
     num_floats,
     start_states,
     take_rows,
 )
+from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import State, cast_state
 
 
@@ -75,7 +75,7 @@ class RandomPlay:
 
 
 def random_play(
-    env: AnyDifferentiable, *, num_envs: int, num_steps: int, seed: int, seconds: float
+    env: DifferentiableEnv, *, num_envs: int, num_steps: int, seed: int, seconds: float
 ) -> RandomPlay:
     """Plays with :func:`mixed_actions`.
 
@@ -117,7 +117,7 @@ def random_play(
     )
 
 
-def _many_starts(env: AnyDifferentiable, at_least: int, generator: torch.Generator) -> State:
+def _many_starts(env: DifferentiableEnv, at_least: int, generator: torch.Generator) -> State:
     """From ``at_least`` up to 512 start states, as many as half a second allows."""
     began = time.monotonic()
     first = start_states(env, at_least, generator)
@@ -169,7 +169,7 @@ def finite_bounds(space: Box) -> tuple[Tensor, Tensor]:
 
 
 def draw_noise(
-    env: AnyDifferentiable,
+    env: DifferentiableEnv,
     count: int,
     generator: torch.Generator,
     dtype: torch.dtype = torch.float64,
@@ -181,7 +181,7 @@ def draw_noise(
 
 
 def affordable_points(
-    env: AnyDifferentiable, played: RandomPlay, seed: int, samples: int, seconds: float
+    env: DifferentiableEnv, played: RandomPlay, seed: int, samples: int, seconds: float
 ) -> int:
     """At how many points, up to ``samples``, derivatives can be checked in that time."""
     size = 2 * num_floats(played.starts) + env.action_space.shape[0]
@@ -192,7 +192,7 @@ def affordable_points(
     return max(2, min(samples, int(seconds * speed / (2.5 * per_point))))
 
 
-def gradient_step_cost(env: AnyDifferentiable, seed: int) -> float:
+def gradient_step_cost(env: DifferentiableEnv, seed: int) -> float:
     """Estimated cost of a step with policy and backward pass, in steps without a gradient."""
     if env.gradient.method == "autograd":
         return 6.0
@@ -201,7 +201,7 @@ def gradient_step_cost(env: AnyDifferentiable, seed: int) -> float:
 
 
 @torch.no_grad()
-def steps_per_second(env: AnyDifferentiable, seed: int, rows: int = 32) -> float:
+def steps_per_second(env: DifferentiableEnv, seed: int, rows: int = 32) -> float:
     """Environment steps a second, without a gradient, in a batch of ``rows`` environments.
 
     A batch of 2 is measured instead if one of ``rows`` would take more than half a second.

@@ -14,7 +14,8 @@ from pgtoolkit.envs.checks.random_play import (
     join_points,
     random_actions,
 )
-from pgtoolkit.envs.checks.states import AnyDifferentiable, copy_state, take_rows
+from pgtoolkit.envs.checks.states import copy_state, take_rows
+from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import leaves_of
 
 GROUPS = ("random states", "resets", "action bounds", "actions beyond their bounds")
@@ -36,7 +37,7 @@ class SamplePoints:
 
 
 def sample_points(
-    env: AnyDifferentiable, played: RandomPlay, count: int, seed: int
+    env: DifferentiableEnv, played: RandomPlay, count: int, seed: int
 ) -> SamplePoints:
     """``count`` points of random play, and about half as many of each other group.
 
@@ -60,7 +61,7 @@ def sample_points(
 
 
 def _reset_points(
-    env: AnyDifferentiable, played: RandomPlay, at_most: int, generator: torch.Generator
+    env: DifferentiableEnv, played: RandomPlay, at_most: int, generator: torch.Generator
 ) -> Points:
     """Start states with random actions; ``next_state`` is a placeholder of the right shape."""
     count = min(at_most, leaves_of(played.starts)[0].shape[0])
@@ -69,19 +70,19 @@ def _reset_points(
     return Points(starts, actions, draw_noise(env, count, generator), starts)
 
 
-def _at_bounds(env: AnyDifferentiable, count: int, generator: torch.Generator) -> Tensor:
+def _at_bounds(env: DifferentiableEnv, count: int, generator: torch.Generator) -> Tensor:
     """``[count, A]`` each entry at a random bound; odd rows a thousandth of the range inside."""
     inside = 1e-3 * (torch.arange(count) % 2)[:, None]
     return _moved_from_bounds(env, count, inside, generator)
 
 
-def _beyond_bounds(env: AnyDifferentiable, count: int, generator: torch.Generator) -> Tensor:
+def _beyond_bounds(env: DifferentiableEnv, count: int, generator: torch.Generator) -> Tensor:
     """``[count, A]`` each entry a tenth of the range beyond a random bound."""
     return _moved_from_bounds(env, count, -0.1, generator)
 
 
 def _moved_from_bounds(
-    env: AnyDifferentiable, count: int, inside: Tensor | float, generator: torch.Generator
+    env: DifferentiableEnv, count: int, inside: Tensor | float, generator: torch.Generator
 ) -> Tensor:
     """``[count, A]`` a random bound moved inwards by ``inside`` times the range."""
     low, high = finite_bounds(env.action_space)

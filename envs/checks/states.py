@@ -10,13 +10,11 @@ from torch import Tensor
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import State, cast_state, leaves_of, map_state, rebuild_state
 
-AnyDifferentiable = DifferentiableEnv[Any]
-
 CPU = torch.device("cpu")
 
 
 def start_states(
-    env: AnyDifferentiable,
+    env: DifferentiableEnv,
     num_envs: int,
     generator: torch.Generator,
     dtype: torch.dtype = torch.float64,

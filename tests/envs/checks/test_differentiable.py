@@ -227,7 +227,7 @@ class NotAState(Sound):
 
 
 class NeverCountsAnew(Sound):
-    """The same, and it forgets to start anew."""
+    """Ends by a counter that is never reset."""
 
     steps = 0
 
@@ -411,7 +411,7 @@ class HalfBounded(Sound):
 
 
 class KeepsGraph(Sound):
-    """The last next state, with its graph, is averaged into the reward; not into its value."""
+    """Adds the graph of the last next state to the next one, and 0 to its value."""
 
     kept: Tensor | None = None
 
@@ -499,7 +499,7 @@ def quick_check(env: DifferentiableEnv[Any]) -> list[Finding]:
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
 def test_a_broken_environment_is_named(kind: Callable[[], DifferentiableEnv[Any]]) -> None:
-    """By a fault of the check it fails, in words that say what is wrong."""
+    """The check that it fails reports a fault, in words that say what is wrong."""
     check, words = BROKEN[kind]  # type: ignore[index]
     found = [f for f in quick_check(kind()) if f.status == "fault"]
     assert any(f.check == check and words in f.finding for f in found), found
@@ -532,7 +532,7 @@ class Honest(PointMass.__bases__[0]):  # type: ignore[misc,name-defined]
 
 
 def test_what_is_said_openly_is_no_fault() -> None:
-    """No gradient by the state, and an approximate one of the reward."""
+    """GradientInfo says: no gradient by the state, and an approximate one of the reward."""
     found = check_differentiable(
         Honest(), seed=0, samples=8, seconds=0.3, progress=lambda stage: None
     )

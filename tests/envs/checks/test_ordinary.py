@@ -178,7 +178,7 @@ BROKEN: dict[type[Sound], tuple[str, str]] = {
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
 def test_a_broken_ordinary_environment_is_named(kind: Callable[[], Sound]) -> None:
-    """By a fault of the check it fails."""
+    """The check that it fails reports a fault."""
     check, words = BROKEN[kind]  # type: ignore[index]
     found = [f for f in check_env(kind(), seconds=0.5) if f.status == "fault"]
     assert any(f.check == check and words in f.finding for f in found), found
@@ -191,13 +191,13 @@ def test_a_sound_ordinary_environment_has_no_fault() -> None:
 
 
 def test_no_end_is_a_warning() -> None:
-    """Agents that wait for whole episodes should hear of it."""
+    """Agents that wait for whole episodes would wait for ever."""
     found = check_env(NoEnd(), seconds=2.0)
     assert ("termination", "warning") in [(f.check, f.status) for f in found]
 
 
 def test_it_leaves_global_generators_as_they_were() -> None:
-    """It reseeds them to find out who uses them, and puts them back."""
+    """The checks reseed them to find out who draws from them, and restore them."""
     torch.manual_seed(3)
     np.random.seed(3)
     random.seed(3)
