@@ -1,4 +1,4 @@
-"""``pgtoolkit check-env ENV``: what is right and wrong with an environment, on one page."""
+"""``pgtoolkit check-env ENV``: finds mistakes in an environment and its gradient."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,56 +11,58 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse, parse_json_object
 from pgtoolkit.scripts.cli.files import require_writable, write_json
 
+MAX_SAMPLES = 10_000
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckEnvArguments:
     """Checks an environment, and its gradient if it has one.
 
-    Each finding is a pass, a warning or a fault, with what it means and what to do. Exit 1 if there
-    is a fault, 0 if there is none, 2 if the request is wrong. The same in a test of your own:
-    `pgtoolkit.envs.checks.check_env.check_env(env)`.
+    Each finding is a pass, a warning or a fault; the last two say what they mean and what to do.
+    Exit 1 if there is a fault, 0 if there is none, 2 if the request is wrong. In a test of your own
+    call `pgtoolkit.envs.checks.check_env.check_env(env)`.
     """
 
     env: Annotated[str, tyro.conf.Positional]
     """An id, or path/to/file.py:Class."""
     env_kwargs: str = "{}"
-    """JSON object of arguments for the environment."""
+    """JSON object of keyword arguments for the environment's constructor."""
     differentiate: Literal["auto", "none", "finite-difference", "mujoco", "model"] = "auto"
-    """auto: check the gradient if the environment has one; none: check the ordinary environment
-    only; else check the gradient that this adapter gives."""
+    """auto: check the gradient if the environment has one; none: check it as an ordinary
+    environment only; an adapter's name: check the gradient that the adapter gives."""
     adapter_kwargs: str = "{}"
-    """JSON object of arguments for the adapter that --differentiate names."""
+    """JSON object of keyword arguments for the adapter that --differentiate names."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of everything random."""
     samples: int = 64
-    """States of random play at which derivatives are compared; slow environments get fewer."""
+    """Points of random play at which derivatives are compared; fewer if steps are slow."""
     seconds: float = 3.0
     """About how long each of the longer checks may take."""
     threads: int = 1
-    """CPU threads of torch."""
+    """CPU threads that torch uses."""
     json: Path | None = None
-    """Write the findings to this file: a list of one object a finding."""
+    """Write the findings to this file, as a list of one object for each finding."""
 
     def __post_init__(self) -> None:
         checks = {
             "seed": (0 <= self.seed < 2**31, "at least 0 and below 2^31"),
-            "samples": (1 <= self.samples <= MOST_SAMPLES, f"from 1 to {MOST_SAMPLES}"),
+            "samples": (1 <= self.samples <= MAX_SAMPLES, f"from 1 to {MAX_SAMPLES}"),
             "seconds": (0 < self.seconds < float("inf"), "above 0"),
             "threads": (self.threads >= 1, "at least 1"),
         }
-        for name, (holds, what) in checks.items():
-            if not holds:
-                raise RequestError(f"--{name} must be {what}, not {getattr(self, name)}")
+        for name, (valid, allowed) in checks.items():
+            if not valid:
+                raise RequestError(f"--{name} must be {allowed}, not {getattr(self, name)}")
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parses, checks, reports.
+    """Checks the environment that the arguments name, and prints the findings.
 
     Raises:
-        RequestError: no such environment, one that cannot be made, or a file that cannot be
+        RequestError: there is no such environment, it cannot be made, or the file cannot be
             written.
-        SystemExit: 1, if there is a fault.
+        SystemExit: with 1, if there is a fault.
     """
     options = parse(CheckEnvArguments, arguments, command="check-env")
     if options.json is not None:
@@ -73,11 +75,11 @@ def run(arguments: Sequence[str]) -> None:
     from pgtoolkit.envs.checks.check_env import check_env
     from pgtoolkit.envs.checks.finding import has_fault
     from pgtoolkit.envs.registry.resolve import resolve
-    from pgtoolkit.scripts.cli.check_env_report import CheckingView, show
+    from pgtoolkit.scripts.cli.check_env_report import CheckProgress, print_findings
 
     torch.set_num_threads(options.threads)
     source = resolve(options.env, kwargs)
-    with CheckingView() as view:
+    with CheckProgress() as progress:
         findings = check_env(
             source,
             differentiate=options.differentiate,
@@ -85,19 +87,17 @@ def run(arguments: Sequence[str]) -> None:
             seed=options.seed,
             samples=options.samples,
             seconds=options.seconds,
-            progress=view.begin,
+            progress=progress.begin,
         )
-    # The file first: whoever reads a pipe may have had enough before its end.
+    # The file is written first: printing fails if the reader of a pipe stops early.
     if options.json is not None:
         write_json(options.json, [dataclasses.asdict(finding) for finding in findings])
-    show(source.name, findings, view.seconds)
+    print_findings(source.name, findings, progress.seconds)
     if options.json is not None:
         print(f"json: {options.json}")
     if has_fault(findings):
         raise SystemExit(1)
 
-
-MOST_SAMPLES = 10_000
 
 if __name__ == "__main__":
     import sys

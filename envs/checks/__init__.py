@@ -1,1 +1,1 @@
-"""The checks of `pgtoolkit check-env`: one kind of mistake a file."""
+"""The checks behind `pgtoolkit check-env`, one subject a file."""

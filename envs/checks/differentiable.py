@@ -1,239 +1,253 @@
-"""All checks of a differentiable environment, in order; later ones need what earlier ones grant."""
+"""All checks of a differentiable environment, in the order in which they need each other."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 
-from pgtoolkit.envs.checks import episodes as starts
-from pgtoolkit.envs.checks import gradients as graph
-from pgtoolkit.envs.checks import horizon, numbers, purity
-from pgtoolkit.envs.checks import interface as contract
-from pgtoolkit.envs.checks import interface as outputs
-from pgtoolkit.envs.checks.episodes import check_ends
-from pgtoolkit.envs.checks.finding import Finding, fault, guarded, has_fault, passed, warned
-from pgtoolkit.envs.checks.flatness import (
-    check_effect_of_actions,
-    check_jumps,
-    check_reward_gradient,
-    check_saturation,
-    rewards_nearer,
+from pgtoolkit.envs.checks import (
+    episodes,
+    flatness,
+    gradients,
+    graph_cuts,
+    horizon,
+    interface,
+    numbers,
+    purity,
 )
-from pgtoolkit.envs.checks.gradients import check_block, check_chain, check_kinks
-from pgtoolkit.envs.checks.interface import InSingle
-from pgtoolkit.envs.checks.random_play import (
-    AnyDifferentiable,
-    Play,
-    affordable,
-    backward_cost,
-    copy,
-    leaf_names,
-    leaves,
-    play,
-    rows_per_second,
-)
-from pgtoolkit.envs.checks.sample_points import (
+from pgtoolkit.envs.checks.finding import Check, Finding, Part, has_fault
+from pgtoolkit.envs.checks.jacobian import (
     Block,
-    Places,
     observation_blocks,
-    places,
     reward_blocks,
     transition_blocks,
     without_carriers,
 )
+from pgtoolkit.envs.checks.random_play import (
+    RandomPlay,
+    affordable_points,
+    gradient_step_cost,
+    random_play,
+    steps_per_second,
+)
+from pgtoolkit.envs.checks.sample_points import SamplePoints, sample_points
+from pgtoolkit.envs.checks.states import copy_state, leaf_names
+from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.states import leaves_of
 from pgtoolkit.errors import RequestError
 
 Progress = Callable[[str], None]
+"""Called with the name of each stage."""
+
+NamedChecks = list[tuple[str, Callable[[], Iterable[Finding]]]]
+
+BLOCK_MAKERS: dict[str, Callable[[DifferentiableEnv, SamplePoints], list[Block]]] = {
+    "d transition": transition_blocks,
+    "d observation": observation_blocks,
+    "d reward": reward_blocks,
+}
+
+NUM_BLOCKS = 6
+"""Jacobian blocks of all functions together."""
+
+DISTURBING_CHECKS = ("determinism", "seeding", "finite")
+"""Checks whose faults make correct derivatives look wrong."""
 
 
 def check_differentiable(
-    env: AnyDifferentiable, *, seed: int, samples: int, seconds: float, progress: Progress
+    env: DifferentiableEnv, *, seed: int, samples: int, seconds: float, progress: Progress
 ) -> list[Finding]:
-    """What is right and wrong with it.
+    """All findings on a differentiable environment.
 
     Args:
         env: the dynamics.
-        seed: of everything random.
-        samples: places of random play at which derivatives are looked at, fewer for slow ones.
+        seed: seeds everything random.
+        samples: points of random play at which derivatives are checked; fewer if steps are slow.
         seconds: about how long each of the longer checks may take.
-        progress: told what is being looked at.
+        progress: called with the name of each stage.
     """
     progress("shapes")
-    found = guarded(env, "interface", "spaces", lambda: contract.check_attributes(env))
-    if has_fault(found):
+    found, usable = _check_interface(env, seed)
+    if not usable:
         return found
-    found += guarded(env, "interface", "shapes", lambda: outputs.check_returns(env, seed))
-    if has_fault(found, "shapes"):
-        return [*found, passed("behaviour", "the rest", "not checked until this is mended")]
-    found += guarded(env, "interface", "state", lambda: contract.check_state(env, seed))
-    if outputs.refuses_double(env, seed):
-        env = InSingle(env)
+    if interface.refuses_double(env, seed):
+        env = interface.Float32Env(env)
     progress("random play")
-    played: list[Play] = []
-    found += guarded(env, "behaviour", "random play", lambda: _play(env, seed, seconds, played))
-    if not played:
+    speed, played = _play(env, seed, seconds)
+    found += speed
+    if played is None:
         return found
-    refusal = refuses_old_states(env, played[0])
+    refusal = _refuses_old_states(env, played)
     if refusal:
-        found += guarded(env, "behaviour", "numbers", lambda: _numbers(env, played[0]))
-        return [*found, passed("gradients", "the rest", f"not checked: {refusal}")]
-    found += _behaviour(env, played[0], seed)
+        found += Check("behaviour", "numbers").run(env, lambda: _check_numbers(env, played))
+        return [*found, Check("gradients", "the rest").passed(f"not checked: {refusal}")]
+    found += _check_behaviour(env, played, seed)
     progress("gradients")
-    if has_fault(found, *CONFUSING):
+    if has_fault(found, *DISTURBING_CHECKS):
         reason = "not checked until numbers are finite and depend on inputs alone"
-        return [*found, passed("gradients", "the rest", reason)]
-    found += guarded(
-        env, "gradients", "d", lambda: _gradients(env, played[0], seed, samples, seconds)
+        return [*found, Check("gradients", "the rest").passed(reason)]
+    found += Check("gradients", "d").run(
+        env, lambda: _check_gradients(env, played, seed, samples, seconds)
     )
     progress("horizon")
-    return [*found, *guarded(env, "horizon", "adjoint", lambda: _horizon(env, seed, seconds))]
+    found += Check("horizon", "adjoint").run(env, lambda: _check_horizon(env, seed, seconds))
+    return found
 
 
-def refuses_old_states(env: AnyDifferentiable, played: Play) -> str:
-    """What an adapter says that only goes forward, and so cannot be asked twice; else nothing."""
+def _check_interface(env: DifferentiableEnv, seed: int) -> tuple[list[Finding], bool]:
+    """Findings on spaces, outputs and state, and whether the other checks can run."""
+    found = interface.SPACES.run(env, lambda: interface.check_attributes(env))
+    if has_fault(found):
+        return found, False
+    found += Check("interface", "shapes").run(env, lambda: interface.check_outputs(env, seed))
+    if has_fault(found, "shapes"):
+        reason = "not checked until the shapes are right"
+        return [*found, Check("behaviour", "the rest").passed(reason)], False
+    found += Check("interface", "state").run(env, lambda: interface.check_state(env, seed))
+    return found, True
+
+
+def _play(
+    env: DifferentiableEnv, seed: int, seconds: float
+) -> tuple[list[Finding], RandomPlay | None]:
+    """A finding on the speed, and random play; a fault and None if the environment raises."""
+    played: list[RandomPlay] = []
+
+    def run() -> list[Finding]:
+        speed = steps_per_second(env, seed)
+        played.append(
+            random_play(
+                env,
+                num_envs=32 if speed > 2000 else 8,
+                num_steps=min(env.max_episode_steps + 1, 1000),
+                seed=seed,
+                seconds=seconds,
+            )
+        )
+        text = f"about {speed:,.0f} steps/s without a gradient"
+        return [Check("behaviour", "throughput").passed(text)]
+
+    found = Check("behaviour", "random play").run(env, run)
+    return found, played[0] if played else None
+
+
+def _refuses_old_states(env: DifferentiableEnv, played: RandomPlay) -> str:
+    """The message of an adapter that cannot step from an earlier state; empty if it can."""
     points = played.sample(8, 0)
     try:
-        env.transition(copy(points.state), points.action.clone(), points.noise)
+        env.transition(copy_state(points.state), points.action.clone(), points.noise)
     except RequestError as error:
         return str(error)
-    except Exception:  # the other checks tell
+    except Exception:  # the checks report other errors
         return ""
     return ""
 
 
-def _play(env: AnyDifferentiable, seed: int, seconds: float, into: list[Play]) -> list[Finding]:
-    speed = rows_per_second(env, seed)
-    rows = 32 if speed > 2000 else 8
-    into.append(
-        play(
-            env,
-            num_envs=rows,
-            num_steps=min(env.max_episode_steps + 1, 1000),
-            seed=seed,
-            seconds=seconds,
-        )
-    )
-    return [passed("behaviour", "throughput", f"about {speed:,.0f} steps/s without a gradient")]
-
-
-def _behaviour(env: AnyDifferentiable, played: Play, seed: int) -> list[Finding]:
+def _check_behaviour(env: DifferentiableEnv, played: RandomPlay, seed: int) -> list[Finding]:
     points = played.sample(24, seed)
-    looks: list[tuple[str, Callable[[], Any]]] = [
+    checks: NamedChecks = [
         ("in place", lambda: purity.check_inputs_kept(env, points)),
         ("aliasing", lambda: purity.check_results_kept(env, points)),
         ("determinism", lambda: purity.check_functions(env, points)),
-        ("seeding", lambda: starts.check_seeding(env, played.starts, seed)),
-        ("restart", lambda: starts.check_restart(env, points, seed)),
-        ("termination", lambda: check_ends(env, played)),
-        ("numbers", lambda: _numbers(env, played)),
+        ("seeding", lambda: episodes.check_seeding(env, played.starts, seed)),
+        ("restart", lambda: episodes.check_restart(env, points, seed)),
+        ("termination", lambda: episodes.check_termination(env, played)),
+        ("numbers", lambda: _check_numbers(env, played)),
     ]
-    return [f for name, look in looks for f in guarded(env, "behaviour", name, look)]
+    return _run_all(env, "behaviour", checks)
+
+
+def _run_all(env: DifferentiableEnv, part: Part, checks: NamedChecks) -> list[Finding]:
+    return [f for name, check in checks for f in Check(part, name).run(env, check)]
 
 
 @torch.no_grad()
-def _numbers(env: AnyDifferentiable, played: Play) -> list[Finding]:
-    first = env.observation(copy(played.starts)).double().numpy()
-    seen = env.observation(copy(played.points.next_state)).double().numpy()
-    # The rows that always push to one side show extremes, not sizes.
-    steps, rows = played.reward.shape
-    free = np.arange(rows) >= rows // 2
-    usual = seen.reshape(steps, rows, -1)[:, free].reshape(-1, seen.shape[1])
+def _check_numbers(env: DifferentiableEnv, played: RandomPlay) -> list[Finding]:
+    first = env.observation(copy_state(played.starts)).double().numpy()
+    seen = env.observation(copy_state(played.points.next_state)).double().numpy()
     reward = played.reward.double().numpy()
-    state = played.starts
-    kept = {n: x.double().numpy() for n, x in zip(leaf_names(state), leaves(state), strict=True)}
+    # Rows that always push to one side show extremes: they are left out of the scale.
+    num_steps, num_envs = reward.shape
+    random = np.arange(num_envs) >= num_envs // 2
+    usual = seen.reshape(num_steps, num_envs, -1)[:, random].reshape(-1, seen.shape[1])
+    names, tensors = leaf_names(played.starts), leaves_of(played.starts)
+    starts = {name: x.double().numpy() for name, x in zip(names, tensors, strict=True)}
     return [
-        *numbers.check_start_states(kept),
+        *numbers.check_start_states(starts),
         *numbers.check_finite(first, seen, reward.ravel()),
         *numbers.check_inside(env.observation_space, np.concatenate([first, seen])),
-        *numbers.check_scale(usual, reward[:, free].ravel()),
+        *numbers.check_scale(usual, reward[:, random].ravel()),
     ]
 
 
-def _gradients(
-    env: AnyDifferentiable, played: Play, seed: int, samples: int, seconds: float
+def _check_gradients(
+    env: DifferentiableEnv, played: RandomPlay, seed: int, samples: int, seconds: float
 ) -> list[Finding]:
-    at = places(env, played, affordable(env, played, seed, samples, seconds), seed)
-    blocks: dict[str, Block] = {}
+    count = affordable_points(env, played, seed, samples, seconds)
+    where = sample_points(env, played, count, seed)
+    found, blocks = _check_blocks(env, where)
+    found += gradients.check_precision(list(blocks.values()), env.gradient.method)
+    if len(blocks) == NUM_BLOCKS:
+        found += _check_slopes(env, played, where, blocks)
+    checks: NamedChecks = [
+        ("three steps", lambda: gradients.check_chain(env, seed)),
+        ("detach", lambda: graph_cuts.check_detach(env, seed)),
+        ("resets", lambda: graph_cuts.check_resets(env, seed)),
+        ("jumps", lambda: flatness.check_jumps(env, played.sample(2 * samples, seed))),
+        ("saturation", lambda: flatness.check_saturation(env, played.sample(samples, seed), seed)),
+    ]
+    return found + _run_all(env, "gradients", checks)
+
+
+def _check_blocks(
+    env: DifferentiableEnv, where: SamplePoints
+) -> tuple[list[Finding], dict[str, Block]]:
+    """Findings on each Jacobian block, and the blocks by name; none of a function that raises."""
     found: list[Finding] = []
-    makers: list[tuple[str, Callable[[AnyDifferentiable, Places], list[Block]]]] = [
-        ("d transition", transition_blocks),
-        ("d observation", observation_blocks),
-        ("d reward", reward_blocks),
-    ]
-    for name, make in makers:
-        found += guarded(env, "gradients", name, lambda make=make: _blocks(env, at, make, blocks))  # type: ignore[misc]
-    found += precision(list(blocks.values()), env.gradient.method)
-    if len(blocks) == ALL_BLOCKS:
-        found += _slopes(env, played, at, blocks)
-    looks: list[tuple[str, Callable[[], Any]]] = [
-        ("three steps", lambda: check_chain(env, seed)),
-        ("detach", lambda: graph.check_cut(env, seed)),
-        ("resets", lambda: graph.check_survivors(env, seed)),
-        ("jumps", lambda: check_jumps(env, played.sample(2 * samples, seed))),
-        ("saturation", lambda: check_saturation(env, played.sample(samples, seed), seed)),
-    ]
-    return found + [f for name, look in looks for f in guarded(env, "gradients", name, look)]
+    blocks: dict[str, Block] = {}
+    for name, make in BLOCK_MAKERS.items():
+
+        def check(make: Callable[..., list[Block]] = make) -> Iterable[Finding]:
+            made = make(env, where)
+            if env.gradient.method != "autograd":
+                made = [without_carriers(block) for block in made]
+            blocks.update({block.name: block for block in made})
+            for block in made:
+                yield from gradients.check_block(block, where.group, env.gradient)
+
+        found += Check("gradients", name).run(env, check)
+    return found, blocks
 
 
-def _blocks(
-    env: AnyDifferentiable,
-    at: Places,
-    make: Callable[[AnyDifferentiable, Places], list[Block]],
-    into: dict[str, Block],
+def _check_slopes(
+    env: DifferentiableEnv, played: RandomPlay, where: SamplePoints, blocks: dict[str, Block]
 ) -> list[Finding]:
-    found = make(env, at)
-    if env.gradient.method != "autograd":
-        found = [without_carriers(block) for block in found]
-    into.update({block.name: block for block in found})
-    return [f for block in found for f in check_block(block, at.group, env.gradient)]
-
-
-def precision(blocks: list[Block], method: str) -> list[Finding]:
-    """Whether something is computed in float32 although float64 was given."""
-    names = sorted({b.function for b in blocks if bool(b.at.single.any())})
-    if not names:
-        return []
-    text = f"float32 inside: {' and '.join(names)} is rounded to float32 for a state of float64"
-    meaning = "long gradients lose their digits, and differences can only be compared roughly"
-    if method != "autograd":
-        return [
-            warned("interface", "dtype", text, meaning, "nothing, if the simulator is like that")
-        ]
-    advice = "no .float() on the way; constants by state.new_tensor(...)"
-    return [fault("interface", "dtype", text, meaning, advice)]
-
-
-def _slopes(
-    env: AnyDifferentiable, played: Play, at: Places, blocks: dict[str, Block]
-) -> list[Finding]:
-    points = at.points
-    chosen = at.group == 0
-    reward = env.reward(copy(points.state), points.action.clone(), copy(points.next_state)).detach()
-    last = env.terminal(copy(points.next_state))
-    everywhere = torch.cat([played.reward.double().ravel(), rewards_nearer(env, points)])
+    """Kinks, the reward's slope and the effect of actions, from the Jacobian blocks."""
+    points, from_play = where.points, where.from_play
+    state, after = copy_state(points.state), copy_state(points.next_state)
+    reward = env.reward(state, points.action.clone(), after).detach().double()
+    last = env.terminal(copy_state(points.next_state))
+    nearer = flatness.scaled_rewards(env, points)
+    more_rewards = torch.cat([played.reward.double().ravel(), nearer])
     return [
-        *check_kinks(list(blocks.values()), chosen, env.gradient),
-        *check_reward_gradient(blocks, chosen, reward.double(), everywhere, last, env.gradient),
-        *check_effect_of_actions(blocks, chosen),
+        *gradients.check_kinks(list(blocks.values()), from_play, env.gradient),
+        *flatness.check_reward_gradient(
+            blocks, from_play, reward, more_rewards, last, env.gradient
+        ),
+        *flatness.check_effect_of_actions(blocks, from_play),
     ]
 
 
-def _horizon(env: AnyDifferentiable, seed: int, seconds: float) -> list[Finding]:
-    inner = env.env if isinstance(env, InSingle) else env  # training is in float32
-    speed = rows_per_second(env, seed, horizon.TRAJECTORIES) / backward_cost(env, seed)
-    return [
-        *guarded(env, "horizon", "adjoint", lambda: horizon.check_adjoint(env, seed)),
-        *guarded(
-            env,
-            "horizon",
+def _check_horizon(env: DifferentiableEnv, seed: int, seconds: float) -> list[Finding]:
+    # Training is in float32.
+    inner = env.env if isinstance(env, interface.Float32Env) else env
+    cost = gradient_step_cost(env, seed)
+    speed = steps_per_second(env, seed, horizon.NUM_TRAJECTORIES) / cost
+    checks: NamedChecks = [
+        ("adjoint", lambda: horizon.check_adjoint(env, seed)),
+        (
             "variance",
             lambda: horizon.check_variance(inner, seed, steps_per_second=speed, seconds=seconds),
         ),
     ]
-
-
-ALL_BLOCKS = 6
-
-CONFUSING = ("determinism", "seeding", "finite")
-"""Faults that make derivatives look wrong which are not."""
+    return _run_all(env, "horizon", checks)

@@ -1,4 +1,4 @@
-"""What a check of an environment found, and what to do about it."""
+"""What a check of an environment reports: a status, what was seen, its effect, and what to do."""
 
 import dataclasses
 import inspect
@@ -12,84 +12,105 @@ Status = Literal["pass", "warning", "fault"]
 
 Part = Literal["interface", "behaviour", "gradients", "horizon"]
 
+LIBRARY_MODULES = ("builtins", "abc", "typing", "gymnasium.core", "pgtoolkit.envs.differentiable")
+"""Modules of base classes that are not the user's code."""
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of the answer."""
+    """The result of one check."""
 
     part: Part
     check: str
-    """What was looked at."""
+    """Name of the check."""
     status: Status
     """A fault makes training wrong or impossible; a warning is worth knowing before it starts."""
     finding: str
     """What was seen, with numbers."""
     meaning: str = ""
-    """What it does to training; empty for a pass."""
+    """The effect on training; empty for a pass."""
     advice: str = ""
     """What to do; empty for a pass."""
 
 
-def passed(part: Part, check: str, finding: str) -> Finding:
-    """Nothing wrong here, or nothing that could be looked at."""
-    return Finding(part=part, check=check, status="pass", finding=finding)
+@final
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """A named check of one part of an environment. Its methods make findings under that name."""
 
+    part: Part
+    name: str
 
-def warned(part: Part, check: str, finding: str, meaning: str, advice: str) -> Finding:
-    """Worth knowing."""
-    return Finding(
-        part=part, check=check, status="warning", finding=finding, meaning=meaning, advice=advice
-    )
+    def passed(self, finding: str) -> Finding:
+        """Nothing is wrong, or nothing could be checked; ``finding`` says which."""
+        return Finding(part=self.part, check=self.name, status="pass", finding=finding)
 
+    def warning(self, finding: str, meaning: str, advice: str) -> Finding:
+        """Training is possible, but the user should know this before it starts."""
+        return self._problem("warning", finding, meaning, advice)
 
-def fault(part: Part, check: str, finding: str, meaning: str, advice: str) -> Finding:
-    """Wrong."""
-    return Finding(
-        part=part, check=check, status="fault", finding=finding, meaning=meaning, advice=advice
-    )
+    def fault(self, finding: str, meaning: str, advice: str) -> Finding:
+        """Training would be wrong or impossible."""
+        return self._problem("fault", finding, meaning, advice)
+
+    def run(self, env: object, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+        """The findings of ``check()``, which calls ``env``; an exception in it becomes a fault."""
+        found: list[Finding] = []
+        try:
+            found.extend(check())
+        except Exception as error:  # the code of an environment may raise anything
+            found.append(
+                self.fault(
+                    f"raised {describe_error(env, error)}",
+                    "the environment cannot be used like this",
+                    advice_for(error),
+                )
+            )
+        return found
+
+    def _problem(self, status: Status, finding: str, meaning: str, advice: str) -> Finding:
+        return Finding(
+            part=self.part,
+            check=self.name,
+            status=status,
+            finding=finding,
+            meaning=meaning,
+            advice=advice,
+        )
 
 
 def has_fault(findings: Iterable[Finding], *checks: str) -> bool:
-    """Whether one of these checks found a fault; without names, whether any did."""
+    """Whether one of the named checks found a fault; without names, whether any check did."""
     return any(f.status == "fault" and (not checks or f.check in checks) for f in findings)
 
 
-def guarded(
-    env: object, part: Part, check: str, look: Callable[[], Iterable[Finding]]
-) -> list[Finding]:
-    """What ``look`` finds; an error that the environment raises meanwhile is a finding too."""
-    found: list[Finding] = []
-    try:
-        found.extend(look())
-    except Exception as error:  # whatever a user's code may raise
-        found.append(fault(part, check, f"raised {where(env, error)}", RAISED, see_line(error)))
-    return found
+def describe_error(env: object, error: BaseException) -> str:
+    """``file.py, line 3: NameError: ...``, at the last line of the environment's own files.
 
-
-def where(env: object, error: BaseException) -> str:
-    """``file.py, line 3: NameError: ...``: the last line of the environment's own code."""
-    passed_through = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    own = [file for file in class_files(env) if file in passed_through]
+    Without a file and a line if the error passed through none of these files.
+    """
+    traceback_files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    own = [file for file in class_files(env) if file in traceback_files]
     if own:
         return " ".join(describe_exception(error, own[0]).split())
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def class_files(env: object) -> list[str]:
-    """The files of an environment's class and of its bases, the most derived first."""
-    kinds: list[Any] = [k for k in type(env).__mro__ if k.__module__ not in NOT_THE_USERS]
+    """The files that define an environment's class and its bases, the most derived first."""
+    classes: list[Any] = [c for c in type(env).__mro__ if c.__module__ not in LIBRARY_MODULES]
     files = []
-    for kind in kinds:
+    for cls in classes:
         try:
-            files.append(inspect.getfile(kind))
+            files.append(inspect.getfile(cls))
         except (TypeError, OSError):
-            continue  # made at a prompt, or built in
+            continue  # defined at a prompt, or built in
     return files
 
 
-def see_line(error: BaseException) -> str:
-    """What to do about an error."""
+def advice_for(error: BaseException) -> str:
+    """What to do about an exception, by the words of its message."""
     text = str(error)
     if "dtype" in text or "Double" in text or "double" in text:
         return (
@@ -98,10 +119,5 @@ def see_line(error: BaseException) -> str:
     if "in-place" in text or "inplace" in text:
         return "build new tensors (torch.where, torch.stack) instead of writing into the old ones"
     if "numpy()" in text or "requires grad" in text:
-        return "stay with torch functions: NumPy and .item() know nothing of gradients"
-    return "mend the line that is named"
-
-
-NOT_THE_USERS = ("builtins", "abc", "typing", "gymnasium.core", "pgtoolkit.envs.differentiable")
-
-RAISED = "the environment cannot be used like this"
+        return "use torch functions only: NumPy and .item() do not carry a gradient"
+    return "fix the line that is named"

@@ -1,4 +1,4 @@
-"""How far a pathwise gradient carries: growth of the adjoint, and variance against horizon."""
+"""Checks over many steps: growth of the adjoint, and gradient variance against the horizon."""
 
 import math
 from collections.abc import Iterator
@@ -7,110 +7,138 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.config import PolicySettings
-from pgtoolkit.envs.checks.finding import Finding, passed, warned
-from pgtoolkit.envs.checks.jacobian import Flat
-from pgtoolkit.envs.checks.random_play import AnyDifferentiable, draw_noise, fresh, random_actions
+from pgtoolkit.envs.checks.finding import Check, Finding
+from pgtoolkit.envs.checks.random_play import draw_noise, random_actions
+from pgtoolkit.envs.checks.states import FlatState, start_states
+from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.estimators.horizon_study import Measurement, measure_horizon
 from pgtoolkit.policies.factory import make_policy
 from pgtoolkit.seeding import stream
 
+ADJOINT, VARIANCE = Check("horizon", "adjoint"), Check("horizon", "variance")
+
+ADJOINT_STEPS = 64
+
+MAX_ADJOINT_GROWTH = 1e3
+"""A larger growth of the adjoint over :data:`ADJOINT_STEPS` is worth a warning."""
+
+MAX_ADJOINT_NORM = 1e12
+"""A larger norm counts as infinite."""
+
+MIN_PLAYED_STEPS, MIN_ALIVE_ENVS = 4, 4
+
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)
+"""Horizons at which the variances of the estimators are compared."""
 
-TRAJECTORIES, GAMMA = 200, 0.99
-
-LONG = 64
+NUM_TRAJECTORIES, GAMMA = 200, 0.99
 
 
 def check_adjoint(
-    env: AnyDifferentiable, seed: int, *, steps: int = LONG, rows: int = 16
+    env: DifferentiableEnv, seed: int, *, steps: int = ADJOINT_STEPS, num_envs: int = 16
 ) -> Iterator[Finding]:
-    """The norm of ``v' d s_T / d s_t`` against ``T - t``, for a random direction ``v``.
+    """The growth rate of ``|v' d s_T / d s_t|`` with ``T - t``, for a random unit vector ``v``.
 
-    Its growth per step is a Lyapunov-like rate: what happened ``k`` steps ago weighs ``rate^k``.
+    With a rate ``r`` per step, the gradient of what happened ``k`` steps ago is ``r^k`` as large.
     """
     if env.gradient.state == "none":
-        yield passed("horizon", "adjoint", "none: the environment says that the state has none")
+        yield ADJOINT.passed("none: the environment says that the state has none")
         return
-    norms = adjoint_norms(env, seed, min(steps, env.max_episode_steps), rows)
+    norms = adjoint_norms(env, seed, min(steps, env.max_episode_steps), num_envs)
     if norms is None:
-        yield passed("horizon", "adjoint", "not measured: random play ends before four steps")
+        yield ADJOINT.passed("not measured: random play ends before four steps")
         return
     typical = norms.median(1).values
     length = len(typical) - 1
-    if not bool(torch.isfinite(typical).all()) or float(typical[0]) > BEYOND:
-        yield _explodes(math.inf, length)
+    if not bool(torch.isfinite(typical).all()) or float(typical[0]) > MAX_ADJOINT_NORM:
+        yield _unstable(math.inf, length)
         return
     if float(typical[0]) == 0:
-        yield passed("horizon", "adjoint", f"dies within {length} steps of random play")
+        yield ADJOINT.passed(f"vanishes within {length} steps of random play")
         return
     rate = float((typical[0] / typical[-1]) ** (1 / length))
-    if rate**LONG > 1e3:
-        yield _explodes(rate, length)
+    if rate**ADJOINT_STEPS > MAX_ADJOINT_GROWTH:
+        yield _unstable(rate, length)
     else:
-        yield passed(
-            "horizon",
-            "adjoint",
-            f"times {rate:.3g} a step over {length} steps of random play",
-        )
+        yield ADJOINT.passed(f"times {rate:.3g} a step over {length} steps of random play")
 
 
-def _explodes(rate: float, length: int) -> Finding:
-    far = int(math.log(1e3) / math.log(rate)) if math.isfinite(rate) else 1
-    return warned(
-        "horizon",
-        "adjoint",
+def _unstable(rate: float, length: int) -> Finding:
+    steps = int(math.log(MAX_ADJOINT_GROWTH) / math.log(rate)) if math.isfinite(rate) else 1
+    return ADJOINT.warning(
         f"grows by {rate:.3g} a step over {length} steps of random play: times 1000 after "
-        f"{max(far, 1)} steps",
+        f"{max(steps, 1)} steps",
         "the dynamics are chaotic or unstable: pathwise variance grows as the square of that",
         "windows (n_steps) shorter than that, with a value function beyond (shac), or mixed",
     )
 
 
-def adjoint_norms(env: AnyDifferentiable, seed: int, steps: int, rows: int) -> Tensor | None:
-    """``[T + 1, N]``; None if fewer than four steps can be made."""
+def adjoint_norms(env: DifferentiableEnv, seed: int, steps: int, num_envs: int) -> Tensor | None:
+    """``[T + 1, N]`` norms of ``v' d s_T / d s_t`` for ``t = 0..T``, under random actions.
+
+    ``T`` is ``steps``, or fewer if fewer than four episodes would last longer; ``N`` counts the
+    episodes that last ``T`` steps.
+
+    Returns:
+        None if ``T < 4``, or if the state has no floating-point entries.
+    """
     generator = torch.Generator().manual_seed(seed)
-    state = fresh(env, rows, generator)
-    flat = Flat(state, "state")
-    if not flat.names():
+    states, alive = _flat_states(env, generator, steps, num_envs)
+    last = states[-1]
+    if len(states) <= MIN_PLAYED_STEPS or last.shape[1] == 0:
         return None
-    alive = torch.ones(rows, dtype=torch.bool)
-    everywhere = torch.arange(rows)
-    passed_by = [flat.pack(state).requires_grad_()]
-    for _ in range(steps):
-        action = random_actions(env.action_space, rows, generator)
-        noise = draw_noise(env, rows, generator)
-        before = flat.unpack(passed_by[-1], everywhere)
-        after = env.transition(before, action, noise)
-        over = env.terminal(after)
-        if int((alive & ~over).sum()) < 4:
-            break
-        alive = alive & ~over
-        flat = Flat(after, "state")
-        # Who ended goes on from a copy without a graph, and is left out below.
-        passed_by.append(flat.pack(after))
-    if len(passed_by) < 5:
-        return None
-    last = passed_by[-1]
     if not last.requires_grad:
-        return torch.zeros(len(passed_by), rows, dtype=torch.float64)
+        return torch.zeros(len(states), num_envs, dtype=torch.float64)
     direction = torch.randn(last.shape, generator=generator, dtype=last.dtype)
     direction = direction / direction.norm(dim=1, keepdim=True)
-    gradients = torch.autograd.grad(last, passed_by, direction * alive[:, None], allow_unused=True)
-    norms = [torch.zeros(rows).double() if g is None else g.norm(dim=1) for g in gradients]
+    gradients = torch.autograd.grad(last, states, direction * alive[:, None], allow_unused=True)
+    norms = [torch.zeros(num_envs).double() if g is None else g.norm(dim=1) for g in gradients]
     return torch.stack(norms)[:, alive]
 
 
+def _flat_states(
+    env: DifferentiableEnv, generator: torch.Generator, steps: int, num_envs: int
+) -> tuple[list[Tensor], Tensor]:
+    """The states ``[N, D]`` of random play with their graph, and which episodes ``[N]`` last.
+
+    Stops before the step after which fewer than four episodes would go on.
+    """
+    flat = FlatState(start_states(env, num_envs, generator), "state")
+    alive = torch.ones(num_envs, dtype=torch.bool)
+    rows = torch.arange(num_envs)
+    states = [flat.pack(flat.template).requires_grad_()]
+    for _ in range(steps):
+        action = random_actions(env.action_space, num_envs, generator)
+        noise = draw_noise(env, num_envs, generator)
+        after = env.transition(flat.unpack(states[-1], rows), action, noise)
+        still_alive = alive & ~env.terminal(after)
+        if int(still_alive.sum()) < MIN_ALIVE_ENVS:
+            break
+        # An episode that ended is stepped on like the others; the caller leaves it out.
+        alive = still_alive
+        flat = FlatState(after, "state")
+        states.append(flat.pack(after))
+    return states, alive
+
+
 def check_variance(
-    env: AnyDifferentiable, seed: int, *, steps_per_second: float, seconds: float
+    env: DifferentiableEnv, seed: int, *, steps_per_second: float, seconds: float
 ) -> Iterator[Finding]:
-    """The horizon up to which pathwise has less variance than the score function."""
+    """The horizon up to which pathwise has no more variance than the score function.
+
+    Args:
+        env: the dynamics.
+        seed: seeds policy and trajectories.
+        steps_per_second: speed with policy and backward pass; horizons too long for the time left
+            are not measured.
+        seconds: time for all horizons together.
+    """
     if env.gradient.action == "none":
-        yield passed("horizon", "variance", "not measured: no gradient by the action, as it says")
+        yield VARIANCE.passed("not measured: no gradient by the action, as it says")
         return
-    rows: list[tuple[Measurement, Measurement]] = []
-    vector = DifferentiableVectorEnv(env, TRAJECTORIES)
+    measured: list[tuple[Measurement, Measurement]] = []
+    vector = DifferentiableVectorEnv(env, NUM_TRAJECTORIES)
     policy = make_policy(
         PolicySettings(normalize_observations=False, log_std_init=-1.0),
         env.observation_space,
@@ -118,7 +146,7 @@ def check_variance(
         stream(seed, "policy weights"),
     )
     for horizon in sorted({min(h, env.max_episode_steps) for h in HORIZONS}):
-        cost = horizon * TRAJECTORIES / steps_per_second
+        cost = horizon * NUM_TRAJECTORIES / steps_per_second
         if cost > seconds:
             break
         seconds -= cost
@@ -127,52 +155,46 @@ def check_variance(
                 vector,
                 policy,
                 horizon,
-                trajectories=TRAJECTORIES,
+                trajectories=NUM_TRAJECTORIES,
                 estimators=("score_function", "pathwise"),
                 gamma=GAMMA,
                 seed=seed,
             )
         except NonFiniteError as error:
-            yield warned("horizon", "variance", f"at {horizon} steps: {error}", LOST, SHORTER)
+            yield VARIANCE.warning(
+                f"at {horizon} steps: {error}",
+                "a number that is not finite stops a run",
+                "find where it becomes so; limit speeds and forces",
+            )
             return
-        rows.append((score, pathwise))
-    yield _usable(rows)
+        measured.append((score, pathwise))
+    yield _usable_horizon(measured)
 
 
-def _usable(rows: list[tuple[Measurement, Measurement]]) -> Finding:
-    if not rows:
-        return passed("horizon", "variance", "not measured: a step takes too long")
-    longest = rows[-1][0].horizon
-    if all(pathwise.variance == 0 for _, pathwise in rows):
-        return passed("horizon", "variance", "pathwise is zero: see the reward's slope")
-    for score, pathwise in rows:
+def _usable_horizon(measured: list[tuple[Measurement, Measurement]]) -> Finding:
+    """Compares (score function, pathwise) at each horizon."""
+    if not measured:
+        return VARIANCE.passed("not measured: a step takes too long")
+    if all(pathwise.variance == 0 for _, pathwise in measured):
+        return VARIANCE.passed("pathwise is zero: see the reward's slope")
+    for score, pathwise in measured:
         if not pathwise.variance <= score.variance:
-            return _crossed(score, pathwise, [s.horizon for s, _ in rows])
-    score, pathwise = rows[-1]
-    return passed(
-        "horizon",
-        "variance",
-        f"usable horizon at least {longest}, the longest measured: pathwise "
+            return _limited_horizon(score, pathwise, [s.horizon for s, _ in measured])
+    score, pathwise = measured[-1]
+    return VARIANCE.passed(
+        f"usable horizon at least {score.horizon}, the longest measured: pathwise "
         f"{pathwise.variance:.2g}, score function {score.variance:.2g} there",
     )
 
 
-def _crossed(score: Measurement, pathwise: Measurement, horizons: list[int]) -> Finding:
+def _limited_horizon(score: Measurement, pathwise: Measurement, horizons: list[int]) -> Finding:
+    """The finding where pathwise has more variance, or is not finite, at ``score.horizon``."""
     usable = [h for h in horizons if h < score.horizon]
     text = f"up to {usable[-1]} steps" if usable else "none"
     value = "not finite" if math.isnan(pathwise.variance) else f"{pathwise.variance:.2g}"
-    return warned(
-        "horizon",
-        "variance",
+    return VARIANCE.warning(
         f"usable horizon: {text}. At {score.horizon} pathwise has variance {value}, the score "
-        f"function {score.variance:.2g} (a fresh policy, {TRAJECTORIES} trajectories)",
+        f"function {score.variance:.2g} (a fresh policy, {NUM_TRAJECTORIES} trajectories)",
         "beyond it the score function is the better estimator",
         "n_steps up to there, or mixed; measure your policy with pgtoolkit variance RUN",
     )
-
-
-BEYOND = 1e12
-
-LOST = "what is not finite stops a run"
-
-SHORTER = "find where it becomes so; limit speeds and forces"

@@ -1,4 +1,4 @@
-"""Checks of what a differentiable environment's functions return: shapes, dtypes, devices."""
+"""Checks of a differentiable environment's interface: spaces, and what its functions return."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard, final
@@ -8,112 +8,169 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from pgtoolkit.envs.checks.finding import Finding, fault, passed, warned, where
-from pgtoolkit.envs.checks.random_play import (
-    AnyDifferentiable,
-    draw_noise,
-    fresh,
-    leaf_names,
-    leaves,
-    random_actions,
-)
+from pgtoolkit.envs.checks.finding import Check, Finding, describe_error
+from pgtoolkit.envs.checks.random_play import draw_noise, random_actions
+from pgtoolkit.envs.checks.states import CPU, leaf_names, start_states
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.states import State, cast_state
+from pgtoolkit.envs.states import State, cast_state, leaves_of
 from pgtoolkit.errors import RequestError, single_line
 
-SIZES = (1, 5)
-"""Numbers of environments: a ``squeeze()`` goes wrong with one of them only."""
+BATCH_SIZES = (1, 5)
+"""Numbers of environments to call with: a ``squeeze()`` goes wrong with one environment only."""
+
+SPACES = Check("interface", "spaces")
 
 
-def check_returns(env: AnyDifferentiable, seed: int) -> Iterator[Finding]:
-    """Shapes first; dtypes if those are right."""
+def check_attributes(env: DifferentiableEnv) -> Iterator[Finding]:
+    """The spaces are one-dimensional boxes of floats, and the time limit is a positive integer."""
+    wrong = []
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name)
+        if not isinstance(space, Box) or len(space.shape) != 1:
+            wrong.append(f"{name} is {single_line(space)}")
+        elif not np.issubdtype(space.dtype, np.floating):
+            wrong.append(f"{name} holds {space.dtype}")
+    limit = env.max_episode_steps
+    if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1:
+        wrong.append(f"max_episode_steps is {limit!r}")
+    if wrong:
+        yield SPACES.fault(
+            ", ".join(wrong),
+            "policies are made for one-dimensional boxes of floating-point numbers, and episodes "
+            "need a whole number of steps",
+            "use gymnasium.spaces.Box(low, high, (size,), np.float32), and an int of at least 1",
+        )
+    else:
+        yield _action_bounds(env)
+
+
+def _action_bounds(env: DifferentiableEnv) -> Finding:
+    """All action dimensions are bounded on both sides, or none is bounded."""
+    space = env.action_space
+    sides = space.bounded_below.astype(int) + space.bounded_above.astype(int)
+    if bool((sides == 1).any()) or len({int(s) for s in sides}) > 1:
+        return SPACES.fault(
+            f"the action space {single_line(space)} is bounded on some sides only",
+            "a policy squashes its actions to bounds on all sides, or has none to squash to",
+            "bound every dimension on both sides, or none",
+        )
+    kind = "bounded" if sides.all() else "unbounded"
+    observation_kind = "bounded" if env.observation_space.is_bounded("both") else "unbounded"
+    return SPACES.passed(
+        f"observation [{env.observation_space.shape[0]}] {observation_kind}, action "
+        f"[{space.shape[0]}] {kind}, {env.max_episode_steps} steps at most"
+    )
+
+
+def check_state(env: DifferentiableEnv, seed: int) -> Iterator[Finding]:
+    """At least one tensor of the state holds floats, which can carry a gradient."""
+    state = start_states(env, 1, torch.Generator().manual_seed(seed))
+    if not any(leaf.is_floating_point() for leaf in leaves_of(state)):
+        yield Check("interface", "state").warning(
+            "no tensor of the state holds floating-point numbers",
+            "no gradient reaches an earlier step",
+            "keep what changes smoothly in floating-point tensors; whole numbers are for counters",
+        )
+
+
+def check_outputs(env: DifferentiableEnv, seed: int) -> Iterator[Finding]:
+    """Shapes of all outputs; if those are right, their dtypes and devices."""
     shapes: list[str] = []
     dtypes: list[str] = []
     only_single = refuses_double(env, seed)
-    for count in SIZES:
+    for count in BATCH_SIZES:
         for dtype in (torch.float32,) if only_single else (torch.float64, torch.float32):
-            look = Look(env, count, dtype, seed)
+            outputs = OutputCheck(env, count, dtype, seed)
             try:
-                shapes += look.wrong_shapes()
+                shapes += outputs.wrong_shapes()
             except Exception as error:
-                if not is_about_dtypes(error):
+                if not _is_about_dtypes(error):
                     raise
-                dtypes.append(f"with a state of {_short(dtype)}: {where(env, error)}")
-            # A wrong number of rows broadcasts, and then its dtype is no news.
-            dtypes += look.wrong_dtypes if not shapes else []
-    yield from _report(
-        shapes,
-        "shapes",
-        "of all outputs, for 1 and for 5 environments",
-        "a wrong shape broadcasts in silence, and trains on nonsense: rewards [N, 1] minus values "
-        "[N] are a table [N, N]",
-        "return what is owed; sum over the last axis with .sum(-1), and avoid .squeeze()",
-    )
+                dtypes.append(f"with a state of {_dtype_name(dtype)}: {describe_error(env, error)}")
+            # A wrong shape broadcasts with tensors of another dtype: its dtype says nothing.
+            dtypes += outputs.wrong_dtypes if not shapes else []
+    yield _report_shapes(shapes)
     if not shapes:
-        yield from _report(
-            dtypes,
-            "dtype",
-            "float32 in, float32 out; float64 is refused"
-            if only_single
-            else "float64 in, float64 out; float32 in, float32 out; on one device",
+        yield _report_dtypes(dtypes, only_single)
+
+
+def _report_shapes(wrong: list[str]) -> Finding:
+    check = Check("interface", "shapes")
+    if not wrong:
+        return check.passed("of all outputs, for 1 and for 5 environments")
+    return check.fault(
+        _first_three(wrong),
+        "a wrong shape broadcasts without an error, and training goes wrong: rewards [N, 1] minus "
+        "values [N] are a table [N, N]",
+        "return the shape that is asked for; sum over the last axis with .sum(-1), and avoid "
+        ".squeeze()",
+    )
+
+
+def _report_dtypes(wrong: list[str], only_single: bool) -> Finding:
+    check = Check("interface", "dtype")
+    if wrong:
+        return check.fault(
+            _first_three(wrong),
             "mixed precision raises errors far from here, slows down, or loses digits that a long "
             "gradient needs",
             "make constants with state.new_tensor(...) or constant.to(state); no .float(), "
             ".double() or dtype= on the way",
         )
+    if only_single:
+        return check.passed("float32 in, float32 out; float64 is refused")
+    return check.passed("float64 in, float64 out; float32 in, float32 out; on one device")
 
 
-def refuses_double(env: AnyDifferentiable, seed: int) -> bool:
-    """Whether the environment says, in words meant for users, that it has no float64."""
+def _first_three(wrong: list[str]) -> str:
+    different = list(dict.fromkeys(wrong))
+    more = f" (and {len(different) - 3} more)" if len(different) > 3 else ""
+    return "; ".join(different[:3]) + more
+
+
+def refuses_double(env: DifferentiableEnv, seed: int) -> bool:
+    """Whether the environment raises a ``RequestError`` for a float64 state."""
     try:
-        Look(env, 1, torch.float64, seed).wrong_shapes()
+        OutputCheck(env, 1, torch.float64, seed).wrong_shapes()
     except RequestError:
         return True
-    except Exception:  # the other checks tell
+    except Exception:  # the checks report other errors
         return False
     return False
 
 
-def is_about_dtypes(error: Exception) -> bool:
-    """Whether tensors of different dtypes met where they must not."""
+def _is_about_dtypes(error: Exception) -> bool:
+    """Whether an operation was given tensors of different dtypes, by the error's words."""
     return any(word in str(error) for word in ("dtype", "Double", "double and", "float64"))
 
 
-def _report(
-    wrong: list[str], check: str, fine: str, meaning: str, advice: str
-) -> Iterator[Finding]:
-    if wrong:
-        different = list(dict.fromkeys(wrong))
-        more = f" (and {len(different) - 3} more)" if len(different) > 3 else ""
-        text = "; ".join(different[:3]) + more
-        yield fault("interface", check, text, meaning, advice)
-    else:
-        yield passed("interface", check, fine)
-
-
-class Look:
-    """Calls the five functions once.
+@final
+class OutputCheck:
+    """Calls the five functions once and compares what they return with the protocol.
 
     Args:
-        env: of which.
-        count: of environments.
-        dtype: of the state that is given.
-        seed: of start and action.
+        env: the dynamics.
+        count: number of environments.
+        dtype: of the state, action and noise.
+        seed: seeds start state, action and noise.
     """
 
-    def __init__(self, env: AnyDifferentiable, count: int, dtype: torch.dtype, seed: int) -> None:
+    def __init__(self, env: DifferentiableEnv, count: int, dtype: torch.dtype, seed: int) -> None:
         self.env, self.count, self.dtype = env, count, dtype
         self.generator = torch.Generator().manual_seed(seed)
         self.wrong_dtypes: list[str] = []
+        """Wrong dtypes and devices; filled by :meth:`wrong_shapes`."""
 
     def wrong_shapes(self) -> list[str]:
-        """What is wrong with the shapes; notes wrong dtypes by the way."""
+        """Calls the functions; a sentence for each output that is not of the right type or shape.
+
+        Stops at a wrong state, because the other functions could not take it.
+        """
         env, n = self.env, self.count
-        given = env.initial(n, self.generator)
-        wrong = self._wrong_state("initial", given, None)
+        wrong = self._wrong_state("initial", env.initial(n, self.generator), None)
         if wrong:
             return wrong
-        state = fresh(env, n, self.generator, self.dtype)
+        state = start_states(env, n, self.generator, self.dtype)
         action = random_actions(env.action_space, n, self.generator).to(self.dtype)
         noise = draw_noise(env, n, self.generator, self.dtype)
         after = env.transition(state, action, noise)
@@ -126,53 +183,57 @@ class Look:
             ("reward", lambda: env.reward(state, action, after), (n,)),
             ("terminal", lambda: env.terminal(after), (n,)),
         ]
-        return [text for name, call, owed in calls for text in self._wrong_output(name, call, owed)]
+        return [
+            text for name, call, shape in calls for text in self._wrong_output(name, call(), shape)
+        ]
 
     def _wrong_state(self, name: str, found: object, like: State | None) -> list[str]:
+        """Compares a state with the one that the function was given, if it was given one."""
         if not _is_state(found):
             kind = type(found).__name__
             return [f"{name} returned a {kind}: it must return a tensor or a NamedTuple of tensors"]
-        if like is not None and (type(found) is not type(like) or _length(found) != _length(like)):
+        length = len(leaves_of(found))
+        if like is not None and (type(found) is not type(like) or length != len(leaves_of(like))):
             return [
-                f"{name} returned a {type(found).__name__} of {_length(found)} tensors for a "
-                f"{type(like).__name__} of {_length(like)}"
+                f"{name} returned a {type(found).__name__} of {length} tensors for a "
+                f"{type(like).__name__} of {len(leaves_of(like))}"
             ]
-        templates = leaves(like) if like is not None else leaves(found)
+        templates = leaves_of(like) if like is not None else leaves_of(found)
         wrong = []
-        for label, leaf, template in zip(leaf_names(found), leaves(found), templates, strict=True):
-            owed = tuple(template.shape) if like is not None else (self.count, *leaf.shape[1:])
-            if tuple(leaf.shape) != owed:
+        for label, leaf, template in zip(
+            leaf_names(found), leaves_of(found), templates, strict=True
+        ):
+            shape = tuple(template.shape) if like is not None else (self.count, *leaf.shape[1:])
+            if tuple(leaf.shape) != shape:
                 wrong.append(
                     f"{name} returned {label} of shape {list(leaf.shape)} for {self.count} "
-                    f"environments: it must be {list(owed)}"
+                    f"environments: it must be {list(shape)}"
                 )
             elif like is not None:
                 self._note_dtype(f"{name} ({label})", leaf, template)
         return wrong
 
-    def _wrong_output(
-        self, name: str, call: Callable[[], Tensor], owed: tuple[int, ...]
-    ) -> list[str]:
-        found = call()
+    def _wrong_output(self, name: str, found: object, shape: tuple[int, ...]) -> list[str]:
         if not isinstance(found, Tensor):
             return [f"{name} returned a {type(found).__name__}: it must return a tensor"]
-        if tuple(found.shape) != owed:
+        if tuple(found.shape) != shape:
             return [
                 f"{name} returned {list(found.shape)} for {self.count} environments: it must "
-                f"return {list(owed)}"
+                f"return {list(shape)}"
             ]
         if name == "terminal" and found.dtype != torch.bool:
-            return [f"terminal returned {_short(found.dtype)}: it must return booleans"]
+            return [f"terminal returned {_dtype_name(found.dtype)}: it must return booleans"]
         if name != "terminal":
             self._note_dtype(name, found, torch.empty(0, dtype=self.dtype))
         return []
 
-    def _note_dtype(self, name: str, found: Tensor, owed: Tensor) -> None:
-        if found.dtype != owed.dtype:
+    def _note_dtype(self, name: str, found: Tensor, like: Tensor) -> None:
+        if found.dtype != like.dtype:
             self.wrong_dtypes.append(
-                f"{name} returned {_short(found.dtype)} for a state of {_short(self.dtype)}"
+                f"{name} returned {_dtype_name(found.dtype)} for a state of "
+                f"{_dtype_name(self.dtype)}"
             )
-        if found.device != owed.device:
+        if found.device != like.device:
             self.wrong_dtypes.append(f"{name} returned a tensor on {found.device}")
 
 
@@ -184,113 +245,50 @@ def _is_state(found: object) -> TypeGuard[State]:
     return all(isinstance(leaf, Tensor) and leaf.dim() >= 1 for leaf in found)
 
 
-def _length(found: State) -> int:
-    return 1 if isinstance(found, Tensor) else len(found)
-
-
-def _short(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def check_attributes(env: AnyDifferentiable) -> Iterator[Finding]:
-    """The spaces, the time limit, and the claims."""
-    wrong = []
-    for name in ("observation_space", "action_space"):
-        space = getattr(env, name)
-        if not isinstance(space, Box) or len(space.shape) != 1:
-            wrong.append(f"{name} is {single_line(space)}")
-        elif not np.issubdtype(space.dtype, np.floating):
-            wrong.append(f"{name} holds {space.dtype}")
-    limit = env.max_episode_steps
-    if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1:
-        wrong.append(f"max_episode_steps is {limit!r}")
-    if wrong:
-        yield fault(
-            "interface",
-            "spaces",
-            ", ".join(wrong),
-            "policies are made for one-dimensional boxes of floating-point numbers, and episodes "
-            "need a whole number of steps",
-            "use gymnasium.spaces.Box(low, high, (size,), np.float32), and an int of at least 1",
-        )
-        return
-    yield from _bounds(env)
-
-
-def _bounds(env: AnyDifferentiable) -> Iterator[Finding]:
-    space = env.action_space
-    sides = space.bounded_below.astype(int) + space.bounded_above.astype(int)
-    if bool((sides == 1).any()) or len({int(s) for s in sides}) > 1:
-        yield fault(
-            "interface",
-            "spaces",
-            f"the action space {single_line(space)} is bounded on some sides only",
-            "a policy squashes its actions to bounds on all sides, or has none to squash to",
-            "bound every dimension on both sides, or none",
-        )
-        return
-    kind = "bounded" if sides.all() else "unbounded"
-    seen = "bounded" if env.observation_space.is_bounded("both") else "unbounded"
-    yield passed(
-        "interface",
-        "spaces",
-        f"observation [{env.observation_space.shape[0]}] {seen}, action [{space.shape[0]}] {kind}, "
-        f"{env.max_episode_steps} steps at most",
-    )
-
-
-def check_state(env: AnyDifferentiable, seed: int) -> Iterator[Finding]:
-    """Something of the state must be able to carry a gradient."""
-    state = fresh(env, 1, torch.Generator().manual_seed(seed))
-    if not any(leaf.is_floating_point() for leaf in leaves(state)):
-        yield warned(
-            "interface",
-            "state",
-            "no tensor of the state holds floating-point numbers",
-            "no gradient reaches an earlier step",
-            "keep what changes smoothly in floating-point tensors; whole numbers are for counters",
-        )
-
-
 @final
-class InSingle(DifferentiableEnv[Any]):
-    """Rounds what goes in to float32, and gives out float64.
+class Float32Env(DifferentiableEnv[Any]):
+    """Gives an environment that refuses float64 its inputs in float32, and returns float64.
 
-    The checks compare in float64; so they see how few digits there are and allow for it.
+    The checks compare in float64; they see that only float32's digits are there and allow for it.
     """
 
-    def __init__(self, env: AnyDifferentiable) -> None:
+    def __init__(self, env: DifferentiableEnv) -> None:
         self.env = env
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self.max_episode_steps, self.noise_shape = env.max_episode_steps, env.noise_shape
         self.gradient = env.gradient
 
     def initial(self, num_envs: int, generator: torch.Generator) -> State:
-        return _wide(self.env.initial(num_envs, generator))
+        return _to_double(self.env.initial(num_envs, generator))
 
     def transition(self, state: State, action: Tensor, noise: Tensor | None) -> State:
         noise = None if noise is None else noise.float()
-        return _wide(self.env.transition(_narrow(state), action.float(), noise))
+        return _to_double(self.env.transition(_to_single(state), action.float(), noise))
 
     def observation(self, state: State) -> Tensor:
-        return self.env.observation(_narrow(state)).double()
+        return self.env.observation(_to_single(state)).double()
 
     def reward(self, state: State, action: Tensor, next_state: State) -> Tensor:
-        return self.env.reward(_narrow(state), action.float(), _narrow(next_state)).double()
+        before, after = _to_single(state), _to_single(next_state)
+        return self.env.reward(before, action.float(), after).double()
 
     def terminal(self, state: State) -> Tensor:
-        return self.env.terminal(_narrow(state))
+        return self.env.terminal(_to_single(state))
 
     def restart(self, state: State, mask: Tensor, generator: torch.Generator) -> State:
-        return _wide(self.env.restart(_narrow(state), mask, generator))
+        return _to_double(self.env.restart(_to_single(state), mask, generator))
 
     def begin_window(self) -> None:
         self.env.begin_window()
 
 
-def _narrow(state: State) -> State:
-    return cast_state(state, torch.device("cpu"), torch.float32)
+def _to_single(state: State) -> State:
+    return cast_state(state, CPU, torch.float32)
 
 
-def _wide(state: State) -> State:
-    return cast_state(state, torch.device("cpu"), torch.float64)
+def _to_double(state: State) -> State:
+    return cast_state(state, CPU, torch.float64)

@@ -1,118 +1,154 @@
-"""Derivatives of a function of rows, by autograd and by differences at two step sizes."""
+"""Jacobians of an environment's functions, by autograd and by differences at two step sizes."""
 
 import dataclasses
-import math
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
-from pgtoolkit.envs.checks.random_play import leaf_names, leaves
-from pgtoolkit.envs.states import State, rebuild_state
+from pgtoolkit.envs.checks.random_play import Points
+from pgtoolkit.envs.checks.sample_points import SamplePoints
+from pgtoolkit.envs.checks.states import FlatState, entry_names
+from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.states import State, leaves_of
 
-Rows = Callable[[Tensor], Tensor]
-"""``[N, D]`` to ``[N, M]``, row by row."""
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class Flat:
-    """The floating-point numbers of a state as a row, and back."""
-
-    template: State
-    name: str
-
-    def pack(self, state: State) -> Tensor:
-        """``[N, D]``."""
-        rows = leaves(state)[0].shape[0]
-        moving = [leaf for leaf in leaves(state) if leaf.is_floating_point()]
-        parts = [leaf.reshape(rows, -1).double() for leaf in moving]
-        return torch.cat(parts, 1) if parts else torch.zeros(rows, 0).double()
-
-    def unpack(self, flat: Tensor, rows: Tensor) -> State:
-        """The state whose numbers are ``flat``; whole numbers are those of the template's rows."""
-        found, at = [], 0
-        for leaf in leaves(self.template):
-            if not leaf.is_floating_point():
-                found.append(leaf[rows])
-                continue
-            size = math.prod(leaf.shape[1:])
-            part = flat[:, at : at + size]
-            found.append(part.reshape(part.shape[0], *leaf.shape[1:]))
-            at += size
-        whole: Any = found[0] if isinstance(self.template, Tensor) else tuple(found)
-        return rebuild_state(self.template, whole)
-
-    def names(self) -> list[str]:
-        """Of each column, as a message calls it."""
-        found: list[str] = []
-        for name, leaf in zip(
-            leaf_names(self.template, self.name), leaves(self.template), strict=True
-        ):
-            if leaf.is_floating_point():
-                found += [name] if leaf.dim() == 1 else entries(name, tuple(leaf.shape[1:]))
-        return found
-
-
-def entries(name: str, shape: tuple[int, ...]) -> list[str]:
-    """``a[0]``, ``a[1]``, ..., or ``a[0,0]``, ..."""
-    indices = torch.cartesian_prod(*[torch.arange(n) for n in shape]).reshape(-1, len(shape))
-    return [f"{name}[{','.join(map(str, index))}]" for index in indices.tolist()]
+RowFunction = Callable[[Tensor, Tensor], Tensor]
+"""``[K, D]`` rows, and ``[K]`` the number of the point each row belongs to, to ``[K, M]``."""
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class Derivatives:
-    """``[N, M, D]`` each: of ``M`` outputs by ``D`` inputs at ``N`` places."""
+    """Derivatives of ``M`` outputs by ``D`` inputs at ``N`` points: ``[N, M, D]`` each."""
 
     autograd: Tensor
     differences: Tensor
-    """Central, at the smaller step."""
+    """Central differences at the smaller step."""
     unsettled: Tensor
-    """How far the differences at both steps are apart."""
+    """Absolute difference of the central differences at the two step sizes."""
     backward: Tensor
+    """One-sided difference at the smaller step."""
     forward: Tensor
-    """One-sided: at a kink these two differ."""
+    """One-sided difference at the smaller step; it differs from ``backward`` at a kink."""
     noise: Tensor
-    """``[N, M, 1]`` what rounding can do to a difference."""
+    """Bound on the rounding error of a difference."""
     single: Tensor
-    """``[M]`` bool: computed in float32, so that differences resolve little."""
+    """``[M]`` bool: the output is computed in float32, so differences are inaccurate."""
 
     def columns(self, chosen: slice) -> "Derivatives":
-        """By some of the inputs."""
+        """The derivatives by some of the inputs."""
+        by_input = ("autograd", "differences", "unsettled", "backward", "forward", "noise")
         return dataclasses.replace(
-            self,
-            **{
-                name: getattr(self, name)[:, :, chosen]
-                for name in ("autograd", "differences", "unsettled", "backward", "forward")
-            },
-            noise=self.noise[:, :, chosen],
+            self, **{name: getattr(self, name)[:, :, chosen] for name in by_input}
         )
 
 
-def derivatives(
-    function: Callable[[Tensor, Tensor], Tensor], x: Tensor, scale: Tensor
-) -> Derivatives:
-    """Both kinds at every place.
+@final
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """The Jacobian of one function by one of its inputs."""
+
+    function: str
+    by: str
+    outputs: list[str]
+    """``[M]`` names in messages."""
+    inputs: list[str]
+    """``[D]`` names in messages."""
+    at: Derivatives
+
+    @property
+    def name(self) -> str:
+        return f"d {self.function} / d {self.by}"
+
+
+def transition_blocks(env: DifferentiableEnv, where: SamplePoints) -> list[Block]:
+    """The next state's derivatives by state and action."""
+    points = where.points
+    state, after = FlatState(points.state, "state"), FlatState(points.next_state, "next_state")
+    size = len(state.names())
+
+    def function(x: Tensor, rows: Tensor) -> Tensor:
+        noise = None if points.noise is None else points.noise[rows]
+        before = state.unpack(x[:, :size], rows)
+        return _flatten(env.transition(before, _unflatten_action(points, x[:, size:]), noise))
+
+    x, scale = _inputs(where, [state.pack(points.state), points.action.flatten(1)])
+    at = derivatives(function, x, scale)
+    action = _action_names(points)
+    return [
+        Block("transition", "state", after.names(), state.names(), at.columns(slice(0, size))),
+        Block("transition", "action", after.names(), action, at.columns(slice(size, None))),
+    ]
+
+
+def observation_blocks(env: DifferentiableEnv, where: SamplePoints) -> list[Block]:
+    """The observation's derivatives by the state."""
+    state = FlatState(where.points.state, "state")
+    x, scale = _inputs(where, [state.pack(where.points.state)])
+    at = derivatives(lambda x, rows: env.observation(state.unpack(x, rows)), x, scale)
+    outputs = entry_names("observation", (at.autograd.shape[1],))
+    return [Block("observation", "state", outputs, state.names(), at)]
+
+
+def reward_blocks(env: DifferentiableEnv, where: SamplePoints) -> list[Block]:
+    """The reward's partial derivatives by state, action and next state."""
+    points = where.points
+    state, after = FlatState(points.state, "state"), FlatState(points.next_state, "next_state")
+    size, actions = len(state.names()), points.action.flatten(1).shape[1]
+
+    def function(x: Tensor, rows: Tensor) -> Tensor:
+        before, action = state.unpack(x[:, :size], rows), x[:, size : size + actions]
+        following = after.unpack(x[:, size + actions :], rows)
+        return env.reward(before, _unflatten_action(points, action), following)[:, None]
+
+    packed = [state.pack(points.state), points.action.flatten(1), after.pack(points.next_state)]
+    x, scale = _inputs(where, packed)
+    at = derivatives(function, x, scale)
+    columns = (slice(0, size), slice(size, size + actions), slice(size + actions, None))
+    inputs = (state.names(), _action_names(points), after.names())
+    return [
+        Block("reward", by, ["reward"], names, at.columns(chosen))
+        for by, names, chosen in zip(
+            ("state", "action", "next state"), inputs, columns, strict=True
+        )
+    ]
+
+
+def without_carriers(block: Block) -> Block:
+    """The block with autograd's value replaced by 0 for outputs that no input moves.
+
+    An adapter's state may hold entries that are always 0 and only carry the gradient of a snapshot.
+    Moving an input changes nothing in them; :func:`check_chain
+    <pgtoolkit.envs.checks.gradients.check_chain>` checks the gradient that they carry.
+    """
+    at = block.at
+    still = (at.differences == 0).all(2, keepdim=True).all(0, keepdim=True)
+    autograd = torch.where(still, at.differences, at.autograd)
+    return dataclasses.replace(block, at=dataclasses.replace(at, autograd=autograd))
+
+
+def derivatives(function: RowFunction, x: Tensor, scale: Tensor) -> Derivatives:
+    """Jacobians of ``function`` at every point, by autograd and by differences.
 
     Args:
-        function: of ``[K, D]`` and of the numbers ``[K]`` of the places these rows belong to; gives
-            ``[K, M]``. Evaluated once on ``N`` rows with a graph, and without on the moved rows.
-        x: ``[N, D]``.
-        scale: ``[D]`` typical sizes of the inputs: the steps are small against them.
+        function: acts on each row alone. Called once on ``N`` rows with a graph, and twice on the
+            ``(2 D + 1) N`` moved rows without.
+        x: ``[N, D]`` the points.
+        scale: ``[D]`` typical sizes of the inputs; the steps are 1e-5 and 2.5e-6 of them, or 5e-3
+            and 1.25e-3 if an output is computed in float32.
     """
     rows = torch.arange(x.shape[0])
-    found, by_autograd = autograd_jacobian(lambda v: function(v, rows), x)
-    single = computed_in_single(found)
+    values, by_autograd = _autograd_jacobian(lambda v: function(v, rows), x)
+    single = _computed_in_single(values)
     step = torch.where(single.any(), 5e-3, 1e-5) * scale
     with torch.no_grad():
-        wide = _differences(function, x, step, rows)
-        narrow = _differences(function, x, step / 4, rows)
+        wide = _one_sided_differences(function, x, step, rows)
+        narrow = _one_sided_differences(function, x, step / 4, rows)
     central = [(forward + backward) / 2 for forward, backward in (wide, narrow)]
     epsilon = torch.where(single, 6e-8, 1.2e-16)
-    # The error of one evaluation is some units in the last place of what it sums up.
-    size = found.double().abs().max(0).values + 1e-3
+    # The error of one evaluation is some units in the last place of the terms that it sums.
+    size = values.double().abs().max(0).values + 1e-3
     noise = 100 * (epsilon * size)[None, :, None] / (step / 4)
     return Derivatives(
         by_autograd,
@@ -125,10 +161,14 @@ def derivatives(
     )
 
 
-def autograd_jacobian(function: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Values ``[N, M]``, and ``[N, M, D]`` by one backward pass an output; 0 without a graph."""
+def _autograd_jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Values ``[N, M]`` and Jacobian ``[N, M, D]``, one backward pass an output.
+
+    Outputs without a graph have the derivative 0.
+    """
     leaf = x.detach().clone().requires_grad_()
-    y = function(leaf * 1.0)  # not a leaf, as in training: else in-place writes fail only here
+    # In training a state is no leaf of the graph; in-place writes fail on leaves only.
+    y = function(leaf * 1.0)
     columns = []
     for m in range(y.shape[1]):
         if not y.requires_grad:
@@ -139,8 +179,11 @@ def autograd_jacobian(function: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
     return y.detach(), torch.stack(columns, 1).detach()
 
 
-def computed_in_single(values: Tensor) -> Tensor:
-    """``[M]`` whether every value of a column is one of float32, and they are no simple numbers."""
+def _computed_in_single(values: Tensor) -> Tensor:
+    """``[M]`` bool: all values of a column are float32 numbers, which is no accident.
+
+    Multiples of 1/64, and columns of fewer than four different values, are not counted.
+    """
     values = values.double()
     rounded = values.float().double()
     simple = (values * 64 == (values * 64).round()).all(0)
@@ -148,16 +191,50 @@ def computed_in_single(values: Tensor) -> Tensor:
     return ((rounded == values) | ~values.isfinite()).all(0) & ~simple & ~few
 
 
-def _differences(
-    function: Callable[[Tensor, Tensor], Tensor], x: Tensor, step: Tensor, rows: Tensor
+def _one_sided_differences(
+    function: RowFunction, x: Tensor, step: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Forward and backward ``[N, M, D]``; all moved rows are one batch."""
+    """Forward and backward differences ``[N, M, D]``, all moved rows in one batch."""
     n, d = x.shape
     moves = torch.cat([torch.zeros(1, d).to(x), torch.diag(step), -torch.diag(step)])
     moved = (x + moves[:, None, :]).reshape(-1, d)
     y = function(moved, rows.repeat(2 * d + 1)).double().reshape(2 * d + 1, n, -1)
-    # The step that was really made, after rounding.
+    # The steps that were really made, after rounding.
     up = (x + step - x).T[:, :, None]
     down = (x - (x - step)).T[:, :, None]
     forward, backward = (y[1 : d + 1] - y[0]) / up, (y[0] - y[d + 1 :]) / down
     return forward.permute(1, 2, 0), backward.permute(1, 2, 0)
+
+
+def _inputs(where: SamplePoints, packed: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The points ``[N, D]`` at which to differentiate, and the typical size ``[D]`` of each column.
+
+    Points of random play are moved by a relative 1e-10: start states are often drawn in float32,
+    and such numbers would hide that a function rounds to float32. Resets and bounds stay exact.
+    """
+    x = torch.cat(packed, 1)
+    scale = _typical_size(x)
+    generator = torch.Generator().manual_seed(0)
+    moved = x + 1e-10 * scale * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    return torch.where(where.from_play[:, None], moved, x), scale
+
+
+def _typical_size(x: Tensor) -> Tensor:
+    """``[D]`` root mean square of each column; 1 where it is below 1e-8."""
+    size = x.square().mean(0).sqrt()
+    return torch.where(size > 1e-8, size, 1.0)
+
+
+def _action_names(points: Points) -> list[str]:
+    return entry_names("action", (points.action.flatten(1).shape[1],))
+
+
+def _unflatten_action(points: Points, flat: Tensor) -> Tensor:
+    return flat.reshape(-1, *points.action.shape[1:])
+
+
+def _flatten(state: State) -> Tensor:
+    """The floating-point entries ``[N, D]`` in their own dtypes, with their graph."""
+    leaves = leaves_of(state)
+    parts = [leaf.reshape(leaf.shape[0], -1) for leaf in leaves if leaf.is_floating_point()]
+    return torch.cat(parts, 1) if parts else leaves[0].new_zeros(0)

@@ -1,4 +1,4 @@
-"""What ``pgtoolkit check-env`` shows: progress while it looks, then a page."""
+"""Output of ``pgtoolkit check-env``: progress on stderr, then the findings as a table."""
 
 import sys
 import time
@@ -11,18 +11,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pgtoolkit.envs.checks.finding import Finding, Part
+from pgtoolkit.envs.checks.finding import Finding, Part, Status
 
 PARTS: tuple[Part, ...] = ("interface", "behaviour", "gradients", "horizon")
 
-STYLES = {"pass": "green", "warning": "yellow", "fault": "bold red"}
+STATUS_STYLES: dict[Status, str] = {"pass": "green", "warning": "yellow", "fault": "bold red"}
 
-WIDTH = 100
+STATUS_NOUNS: dict[Status, tuple[str, str]] = {
+    "fault": ("fault", "faults"),
+    "warning": ("warning", "warnings"),
+    "pass": ("pass", "passes"),
+}
+"""Singular and plural, in the order of the summary."""
+
+PIPE_WIDTH = 100
+"""Columns of the table where stdout is no terminal."""
 
 
 @final
-class CheckingView:
-    """A line that changes on a terminal, lines elsewhere, on stderr. Use as a context manager."""
+class CheckProgress:
+    """Shows on stderr which check runs: a line that changes on a terminal, else a line each.
+
+    Use it as a context manager. Afterwards ``seconds`` is the time that passed inside.
+    """
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -30,12 +41,12 @@ class CheckingView:
         self._began = time.monotonic()
         self._status = self.console.status("checking")
 
-    def begin(self, what: str) -> None:
-        """Says what is being looked at."""
+    def begin(self, stage: str) -> None:
+        """Shows the name of the stage that begins."""
         if self.console.is_terminal:
-            self._status.update(f"checking {what}")
+            self._status.update(f"checking {stage}")
         else:
-            print(f"checking {what}", file=sys.stderr, flush=True)
+            print(f"checking {stage}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -52,26 +63,26 @@ class CheckingView:
         self.seconds = time.monotonic() - self._began
 
 
-def show(name: str, findings: Sequence[Finding], seconds: float) -> None:
-    """Prints the page."""
-    width = None if Console().is_terminal else WIDTH
+def print_findings(name: str, findings: Sequence[Finding], seconds: float) -> None:
+    """Prints a table for each part of the environment ``name``, then a summary."""
+    width = None if Console().is_terminal else PIPE_WIDTH
     console = Console(highlight=False, markup=False, width=width)
     for part in PARTS:
         chosen = [finding for finding in findings if finding.part == part]
         if chosen:
             console.print(part.capitalize(), style="bold")
-            console.print(page(chosen))
+            console.print(findings_table(chosen))
     console.print(f"{name}: {summary(findings)} ({seconds:.1f} s)", style="bold")
 
 
-def page(findings: Sequence[Finding]) -> Table:
-    """A line a finding; meaning and advice below those that are not passes."""
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """A row for each finding: status, check and text; problems with meaning and advice below."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, min_width=9)
     table.add_column(no_wrap=True, min_width=22)
     table.add_column(overflow="fold")
     for finding in findings:
-        style = STYLES[finding.status]
+        style = STATUS_STYLES[finding.status]
         text = Text(finding.finding)
         if finding.status != "pass":
             text.append(f"\nThat means: {finding.meaning}.", style="dim")
@@ -83,9 +94,7 @@ def page(findings: Sequence[Finding]) -> Table:
 def summary(findings: Sequence[Finding]) -> str:
     """``1 fault, 2 warnings, 20 passes``."""
     counts = Counter(finding.status for finding in findings)
-    words = (("fault", "faults"), ("warning", "warnings"), ("pass", "passes"))
-    parts = []
-    for one, many in words:
-        number = counts[one]  # type: ignore[index]
-        parts.append(f"{number} {one if number == 1 else many}")
-    return ", ".join(parts)
+    return ", ".join(
+        f"{counts[status]} {one if counts[status] == 1 else many}"
+        for status, (one, many) in STATUS_NOUNS.items()
+    )

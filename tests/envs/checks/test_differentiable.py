@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pgtoolkit.envs.checks.differentiable import check_differentiable
 from pgtoolkit.envs.checks.finding import Finding
-from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.control.point_mass import PointMass
+from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 
 
 class Sound(DifferentiableEnv[Tensor]):
@@ -226,7 +227,7 @@ class NotAState(Sound):
 
 
 class NeverCountsAnew(Sound):
-    """The same, and it forgets to start anew."""
+    """Ends by a counter that is never reset."""
 
     steps = 0
 
@@ -410,7 +411,7 @@ class HalfBounded(Sound):
 
 
 class KeepsGraph(Sound):
-    """The last next state, with its graph, is averaged into the reward; not into its value."""
+    """Adds the graph of the last next state to the next one, and 0 to its value."""
 
     kept: Tensor | None = None
 
@@ -487,20 +488,20 @@ BROKEN: dict[type[DifferentiableEnv[Any]], tuple[str, str]] = {
     KeepsGraph: ("detach", "the graph is not cut by detach()"),
     RestartCutsAll: ("resets", "lose or change their gradient when others are reset"),
     RestartMovesAll: ("restart", "restart changes environments that it should leave alone"),
-    Raises: ("shapes", "test_check_differentiable.py, line"),
+    Raises: ("shapes", "test_differentiable.py, line"),
 }
 
 
-def look(env: DifferentiableEnv[Any]) -> list[Finding]:
-    """A quick look at the environment itself, without the checkers of other libraries."""
-    return check_differentiable(env, seed=0, samples=24, seconds=0.5, progress=lambda what: None)
+def quick_check(env: DifferentiableEnv[Any]) -> list[Finding]:
+    """The findings of a short check, without the checkers of other libraries."""
+    return check_differentiable(env, seed=0, samples=24, seconds=0.5, progress=lambda stage: None)
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
 def test_a_broken_environment_is_named(kind: Callable[[], DifferentiableEnv[Any]]) -> None:
-    """By a fault of the check it fails, in words that say what is wrong."""
+    """The check that it fails reports a fault, in words that say what is wrong."""
     check, words = BROKEN[kind]  # type: ignore[index]
-    found = [f for f in look(kind()) if f.status == "fault"]
+    found = [f for f in quick_check(kind()) if f.status == "fault"]
     assert any(f.check == check and words in f.finding for f in found), found
     assert all(f.meaning and f.advice for f in found)
 
@@ -508,4 +509,34 @@ def test_a_broken_environment_is_named(kind: Callable[[], DifferentiableEnv[Any]
 @pytest.mark.parametrize("kind", [Sound, FiniteHorizon, SeesTheTime])
 def test_a_sound_environment_has_no_fault(kind: Callable[[], DifferentiableEnv[Any]]) -> None:
     """The one that all the broken ones are made of, and two with a clock that is part of it."""
-    assert [f for f in look(kind()) if f.status == "fault"] == []
+    assert [f for f in quick_check(kind()) if f.status == "fault"] == []
+
+
+class Honest(PointMass.__bases__[0]):  # type: ignore[misc,name-defined]
+    """A point mass without a gradient by the state, which says so."""
+
+    gradient = GradientInfo(state="none", reward="approximate")
+    initial = PointMass.initial
+    observation = PointMass.observation
+    terminal = PointMass.terminal
+    max_episode_steps = 20
+
+    def __init__(self) -> None:
+        PointMass.__init__(self)
+
+    def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        return PointMass.transition(self, state.detach(), action, noise)
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        return PointMass.reward(self, state, action.detach(), next_state)
+
+
+def test_what_is_said_openly_is_no_fault() -> None:
+    """GradientInfo says: no gradient by the state, and an approximate one of the reward."""
+    found = check_differentiable(
+        Honest(), seed=0, samples=8, seconds=0.3, progress=lambda stage: None
+    )
+    status = {f.check: f.status for f in found}
+    assert "fault" not in status.values()
+    assert status["d reward / d action"] == "warning"
+    assert status["d transition / d state"] == "pass"

@@ -1,0 +1,65 @@
+"""``pgtoolkit check-env``: the page, the file, exit codes, and errors of an environment."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pgtoolkit.scripts import check_env as command
+from pgtoolkit.scripts.cli import main as cli
+
+BROKEN_ENV = f"{Path(__file__).parents[1]}/envs/checks/test_ordinary.py:TimeLimitAsTermination"
+
+
+def call(*arguments: str) -> int:
+    """The exit code of ``pgtoolkit check-env ARGUMENTS``, in this process."""
+    with pytest.raises(SystemExit) as caught:
+        cli.run_command(command.run, arguments)
+    return int(caught.value.code or 0)
+
+
+def test_exit_codes_and_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """0 without a fault, 1 with one, 2 for a wrong request; JSON has what the page has."""
+    file = tmp_path / "findings.json"
+    quick = ("--samples", "8", "--seconds", "0.3", "--json", str(file))
+    assert call("pgtoolkit/PointMass-v0", *quick) == 0
+    page = capsys.readouterr().out
+    rows = json.loads(file.read_text())
+    assert {tuple(row) for row in rows} == {
+        ("part", "check", "status", "finding", "meaning", "advice")
+    }
+    assert {row["status"] for row in rows} <= {"pass", "warning", "fault"}
+    assert all(row["check"] in page for row in rows)
+    assert len(page.splitlines()) <= 60
+    assert call(BROKEN_ENV, *quick) == 1
+    assert "fault" in capsys.readouterr().out
+    assert any(row["status"] == "fault" for row in json.loads(file.read_text()))
+    assert call("NoSuchEnvironment-v0") == 2
+    assert call("Pendulum-v1", "--samples", "0") == 2
+    assert call("Pendulum-v1", "--env-kwargs", '{"mass": 1}') == 2
+    assert call("Pendulum-v1", "--json", str(tmp_path / "missing" / "file.json")) == 2
+
+
+def test_an_error_is_named_by_file_and_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No traceback, but where to look."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from pgtoolkit.envs.control.point_mass import PointMass\n"
+        "from pgtoolkit.envs.differentiable import DifferentiableEnv\n\n"
+        "class Mine(DifferentiableEnv):\n"
+        "    observation_space = PointMass().observation_space\n"
+        "    action_space = PointMass().action_space\n"
+        "    max_episode_steps = 5\n"
+        "    initial = PointMass.initial\n"
+        "    transition = PointMass.transition\n"
+        "    observation = PointMass.observation\n"
+        "    terminal = PointMass.terminal\n"
+        "    def reward(self, state, action, next_state):\n"
+        "        return 1 / 0\n"
+    )
+    assert call(f"{file}:Mine", "--json", str(tmp_path / "found.json")) == 1
+    found = [row["finding"] for row in json.loads((tmp_path / "found.json").read_text())]
+    assert any("mine.py, line 13: ZeroDivisionError" in text for text in found)
+    assert "Traceback" not in capsys.readouterr().out
