@@ -1,4 +1,4 @@
-"""What a command makes of --env, --differentiate, --adapter-kwargs and --wrappers."""
+"""The environments that --env, --differentiate, --adapter-kwargs and --wrappers describe."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from pgtoolkit.envs.wrappers.gradient_gate import GradientGate
 from pgtoolkit.envs.wrappers.observation_detach import ObservationDetach
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli import main as cli
-from pgtoolkit.scripts.cli.environments import Environments, make_environments
+from pgtoolkit.scripts.cli.environments import EnvFactory, make_env_factory
 
 # Gymnasium warns that a torque in [-2, 2] is not normalised.
 pytestmark = pytest.mark.filterwarnings("ignore:.*WARN.*:UserWarning")
@@ -28,14 +28,14 @@ QUICK = ["--total-steps", "64", "--num-envs", "2", "--n-steps", "8", "--hidden",
 QUICK += ["--eval-episodes", "1"]
 
 
-def make(name: str, differentiate: Differentiate = "auto", **kwargs: Any) -> Environments:
+def make(name: str, differentiate: Differentiate = "auto", **kwargs: Any) -> EnvFactory:
     settings: dict[str, Any] = {"adapter_kwargs": {}, "wrappers": {}, "needed": True} | kwargs
     device = torch.device("cpu")
-    return make_environments(name, {}, differentiate=differentiate, device=device, **settings)
+    return make_env_factory(name, {}, differentiate=differentiate, device=device, **settings)
 
 
-def dynamics(environments: Environments) -> DifferentiableEnv:
-    env = environments.make(2)
+def dynamics(factory: EnvFactory) -> DifferentiableEnv:
+    env = factory.make(2)
     assert isinstance(env, DifferentiableVectorEnv)
     return env.env
 
