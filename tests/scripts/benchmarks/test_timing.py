@@ -7,7 +7,7 @@ import pytest
 
 from pgtoolkit.scripts.benchmarks import timing
 from pgtoolkit.scripts.benchmarks.timing import (
-    INSTALL,
+    NOT_INSTALLED,
     OURS,
     Case,
     Goal,
@@ -26,7 +26,7 @@ class Clock:
         self.seconds, self.calls = 0.0, list[tuple[str, int]]()
         monkeypatch.setattr(time, "process_time", lambda: self.seconds)
         monkeypatch.setattr(time, "perf_counter", lambda: 2 * self.seconds)
-        monkeypatch.setattr(timing, "_children", lambda: 0.0)
+        monkeypatch.setattr(timing, "_child_cpu_seconds", lambda: 0.0)
 
     def side(self, name: str, seconds: float) -> Callable[[], timing.Run]:
         """A side whose calls take so long."""
@@ -64,7 +64,7 @@ def test_a_ratio_of_throughput_is_ours_over_theirs(clock: Clock) -> None:
     assert [row.ours_wall_s, row.peer_wall_s] == pytest.approx([4.0, 12.0])
     assert row.throughput == pytest.approx(5.0) and len(row.ours) == len(row.theirs) == 5
     assert absent.peer == "absent" and absent.ratio is None and absent.reached is None
-    assert absent.note == f"{INSTALL} (peer)"
+    assert absent.note == f"{NOT_INSTALLED} (peer)"
 
 
 def test_a_ratio_of_time_is_ours_over_theirs(clock: Clock) -> None:
@@ -83,7 +83,7 @@ def test_the_sides_take_turns_and_short_work_is_repeated(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call of 1 is done three times for a turn of 3; a call of 10 once. Seconds are a call's."""
-    monkeypatch.setattr(timing, "SHORTEST", 6.0)  # of a clock that is twice as fast
+    monkeypatch.setattr(timing, "MIN_REPEAT_SECONDS", 6.0)  # of a clock that is twice as fast
     runs = {"short": clock.side("short", 1.0)(), "long": clock.side("long", 10.0)()}
     found = take_turns(runs, 2)
     assert found == {"short": [Seconds(1.0, 2.0)] * 2, "long": [Seconds(10.0, 20.0)] * 2}
