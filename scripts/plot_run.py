@@ -34,7 +34,7 @@ RETURN_LABELS = {
 class PlotArguments:
     """Plots a run from its TensorBoard events: return above, gradient variance below."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run's folder."""
     output: Path
     """File for the plot: .png, .svg or .pdf."""

@@ -62,7 +62,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def figures(row: Row) -> tuple[str, ...]:
-    """Ours and the peer's: throughput; or seconds or another unit, where less is better."""
+    """Our figure and the peer's: throughput, or the measured quantity where less is better."""
     ours, theirs = row.ours_cpu_s, row.peer_cpu_s
     if ours is None or theirs is None:
         medians = (statistics.median(x) for x in (row.ours, row.theirs))

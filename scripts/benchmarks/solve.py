@@ -52,7 +52,7 @@ APG_CONFIG = ApgConfig(
     activation="relu",
     diagnostics_interval=0,
 )
-"""For the pathwise gradient on our Pendulum. Chosen with seeds other than ``SEEDS``."""
+"""Settings for APG on our Pendulum. Chosen with seeds other than ``SEEDS``."""
 
 PPO_CONFIG = PpoConfig(
     num_envs=16,
@@ -63,7 +63,7 @@ PPO_CONFIG = PpoConfig(
     log_std_init=1.0,
     diagnostics_interval=0,
 )
-"""For PPO on Gymnasium's environment. Chosen with seeds other than ``SEEDS``."""
+"""Settings for our PPO on Gymnasium's environment. Chosen with seeds other than ``SEEDS``."""
 
 SB3_SETTINGS: dict[str, Any] = {
     "n_steps": 1024,
@@ -100,7 +100,7 @@ class TrainingRun:
     steps: int
     """Environment steps."""
     mean_return: float
-    """Of the last evaluation."""
+    """Mean return of the last evaluation."""
 
     @property
     def solved(self) -> bool:

@@ -86,7 +86,7 @@ class Row:
     peer_wall_s: float | None = None
     """Medians, in seconds for one call."""
     throughput: float | None = None
-    """Ours, in units per CPU second."""
+    """Our throughput in units per CPU second."""
     unit: str = ""
     repeats: int = 0
     ours: list[float] = dataclasses.field(default_factory=list)

@@ -29,7 +29,7 @@ class VarianceArguments:
     constructor has an argument `horizon` is made anew for each H.
     """
 
-    run: Annotated[str | None, tyro.conf.Positional] = None
+    run: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = None
     """A run's folder, which gives the policy, the environment and the discount."""
     env: str | None = None
     """An environment: an id, module:Id-v0, or path/to/file.py:Class. With RUN it replaces the run's

@@ -42,7 +42,7 @@ def strict(path: Path) -> list[dict[str, Any]]:
 def test_the_command_writes_json_and_a_picture_and_advises(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A row an estimator and horizon; the same seed gives the same bits."""
+    """One row for each estimator and horizon; the same seed gives the same bits."""
     first, second, picture = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "plot.png"
     assert call(*PENDULUM, *QUICK, "--json", str(first), "--plot", str(picture)) == 0
     out = capsys.readouterr().out
@@ -65,7 +65,7 @@ def test_the_command_writes_json_and_a_picture_and_advises(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short APG run on LQG, of a linear policy and discount 0.9."""
+    """A short APG run on LQG with discount 0.9."""
     path = tmp_path_factory.mktemp("runs") / "apg"
     arguments = ["apg", "--env", "pgtoolkit/LQG-v0", "--run-dir", str(path), *TRAINING]
     with pytest.raises(SystemExit) as caught:
@@ -75,7 +75,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_runs_policy_is_measured_with_its_discount(run: Path, tmp_path: Path) -> None:
-    """LQG has an argument horizon, so that its episodes end with each horizon."""
+    """LQG's constructor has an argument horizon, so its episodes are as long as each horizon."""
     for flags, wanted in (([], "best"), (["--checkpoint", "last"], "last")):
         file = tmp_path / f"{wanted}.json"
         assert call(str(run), *QUICK[:-2], "--json", str(file), *flags) == 0
@@ -93,7 +93,7 @@ def test_a_runs_policy_is_measured_with_its_discount(run: Path, tmp_path: Path) 
 def test_a_one_step_environment_is_measured_at_one_step(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Its jump gives pathwise nothing, and that is said; nobody asked for 128 steps of it."""
+    """Longer horizons are replaced, with a note; the jump has no pathwise gradient."""
     file = tmp_path / "step.json"
     arguments = ["--env", "pgtoolkit/Step-v0", "--trajectories", "200", "--json", str(file)]
     assert call(*arguments) == 0
@@ -106,7 +106,7 @@ def test_a_one_step_environment_is_measured_at_one_step(
 def test_an_environment_without_gradient_has_the_score_function(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Discrete actions, episodes that end early, and a number that JSON does not have."""
+    """With discrete actions, episodes that end early, and NaN that becomes null in JSON."""
     file = tmp_path / "rows.json"
     arguments = ["--env", "CartPole-v1", *QUICK[:2], "--horizons", "32", "--json", str(file)]
     assert call(*arguments) == 0
@@ -148,7 +148,7 @@ def test_what_was_measured_before_an_interruption_is_reported(
 
 
 def test_the_script_shows_its_help_without_importing_torch() -> None:
-    """As ``python scripts/variance.py``; the help says what is not divided by H."""
+    """It is run as ``python scripts/variance.py``; the help says what is not divided by H."""
     root = Path(__file__).parents[2]
     code = "import sys; sys.argv = ['variance.py', '--help']; import runpy\ntry:\n"
     code += (
@@ -190,13 +190,13 @@ BAD_REQUESTS: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_REQUESTS)
-def test_a_wrong_request_is_told_before_anything_is_measured(
+def test_a_wrong_request_is_refused_before_anything_is_measured(
     name: str,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Exit 2, what and what to do, no traceback, nothing written."""
+    """Exit code 2, a message with advice, no traceback, no files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(horizon_study, "measure_horizon", None)
     arguments, advice = BAD_REQUESTS[name]
@@ -209,7 +209,7 @@ def test_a_wrong_request_is_told_before_anything_is_measured(
 def test_a_missing_matplotlib_is_told_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """With the extra that brings it."""
+    """The message names the extra that installs it."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert call(*PENDULUM, "--plot", str(tmp_path / "plot.png")) == 2
     assert "policy-gradient-toolkit[plot]" in capsys.readouterr().err
@@ -241,15 +241,15 @@ NO_GRADIENT = """
 
 
 def test_pathwise_alone_is_drawn_too(tmp_path: Path) -> None:
-    """There is no crossover to mark, and no choice to advise."""
+    """Although there is no crossover to mark and no comparison to advise on."""
     picture = tmp_path / "plot.png"
     assert call(*PENDULUM, *QUICK, "--estimators", "pathwise", "--plot", str(picture)) == 0
     assert picture.exists()
 
 
-def test_a_horizon_beyond_a_short_episode_is_not_walked(
+def test_a_horizon_beyond_a_short_episode_is_not_rolled_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Episodes of 200 steps: no window of 50,000 is made to find that out."""
+    """Episodes have 200 steps; that is found without a window of 50,000 steps."""
     assert call(*PENDULUM, "--trajectories", "10", "--horizons", "50000") == 0
     assert "H = 200 is measured in place of 50000" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from pgtoolkit.scripts.benchmarks import diagnostics
 
 
 def test_diagnostics_sides_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a small size."""
+    """Both sides run at a small size."""
     monkeypatch.setattr(diagnostics, "NUM_ENVS", 4)
     monkeypatch.setattr(diagnostics, "NUM_STEPS", 3)
     monkeypatch.setattr(diagnostics, "HIDDEN", (5,))

@@ -7,7 +7,7 @@ from pgtoolkit.scripts.benchmarks import env_step
 
 
 def test_env_step_sides_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Actions in the form that each library takes."""
+    """Each side gets its actions in the form that its library takes."""
     monkeypatch.setattr(env_step, "NUM_ENVS", 3)
     monkeypatch.setattr(env_step, "NUM_STEPS", 4)
     for name in env_step.ENV_CLASSES:

@@ -31,7 +31,7 @@ def make_fake(best: float) -> Callable[[int], solve.Learner]:
 def test_training_ends_when_solved_or_at_the_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """For every seed of every learner; runs that failed are counted as such."""
+    """Every learner is trained with every seed; failed runs are counted as failed."""
 
     def fake_return(act: Callable[[solve.Observations], solve.Observations], seed: int) -> float:
         return float(act(np.zeros((1, 3), np.float32))[0, 0]) - 500.0
