@@ -38,7 +38,7 @@ def standard(size: int) -> FullGaussian:
 
 
 def chain_errors(statistic: Tensor, expected: Tensor | float) -> Tensor:
-    """Distance of a statistic's mean over ``[S, C, D]`` from its expectation, in standard errors."""
+    """Distance of the mean of ``[S, C, D]`` from its expectation, in standard errors: ``[D]``."""
     means = statistic.mean(0)
     return (means.mean(0) - expected).abs() / (means.std(0) / math.sqrt(len(means)))
 
