@@ -1,1 +1,1 @@
-"""What a person runs: the commands of ``pgtoolkit``. Each module is also a script."""
+"""The commands of ``pgtoolkit``. Each module ``NAME`` is also a script, ``scripts/NAME.py``."""

@@ -1,4 +1,4 @@
-"""``pgtoolkit benchmark``: how fast we are, beside what a user would otherwise use."""
+"""``pgtoolkit benchmark``: speed of this package and of its alternatives on the same work."""
 
 import dataclasses
 import importlib
@@ -8,87 +8,89 @@ from typing import Any, final
 
 import tyro
 
-from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.benchmarks.hardware import pin, versions
+from pgtoolkit.scripts.benchmarks.hardware import describe_machine, pin_to_one_core
 from pgtoolkit.scripts.benchmarks.timing import Case, Row, measure
-from pgtoolkit.scripts.cli.arguments import parse
+from pgtoolkit.scripts.cli.arguments import parse, require_options
 from pgtoolkit.scripts.cli.files import require_writable, write_json
-from pgtoolkit.scripts.cli.registry import BENCHMARKS, known
+from pgtoolkit.scripts.cli.registry import BENCHMARKS, lookup
 
-FEWEST = 5
-"""Repeats below which a median and its spread say little."""
+MIN_REPEATS = 5
+"""With fewer repeats, the median and the range of the ratio say little."""
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchmarkArguments:
-    """Times us and others on the same work, in turns, in one process, on one core.
+    """Times this package and others on the same work, in turns, in one process, on one core.
 
-    A peer that is not installed is named and left out. A target that is missed is reported; the
-    exit code stays 0.
+    A peer that is not installed is named and left out. A missed target is reported, but the exit
+    code is still 0.
     """
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which benchmarks; default: all. --list names them."""
+    """Names of the benchmarks to run, as --list shows them. Default: all."""
     json: Path | None = None
-    """Write the rows to this file: a list of one object a row."""
+    """File for the results: a JSON list of one object for each row of the tables."""
     repeats: int = 7
-    """Turns of each side, at least 5; the turns that warm up are not counted."""
+    """Number of timed repeats of each side, at least 5; warm-up is not counted."""
     list: bool = False
-    """Name the benchmarks and stop."""
+    """List the benchmarks and exit."""
 
     def __post_init__(self) -> None:
-        if self.repeats < FEWEST:
-            raise RequestError(f"--repeats must be at least {FEWEST}, not {self.repeats}")
+        enough = self.repeats >= MIN_REPEATS
+        require_options(self, {"repeats": (enough, f"at least {MIN_REPEATS}")})
         for name in self.names:
-            known(name, BENCHMARKS, "benchmark")
+            lookup(name, BENCHMARKS, "benchmark")
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Measures, shows, writes.
+    """Runs the benchmarks, prints their tables and writes the JSON file.
 
     Raises:
-        RequestError: no such benchmark, or a file that cannot be written.
+        RequestError: there is no such benchmark, or the file cannot be written.
     """
     options = parse(BenchmarkArguments, arguments, command="benchmark")
     if options.list:
         width = max(map(len, BENCHMARKS))
-        for name, (_, note) in BENCHMARKS.items():
-            print(f"{name:<{width}}  {note}")
+        for name, benchmark in BENCHMARKS.items():
+            print(f"{name:<{width}}  {benchmark.note}")
         return
     if options.json is not None:
         require_writable(options.json, "--json")
-    pin()
-    # Only now, because they import torch.
-    from pgtoolkit.scripts.benchmarks.report import header, show
+    pin_to_one_core()
+    # Imported after pinning, because these import torch.
+    from pgtoolkit.scripts.benchmarks.report import show_machine, show_table
     from pgtoolkit.scripts.cli.malloc import keep_freed_memory
 
     keep_freed_memory()
-    found = versions()
-    header(found)
+    machine = describe_machine()
+    show_machine(machine)
     written: list[dict[str, Any]] = []
     for name in options.names or BENCHMARKS:
         rows = measure_benchmark(name, options.repeats)
-        show(name, BENCHMARKS[name][1], rows)
-        written += [dataclasses.asdict(row) | {"versions": found} for row in rows]
-        # After every one: they take minutes, and what is measured is not to be lost.
+        show_table(name, BENCHMARKS[name].note, rows)
+        written += [dataclasses.asdict(row) | {"versions": machine} for row in rows]
+        # Written after each benchmark: they take minutes, and an interruption should lose one only.
         if options.json is not None:
             write_json(options.json, written)
 
 
 def measure_benchmark(name: str, repeats: int) -> Sequence[Row]:
-    """A benchmark's rows: those of its cases, then those that it measures in its own way.
+    """Runs one benchmark.
 
-    Its module has ``cases() -> list[Case]``, or ``rows(repeats) -> list[Row]``, or both.
+    Returns:
+        The rows of its cases, then those of its module's ``rows(repeats)``, which measures in its
+        own way; either may be missing.
     """
     import torch
 
     torch.set_num_threads(1)
-    module = importlib.import_module(BENCHMARKS[name][0])
-    cases: list[Case] = getattr(module, "cases", list)()
+    benchmark = BENCHMARKS[name]
+    module = importlib.import_module(benchmark.module)
+    cases: list[Case] = getattr(module, benchmark.cases, list)()
     rows = [row for case in cases for row in measure(case, repeats)]
-    other: Callable[[int], list[Row]] = getattr(module, "rows", lambda _: [])
-    return [dataclasses.replace(row, benchmark=name) for row in [*rows, *other(repeats)]]
+    more_rows: Callable[[int], list[Row]] = getattr(module, "rows", lambda _: [])
+    return [dataclasses.replace(row, benchmark=name) for row in [*rows, *more_rows(repeats)]]
 
 
 if __name__ == "__main__":

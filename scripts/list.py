@@ -1,20 +1,21 @@
-"""``pgtoolkit list``: names what there is."""
+"""``pgtoolkit list``: lists agents, environments, estimators and wrappers."""
 
 from collections.abc import Sequence
 
 from pgtoolkit.scripts.cli.registry import (
-    AGENT_NOTES,
+    AGENTS,
     ESTIMATOR_NOTES,
     EXPECTATION_NOTES,
-    WRAPPER_NOTES,
-    known,
+    WRAPPERS,
+    lookup,
+    registered_env_ids,
 )
 
 KINDS = ("agents", "envs", "estimators", "wrappers")
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Prints one kind, or all.
+    """Prints the entries of the kinds that were asked for; without arguments, of all kinds.
 
     Raises:
         RequestError: there is no such kind.
@@ -22,35 +23,34 @@ def run(arguments: Sequence[str]) -> None:
     if "-h" in arguments or "--help" in arguments:
         print("usage: pgtoolkit list [agents|envs|estimators|wrappers]")
         return
-    kinds = [known(name, dict.fromkeys(KINDS), "kind") for name in arguments] or list(KINDS)
-    for kind in kinds:
+    for kind in arguments:
+        lookup(kind, dict.fromkeys(KINDS), "kind")
+    for kind in arguments or KINDS:
         print(f"{kind}:")
-        found = rows(kind)
-        width = max(map(len, found))
-        for name, note in found.items():
+        entries = notes(kind)
+        width = max(map(len, entries))
+        for name, note in entries.items():
             print(f"  {name:<{width}}  {note}")
 
 
-def rows(kind: str) -> dict[str, str]:
+def notes(kind: str) -> dict[str, str]:
+    """Name to description of all entries of one kind."""
     if kind == "agents":
-        return AGENT_NOTES
+        return {name: agent.note for name, agent in AGENTS.items()}
     if kind == "estimators":
         return ESTIMATOR_NOTES | EXPECTATION_NOTES
     if kind == "wrappers":
-        return WRAPPER_NOTES
-    import gymnasium
+        return {name: wrapper.note for name, wrapper in WRAPPERS.items()}
+    return env_notes()
 
-    import pgtoolkit.envs  # noqa: F401  # registers its environments
+
+def env_notes() -> dict[str, str]:
+    """Environments of this package and of plugins, then the forms in which others are named."""
     from pgtoolkit.envs.registry.plugins import register_plugins
 
     plugins = {name: f"of the package {package}" for name, package in register_plugins().items()}
-    ours = {
-        name: "differentiable"
-        for name, spec in gymnasium.registry.items()
-        if spec.namespace == "pgtoolkit"
-    }
     return (
-        ours
+        dict.fromkeys(registered_env_ids(), "differentiable")
         | plugins
         | {
             "any Gymnasium id": "differentiated by an adapter, such as Pendulum-v1, Reacher-v5",

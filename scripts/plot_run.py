@@ -1,7 +1,7 @@
-"""``python scripts/plot_run.py RUN --output FILE.png``: return, and both gradients' variance."""
+"""``python scripts/plot_run.py RUN --output FILE.png``: plots return and gradient variance."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, final
 
@@ -11,11 +11,22 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse
 from pgtoolkit.scripts.cli.files import require_picture
 
+Scalars = dict[str, tuple[list[int], list[float]]]
+"""TensorBoard tag to steps and values."""
+
 ESTIMATORS = {
     "score_function": ("score function", "#d6601e"),
     "pathwise": ("pathwise", "#1f69b4"),
     "mixed": ("mixed", "#009e73"),
 }
+"""Estimator's name in tags to its label and colour."""
+
+RETURN_LABELS = {
+    "rollout/ep_rew_mean": "training (last 100 episodes)",
+    "eval/mean_reward": "evaluation (deterministic)",
+    "variational/elbo": "evidence lower bound",
+}
+"""Tag to its label in the upper panel."""
 
 
 @final
@@ -23,17 +34,18 @@ ESTIMATORS = {
 class PlotArguments:
     """Plots a run from its TensorBoard events: return above, gradient variance below."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run's folder."""
     output: Path
-    """A picture: .png, .svg or .pdf."""
+    """File for the plot: .png, .svg or .pdf."""
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parses, reads, plots.
+    """Reads the run's events and writes the plot.
 
     Raises:
-        RequestError: no such run, nothing measured in it, or matplotlib is missing.
+        RequestError: there is no such run, it measured no gradient, matplotlib is not installed, or
+            the file cannot be written.
     """
     options = parse(PlotArguments, arguments, command="plot_run")
     from pgtoolkit.training.run_folder import RunFolder
@@ -46,9 +58,7 @@ def run(arguments: Sequence[str]) -> None:
     scalars = read_scalars(folder.path)
     if not any(f"gradient/{name}/variance" in scalars for name in ESTIMATORS):
         raise RequestError(f"{folder.path} measured no gradient (--diagnostics-interval 0?)")
-    variational = f"{config.get('estimator')}, {config.get('family')} covariance"
-    title = f"{config.get('agent')} on {config.get('env')}" if "agent" in config else variational
-    figure = draw(scalars, title.replace("_", " ") if title == variational else title)
+    figure = draw(scalars, title_of(config))
     try:
         figure.savefig(options.output, dpi=150)
     except (OSError, ValueError) as error:
@@ -56,8 +66,15 @@ def run(arguments: Sequence[str]) -> None:
     print(options.output)
 
 
-def read_scalars(path: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Every scalar of a run: ``{tag: (steps, values)}``."""
+def title_of(config: Mapping[str, Any]) -> str:
+    """The plot's title, from the configuration of a training run or of variational inference."""
+    if "agent" in config:
+        return f"{config.get('agent')} on {config.get('env')}"
+    return f"{config.get('estimator')}, {config.get('family')} covariance".replace("_", " ")
+
+
+def read_scalars(path: Path) -> Scalars:
+    """All scalars in the TensorBoard events of a run's folder."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(path), size_guidance={"scalars": 0})
@@ -69,42 +86,48 @@ def read_scalars(path: Path) -> dict[str, tuple[list[int], list[float]]]:
     return found
 
 
-def draw(scalars: dict[str, tuple[list[int], list[float]]], title: str) -> Any:
-    """A figure of two panels over environment steps."""
+def draw(scalars: Scalars, title: str) -> Any:
+    """A matplotlib figure: returns (or the ELBO) above, gradient variances below, over steps."""
     import matplotlib.pyplot as plt
 
     figure, (top, bottom) = plt.subplots(
         2, 1, sharex=True, figsize=(8, 6), layout="constrained", height_ratios=(2, 3)
     )
-    for tag, label in (
-        ("rollout/ep_rew_mean", "training (last 100 episodes)"),
-        ("eval/mean_reward", "evaluation (deterministic)"),
-        ("variational/elbo", "evidence lower bound"),
-    ):
-        if tag in scalars:
-            marker = "o" if tag.startswith("eval") else ""
-            top.plot(*scalars[tag], label=label, marker=marker, markersize=4)
-    bound = "variational/elbo" in scalars
-    top.set_ylabel("evidence lower bound" if bound else "return of an episode")
+    variational = "variational/elbo" in scalars
+    _draw_returns(top, scalars)
+    top.set_ylabel("evidence lower bound" if variational else "return of an episode")
     top.set_title(title, loc="left")
-    top.legend(frameon=False)
-    for name, (label, colour) in ESTIMATORS.items():
-        series = [scalars.get(f"gradient/{name}/variance{end}") for end in ("", "_low", "_high")]
-        mean, low, high = series
-        if mean is not None and low is not None and high is not None:
-            bottom.fill_between(mean[0], low[1], high[1], color=colour, alpha=0.2, linewidth=0)
-            # Mixed, on top, does not hide its parts.
-            dashes = "--" if name == "mixed" else "-"
-            bottom.plot(*mean, dashes, color=colour, label=f"{label}, with 95 % interval")
-    bottom.set_yscale("log")
-    bottom.set_ylabel("variance of one trajectory's gradient")
-    bottom.set_xlabel("optimiser steps" if bound else "environment steps")
-    bottom.legend(frameon=False, loc="best")
+    _draw_variances(bottom, scalars)
+    bottom.set_xlabel("optimiser steps" if variational else "environment steps")
     bottom.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     for axes in (top, bottom):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
     return figure
+
+
+def _draw_returns(axes: Any, scalars: Scalars) -> None:
+    """A line for each tag of ``RETURN_LABELS`` that the run has."""
+    for tag, label in RETURN_LABELS.items():
+        if tag in scalars:
+            marker = "o" if tag.startswith("eval") else ""
+            axes.plot(*scalars[tag], label=label, marker=marker, markersize=4)
+    axes.legend(frameon=False)
+
+
+def _draw_variances(axes: Any, scalars: Scalars) -> None:
+    """Each estimator's variance with its 95 % interval, on a logarithmic scale."""
+    for name, (label, colour) in ESTIMATORS.items():
+        series = [scalars.get(f"gradient/{name}/variance{end}") for end in ("", "_low", "_high")]
+        mean, low, high = series
+        if mean is not None and low is not None and high is not None:
+            axes.fill_between(mean[0], low[1], high[1], color=colour, alpha=0.2, linewidth=0)
+            # Mixed is drawn last and dashed, so that the lines below it stay visible.
+            dashes = "--" if name == "mixed" else "-"
+            axes.plot(*mean, dashes, color=colour, label=f"{label}, with 95 % interval")
+    axes.set_yscale("log")
+    axes.set_ylabel("variance of one trajectory's gradient")
+    axes.legend(frameon=False, loc="best")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import read_yaml
-from pgtoolkit.scripts.cli.registry import AGENT_NOTES, AGENTS, known
+from pgtoolkit.scripts.cli.registry import AGENTS, lookup
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.experiment import Experiment, Settings
@@ -29,7 +29,8 @@ def run(arguments: Sequence[str]) -> None:
         raise RequestError(
             f"name the agent first: pgtoolkit train AGENT --env ENV ({', '.join(AGENTS)})"
         )
-    agent_name = known(arguments[0], AGENTS, "agent")
+    agent_name = arguments[0]
+    lookup(agent_name, AGENTS, "agent")
     rest, run_dir = take_option(list(arguments[1:]), "--run-dir")
     rest, config_file = take_option(rest, "--config")
     if "-h" in rest or "--help" in rest:
@@ -174,7 +175,7 @@ Beside the options below:
 
 
 def usage() -> str:
-    rows = "\n".join(f"  {name:<10} {text}" for name, text in AGENT_NOTES.items())
+    rows = "\n".join(f"  {name:<10} {agent.note}" for name, agent in AGENTS.items())
     return (
         "usage: pgtoolkit train AGENT --env ENV [options]\n\n"
         f"agents:\n{rows}\n\n`pgtoolkit train AGENT --help` shows all options of an agent."

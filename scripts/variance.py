@@ -1,4 +1,4 @@
-"""``pgtoolkit variance (RUN | --env ENV)``: which gradient estimator, up to which horizon."""
+"""``pgtoolkit variance (RUN | --env ENV)``: which gradient estimator to use up to which horizon."""
 
 import contextlib
 import dataclasses
@@ -16,117 +16,109 @@ from pgtoolkit.scripts.variance_study.arguments import VarianceArguments
 
 if TYPE_CHECKING:
     from pgtoolkit.estimators.horizon_study import Measurement
-    from pgtoolkit.scripts.variance_study.subject import Subject
+    from pgtoolkit.scripts.variance_study.inputs import StudyInputs
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parses, measures, reports.
+    """Measures the estimators and reports the result.
 
     Raises:
-        RequestError: no such run or environment, one that cannot do what is asked, or a file that
-            cannot be written; before anything is measured.
-        NonFiniteError: the environment went bad; what was measured before is reported first.
+        RequestError: no such run or environment, it cannot do what is asked, or a file cannot be
+            written; raised before anything is measured.
+        NonFiniteError: a number became NaN or infinite; the measurements made before are reported
+            first.
     """
     options = parse(VarianceArguments, arguments, command="variance")
     if options.json is not None:
         require_writable(options.json, "--json")
     if options.plot is not None:
         require_picture(options.plot, "--plot")
-    from pgtoolkit.scripts.variance_study.subject import make_subject
+    from pgtoolkit.scripts.variance_study.inputs import prepare_inputs
 
-    subject = make_subject(options)
-    for note in subject.notes:
+    inputs = prepare_inputs(options)
+    for note in inputs.notes:
         print(note, flush=True)
     rows: list[Measurement] = []
-    with reporting(subject, options, rows):
-        measure(subject, options, rows)
+    with reporting(inputs, options, rows):
+        measure(inputs, rows)
 
 
-def measure(subject: "Subject", options: VarianceArguments, rows: "list[Measurement]") -> None:
-    """Adds the measurements of one horizon after the other to ``rows``."""
-    from pgtoolkit.estimators.horizon_study import measure_horizon
-    from pgtoolkit.scripts.variance_study.report import MeasuringView
+def measure(inputs: "StudyInputs", rows: "list[Measurement]") -> None:
+    """Measures one horizon after the other and appends the results to ``rows``."""
+    from pgtoolkit.scripts.variance_study.report import MeasurementView
 
-    with MeasuringView(subject.horizons) as view:
-        for horizon in subject.horizons:
+    with MeasurementView(inputs.horizons) as view:
+        for horizon in inputs.horizons:
             view.begin(horizon)
-            found = measure_horizon(
-                subject.env_for(horizon),
-                subject.policy,
-                horizon,
-                trajectories=options.trajectories,
-                estimators=subject.estimators,
-                gamma=subject.gamma,
-                seed=options.seed,
-            )
-            rows += found
-            view.end(found)
+            measured = inputs.measure(horizon)
+            rows += measured
+            view.end(measured)
 
 
 @contextlib.contextmanager
 def reporting(
-    subject: "Subject", options: VarianceArguments, rows: "list[Measurement]"
+    inputs: "StudyInputs", options: VarianceArguments, rows: "list[Measurement]"
 ) -> Iterator[None]:
-    """Reports what was measured, also when the measuring is interrupted or goes bad."""
+    """Reports the rows at the end of the block, also when the block raises."""
     try:
         yield
     except BaseException as error:
         if rows:
-            report(subject, options, rows)
+            report(inputs, options, rows)
             error.add_note(f"(reported up to H = {rows[-1].horizon})")
         raise
-    report(subject, options, rows)
+    report(inputs, options, rows)
 
 
-def report(subject: "Subject", options: VarianceArguments, rows: "list[Measurement]") -> None:
-    """The table, the advice, and the files."""
+def report(inputs: "StudyInputs", options: VarianceArguments, rows: "list[Measurement]") -> None:
+    """Writes the files, then prints the table and the advice."""
     from rich.console import Console
 
     from pgtoolkit.scripts.variance_study.report import footnotes, table
 
-    # Files first: whoever reads a pipe may have had enough before its end.
+    # The files are written first: printing may fail when the reader closes the pipe.
     written: list[str] = []
     if options.json is not None:
-        write_json(options.json, [as_json(row, subject, options) for row in rows])
+        write_json(options.json, [as_json(row, inputs) for row in rows])
         written.append(f"json: {options.json}")
     if options.plot is not None:
         from pgtoolkit.scripts.variance_study.plot import draw
 
-        count = f"{options.trajectories:,} trajectories at each horizon"
-        figure = draw(rows, f"{subject.env_name}\n{subject.policy_name}, {count}")
+        count = f"{inputs.trajectories:,} trajectories at each horizon"
+        figure = draw(rows, f"{inputs.env_name}\n{inputs.policy_name}, {count}")
         figure.savefig(options.plot, dpi=150)
         written.append(f"plot: {options.plot}")
-    # Whole lines for whoever reads a pipe, and no column squeezed out.
-    single_line = not Console().is_terminal
-    console = Console(highlight=False, markup=False, width=100 if single_line else None)
+    # Into a pipe: no wrapped sentences, and room for every column of the table.
+    piped = not Console().is_terminal
+    console = Console(highlight=False, markup=False, width=100 if piped else None)
     console.print(table(rows))
-    console.print(footnotes(rows), style="dim", soft_wrap=single_line)
-    console.print(f"\n{advice(subject, rows)}", style="bold", soft_wrap=single_line)
+    console.print(footnotes(rows), style="dim", soft_wrap=piped)
+    console.print(f"\n{advice(inputs, rows)}", style="bold", soft_wrap=piped)
     for line in written:
         print(line)
 
 
-def advice(subject: "Subject", rows: "Sequence[Measurement]") -> str:
-    """The closing sentence."""
+def advice(inputs: "StudyInputs", rows: "Sequence[Measurement]") -> str:
+    """The closing sentences: which estimator to use, and why."""
     from pgtoolkit.scripts.variance_study.verdict import verdict
 
-    if subject.no_gradient:
-        return f"Use the score function: {subject.no_gradient}."
+    if inputs.no_gradient:
+        return f"Use the score function: {inputs.no_gradient}."
     return verdict(rows)
 
 
-def as_json(row: "Measurement", subject: "Subject", options: VarianceArguments) -> dict[str, Any]:
-    """One object of the JSON file: the measurement, what it is of, and null for NaN."""
+def as_json(row: "Measurement", inputs: "StudyInputs") -> dict[str, Any]:
+    """One object of the JSON file: the measurement with null for NaN, and what was measured."""
     numbers = {
         name: number_or_null(value) if isinstance(value, float) else value
         for name, value in dataclasses.asdict(row).items()
     }
     return numbers | {
-        "env": subject.env_name,
-        "env_kwargs": subject.env_kwargs,
-        "policy": subject.policy_name,
-        "gamma": subject.gamma,
-        "seed": options.seed,
+        "env": inputs.env_name,
+        "env_kwargs": inputs.env_kwargs,
+        "policy": inputs.policy_name,
+        "gamma": inputs.gamma,
+        "seed": inputs.seed,
     }
 
 

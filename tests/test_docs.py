@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pgtoolkit.scripts.tables.estimator_rows import Row, gaussian_rows, lqg_rows, switch_rows
+from pgtoolkit.scripts.tables.estimator_rows import Row, bernoulli_rows, gaussian_rows, lqg_rows
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -60,7 +60,7 @@ def measured() -> list[Row]:
     samples, seed = 20_000, 1
     return [
         *gaussian_rows(samples, seed),
-        *switch_rows(samples, seed),
+        *bernoulli_rows(samples, seed),
         *lqg_rows(samples, seed),
     ]
 

@@ -1,1 +1,1 @@
-"""The rows of `pgtoolkit benchmark`, and what they are measured with."""
+"""The benchmarks of ``pgtoolkit benchmark``, with their timing and report."""

@@ -1,4 +1,4 @@
-"""The ``diagnostics`` benchmark: what exact statistics of every trajectory's gradient cost."""
+"""The ``diagnostics`` benchmark: cost of the exact statistics of every trajectory's gradient."""
 
 import functools
 from collections.abc import Callable
@@ -28,18 +28,20 @@ from pgtoolkit.seeding import stream
 
 NUM_ENVS, NUM_STEPS, HIDDEN = 256, 32, (64, 64)
 
-SHARE = 0.05
-"""Of training time, that measuring may take."""
+MAX_TIME_SHARE = 0.05
+"""Target: the share of training time that measurements take."""
 
-SAMPLES = 2048
+NUM_SAMPLES = 2048
+"""Inputs of the network in the comparison with BackPACK."""
 
 Surrogate = Callable[[], Tensor]
+"""Computes a surrogate for each trajectory: ``[N]``."""
 
 
 def cases() -> list[Case]:
-    """Against a plain backward, in training, and against BackPACK on what it can do."""
+    """Cases against a plain backward pass, against training without them, and against BackPACK."""
     work = NUM_ENVS * NUM_STEPS
-    plain, off, by_hand = "plain forward and backward", "never measuring", "BackPACK"
+    plain, off, backpack = "plain forward and backward", "never measuring", "BackPACK"
     return [
         Case(
             f"both estimators, H = {NUM_STEPS}, N = {NUM_ENVS}",
@@ -51,50 +53,54 @@ def cases() -> list[Case]:
         ),
         Case(
             "training with shac, default schedule",
-            updates(),
+            updates_per_call(),
             "updates",
-            {OURS: functools.partial(training_side, schedule()), off: training_side},
-            {off: 1 / (1 - SHARE)},
+            {OURS: functools.partial(training_side, default_interval()), off: training_side},
+            {off: 1 / (1 - MAX_TIME_SHARE)},
             "at most",
         ),
         Case(
-            f"variance by sample, MLP 64x64, {SAMPLES} samples",
-            SAMPLES,
+            f"variance by sample, MLP 64x64, {NUM_SAMPLES} samples",
+            NUM_SAMPLES,
             "samples",
             {
                 OURS: sample_variance_side,
-                f"{by_hand} Variance": functools.partial(backpack_side, "Variance"),
-                f"{by_hand} BatchGrad": functools.partial(backpack_side, "BatchGrad"),
+                f"{backpack} Variance": functools.partial(backpack_side, "Variance"),
+                f"{backpack} BatchGrad": functools.partial(backpack_side, "BatchGrad"),
             },
-            {f"{by_hand} Variance": 2.0, f"{by_hand} BatchGrad": 2.0},
+            {f"{backpack} Variance": 2.0, f"{backpack} BatchGrad": 2.0},
         ),
     ]
 
 
 def measured_side() -> Run:
-    """Every trajectory's gradient by both estimators, and its statistics."""
+    """Every trajectory's gradient by both estimators, with their statistics."""
 
-    def climb(policy: Policy, surrogate: Surrogate) -> None:
+    def differentiate(policy: Policy, surrogate: Surrogate) -> None:
         recorder = GradientRecorder(policy)
         with recorder.recording():
             values = surrogate()
         GradientStatistics.of(recorder.per_trajectory(values))
 
-    return _both_estimators(climb)
+    return _both_estimators(differentiate)
 
 
 def plain_side() -> Run:
-    """A backward of both estimators."""
+    """A plain backward pass of both estimators."""
 
-    def climb(policy: Policy, surrogate: Surrogate) -> None:
+    def differentiate(policy: Policy, surrogate: Surrogate) -> None:
         policy.zero_grad()
         (-surrogate().mean()).backward()  # type: ignore[no-untyped-call]
 
-    return _both_estimators(climb)
+    return _both_estimators(differentiate)
 
 
-def _both_estimators(climb: Callable[[Policy, Surrogate], None]) -> Run:
-    """For each estimator a rollout with its graph, the action gradient, and what is asked."""
+def _both_estimators(differentiate: Callable[[Policy, Surrogate], None]) -> Run:
+    """A rollout with its graph, the action gradient, and the gradients of both surrogates.
+
+    Args:
+        differentiate: computes the gradient of a surrogate by the policy's parameters.
+    """
     env = DifferentiableVectorEnv(Pendulum(), NUM_ENVS)
     policy = GaussianPolicy(env.single_observation_space, env.single_action_space, HIDDEN)
     noise = policy.draw_noise(NUM_STEPS, NUM_ENVS, generator=stream(0, "noise"))
@@ -106,47 +112,51 @@ def _both_estimators(climb: Callable[[Policy, Surrogate], None]) -> Run:
         gradient = action_gradient(window_objective(window, zeros, 0.99), window)
         plain = window.detach()
         weight = matched_score_weight(plain, zeros, zeros, 0.99)
-        climb(policy, lambda: pathwise_surrogate(policy, plain, gradient))
-        climb(policy, lambda: score_function_surrogate(policy, plain, weight))
+        differentiate(policy, lambda: pathwise_surrogate(policy, plain, gradient))
+        differentiate(policy, lambda: score_function_surrogate(policy, plain, weight))
 
     return run
 
 
-def schedule() -> int:
-    """Updates between measurements, where nobody says otherwise."""
+def default_interval() -> int:
+    """Updates between measurements by the agent's default."""
     return ShacConfig().diagnostics_interval
 
 
-def updates() -> int:
-    """Updates of one call: every one of them has as many measurements."""
-    return 2 * schedule()
+def updates_per_call() -> int:
+    """Updates in one call; a multiple of the interval, so that each call measures as often."""
+    return 2 * default_interval()
 
 
 def training_side(interval: int = 0) -> Run:
-    """Windows and updates of shac on the Pendulum; 0 never measures."""
+    """Windows and updates of shac on Pendulum.
+
+    Args:
+        interval: updates between measurements; 0 never measures.
+    """
     config = ShacConfig(diagnostics_interval=interval)
     env = DifferentiableVectorEnv(Pendulum(), config.num_envs)
     agent = Shac(config, env)
 
     def run(index: int) -> None:
-        for _ in range(updates()):
+        for _ in range(updates_per_call()):
             agent.update(agent.collect())
 
     return run
 
 
 def regression() -> tuple[nn.Sequential, Tensor, Tensor]:
-    """A network, inputs ``[M, 3]`` and targets ``[M, 1]``."""
+    """A network, inputs ``[M, 3]`` and targets ``[M, 1]`` of a regression."""
     generator = stream(0, "regression")
     network = nn.Sequential(
         nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)
     )
-    inputs = torch.randn(SAMPLES, 3, generator=generator)
+    inputs = torch.randn(NUM_SAMPLES, 3, generator=generator)
     return network, inputs, inputs.square().sum(1, keepdim=True)
 
 
 def sample_variance_side() -> Run:
-    """Variance over samples of the squared error's gradient, for every weight."""
+    """Our variance over samples of the squared error's gradient, for every parameter."""
     network, inputs, targets = regression()
 
     def run(index: int) -> None:
@@ -156,21 +166,21 @@ def sample_variance_side() -> Run:
 
 
 def backpack_side(extension: str) -> Run:
-    """BackPACK: its Variance, or the variance of its BatchGrad."""
+    """BackPACK's ``Variance``, or the variance computed from its ``BatchGrad``."""
     import backpack
     from backpack import extensions
 
     network, inputs, targets = regression()
     network, loss = backpack.extend(network), backpack.extend(nn.MSELoss(reduction="mean"))
-    wanted: Any = getattr(extensions, extension)()
+    quantity: Any = getattr(extensions, extension)()
 
     def run(index: int) -> None:
         network.zero_grad()
-        with backpack.backpack(wanted):
+        with backpack.backpack(quantity):
             loss(network(inputs), targets).backward()
         if extension == "BatchGrad":
             for parameter in network.parameters():
-                # Its gradients are of the mean, so a sample's is too small by their number.
-                (SAMPLES * parameter.grad_batch).var(0, unbiased=False)
+                # BatchGrad differentiates the mean loss: each is a sample's gradient over M.
+                (NUM_SAMPLES * parameter.grad_batch).var(0, unbiased=False)
 
     return run

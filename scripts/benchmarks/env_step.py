@@ -1,4 +1,4 @@
-"""The ``env-step`` benchmark: steps of many environments, with actions that are given."""
+"""The ``env-step`` benchmark: steps of many environments with given actions."""
 
 import functools
 from collections.abc import Callable
@@ -18,52 +18,49 @@ from pgtoolkit.scripts.benchmarks.timing import OURS, Case, Run, Side
 
 NUM_ENVS, NUM_STEPS = 1024, 200
 
-NATIVE = "Gymnasium's vector CartPole"
+GYMNASIUM = "Gymnasium's vector CartPole"
 
-MAKERS: dict[str, Callable[[], DifferentiableEnv[Any]]] = {
+ENV_CLASSES: dict[str, Callable[[], DifferentiableEnv[Any]]] = {
     "Pendulum": Pendulum,
     "CartPole": CartPole,
 }
 
 
 def cases() -> list[Case]:
-    """200 steps of 1024 environments, ended episodes reset as each library does it."""
-    others: dict[str, dict[str, Side]] = {"Pendulum": {}, "CartPole": {NATIVE: gymnasium_side}}
-    targets: dict[str, dict[str, float]] = {"Pendulum": {}, "CartPole": {NATIVE: 2.0}}
-    return [
-        Case(
-            name,
-            NUM_ENVS * NUM_STEPS,
-            "steps",
-            {
-                OURS: functools.partial(our_side, name),
-                "our plain steps": functools.partial(plain_side, name),
-                **others[name],
-                "envpool": functools.partial(envpool_side, name),
-                "JAX": functools.partial(jax_side, name),
-            },
-            targets[name] | {"envpool": 5.0, "JAX": 1.0},
-        )
-        for name in MAKERS
-    ]
+    """A case for each environment; ended episodes are reset in the way of each library."""
+    return [_case(name) for name in ENV_CLASSES]
+
+
+def _case(name: str) -> Case:
+    sides: dict[str, Side] = {
+        OURS: functools.partial(our_side, name),
+        "our plain steps": functools.partial(plain_side, name),
+    }
+    targets = {"envpool": 5.0, "JAX": 1.0}
+    if name == "CartPole":
+        sides[GYMNASIUM] = gymnasium_side
+        targets[GYMNASIUM] = 2.0
+    sides["envpool"] = functools.partial(envpool_side, name)
+    sides["JAX"] = functools.partial(jax_side, name)
+    return Case(name, NUM_ENVS * NUM_STEPS, "steps", sides, targets)
 
 
 def given_actions(name: str) -> NDArray[np.float32]:
-    """``[T, N, 1]``: uniform torques for the Pendulum; pushes to the left or right, -1 or 1."""
+    """Actions ``[T, N, 1]``: torques in [-2, 2] for Pendulum, pushes of -1 or 1 for CartPole."""
     shape = (NUM_STEPS, NUM_ENVS, 1)
     uniform = np.random.default_rng(0).uniform(-1, 1, shape)
     pushes = 2 * uniform if name == "Pendulum" else np.sign(uniform)
     return pushes.astype(np.float32)
 
 
-def discrete(actions: NDArray[np.float32]) -> NDArray[np.int64]:
-    """``[T, N]``: Gymnasium's CartPole takes 0 for left and 1 for right."""
+def to_discrete(actions: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Actions ``[T, N]`` for Gymnasium's CartPole: 0 for left and 1 for right."""
     return (actions[..., 0] > 0).astype(np.int64)
 
 
 def our_side(name: str) -> Run:
-    """The library's batched environment, all steps in one compiled loop."""
-    take_steps, actions = CompiledSteps(ready(name)), torch.from_numpy(given_actions(name))
+    """This package's batched environment, all steps in one compiled loop."""
+    take_steps, actions = CompiledSteps(make_env(name)), torch.from_numpy(given_actions(name))
 
     def run(index: int) -> None:
         take_steps(actions)
@@ -72,8 +69,8 @@ def our_side(name: str) -> Run:
 
 
 def plain_side(name: str) -> Run:
-    """The same environment, one step after the other."""
-    env, actions = ready(name), torch.from_numpy(given_actions(name))
+    """This package's batched environment, one call of ``step`` after the other."""
+    env, actions = make_env(name), torch.from_numpy(given_actions(name))
 
     @torch.no_grad()
     def run(index: int) -> None:
@@ -83,9 +80,9 @@ def plain_side(name: str) -> Run:
     return run
 
 
-def ready(name: str) -> DifferentiableVectorEnv:
-    """The environments at their start."""
-    env = DifferentiableVectorEnv(MAKERS[name](), NUM_ENVS)
+def make_env(name: str) -> DifferentiableVectorEnv:
+    """Our environments after a reset."""
+    env = DifferentiableVectorEnv(ENV_CLASSES[name](), NUM_ENVS)
     env.reset(seed=0)
     return env
 
@@ -95,17 +92,19 @@ def gymnasium_side() -> Run:
     mode = gymnasium.VectorizeMode.VECTOR_ENTRY_POINT
     env = gymnasium.make_vec("CartPole-v1", NUM_ENVS, vectorization_mode=mode)
     env.reset(seed=0)
-    return _stepping(env, discrete(given_actions("CartPole")))
+    return _step_through(env, to_discrete(given_actions("CartPole")))
 
 
 def envpool_side(name: str) -> Run:
-    """Envpool, with one thread."""
+    """envpool, with one thread."""
     import envpool
 
     env = envpool.make(f"{name}-v1", env_type="gymnasium", num_envs=NUM_ENVS, num_threads=1)
     env.reset()
     actions = given_actions(name)
-    return _stepping(env, actions if name == "Pendulum" else discrete(actions).astype(np.int32))
+    if name == "CartPole":
+        return _step_through(env, to_discrete(actions).astype(np.int32))
+    return _step_through(env, actions)
 
 
 def jax_side(name: str) -> Run:
@@ -116,7 +115,9 @@ def jax_side(name: str) -> Run:
     return runs[name](given_actions(name))
 
 
-def _stepping(env: Any, actions: NDArray[Any]) -> Run:
+def _step_through(env: Any, actions: NDArray[Any]) -> Run:
+    """Calls ``env.step`` with one row of actions after the other."""
+
     def run(index: int) -> None:
         for action in actions:
             env.step(action)

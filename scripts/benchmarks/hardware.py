@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on: one core, one thread, and what is installed."""
+"""The machine that a benchmark runs on: one core, one thread, and its description."""
 
 import importlib.metadata
 import os
@@ -15,49 +15,54 @@ PACKAGES = {
     "backpack": "backpack-for-pytorch",
     "numpy": "numpy",
 }
+"""Key in the JSON file to the package's name in the registry."""
 
-SETTINGS = {
+THREAD_VARIABLES = {
     "OMP_NUM_THREADS": "1",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "JAX_PLATFORMS": "cpu",
 }
-"""Read by the libraries when they are imported."""
+"""Environment variables, which the libraries read when they are imported."""
 
-BUSY = 0.5
-"""Load per core from which timings are not to be trusted."""
+BUSY_LOAD_PER_CORE = 0.5
+"""Load average per core above which timings are not reliable."""
 
 
-def pin() -> None:
-    """This process, its threads and its children to one core and to one thread a library.
+def pin_to_one_core() -> None:
+    """Restricts this process and its children to one core, and each library to one thread.
 
-    Called before torch or JAX is imported. What the environment already sets is left as it is.
+    Must be called before torch or JAX is imported. Environment variables that are already set keep
+    their value.
     """
-    for name, value in SETTINGS.items():
+    for name, value in THREAD_VARIABLES.items():
         os.environ.setdefault(name, value)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def versions() -> dict[str, str | float | int | None]:
-    """Of Python and of the packages; the processor; how busy the machine is."""
-    found = {name: _version(package) for name, package in PACKAGES.items()}
+def describe_machine() -> dict[str, str | float | int | None]:
+    """Versions of Python and of the packages, the processor, its cores, and the load.
+
+    The version of a package that is not installed is None.
+    """
+    versions = {name: _version(package) for name, package in PACKAGES.items()}
     return {
         "python": platform.python_version(),
-        **found,
+        **versions,
         "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": 1,
-        "load": load(),
+        "load": load_average(),
     }
 
 
-def busy(load: float | None) -> bool:
-    """Whether others use the machine so much that timings are not to be trusted."""
-    return load is not None and load > BUSY * (os.cpu_count() or 1)
+def is_busy(load: float | None) -> bool:
+    """Whether the load average is too high for reliable timings; False if it is unknown."""
+    return load is not None and load > BUSY_LOAD_PER_CORE * (os.cpu_count() or 1)
 
 
-def load() -> float | None:
-    """Processes that wanted to run, a mean over the last minute; None where nobody counts them."""
+def load_average() -> float | None:
+    """Mean number of runnable processes over the last minute; None where it is not available."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 

@@ -1,4 +1,4 @@
-"""The ``pathwise`` benchmark: gradients through the Pendulum, and a step of Adam."""
+"""The ``pathwise`` benchmark: a gradient through Pendulum, and a step of Adam."""
 
 import functools
 from collections.abc import Callable
@@ -18,45 +18,53 @@ from pgtoolkit.scripts.benchmarks.timing import OURS, Case, Run
 from pgtoolkit.seeding import stream
 
 NUM_STEPS = 32
+"""The horizon."""
 
 HIDDEN = (64, 64)
+"""Sizes of the policy's hidden layers."""
 
-SIZES = (64, 1024, 4096)
+NUM_ENVS = (64, 1024, 4096)
 
 TARGETS = {"JAX": (0.5, 1.1, 1.2), "eager torch": (5.0, 1.7, 1.2)}
+"""Peer to the ratio to be reached, for each of ``NUM_ENVS``."""
 
 
 def cases() -> list[Case]:
-    """One for each number of environments: forward, backward, clip and Adam, H = 32."""
+    """A case for each number of environments: forward, backward, clip and Adam."""
     return [
         Case(
-            f"N = {size}",
-            size * NUM_STEPS,
+            f"N = {num_envs}",
+            num_envs * NUM_STEPS,
             "steps",
             {
-                OURS: functools.partial(our_side, size),
-                "JAX": functools.partial(jax_side, size),
-                "eager torch": functools.partial(eager_side, size),
+                OURS: functools.partial(our_side, num_envs),
+                "JAX": functools.partial(jax_side, num_envs),
+                "eager torch": functools.partial(eager_side, num_envs),
             },
             {peer: targets[i] for peer, targets in TARGETS.items()},
         )
-        for i, size in enumerate(SIZES)
+        for i, num_envs in enumerate(NUM_ENVS)
     ]
 
 
 def our_side(num_envs: int) -> Run:
-    """As an agent does it, with compiled steps."""
-    climb = climber(num_envs, compile="always")
-    return lambda index: climb(NUM_STEPS)
+    """This package's rollout with compiled steps, as the agents use it."""
+    gradient_step = make_gradient_step(num_envs, compile="always")
+    return lambda index: gradient_step(NUM_STEPS)
 
 
-def climber(num_envs: int, *, compile: Compile, checkpoint_every: int = 0) -> Callable[[int], None]:
-    """A function of ``H``: a window, its rewards' gradient by a tanh policy, clip and Adam.
+def make_gradient_step(
+    num_envs: int, *, compile: Compile, checkpoint_every: int = 0
+) -> Callable[[int], None]:
+    """A function of the horizon ``H`` that makes one update of a tanh policy on Pendulum.
+
+    It collects a window of ``H`` steps, differentiates the sum of rewards through it, clips the
+    gradient, and takes a step of Adam. The next call continues where the window ended.
 
     Args:
         num_envs: ``N``.
-        compile: as agents take it.
-        checkpoint_every: as agents take it.
+        compile: the setting of the same name of an agent.
+        checkpoint_every: the setting of the same name of an agent.
     """
     env = DifferentiableVectorEnv(Pendulum(), num_envs)
     config = ApgConfig(compile=compile, checkpoint_every=checkpoint_every)
@@ -66,7 +74,7 @@ def climber(num_envs: int, *, compile: Compile, checkpoint_every: int = 0) -> Ca
     generator = stream(0, "noise")
     rollout_states = [start(env, seed=0, device=env.device)]
 
-    def climb(num_steps: int) -> None:
+    def gradient_step(num_steps: int) -> None:
         noise = policy.draw_noise(num_steps, num_envs, generator=generator)
         window, rollout_states[0] = unroll(env, policy, rollout_states[0], noise)
         objective = window_objective(window, torch.zeros_like(window.reward), 1.0)
@@ -75,7 +83,7 @@ def climber(num_envs: int, *, compile: Compile, checkpoint_every: int = 0) -> Ca
         clip_gradient(policy.named_parameters(), 1.0)
         optimizer.step()
 
-    return climb
+    return gradient_step
 
 
 def jax_side(num_envs: int) -> Run:

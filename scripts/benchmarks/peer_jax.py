@@ -1,4 +1,4 @@
-"""The Pendulum and CartPole in JAX, as one would write them there: one scan, compiled whole."""
+"""Pendulum and CartPole in idiomatic JAX: all steps in one scan, compiled as a whole."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ HIDDEN = 64
 
 
 def pathwise_run(num_envs: int, num_steps: int) -> Run:
-    """Gradient of the Pendulum's rewards by the parameters of a 64x64 tanh policy, clip and Adam.
+    """Gradient of Pendulum's rewards by the parameters of a 64x64 tanh policy, clip and Adam.
 
     Args:
         num_envs: ``N``.
-        num_steps: of one gradient.
+        num_steps: the horizon.
     """
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3))
     key = jax.random.key(0)
     parameters = _network(key)
-    position = [parameters, optimizer.init(parameters), pendulum_start(key, num_envs), key]
+    carry = [parameters, optimizer.init(parameters), pendulum_start(key, num_envs), key]
 
     def update(parameters: Any, moments: Any, state: Any, key: Any) -> Any:
         key, part = jax.random.split(key)
@@ -34,13 +34,14 @@ def pathwise_run(num_envs: int, num_steps: int) -> Run:
     compiled = jax.jit(update)
 
     def run(index: int) -> None:
-        position[:] = compiled(*position)
-        jax.block_until_ready(position)
+        carry[:] = compiled(*carry)
+        jax.block_until_ready(carry)
 
     return run
 
 
 def _network(key: Any) -> Any:
+    """Random parameters of the 64x64 policy."""
     sizes = ((3, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, 1))
     keys = jax.random.split(key, len(sizes))
     layers = [
@@ -51,6 +52,8 @@ def _network(key: Any) -> Any:
 
 
 def _loss(parameters: Any, state: Any, noise: Any) -> Any:
+    """Minus the mean sum of rewards of a rollout, and its last state."""
+
     def step(state: Any, noise: Any) -> Any:
         x = pendulum_observation(state)
         for weight, bias in parameters["layers"][:-1]:
@@ -64,18 +67,18 @@ def _loss(parameters: Any, state: Any, noise: Any) -> Any:
 
 
 def pendulum_start(key: Any, num_envs: int) -> Any:
-    """``[N, 2]`` angles and speeds."""
+    """Random start states ``[N, 2]``: angles and angular velocities."""
     unit = jax.random.uniform(key, (num_envs, 2), minval=-1, maxval=1)
     return unit * jnp.array([jnp.pi, 1.0])
 
 
 def pendulum_observation(state: Any) -> Any:
-    """``[N, 3]``."""
+    """Observation ``[N, 3]`` of a state ``[N, 2]``."""
     return jnp.stack([jnp.cos(state[:, 0]), jnp.sin(state[:, 0]), state[:, 1]], -1)
 
 
 def pendulum_step(state: Any, torque: Any) -> Any:
-    """Next state ``[N, 2]`` and reward ``[N]``; the equations of Gymnasium's Pendulum-v1."""
+    """Next state ``[N, 2]`` and reward ``[N]`` by the equations of Gymnasium's Pendulum-v1."""
     angle, speed = state[:, 0], state[:, 1]
     torque = jnp.clip(torque, -2, 2)
     wrapped = jnp.mod(angle + jnp.pi, 2 * jnp.pi) - jnp.pi
@@ -85,10 +88,10 @@ def pendulum_step(state: Any, torque: Any) -> Any:
 
 
 def pendulum_run(actions: Any) -> Run:
-    """An episode of ``[T, N, 1]`` actions, as one scan; it starts where an episode starts.
+    """``T`` steps of ``N`` Pendulums from fresh start states, in one scan.
 
     Args:
-        actions: a NumPy array.
+        actions: NumPy array ``[T, N, 1]``.
     """
     given = jnp.asarray(actions)
 
@@ -103,10 +106,10 @@ def pendulum_run(actions: Any) -> Run:
 
 
 def cart_pole_run(actions: Any) -> Run:
-    """``[T, N, 1]`` actions, as one scan; where an episode ends, another starts in the same step.
+    """``T`` steps of ``N`` CartPoles in one scan; an ended episode is reset in the same step.
 
     Args:
-        actions: a NumPy array.
+        actions: NumPy array ``[T, N, 1]``.
     """
     given = jnp.asarray(actions)
     num_envs = given.shape[1]
@@ -131,7 +134,7 @@ def cart_pole_run(actions: Any) -> Run:
 
 
 def _cart_pole_step(state: Any, force: Any) -> Any:
-    """Next state ``[N, 4]`` and whether it is terminal ``[N]``: Gymnasium's CartPole-v1."""
+    """Next state ``[N, 4]`` of Gymnasium's CartPole-v1, and whether it is terminal ``[N]``."""
     _, x_dot, theta, theta_dot = state.T
     sine, cosine = jnp.sin(theta), jnp.cos(theta)
     push = (force + 0.05 * theta_dot**2 * sine) / 1.1
@@ -142,7 +145,7 @@ def _cart_pole_step(state: Any, force: Any) -> Any:
 
 
 def _repeated(function: Any) -> Run:
-    """A compiled function of a key, called with the next key each time."""
+    """Calls the compiled function with a new random key each time."""
     keys = [jax.random.key(0)]
 
     def run(index: int) -> None:

@@ -1,7 +1,7 @@
-"""PPO as one plain script would have it: its action and its loss compiled by ``torch.compile``.
+"""PPO as a plain script, with the action and the loss compiled by ``torch.compile``.
 
-The shape of the well-known single-file implementations: modules, ``torch.distributions``, tensors
-of a whole window, shuffled minibatches, and the two functions that are called most often compiled.
+It follows the well-known single-file implementations: modules, ``torch.distributions``, tensors of
+a whole window, shuffled minibatches. The two functions that are called most often are compiled.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ GAMMA, LAMBDA, CLIP = 0.99, 0.95, 0.2
 
 
 class Agent(nn.Module):
-    """A policy and a value function, 64x64 tanh each."""
+    """A policy and a value function, each with two tanh layers of 64 units."""
 
     def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
         super().__init__()
@@ -31,7 +31,8 @@ class Agent(nn.Module):
         self.actor, self.critic = _mlp(inputs, outputs), _mlp(inputs, 1)
         self.log_std = nn.Parameter(torch.zeros(outputs))
 
-    def law(self, obs: Tensor) -> Any:
+    def distribution(self, obs: Tensor) -> Any:
+        """The distribution of actions."""
         output = self.actor(obs)
         if self.continuous:
             return Independent(Normal(output, self.log_std.exp().expand_as(output)), 1)
@@ -44,15 +45,15 @@ def _mlp(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def ppo_run(env_id: str, num_envs: int, num_steps: int, n_epochs: int, batch_size: int) -> Run:
-    """One window and its update.
+def ppo_run(env_id: str, num_envs: int, n_steps: int, n_epochs: int, batch_size: int) -> Run:
+    """Collects one window and updates.
 
     Args:
-        env_id: of Gymnasium.
-        num_envs: in a ``SyncVectorEnv``.
-        num_steps: of a window.
-        n_epochs: of an update.
-        batch_size: of a minibatch.
+        env_id: Gymnasium's id of the environment.
+        num_envs: number of environments, in a ``SyncVectorEnv``.
+        n_steps: steps of each environment in a window.
+        n_epochs: passes over the window.
+        batch_size: samples of a minibatch.
     """
     env = gymnasium.make_vec(env_id, num_envs, vectorization_mode="sync")
     agent = Agent(env)
@@ -61,7 +62,7 @@ def ppo_run(env_id: str, num_envs: int, num_steps: int, n_epochs: int, batch_siz
     obs = [torch.as_tensor(env.reset(seed=0)[0])]
 
     def run(index: int) -> None:
-        window, obs[0] = _collect(env, act, obs[0], num_steps)
+        window, obs[0] = _collect(env, act, obs[0], n_steps)
         with torch.no_grad():
             next_value = agent.critic(obs[0]).squeeze(-1)
         data = [x.flatten(0, 1) for x in _advantages(window, next_value)]
@@ -76,19 +77,23 @@ def ppo_run(env_id: str, num_envs: int, num_steps: int, n_epochs: int, batch_siz
 
 
 def _act_with(agent: Agent) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """A function from observations to sampled action, log probability and value."""
+
     @torch.no_grad()
     def act(obs: Tensor) -> tuple[Tensor, ...]:
-        law = agent.law(obs)
-        action = law.sample()
-        return action, law.log_prob(action), agent.critic(obs).squeeze(-1)
+        distribution = agent.distribution(obs)
+        action = distribution.sample()
+        return action, distribution.log_prob(action), agent.critic(obs).squeeze(-1)
 
     return act
 
 
 def _loss_with(agent: Agent) -> Callable[..., Tensor]:
+    """PPO's clipped loss plus the value loss, as a function of a minibatch."""
+
     def loss(obs: Tensor, action: Tensor, old: Tensor, advantage: Tensor, target: Tensor) -> Tensor:
-        law = agent.law(obs)
-        ratio = (law.log_prob(action) - old).exp()
+        distribution = agent.distribution(obs)
+        ratio = (distribution.log_prob(action) - old).exp()
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         clipped = ratio.clamp(1 - CLIP, 1 + CLIP) * advantage
         value_loss = 0.5 * (agent.critic(obs).squeeze(-1) - target).square().mean()
@@ -98,9 +103,10 @@ def _loss_with(agent: Agent) -> Callable[..., Tensor]:
     return loss
 
 
-def _collect(env: Any, act: Any, obs: Tensor, num_steps: int) -> tuple[list[Tensor], Tensor]:
+def _collect(env: Any, act: Any, obs: Tensor, n_steps: int) -> tuple[list[Tensor], Tensor]:
+    """A window of stacked tensors ``[T, N, ...]``, and the observation after it."""
     rows = []
-    for _ in range(num_steps):
+    for _ in range(n_steps):
         action, log_prob, value = act(obs)
         given = action.numpy()
         if isinstance(env.single_action_space, Box):
@@ -113,6 +119,7 @@ def _collect(env: Any, act: Any, obs: Tensor, num_steps: int) -> tuple[list[Tens
 
 
 def _advantages(window: list[Tensor], next_value: Tensor) -> list[Tensor]:
+    """Observations, actions, log probabilities, advantages by GAE, and value targets."""
     obs, action, log_prob, value, reward, done = window
     advantage, following = torch.zeros_like(reward), torch.zeros_like(next_value)
     for t in range(len(reward) - 1, -1, -1):

@@ -1,4 +1,8 @@
-"""The ``scale`` benchmark: cost and memory of a pathwise gradient, by environments and horizon."""
+"""The ``scale`` benchmark: cost and memory of a pathwise gradient at growing sizes.
+
+The cost of an environment step is compared across numbers of environments ``N``; memory is compared
+across ``N`` and across the horizon ``H``.
+"""
 
 import ctypes
 import gc
@@ -9,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pgtoolkit.compiling import Compile
-from pgtoolkit.scripts.benchmarks.pathwise import climber
+from pgtoolkit.scripts.benchmarks.pathwise import make_gradient_step
 from pgtoolkit.scripts.benchmarks.timing import (
     Case,
     Row,
@@ -20,99 +24,122 @@ from pgtoolkit.scripts.benchmarks.timing import (
     take_turns,
 )
 
-SIZES = (16, 64, 256, 1024, 2048, 4096, 8192, 16384)
+NUM_ENVS = (16, 64, 256, 1024, 2048, 4096, 8192, 16384)
 
 HORIZONS = (8, 32, 256)
 
-LARGE = 1024
+MIN_REPORTED_ENVS = 1024
+"""Numbers of environments above this one get a row."""
 
-DEAREST = 1.3
-"""What a step may cost with many environments, in units of the cheapest with no more of them."""
+MAX_COST_RATIO = 1.3
+"""Target for the cost of a step over the lowest cost with as many environments or fewer."""
 
-MEMORY = {"plain": 1.1, "compiled": 1.1, "checkpointed": 0.75}
-"""The power of ``N`` or ``H`` with which memory may grow: 1 is linear, 1/2 is the root."""
+MAX_MEMORY_POWER = {"plain": 1.1, "compiled": 1.1, "checkpointed": 0.75}
+"""Target for the power of ``N`` or ``H`` with which memory grows: 1 is linear, 1/2 the root."""
 
-BY_SIZE, BY_HORIZON = ((1024, 64), (8192, 64)), ((1024, 16), (1024, 256))
-"""``(N, H)`` between which memory's growth is measured."""
+BY_ENVS, BY_HORIZON = ((1024, 64), (8192, 64)), ((1024, 16), (1024, 256))
+"""Pairs of ``(N, H)`` between which the growth of memory is measured."""
 
-STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def rows(repeats: int) -> list[Row]:
-    """Cost by ``N`` at each horizon, then memory by ``N`` and by ``H``."""
+    """Cost by ``N`` at each horizon; on Linux also memory by ``N`` and by ``H``."""
     return [*cost_rows("compiled", HORIZONS, repeats), *cost_rows("plain", (32,), repeats)] + (
         memory_rows() if sys.platform == "linux" else []
     )
 
 
-def climber_of(kind: str, num_envs: int, num_steps: int) -> Callable[[int], None]:
-    """A function of ``H``, for one number of environments; it has been called once."""
+def warmed_up_step(kind: str, num_envs: int, num_steps: int) -> Callable[[int], None]:
+    """A gradient step as a function of the horizon, after one call.
+
+    Args:
+        kind: plain, compiled or checkpointed.
+        num_envs: ``N``.
+        num_steps: the horizon that it will be used for.
+    """
     compile: Compile = "always" if kind == "compiled" else "never"
     every = round(math.sqrt(num_steps)) if kind == "checkpointed" else 0
-    climb = climber(num_envs, compile=compile, checkpoint_every=every)
-    # Of a short window: that is where compiled steps are compared with plain ones.
-    climb(min(num_steps, 8))
-    return climb
+    gradient_step = make_gradient_step(num_envs, compile=compile, checkpoint_every=every)
+    # A short window is enough: the first call compiles and compares with plain steps.
+    gradient_step(min(num_steps, 8))
+    return gradient_step
 
 
 def cost_rows(kind: str, horizons: Sequence[int], repeats: int) -> list[Row]:
-    """How far a step's cost rises from its best as more than 1024 environments are taken."""
-    climbers = {size: climber_of(kind, size, 8) for size in SIZES}
+    """Times a gradient step at each horizon and each number of environments.
+
+    Args:
+        kind: plain or compiled.
+        horizons: in steps.
+        repeats: turns of each number of environments.
+    """
+    gradient_steps = {num_envs: warmed_up_step(kind, num_envs, 8) for num_envs in NUM_ENVS}
     found: list[Row] = []
     for horizon in horizons:
-        runs = {str(n): run_of(climb, horizon) for n, climb in climbers.items()}
-        found += rises(kind, horizon, take_turns(runs, repeats))
+        runs = {str(n): _at_horizon(step, horizon) for n, step in gradient_steps.items()}
+        found += cost_increases(kind, horizon, take_turns(runs, repeats))
     return found
 
 
-def run_of(climb: Callable[[int], None], num_steps: int) -> Run:
-    """A gradient through so many steps."""
-    return lambda index: climb(num_steps)
+def _at_horizon(gradient_step: Callable[[int], None], num_steps: int) -> Run:
+    return lambda index: gradient_step(num_steps)
 
 
-def rises(kind: str, horizon: int, samples: Mapping[str, Sequence[Seconds]]) -> list[Row]:
-    """A row for each large number of environments.
+def cost_increases(kind: str, horizon: int, samples: Mapping[str, Sequence[Seconds]]) -> list[Row]:
+    """A row for each number of environments above ``MIN_REPORTED_ENVS``.
+
+    Its ratio is the cost of an environment step over the lowest cost with as many environments or
+    fewer.
 
     Args:
-        kind: compiled or plain.
+        kind: plain or compiled.
         horizon: steps of a window.
-        samples: number of environments to the seconds of a window, one entry a repeat.
+        samples: number of environments to the time of a window, one entry for each repeat.
     """
     cost = {
         name: [
-            Seconds(x.cpu / (int(name) * horizon), x.wall / (int(name) * horizon)) for x in turns
+            Seconds(x.cpu / (int(name) * horizon), x.wall / (int(name) * horizon)) for x in times
         ]
-        for name, turns in samples.items()
+        for name, times in samples.items()
     }
-    typical = {int(name): statistics.median(x.cpu for x in turns) for name, turns in cost.items()}
+    median = {int(name): statistics.median(x.cpu for x in times) for name, times in cost.items()}
     found = []
-    for size in (n for n in typical if n > LARGE):
-        best = min((n for n in typical if n <= size), key=lambda n: typical[n])
-        name, peer = f"{kind}, H = {horizon}, N = {size}", f"cheapest up to it, N = {best}"
-        case = Case(name, 1, "steps", {}, {peer: DEAREST}, "at most")
-        found.append(compare(case, peer, cost[str(size)], cost[str(best)]))
+    for num_envs in (n for n in median if n > MIN_REPORTED_ENVS):
+        cheapest = min((n for n in median if n <= num_envs), key=lambda n: median[n])
+        name = f"{kind}, H = {horizon}, N = {num_envs}"
+        peer = f"cheapest up to it, N = {cheapest}"
+        case = Case(name, 1, "steps", {}, {peer: MAX_COST_RATIO}, "at most")
+        found.append(compare(case, peer, cost[str(num_envs)], cost[str(cheapest)]))
     return found
 
 
 def memory_rows() -> list[Row]:
-    """With which power of ``N`` and of ``H`` the memory of a gradient grows."""
-    growths = [(kind, "N", BY_SIZE) for kind in ("plain", "compiled")]
-    growths += [(kind, "H", BY_HORIZON) for kind in MEMORY]
-    return [growth_row(kind, axis, *places) for kind, axis, places in growths]
+    """The power of ``N`` and of ``H`` with which the memory of a gradient grows."""
+    growths = [(kind, "N", BY_ENVS) for kind in ("plain", "compiled")]
+    growths += [(kind, "H", BY_HORIZON) for kind in MAX_MEMORY_POWER]
+    return [growth_row(kind, axis, *sizes) for kind, axis, sizes in growths]
 
 
 def growth_row(kind: str, axis: str, small: tuple[int, int], large: tuple[int, int]) -> Row:
-    """``log(bytes ratio) / log(size ratio)`` between two places ``(N, H)``."""
-    theirs, ours = (memory(kind, *place) for place in (small, large))
-    grown = math.prod(large) / math.prod(small)
-    power = math.log(statistics.median(ours) / statistics.median(theirs)) / math.log(grown)
+    """The power ``log(bytes ratio) / log(size ratio)`` between two sizes.
+
+    Args:
+        kind: plain, compiled or checkpointed.
+        axis: ``N`` or ``H``, whichever differs between the two.
+        small: ``(N, H)``.
+        large: ``(N, H)``.
+    """
+    theirs, ours = (memory(kind, *size) for size in (small, large))
+    growth = math.prod(large) / math.prod(small)
+    power = math.log(statistics.median(ours) / statistics.median(theirs)) / math.log(growth)
     return Row(
         case=f"power of {axis}, memory, {kind}, (N, H) = {large}",
         peer=f"{small}",
         goal="at most",
         ratio=power,
-        target=MEMORY[kind],
-        reached=is_reached(power, MEMORY[kind], "at most"),
+        target=MAX_MEMORY_POWER[kind],
+        reached=is_reached(power, MAX_MEMORY_POWER[kind], "at most"),
         unit="MB",
         repeats=len(ours),
         ours=ours,
@@ -121,24 +148,25 @@ def growth_row(kind: str, axis: str, small: tuple[int, int], large: tuple[int, i
 
 
 def memory(kind: str, num_envs: int, num_steps: int) -> list[float]:
-    """Megabytes by which a gradient raises this process's resident memory, at its highest."""
-    climb = climber_of(kind, num_envs, num_steps)
-    return [peak(lambda: climb(num_steps)) for _ in range(3)]
+    """Peak megabytes of resident memory that a gradient step adds, in three repeats."""
+    gradient_step = warmed_up_step(kind, num_envs, num_steps)
+    return [peak_memory(lambda: gradient_step(num_steps)) for _ in range(3)]
 
 
-def peak(work: Callable[[], None]) -> float:
-    """Megabytes of resident memory at most, beyond what there was before. Linux only."""
+def peak_memory(work: Callable[[], None]) -> float:
+    """Megabytes by which resident memory rises at most while ``work`` runs. Linux only."""
     gc.collect()
-    # What was freed goes back to the system, so that using it again is seen.
+    # Return freed memory to the system first: reusing it would not raise resident memory.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-    REFERENCES.write_text("5")  # the highest so far is now
+    CLEAR_REFS.write_text("5")  # resets the peak, VmHWM, to the present value
     before = _status("VmRSS")
     work()
     return (_status("VmHWM") - before) / 1024
 
 
 def _status(name: str) -> int:
+    """A number of kilobytes from ``/proc/self/status``."""
     lines = STATUS.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -1,8 +1,8 @@
-"""The ``solve`` benchmark: CPU seconds of training until the Pendulum is solved.
+"""The ``solve`` benchmark: CPU seconds of training until Pendulum is solved.
 
-Solved is a mean return of at least -200 over 100 episodes of Gymnasium's Pendulum-v1, by the mode
-of the policy. All are evaluated on the same episodes after every few thousand steps. What counts is
-making the agent and training it, with whatever is compiled on the way; evaluations do not.
+Solved means a mean return of at least -200 over 100 episodes of Gymnasium's Pendulum-v1 with the
+mode of the policy. All learners are evaluated on the same episodes, after every few thousand steps.
+The time includes making the agent, training it, and compilation; it excludes the evaluations.
 """
 
 import dataclasses
@@ -19,23 +19,32 @@ from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.scripts.benchmarks.timing import INSTALL, OURS, Case, Row, Seconds, compare
+from pgtoolkit.scripts.benchmarks.timing import NOT_INSTALLED, OURS, Case, Row, Seconds, compare
 
-ENV = "Pendulum-v1"
+ENV_ID = "Pendulum-v1"
 
-SOLVED, EPISODES, EPISODE_STEPS = -200.0, 100, 200
+SOLVED_RETURN = -200.0
+
+EPISODES, EPISODE_STEPS = 100, 200
+"""Episodes of an evaluation, and steps of each."""
 
 SEEDS = (0, 1, 2, 3, 4)
 
-MOST_STEPS = 400_000
+STEPS_BETWEEN_EVALUATIONS = 4096
+"""Environment steps, at least; a learner trains in whole windows."""
+
+MAX_STEPS = 400_000
 """Environment steps after which a run counts as failed."""
 
 PEER = "SB3 PPO, zoo settings"
 
 TARGETS = {"apg": 10.0, "ppo": 2.0}
-"""Throughput: how many times fewer CPU seconds we are to need."""
+"""Our agent to the target for the peer's CPU seconds over ours."""
 
-PATHWISE = ApgConfig(
+PLANNED_STEPS = {"apg": 400_000, "ppo": 100_000}
+"""Agent to its ``total_steps``, which determines the learning rate and whether it compiles."""
+
+APG_CONFIG = ApgConfig(
     num_envs=64,
     n_steps=24,
     gamma=0.98,
@@ -43,9 +52,9 @@ PATHWISE = ApgConfig(
     activation="relu",
     diagnostics_interval=0,
 )
-"""Ours by the pathwise gradient, on our own dynamics. Chosen with seeds other than those here."""
+"""Settings for APG on our Pendulum. Chosen with seeds other than ``SEEDS``."""
 
-SCORE_FUNCTION = PpoConfig(
+PPO_CONFIG = PpoConfig(
     num_envs=16,
     n_steps=256,
     batch_size=256,
@@ -54,9 +63,9 @@ SCORE_FUNCTION = PpoConfig(
     log_std_init=1.0,
     diagnostics_interval=0,
 )
-"""Ours by PPO, in Gymnasium's environment. Chosen with seeds other than those here."""
+"""Settings for our PPO on Gymnasium's environment. Chosen with seeds other than ``SEEDS``."""
 
-ZOO: dict[str, Any] = {
+SB3_SETTINGS: dict[str, Any] = {
     "n_steps": 1024,
     "gamma": 0.9,
     "gae_lambda": 0.95,
@@ -67,88 +76,99 @@ ZOO: dict[str, Any] = {
     "use_sde": True,
     "sde_sample_freq": 4,
 }
-"""Of rl-baselines3-zoo for Pendulum-v1, with four environments."""
+"""The settings of rl-baselines3-zoo for Pendulum-v1, which uses four environments."""
 
 Observations = NDArray[np.float32]
 
 
 class Learner(Protocol):
-    """What is trained: it can go on, and it can act."""
+    """An agent that can be trained step by step and evaluated in between."""
 
     def learn(self) -> int:
         """Trains for a few thousand environment steps; returns how many."""
 
     def act(self, obs: Observations) -> Observations:
-        """``[N, 3]`` to the policy's mode ``[N, 1]``."""
+        """The mode of the policy's action ``[N, 1]`` for observations ``[N, 3]``."""
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Solving:
-    """One run."""
+class TrainingRun:
+    """The outcome of training one learner with one seed."""
 
     seconds: Seconds
     steps: int
+    """Environment steps."""
     mean_return: float
+    """Mean return of the last evaluation."""
 
     @property
     def solved(self) -> bool:
-        return self.mean_return >= SOLVED
+        return self.mean_return >= SOLVED_RETURN
 
 
 def rows(repeats: int) -> list[Row]:
-    """Ours by pathwise gradients and by PPO against SB3's PPO: five seeds, whatever the repeats."""
+    """A row for APG and a row for PPO, against SB3's PPO.
+
+    Args:
+        repeats: ignored; there is one repeat for each of ``SEEDS``.
+    """
     makers: dict[str, Callable[[int], Learner]] = {
-        "apg": functools.partial(PathwiseLearner, PATHWISE),
-        "ppo": functools.partial(PpoLearner, SCORE_FUNCTION),
+        "apg": functools.partial(ApgLearner, APG_CONFIG),
+        "ppo": functools.partial(PpoLearner, PPO_CONFIG),
         PEER: Sb3Learner,
     }
     try:
-        import stable_baselines3  # noqa: F401  # is it there?
+        import stable_baselines3  # noqa: F401  # is it installed?
     except ImportError as error:
-        note = f"{INSTALL} ({error.name})"
+        note = f"{NOT_INSTALLED} ({error.name})"
         return [Row(case=case_name(name), peer=PEER, note=note) for name in TARGETS]
-    return rows_of(solve_in_turns(makers, SEEDS))
+    return compare_runs(solve_in_turns(makers, SEEDS))
 
 
 def solve_in_turns(
     makers: Mapping[str, Callable[[int], Learner]], seeds: Sequence[int]
-) -> dict[str, list[Solving]]:
-    """Every learner with the first seed, then every one with the next."""
-    found: dict[str, list[Solving]] = {name: [] for name in makers}
+) -> dict[str, list[TrainingRun]]:
+    """Trains every learner with the first seed, then every learner with the next.
+
+    Args:
+        makers: learner's name to a function that makes it from a seed.
+        seeds: one run of each learner for each.
+    """
+    runs: dict[str, list[TrainingRun]] = {name: [] for name in makers}
     for seed in seeds:
         for name, make in makers.items():
-            found[name].append(solve(make, seed))
+            runs[name].append(solve(make, seed))
+    return runs
+
+
+def compare_runs(runs: Mapping[str, Sequence[TrainingRun]]) -> list[Row]:
+    """A row for each of our agents; its note tells each run's seconds, steps and success."""
+    theirs = [run.seconds for run in runs[PEER]]
+    found = []
+    for name, target in TARGETS.items():
+        case = Case(case_name(name), 1, "runs", {OURS: _untimed}, {PEER: target})
+        ours = [run.seconds for run in runs[name]]
+        note = "; ".join(f"{who}: {describe(runs[who])}" for who in (name, PEER))
+        found.append(compare(case, PEER, ours, theirs, note=note))
     return found
 
 
-def rows_of(found: Mapping[str, Sequence[Solving]]) -> list[Row]:
-    """A row for each of ours: every seed's seconds, and which runs failed."""
-    theirs = [run.seconds for run in found[PEER]]
-    made = []
-    for name, target in TARGETS.items():
-        case = Case(case_name(name), 1, "runs", {OURS: _none}, {PEER: target})
-        ours = [run.seconds for run in found[name]]
-        note = "; ".join(f"{who}: {describe(found[who])}" for who in (name, PEER))
-        made.append(compare(case, PEER, ours, theirs, note=note))
-    return made
-
-
 def case_name(agent: str) -> str:
-    """``apg to -200``."""
-    return f"{agent} to a return of {SOLVED:.0f}"
+    """``apg to a return of -200``."""
+    return f"{agent} to a return of {SOLVED_RETURN:.0f}"
 
 
-def describe(runs: Sequence[Solving]) -> str:
-    """``5 of 5 solved, steps 40960 45056 ...``."""
+def describe(runs: Sequence[TrainingRun]) -> str:
+    """``5 of 5 solved, CPU seconds 3.1 2.9 ..., steps 40960 45056 ...``."""
     solved = sum(run.solved for run in runs)
     steps = " ".join(str(run.steps) for run in runs)
     seconds = " ".join(f"{run.seconds.cpu:.1f}" for run in runs)
     return f"{solved} of {len(runs)} solved, CPU seconds {seconds}, steps {steps}"
 
 
-def solve(make: Callable[[int], Learner], seed: int) -> Solving:
-    """Trains until an evaluation says that it is solved, or for too long."""
+def solve(make: Callable[[int], Learner], seed: int) -> TrainingRun:
+    """Trains until an evaluation reaches ``SOLVED_RETURN``, or for ``MAX_STEPS`` steps."""
     begin = Seconds.now()
     learner = make(seed)
     seconds, steps = Seconds.now().since(begin), 0
@@ -158,13 +178,13 @@ def solve(make: Callable[[int], Learner], seed: int) -> Solving:
         more = Seconds.now().since(begin)
         seconds = Seconds(seconds.cpu + more.cpu, seconds.wall + more.wall)
         mean_return = evaluate(learner.act, seed)
-        if mean_return >= SOLVED or steps >= MOST_STEPS:
-            return Solving(seconds, steps, mean_return)
+        if mean_return >= SOLVED_RETURN or steps >= MAX_STEPS:
+            return TrainingRun(seconds, steps, mean_return)
 
 
 def evaluate(act: Callable[[Observations], Observations], seed: int) -> float:
-    """The mean return of 100 episodes of Gymnasium's environment."""
-    env = gymnasium.make_vec(ENV, EPISODES, vectorization_mode="sync")
+    """The mean return of ``EPISODES`` episodes of Gymnasium's environment."""
+    env = gymnasium.make_vec(ENV_ID, EPISODES, vectorization_mode="sync")
     obs, _ = env.reset(seed=100_000 * (seed + 1))
     total = 0.0
     for _ in range(EPISODE_STEPS):
@@ -174,44 +194,41 @@ def evaluate(act: Callable[[Observations], Observations], seed: int) -> float:
 
 
 @final
-class PathwiseLearner:
-    """Apg on our differentiable Pendulum."""
+class ApgLearner:
+    """APG on our differentiable Pendulum."""
 
     def __init__(self, config: ApgConfig, seed: int) -> None:
         env = DifferentiableVectorEnv(Pendulum(), config.num_envs)
-        self.agent = Apg(config, env, seed=seed, total_steps=PLANNED["apg"])
+        self.agent = Apg(config, env, seed=seed, total_steps=PLANNED_STEPS["apg"])
 
     def learn(self) -> int:
-        return train(self.agent, PERIOD)
+        return train(self.agent, STEPS_BETWEEN_EVALUATIONS)
 
     def act(self, obs: Observations) -> Observations:
-        return mode(self.agent, obs)
+        return mode_action(self.agent, obs)
 
 
 @final
 class PpoLearner:
-    """Ppo in Gymnasium's environment."""
+    """Our PPO on Gymnasium's environment."""
 
     def __init__(self, config: PpoConfig, seed: int) -> None:
-        env = gymnasium.make_vec(ENV, config.num_envs, vectorization_mode="sync")
-        self.agent = Ppo(config, env, seed=seed, total_steps=PLANNED["ppo"])
+        env = gymnasium.make_vec(ENV_ID, config.num_envs, vectorization_mode="sync")
+        self.agent = Ppo(config, env, seed=seed, total_steps=PLANNED_STEPS["ppo"])
 
     def learn(self) -> int:
-        return train(self.agent, PERIOD)
+        return train(self.agent, STEPS_BETWEEN_EVALUATIONS)
 
     def act(self, obs: Observations) -> Observations:
-        return mode(self.agent, obs)
-
-
-PERIOD = 4096
-"""Environment steps between evaluations, at least."""
-
-PLANNED = {"apg": 400_000, "ppo": 100_000}
-"""Environment steps that a run plans: what learning rates and compilation go by."""
+        return mode_action(self.agent, obs)
 
 
 def train(agent: Apg | Ppo, steps: int) -> int:
-    """Updates the agent with windows of so many steps in all, at least."""
+    """Updates the agent with whole windows of at least so many steps in all.
+
+    Returns:
+        The number of environment steps made.
+    """
     done = 0
     while done < steps:
         window = agent.collect()
@@ -221,7 +238,7 @@ def train(agent: Apg | Ppo, steps: int) -> int:
 
 
 @torch.no_grad()
-def mode(agent: Apg | Ppo, obs: Observations) -> Observations:
+def mode_action(agent: Apg | Ppo, obs: Observations) -> Observations:
     """The mode of the policy's action ``[N, 1]``."""
     found: Observations = agent.policy(torch.as_tensor(obs).float()).mode.numpy()
     return found
@@ -229,18 +246,18 @@ def mode(agent: Apg | Ppo, obs: Observations) -> Observations:
 
 @final
 class Sb3Learner:
-    """Stable-Baselines3's PPO with the zoo's settings."""
+    """Stable-Baselines3's PPO on Gymnasium's environment, with the zoo's settings."""
 
     def __init__(self, seed: int) -> None:
         from stable_baselines3 import PPO
         from stable_baselines3.common.env_util import make_vec_env
 
-        env = make_vec_env(ENV, n_envs=4, seed=seed)
-        self.model = PPO("MlpPolicy", env, device="cpu", seed=seed, **ZOO)
+        env = make_vec_env(ENV_ID, n_envs=4, seed=seed)
+        self.model = PPO("MlpPolicy", env, device="cpu", seed=seed, **SB3_SETTINGS)
 
     def learn(self) -> int:
         before = self.model.num_timesteps
-        # One window of 4 x 1024, and its epochs.
+        # At least one step, which is rounded up to one window of 4 x 1024 steps and its epochs.
         self.model.learn(1, reset_num_timesteps=False)
         return int(self.model.num_timesteps - before)
 
@@ -249,6 +266,6 @@ class Sb3Learner:
         return found
 
 
-def _none() -> Callable[[int], None]:
-    """Runs are timed here, not by :func:`measure <pgtoolkit.scripts.benchmarks.timing.measure>`."""
+def _untimed() -> Callable[[int], None]:
+    """A side that does nothing: this module times the runs itself."""
     return lambda index: None

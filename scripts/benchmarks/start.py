@@ -1,4 +1,4 @@
-"""The ``start`` benchmark: how soon a command answers, and what an import costs."""
+"""The ``start`` benchmark: time of a command that only prints, and time of the import."""
 
 import functools
 import subprocess
@@ -6,37 +6,41 @@ import sys
 
 from pgtoolkit.scripts.benchmarks.timing import OURS, Case, Run
 
-COMMAND = "import sys; from pgtoolkit.scripts.cli.main import main; sys.argv[1:] = {}; main()"
-"""What the console script does."""
+COMMAND_CODE = "import sys; from pgtoolkit.scripts.cli.main import main; sys.argv[1:] = {}; main()"
+"""Python code equivalent to the console script; the braces hold its arguments."""
 
 PEER = "import torch"
+"""Code of the peer, and its name."""
 
-WORK = {
-    "pgtoolkit --help": (COMMAND.format(["--help"]), 0.2),
-    "pgtoolkit list": (COMMAND.format(["list"]), 0.2),
+CODE_AND_TARGET = {
+    "pgtoolkit --help": (COMMAND_CODE.format(["--help"]), 0.2),
+    "pgtoolkit list": (COMMAND_CODE.format(["list"]), 0.2),
     "import pgtoolkit": ("import pgtoolkit", 1.1),
     "from pgtoolkit import *": ("from pgtoolkit import *", None),
 }
-"""Code, and the most it may take of the time of ``import torch``."""
+"""Name to Python code, and the target for its time over that of ``import torch`` (None: none)."""
 
 
 def cases() -> list[Case]:
-    """Processes of their own, from their start to their end."""
+    """A case for each piece of code, timed as a whole Python process."""
     return [
         Case(
             name,
             1,
             "starts",
-            {OURS: functools.partial(side, code), PEER: functools.partial(side, PEER)},
-            {} if most is None else {PEER: most},
+            {
+                OURS: functools.partial(process_side, code),
+                PEER: functools.partial(process_side, PEER),
+            },
+            {} if target is None else {PEER: target},
             "at most",
         )
-        for name, (code, most) in WORK.items()
+        for name, (code, target) in CODE_AND_TARGET.items()
     ]
 
 
-def side(code: str) -> Run:
-    """Runs the code in a Python of its own."""
+def process_side(code: str) -> Run:
+    """Runs the code in a new Python process."""
 
     def run(index: int) -> None:
         subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

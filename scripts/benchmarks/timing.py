@@ -1,8 +1,8 @@
-"""Times two or more ways of doing the same work, side by side.
+"""Times two or more implementations of the same work, side by side.
 
-The sides take turns within one process, so that whatever else the machine does falls on all of them
-alike. A ratio is the median of the ratios of neighbouring repeats, of CPU seconds: those of this
-process with all its threads, and of the child processes that it has waited for.
+The sides take turns within one process, so that other load on the machine affects all of them
+alike. A ratio is the median over the repeats of the ratio of CPU seconds. CPU seconds are those of
+this process with all its threads, and of the child processes that it has waited for.
 """
 
 import dataclasses
@@ -14,92 +14,96 @@ from typing import Any, Literal, NamedTuple, Self, final
 
 OURS = "pgtoolkit"
 
-INSTALL = "not installed: pip install 'policy-gradient-toolkit[bench]'"
+NOT_INSTALLED = "not installed: pip install 'policy-gradient-toolkit[bench]'"
 
-SHORTEST = 0.3
-"""Seconds that a repeat lasts at least; shorter work is repeated within it."""
+MIN_REPEAT_SECONDS = 0.3
+"""Wall time that a repeat lasts at least; shorter work is called several times within it."""
 
 Run = Callable[[int], None]
-"""Does a case's work once; it is given the number of the repeat."""
+"""Does a case's work once; the argument is the number of the repeat."""
 
 Side = Callable[[], Run]
-"""Sets up and warms up. Raises ``ImportError`` where its package is missing."""
+"""Sets up one implementation. Raises ``ImportError`` if its package is not installed."""
 
 Goal = Literal["at least", "at most"]
-"""Of throughput at least, ours over theirs; or at most, of time or what else had better be less."""
+"""Meaning of a ratio and its target. at least: throughput, ours over theirs, should reach the
+target. at most: time or memory, ours over theirs, should not exceed it."""
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One piece of work, and who does it."""
+    """One piece of work, and the implementations that do it."""
 
     name: str
     work: float
-    """Units in one call of a side's function."""
+    """Units of work in one call of a side's function."""
     unit: str
     sides: dict[str, Side]
-    """The first is ours, named ``pgtoolkit``."""
+    """Name to implementation; the first is ours, named ``pgtoolkit``, the others are its peers."""
     targets: dict[str, float]
-    """Peer to the ratio that is to be reached; a peer may be without one."""
+    """Peer to the ratio to be reached; a peer need not have one."""
     goal: Goal = "at least"
-    """at least: ratios are of throughput, ours over theirs; at most: of time, ours over theirs."""
 
 
 @final
 class Seconds(NamedTuple):
-    """What one call of a side's function took."""
+    """CPU and wall time, of a call or since an arbitrary start."""
 
     cpu: float
     wall: float
 
     @classmethod
     def now(cls) -> Self:
-        """Two clocks, to be subtracted from a later reading."""
-        return cls(time.process_time() + _children(), time.perf_counter())
+        """The current reading of both clocks."""
+        return cls(time.process_time() + _child_cpu_seconds(), time.perf_counter())
 
     def since(self, begin: "Seconds", calls: int = 1) -> "Seconds":
-        """The seconds of each of so many calls, from ``begin`` until this reading."""
+        """The time from ``begin`` until this reading, divided by the number of calls."""
         return Seconds((self.cpu - begin.cpu) / calls, (self.wall - begin.wall) / calls)
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One case against one peer: what the table and the JSON show."""
+    """One case against one peer: a line of the table and an object of the JSON file."""
 
     benchmark: str = ""
     case: str
     peer: str
     goal: Goal = "at least"
     ratio: float | None = None
-    """Median over the pairs of repeats; None where the peer is missing."""
+    """Median over the repeats; None if the peer is not installed."""
     ratio_low: float | None = None
     ratio_high: float | None = None
-    """The least and the greatest of the pairs."""
+    """Smallest and largest ratio of the repeats."""
     target: float | None = None
     reached: bool | None = None
+    """Whether the ratio meets the target; None without one."""
     ours_cpu_s: float | None = None
     peer_cpu_s: float | None = None
     ours_wall_s: float | None = None
     peer_wall_s: float | None = None
-    """Medians, of one call."""
+    """Medians, in seconds for one call."""
     throughput: float | None = None
-    """Ours, units in a CPU second."""
+    """Our throughput in units per CPU second."""
     unit: str = ""
     repeats: int = 0
     ours: list[float] = dataclasses.field(default_factory=list)
     theirs: list[float] = dataclasses.field(default_factory=list)
-    """Every repeat, in CPU seconds, or in the unit if what is compared is no time."""
+    """Every repeat, in CPU seconds; in ``unit`` if the comparison is not of times."""
     note: str = ""
 
 
 def measure(case: Case, repeats: int) -> list[Row]:
-    """A row for each peer; one without a ratio for a peer that is not installed.
+    """Times all sides of a case and compares ours with each peer.
 
     Args:
-        case: the work; each side is set up, and warmed up, here.
-        repeats: turns of each side.
+        case: its sides are set up and warmed up here.
+        repeats: counted turns of each side.
+
+    Returns:
+        A row for each peer; without a ratio for a peer that is not installed.
     """
     runs, missing = set_up(case)
     samples = take_turns(runs, repeats)
@@ -113,7 +117,14 @@ def measure(case: Case, repeats: int) -> list[Row]:
 
 
 def set_up(case: Case) -> tuple[dict[str, Run], dict[str, str]]:
-    """The functions of the sides that are there, and why the others are not."""
+    """Sets up every side.
+
+    Returns:
+        Side to its function; and peer to a note, for those that are not installed.
+
+    Raises:
+        ImportError: our own side cannot be imported.
+    """
     runs: dict[str, Run] = {}
     missing: dict[str, str] = {}
     for name, side in case.sides.items():
@@ -122,13 +133,17 @@ def set_up(case: Case) -> tuple[dict[str, Run], dict[str, str]]:
         except ImportError as error:
             if name == OURS:
                 raise
-            missing[name] = f"{INSTALL} ({error.name or error})"
+            missing[name] = f"{NOT_INSTALLED} ({error.name or error})"
     return runs, missing
 
 
 def take_turns(runs: Mapping[str, Run], repeats: int) -> dict[str, list[Seconds]]:
-    """Seconds of a call of each function: one entry a turn, after a turn that is not counted."""
-    calls = {name: _calls_needed(run) for name, run in runs.items()}
+    """Times all functions in turns, after warming each of them up.
+
+    Returns:
+        Name to the time of one call, one entry for each repeat.
+    """
+    calls = {name: _calls_per_repeat(run) for name, run in runs.items()}
     samples: dict[str, list[Seconds]] = {name: [] for name in runs}
     for index in range(repeats):
         for name, run in runs.items():
@@ -140,35 +155,34 @@ def take_turns(runs: Mapping[str, Run], repeats: int) -> dict[str, list[Seconds]
     return samples
 
 
-def _calls_needed(run: Run) -> int:
-    """How many calls a repeat of a function is to have; calling it warms it up."""
-    run(0)  # apart: the first call may compile
+def _calls_per_repeat(run: Run) -> int:
+    """How many calls make a repeat of ``MIN_REPEAT_SECONDS``. Also warms the function up."""
+    run(0)  # not timed: the first call may compile
     calls = 1
     while True:
         begin = time.perf_counter()
         for _ in range(calls):
             run(0)
         seconds = time.perf_counter() - begin
-        if seconds >= SHORTEST / 2:
-            return max(1, round(calls * SHORTEST / seconds))
-        calls = max(2 * calls, int(calls * SHORTEST / max(seconds, 1e-6) / 2))
+        if seconds >= MIN_REPEAT_SECONDS / 2:
+            return max(1, round(calls * MIN_REPEAT_SECONDS / seconds))
+        calls = max(2 * calls, int(calls * MIN_REPEAT_SECONDS / max(seconds, 1e-6) / 2))
 
 
 def compare(
     case: Case, peer: str, ours: Sequence[Seconds], theirs: Sequence[Seconds], **other: Any
 ) -> Row:
-    """A row from the seconds of both, repeat by repeat.
+    """A row from the times of two sides, repeat by repeat.
 
     Args:
-        case: names the work, its goal and its target.
-        peer: whom ours is compared with.
-        ours: of one call, in the order of the repeats.
-        theirs: beside them.
+        case: gives name, goal and target.
+        peer: the side that ours is compared with.
+        ours: time of one call of our side, in the order of the repeats.
+        theirs: the same of the peer.
         other: further fields of the row.
     """
-    pairs = zip(ours, theirs, strict=True)
-    slower = [a.cpu / b.cpu for a, b in pairs]
-    ratios = slower if case.goal == "at most" else [1 / x for x in slower]
+    time_ratios = [a.cpu / b.cpu for a, b in zip(ours, theirs, strict=True)]
+    ratios = time_ratios if case.goal == "at most" else [1 / x for x in time_ratios]
     ratio, cpu = statistics.median(ratios), statistics.median(x.cpu for x in ours)
     target = case.targets.get(peer)
     return Row(
@@ -194,17 +208,17 @@ def compare(
 
 
 def is_reached(ratio: float, target: float | None, goal: Goal) -> bool | None:
-    """Whether a ratio does what the target asks; None where there is no target."""
+    """Whether a ratio meets its target; None without a target."""
     if target is None:
         return None
     return ratio <= target if goal == "at most" else ratio >= target
 
 
-def _children() -> float:
-    """CPU seconds of the child processes that have been waited for."""
+def _child_cpu_seconds() -> float:
+    """CPU seconds of the child processes that this process has waited for."""
     try:
         import resource
-    except ImportError:  # Windows counts none
+    except ImportError:  # not available on Windows
         return 0.0
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

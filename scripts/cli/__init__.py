@@ -1,1 +1,1 @@
-"""Parts that the commands share: arguments, registry, files, progress."""
+"""Parts that the commands share: arguments, registry, environments, files, progress."""

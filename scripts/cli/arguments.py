@@ -1,4 +1,4 @@
-"""Command-line arguments from dataclasses, with errors of one line."""
+"""Command-line arguments from dataclasses; errors are reported on one line."""
 
 import contextlib
 import io
@@ -12,54 +12,83 @@ import tyro
 import yaml
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.registry import COMMANDS
 
 T = TypeVar("T")
 
-BOX = "╭╮╰╯│─"
+FRAME_CHARACTERS = "╭╮╰╯│─"
+"""Characters of the frame that tyro draws around an error."""
 
 
 def parse(cls: type[T], arguments: Sequence[str], *, command: str) -> T:
-    """Fills a dataclass from flags; ``--help`` prints its fields and exits 0.
+    """Fills a dataclass from command-line flags; ``--help`` prints its fields and exits 0.
+
+    Args:
+        cls: a dataclass.
+        arguments: the command line after the command's name.
+        command: the command's name, for usage and errors.
 
     Raises:
-        RequestError: what tyro found wrong, in one line.
+        RequestError: the arguments do not fit the dataclass; one line with tyro's explanation.
     """
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
-            return tyro.cli(cls, args=list(arguments), prog=program(command))
+            return tyro.cli(cls, args=list(arguments), prog=program_name(command))
     except SystemExit as error:
         if not error.code:
             raise
         raise RequestError(
-            f"{_one_line(output.getvalue())} (see {program(command)} --help)"
+            f"{_first_error(output.getvalue())} (see {program_name(command)} --help)"
         ) from error
 
 
-def program(command: str) -> str:
-    """How a person calls it."""
-    known_here = command.split()[0] in COMMANDS
-    return f"pgtoolkit {command}" if known_here else f"python scripts/{command}.py"
+def program_name(command: str) -> str:
+    """What a user types to start it: ``pgtoolkit train``, or ``python scripts/plot_run.py``."""
+    is_subcommand = command.split()[0] in COMMANDS
+    return f"pgtoolkit {command}" if is_subcommand else f"python scripts/{command}.py"
 
 
-def _one_line(report: str) -> str:
-    """The first paragraph of tyro's framed report, and its suggestion if it has one."""
-    lines = [line.strip(f" {BOX}") for line in report.splitlines()]
+def require_options(options: Any, conditions: Mapping[str, tuple[bool, str]]) -> None:
+    """Checks a command's options.
+
+    Args:
+        options: the dataclass of arguments.
+        conditions: field name to whether its value is valid, and what it must be, in words.
+
+    Raises:
+        RequestError: a value is not valid; names the flag, the condition and the value.
+    """
+    for name, (holds, must_be) in conditions.items():
+        if not holds:
+            value = getattr(options, name)
+            given = (join_names(value) or "none") if isinstance(value, tuple) else value
+            raise RequestError(f"{flag_name(name)} must be {must_be}, not {given}")
+
+
+def flag_name(field: str) -> str:
+    """``env_kwargs`` to ``--env-kwargs``."""
+    return f"--{field.replace('_', '-')}"
+
+
+def _first_error(report: str) -> str:
+    """The first paragraph of tyro's framed error report, with its suggestion if it has one."""
+    lines = [line.strip(f" {FRAME_CHARACTERS}") for line in report.splitlines()]
     rule = next((i for i, line in enumerate(report.splitlines()) if "│ ──" in line), len(lines))
     text = " ".join(line for line in lines[1:rule] if line)
     for i, line in enumerate(lines):
         if line == "Perhaps you meant:":
             text += f"; perhaps {lines[i + 1]}"
-    # What a dataclass's own check says needs no word on where tyro met it.
+    # Errors from a dataclass's own checks: drop tyro's prefix with the field's position.
     return re.sub(r"^Error parsing (agent|loop|run|\w+Arguments): ", "", text).replace("  ", " ")
 
 
 def parse_json_object(text: str, flag: str) -> dict[str, Any]:
-    """A JSON object given to a flag.
+    """Parses the JSON object given to a flag.
 
     Raises:
-        RequestError: it is not one; shows the form.
+        RequestError: the text is not a JSON object; the message shows an example of one.
     """
     try:
         value = json.loads(text)
@@ -73,10 +102,10 @@ def parse_json_object(text: str, flag: str) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """Reads a YAML file that holds a mapping.
 
     Raises:
-        RequestError: it cannot be read, or holds something else.
+        RequestError: the file cannot be read, or does not hold a mapping.
     """
     try:
         value = yaml.safe_load(path.read_text())
@@ -95,20 +124,20 @@ def _to_json(key: str, value: Any) -> str:
 
 
 def flags_of(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as flags, so that a file is checked exactly as the command line is."""
+    """Settings from a file as command-line flags, so that both are checked in the same way."""
     flags: list[str] = []
     for key, value in settings.items():
         if not isinstance(key, str):
             raise RequestError(f"the configuration's key {key!r} is not the name of a setting")
-        name = key.replace("_", "-")
+        flag = flag_name(key)
         if value is None:
             continue
         if isinstance(value, bool):
-            flags.append(f"--{name}" if value else f"--no-{name}")
+            flags.append(flag if value else flag.replace("--", "--no-", 1))
         elif isinstance(value, list | tuple):
-            flags += [f"--{name}", *(str(item) for item in value)]
+            flags += [flag, *(str(item) for item in value)]
         elif isinstance(value, dict):
-            flags += [f"--{name}", _to_json(key, value)]
+            flags += [flag, _to_json(key, value)]
         else:
-            flags += [f"--{name}", str(value)]
+            flags += [flag, str(value)]
     return flags

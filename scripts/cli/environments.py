@@ -1,4 +1,4 @@
-"""The environments that a command works on: named, given a gradient, wrapped."""
+"""Makes the environments of a command from its flags: source, gradient and wrappers."""
 
 import dataclasses
 import importlib
@@ -15,50 +15,51 @@ from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.scripts.cli.arguments import parse_json_object
-from pgtoolkit.scripts.cli.registry import WRAPPERS, known
+from pgtoolkit.scripts.cli.registry import WRAPPERS, lookup
 
-EVAL_ENVS = 20
-"""Environments of an evaluation where each of them is a Python object."""
+MAX_UNBATCHED_EVAL_ENVS = 20
+"""Environments that an evaluation steps side by side when they are not one batch of tensors."""
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Environments:
-    """One environment, ready to be made in any number."""
+class EnvFactory:
+    """Makes vector environments of one kind, with any number of environments."""
 
     source: EnvSource
     gradient: Gradient
-    wrap: Callable[[], DifferentiableEnv] | None
-    """Makes another one with its adapter and its wrappers, if there are wrappers."""
+    make_wrapped: Callable[[], DifferentiableEnv] | None
+    """Makes another environment with its own adapter and wrappers; None without wrappers."""
     device: torch.device
 
     @property
     def batched(self) -> bool:
-        """Whether any number of them is one batch of tensors."""
+        """Whether all environments are stepped as one batch of tensors."""
         return self.gradient.method == "auto" and self.gradient.env is not None
 
     def make(self, num_envs: int) -> AnyVectorEnv:
-        """With the gradient, where there is one."""
+        """A vector environment for training, differentiable if there is a gradient."""
         if self.gradient.env is not None:
             return DifferentiableVectorEnv(self.gradient.env, num_envs, device=self.device)
         return make_vector_env(self.source, num_envs, device=self.device, differentiate="none")
 
     def make_for_evaluation(self, episodes: int) -> AnyVectorEnv:
-        """For that many episodes: all at once where they are a batch.
+        """A vector environment that evaluates a policy for that many episodes.
 
-        Behind an adapter is the plain environment, and evaluation needs no more than that; but a
-        wrapper may change what an action means.
+        It has one environment for each episode if they are stepped as a batch, else at most
+        ``MAX_UNBATCHED_EVAL_ENVS``. Adapters are left out, because an evaluation needs no gradient,
+        unless there are wrappers: a wrapper may change what an action means.
         """
         if self.batched:
             return self.make(episodes)
-        count = min(episodes, EVAL_ENVS)
-        if self.wrap is not None:
-            # An adapter that learns has one vector environment, which must not learn from this.
-            return DifferentiableVectorEnv(self.wrap(), count, device=self.device)
+        count = min(episodes, MAX_UNBATCHED_EVAL_ENVS)
+        if self.make_wrapped is not None:
+            # A separate environment, so that an adapter that learns does not learn from this one.
+            return DifferentiableVectorEnv(self.make_wrapped(), count, device=self.device)
         return make_vector_env(self.source, count, device=self.device, differentiate="none")
 
 
-def make_environments(
+def make_env_factory(
     name: str,
     kwargs: Mapping[str, Any],
     *,
@@ -67,20 +68,20 @@ def make_environments(
     wrappers: Mapping[str, Any],
     needed: bool,
     device: torch.device,
-) -> Environments:
-    """Finds the environment and the gradient, and puts the wrappers around it.
+) -> EnvFactory:
+    """Finds the environment, chooses its gradient, and adds the wrappers.
 
     Args:
-        name: in any of the three forms.
-        kwargs: for the environment.
-        differentiate: which gradient.
-        adapter_kwargs: for the adapter.
-        wrappers: name to arguments, the innermost first.
-        needed: whether a gradient is needed.
-        device: of the tensors.
+        name: the environment's id, ``module:Id-v0``, or ``path/to/file.py:Class``.
+        kwargs: arguments of the environment's constructor.
+        differentiate: value of ``--differentiate``: where the gradient comes from.
+        adapter_kwargs: arguments of the adapter's constructor.
+        wrappers: wrapper name to its arguments, the innermost first.
+        needed: whether an environment without a gradient of its own is to get an adapter.
+        device: where the tensors are.
 
     Raises:
-        RequestError: no such environment, adapter or wrapper, or they do not go together.
+        RequestError: there is no such environment, adapter or wrapper, or they cannot be combined.
     """
     source = resolve(name, kwargs)
     gradient = choose_gradient(source, differentiate, adapter_kwargs, needed=needed)
@@ -90,35 +91,36 @@ def make_environments(
             "gradient: leave --wrappers out, or give --differentiate finite-difference"
         )
     if gradient.env is None or not wrappers:
-        return Environments(source, gradient, None, device)
+        return EnvFactory(source, gradient, None, device)
 
-    def another() -> DifferentiableEnv:
+    def make_wrapped() -> DifferentiableEnv:
         fresh = choose_gradient(source, gradient.method, adapter_kwargs, needed=needed).env
-        assert fresh is not None, "the method is the one that gave a gradient before"
-        return wrap(fresh, wrappers)
+        assert fresh is not None, "this method gave a gradient above"
+        return add_wrappers(fresh, wrappers)
 
-    gradient = dataclasses.replace(gradient, env=wrap(gradient.env, wrappers))
-    return Environments(source, gradient, another, device)
+    gradient = dataclasses.replace(gradient, env=add_wrappers(gradient.env, wrappers))
+    return EnvFactory(source, gradient, make_wrapped, device)
 
 
-def wrap(env: DifferentiableEnv, wrappers: Mapping[str, Any]) -> DifferentiableEnv:
-    """The environment with wrappers around it.
+def add_wrappers(env: DifferentiableEnv, wrappers: Mapping[str, Any]) -> DifferentiableEnv:
+    """The environment inside its wrappers, the first wrapper innermost.
 
     Raises:
-        RequestError: there is no such wrapper, or it does not take these arguments.
+        RequestError: there is no such wrapper, or it does not accept these arguments.
     """
     for name, arguments in wrappers.items():
-        module = importlib.import_module(WRAPPERS[known(name, WRAPPERS, "wrapper")])
+        wrapper = lookup(name, WRAPPERS, "wrapper")
+        module = importlib.import_module(wrapper.module)
         if not isinstance(arguments, dict):
             raise RequestError(f"--wrappers: the arguments of {name} must be a JSON object")
-        env = construct(getattr(module, name), {"env": env, **arguments})
+        env = construct(getattr(module, wrapper.name), {"env": env, **arguments})
     return env
 
 
 def parse_wrappers(text: str) -> dict[str, Any]:
-    """``{"GradientGate": {"clip_norm": 10}}``.
+    """Parses ``--wrappers``, such as ``{"GradientGate": {"clip_norm": 10}}``.
 
     Raises:
-        RequestError: it is not a JSON object.
+        RequestError: the text is not a JSON object.
     """
     return parse_json_object(text, "--wrappers")

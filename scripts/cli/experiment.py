@@ -12,7 +12,7 @@ from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.rollouts.evaluation import Evaluation, evaluate
 from pgtoolkit.scripts.cli.arguments import flags_of, parse, parse_json_object
-from pgtoolkit.scripts.cli.environments import Environments, make_environments, parse_wrappers
+from pgtoolkit.scripts.cli.environments import EnvFactory, make_env_factory, parse_wrappers
 from pgtoolkit.scripts.cli.malloc import keep_freed_memory
 from pgtoolkit.scripts.cli.registry import load_agent
 from pgtoolkit.seeding import stream_seed
@@ -162,16 +162,16 @@ class Experiment:
         )
 
 
-def environments_of(run: RunConfig, needed: bool, device: torch.device) -> Environments:
+def environments_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFactory:
     """What a run is trained on.
 
     Raises:
-        RequestError: as :func:`~pgtoolkit.scripts.cli.environments.make_environments`.
+        RequestError: as :func:`~pgtoolkit.scripts.cli.environments.make_env_factory`.
     """
     adapter_kwargs = parse_json_object(run.adapter_kwargs, "--adapter-kwargs")
     if run.differentiate == "model":
         adapter_kwargs = {"seed": run.seed} | adapter_kwargs
-    return make_environments(
+    return make_env_factory(
         run.env,
         parse_json_object(run.env_kwargs, "--env-kwargs"),
         differentiate=run.differentiate,
@@ -182,7 +182,7 @@ def environments_of(run: RunConfig, needed: bool, device: torch.device) -> Envir
     )
 
 
-def settled(run: RunConfig, environments: Environments) -> Differentiate:
+def settled(run: RunConfig, environments: EnvFactory) -> Differentiate:
     """``--differentiate``, with the adapter that ``auto`` chose, so that a resume keeps to it."""
     chosen = environments.gradient.method
     return chosen if chosen in ADAPTERS else run.differentiate

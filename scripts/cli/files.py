@@ -1,31 +1,19 @@
-"""What commands write: numbers for people, JSON for programs; checked before long work begins."""
+"""Files that commands write: checks before long work begins, and JSON."""
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from pgtoolkit.errors import RequestError
 
-PICTURES = (".png", ".svg", ".pdf")
-
-
-def short(value: float, digits: int = 3) -> str:
-    """``12,300``, ``0.00213``, ``1.52e9``: a number to so many significant digits."""
-    if not math.isfinite(value):
-        return "-"
-    rounded = float(f"{value:.{digits}g}")
-    if rounded == 0 or 1e-3 <= abs(rounded) < 1e5:
-        return f"{rounded:,.{max(digits, 5)}g}"
-    mantissa, exponent = f"{rounded:.{digits - 1}e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
+PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def require_writable(path: Path, flag: str) -> None:
-    """Raises unless the file can be written; leaves no trace.
+    """Checks that the file can be written, without leaving a new file behind.
 
     Raises:
-        RequestError: says why not.
+        RequestError: it cannot be written; the message gives the reason.
     """
     existed = path.exists()
     try:
@@ -33,23 +21,23 @@ def require_writable(path: Path, flag: str) -> None:
             pass
     except OSError as error:
         raise RequestError(
-            f"{flag} {path} cannot be written ({error.strerror}): give another place"
+            f"{flag} {path} cannot be written ({error.strerror}): give another path"
         ) from error
     if not existed:
         path.unlink()
 
 
 def require_picture(path: Path, flag: str) -> None:
-    """Raises unless a plot can be drawn and written there.
+    """Checks that a plot can be drawn and written to this file.
 
     Raises:
-        RequestError: matplotlib is missing, the ending is not that of a picture, or the file cannot
+        RequestError: matplotlib is missing, the suffix is not that of a picture, or the file cannot
             be written.
     """
-    if path.suffix.lower() not in PICTURES:
-        raise RequestError(f"{flag} must end in {', '.join(PICTURES)}, not {path.name}")
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise RequestError(f"{flag} must end in {', '.join(PICTURE_SUFFIXES)}, not {path.name}")
     try:
-        import matplotlib  # noqa: F401  # is it there?
+        import matplotlib  # noqa: F401  # is it installed?
     except ImportError as error:
         raise RequestError(
             'plots need matplotlib: pip install "policy-gradient-toolkit[plot]"'
@@ -58,7 +46,7 @@ def require_picture(path: Path, flag: str) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Writes JSON.
+    """Writes indented JSON; ``content`` must not hold NaN or infinity.
 
     Raises:
         RequestError: the file cannot be written.
@@ -70,10 +58,5 @@ def write_json(path: Path, content: object) -> None:
 
 
 def number_or_null(value: float) -> float | None:
-    """JSON has no NaN and no infinity."""
+    """The number, or None for NaN and infinity, which JSON cannot hold."""
     return value if math.isfinite(value) else None
-
-
-def listed(items: Sequence[object]) -> str:
-    """``4, 8, 16``."""
-    return ", ".join(map(str, items))

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from pgtoolkit.errors import NonFiniteError, RequestError
-from pgtoolkit.scripts.cli.registry import COMMANDS, known
+from pgtoolkit.scripts.cli.registry import COMMANDS, lookup
 from pgtoolkit.version import __version__
 
 
 def main() -> NoReturn:
-    """The console command."""
+    """The entry point of the console command ``pgtoolkit``."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
@@ -24,14 +24,22 @@ def main() -> NoReturn:
 
 
 def dispatch(command: str, arguments: Sequence[str]) -> None:
-    """Imports one command's module and calls it; the others are never imported."""
-    name = known(command, COMMANDS, "command")
-    module = name.replace("-", "_")
+    """Imports the command's module, and no other command's, and calls its ``run``.
+
+    Raises:
+        RequestError: there is no such command.
+    """
+    lookup(command, COMMANDS, "command")
+    module = command.replace("-", "_")
     importlib.import_module(f"pgtoolkit.scripts.{module}").run(list(arguments))
 
 
 def run_command(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> NoReturn:
-    """Runs a command: exit 0 done, 2 the request is wrong, 1 it failed on the way."""
+    """Runs a command, then exits.
+
+    Exit code 0: done; 1: a number became NaN or infinite; 2: the request is wrong; 130: interrupted
+    from the keyboard.
+    """
     try:
         run(arguments)
     except RequestError as error:
@@ -41,7 +49,7 @@ def run_command(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) 
         print(f"interrupted {' '.join(getattr(error, '__notes__', []))}".rstrip(), file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read the output has had enough; what Python still holds of it goes nowhere.
+        # The reader closed the pipe. Discard what Python would still write to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except NonFiniteError as error:
         notes = " ".join(getattr(error, "__notes__", []))
@@ -51,10 +59,11 @@ def run_command(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) 
 
 
 def usage() -> str:
+    """The text of ``pgtoolkit --help``."""
     width = max(len(name) for name in COMMANDS)
     rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
     return (
-        "pgtoolkit: one Gaussian policy, two gradients, both measured\n\n"
+        "pgtoolkit: policy gradients by score function and pathwise, both measured\n\n"
         f"usage: pgtoolkit COMMAND [options]\n\n{rows}\n\n"
         "`pgtoolkit COMMAND --help` shows a command's options; `pgtoolkit --version` the version."
     )

@@ -1,27 +1,28 @@
-"""Memory that is freed is kept for the next tensor, instead of going back to the system."""
+"""Settings of the C library's memory allocator."""
 
 import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
-KEPT = 256 * 2**20
+TRIM_THRESHOLD = 256 * 2**20
+"""Bytes of freed memory that the process keeps before it returns any to the system."""
 
-LARGEST = 32 * 2**20
-"""Bytes: the C library allows no larger one."""
+MMAP_THRESHOLD = 32 * 2**20
+"""Bytes of a block from which it is mapped separately; glibc allows no larger threshold."""
 
 
 def keep_freed_memory() -> None:
-    """Asks the C library (glibc; elsewhere nothing happens) to keep freed memory of this process.
+    """Tells glibc to keep freed memory for the next tensors; does nothing on other C libraries.
 
-    By default it returns blocks of a few megabytes at once, and each new tensor of that size is
-    then paid for in page faults: of a backward with every trajectory's gradient, 256 trajectories
-    of 32 steps, they were nearly half the time. For commands; a library does not decide this for
-    its user.
+    By default glibc returns blocks of a few megabytes to the system at once, and each new tensor of
+    that size then costs page faults: nearly half the time of a backward pass with every
+    trajectory's gradient, 256 trajectories of 32 steps. Only commands call this: a library should
+    not change its user's process.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGEST)
-        mallopt(M_TRIM_THRESHOLD, KEPT)
+        mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
+        mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD)

@@ -1,6 +1,7 @@
-"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long commands: a bar on a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, final
 
@@ -8,22 +9,26 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from pgtoolkit.scripts.cli.formatting import format_number
 from pgtoolkit.training.loop import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 
+MEASURED_ESTIMATORS = ("score_function", "pathwise", "mixed", "measure_valued")
+"""Estimators whose variance a run may log."""
+
 
 class BarView:
-    """The bar that each command's view derives from. Use as a context manager.
+    """Base class of the commands' progress views. Use as a context manager.
 
     Args:
-        what: the description until there is another.
-        total: of what ``completed`` counts.
+        description: text beside the bar until there is another.
+        total: number of steps at which the bar is full.
     """
 
-    def __init__(self, what: str, total: int) -> None:
-        self.console = Console()
-        self._bar = RichProgress(
+    def __init__(self, description: str, total: int) -> None:
+        self.console, self.total = Console(), total
+        self.bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
@@ -31,10 +36,26 @@ class BarView:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self._task = self._bar.add_task(what, total=total)
+        self.task = self.bar.add_task(description, total=total)
+        self._last_line = 0.0
+
+    def show(self, completed: int, description: str, *, finished: bool) -> None:
+        """Updates the bar; without a terminal prints a line, at most one in five seconds.
+
+        Args:
+            completed: steps done.
+            description: text beside the bar, or at the end of the line.
+            finished: fills the bar, even if fewer steps were done; always prints the line.
+        """
+        if self.console.is_terminal:
+            done = self.total if finished else completed
+            self.bar.update(self.task, completed=done, description=description)
+        elif finished or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            print(f"{completed}/{self.total} steps  {description}", flush=True)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self.bar.start()
         return self
 
     def __exit__(
@@ -43,41 +64,36 @@ class BarView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        self.bar.stop()
 
 
 @final
 class ProgressView(BarView):
-    """Shows where the training stands. Use as a context manager and call with each progress."""
+    """Shows the progress of training; call it with each new progress."""
 
     def __init__(self, total_steps: int) -> None:
         super().__init__("training", total_steps)
-        self.total_steps = total_steps
-        self._last_line = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        finished = progress.finished(self.total_steps)
-        if self.console.is_terminal:
-            # The last whole window may end short of the total: that is all there is.
-            done = self.total_steps if finished else progress.num_steps
-            self._bar.update(self._task, completed=done, description=describe(progress))
-            return
-        if finished or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            print(
-                f"{progress.num_steps}/{self.total_steps} steps  {describe(progress)}", flush=True
-            )
+        # The last whole window may end before total_steps; the bar is full all the same.
+        finished = progress.finished(self.total)
+        self.show(progress.num_steps, describe(progress), finished=finished)
 
 
 def describe(progress: Progress) -> str:
-    """Returns, and the variance of each gradient that has been measured."""
+    """Returns, and the variance of each gradient that has been measured, on one line."""
     parts = []
     if progress.mean_return is not None:
         parts.append(f"return {progress.mean_return:.1f}")
     if progress.eval_return is not None:
         parts.append(f"evaluation {progress.eval_return:.1f}")
-    for name in ("score_function", "pathwise", "mixed"):
-        variance = progress.scalars.get(f"gradient/{name}/variance")
-        if variance is not None:
-            parts.append(f"{name.replace('_', ' ')} variance {variance:.2g}")
-    return "  ".join(parts) or "training"
+    return "  ".join([*parts, *describe_variances(progress.scalars)]) or "training"
+
+
+def describe_variances(scalars: Mapping[str, float]) -> list[str]:
+    """``["score function variance 1,230", ...]`` for each estimator in the logged scalars."""
+    return [
+        f"{name.replace('_', ' ')} variance {format_number(scalars[tag])}"
+        for name in MEASURED_ESTIMATORS
+        if (tag := f"gradient/{name}/variance") in scalars
+    ]

@@ -1,90 +1,139 @@
-"""The names of commands, agents and environments. Nothing here imports torch."""
+"""Tables of the commands, agents, benchmarks, wrappers and estimators. Imports no torch."""
 
 import difflib
 import importlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar, final
 
 from pgtoolkit.errors import RequestError
 
+T = TypeVar("T")
+
+
+@final
+class LazyClass(NamedTuple):
+    """A class that is imported only when it is used."""
+
+    module: str
+    name: str
+    note: str
+    """Description shown by ``pgtoolkit list``."""
+
+
+@final
+class Benchmark(NamedTuple):
+    """A benchmark that is imported only when it runs."""
+
+    module: str
+    """Has a function that returns cases, or ``rows(repeats) -> list[Row]``, or both."""
+    note: str
+    """Description shown by ``pgtoolkit benchmark --list``."""
+    cases: str = "cases"
+    """Name of the module's function ``() -> list[Case]``."""
+
+
 COMMANDS = {
     "train": "train an agent on an environment",
-    "resume": "go on with a run, or lengthen it",
+    "resume": "continue a stopped run, or extend a finished one",
     "evaluate": "run a trained policy and report its returns",
-    "variance": "measure the gradient estimators, and say which to use up to which horizon",
-    "check-env": "say what is right and wrong with an environment and its gradient",
-    "benchmark": "time us and others on the same work, side by side",
-    "list": "name the agents, environments, estimators and wrappers",
+    "variance": "measure the gradient estimators, and advise which to use up to which horizon",
+    "check-env": "check an environment and its gradient, and report what is wrong",
+    "benchmark": "time this package and others on the same work, side by side",
+    "list": "list the agents, environments, estimators and wrappers",
 }
 
 AGENTS = {
-    "reinforce": ("pgtoolkit.agents.reinforce", "Reinforce"),
-    "ppo": ("pgtoolkit.agents.ppo", "Ppo"),
-    "apg": ("pgtoolkit.agents.apg", "Apg"),
-    "shac": ("pgtoolkit.agents.shac", "Shac"),
+    "reinforce": LazyClass(
+        "pgtoolkit.agents.reinforce",
+        "Reinforce",
+        "score function; any environment; baseline and advantage by flag",
+    ),
+    "ppo": LazyClass(
+        "pgtoolkit.agents.ppo",
+        "Ppo",
+        "clipped score function, several epochs a window; any environment",
+    ),
+    "apg": LazyClass(
+        "pgtoolkit.agents.apg",
+        "Apg",
+        "pathwise through a window of a differentiable environment",
+    ),
+    "shac": LazyClass(
+        "pgtoolkit.agents.shac",
+        "Shac",
+        "pathwise through a window, with a value function beyond it",
+    ),
 }
 
 BENCHMARKS = {
-    "pathwise": (
+    "pathwise": Benchmark(
         "pgtoolkit.scripts.benchmarks.pathwise",
-        "gradients through 32 steps of the Pendulum, and a step of Adam",
+        "pathwise gradient through 32 steps of Pendulum, and a step of Adam",
     ),
-    "ppo-gym": (
+    "ppo-gym": Benchmark(
         "pgtoolkit.scripts.benchmarks.ppo",
         "PPO on Gymnasium's Pendulum-v1 and CartPole-v1",
+        "gymnasium_cases",
     ),
-    "ppo-native": (
-        "pgtoolkit.scripts.benchmarks.ppo_native",
-        "PPO on our batched Pendulum, 1024 environments",
+    "ppo-native": Benchmark(
+        "pgtoolkit.scripts.benchmarks.ppo",
+        "PPO on this package's batched Pendulum, 1024 environments",
+        "native_cases",
     ),
-    "env-step": (
+    "env-step": Benchmark(
         "pgtoolkit.scripts.benchmarks.env_step",
-        "steps of 1024 Pendulums and CartPoles, actions given",
+        "steps of 1024 Pendulums and CartPoles with given actions",
     ),
-    "diagnostics": (
+    "diagnostics": Benchmark(
         "pgtoolkit.scripts.benchmarks.diagnostics",
-        "what exact statistics of every trajectory's gradient cost",
+        "cost of the exact statistics of every trajectory's gradient",
     ),
-    "solve": (
+    "solve": Benchmark(
         "pgtoolkit.scripts.benchmarks.solve",
-        "CPU seconds of training to a return of -200 on Pendulum-v1",
+        "CPU seconds of training until Pendulum-v1 reaches a return of -200",
     ),
-    "start": (
+    "start": Benchmark(
         "pgtoolkit.scripts.benchmarks.start",
-        "the first answer of a command, and the import",
+        "time until a command answers, and time of the import",
     ),
-    "scale": (
+    "scale": Benchmark(
         "pgtoolkit.scripts.benchmarks.scale",
-        "cost and memory of a gradient, by environments and horizon",
+        "cost and memory of a gradient against number of environments and horizon",
     ),
 }
 
 WRAPPERS = {
-    "ActionRepeat": "pgtoolkit.envs.wrappers.action_repeat",
-    "GradientGate": "pgtoolkit.envs.wrappers.gradient_gate",
-    "ObservationDetach": "pgtoolkit.envs.wrappers.observation_detach",
-    "SmoothingBundle": "pgtoolkit.envs.wrappers.smoothing_bundle",
-    "SurrogateCost": "pgtoolkit.envs.wrappers.surrogate_cost",
-}
-
-WRAPPER_NOTES = {
-    "ActionRepeat": "each action for several steps; rewards are summed",
-    "GradientGate": "clips and decays the state's gradient, drops what is not finite, and counts",
-    "ObservationDetach": "no gradient from observations to the policy",
-    "SmoothingBundle": "derivatives averaged over perturbed branches",
-    "SurrogateCost": "the true reward, with the gradient of a differentiable cost",
-}
-
-AGENT_NOTES = {
-    "reinforce": "score function; any environment; baseline and advantage by flag",
-    "ppo": "clipped score function, several epochs a window; any environment",
-    "apg": "pathwise through a window of a differentiable environment",
-    "shac": "pathwise through a window, with a value function beyond it",
+    "ActionRepeat": LazyClass(
+        "pgtoolkit.envs.wrappers.action_repeat",
+        "ActionRepeat",
+        "repeats each action for several steps and sums their rewards",
+    ),
+    "GradientGate": LazyClass(
+        "pgtoolkit.envs.wrappers.gradient_gate",
+        "GradientGate",
+        "clips and decays the state's gradient, drops non-finite ones and counts them",
+    ),
+    "ObservationDetach": LazyClass(
+        "pgtoolkit.envs.wrappers.observation_detach",
+        "ObservationDetach",
+        "passes no gradient from observations to the policy",
+    ),
+    "SmoothingBundle": LazyClass(
+        "pgtoolkit.envs.wrappers.smoothing_bundle",
+        "SmoothingBundle",
+        "averages derivatives over perturbed copies of each step",
+    ),
+    "SurrogateCost": LazyClass(
+        "pgtoolkit.envs.wrappers.surrogate_cost",
+        "SurrogateCost",
+        "keeps the true reward and takes the gradient of a differentiable cost",
+    ),
 }
 
 ESTIMATOR_NOTES = {
     "score_function": "REINFORCE, log-derivative: needs nothing of the environment",
     "pathwise": "reparameterisation: needs a differentiable environment",
-    "mixed": "both on the same trajectories, by weights of least variance (shac, apg)",
+    "mixed": "weighted mean of both on the same trajectories, of least variance (shac, apg)",
 }
 
 EXPECTATION_NOTES = {
@@ -96,24 +145,38 @@ EXPECTATION_NOTES = {
 
 
 def load_agent(name: str) -> tuple[type[Any], type[Any]]:
-    """An agent's class and its configuration's.
+    """An agent's class and its configuration's class.
 
     Raises:
         RequestError: there is no such agent.
     """
-    module_name, class_name = AGENTS[known(name, AGENTS, "agent")]
-    module = importlib.import_module(module_name)
-    return getattr(module, class_name), getattr(module, f"{class_name}Config")
+    agent = lookup(name, AGENTS, "agent")
+    module = importlib.import_module(agent.module)
+    return getattr(module, agent.name), getattr(module, f"{agent.name}Config")
 
 
-def known(name: str, table: dict[str, Any], what: str) -> str:
-    """The name, if the table has it.
+def registered_env_ids() -> list[str]:
+    """Gymnasium ids of this package's own environments."""
+    import gymnasium
+
+    import pgtoolkit.envs  # noqa: F401  # registers its environments
+
+    return [name for name, spec in gymnasium.registry.items() if spec.namespace == "pgtoolkit"]
+
+
+def lookup(name: str, table: Mapping[str, T], what: str) -> T:
+    """The table's entry of this name.
+
+    Args:
+        name: as the user gave it.
+        table: name to entry.
+        what: the kind of entry, in the singular, for the error message.
 
     Raises:
-        RequestError: it has not; says what it has, the likeliest first.
+        RequestError: there is no such entry; the message suggests the closest name and lists all.
     """
     if name in table:
-        return name
+        return table[name]
     close = difflib.get_close_matches(name, table, n=1)
     hint = f"did you mean `{close[0]}`? " if close else ""
     raise RequestError(f"there is no {what} named {name!r}: {hint}known: {', '.join(table)}")

@@ -1,4 +1,4 @@
-"""One episode as a film."""
+"""A video of one episode."""
 
 from pathlib import Path
 
@@ -21,9 +21,11 @@ DEFAULT_FPS = 30
 def record_episode(source: EnvSource, policy: Policy, path: Path, *, seed: int) -> None:
     """Runs one deterministic episode and writes it as .gif (Pillow) or .mp4 (extra ``video``).
 
+    The video ends after ``MAX_FRAMES`` frames if the episode does not end before.
+
     Raises:
-        RequestError: the environment does not draw itself, the extra is missing, or the file cannot
-            be written.
+        RequestError: the environment cannot render, the extra is missing, or the file cannot be
+            written.
     """
     if path.suffix not in (".gif", ".mp4"):
         raise RequestError(f"--video must end in .gif or .mp4, not {path.name}")
@@ -31,7 +33,7 @@ def record_episode(source: EnvSource, policy: Policy, path: Path, *, seed: int) 
     frames: list[np.ndarray] = []
     obs, _ = env.reset(seed=seed)
     for _ in range(MAX_FRAMES):
-        frames.append(_draw(env, source.name))
+        frames.append(_render(env, source.name))
         with torch.no_grad():
             action = policy(torch.as_tensor(obs, dtype=torch.float32)).mode.numpy()
         obs, _, terminated, truncated, _ = env.step(action)
@@ -48,24 +50,30 @@ def record_episode(source: EnvSource, policy: Policy, path: Path, *, seed: int) 
         raise RequestError(f"{path} cannot be written: {error}") from error
 
 
-def _draw(env: AnyEnv, name: str) -> np.ndarray:
+def _render(env: AnyEnv, name: str) -> np.ndarray:
+    """The environment's current frame ``[height, width, 3]``."""
     try:
         return np.asarray(env.render(), dtype=np.uint8)
     except (ImportError, DependencyNotInstalled) as error:
         raise missing_package(name, error) from error
     except Exception as error:
-        # Renderers fail in their own ways where there is no screen or no OpenGL.
-        raise RequestError(f"{name} cannot draw itself here: {single_line(error)}") from error
+        # Without a display or OpenGL every renderer raises its own exceptions.
+        raise RequestError(f"{name} cannot be rendered here: {single_line(error)}") from error
 
 
 def write_gif(path: Path, frames: list[np.ndarray], fps: int) -> None:
+    """Writes the frames as an endless animated GIF."""
     images = [Image.fromarray(frame) for frame in frames]
     duration = round(1000 / fps)
     images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0)
 
 
 def write_mp4(path: Path, frames: list[np.ndarray], fps: int) -> None:
-    """Raises RequestError where imageio or its ffmpeg is missing."""
+    """Writes the frames as MP4.
+
+    Raises:
+        RequestError: imageio or its ffmpeg is not installed.
+    """
     try:
         import imageio.v2 as imageio
         import imageio_ffmpeg  # noqa: F401  # imageio's writer needs it

@@ -1,1 +1,1 @@
-"""Rows of the tables in the documentation."""
+"""Measured rows of the tables in the documentation."""

@@ -1,8 +1,8 @@
-"""Estimates on problems whose variances are known exactly, for the table of estimators."""
+"""Rows of the tables in ``docs/estimators.md``: problems whose variances are known exactly."""
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import final
 
 import torch
@@ -34,44 +34,52 @@ from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.rollout import start, unroll
 from pgtoolkit.rollouts.window import Window
+from pgtoolkit.scripts.cli.formatting import markdown_row
 from pgtoolkit.seeding import stream, stream_seed
 
 F64 = torch.float64
 
-LABELS = {
+ROUNDING = 1e-20
+"""A measured variance up to this size is rounding error and is shown as 0."""
+
+LQG_LABELS = {
     "reward_to_go": "score function, reward-to-go",
     "reward_to_go_value": "the same less the exact value",
     "gae": "GAE(0.95), exact value",
     "mixed": "mixed, of pathwise and the exact value's",
 }
 
-GROUP = 8
+LEAVE_ONE_OUT_SIZE = 8
 """Samples of a batch with the leave-one-out baseline."""
 
-K, BIAS, SIGMA, GAMMA = -0.4, 0.2, 0.3, 0.95
+K, BIAS, SIGMA = -0.4, 0.2, 0.3
+"""Feedback gain, offset and standard deviation of the linear policy on LQG."""
+
+GAMMA = 0.95
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One estimator of one parameter."""
+    """Estimates of the gradient by one parameter, by one estimator."""
 
     estimator: str
     parameter: str
     true_gradient: float
     exact: float | None
-    """Variance; None where only the gradient is known."""
+    """The exact variance; None where only the gradient is known."""
     sample: Tensor
     """``[M]`` independent estimates."""
 
     @property
     def mean_error(self) -> float:
-        """The measured mean less the true gradient, in standard errors."""
+        """The measured mean minus the true gradient, in standard errors."""
         error = float(self.sample.std()) / math.sqrt(len(self.sample))
         return (float(self.sample.mean()) - self.true_gradient) / error
 
     @property
     def variance(self) -> float:
+        """The measured variance."""
         return float(self.sample.var())
 
     @property
@@ -81,24 +89,53 @@ class Row:
         return float(squares.std()) / math.sqrt(len(squares))
 
 
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| estimator | by | gradient | error of the mean, s.e. | exact variance | measured |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        exact = "" if row.exact is None else f"{row.exact:.5g}"
+        measured = f"{row.variance:.4g} ± {row.variance_error:.1g}"
+        cells = (
+            row.estimator,
+            row.parameter,
+            f"{row.true_gradient:.5g}",
+            f"{row.mean_error:+.1f}",
+            exact,
+            measured if row.variance > ROUNDING else "0",
+        )
+        lines.append(markdown_row(cells))
+    return "\n".join(lines)
+
+
 def gaussian_rows(samples: int, seed: int) -> Iterator[Row]:
-    """``f(x) = x^2`` at mean = std = 1, each sample with its own copy of both."""
+    """Rows for ``E[x^2]`` of a Gaussian with mean 1 and standard deviation 1, by both parameters.
+
+    Each sample has its own copy of the parameters, so that one backward pass gives its gradient.
+    """
     problem = quadratic(1.0, 1.0, 0.0)
     mean = torch.ones(samples, 1, dtype=F64, requires_grad=True)
     log_std = torch.zeros(samples, 1, dtype=F64, requires_grad=True)
-    for name, surrogate, exact, group in gaussian_surrogates(problem, mean, log_std, seed):
+    for name, surrogate, exact, size in gaussian_surrogates(problem, mean, log_std, seed):
         found = torch.autograd.grad(surrogate.sum(), [mean, log_std])
-        whole = samples // group * group
+        whole = samples // size * size
         for by, gradient, truth, variance in zip(
             ("mean", "std"), found, problem.gradient, exact, strict=False
         ):
-            yield Row(name, by, truth, variance, gradient[:whole].reshape(-1, group).mean(1))
+            yield Row(name, by, truth, variance, gradient[:whole].reshape(-1, size).mean(1))
 
 
 def gaussian_surrogates(
     problem: GaussianProblem, mean: Tensor, log_std: Tensor, seed: int
 ) -> Iterator[tuple[str, Tensor, tuple[float, ...], int]]:
-    """A name, the surrogate, its exact variances by mean and std, and how many samples make one."""
+    """Every estimator's surrogate.
+
+    Yields:
+        Its name, the surrogate of each sample, the exact variances by mean and standard deviation
+        (or by mean only), and the number of samples that are averaged into one estimate.
+    """
     generator = stream(seed, "gaussian")
     noise = torch.randn(mean.shape, generator=generator, dtype=F64)
     q = DiagonalGaussian(mean, log_std)
@@ -119,23 +156,25 @@ def gaussian_surrogates(
     both = expectation(square, pair, "pathwise", noise=antithetic(noise)) / 2
     yield "pathwise, antithetic pair", both, (0.0, 8.0), 1
 
-    def grouped(tensor: Tensor) -> Tensor:
-        groups = len(tensor) // GROUP
-        return tensor[: groups * GROUP].reshape(groups, GROUP, 1).transpose(0, 1)
+    def in_batches(tensor: Tensor) -> Tensor:
+        """``[M, 1]`` to ``[batch size, number of batches, 1]``."""
+        size, batches = LEAVE_ONE_OUT_SIZE, len(tensor) // LEAVE_ONE_OUT_SIZE
+        return tensor[: batches * size].reshape(batches, size, 1).transpose(0, 1)
 
-    batches = DiagonalGaussian(grouped(mean), grouped(log_std))
-    others = expectation(square, batches, noise=grouped(noise), baseline="leave_one_out")
-    by_mean = problem.leave_one_out_variance("mean", GROUP)
-    exact = by_mean, problem.leave_one_out_variance("std", GROUP)
-    yield f"mean of {GROUP}, leave-one-out", others, exact, GROUP
+    batched = DiagonalGaussian(in_batches(mean), in_batches(log_std))
+    others = expectation(square, batched, noise=in_batches(noise), baseline="leave_one_out")
+    by_mean = problem.leave_one_out_variance("mean", LEAVE_ONE_OUT_SIZE)
+    exact = by_mean, problem.leave_one_out_variance("std", LEAVE_ONE_OUT_SIZE)
+    yield f"mean of {LEAVE_ONE_OUT_SIZE}, leave-one-out", others, exact, LEAVE_ONE_OUT_SIZE
 
 
 def square(x: Tensor) -> Tensor:
+    """``[..., 1]`` to ``[...]``."""
     return x[..., 0].square()
 
 
-def switch_rows(samples: int, seed: int) -> Iterator[Row]:
-    """``f(z) = (z - 0.49)^2`` of one switch at logit 1."""
+def bernoulli_rows(samples: int, seed: int) -> Iterator[Row]:
+    """Rows for ``E[(z - 0.49)^2]`` of one Bernoulli variable, by its logit at 1."""
     p = 1 / (1 + math.exp(-1.0))
     truth = p * (1 - p) * (0.51**2 - 0.49**2)
     logits = torch.ones(samples, 1, dtype=F64, requires_grad=True)
@@ -159,7 +198,7 @@ def switch_rows(samples: int, seed: int) -> Iterator[Row]:
 
 
 def lqg_rows(samples: int, seed: int) -> Iterator[Row]:
-    """The reference system, by the feedback gain, the offset and sigma of a linear policy."""
+    """Rows for the return of LQG, by gain ``K``, offset ``k`` and ``sigma`` of a linear policy."""
     env = LQG()
     found = lqg_estimates(env, samples, seed)
     truth = env.return_gradient(K, BIAS, SIGMA)
@@ -169,12 +208,16 @@ def lqg_rows(samples: int, seed: int) -> Iterator[Row]:
             exact = env.gradient_moments(K, BIAS, SIGMA, name).variance  # type: ignore[arg-type]
         for index, by in enumerate(("K", "k", "sigma")):
             variance = None if exact is None else float(exact[index])
-            label = LABELS.get(name, name.replace("_", " "))
+            label = LQG_LABELS.get(name, name.replace("_", " "))
             yield Row(label, by, float(truth[index]), variance, gradients[:, index])
 
 
 def lqg_estimates(env: LQG, samples: int, seed: int) -> dict[str, Tensor]:
-    """Per-trajectory gradients ``[N, 3]`` by ``K``, ``k`` and ``sigma``, on the same episodes."""
+    """Every estimator's gradient of each trajectory, on the same episodes.
+
+    Returns:
+        Estimator to ``[N, 3]``, by ``K``, ``k`` and ``sigma``.
+    """
     policy = linear_policy(env)
     vector = DifferentiableVectorEnv(env, samples, dtype=F64)
     generator = stream(seed, "action noise")
@@ -200,7 +243,7 @@ def lqg_estimates(env: LQG, samples: int, seed: int) -> dict[str, Tensor]:
 
 
 def linear_policy(env: LQG) -> Policy:
-    """``u = K s + k + sigma eps``, in float64."""
+    """The policy ``u = K s + k + sigma eps``, in float64."""
     policy = GaussianPolicy(env.observation_space, env.action_space, ()).double()
     assert isinstance(policy.head, GaussianHead) and policy.head.std is not None
     head = policy.head.output
@@ -212,7 +255,7 @@ def linear_policy(env: LQG) -> Policy:
 
 
 def score_weights(env: LQG, window: Window, objective: Tensor) -> dict[str, Tensor]:
-    """``[T, N]`` by the estimators' names in :meth:`LQG.gradient_moments`."""
+    """Weights ``[T, N]`` of the score function, by the names of :meth:`LQG.gradient_moments`."""
     zeros = torch.zeros_like(window.reward)
     time = torch.arange(window.num_steps).unsqueeze(1).expand_as(zeros)
     state = LQGState(window.obs.flatten(0, 1), time.flatten())
@@ -229,6 +272,6 @@ def score_weights(env: LQG, window: Window, objective: Tensor) -> dict[str, Tens
 
 
 def columns(gradients: dict[str, Tensor]) -> Tensor:
-    """``[N, 3]``, by sigma and not by its logarithm."""
+    """Gradients of a linear policy's parameters as ``[N, 3]``: by ``K``, ``k`` and ``sigma``."""
     weight, bias, log_std = (gradient.flatten(1) for gradient in gradients.values())
     return torch.cat([weight, bias, log_std / SIGMA], 1)

@@ -1,1 +1,1 @@
-"""Parts of `pgtoolkit variance`."""
+"""Parts of ``pgtoolkit variance``: arguments, inputs, verdict, report and plot."""

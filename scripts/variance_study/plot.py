@@ -1,4 +1,4 @@
-"""Variance and SNR of each estimator against horizon, as a picture."""
+"""Plot of ``pgtoolkit variance``: variance and SNR of each estimator against the horizon."""
 
 import math
 from collections.abc import Sequence
@@ -6,28 +6,38 @@ from typing import Any
 
 from pgtoolkit.estimators.cross_fitting import BIAS_Z
 from pgtoolkit.estimators.horizon_study import Measurement
-from pgtoolkit.scripts.cli.files import listed, short
+from pgtoolkit.scripts.cli.formatting import format_number, join_names
 from pgtoolkit.scripts.plot_run import ESTIMATORS
-from pgtoolkit.scripts.variance_study.report import NAMES
+from pgtoolkit.scripts.variance_study.report import LABELS
 from pgtoolkit.scripts.variance_study.verdict import by_horizon, crossover, defect, variance_ratios
 
 STYLES = {
     "score_function": {"color": ESTIMATORS["score_function"][1], "marker": "o", "markersize": 7},
     "pathwise": {"color": ESTIMATORS["pathwise"][1], "marker": "s", "markersize": 7},
-    "mixed": {"color": "#009e73", "marker": "^", "markersize": 5, "linestyle": (0, (3, 2))},
+    "mixed": {
+        "color": ESTIMATORS["mixed"][1],
+        "marker": "^",
+        "markersize": 5,
+        "linestyle": (0, (3, 2)),
+    },
 }
-"""Told apart without colours, and by the colour-blind; mixed, on top, does not hide its parts."""
+"""Markers differ, so that the lines can be told apart without colour. Mixed is drawn on top, small
+and dashed, so that the lines below it stay visible."""
 
 GREY = "0.4"
 
 CROSS = {"marker": "x", "markersize": 8, "markeredgewidth": 2, "linestyle": ""}
 
-SIDE_STEP = 9
-"""Points between markers on the lower edge, so that they do not cover each other."""
+MARKER_OFFSET = 9
+"""Points between the estimators' markers on the lower edge, so that they do not overlap."""
+
+UNSEEN_LABEL = "no signal seen (95 % interval includes 0)"
+
+BIASED_LABEL = f"biased (z > {BIAS_Z:.0f}): not comparable"
 
 
 def draw(rows: Sequence[Measurement], title: str) -> Any:
-    """A figure of two panels over the horizon, both logarithmic."""
+    """A matplotlib figure of two panels over the horizon, all axes logarithmic."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -37,41 +47,54 @@ def draw(rows: Sequence[Measurement], title: str) -> Any:
         2, 1, sharex=True, figsize=(8, 7), layout="constrained", height_ratios=(3, 2)
     )
     for name, style in STYLES.items():
-        mine = list(by_horizon(rows, name).values())
-        _variance(top, mine, style | {"label": NAMES[name]})
-        _snr(bottom, mine, style)
+        measurements = list(by_horizon(rows, name).values())
+        _draw_variance(top, measurements, style | {"label": LABELS[name]})
+        _draw_snr(bottom, measurements, style)
     _name_axes(top, bottom, sorted({row.horizon for row in rows}))
-    _edge_of_snr(bottom, rows)
+    _mark_unseen_signals(bottom, rows)
     _mark_crossover((top, bottom), variance_ratios(rows))
     figure.suptitle(title, x=0.02, horizontalalignment="left")
-    _legend_of_variance(top, rows)
+    _add_variance_legend(top, rows)
     return figure
 
 
-def _variance(axes: Any, rows: Sequence[Measurement], style: dict[str, Any]) -> None:
-    """A line with its interval."""
+def _draw_variance(axes: Any, rows: Sequence[Measurement], style: dict[str, Any]) -> None:
+    """One estimator's variance with its 95 % interval."""
     found = [row for row in rows if row.variance > 0]
     if not found:
         return
     horizons, variance = [r.horizon for r in found], [r.variance for r in found]
     ends = [r.variance_low for r in found], [r.variance_high for r in found]
-    _interval(axes, horizons, *ends, style["color"])
+    _draw_interval(axes, horizons, *ends, style["color"])
     axes.plot(horizons, variance, zorder=3, **style)
-    _cross_biased(axes, found, variance, style["color"])
+    _cross_out_biased(axes, found, variance, style["color"])
 
 
-def _interval(
+def _draw_snr(axes: Any, rows: Sequence[Measurement], style: dict[str, Any]) -> None:
+    """One estimator's SNR with its interval; the line is broken where no signal is seen."""
+    horizons = [row.horizon for row in rows]
+    variances = [row.variance if is_seen(row) else math.nan for row in rows]
+    low, mean, high = (
+        [getattr(row, end) / variance for row, variance in zip(rows, variances, strict=True)]
+        for end in ("signal_low", "signal", "signal_high")
+    )
+    _draw_interval(axes, horizons, low, high, style["color"])
+    axes.plot(horizons, mean, zorder=3, **style)
+    _cross_out_biased(axes, rows, mean, style["color"])
+
+
+def _draw_interval(
     axes: Any, horizons: list[int], low: Sequence[float], high: Sequence[float], colour: str
 ) -> None:
-    """A band, and a bar at each horizon: a horizon without neighbours has no band."""
+    """A band, and a bar at each horizon, because a single horizon has no band."""
     axes.fill_between(horizons, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.vlines(horizons, low, high, color=colour, alpha=0.6, linewidth=1)
 
 
-def _cross_biased(
+def _cross_out_biased(
     axes: Any, rows: Sequence[Measurement], values: Sequence[float], colour: str
 ) -> None:
-    """Hollow, crossed markers where the gradient is biased."""
+    """Open markers with a cross where the gradient is biased."""
     biased = [i for i, row in enumerate(rows) if defect(row) == "biased"]
     at = [rows[i].horizon for i in biased], [values[i] for i in biased]
     hollow = {"marker": "o", "markersize": 14, "markerfacecolor": "w", "linestyle": ""}
@@ -79,26 +102,13 @@ def _cross_biased(
     axes.plot(*at, color=colour, zorder=5, **CROSS)
 
 
-def _snr(axes: Any, rows: Sequence[Measurement], style: dict[str, Any]) -> None:
-    """A line with its interval where a signal is seen, broken where none is."""
-    horizons = [row.horizon for row in rows]
-    seen = [row.variance if is_seen(row) else math.nan for row in rows]
-    low, mean, high = (
-        [getattr(row, end) / variance for row, variance in zip(rows, seen, strict=True)]
-        for end in ("signal_low", "signal", "signal_high")
-    )
-    _interval(axes, horizons, low, high, style["color"])
-    axes.plot(horizons, mean, zorder=3, **style)
-    _cross_biased(axes, rows, mean, style["color"])
-
-
 def is_seen(row: Measurement) -> bool:
-    """Whether the signal is told from none, so that its SNR is a number and not noise."""
+    """Whether the 95 % interval of the signal is above 0; otherwise the SNR is only noise."""
     return row.variance > 0 and row.signal_low > 0
 
 
-def _edge_of_snr(axes: Any, rows: Sequence[Measurement]) -> None:
-    """Open markers on the lower edge, side by side, where no signal is seen."""
+def _mark_unseen_signals(axes: Any, rows: Sequence[Measurement]) -> None:
+    """Open markers on the lower edge, side by side, at the horizons where no signal is seen."""
     from matplotlib.transforms import offset_copy
 
     axes.set_ylim(bottom=min((row.snr for row in rows if is_seen(row)), default=1e-3) / 10)
@@ -107,16 +117,16 @@ def _edge_of_snr(axes: Any, rows: Sequence[Measurement]) -> None:
     for order, (name, style) in enumerate(STYLES.items()):
         at = [row.horizon for row in unseen if row.estimator == name]
         if at:
-            beside = offset_copy(edge, axes.figure, x=SIDE_STEP * (order - 1), units="points")
-            style = style | open_marker | {"transform": beside, "clip_on": False, "zorder": 6}
+            shifted = offset_copy(edge, axes.figure, x=MARKER_OFFSET * (order - 1), units="points")
+            style = style | open_marker | {"transform": shifted, "clip_on": False, "zorder": 6}
             axes.plot(at, [0] * len(at), **style)
     if unseen:
-        axes.plot([], [], color=GREY, marker="o", label=UNSEEN, **open_marker)
+        axes.plot([], [], color=GREY, marker="o", label=UNSEEN_LABEL, **open_marker)
         axes.legend(frameon=False, loc="best")
 
 
 def _mark_crossover(panels: tuple[Any, Any], ratios: dict[int, float]) -> None:
-    """A vertical line where pathwise variance passes the score function's."""
+    """A vertical line where pathwise's variance rises above the score function's."""
     horizon = crossover(list(ratios), list(ratios.values()))
     if horizon is None:
         return
@@ -125,7 +135,7 @@ def _mark_crossover(panels: tuple[Any, Any], ratios: dict[int, float]) -> None:
     top = panels[0]
     beyond_middle = horizon > math.sqrt(min(ratios) * max(ratios))
     top.annotate(
-        f"pathwise passes the\nscore function\nat H ≈ {short(horizon, 2)}",
+        f"pathwise passes the\nscore function\nat H ≈ {format_number(horizon, 2)}",
         (horizon, 0.03),
         xycoords=("data", "axes fraction"),
         xytext=(-6 if beyond_middle else 6, 0),
@@ -137,6 +147,7 @@ def _mark_crossover(panels: tuple[Any, Any], ratios: dict[int, float]) -> None:
 
 
 def _name_axes(top: Any, bottom: Any, horizons: list[int]) -> None:
+    """Labels, logarithmic scales and grids of both panels; a tick at each horizon."""
     top.set_ylabel("variance of one trajectory's gradient")
     bottom.set_ylabel("SNR: signal / variance")
     bottom.set_xlabel("horizon H, in steps")
@@ -149,17 +160,13 @@ def _name_axes(top: Any, bottom: Any, horizons: list[int]) -> None:
     bottom.minorticks_off()
 
 
-def _legend_of_variance(axes: Any, rows: Sequence[Measurement]) -> None:
+def _add_variance_legend(axes: Any, rows: Sequence[Measurement]) -> None:
+    """The legend, with entries for biased and for zero gradients where there are any."""
     biased = [row for row in rows if defect(row) == "biased"]
     if biased:
-        axes.plot([], [], color=GREY, label=BIASED, **CROSS)
+        axes.plot([], [], color=GREY, label=BIASED_LABEL, **CROSS)
     zero = [row.horizon for row in rows if row.estimator == "pathwise" and row.variance == 0]
     if zero:
-        axes.plot([], [], linestyle="", label=f"pathwise is exactly 0 at H = {listed(zero)}")
+        axes.plot([], [], linestyle="", label=f"pathwise is exactly 0 at H = {join_names(zero)}")
     axes.fill_between([], [], color=GREY, alpha=0.18, linewidth=0, label="95 % interval")
     axes.legend(frameon=False, loc="best")
-
-
-UNSEEN = "no signal seen (95 % interval holds 0)"
-
-BIASED = f"biased (z > {BIAS_Z:.0f}): not to be compared"

@@ -1,4 +1,4 @@
-"""What ``pgtoolkit variance`` shows on a terminal: progress while it measures, then a table."""
+"""Terminal output of ``pgtoolkit variance``: progress while it measures, then a table."""
 
 import math
 from collections.abc import Sequence
@@ -7,71 +7,80 @@ from typing import final
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from pgtoolkit.estimators.cross_fitting import BIAS_Z
 from pgtoolkit.estimators.horizon_study import Measurement
-from pgtoolkit.scripts.cli.files import short
+from pgtoolkit.scripts.cli.formatting import format_number
 from pgtoolkit.scripts.cli.progress import BarView
 from pgtoolkit.scripts.variance_study.verdict import defect
 
-NAMES = {"score_function": "score function", "pathwise": "pathwise", "mixed": "mixed"}
+LABELS = {"score_function": "score function", "pathwise": "pathwise", "mixed": "mixed"}
+
+LEGEND = (
+    "Variance: of one trajectory's gradient of its return, not divided by H. SNR: squared norm of "
+    "the mean gradient over variance; unseen where the interval of the squared norm includes 0. "
+    "Bias z: significance of the mean difference from the score function, as a normal z; "
+    f"biased above {BIAS_Z:.0f}."
+)
 
 
 @final
-class MeasuringView(BarView):
-    """A bar on a terminal, a line a horizon elsewhere. Use as a context manager."""
+class MeasurementView(BarView):
+    """Progress of the measurement: a bar on a terminal, one line for each horizon elsewhere.
+
+    Args:
+        horizons: those to be measured, in steps; the bar advances by the horizon.
+    """
 
     def __init__(self, horizons: Sequence[int]) -> None:
         super().__init__("measuring", sum(horizons))
 
     def begin(self, horizon: int) -> None:
-        """Says which horizon is being measured."""
-        self._bar.update(self._task, description=f"measuring H = {horizon}")
+        """Shows the horizon whose measurement begins."""
+        self.bar.update(self.task, description=f"measuring H = {horizon}")
 
     def end(self, rows: Sequence[Measurement]) -> None:
-        """Says what was found at a horizon."""
-        self._bar.advance(self._task, rows[0].horizon)
+        """Shows the measurements of one horizon."""
+        self.bar.advance(self.task, rows[0].horizon)
         if not self.console.is_terminal:
-            found = ", ".join(f"{NAMES[row.estimator]} {short(row.variance)}" for row in rows)
-            print(f"H = {rows[0].horizon}: variance {found} ({rows[0].seconds:.1f} s)", flush=True)
+            variances = ", ".join(
+                f"{LABELS[row.estimator]} {format_number(row.variance)}" for row in rows
+            )
+            horizon, seconds = rows[0].horizon, rows[0].seconds
+            print(f"H = {horizon}: variance {variances} ({seconds:.1f} s)", flush=True)
 
 
 def table(rows: Sequence[Measurement]) -> Table:
-    """The measurements, a line each; fits 80 columns."""
+    """A table with one line for each measurement; fits 80 columns."""
     found = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     found.add_column("H", justify="right", no_wrap=True)
     found.add_column("estimator", no_wrap=True)
     for title in ("variance", "95 % interval", "SNR", "bias z"):
         found.add_column(title, justify="right", no_wrap=True)
     found.add_column("", style="bold red", no_wrap=True)
-    before = None
+    previous = None
     for row in rows:
-        found.add_row("" if row.horizon == before else str(row.horizon), *_cells(row))
-        before = row.horizon
+        found.add_row("" if row.horizon == previous else str(row.horizon), *_cells(row))
+        previous = row.horizon
     return found
 
 
 def _cells(row: Measurement) -> tuple[str, ...]:
-    interval = f"{short(row.variance_low)}..{short(row.variance_high)}"
+    """Estimator, variance, its interval, SNR, bias z and defect."""
+    interval = f"{format_number(row.variance_low)}..{format_number(row.variance_high)}"
     snr = "-" if math.isnan(row.variance) else "unseen"
-    # Where the interval of the signal holds 0, a ratio is noise that looks like a number.
+    # If the interval of the signal includes 0, the ratio is noise and would look like a number.
     if row.signal_low > 0:
-        snr = short(row.snr, 2)
-    z = short(row.bias_z, 2)
-    return NAMES[row.estimator], short(row.variance), interval, snr, z, defect(row) or ""
+        snr = format_number(row.snr, 2)
+    variance, z = format_number(row.variance), format_number(row.bias_z, 2)
+    return LABELS[row.estimator], variance, interval, snr, z, defect(row) or ""
 
 
 def footnotes(rows: Sequence[Measurement]) -> str:
-    """What the columns mean, and where episodes were shorter than the horizon."""
+    """What the columns mean, and whether episodes were shorter than the longest horizon."""
     last = max(rows, key=lambda row: row.horizon)
     if last.mean_length > 0.99 * last.horizon:
         return LEGEND
     return (
         f"{LEGEND} Episodes end before the horizon: at H = {last.horizon} trajectories "
-        f"are {short(last.mean_length)} steps long on average."
+        f"are {format_number(last.mean_length)} steps long on average."
     )
-
-
-LEGEND = (
-    "Variance: of one trajectory's gradient of its return, not divided by H. SNR: squared norm of "
-    "the mean gradient over variance; unseen where the former's interval holds 0. Bias z: of the "
-    "mean difference from the score function."
-)

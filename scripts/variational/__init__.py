@@ -1,1 +1,1 @@
-"""Parts of `python scripts/variational_inference.py`."""
+"""Parts of ``python scripts/variational_inference.py``."""

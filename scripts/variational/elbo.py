@@ -1,4 +1,4 @@
-"""Stochastic ascent of the evidence lower bound, by any estimator, with all of them measured."""
+"""Stochastic gradient ascent of the evidence lower bound (ELBO), with measured gradients."""
 
 from collections.abc import Callable, Mapping
 from typing import final
@@ -18,21 +18,24 @@ from pgtoolkit.seeding import stream
 Parameters = Mapping[str, Tensor]
 
 Family = Callable[[Parameters], DiagonalGaussian | FullGaussian]
+"""Maps parameters to the distribution ``q``."""
 
 LOG_STD_INIT = -0.5
-"""Not much smaller: the score is divided by the spread, and its noise grows as 1 / spread. From -2
-the score function failed to converge in each of five runs with a full covariance."""
+"""Initial log standard deviation of ``q``. Much smaller values do not work: the score function's
+noise grows as 1 / std. From -2 it failed to converge in each of five runs with a full covariance.
+"""
 
-MATCHED: tuple[Method, Method] = ("score_function", "pathwise")
+MEASURED_PAIR: tuple[Method, Method] = ("score_function", "pathwise")
+"""Estimators that are measured on the same samples, to compare them."""
 
 
 def diagonal(parameters: Parameters) -> DiagonalGaussian:
-    """``N(mean, diag(exp(log_std))^2)``: mean-field."""
+    """The mean-field ``N(mean, diag(exp(log_std))^2)``."""
     return DiagonalGaussian(parameters["mean"], parameters["log_std"])
 
 
 def full(parameters: Parameters) -> FullGaussian:
-    """``N(mean, L L')``; ``L`` has the diagonal ``exp(log_std)`` and ``lower`` below it."""
+    """``N(mean, L L')``; the diagonal of ``L`` is ``exp(log_std)``, the rest below it ``lower``."""
     scale_tril = parameters["lower"].tril(-1) + torch.diag_embed(parameters["log_std"].exp())
     return FullGaussian(parameters["mean"], scale_tril)
 
@@ -41,33 +44,40 @@ FAMILIES: dict[str, Family] = {"diagonal": diagonal, "full": full}
 
 
 def initial_parameters(family: Family, size: int) -> dict[str, Tensor]:
-    """Mean 0, no correlations, in float64."""
+    """Parameters ``mean`` and ``log_std`` ``[D]``, for the full family also ``lower`` ``[D, D]``.
+
+    The mean is 0 and there are no correlations; in float64.
+
+    Args:
+        family: one of ``FAMILIES``.
+        size: ``D``.
+    """
     zeros = torch.zeros(size, dtype=torch.float64)
     start = {"mean": zeros, "log_std": zeros + LOG_STD_INIT}
     return start | ({"lower": torch.diag_embed(zeros)} if family is full else {})
 
 
 @final
-class ElboAscent:
-    """Climbs ``ELBO = E_q[log p(y, z)] + H(q)`` in the parameters of ``q``.
+class ElboOptimizer:
+    """Maximises ``ELBO = E_q[log p(y, z)] + H(q)`` over the parameters of ``q`` with Adam.
 
-    The first term is an expectation under what is differentiated, like an expected return; the
-    entropy is exact. Every sample of ``q`` gets its own copy of the parameters, so that one
-    backward gives each sample's gradient; their mean is the update, whichever way it is estimated.
-    The score function's baseline is the mean of ``log p(y, z)`` over the samples of the step
-    before. Unlike a mean of the same samples it leaves them independent, and so their spread is the
-    update's variance.
+    The first term is an expectation under the distribution that is differentiated, like an expected
+    return; the entropy is exact. Every sample of ``q`` has its own copy of the parameters, so that
+    one backward pass gives each sample's gradient; their mean is the update. The score function's
+    baseline is the mean of ``log p(y, z)`` over the samples of the previous step. Unlike a mean
+    over the present samples it keeps their gradients independent, so that their variance is N times
+    that of the update.
 
     Args:
         log_joint: ``log p(y, z)``, maps ``[..., D]`` to ``[...]``.
-        family: of ``q``.
-        size: ``D``.
-        estimator: that climbs.
-        num_samples: of ``q``, in every step.
-        learning_rate: of Adam; falls linearly to a hundredth.
-        steps: planned.
-        measurement_interval: steps between measurements; 0 never measures.
-        seed: of the run.
+        family: one of ``FAMILIES``.
+        size: ``D``, the number of weights.
+        estimator: the method of :func:`pgtoolkit.expectation` that gives the update.
+        num_samples: ``N``, samples of ``q`` in each step.
+        learning_rate: Adam's at the first step; falls linearly to a hundredth.
+        steps: planned number of steps, for the learning rate.
+        measurement_interval: steps between measurements of the gradients; 0 never measures.
+        seed: seed of all random numbers.
     """
 
     def __init__(
@@ -88,8 +98,9 @@ class ElboAscent:
         self.parameters = initial_parameters(family, size)
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=learning_rate)
         self.monitor = GradientMonitor(measurement_interval)
-        self._noise, self._other = stream(seed, "noise"), stream(seed, "measure-valued noise")
-        first = self.distribution.sample(self._draw(stream(seed, "first baseline")))
+        self._generator = stream(seed, "noise")
+        self._measure_valued_generator = stream(seed, "measure-valued noise")
+        first = self.distribution.sample(self._draw_noise(stream(seed, "first baseline")))
         self.baseline = log_joint(first).mean()
 
     @property
@@ -98,34 +109,40 @@ class ElboAscent:
         return self.family(self.parameters)
 
     def step(self) -> Metrics:
-        """One step; returns its metrics.
+        """Makes one step of Adam.
+
+        Returns:
+            The ELBO, and the gradients' statistics if this step measures them.
 
         Raises:
             NonFiniteError: a value or a gradient is not finite; nothing has been changed.
         """
         progress = self.monitor.num_updates / self.steps
         set_learning_rate(self.optimizer, scheduled(self.learning_rate, "linear", progress))
-        noise = self._draw(self._noise)
+        noise = self._draw_noise(self._generator)
         with self.monitor.updating():
-            elbo, climbed = self.estimate(self.estimator, noise)
+            elbo, update_gradients = self.estimate(self.estimator, noise)
             metrics = {"variational/elbo": elbo.mean()}
             if self.monitor.due:
-                metrics |= self._measure(climbed, noise)
+                metrics |= self._measure(update_gradients, noise)
             for name, parameter in self.parameters.items():
-                parameter.grad = -climbed[name].mean(0)
+                parameter.grad = -update_gradients[name].mean(0)
             self.baseline = elbo.mean() - self.distribution.entropy()
             self.optimizer.step()
         return metrics
 
     def estimate(self, method: Method, noise: Tensor) -> tuple[Tensor, Gradients]:
-        """The ELBO ``[N]`` and its gradient ``{parameter: [N, *shape]}`` by each sample.
+        """Estimates the ELBO and its gradient from each sample.
 
         Args:
-            method: of :func:`pgtoolkit.expectation`.
+            method: a method of :func:`pgtoolkit.expectation`.
             noise: ``[N, D]``, standard normal.
 
+        Returns:
+            The ELBO ``[N]``, and its gradients ``{parameter: [N, *shape]}``.
+
         Raises:
-            NonFiniteError: either is not finite.
+            NonFiniteError: the ELBO or a gradient is not finite.
         """
         copies = {
             name: parameter.expand(self.num_samples, *parameter.shape).requires_grad_()
@@ -137,7 +154,7 @@ class ElboAscent:
             q,
             method,
             noise=noise.unsqueeze(0),
-            generator=self._other,
+            generator=self._measure_valued_generator,
             baseline=self.baseline,
         )
         elbo = surrogate.squeeze(0) + q.entropy()
@@ -148,22 +165,23 @@ class ElboAscent:
             require_finite(f"gradient of {name}", gradient.flatten(1).sum(1))
         return elbo.detach(), gradients
 
-    def _measure(self, climbed: Gradients, noise: Tensor) -> Metrics:
-        """The climbed gradients themselves, and beside them the pair's others on the same noise."""
-        gradients: dict[str, Gradients] = {self.estimator: climbed}
+    def _measure(self, update_gradients: Gradients, noise: Tensor) -> Metrics:
+        """Statistics of the update's gradients and of ``MEASURED_PAIR``, all on the same noise."""
+        gradients: dict[str, Gradients] = {self.estimator: update_gradients}
         with self.monitor.diagnosing():
-            for method in MATCHED:
+            for method in MEASURED_PAIR:
                 if method not in gradients:
                     gradients[method] = self.estimate(method, noise)[1]
-        pair = gradients[MATCHED[0]], gradients[MATCHED[1]]
+        pair = gradients[MEASURED_PAIR[0]], gradients[MEASURED_PAIR[1]]
         return self.monitor.report(gradients, matched=pair)
 
-    def _draw(self, generator: torch.Generator) -> Tensor:
+    def _draw_noise(self, generator: torch.Generator) -> Tensor:
+        """Standard normal noise ``[N, D]``."""
         return self.distribution.draw_noise(generator, (self.num_samples,))
 
 
 def standard_deviations(q: DiagonalGaussian | FullGaussian) -> Tensor:
-    """``[D]`` of the marginals."""
+    """Standard deviations ``[D]`` of the marginal distributions."""
     if isinstance(q, DiagonalGaussian):
         return q.log_std.exp()
     return q.scale_tril.tril().square().sum(-1).sqrt()

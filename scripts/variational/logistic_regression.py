@@ -1,4 +1,4 @@
-"""Bayesian logistic regression, and the data that it is tried on."""
+"""Bayesian logistic regression, and the breast cancer data."""
 
 import dataclasses
 import math
@@ -14,23 +14,23 @@ from pgtoolkit.errors import RequestError
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class LogisticRegression:
-    """``y_i ~ Bernoulli(logistic(x_i . z))``, ``z ~ N(0, prior_std^2 I)``."""
+    """The model ``y_i ~ Bernoulli(logistic(x_i . z))`` with prior ``z ~ N(0, prior_std^2 I)``."""
 
     features: Tensor
-    """``[n, D]``, the first column 1 for the intercept."""
+    """``x``: ``[n, D]``, with ones in the first column for the intercept."""
     labels: Tensor
-    """``[n]``, 0 or 1."""
+    """``y``: ``[n]``, 0 or 1."""
     names: tuple[str, ...]
     """``D`` names of the features."""
     prior_std: float = 1.0
 
     @property
     def size(self) -> int:
-        """``D``."""
+        """``D``, the number of weights."""
         return self.features.shape[1]
 
     def log_joint(self, z: Tensor) -> Tensor:
-        """``log p(y, z)`` of weights ``[..., D]``: ``[...]``.
+        """``log p(y, z)`` ``[...]`` of weights ``z`` ``[..., D]``.
 
         ``sum_i log logistic((2 y_i - 1) x_i . z) + log N(z; 0, prior_std^2 I)``.
         """
@@ -41,12 +41,13 @@ class LogisticRegression:
 
     @classmethod
     def on_breast_cancer(cls, prior_std: float = 1.0) -> Self:
-        """569 tumours, 30 standardised features and an intercept; 1 is benign. In float64.
+        """The model for 569 tumours, 30 standardised features and an intercept, in float64.
 
-        The Wisconsin diagnostic data (Street et al. 1993), as scikit-learn ships them.
+        Label 1 means benign. The data are the Wisconsin diagnostic data (Street et al. 1993) from
+        scikit-learn.
 
         Raises:
-            RequestError: scikit-learn is missing.
+            RequestError: scikit-learn is not installed.
         """
         try:
             from sklearn.datasets import load_breast_cancer

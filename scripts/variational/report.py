@@ -1,63 +1,61 @@
-"""What variational inference shows: its progress, and how far q is from the posterior."""
+"""Terminal output of variational inference: progress, and the distance of q from the posterior."""
 
-import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
-from pgtoolkit.scripts.cli.files import short
-from pgtoolkit.scripts.cli.progress import SECONDS_BETWEEN_LINES, BarView
-
-if TYPE_CHECKING:
-    from pgtoolkit.scripts.variational.elbo import ElboAscent
-    from pgtoolkit.scripts.variational.posterior import Chains
-
-
-ESTIMATORS = ("score_function", "pathwise", "measure_valued")
+from pgtoolkit.distributions.gaussian import DiagonalGaussian, FullGaussian
+from pgtoolkit.scripts.cli.progress import BarView, describe_variances
+from pgtoolkit.scripts.variational.elbo import standard_deviations
+from pgtoolkit.scripts.variational.posterior import Chains
 
 R_HAT_LIMIT = 1.01
 
-FAR = 0.5
-"""Posterior standard deviations by which no mean of a fitted q is off: the best mean-field one is
-off by 0.2."""
+MAX_CONVERGED_SHIFT = 0.5
+"""Distance of a mean of q from the posterior's, in posterior standard deviations, above which the
+fit has not converged. At the best mean-field q the largest distance is 0.2."""
 
 
 @final
-class AscentView(BarView):
-    """A bar on a terminal, plain lines elsewhere. Use as a context manager."""
+class FitView(BarView):
+    """Progress of the fit: a bar on a terminal, plain lines elsewhere.
+
+    Args:
+        steps: planned steps of the optimiser.
+    """
 
     def __init__(self, steps: int) -> None:
         super().__init__("fitting", steps)
-        self.steps, self._last_line = steps, 0.0
 
     def update(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Shows the step, the ELBO and the variances that were measured last."""
-        if self.console.is_terminal:
-            self._bar.update(self._task, completed=step, description=describe(scalars))
-        elif step == self.steps or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            print(f"{step}/{self.steps} steps  {describe(scalars)}", flush=True)
+        """Shows the step, the ELBO and the last measured variances.
+
+        Args:
+            step: the present one, from 1.
+            scalars: the last logged value of every tag.
+        """
+        self.show(step, describe(scalars), finished=step == self.total)
 
 
 def describe(scalars: Mapping[str, float]) -> str:
-    """``ELBO -67.5  score function variance 1,230  pathwise variance 12.3``."""
+    """``ELBO -67.50  score function variance 1,230  pathwise variance 12.3``."""
     parts = []
     if "variational/elbo" in scalars:
         parts.append(f"ELBO {scalars['variational/elbo']:.2f}")
-    for name in ESTIMATORS:
-        variance = scalars.get(f"gradient/{name}/variance")
-        if variance is not None:
-            parts.append(f"{name.replace('_', ' ')} variance {short(variance)}")
-    return "  ".join(parts) or "fitting"
+    return "  ".join([*parts, *describe_variances(scalars)]) or "fitting"
 
 
-def comparison(ascent: "ElboAscent", chains: "Chains", names: Sequence[str]) -> dict[str, Any]:
-    """How far ``q`` is from the posterior, in plain numbers.
+def comparison(
+    q: DiagonalGaussian | FullGaussian, chains: Chains, names: Sequence[str]
+) -> dict[str, Any]:
+    """The distance of ``q`` from the posterior, as plain numbers for ``summary.json``.
 
     ``shift`` is ``|E_q z - E z| / sd z`` of each weight, ``ratio`` is ``sd_q z / sd z``.
-    """
-    from pgtoolkit.scripts.variational.elbo import standard_deviations
 
-    q = ascent.distribution
+    Args:
+        q: the fitted distribution.
+        chains: draws from the posterior.
+        names: those of the weights.
+    """
     shift = (q.mean - chains.mean).abs() / chains.std
     ratio = standard_deviations(q) / chains.std
     return {
@@ -77,12 +75,17 @@ def comparison(ascent: "ElboAscent", chains: "Chains", names: Sequence[str]) -> 
 
 
 def report(summary: Mapping[str, Any], *, mean_field: bool) -> str:
-    """The table, and what it means."""
+    """The comparison as a table, and notes on what it means.
+
+    Args:
+        summary: of :func:`comparison`; with the last logged values, if there are any.
+        mean_field: whether the covariance of ``q`` is diagonal.
+    """
     lines = [
         "",
         f"reference: {summary['reference_draws']:,} draws by Hamiltonian Monte Carlo, "
         f"{summary['reference_chains']} chains, {summary['reference_acceptance']:.0%} accepted, "
-        f"R-hat at most {summary['reference_r_hat']:.3f}; its means are good to "
+        f"R-hat at most {summary['reference_r_hat']:.3f}; standard error of its means at most "
         f"{summary['reference_error']:.3f} sd",
         "",
         f"{'':<34}{'smallest':>10}{'median':>10}{'largest':>10}",
@@ -99,22 +102,23 @@ def report(summary: Mapping[str, Any], *, mean_field: bool) -> str:
 
 
 def notes(summary: Mapping[str, Any], *, mean_field: bool) -> list[str]:
-    """Sentences on what the numbers mean."""
+    """The last logged values, then a sentence for each problem that the numbers show."""
     found = [describe(summary)]
     if summary["reference_r_hat"] > R_HAT_LIMIT:
         found.append(
-            f"note: R-hat is above {R_HAT_LIMIT}: the chains do not agree yet; raise "
-            "--reference-samples before you believe the table"
+            f"note: R-hat is above {R_HAT_LIMIT}, so the reference chains do not agree yet: raise "
+            "--reference-samples before you rely on this table"
         )
-    if summary["largest_shift"] > FAR:
+    if summary["largest_shift"] > MAX_CONVERGED_SHIFT:
         found.append(
-            f"note: q has not arrived: a mean is more than {FAR} posterior standard deviations "
-            "off; give it more --steps, or more --num-samples and a smaller --learning-rate"
+            "note: q has not converged: a mean is off by more than "
+            f"{MAX_CONVERGED_SHIFT} posterior standard deviations; give more --steps, or more "
+            "--num-samples and a smaller --learning-rate"
         )
     elif mean_field:
         found.append(
-            "note: a mean-field q is too narrow: weights that trade off against each other are "
-            "wide one by one, and q keeps the spread of each given the others; --family full "
-            "follows them"
+            "note: a mean-field q is too narrow where weights are correlated: its standard "
+            "deviations are those of each weight given the others, not the marginal ones; "
+            "--family full represents correlations"
         )
     return found

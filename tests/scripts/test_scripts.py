@@ -1,4 +1,4 @@
-"""The commands, as a person runs them."""
+"""The commands, called with the arguments of a command line."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def events(path: Path) -> EventAccumulator:
 
 
 def test_a_run_holds_configuration_events_checkpoints_and_summary(run: Path) -> None:
-    """Everything resolved is in config.yaml, versions too."""
+    """config.yaml has every setting with its resolved value, and the versions."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["agent"] == "shac" and config["env"] == "pgtoolkit/Pendulum-v0"
     assert config["gamma"] == 0.98 and config["num_envs"] == 6
@@ -108,16 +108,16 @@ def test_episodes_are_logged_once_they_end(tmp_path: Path) -> None:
 
 
 def test_evaluate_on_gymnasiums_own_environment(run: Path, tmp_path: Path) -> None:
-    """The JSON that others read, and a film."""
-    result, film = tmp_path / "result.json", tmp_path / "film.gif"
+    """It writes a JSON file, and a video."""
+    result, video = tmp_path / "result.json", tmp_path / "video.gif"
     arguments = [str(run), "--episodes", "3", "--json", str(result)]
     assert call("evaluate", *arguments, "--env", "Pendulum-v1") == 0
     content = json.loads(result.read_text())
     assert content["episodes"] == 3 and content["env"] == "Pendulum-v1"
     assert content["mean_return"] == pytest.approx(np.mean(content["returns"]))
     assert content["std_return"] == pytest.approx(np.std(content["returns"]))
-    assert call("evaluate", *arguments, "--stochastic", "--video", str(film)) == 0
-    assert film.read_bytes().startswith(b"GIF89a")
+    assert call("evaluate", *arguments, "--stochastic", "--video", str(video)) == 0
+    assert video.read_bytes().startswith(b"GIF89a")
 
 
 def test_resume_equals_a_run_that_was_not_stopped(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ BAD_REQUESTS: dict[str, tuple[list[str], str]] = {
 def test_a_wrong_request_ends_with_exit_2_and_a_line_of_advice(
     name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """What, why and what to do; no traceback, nothing written."""
+    """The message says what, why and what to do; no traceback, no files."""
     monkeypatch.chdir(tmp_path)
     arguments, advice = BAD_REQUESTS[name]
     assert call(*arguments) == 2
@@ -250,7 +250,7 @@ def test_a_folder_that_holds_a_run_is_not_written_over(
 def test_damaged_run_folders_are_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A configuration that is no mapping, one that is no YAML, a checkpoint that is cut short."""
+    """A configuration that is not a mapping or not YAML, and a truncated checkpoint."""
     for text in ("[1, 2]", "{a: b: c", ""):
         (tmp_path / "config.yaml").write_text(text)
         assert call("evaluate", str(tmp_path)) == 2
@@ -266,7 +266,7 @@ def test_damaged_run_folders_are_refused(
 def test_a_policy_is_not_evaluated_where_it_does_not_fit(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Other spaces than it was trained for are a wrong request."""
+    """An environment with other spaces than the policy was trained for is a wrong request."""
     assert call("evaluate", str(run), "--env", "CartPole-v1") == 2
     assert "spaces" in capsys.readouterr().err
 
@@ -304,14 +304,14 @@ def test_the_readmes_example_in_python_runs() -> None:
 
 
 def test_the_readme_starts_with_the_main_job_and_the_tests() -> None:
-    """Its first two bash blocks install and run; each stands alone."""
+    """Its first two bash blocks install and run; each is complete on its own."""
     first, second = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)[:2]
     assert "pip install" in first and "pgtoolkit train" in first
     assert "pip install" in second and "pytest" in second
 
 
 def test_a_log_interval_thins_rows_but_no_measurement(tmp_path: Path) -> None:
-    """Measured on every second update and logged on every fifth: nothing measured is lost."""
+    """Measuring every second update and logging every fifth loses no measurement."""
     path = tmp_path / "run"
     arguments = ["shac", "--env", "pgtoolkit/Pendulum-v0", "--run-dir", str(path), *QUICK]
     arguments += ["--log-interval", "5", "--diagnostics-interval", "2", "--eval-interval", "180"]
@@ -325,7 +325,7 @@ def test_a_log_interval_thins_rows_but_no_measurement(tmp_path: Path) -> None:
 def test_how_often_is_logged_evaluated_and_saved_changes_nothing_that_is_learned(
     tmp_path: Path,
 ) -> None:
-    """Other intervals, same bits."""
+    """Other intervals give the same bits."""
     ends = []
     for name, intervals in (("a", "60"), ("b", "1000")):
         path = tmp_path / name
@@ -338,7 +338,7 @@ def test_how_often_is_logged_evaluated_and_saved_changes_nothing_that_is_learned
 
 
 def test_a_run_without_gradient_is_evaluated_as_it_was_trained(tmp_path: Path) -> None:
-    """LQG's NumPy view shows finite action bounds, its tensors none: they are not mixed."""
+    """LQG has finite action bounds as a NumPy environment and none as tensors; they stay apart."""
     path = tmp_path / "run"
     arguments = ["reinforce", "--env", "pgtoolkit/LQG-v0", "--differentiate", "none", *QUICK]
     assert call("train", *arguments, "--run-dir", str(path)) == 0

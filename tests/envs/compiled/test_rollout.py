@@ -30,7 +30,7 @@ from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.rollout import RolloutState, start, unroll
 from pgtoolkit.rollouts.window import Window
-from pgtoolkit.scripts.environment_table import registered
+from pgtoolkit.scripts.cli.registry import registered_env_ids
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 Tensors = list[Tensor]
@@ -127,7 +127,7 @@ def uncompiled_step(env: DifferentiableVectorEnv, policy: Policy, noise: Tensor)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("name", registered())
+@pytest.mark.parametrize("name", registered_env_ids())
 def test_the_traced_step_is_the_plain_one_for_every_environment(
     name: str, dtype: torch.dtype
 ) -> None:
@@ -341,7 +341,7 @@ def test_the_compiled_loop_on_two_lengths_and_a_length_of_one() -> None:
 @compiles
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("name", registered())
+@pytest.mark.parametrize("name", registered_env_ids())
 def test_the_compiled_step_is_the_plain_one_for_every_environment(
     name: str, dtype: torch.dtype
 ) -> None:

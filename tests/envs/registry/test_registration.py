@@ -6,13 +6,13 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from pgtoolkit.scripts.environment_table import registered
+from pgtoolkit.scripts.cli.registry import registered_env_ids
 
 # Warnings of style: unbounded observations, actions that are not normalised.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*WARN.*:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*symmetric and normalized.*:UserWarning"),
-    pytest.mark.parametrize("name", registered()),
+    pytest.mark.parametrize("name", registered_env_ids()),
 ]
 
 

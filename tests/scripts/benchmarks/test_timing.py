@@ -1,4 +1,4 @@
-"""Two sides, in turns. No test looks at how long anything took: the clock is made up."""
+"""Two sides timed in turns, by a fake clock: no test depends on real time."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import pytest
 
 from pgtoolkit.scripts.benchmarks import timing
 from pgtoolkit.scripts.benchmarks.timing import (
-    INSTALL,
+    NOT_INSTALLED,
     OURS,
     Case,
     Goal,
@@ -20,16 +20,16 @@ from pgtoolkit.scripts.benchmarks.timing import (
 
 
 class Clock:
-    """Seconds that pass only when somebody works."""
+    """A clock that advances only while a side works; wall time is twice the CPU time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds, self.calls = 0.0, list[tuple[str, int]]()
         monkeypatch.setattr(time, "process_time", lambda: self.seconds)
         monkeypatch.setattr(time, "perf_counter", lambda: 2 * self.seconds)
-        monkeypatch.setattr(timing, "_children", lambda: 0.0)
+        monkeypatch.setattr(timing, "_child_cpu_seconds", lambda: 0.0)
 
     def side(self, name: str, seconds: float) -> Callable[[], timing.Run]:
-        """A side whose calls take so long."""
+        """A side whose calls take so many CPU seconds."""
 
         def run(index: int) -> None:
             self.calls.append((name, index))
@@ -44,18 +44,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def missing() -> timing.Run:
-    """A side whose package is not there."""
+    """A side whose package is not installed."""
     raise ModuleNotFoundError("No module named 'peer'", name="peer")
 
 
 def case(clock: Clock, goal: Goal = "at least") -> Case:
-    """We take 2 seconds for 10 units, they 6."""
+    """Our side takes 2 seconds for 10 units, the peer 6."""
     sides = {OURS: clock.side(OURS, 2.0), "peer": clock.side("peer", 6.0), "absent": missing}
     return Case("work", 10, "units", sides, {"peer": 2.5}, goal)
 
 
 def test_a_ratio_of_throughput_is_ours_over_theirs(clock: Clock) -> None:
-    """Three times as fast; every figure of the row."""
+    """Ours is three times as fast; every figure of the row follows."""
     row, absent = measure(case(clock), 5)
     assert (row.case, row.peer, row.unit, row.repeats) == ("work", "peer", "units", 5)
     assert row.ratio == pytest.approx(3.0) and row.reached is True and row.target == 2.5
@@ -64,17 +64,17 @@ def test_a_ratio_of_throughput_is_ours_over_theirs(clock: Clock) -> None:
     assert [row.ours_wall_s, row.peer_wall_s] == pytest.approx([4.0, 12.0])
     assert row.throughput == pytest.approx(5.0) and len(row.ours) == len(row.theirs) == 5
     assert absent.peer == "absent" and absent.ratio is None and absent.reached is None
-    assert absent.note == f"{INSTALL} (peer)"
+    assert absent.note == f"{NOT_INSTALLED} (peer)"
 
 
 def test_a_ratio_of_time_is_ours_over_theirs(clock: Clock) -> None:
-    """A third of their time is at most 2.5 of it."""
+    """A third of the peer's time meets a target of at most 2.5."""
     row = measure(case(clock, "at most"), 5)[0]
     assert row.ratio == pytest.approx(1 / 3) and row.reached is True
 
 
 def test_our_own_side_must_be_there(clock: Clock) -> None:
-    """A missing peer is a gap in the table; a missing side of ours is a fault."""
+    """A missing peer has no ratio; a missing side of ours raises."""
     with pytest.raises(ImportError):
         measure(Case("work", 1, "units", {OURS: missing}, {}), 5)
 
@@ -82,8 +82,8 @@ def test_our_own_side_must_be_there(clock: Clock) -> None:
 def test_the_sides_take_turns_and_short_work_is_repeated(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call of 1 is done three times for a turn of 3; a call of 10 once. Seconds are a call's."""
-    monkeypatch.setattr(timing, "SHORTEST", 6.0)  # of a clock that is twice as fast
+    """A call of 1 s is made three times in a repeat of 3 s, one of 10 s once."""
+    monkeypatch.setattr(timing, "MIN_REPEAT_SECONDS", 6.0)  # of a clock that is twice as fast
     runs = {"short": clock.side("short", 1.0)(), "long": clock.side("long", 10.0)()}
     found = take_turns(runs, 2)
     assert found == {"short": [Seconds(1.0, 2.0)] * 2, "long": [Seconds(10.0, 20.0)] * 2}
@@ -92,7 +92,7 @@ def test_the_sides_take_turns_and_short_work_is_repeated(
 
 
 def test_the_ratio_is_the_median_of_pairs(clock: Clock) -> None:
-    """Not the ratio of medians: what slows both in one turn leaves it alone."""
+    """It is not the ratio of medians: a turn in which both are slower does not change it."""
     ours = [Seconds(x, x) for x in (1.0, 10.0, 2.0)]
     theirs = [Seconds(x, x) for x in (3.0, 20.0, 8.0)]
     row = compare(case(clock), "peer", ours, theirs)
@@ -111,5 +111,5 @@ def test_the_ratio_is_the_median_of_pairs(clock: Clock) -> None:
     ],
 )
 def test_targets(ratio: float, target: float | None, goal: Goal, expected: bool | None) -> None:
-    """Reached, missed, or not asked for."""
+    """A target is reached, missed, or not given."""
     assert is_reached(ratio, target, goal) is expected

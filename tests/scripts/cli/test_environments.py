@@ -1,4 +1,4 @@
-"""What a command makes of --env, --differentiate, --adapter-kwargs and --wrappers."""
+"""The environments that --env, --differentiate, --adapter-kwargs and --wrappers describe."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from pgtoolkit.envs.wrappers.gradient_gate import GradientGate
 from pgtoolkit.envs.wrappers.observation_detach import ObservationDetach
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli import main as cli
-from pgtoolkit.scripts.cli.environments import Environments, make_environments
+from pgtoolkit.scripts.cli.environments import EnvFactory, make_env_factory
 
 # Gymnasium warns that a torque in [-2, 2] is not normalised.
 pytestmark = pytest.mark.filterwarnings("ignore:.*WARN.*:UserWarning")
@@ -28,19 +28,19 @@ QUICK = ["--total-steps", "64", "--num-envs", "2", "--n-steps", "8", "--hidden",
 QUICK += ["--eval-episodes", "1"]
 
 
-def make(name: str, differentiate: Differentiate = "auto", **kwargs: Any) -> Environments:
+def make(name: str, differentiate: Differentiate = "auto", **kwargs: Any) -> EnvFactory:
     settings: dict[str, Any] = {"adapter_kwargs": {}, "wrappers": {}, "needed": True} | kwargs
     device = torch.device("cpu")
-    return make_environments(name, {}, differentiate=differentiate, device=device, **settings)
+    return make_env_factory(name, {}, differentiate=differentiate, device=device, **settings)
 
 
-def dynamics(environments: Environments) -> DifferentiableEnv:
-    env = environments.make(2)
+def dynamics(factory: EnvFactory) -> DifferentiableEnv:
+    env = factory.make(2)
     assert isinstance(env, DifferentiableVectorEnv)
     return env.env
 
 
-def test_auto_takes_the_environment_s_own_gradient_and_has_nothing_to_say() -> None:
+def test_auto_takes_the_environment_s_own_gradient_without_a_note() -> None:
     found = make("pgtoolkit/Pendulum-v0")
     assert isinstance(dynamics(found), Pendulum) and found.batched
     assert found.gradient.sentence == ""
@@ -61,7 +61,7 @@ def test_auto_takes_the_best_adapter_and_says_so(name: str, method: str) -> None
     assert isinstance(dynamics(found), FiniteDifference) and not found.batched
 
 
-def test_auto_gives_no_approximate_gradient_to_who_needs_none() -> None:
+def test_auto_adds_no_adapter_if_no_gradient_is_needed() -> None:
     found = make("Pendulum-v1", needed=False)
     assert found.gradient.env is None
     assert isinstance(found.make(2), SyncVectorEnv)
@@ -73,7 +73,7 @@ def test_evaluation_is_on_the_plain_environment(method: Differentiate) -> None:
     assert isinstance(make(name, method).make_for_evaluation(3), SyncVectorEnv)
 
 
-def test_where_nothing_fits_each_refusal_is_told() -> None:
+def test_where_no_adapter_fits_the_message_gives_each_reason() -> None:
     with pytest.raises(RequestError, match=r"not finite-difference: .*not model: .*reinforce"):
         make("CartPole-v1")
 
@@ -99,14 +99,14 @@ def test_arguments_reach_the_adapter() -> None:
         ("finite-difference", {"wrappers": {"GradientGate": {"x": 3}}}, "does not take"),
     ],
 )
-def test_what_does_not_go_together_is_told(
+def test_arguments_that_cannot_be_combined_are_refused(
     differentiate: Differentiate, kwargs: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(RequestError, match=complaint):
         make("Pendulum-v1", differentiate, **kwargs)
 
 
-def test_wrappers_go_around_in_their_order_and_evaluation_has_its_own() -> None:
+def test_wrappers_keep_their_order_and_evaluation_has_its_own() -> None:
     wrappers = {"GradientGate": {"clip_norm": 3.0}, "ObservationDetach": {}}
     found = make("Pendulum-v1", "model", wrappers=wrappers)
     outer = dynamics(found)

@@ -1,4 +1,4 @@
-"""The sampler that variational inference is checked with: known posteriors, and its alarm."""
+"""The reference sampler of variational inference: known posteriors, and R-hat."""
 
 import math
 
@@ -38,16 +38,16 @@ def standard(size: int) -> FullGaussian:
 
 
 def chain_errors(statistic: Tensor, expected: Tensor | float) -> Tensor:
-    """``[S, C, D]``: distance of its mean from what is expected, in errors from chain to chain."""
+    """Distance of the mean of ``[S, C, D]`` from its expectation, in standard errors: ``[D]``."""
     means = statistic.mean(0)
     return (means.mean(0) - expected).abs() / (means.std(0) / math.sqrt(len(means)))
 
 
 @pytest.mark.parametrize("preconditioner", ["exact", "wrong"])
 def test_draws_from_a_gaussian_have_its_moments(preconditioner: str) -> None:
-    """100 chains of 300; means and second moments within 4.5 standard errors.
+    """100 chains of 300 draws; means and second moments within 4.5 standard errors.
 
-    A preconditioner that knows neither place nor shape costs efficiency and nothing else.
+    A preconditioner with a wrong mean and a wrong covariance costs efficiency, not correctness.
     """
     target = gaussian(4)
     shape, step_size = target, 0.4
@@ -74,11 +74,11 @@ def test_draws_from_a_gaussian_have_its_moments(preconditioner: str) -> None:
         assert chains.mean.tolist() == pytest.approx(target.mean.tolist(), abs=0.2)
 
 
-def test_draws_from_what_is_no_gaussian() -> None:
+def test_draws_from_a_density_that_is_not_gaussian() -> None:
     """Logistic variables: E x^2 = pi^2 / 3, E x^4 = 7 pi^4 / 15.
 
-    By leapfrogs so coarse that four tenths of the proposals are refused: without that step, or with
-    a wrong one, it would be seen.
+    The leapfrog is so coarse that 40 % of the proposals are rejected, so a missing or wrong
+    acceptance step would show.
     """
     chains = hamiltonian_monte_carlo(
         lambda x: (-x - 2 * torch.nn.functional.softplus(-x)).sum(-1),
@@ -96,7 +96,7 @@ def test_draws_from_what_is_no_gaussian() -> None:
 
 
 def test_the_sampler_is_a_function_of_its_generator() -> None:
-    """One seed, one result, without the global random state."""
+    """The same seed gives the same draws, and the global random state is not used."""
     before = torch.get_rng_state()
     first, second, other = (
         hamiltonian_monte_carlo(
@@ -114,17 +114,19 @@ def test_the_sampler_is_a_function_of_its_generator() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_the_leapfrog_turns_back() -> None:
-    """With the momentum turned, as many steps lead back; the energy hardly changes."""
+def test_the_leapfrog_is_reversible() -> None:
+    """With reversed momentum as many steps return to the start; the energy hardly changes."""
 
     def potential(x: Tensor) -> Tensor:
         return x.pow(4).sum(-1) / 4 + torch.cos(x[:, 0])
 
     x, momentum = normal(5, 3), normal(5, 3, seed=1)
-    there, turned = leapfrog(potential, x, momentum, 0.01, 100)
-    back, _ = leapfrog(potential, there, -turned, 0.01, 100)
+    there, new_momentum = leapfrog(potential, x, momentum, 0.01, 100)
+    back, _ = leapfrog(potential, there, -new_momentum, 0.01, 100)
     torch.testing.assert_close(back, x)
-    energies = [potential(q) + p.square().sum(-1) / 2 for q, p in ((x, momentum), (there, turned))]
+    energies = [
+        potential(q) + p.square().sum(-1) / 2 for q, p in ((x, momentum), (there, new_momentum))
+    ]
     torch.testing.assert_close(energies[0], energies[1], rtol=1e-3, atol=1e-3)
     assert float((there - x).abs().max()) > 0.5
 
@@ -138,14 +140,14 @@ def test_the_laplace_approximation_of_a_gaussian_is_the_gaussian() -> None:
 
 
 def small_regression() -> LogisticRegression:
-    """Forty points, three weights."""
+    """A logistic regression with 40 points and 3 weights."""
     features = torch.cat([torch.ones(40, 1, dtype=F64), normal(40, 2)], 1)
     labels = (features @ torch.tensor([0.5, 2.0, -1.0], dtype=F64) + normal(40, seed=3) > 0).to(F64)
     return LogisticRegression(features, labels, ("intercept", "a", "b"), prior_std=1.5)
 
 
 def test_the_laplace_approximation_of_a_regression_is_at_its_mode() -> None:
-    """From a start so far off that whole Newton steps overshoot."""
+    """Also from a start so far off that full Newton steps overshoot."""
     model = small_regression()
     far = torch.tensor([9.0, -9.0, 9.0], dtype=F64)
     for start in (torch.zeros(3, dtype=F64), far):
@@ -176,7 +178,7 @@ def test_r_hat_of_four_draws_by_hand() -> None:
 
 
 def test_r_hat_says_when_chains_disagree() -> None:
-    """Independent draws: near 1. One chain elsewhere, or all drifting alike: above."""
+    """Near 1 for independent draws; higher if one chain is elsewhere, or if all chains drift."""
     draws = normal(500, 8, 3)
     agreeing = split_r_hat(draws)
     assert bool((agreeing < 1.01).all()) and bool((agreeing > 0.99).all())
@@ -189,7 +191,7 @@ def test_r_hat_says_when_chains_disagree() -> None:
 
 
 def test_the_standard_error_is_that_of_independent_draws() -> None:
-    """1 / sqrt(S C) there; its own relative error with 400 chains is 1 / sqrt(800)."""
+    """It is 1 / sqrt(S C); with 400 chains its own relative error is 1 / sqrt(800)."""
     chains = Chains(normal(25, 400, 3), 1.0)
     for error in chains.standard_error.tolist():
         assert error == pytest.approx(0.01, rel=4.5 / math.sqrt(800))
