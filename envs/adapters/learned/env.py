@@ -14,11 +14,12 @@ from pgtoolkit.envs.adapters.learned.learner import (
     TransitionLearner,
     random_transitions,
 )
-from pgtoolkit.envs.adapters.learned.model import ModelConfig, Transitions
+from pgtoolkit.envs.adapters.learned.model import ModelConfig
 from pgtoolkit.envs.adapters.learned.running_envs import FRESH, LiveEpisodes, flat_box, time_limit
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.states import where_state
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.rollouts.transitions import Transitions
 
 EXPLORED_EPISODES = 20
 """Into so many the steps with random actions are divided at the least."""
@@ -122,12 +123,20 @@ class LearnedModel(DifferentiableEnv[LiveState]):
         real = self._live.step(*(leaf.cpu().numpy() for leaf in given))
         after, reward = (torch.from_numpy(x).to(before) for x in (real.observation, real.reward))
         held_out = torch.from_numpy(real.episode % HELD_OUT_SHARE == 0)
-        happened = (before, action.detach(), after, reward)
-        self.learner.add(Transitions(*(leaf.cpu() for leaf in happened)), held_out)
+        self.learner.add(
+            Transitions(
+                obs=before,
+                action=action.detach(),
+                reward=reward,
+                next_obs=after,
+                terminated=torch.from_numpy(real.terminated),
+            ).to("cpu"),
+            held_out,
+        )
         if torch.is_grad_enabled() and (action.requires_grad or state.observation.requires_grad):
             self.prepare()
             predicted = self.learner.model(state.observation, action)
-            after = with_gradient_of(after, predicted.next_observation.mean(0))
+            after = with_gradient_of(after, predicted.next_obs.mean(0))
             reward = with_gradient_of(reward, predicted.reward.mean(0))
         terminated, truncated, stamp = (
             torch.from_numpy(x).to(before.device)
@@ -196,7 +205,7 @@ class LearnedModel(DifferentiableEnv[LiveState]):
         """
         self.prepare()
         if starts is None:
-            starts = self.learner.training.newest(self.config.capacity).observation
+            starts = self.learner.training.newest(self.config.capacity).obs
         spaces = self.observation_space, self.action_space
         return Imagined(
             self.learner.model,

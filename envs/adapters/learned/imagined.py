@@ -88,7 +88,7 @@ class Imagined(DifferentiableEnv[ImaginedState]):
         chosen = (members * uniform).long().clamp(max=members - 1)
         predicted = self.model(state.observation, action)
         row = torch.arange(len(chosen), device=chosen.device)
-        return ImaginedState(predicted.next_observation[chosen, row], predicted.reward[chosen, row])
+        return ImaginedState(predicted.next_obs[chosen, row], predicted.reward[chosen, row])
 
     def observation(self, state: ImaginedState) -> Tensor:
         return state.observation

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgtoolkit.envs.adapters.learned.buffer import TransitionBuffer
 from pgtoolkit.envs.adapters.learned.model import (
     ModelConfig,
     TransitionModel,
-    Transitions,
     inputs_of,
     targets_of,
 )
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.learners.gradient_clip import set_learning_rate
 from pgtoolkit.networks.normalizer import ObservationNormalizer
+from pgtoolkit.rollouts.replay import ReplayBuffer
+from pgtoolkit.rollouts.transitions import Transitions
 from pgtoolkit.seeding import stream, stream_seed
 
 HELD_OUT_SHARE = 10
@@ -55,8 +55,9 @@ class TransitionLearner:
             hidden=config.hidden,
             generator=stream(seed, "transition model weights"),
         )
-        self.training = TransitionBuffer(obs_size, action_size, config.capacity)
-        self.held_out = TransitionBuffer(obs_size, action_size, config.capacity // HELD_OUT_SHARE)
+        example = _empty_transitions(obs_size, action_size)
+        self.training = ReplayBuffer(config.capacity, example)
+        self.held_out = ReplayBuffer(config.capacity // HELD_OUT_SHARE, example)
         # Kept apart from the model, which must not change while it is differentiated.
         self.inputs = ObservationNormalizer(obs_size + action_size)
         self.targets = ObservationNormalizer(obs_size + 1)
@@ -70,11 +71,9 @@ class TransitionLearner:
 
     def add(self, batch: Transitions, held_out: Tensor) -> None:
         """Files transitions ``[N]`` where they belong by ``held_out`` ``[N]`` bool."""
-        shown, hidden = (
-            Transitions(*(leaf[rows] for leaf in batch)) for rows in (~held_out, held_out)
-        )
-        self.training.add(shown)
-        self.held_out.add(hidden)
+        shown, hidden = batch.rows(~held_out), batch.rows(held_out)
+        self.training.add(shown.map(_to_float32))
+        self.held_out.add(hidden.map(_to_float32))
         for moments, rows in ((self.inputs, inputs_of(shown)), (self.targets, targets_of(shown))):
             moments.update(rows, torch.ones(len(rows), dtype=torch.bool))
 
@@ -126,10 +125,10 @@ class TransitionLearner:
         judged = self.held_out.newest(JUDGED)
         if len(judged.reward) < 2:
             return {}
-        predicted = self.model(judged.observation, judged.action)
-        change = judged.next_observation - judged.observation
-        error = (predicted.next_observation.mean(0) - judged.next_observation).square().mean(0)
-        spread = predicted.next_observation.var(0, unbiased=False).mean(0)
+        predicted = self.model(judged.obs, judged.action)
+        change = judged.next_obs - judged.obs
+        error = (predicted.next_obs.mean(0) - judged.next_obs).square().mean(0)
+        spread = predicted.next_obs.var(0, unbiased=False).mean(0)
         reward_error = (predicted.reward.mean(0) - judged.reward).square().mean()
         return {
             "model_error": _relative(error, change.var(0, unbiased=False)),
@@ -145,6 +144,21 @@ class TransitionLearner:
         for name in PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())
+
+
+def _empty_transitions(obs_size: int, action_size: int) -> Transitions:
+    """No transitions, in the shapes and dtypes that the buffers store."""
+    return Transitions(
+        obs=torch.zeros(0, obs_size),
+        action=torch.zeros(0, action_size),
+        reward=torch.zeros(0),
+        next_obs=torch.zeros(0, obs_size),
+        terminated=torch.zeros(0, dtype=torch.bool),
+    )
+
+
+def _to_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.bool else tensor.float()
 
 
 def _relative(error: Tensor, variance: Tensor) -> Tensor:
@@ -176,8 +190,12 @@ def random_transitions(
         action = env.action_space.sample()
         after, reward, terminated, truncated, _ = env.step(action)
         # Copies: an environment may write into the array that it returned.
-        rows.append((np.array(observation), action, np.array(after), reward, episode))
+        rows.append((np.array(observation), action, np.array(after), reward, terminated, episode))
         observation, age = after, longest if terminated or truncated else age + 1
     env.close()
     columns = [torch.as_tensor(np.array(column)) for column in zip(*rows, strict=True)]
-    return Transitions(*(column.float() for column in columns[:4])), columns[4]
+    obs, action, next_obs, reward = (column.float() for column in columns[:4])
+    found = Transitions(
+        obs=obs, action=action, reward=reward, next_obs=next_obs, terminated=columns[4]
+    )
+    return found, columns[5]

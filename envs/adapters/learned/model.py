@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.networks.normalizer import ObservationNormalizer
+from pgtoolkit.rollouts.transitions import Transitions
 
 
 @final
@@ -49,23 +50,10 @@ class ModelConfig:
             raise RequestError(f"a model's {name} must be {what}, not {getattr(self, name)}")
 
 
-class Transitions(NamedTuple):
-    """Steps that happened."""
-
-    observation: Tensor
-    """``[..., O]``."""
-    action: Tensor
-    """``[..., A]``."""
-    next_observation: Tensor
-    """``[..., O]`` before any reset."""
-    reward: Tensor
-    """``[...]``."""
-
-
 class Prediction(NamedTuple):
     """What each of ``E`` networks says of ``N`` steps."""
 
-    next_observation: Tensor
+    next_obs: Tensor
     """``[E, N, O]``."""
     reward: Tensor
     """``[E, N]``."""
@@ -156,10 +144,10 @@ class TransitionModel(nn.Module):
 
 def inputs_of(batch: Transitions) -> Tensor:
     """``(o, a)`` ``[..., O + A]``."""
-    return torch.cat([batch.observation, batch.action], -1)
+    return torch.cat([batch.obs, batch.action], -1)
 
 
 def targets_of(batch: Transitions) -> Tensor:
     """``(o' - o, r)`` ``[..., O + 1]``."""
-    change = batch.next_observation - batch.observation
+    change = batch.next_obs - batch.obs
     return torch.cat([change, batch.reward.unsqueeze(-1)], -1)

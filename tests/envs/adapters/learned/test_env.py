@@ -102,7 +102,7 @@ def test_the_gradient_is_the_chain_of_the_model_at_real_states() -> None:
 
     def model(row: Tensor) -> Tensor:
         predicted = env.learner.model(row[None, :3], row[None, 3:])
-        means = predicted.next_observation.mean(0)[0], predicted.reward.mean(0)
+        means = predicted.next_obs.mean(0)[0], predicted.reward.mean(0)
         return torch.cat(means)
 
     for row in range(2):
@@ -220,10 +220,10 @@ def test_every_step_is_filed_and_one_episode_in_ten_is_held_out() -> None:
         shown.append(before)
     observed = torch.stack(shown)
     rows = torch.tensor([0, 10])  # the first and the eleventh episode
-    assert torch.equal(env.learner.held_out.newest(99).observation, observed[:, rows].flatten(0, 1))
+    assert torch.equal(env.learner.held_out.newest(99).obs, observed[:, rows].flatten(0, 1))
     assert len(env.learner.training) == 90
     held, trained = (
-        set(buffer.newest(99).observation.flatten().tolist())
+        set(buffer.newest(99).obs.flatten().tolist())
         for buffer in (env.learner.held_out, env.learner.training)
     )
     assert not held & trained and held | trained == set(observed.flatten().tolist())

@@ -32,13 +32,13 @@ def test_each_network_is_as_likely_and_the_noise_says_which(learned: LearnedMode
     after = env.transition(state, action, noise)
     every = learned.learner.model(state.observation[:1], action[:1])
     members = torch.tensor([0, 0, 1, 1, 2, 2])
-    torch.testing.assert_close(after.observation, every.next_observation[members, 0])
+    torch.testing.assert_close(after.observation, every.next_obs[members, 0])
     torch.testing.assert_close(after.reward, every.reward[members, 0])
     assert torch.equal(env.reward(state, action, after), after.reward)
 
 
 def test_it_starts_from_what_was_observed(learned: LearnedModel) -> None:
-    observed = learned.learner.training.newest(1000).observation
+    observed = learned.learner.training.newest(1000).obs
     env = learned.imagined(max_episode_steps=10)
     first, again = (env.initial(50, torch.Generator().manual_seed(3)).observation for _ in range(2))
     assert torch.equal(first, again) and len({tuple(row) for row in first.tolist()}) > 10
