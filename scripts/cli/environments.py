@@ -7,7 +7,7 @@ from typing import Any, final
 
 import torch
 
-from pgtoolkit.envs.adapters.choose import Differentiate, Gradient, choose_gradient
+from pgtoolkit.envs.adapters.choose import Differentiate, GradientSource, choose_gradient
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.registry.construct import construct
 from pgtoolkit.envs.registry.resolve import EnvSource, make_vector_env, resolve
@@ -27,7 +27,7 @@ class Environments:
     """One environment, ready to be made in any number."""
 
     source: EnvSource
-    gradient: Gradient
+    gradient: GradientSource
     wrap: Callable[[], DifferentiableEnv] | None
     """Makes another one with its adapter and its wrappers, if there are wrappers."""
     device: torch.device

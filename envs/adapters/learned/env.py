@@ -8,24 +8,29 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.distributions.implicit import with_gradient_of
-from pgtoolkit.envs.adapters.learned.imagined import Imagined, never
+from pgtoolkit.envs.adapters.learned.imagined import Imagined, never_terminal
 from pgtoolkit.envs.adapters.learned.learner import (
-    HELD_OUT_SHARE,
+    HELD_OUT_INTERVAL,
     TransitionLearner,
     random_transitions,
 )
 from pgtoolkit.envs.adapters.learned.model import ModelConfig
-from pgtoolkit.envs.adapters.learned.running_envs import FRESH, LiveEpisodes, flat_box, time_limit
+from pgtoolkit.envs.adapters.learned.running_envs import (
+    EPISODE_START,
+    RunningEnvs,
+    flat_box,
+    time_limit,
+)
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.states import where_state
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.rollouts.transitions import Transitions
 
-EXPLORED_EPISODES = 20
+MIN_EXPLORATION_EPISODES = 20
 """Into so many the steps with random actions are divided at the least."""
 
 
-class LiveState(NamedTuple):
+class RunningState(NamedTuple):
     """What the real environments showed last, and what is needed to go on with them."""
 
     observation: Tensor
@@ -38,12 +43,12 @@ class LiveState(NamedTuple):
     """``[N]`` bool: the environment itself ended the episode, but not for good."""
     seed: Tensor
     """``[N]`` int64 of the episode."""
-    stamp: Tensor
+    step_token: Tensor
     """``[N]`` int64: changes with every step; 0 at a start."""
 
 
 @final
-class LearnedModel(DifferentiableEnv[LiveState]):
+class LearnedModel(DifferentiableEnv[RunningState]):
     """Steps the real environment, and differentiates a learned model of it: SVG(inf).
 
     With ``m`` and ``rho`` the model's mean next observation and reward, and ``sg`` the stop of the
@@ -101,28 +106,30 @@ class LearnedModel(DifferentiableEnv[LiveState]):
         self.config, self.seed, self._make = config or ModelConfig(), seed, make
         sizes = self.observation_space.shape[0], self.action_space.shape[0]
         self.learner = TransitionLearner(self.config, *sizes, seed=seed)
-        self._live = LiveEpisodes(make)
+        self._running = RunningEnvs(make)
         self._fitted_at: int | None = None
 
-    def initial(self, num_envs: int, generator: torch.Generator) -> LiveState:
+    def initial(self, num_envs: int, generator: torch.Generator) -> RunningState:
         return self._starts(torch.ones(num_envs, dtype=torch.bool), generator)
 
-    def restart(self, state: LiveState, mask: Tensor, generator: torch.Generator) -> LiveState:
+    def restart(
+        self, state: RunningState, mask: Tensor, generator: torch.Generator
+    ) -> RunningState:
         fresh = self._starts(mask, generator)
         like = (new.to(old) for new, old in zip(fresh, state, strict=True))
-        return where_state(mask, LiveState(*like), state)
+        return where_state(mask, RunningState(*like), state)
 
-    def transition(self, state: LiveState, action: Tensor, noise: Tensor | None) -> LiveState:
+    def transition(self, state: RunningState, action: Tensor, noise: Tensor | None) -> RunningState:
         """Steps the real environments; see the class for what the step's gradient is.
 
         Raises:
             RequestError: the state is not the latest, or its episode has ended.
         """
         before = state.observation.detach()
-        given = (state.seed, state.stamp, before, action.detach())
-        real = self._live.step(*(leaf.cpu().numpy() for leaf in given))
+        given = (state.seed, state.step_token, before, action.detach())
+        real = self._running.step(*(leaf.cpu().numpy() for leaf in given))
         after, reward = (torch.from_numpy(x).to(before) for x in (real.observation, real.reward))
-        held_out = torch.from_numpy(real.episode % HELD_OUT_SHARE == 0)
+        held_out = torch.from_numpy(real.episode % HELD_OUT_INTERVAL == 0)
         self.learner.add(
             Transitions(
                 obs=before,
@@ -138,22 +145,22 @@ class LearnedModel(DifferentiableEnv[LiveState]):
             predicted = self.learner.model(state.observation, action)
             after = with_gradient_of(after, predicted.next_obs.mean(0))
             reward = with_gradient_of(reward, predicted.reward.mean(0))
-        terminated, truncated, stamp = (
+        terminated, truncated, step_token = (
             torch.from_numpy(x).to(before.device)
-            for x in (real.terminated, real.truncated, real.stamp)
+            for x in (real.terminated, real.truncated, real.step_token)
         )
-        return LiveState(after, reward, terminated, truncated, state.seed, stamp)
+        return RunningState(after, reward, terminated, truncated, state.seed, step_token)
 
-    def observation(self, state: LiveState) -> Tensor:
+    def observation(self, state: RunningState) -> Tensor:
         return state.observation
 
-    def reward(self, state: LiveState, action: Tensor, next_state: LiveState) -> Tensor:
+    def reward(self, state: RunningState, action: Tensor, next_state: RunningState) -> Tensor:
         return next_state.reward
 
-    def terminal(self, state: LiveState) -> Tensor:
+    def terminal(self, state: RunningState) -> Tensor:
         return state.terminated
 
-    def truncated(self, state: LiveState) -> Tensor:
+    def truncated(self, state: RunningState) -> Tensor:
         """``[N]`` bool: the environment itself says that the episode is cut short here."""
         return state.truncated
 
@@ -165,10 +172,10 @@ class LearnedModel(DifferentiableEnv[LiveState]):
             found, episode = random_transitions(
                 self._make,
                 self.config.initial_steps,
-                num_episodes=EXPLORED_EPISODES,
+                num_episodes=MIN_EXPLORATION_EPISODES,
                 seed=self.seed,
             )
-            self.learner.add(found, episode % HELD_OUT_SHARE == 0)
+            self.learner.add(found, episode % HELD_OUT_INTERVAL == 0)
         self.learner.fit_first()
         self._fitted_at = self.learner.num_steps
 
@@ -194,7 +201,7 @@ class LearnedModel(DifferentiableEnv[LiveState]):
         *,
         max_episode_steps: int,
         starts: Tensor | None = None,
-        terminal: Callable[[Tensor], Tensor] = never,
+        terminal: Callable[[Tensor], Tensor] = never_terminal,
     ) -> Imagined:
         """The model alone as an environment, from states that were observed.
 
@@ -218,7 +225,7 @@ class LearnedModel(DifferentiableEnv[LiveState]):
     def state_dict(self) -> dict[str, Any]:
         return {
             "learner": self.learner.state_dict(),
-            "live": self._live.state_dict(),
+            "live": self._running.state_dict(),
             "fitted_at": self._fitted_at,
         }
 
@@ -229,17 +236,17 @@ class LearnedModel(DifferentiableEnv[LiveState]):
             RequestError: the environment cannot be brought back to where it stood.
         """
         self.learner.load_state_dict(state["learner"])
-        self._live.load_state_dict(state["live"])
+        self._running.load_state_dict(state["live"])
         self._fitted_at = state["fitted_at"]
 
-    def _starts(self, mask: Tensor, generator: torch.Generator) -> LiveState:
+    def _starts(self, mask: Tensor, generator: torch.Generator) -> RunningState:
         """Fresh starts where the mask is true, and nothing of use elsewhere."""
         device, count = generator.device, len(mask)
         seed = torch.randint(2**31, (count,), generator=generator, device=device)
         observation = np.zeros((count, *self.observation_space.shape))
         for index in mask.nonzero().flatten().tolist():
-            observation[index] = self._live.start(int(seed[index]))
+            observation[index] = self._running.start(int(seed[index]))
         nowhere = torch.zeros(count, dtype=torch.bool, device=device)
         shown = torch.from_numpy(observation).to(device)
-        stamp = torch.full_like(seed, FRESH)
-        return LiveState(shown, shown.new_zeros(count), nowhere, nowhere, seed, stamp)
+        step_token = torch.full_like(seed, EPISODE_START)
+        return RunningState(shown, shown.new_zeros(count), nowhere, nowhere, seed, step_token)

@@ -22,7 +22,7 @@ class ImaginedState(NamedTuple):
     """``[N]`` of the step that led here; 0 at a start."""
 
 
-def never(observation: Tensor) -> Tensor:
+def never_terminal(observation: Tensor) -> Tensor:
     """``[N]`` false: no episode ends before its time."""
     return torch.zeros_like(observation[:, 0], dtype=torch.bool)
 
@@ -41,7 +41,7 @@ class Imagined(DifferentiableEnv[ImaginedState]):
     horizons from observed states keep the error small (Janner et al. 2019).
 
     Args:
-        model: its parameters may change between windows, never inside one.
+        model: its parameters may change between windows, never_terminal inside one.
         observation_space: of the environment that it models.
         action_space: likewise.
         starts: ``[K, O]`` observations; an episode starts from one of them, each as likely.
@@ -64,7 +64,7 @@ class Imagined(DifferentiableEnv[ImaginedState]):
         *,
         starts: Tensor,
         max_episode_steps: int,
-        terminal: Callable[[Tensor], Tensor] = never,
+        terminal: Callable[[Tensor], Tensor] = never_terminal,
     ) -> None:
         check_shape("starts", starts, None, observation_space.shape[0])
         if len(starts) == 0:

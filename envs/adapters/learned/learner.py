@@ -1,4 +1,4 @@
-"""Fitting a transition model to what happens, and judging it by what it was never shown."""
+"""Fitting a transition model to what happens, and judging it by what it was never_terminal shown."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -21,17 +21,17 @@ from pgtoolkit.rollouts.replay import ReplayBuffer
 from pgtoolkit.rollouts.transitions import Transitions
 from pgtoolkit.seeding import stream, stream_seed
 
-HELD_OUT_SHARE = 10
-"""One episode in so many is never learned from."""
+HELD_OUT_INTERVAL = 10
+"""One episode in so many is never_terminal learned from."""
 
-FINAL_RATE = 0.05
+FINAL_LEARNING_RATE_SCALE = 0.05
 """Share of the learning rate that the first fit ends with and later fits go on with: the noise of
 large steps is in the derivative long before it shows in the error."""
 
-JUDGED = 2_000
+NUM_ERROR_SAMPLES = 2_000
 """Of the held-out transitions, the newest so many tell the error: those of the present policy."""
 
-PARTS = ("model", "optimizer", "training", "held_out", "inputs", "targets")
+STATE_PARTS = ("model", "optimizer", "training", "held_out", "inputs", "targets")
 """What has a state of its own."""
 
 
@@ -57,7 +57,7 @@ class TransitionLearner:
         )
         example = _empty_transitions(obs_size, action_size)
         self.training = ReplayBuffer(config.capacity, example)
-        self.held_out = ReplayBuffer(config.capacity // HELD_OUT_SHARE, example)
+        self.held_out = ReplayBuffer(config.capacity // HELD_OUT_INTERVAL, example)
         # Kept apart from the model, which must not change while it is differentiated.
         self.inputs = ObservationNormalizer(obs_size + action_size)
         self.targets = ObservationNormalizer(obs_size + 1)
@@ -80,12 +80,12 @@ class TransitionLearner:
     def fit_first(self) -> None:
         """The first fit, by ``initial_fit_steps`` minibatches; the learning rate falls linearly."""
         count, rate = self.config.initial_fit_steps, self.config.learning_rate
-        last = FINAL_RATE * rate
+        last = FINAL_LEARNING_RATE_SCALE * rate
         self._fit([rate + (last - rate) * step / count for step in range(count)])
 
     def fit(self) -> None:
         """A later fit, by ``fit_steps`` minibatches, from where the last one ended."""
-        self._fit([FINAL_RATE * self.config.learning_rate] * self.config.fit_steps)
+        self._fit([FINAL_LEARNING_RATE_SCALE * self.config.learning_rate] * self.config.fit_steps)
 
     def _fit(self, learning_rates: list[float]) -> None:
         """Adam steps on the networks' mean squared errors, each step with its learning rate.
@@ -122,26 +122,26 @@ class TransitionLearner:
         variance about their mean in the units of ``model_error``. Components that do not vary are
         left out. Empty before anything was held out.
         """
-        judged = self.held_out.newest(JUDGED)
-        if len(judged.reward) < 2:
+        held_out = self.held_out.newest(NUM_ERROR_SAMPLES)
+        if len(held_out.reward) < 2:
             return {}
-        predicted = self.model(judged.obs, judged.action)
-        change = judged.next_obs - judged.obs
-        error = (predicted.next_obs.mean(0) - judged.next_obs).square().mean(0)
+        predicted = self.model(held_out.obs, held_out.action)
+        change = held_out.next_obs - held_out.obs
+        error = (predicted.next_obs.mean(0) - held_out.next_obs).square().mean(0)
         spread = predicted.next_obs.var(0, unbiased=False).mean(0)
-        reward_error = (predicted.reward.mean(0) - judged.reward).square().mean()
+        reward_error = (predicted.reward.mean(0) - held_out.reward).square().mean()
         return {
             "model_error": _relative(error, change.var(0, unbiased=False)),
-            "model_reward_error": _relative(reward_error, judged.reward.var(unbiased=False)),
+            "model_reward_error": _relative(reward_error, held_out.reward.var(unbiased=False)),
             "ensemble_spread": _relative(spread, change.var(0, unbiased=False)),
         }
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name).state_dict() for name in PARTS}
+        parts = {name: getattr(self, name).state_dict() for name in STATE_PARTS}
         return parts | {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in PARTS:
+        for name in STATE_PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())
 

@@ -125,7 +125,7 @@ class TransitionModel(nn.Module):
     def standardise(self, inputs: ObservationNormalizer, targets: ObservationNormalizer) -> None:
         """Takes over running means and variances of ``(o, a)`` and of ``(o' - o, r)``.
 
-        What never varies keeps the unit it has: dividing by its 0 would make noise of rounding.
+        What never_terminal varies keeps the unit it has: dividing by its 0 would make noise of rounding.
         """
         for name, moments in (("input", inputs), ("target", targets)):
             mean, std = moments.mean, moments.variance.sqrt()

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.gymnasium_types import AnyEnv
 
-FRESH = 0
-"""The stamp of a state before the first step of its episode."""
+EPISODE_START = 0
+"""The step_token of a state before the first step of its episode."""
 
 
-class LiveStep(NamedTuple):
+class EnvSteps(NamedTuple):
     """What steps of ``N`` environments led to."""
 
     observation: NDArray[np.float64]
@@ -35,25 +35,25 @@ class LiveStep(NamedTuple):
     """``[N]``."""
     truncated: NDArray[np.bool_]
     """``[N]`` as the environment itself says."""
-    stamp: NDArray[np.int64]
+    step_token: NDArray[np.int64]
     """``[N]`` what the next step must show."""
     episode: NDArray[np.int64]
     """``[N]`` the episode's number, in the order in which they began."""
 
 
 @dataclasses.dataclass
-class _Episode:
+class _RunningEpisode:
     env: AnyEnv
     number: int = 0
     seed: int = 0
-    stamp: int = FRESH
+    step_token: int = EPISODE_START
     actions: list[NDArray[Any]] = dataclasses.field(default_factory=list)
     observation: NDArray[np.float64] = dataclasses.field(default_factory=lambda: np.empty(0))
     over: bool = True
 
 
 @final
-class LiveEpisodes:
+class RunningEnvs:
     """Rows of environments that are made as they are needed.
 
     Args:
@@ -62,8 +62,8 @@ class LiveEpisodes:
 
     def __init__(self, make: Callable[[], AnyEnv]) -> None:
         self._make, self._starter = make, make()
-        self._rows: list[_Episode] = []
-        self._stamps = self._episodes = 0
+        self._rows: list[_RunningEpisode] = []
+        self._num_steps = self._num_episodes = 0
 
     def start(self, seed: int) -> NDArray[np.float64]:
         """The first observation ``[O]`` of the episode with that seed. No episode is disturbed."""
@@ -72,15 +72,15 @@ class LiveEpisodes:
     def step(
         self,
         seed: NDArray[np.int64],
-        stamp: NDArray[np.int64],
+        step_token: NDArray[np.int64],
         observation: NDArray[np.floating],
         action: NDArray[Any],
-    ) -> LiveStep:
+    ) -> EnvSteps:
         """Steps row ``i`` by ``action[i]``, or begins its episode of that seed where it is fresh.
 
         Args:
             seed: ``[N]`` of the episodes.
-            stamp: ``[N]`` from the last step; 0 begins.
+            step_token: ``[N]`` from the last step; 0 begins.
             observation: ``[N, O]`` that the actions were chosen by; where an episode begins, it
                 must be what it begins with.
             action: ``[N, A]``.
@@ -89,43 +89,43 @@ class LiveEpisodes:
             RequestError: a row has gone on since, or its episode is over; or the seed does not fix
                 the start. Nothing was stepped.
         """
-        while len(self._rows) < len(stamp):
-            self._rows.append(_Episode(self._make()))
-        rows = self._rows[: len(stamp)]
-        for index, (episode, shown) in enumerate(zip(rows, stamp.tolist(), strict=True)):
+        while len(self._rows) < len(step_token):
+            self._rows.append(_RunningEpisode(self._make()))
+        rows = self._rows[: len(step_token)]
+        for index, (episode, shown) in enumerate(zip(rows, step_token.tolist(), strict=True)):
             _require_current(episode, index, shown)
-        for index in np.flatnonzero(stamp == FRESH).tolist():
+        for index in np.flatnonzero(step_token == EPISODE_START).tolist():
             begun = self._begin(rows[index], int(seed[index]))
             _require_equal(begun.astype(observation.dtype), observation[index])
         outcomes = [self._advance(*each) for each in zip(rows, action, strict=True)]
         after, reward, terminated, truncated = zip(*outcomes, strict=True)
-        return LiveStep(
+        return EnvSteps(
             np.stack(after),
             np.array(reward, dtype=np.float64),
             np.array(terminated, dtype=np.bool_),
             np.array(truncated, dtype=np.bool_),
-            np.array([episode.stamp for episode in rows], dtype=np.int64),
+            np.array([episode.step_token for episode in rows], dtype=np.int64),
             np.array([episode.number for episode in rows], dtype=np.int64),
         )
 
-    def _begin(self, episode: _Episode, seed: int) -> NDArray[np.float64]:
+    def _begin(self, episode: _RunningEpisode, seed: int) -> NDArray[np.float64]:
         episode.observation = _array(episode.env.reset(seed=seed)[0])
         episode.number, episode.seed, episode.actions, episode.over = (
-            self._episodes,
+            self._num_episodes,
             seed,
             [],
             False,
         )
-        self._episodes += 1
+        self._num_episodes += 1
         return episode.observation
 
     def _advance(
-        self, episode: _Episode, action: NDArray[Any]
+        self, episode: _RunningEpisode, action: NDArray[Any]
     ) -> tuple[NDArray[np.float64], float, bool, bool]:
         given = action.astype(episode.env.action_space.dtype)
         after, reward, terminated, truncated, _ = episode.env.step(given)
-        self._stamps += 1
-        episode.stamp, episode.over = self._stamps, bool(terminated or truncated)
+        self._num_steps += 1
+        episode.step_token, episode.over = self._num_steps, bool(terminated or truncated)
         episode.actions.append(given)
         episode.observation = _array(after)
         return episode.observation, float(reward), bool(terminated), bool(truncated)
@@ -133,8 +133,8 @@ class LiveEpisodes:
     def state_dict(self) -> dict[str, Any]:
         """Every episode under way as its seed and its actions."""
         return {
-            "stamps": self._stamps,
-            "episodes": self._episodes,
+            "step_tokens": self._num_steps,
+            "episodes": self._num_episodes,
             "rows": [_saved(episode) for episode in self._rows],
         }
 
@@ -145,41 +145,41 @@ class LiveEpisodes:
             RequestError: they lead elsewhere now.
         """
         self._rows = [self._brought_back(saved) for saved in state["rows"]]
-        self._stamps, self._episodes = state["stamps"], state["episodes"]
+        self._num_steps, self._num_episodes = state["step_tokens"], state["episodes"]
 
-    def _brought_back(self, saved: dict[str, Any]) -> _Episode:
-        episode = _Episode(self._make(), saved["number"], saved["seed"])
+    def _brought_back(self, saved: dict[str, Any]) -> _RunningEpisode:
+        episode = _RunningEpisode(self._make(), saved["number"], saved["seed"])
         if saved["over"]:
             return episode
         self._begin(episode, saved["seed"])
         for action in saved["actions"].numpy():
             self._advance(episode, action)
-        episode.number, episode.stamp = saved["number"], saved["stamp"]
+        episode.number, episode.step_token = saved["number"], saved["step_token"]
         _require_equal(episode.observation, saved["observation"].numpy())
         return episode
 
 
-def _saved(episode: _Episode) -> dict[str, Any]:
+def _saved(episode: _RunningEpisode) -> dict[str, Any]:
     actions = [] if episode.over else episode.actions
     return {
         "number": episode.number,
         "seed": episode.seed,
-        "stamp": episode.stamp,
+        "step_token": episode.step_token,
         "over": episode.over,
         "actions": torch.from_numpy(np.array(actions)),
         "observation": torch.from_numpy(episode.observation),
     }
 
 
-def _require_current(episode: _Episode, index: int, shown: int) -> None:
-    if shown not in (FRESH, episode.stamp):
+def _require_current(episode: _RunningEpisode, index: int, shown: int) -> None:
+    if shown not in (EPISODE_START, episode.step_token):
         raise RequestError(
             f"environment {index} cannot step from an old state: it is an ordinary environment, "
             "which only goes forward, and it has gone on since. Step from the state that the last "
             "transition returned or from a fresh start, and let one vector environment at a time "
             "use this object"
         )
-    if shown != FRESH and episode.over:
+    if shown != EPISODE_START and episode.over:
         raise RequestError(
             f"the episode of environment {index} has ended: begin a new one before the next step"
         )

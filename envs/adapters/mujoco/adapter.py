@@ -5,7 +5,7 @@ from typing import Any
 
 import gymnasium
 
-from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatches
+from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatchSimulator
 from pgtoolkit.envs.adapters.mujoco.derivatives import ChainedTransitions, can_chain
 from pgtoolkit.envs.adapters.mujoco.simulator import MuJoCoSimulator
 from pgtoolkit.envs.adapters.simulation.central_differences import CentralDifferences
@@ -63,7 +63,7 @@ def _linearizer(simulator: MuJoCoSimulator, threads: int | None) -> tuple[Linear
     """The fastest that is right, and its name."""
     if simulator.readout is None:
         return CentralDifferences(simulator), "finite differences of its steps"
-    batches = MuJoCoBatches(simulator, simulator.readout, threads)
+    batches = MuJoCoBatchSimulator(simulator, simulator.readout, threads)
     if can_chain(batches):
         return ChainedTransitions(batches), "mjd_transitionFD"
     return CentralDifferences(batches), "finite differences of batches of simulations"

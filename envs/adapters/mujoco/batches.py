@@ -21,7 +21,7 @@ STATE_FIELDS = ("qpos", "qvel", "act")
 
 
 @final
-class MuJoCoBatches(Simulator):
+class MuJoCoBatchSimulator(Simulator):
     """The same steps as :class:`MuJoCoSimulator`'s, but only as much of them as is differenced.
 
     Of the states that :meth:`step` returns, positions, velocities, activations and the derived

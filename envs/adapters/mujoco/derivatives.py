@@ -5,9 +5,13 @@ from typing import Any, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatches
-from pgtoolkit.envs.adapters.mujoco.snapshot import import_mujoco, integration_tangent
-from pgtoolkit.envs.adapters.simulation.central_differences import DOUBLE_STEP, REACH, ROUNDINGS
+from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatchSimulator
+from pgtoolkit.envs.adapters.mujoco.snapshot import import_mujoco, physics_tangent_size
+from pgtoolkit.envs.adapters.simulation.central_differences import (
+    DOUBLE_STEP,
+    PROBE_RATIO,
+    ROUNDING_MARGIN,
+)
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Linearization
 
 POSITION_FIELDS = frozenset({"xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "site_xpos"})
@@ -40,7 +44,7 @@ class ChainedTransitions:
         batches: whose steps they are; see :func:`can_chain`.
     """
 
-    def __init__(self, batches: MuJoCoBatches) -> None:
+    def __init__(self, batches: MuJoCoBatchSimulator) -> None:
         self.batches, self.snapshot = batches, batches.snapshot
         self.frame_skip: int = batches.simulator.env.frame_skip
 
@@ -48,7 +52,7 @@ class ChainedTransitions:
         """The derivatives at states ``[K, S]`` and actions ``[K, A]``."""
         control = action.astype(np.float64)
         chain = self._chain(saved, control)
-        observation, reward = self._read_along(saved, control, chain)
+        observation, reward = self._readout_derivatives(saved, control, chain)
         disagreement = self._disagreement(
             saved, control, (chain.derivative, observation, reward[:, None])
         )
@@ -57,7 +61,7 @@ class ChainedTransitions:
     def _chain(self, saved: Array, control: Array) -> Chain:
         mujoco, model = import_mujoco(), self.snapshot.model
         data = mujoco.MjData(model)
-        size = integration_tangent(self.snapshot)
+        size = physics_tangent_size(self.snapshot)
         total = np.zeros((len(saved), size, size + model.nu))
         total[:, :, :size] = np.eye(size)
         after, last, last_total = np.empty_like(saved), np.empty_like(saved), total.copy()
@@ -76,21 +80,23 @@ class ChainedTransitions:
 
     def _substep_derivative(self, data: Any) -> tuple[Array, Array]:
         mujoco, model = import_mujoco(), self.snapshot.model
-        size = integration_tangent(self.snapshot)
+        size = physics_tangent_size(self.snapshot)
         by_state, by_control = np.zeros((size, size)), np.zeros((size, model.nu))
         mujoco.mjd_transitionFD(model, data, DOUBLE_STEP, True, by_state, by_control, None, None)
         return by_state, by_control
 
-    def _read_along(self, saved: Array, control: Array, chain: Chain) -> tuple[Array, Array]:
+    def _readout_derivatives(
+        self, saved: Array, control: Array, chain: Chain
+    ) -> tuple[Array, Array]:
         """Derivatives of observation ``[K, O, D + A]`` and reward ``[K, D + A]``."""
         size = DOUBLE_STEP
-        plus, minus = (self._read_moved(saved, control, chain, s) for s in (size, -size))
+        plus, minus = (self._readout_perturbed(saved, control, chain, s) for s in (size, -size))
         by = [(a - b) / (2 * size) for a, b in zip(plus, minus, strict=True)]
         rows, columns = len(saved), chain.derivative.shape[2]
         observation = by[0].reshape(rows, columns, -1).swapaxes(1, 2)
         return observation, by[1].reshape(rows, columns)
 
-    def _read_moved(
+    def _readout_perturbed(
         self, saved: Array, control: Array, chain: Chain, size: float
     ) -> tuple[Array, Array]:
         """Observation and reward with each coordinate moved, ``[K (D + A), *]``."""
@@ -129,7 +135,9 @@ class ChainedTransitions:
         """``[K]``; ``found`` are the derivatives of state, observation and reward."""
         dimensions, columns = found[0].shape[1:]
         probe = np.random.default_rng(0).uniform(0.5, 1.0, columns)
-        moves = np.tile(np.outer([0.0, REACH / 2, REACH], DOUBLE_STEP * probe), (len(saved), 1))
+        moves = np.tile(
+            np.outer([0.0, PROBE_RATIO / 2, PROBE_RATIO], DOUBLE_STEP * probe), (len(saved), 1)
+        )
         outcome = self.batches.step(
             self.batches.perturb(np.repeat(saved, 3, axis=0), moves[:, :dimensions]),
             np.repeat(control, 3, axis=0) + moves[:, dimensions:],
@@ -139,16 +147,18 @@ class ChainedTransitions:
         disagreement = np.zeros(len(saved))
         for moved, by in zip((tangent, outcome.observation, outcome.reward), found, strict=True):
             part = moved.reshape(len(saved), 3, -1)
-            one_sided = (-3 * part[:, 0] + 4 * part[:, 1] - part[:, 2]) / (REACH * DOUBLE_STEP)
+            one_sided = (-3 * part[:, 0] + 4 * part[:, 1] - part[:, 2]) / (
+                PROBE_RATIO * DOUBLE_STEP
+            )
             distance = np.abs(one_sided - by @ probe).max(axis=1)
             scale = np.abs(by).sum(axis=2).max(axis=1)
-            rounding = ROUNDINGS * columns * np.finfo(np.float64).eps / DOUBLE_STEP
+            rounding = ROUNDING_MARGIN * columns * np.finfo(np.float64).eps / DOUBLE_STEP
             scale += rounding * (1 + np.abs(part).max(axis=(1, 2)))
             disagreement = np.maximum(disagreement, distance / scale)
         return disagreement
 
 
-def can_chain(batches: MuJoCoBatches) -> bool:
+def can_chain(batches: MuJoCoBatchSimulator) -> bool:
     """Whether MuJoCo differentiates its integrator, and the readout is within its reach.
 
     Of Gymnasium's models, those of HalfCheetah and Pusher: the others are integrated by RK4.

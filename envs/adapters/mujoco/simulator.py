@@ -16,7 +16,7 @@ from pgtoolkit.envs.adapters.mujoco.snapshot import (
     DERIVED_FIELDS,
     Snapshot,
     import_mujoco,
-    integration_tangent,
+    physics_tangent_size,
     quiet_loading,
 )
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Precision, Simulator
@@ -54,14 +54,14 @@ class MuJoCoSimulator(Simulator):
         self.snapshot = Snapshot(self.env.model, fields)
         self.saved_size = self.snapshot.size
         self.observation_space, self.action_space = _boxes(self.env)
-        self.carried: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
+        self.derived_inputs: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
         saved, observation, reward = self._probe()
-        self.carried = self._find_carried(saved)
-        self.tangent_size = integration_tangent(self.snapshot) + len(self.carried)
+        self.derived_inputs = self._find_derived_inputs(saved)
+        self.tangent_size = physics_tangent_size(self.snapshot) + len(self.derived_inputs)
         self.precision = Precision(
             state=np.dtype(np.float64),
-            observation=_floating(observation),
-            reward=_floating(reward),
+            observation=_float_dtype(observation),
+            reward=_float_dtype(reward),
         )
 
     @property
@@ -89,10 +89,10 @@ class MuJoCoSimulator(Simulator):
         return Outcome(after, observation, reward, terminated)
 
     def perturb(self, saved: Array, tangent: Array) -> Array:
-        return mujoco_snapshot.perturb(self.snapshot, saved, tangent, self.carried)
+        return mujoco_snapshot.perturb(self.snapshot, saved, tangent, self.derived_inputs)
 
     def displacement(self, saved: Array, origin: Array) -> Array:
-        return mujoco_snapshot.displacement(self.snapshot, saved, origin, self.carried)
+        return mujoco_snapshot.displacement(self.snapshot, saved, origin, self.derived_inputs)
 
     def render(self, saved: Array) -> NDArray[np.uint8]:
         """The environment's own picture of a saved state ``[S]``.
@@ -130,7 +130,7 @@ class MuJoCoSimulator(Simulator):
             )
         return saved, np.asarray(observation), np.asarray(reward)
 
-    def _find_carried(self, saved: Array) -> NDArray[np.intp]:
+    def _find_derived_inputs(self, saved: Array) -> NDArray[np.intp]:
         """Which derived numbers the step reads: those whose change shows in what it returns."""
         action = self._actions(1)
         before = self.step(saved[None], action)
@@ -143,12 +143,14 @@ class MuJoCoSimulator(Simulator):
             found = _as_row(after.observation[0], after.reward[0])
             return not np.array_equal(found, expected)
 
-        carried: list[int] = []
+        derived_inputs: list[int] = []
         for name in self.snapshot.fields:
             where = self.snapshot.parts[name]
             if shows(where):
-                carried += [entry for entry in range(where.start, where.stop) if shows(entry)]
-        return np.array(carried, dtype=np.intp)
+                derived_inputs += [
+                    entry for entry in range(where.start, where.stop) if shows(entry)
+                ]
+        return np.array(derived_inputs, dtype=np.intp)
 
     def _actions(self, count: int) -> Array:
         space, rng = self.action_space, np.random.default_rng(0)
@@ -204,7 +206,7 @@ def _boxes(env: Any) -> tuple[Box, Box]:
     return env.observation_space, env.action_space
 
 
-def _floating(value: NDArray[Any]) -> np.dtype:
+def _float_dtype(value: NDArray[Any]) -> np.dtype:
     """In what it is computed; an integer is exact."""
     return value.dtype if np.issubdtype(value.dtype, np.floating) else np.dtype(np.float64)
 

@@ -169,20 +169,22 @@ def differentiate_positions(model: Any, qpos: Array, origin: Array) -> Array:
     return moves
 
 
-def integration_tangent(snapshot: Snapshot) -> int:
+def physics_tangent_size(snapshot: Snapshot) -> int:
     """``2 nv + na``: positions, velocities and activations."""
     model = snapshot.model
     return int(2 * model.nv + model.na)
 
 
-def perturb(snapshot: Snapshot, saved: Array, tangent: Array, carried: NDArray[np.intp]) -> Array:
+def perturb(
+    snapshot: Snapshot, saved: Array, tangent: Array, derived_inputs: NDArray[np.intp]
+) -> Array:
     """``saved (+) tangent`` ``[K, S]``.
 
     Args:
         snapshot: where things are.
         saved: ``[K, S]``.
         tangent: ``[K, 2 nv + na + C]``.
-        carried: ``[C]`` which numbers of the derived fields the last ones are added to.
+        derived_inputs: ``[C]`` which numbers of the derived fields the last ones are added to.
     """
     nv, na = snapshot.model.nv, snapshot.model.na
     moved = saved.copy()
@@ -190,17 +192,20 @@ def perturb(snapshot: Snapshot, saved: Array, tangent: Array, carried: NDArray[n
     moved[:, snapshot.qpos] = integrate_positions(snapshot.model, positions, tangent[:, :nv])
     moved[:, snapshot.qvel] += tangent[:, nv : 2 * nv]
     moved[:, snapshot.act] += tangent[:, 2 * nv : 2 * nv + na]
-    moved[:, carried] += tangent[:, 2 * nv + na :]
+    moved[:, derived_inputs] += tangent[:, 2 * nv + na :]
     return moved
 
 
 def displacement(
-    snapshot: Snapshot, saved: Array, origin: Array, carried: NDArray[np.intp]
+    snapshot: Snapshot, saved: Array, origin: Array, derived_inputs: NDArray[np.intp]
 ) -> Array:
     """``saved (-) origin`` ``[K, 2 nv + na + C]``, the inverse of :func:`perturb`."""
     positions = differentiate_positions(
         snapshot.model, saved[:, snapshot.qpos], origin[:, snapshot.qpos]
     )
     difference = saved - origin
-    parts = [positions, *(difference[:, where] for where in (snapshot.qvel, snapshot.act, carried))]
+    parts = [
+        positions,
+        *(difference[:, where] for where in (snapshot.qvel, snapshot.act, derived_inputs)),
+    ]
     return np.concatenate(parts, axis=1)

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
 from pgtoolkit.agents.shac import Shac, ShacConfig
-from pgtoolkit.envs.adapters.learned.env import LearnedModel, LiveState
+from pgtoolkit.envs.adapters.learned.env import LearnedModel, RunningState
 from pgtoolkit.envs.adapters.learned.model import ModelConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -61,7 +61,7 @@ def test_values_are_those_of_the_plain_environment_to_the_bit() -> None:
     env = LearnedModel(pendulum, TINY, max_episode_steps=30)
     vector = DifferentiableVectorEnv(env, 3)
     obs, _ = vector.reset(seed=5)
-    state: LiveState = vector.get_state().state  # type: ignore[assignment]
+    state: RunningState = vector.get_state().state  # type: ignore[assignment]
     plain = [gymnasium.make("Pendulum-v1", max_episode_steps=30) for _ in range(3)]
 
     def restarted(seeds: Tensor) -> np.ndarray:
@@ -205,7 +205,7 @@ def test_a_truncation_of_the_environment_s_own() -> None:
     with pytest.raises(RequestError, match="episode of environment 0 has ended"):
         env.transition(after, torch.zeros(2, 1), None)
     fresh = env.restart(after, env.truncated(after), torch.Generator().manual_seed(1))
-    assert fresh.stamp[0] == 0 and fresh.stamp[1] == after.stamp[1]
+    assert fresh.step_token[0] == 0 and fresh.step_token[1] == after.step_token[1]
     assert env.transition(fresh, torch.zeros(2, 1), None).truncated.tolist() == [False, False]
 
 

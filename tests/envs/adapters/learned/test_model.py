@@ -1,4 +1,4 @@
-"""The model, what it learns from, and how it is judged."""
+"""The model, what it learns from, and how it is held_out."""
 
 import copy
 import dataclasses
@@ -125,20 +125,20 @@ def test_the_derivative_converges_to_the_truth() -> None:
 
 
 def test_the_errors_are_those_of_the_mean_on_held_out_steps() -> None:
-    """Against NumPy; a component that never changes is left out."""
+    """Against NumPy; a component that never_terminal changes is left out."""
     learner = TransitionLearner(SMALL, 2, 1, seed=0)
     batch, _, _ = linear_quadratic(400, seed=5)
     still = batch.next_obs.clone()
     still[:, 1] = batch.obs[:, 1]
     batch = dataclasses.replace(batch, next_obs=still)
     learner.add(batch, torch.arange(400) % 4 == 0)
-    judged = [x[::4].numpy() for x in (batch.obs, batch.action, batch.next_obs, batch.reward)]
+    held_out = [x[::4].numpy() for x in (batch.obs, batch.action, batch.next_obs, batch.reward)]
     with torch.no_grad():
-        predicted = learner.model(*(torch.from_numpy(x) for x in judged[:2]))
+        predicted = learner.model(*(torch.from_numpy(x) for x in held_out[:2]))
     next_obs, reward = (x.numpy() for x in predicted)
-    variance = np.var((judged[2] - judged[0])[:, 0])
-    error = np.mean((next_obs.mean(0) - judged[2])[:, 0] ** 2) / variance
-    reward_error = np.mean((reward.mean(0) - judged[3]) ** 2) / np.var(judged[3])
+    variance = np.var((held_out[2] - held_out[0])[:, 0])
+    error = np.mean((next_obs.mean(0) - held_out[2])[:, 0] ** 2) / variance
+    reward_error = np.mean((reward.mean(0) - held_out[3]) ** 2) / np.var(held_out[3])
     spread = next_obs[..., 0].var(0).mean() / variance
     found = {name: float(value) for name, value in learner.errors().items()}
     assert found == pytest.approx(

@@ -11,7 +11,7 @@ from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatches, batch_step, loop_step
+from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatchSimulator, batch_step, loop_step
 from pgtoolkit.envs.adapters.mujoco.derivatives import ChainedTransitions, can_chain
 from pgtoolkit.envs.adapters.mujoco.simulator import MuJoCoSimulator
 from pgtoolkit.envs.adapters.mujoco.snapshot import quiet_loading
@@ -87,9 +87,9 @@ def simulator(name: str) -> MuJoCoSimulator:
     return MuJoCoSimulator(lambda: plain(name))
 
 
-def batches(of: MuJoCoSimulator, threads: int = 1) -> MuJoCoBatches:
+def batches(of: MuJoCoSimulator, threads: int = 1) -> MuJoCoBatchSimulator:
     assert of.readout is not None
-    return MuJoCoBatches(of, of.readout, threads)
+    return MuJoCoBatchSimulator(of, of.readout, threads)
 
 
 def fast(name: str) -> Linearizer:

@@ -109,17 +109,20 @@ def test_perturb_and_displacement_are_inverse(name: str) -> None:
 
 def test_what_a_step_reads_of_the_step_before_is_part_of_the_tangent() -> None:
     """Ant's torso along x; the mass centre of the humanoid by its 13 bodies; nothing elsewhere."""
-    carried = {name: len(simulator(name).carried) for name in NAMES}
-    assert {name: count for name, count in carried.items() if count} == {"Ant": 1, "Humanoid": 13}
+    derived_inputs = {name: len(simulator(name).derived_inputs) for name in NAMES}
+    assert {name: count for name, count in derived_inputs.items() if count} == {
+        "Ant": 1,
+        "Humanoid": 13,
+    }
     ant = simulator("Ant")
     torso = ant.env.model.body("torso").id
-    assert ant.carried[0] == ant.snapshot.parts["xpos"].start + 3 * torso
+    assert ant.derived_inputs[0] == ant.snapshot.parts["xpos"].start + 3 * torso
 
 
 def test_what_an_unknown_class_reads_is_found() -> None:
     pure, known = subclassed(AntEnv), simulator("Ant")
     assert pure.tangent_size == known.tangent_size
-    assert pure.carried[0] - pure.snapshot.integration == 3
+    assert pure.derived_inputs[0] - pure.snapshot.integration == 3
 
 
 def test_the_solver_and_its_options_are_left_alone() -> None:

@@ -11,7 +11,7 @@ from pgtoolkit.envs.adapters.simulation.central_differences import (
     SINGLE_STEP,
     CentralDifferences,
     Steps,
-    steps_for,
+    step_sizes_for,
 )
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Precision, Simulator
 from pgtoolkit.errors import RequestError
@@ -131,7 +131,7 @@ def test_the_derivative_of_a_rotation_has_one_dimension_not_two() -> None:
 
 
 def test_steps_follow_the_precision_of_each_part() -> None:
-    steps = steps_for(Precision(state=DOUBLE, observation=SINGLE, reward=np.dtype(np.float16)))
+    steps = step_sizes_for(Precision(state=DOUBLE, observation=SINGLE, reward=np.dtype(np.float16)))
     assert steps == Steps(state=DOUBLE_STEP, observation=SINGLE_STEP, reward=SINGLE_STEP)
 
 
