@@ -21,7 +21,7 @@ from pgtoolkit.second_derivative import refuse_second_derivative
 
 
 class JaxState(NamedTuple):
-    """A batch of JAX states as two tensors; :mod:`pgtoolkit.envs.adapters.jax.layout` packs them."""
+    """JAX states as two tensors; :mod:`pgtoolkit.envs.adapters.jax.layout` packs them."""
 
     values: Tensor
     """``[N, D]``: all floating-point numbers of the states."""
@@ -68,7 +68,7 @@ class JaxEnvironment(DifferentiableEnv[JaxState]):
 
     @abstractmethod
     def step(self, state: Any, action: Any) -> Any:
-        """The next state of one environment after an action ``[A]``, with ``obs`` and ``reward``."""
+        """The next state of one environment after an action ``[A]``, with its ``reward``."""
 
     def jax_state(self, state: JaxState) -> Any:
         """The batch of states as a JAX tree whose leaves have a leading axis ``N``, for rendering.

@@ -38,7 +38,7 @@ class Leaf(NamedTuple):
 @final
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The leaves of a state and how they are packed into ``values`` ``[D]`` and ``words`` ``[K]``."""
+    """How the leaves of a state are packed into ``values`` ``[D]`` and ``words`` ``[K]``."""
 
     leaves: tuple[Leaf, ...]
     structure: Any

@@ -1,9 +1,8 @@
-"""Fitting a transition model to what happens, and judging it by what it was never_terminal shown."""
+"""Trains a transition model on real steps and measures its error on held-out episodes."""
 
 from collections.abc import Callable
 from typing import Any, final
 
-import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,10 +10,11 @@ from torch import Tensor
 from pgtoolkit.envs.adapters.learned.model import (
     ModelConfig,
     TransitionModel,
-    inputs_of,
-    targets_of,
+    model_inputs,
+    model_targets,
 )
 from pgtoolkit.errors import NonFiniteError
+from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.learners.gradient_clip import set_learning_rate
 from pgtoolkit.networks.normalizer import ObservationNormalizer
 from pgtoolkit.rollouts.replay import ReplayBuffer
@@ -22,28 +22,29 @@ from pgtoolkit.rollouts.transitions import Transitions
 from pgtoolkit.seeding import stream, stream_seed
 
 HELD_OUT_INTERVAL = 10
-"""One episode in so many is never_terminal learned from."""
+"""One episode in ten is held out: the model is never trained on it."""
 
 FINAL_LEARNING_RATE_SCALE = 0.05
-"""Share of the learning rate that the first fit ends with and later fits go on with: the noise of
-large steps is in the derivative long before it shows in the error."""
+"""Fraction of the learning rate that the first fit ends with and later fits use. The noise of large
+gradient steps harms the model's derivative long before it shows in the error."""
 
 NUM_ERROR_SAMPLES = 2_000
-"""Of the held-out transitions, the newest so many tell the error: those of the present policy."""
+"""The errors are measured on this many of the newest held-out transitions, because these come from
+the present policy."""
 
 STATE_PARTS = ("model", "optimizer", "training", "held_out", "inputs", "targets")
-"""What has a state of its own."""
+"""Attributes of a learner that are saved in its state."""
 
 
 @final
 class TransitionLearner:
-    """A model, its optimiser and its two buffers: one to learn from, one held out.
+    """A transition model with its optimiser, training buffer and held-out buffer.
 
     Args:
-        config: settings.
+        config: settings of model and training.
         obs_size: ``O``.
         action_size: ``A``.
-        seed: of weights and minibatches.
+        seed: determines the initial weights and the minibatches.
     """
 
     def __init__(self, config: ModelConfig, obs_size: int, action_size: int, *, seed: int) -> None:
@@ -58,7 +59,7 @@ class TransitionLearner:
         example = _empty_transitions(obs_size, action_size)
         self.training = ReplayBuffer(config.capacity, example)
         self.held_out = ReplayBuffer(config.capacity // HELD_OUT_INTERVAL, example)
-        # Kept apart from the model, which must not change while it is differentiated.
+        # The running moments are not the model's own, which must not change within a window.
         self.inputs = ObservationNormalizer(obs_size + action_size)
         self.targets = ObservationNormalizer(obs_size + 1)
         self.generator = stream(seed, "transition minibatches")
@@ -66,31 +67,39 @@ class TransitionLearner:
 
     @property
     def num_steps(self) -> int:
-        """Transitions that came, held-out ones included."""
+        """Number of transitions added so far, including held-out ones."""
         return self.training.added + self.held_out.added
 
     def add(self, batch: Transitions, held_out: Tensor) -> None:
-        """Files transitions ``[N]`` where they belong by ``held_out`` ``[N]`` bool."""
-        shown, hidden = batch.rows(~held_out), batch.rows(held_out)
-        self.training.add(shown.map(_to_float32))
-        self.held_out.add(hidden.map(_to_float32))
-        for moments, rows in ((self.inputs, inputs_of(shown)), (self.targets, targets_of(shown))):
+        """Adds transitions to the held-out or the training buffer.
+
+        Args:
+            batch: transitions ``[N]``.
+            held_out: ``[N]`` bool: which of them are held out.
+        """
+        training = batch.rows(~held_out)
+        self.training.add(training.map(_to_float32))
+        self.held_out.add(batch.rows(held_out).map(_to_float32))
+        for moments, rows in (
+            (self.inputs, model_inputs(training)),
+            (self.targets, model_targets(training)),
+        ):
             moments.update(rows, torch.ones(len(rows), dtype=torch.bool))
 
     def fit_first(self) -> None:
-        """The first fit, by ``initial_fit_steps`` minibatches; the learning rate falls linearly."""
+        """Trains on ``initial_fit_steps`` minibatches with a linearly falling learning rate."""
         count, rate = self.config.initial_fit_steps, self.config.learning_rate
         last = FINAL_LEARNING_RATE_SCALE * rate
         self._fit([rate + (last - rate) * step / count for step in range(count)])
 
     def fit(self) -> None:
-        """A later fit, by ``fit_steps`` minibatches, from where the last one ended."""
+        """Trains on ``fit_steps`` further minibatches."""
         self._fit([FINAL_LEARNING_RATE_SCALE * self.config.learning_rate] * self.config.fit_steps)
 
     def _fit(self, learning_rates: list[float]) -> None:
-        """Adam steps on the networks' mean squared errors, each step with its learning rate.
+        """Takes one Adam step on the networks' mean squared errors for each learning rate.
 
-        No graph through the model may be waiting for its backward pass: the weights change.
+        The weights change in place, so no graph through the model may still need its backward pass.
 
         Raises:
             NonFiniteError: the loss is not finite.
@@ -114,13 +123,13 @@ class TransitionLearner:
 
     @torch.no_grad()
     def errors(self) -> dict[str, Tensor]:
-        """What the model's mean is wrong by on held-out steps, and what its networks differ by.
+        """Errors of the mean prediction on held-out steps, and the variance among the networks.
 
         ``model_error`` is ``mean_d(MSE_d / Var_d)`` over the ``O`` components of the change of
         observation: 0 is perfect, 1 is no better than always predicting the mean change.
-        ``model_reward_error`` is the same of the reward, and ``ensemble_spread`` is the networks'
-        variance about their mean in the units of ``model_error``. Components that do not vary are
-        left out. Empty before anything was held out.
+        ``model_reward_error`` is the same for the reward. ``ensemble_spread`` is the variance of
+        the networks about their mean, in the units of ``model_error``. Components that do not vary
+        are left out. Empty while fewer than two steps are held out.
         """
         held_out = self.held_out.newest(NUM_ERROR_SAMPLES)
         if len(held_out.reward) < 2:
@@ -147,7 +156,7 @@ class TransitionLearner:
 
 
 def _empty_transitions(obs_size: int, action_size: int) -> Transitions:
-    """No transitions, in the shapes and dtypes that the buffers store."""
+    """Zero transitions, as an example of the shapes and dtypes that the buffers store."""
     return Transitions(
         obs=torch.zeros(0, obs_size),
         action=torch.zeros(0, action_size),
@@ -162,20 +171,21 @@ def _to_float32(tensor: Tensor) -> Tensor:
 
 
 def _relative(error: Tensor, variance: Tensor) -> Tensor:
+    """The mean of ``error / variance`` over components with a positive variance."""
     varies = variance > 1e-12
     return (error[varies] / variance[varies]).mean() if bool(varies.any()) else error.new_zeros(())
 
 
 def random_transitions(
-    make: Callable[[], gymnasium.Env[Any, Any]], num_steps: int, *, num_episodes: int, seed: int
+    make: Callable[[], AnyEnv], num_steps: int, *, num_episodes: int, seed: int
 ) -> tuple[Transitions, Tensor]:
-    """``num_steps`` steps with actions drawn from the action space, in an environment of its own.
+    """Takes ``num_steps`` steps with random actions in a new environment.
 
-    An episode is left after ``num_steps / num_episodes`` steps if it has not ended, so that the
-    starts are many.
+    An episode that has not ended after ``num_steps / num_episodes`` steps is left, so that there
+    are at least ``num_episodes`` starts.
 
     Returns:
-        The transitions ``[num_steps]``, and each one's episode ``[num_steps]``, counted from 0.
+        The transitions ``[num_steps]``, and the number of each one's episode ``[num_steps]``.
     """
     env = make()
     env.action_space.seed(stream_seed(seed, "exploration actions"))
@@ -189,7 +199,7 @@ def random_transitions(
             episode, age = episode + 1, 0
         action = env.action_space.sample()
         after, reward, terminated, truncated, _ = env.step(action)
-        # Copies: an environment may write into the array that it returned.
+        # Copies, because an environment may write to its arrays later.
         rows.append((np.array(observation), action, np.array(after), reward, terminated, episode))
         observation, age = after, longest if terminated or truncated else age + 1
     env.close()

@@ -82,9 +82,10 @@ class Simulator(ABC):
 
     @abstractmethod
     def step(self, saved: Array, action: NDArray[np.floating]) -> Outcome:
-        """Steps from saved states ``[K, S]`` with actions ``[K, A]``, as the environment itself does.
+        """Steps from saved states ``[K, S]`` with actions ``[K, A]``.
 
-        Actions keep their dtype. Clipping and substeps are the environment's own.
+        The results are exactly those of the plain environment, with its own clipping and substeps.
+        Actions keep their dtype.
         """
 
     @abstractmethod

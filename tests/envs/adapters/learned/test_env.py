@@ -278,7 +278,7 @@ def test_memory_is_flat_over_many_windows() -> None:
             gc.collect()
             counts.append(sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()))
     assert counts[0] == counts[1]
-    assert all(len(row["actions"]) <= 20 for row in env.state_dict()["live"]["rows"])
+    assert all(len(row["actions"]) <= 20 for row in env.state_dict()["running_envs"]["rows"])
 
 
 def shac(seed: int) -> tuple[LearnedModel, Shac]:
@@ -326,7 +326,7 @@ def test_what_it_asks_of_an_environment() -> None:
 
     with pytest.raises(RequestError, match="no time limit"):
         LearnedModel(Drift)
-    with pytest.raises(RequestError, match="actions are Discrete"):
+    with pytest.raises(RequestError, match="action_space of Discrete_ is Discrete"):
         LearnedModel(Discrete_, max_episode_steps=5)
     assert LearnedModel(pendulum).max_episode_steps == 200
     assert LearnedModel(pendulum, max_episode_steps=50).max_episode_steps == 50

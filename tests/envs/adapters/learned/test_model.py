@@ -125,7 +125,7 @@ def test_the_derivative_converges_to_the_truth() -> None:
 
 
 def test_the_errors_are_those_of_the_mean_on_held_out_steps() -> None:
-    """Against NumPy; a component that never_terminal changes is left out."""
+    """Against NumPy; a component that never changes is left out."""
     learner = TransitionLearner(SMALL, 2, 1, seed=0)
     batch, _, _ = linear_quadratic(400, seed=5)
     still = batch.next_obs.clone()
