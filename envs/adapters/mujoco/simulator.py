@@ -52,7 +52,7 @@ class MuJoCoSimulator(Simulator):
 
     def __init__(self, make: Callable[[], AnyEnv]) -> None:
         made = _make(make)
-        self.env: Any = _unwrap(made)
+        self.env = _unwrap(made)
         self.max_episode_steps = find_time_limit(made, advice="register it with max_episode_steps")
         advice = "the MuJoCo adapter takes no other"
         self.observation_space = require_flat_box(self.env, "observation_space", advice)
@@ -178,7 +178,7 @@ def _make(make: Callable[[], AnyEnv]) -> AnyEnv:
             raise missing_package("the MuJoCo adapter", error) from error
 
 
-def _unwrap(env: AnyEnv) -> AnyEnv:
+def _unwrap(env: AnyEnv) -> Any:
     """The ``MujocoEnv`` itself.
 
     Raises:
