@@ -57,7 +57,7 @@ def actions(num_steps: int, num_envs: int, seed: int = 0) -> Tensor:
 
 
 def test_values_are_those_of_the_plain_environment_to_the_bit() -> None:
-    """Over two episodes and their ends, with the gradient on."""
+    """Compared over two episodes and their ends, while a graph is recorded."""
     env = LearnedModel(pendulum, TINY, max_episode_steps=30)
     vector = DifferentiableVectorEnv(env, 3)
     obs, _ = vector.reset(seed=5)
@@ -119,10 +119,10 @@ def test_the_gradient_is_the_chain_of_the_model_at_real_states() -> None:
     "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 )
 def test_the_gradient_of_pendulum_is_near_the_true_one(seed: int) -> None:
-    """Median cosine over 200 rows, after 10,000 random steps and 25 more, to no policy's favour.
+    """Median cosine over 200 rows, after 10,000 steps with random actions and 25 more.
 
-    With two steps the signal is least: the last action counts by its cost alone, of slope 0.002
-    where rewards spread over 16.
+    With two steps the signal is smallest: the last action affects only its cost, whose slope is
+    0.002, while rewards vary over a range of 16.
     """
     config = ModelConfig(hidden=(64, 64), initial_steps=10_000, initial_fit_steps=1000)
     env = LearnedModel(pendulum, config, seed=seed)
@@ -177,7 +177,7 @@ def test_a_start_that_its_seed_does_not_fix_is_refused() -> None:
 
 
 def test_ends_of_episodes_come_from_the_environment() -> None:
-    """A terminated row starts anew without a past; the other keeps its gradient."""
+    """A terminated row is reset and has no gradient from before; the other row keeps its own."""
     env = drift()
     vector = DifferentiableVectorEnv(env, 2)
     vector.reset(seed=0)
@@ -260,7 +260,10 @@ def test_metrics() -> None:
 
 
 def test_memory_is_flat_over_many_windows() -> None:
-    """Counted at two windows of the same phase: 20 windows of 3 steps are 3 episodes of 20."""
+    """Tensors are counted at two windows that begin at the same step of an episode.
+
+    20 windows of 3 steps are 3 episodes of 20 steps.
+    """
     env = drift(ModelConfig(hidden=(8,), initial_steps=100, capacity=500, fit_steps=1))
     vector = DifferentiableVectorEnv(env, 2)
     vector.reset(seed=0)
@@ -288,7 +291,7 @@ def shac(seed: int) -> tuple[LearnedModel, Shac]:
 
 
 def test_shac_trains_and_resumes_to_the_bit(tmp_path: Any) -> None:
-    """In the middle of episodes, in other objects, by way of a file."""
+    """A checkpoint taken in the middle of episodes is loaded into new objects from a file."""
     env, agent = shac(seed=0)
     first = [p.clone() for p in agent.actor.policy.parameters()]
     for _ in range(2):

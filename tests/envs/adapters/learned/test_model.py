@@ -1,4 +1,4 @@
-"""The model, what it learns from, and how it is held_out."""
+"""The transition model, its training and the measurement of its error."""
 
 import copy
 import dataclasses
@@ -42,7 +42,7 @@ def linear_quadratic(count: int, seed: int) -> tuple[Transitions, Tensor, Tensor
 
 
 def jacobians(model: TransitionModel, batch: Transitions) -> tuple[Tensor, Tensor]:
-    """Of the networks' mean: ``[N, O, O + A]`` of the observation, ``[N, O + A]`` of the reward."""
+    """Jacobians of the mean observation ``[N, O, O + A]`` and the mean reward ``[N, O + A]``."""
     both = torch.cat([batch.obs, batch.action], -1).requires_grad_()
     predicted = model(both[:, :-1], both[:, -1:])
     outputs = [*predicted.next_obs.mean(0).unbind(-1), predicted.reward.mean(0)]
@@ -60,7 +60,7 @@ def fitted(num_minibatches: int) -> TransitionLearner:
 
 
 def test_the_networks_are_plain_perceptrons_side_by_side() -> None:
-    """Each against one written out in float64, standardisation included."""
+    """Each network equals one written out in float64, with its standardisation."""
     generator = torch.Generator().manual_seed(0)
     model = TransitionModel(2, 1, ensemble_size=3, hidden=(5, 4), generator=generator).double()
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_the_derivative_converges_to_the_truth() -> None:
 
 
 def test_the_errors_are_those_of_the_mean_on_held_out_steps() -> None:
-    """Against NumPy; a component that never changes is left out."""
+    """The errors equal those computed in NumPy; a component that never changes is left out."""
     learner = TransitionLearner(SMALL, 2, 1, seed=0)
     batch, _, _ = linear_quadratic(400, seed=5)
     still = batch.next_obs.clone()
@@ -149,7 +149,7 @@ def test_the_errors_are_those_of_the_mean_on_held_out_steps() -> None:
 
 
 def test_held_out_steps_are_never_learned_from() -> None:
-    """Whatever they are, the fitted model is the same to the bit."""
+    """Other values in the held-out steps give the same fitted model, to the bit."""
     batch, _, _ = linear_quadratic(1000, seed=6)
     held_out = torch.arange(1000) % 10 == 3
     models = []

@@ -1,3 +1,5 @@
+"""Central differences and their disagreement."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +23,7 @@ Function = Callable[[Array, Array], tuple[Array, Array, Array]]
 
 
 class Functional(Simulator):
-    """Next state, observation and reward are functions of state and action, ``[K, *]`` each."""
+    """A simulator whose step is a given function of states and actions ``[K, *]``."""
 
     max_episode_steps = 10
 
@@ -49,7 +51,7 @@ class Functional(Simulator):
 
 
 class Circle(Functional):
-    """A point on the unit circle, stored as (cos, sin), whose tangent space is the line."""
+    """A point on the unit circle, stored as (cos, sin), with a one-dimensional tangent space."""
 
     def __init__(self, function: Function) -> None:
         super().__init__(function, 2)
@@ -66,7 +68,7 @@ class Circle(Functional):
 
 
 def scalar(reward: Callable[[Array], Array]) -> CentralDifferences:
-    """A state that adds up its actions, and a reward of it."""
+    """Differences of a state that adds up its actions, with the given reward of the state."""
 
     def step(state: Array, action: Array) -> tuple[Array, Array, Array]:
         return state + action, state, reward(state[:, 0])

@@ -1,3 +1,5 @@
+"""Simulators as differentiable environments, by finite differences."""
+
 import gc
 import sys
 from typing import Any
@@ -53,7 +55,7 @@ def slide(limit: int = 50, **kwargs: Any) -> FiniteDifference:
 
 
 def pendulum_pair(num_envs: int) -> tuple[FiniteDifference, SimulatedState, Tensor]:
-    """The adapter, its state, and the same state for the analytic environment, float64."""
+    """The adapter, its state, and the same state ``[N, 2]`` for the analytic environment."""
     env = pendulum()
     state = env.initial(num_envs, torch.Generator().manual_seed(0))
     analytic = state.saved.view(torch.float64)[:, :2].clone()
@@ -147,7 +149,7 @@ def test_a_second_backward_pass_gives_the_same_and_a_second_derivative_is_refuse
 
 
 class Counting:
-    """Central differences that note which rows they were asked for."""
+    """Central differences that record the number of rows of each call."""
 
     def __init__(self, env: FiniteDifference) -> None:
         self.inner, self.rows = CentralDifferences(env.simulator), list[int]()
