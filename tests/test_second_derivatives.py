@@ -1,7 +1,10 @@
 """A backward pass that is right to first order only refuses to build a graph of itself."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.second_derivatives import once_differentiable, refuse_second_derivative
@@ -26,3 +29,24 @@ def test_only_a_backward_pass_with_gradient_mode_is_refused() -> None:
         refuse_second_derivative("the gradient of x")
     with pytest.raises(RequestError, match=r"create_graph=True$"):
         refuse_second_derivative("the gradient of x")
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        refuse_second_derivative("the gradient of a doubling")
+        return 2 * gradient
+
+
+def test_only_a_backward_pass_that_builds_a_graph_raises() -> None:
+    x = torch.ones(3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(Doubled.apply(x).sum(), x)  # type: ignore[no-untyped-call]
+    assert gradient.tolist() == [2, 2, 2]
+    total = Doubled.apply(x).sum()  # type: ignore[no-untyped-call]
+    message = r"a doubling cannot be differentiated again.*create_graph=True"
+    with pytest.raises(RequestError, match=message):
+        torch.autograd.grad(total, x, create_graph=True)

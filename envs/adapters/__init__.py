@@ -1,1 +1,1 @@
-"""Adapters that give a gradient to environments of other libraries."""
+"""Adapters: environments of other libraries as differentiable environments."""

@@ -1,4 +1,4 @@
-"""Which gradient an environment gets: its own, or that of an adapter."""
+"""Choosing how an environment is differentiated: by its own gradient or by an adapter."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,20 +11,24 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
 Differentiate: TypeAlias = Literal["auto", "none", "finite-difference", "mujoco", "model"]
-"""What a person asks for on the command line."""
+"""The values of the flag ``--differentiate``."""
+
+MakeEnv: TypeAlias = Callable[[], AnyEnv]
+Adapt: TypeAlias = Callable[[MakeEnv, dict[str, Any]], DifferentiableEnv]
+"""From a function that makes the environment, and arguments for the adapter."""
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Gradient:
-    """What was chosen."""
+class GradientSource:
+    """The differentiable environment that was chosen, and by which method it has a gradient."""
 
     method: Differentiate
-    """``auto`` is the environment's own, where it has one."""
+    """``auto`` stands for the environment's own gradient."""
     env: DifferentiableEnv | None
-    """The dynamics; None for an environment that is left without a gradient."""
+    """The dynamics; None if the environment is used without a gradient."""
     sentence: str = ""
-    """What to tell the user; empty where the environment has its own gradient, or none is used."""
+    """A message for the user about the adapter; empty without one."""
 
 
 def choose_gradient(
@@ -33,40 +37,41 @@ def choose_gradient(
     kwargs: Mapping[str, Any] | None = None,
     *,
     needed: bool,
-) -> Gradient:
-    """The gradient that is asked for.
+) -> GradientSource:
+    """Makes the environment differentiable by the requested method.
 
-    ``auto`` prefers exact to approximate, and takes an approximate one only where it is needed: the
-    environment's own; then MuJoCo's, for its environments; then finite differences, where the state
-    can be saved and restored; then a learned model.
+    ``auto`` takes the environment's own gradient if it has one. Otherwise, and only if a gradient
+    is needed, it tries the approximate methods in this order: MuJoCo's (for its environments),
+    finite differences (if the state can be saved and restored), a learned model.
 
     Args:
         source: from :func:`pgtoolkit.envs.registry.resolve.resolve`.
-        method: what is asked for.
-        kwargs: for the adapter; only with a method that is one.
-        needed: whether the agent can do without.
+        method: the requested method.
+        kwargs: arguments for the adapter; only if ``method`` names one.
+        needed: whether the agent needs a gradient of the environment.
 
     Raises:
-        RequestError: the adapter cannot be used with this environment, or not with these arguments.
+        RequestError: the adapter cannot be used with this environment or with these arguments.
     """
     given = dict(kwargs or {})
     if method in ADAPTERS:
         env = ADAPTERS[method](source.make, given)
-        return Gradient(method, env, f"{source.name} is differentiated by {NAMES[method]}")
+        message = f"{source.name} is differentiated by {METHOD_DESCRIPTIONS[method]}"
+        return GradientSource(method, env, message)
     if given:
         raise RequestError(
             f"arguments for an adapter ({', '.join(given)}) need one: give --differentiate "
             f"{' or '.join(ADAPTERS)}"
         )
     if method == "none":
-        return Gradient("none", None)
+        return GradientSource("none", None)
     if source.differentiable is not None:
-        return Gradient("auto", source.differentiable)
-    return _best_adapter(source) if needed else Gradient("none", None)
+        return GradientSource("auto", source.differentiable)
+    return _first_usable_adapter(source) if needed else GradientSource("none", None)
 
 
-def _best_adapter(source: EnvSource) -> Gradient:
-    """The first adapter that takes the environment; says why the others do not."""
+def _first_usable_adapter(source: EnvSource) -> GradientSource:
+    """The first adapter that accepts the environment; the message says why others did not."""
     refusals: list[str] = []
     for method, adapt in ADAPTERS.items():
         if method == "mujoco" and not _is_mujoco(source):
@@ -76,12 +81,12 @@ def _best_adapter(source: EnvSource) -> Gradient:
         except RequestError as error:
             refusals.append(f"not {method}: {error}")
             continue
-        because = f" ({'; '.join(refusals)})" if refusals else ""
-        return Gradient(
+        reasons = f" ({'; '.join(refusals)})" if refusals else ""
+        return GradientSource(
             method,
             env,
-            f"{source.name} has no gradient of its own and is differentiated by {NAMES[method]}: "
-            f"--differentiate {method}{because}",
+            f"{source.name} has no gradient of its own and is differentiated by "
+            f"{METHOD_DESCRIPTIONS[method]}: --differentiate {method}{reasons}",
         )
     raise RequestError(
         f"{source.name} has no gradient, and no adapter can give it one ({'; '.join(refusals)}): "
@@ -90,29 +95,26 @@ def _best_adapter(source: EnvSource) -> Gradient:
 
 
 def _is_mujoco(source: EnvSource) -> bool:
-    """By its classes' names, so that MuJoCo is not imported where it is not needed."""
+    """Compares class names, so that MuJoCo is not imported for other environments."""
     probe = source.make()
-    kinds = [kind.__name__ for kind in type(probe.unwrapped).__mro__]
+    class_names = [kind.__name__ for kind in type(probe.unwrapped).__mro__]
     probe.close()
-    return "MujocoEnv" in kinds
+    return "MujocoEnv" in class_names
 
 
-Make = Callable[[], AnyEnv]
-
-
-def _mujoco(make: Make, kwargs: dict[str, Any]) -> DifferentiableEnv:
+def _mujoco(make: MakeEnv, kwargs: dict[str, Any]) -> DifferentiableEnv:
     from pgtoolkit.envs.adapters.mujoco.adapter import MuJoCo
 
     return construct(MuJoCo, {"make": make, **kwargs})
 
 
-def _finite_difference(make: Make, kwargs: dict[str, Any]) -> DifferentiableEnv:
+def _finite_difference(make: MakeEnv, kwargs: dict[str, Any]) -> DifferentiableEnv:
     from pgtoolkit.envs.adapters.gymnasium.adapter import finite_difference
 
     return construct(finite_difference, {"make": make, **kwargs})
 
 
-def _model(make: Make, kwargs: dict[str, Any]) -> DifferentiableEnv:
+def _model(make: MakeEnv, kwargs: dict[str, Any]) -> DifferentiableEnv:
     from pgtoolkit.envs.adapters.learned.env import LearnedModel
     from pgtoolkit.envs.adapters.learned.model import ModelConfig
 
@@ -122,14 +124,14 @@ def _model(make: Make, kwargs: dict[str, Any]) -> DifferentiableEnv:
     return construct(LearnedModel, {"make": make, "config": config, **rest})
 
 
-# In the order in which auto tries them.
-ADAPTERS: dict[Differentiate, Callable[[Make, dict[str, Any]], DifferentiableEnv]] = {
+ADAPTERS: dict[Differentiate, Adapt] = {
     "mujoco": _mujoco,
     "finite-difference": _finite_difference,
     "model": _model,
 }
+"""The adapters, in the order in which ``auto`` tries them."""
 
-NAMES: dict[Differentiate, str] = {
+METHOD_DESCRIPTIONS: dict[Differentiate, str] = {
     "mujoco": "MuJoCo's own transitions (differences of batches of them)",
     "finite-difference": "finite differences of its steps",
     "model": "a learned model along its real trajectories",

@@ -1,4 +1,4 @@
-"""A Warp kernel as a differentiable PyTorch function, for the dynamics of an environment."""
+"""A Warp kernel as a differentiable PyTorch function, to write the dynamics of an environment."""
 
 import contextlib
 from collections.abc import Sequence
@@ -12,32 +12,34 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.second_derivatives import refuse_second_derivative
 
 Argument: TypeAlias = Tensor | float
+"""An input of a kernel: a tensor ``[N, ...]`` or a constant."""
 
 
 @final
 class WarpKernel:
-    """``outputs = kernel(inputs)``, row by row: call it in the ``transition`` of an environment.
+    """A Warp kernel ``outputs = kernel(inputs)`` that maps each row of a batch independently.
 
-    The kernel's arguments are arrays and constants of input, and last the arrays of output. It is
-    launched with ``dim=N``: thread ``i`` reads row ``i`` of the inputs, writes row ``i`` of the
-    outputs, and touches nothing else. An array declared with ``dtype=Any`` computes in the tensor's
-    dtype; an array of vectors, ``wp.array(dtype=wp.vec3)``, takes tensors ``[N, 3]``.
+    Call it in the ``transition`` of an environment.
 
-    **Gradient.** One autograd node per call. Forward is one launch, without a tape. Backward
-    launches again under a fresh ``wp.Tape``, on buffers of its own, and runs that backwards; the
-    inputs are all that is kept. So a backward may be repeated, and gives the same again. A second
-    derivative raises, and so does a batch of backwards (``is_grads_batched``). Integers have no
-    gradient.
+    The kernel takes the input arrays and constants first and the output arrays last. It is launched
+    with ``dim=N``: thread ``i`` must read only row ``i`` of the inputs and write only row ``i`` of
+    the outputs. An array declared with ``dtype=Any`` computes in the tensor's dtype. An array of
+    vectors, ``wp.array(dtype=wp.vec3)``, takes tensors ``[N, 3]``.
 
-    What Warp's adjoint cannot do stays undone, and **silently**: above all a variable that changes
-    in a loop whose length is not a constant. Compare a new kernel with finite differences, as
-    :func:`torch.autograd.gradcheck` does.
+    **Gradient.** Each call is one autograd node. The forward pass launches the kernel once, without
+    a tape, and saves only the inputs. The backward pass launches it again on new buffers under a
+    new ``wp.Tape`` and runs the tape backwards, so it may be repeated with the same result. Second
+    derivatives and batched backward passes (``is_grads_batched``) raise. Integers have no gradient.
+
+    Warp's adjoint is **wrong without an error** in some kernels, above all where a variable changes
+    in a loop whose length is not a constant. Compare each new kernel with finite differences, for
+    example by :func:`torch.autograd.gradcheck`.
 
     Tensors share their memory with Warp and stay on their device. CUDA launches go to PyTorch's
     current stream.
 
     Args:
-        kernel: made by ``@wp.kernel``.
+        kernel: a kernel made by ``@wp.kernel``.
         outputs: the shape of each output for one environment: ``[(2,)]`` for one ``[N, 2]``.
 
     Raises:
@@ -46,8 +48,8 @@ class WarpKernel:
 
     def __init__(self, kernel: Any, outputs: Sequence[tuple[int, ...]]) -> None:
         import_warp().init()
-        of_module = kernel.module.options.get("enable_backward")
-        if not kernel.options.get("enable_backward", of_module):
+        module_default = kernel.module.options.get("enable_backward")
+        if not kernel.options.get("enable_backward", module_default):
             raise RequestError(
                 f"the Warp kernel {kernel.key} has no backward pass: remove enable_backward=False "
                 "from it, from its module or from wp.config"
@@ -55,19 +57,22 @@ class WarpKernel:
         self.kernel, self.outputs = kernel, tuple(outputs)
 
     def __call__(self, *inputs: Argument) -> tuple[Tensor, ...]:
-        """The outputs, each ``[N, *shape]``, in dtype and device like the first floating input.
+        """Launches the kernel; the outputs carry the graph of the inputs.
 
         Args:
             inputs: tensors ``[N, ...]``, and numbers where the kernel takes constants.
+
+        Returns:
+            The outputs ``[N, *shape]``, with dtype and device of the first floating-point input.
 
         Raises:
             ValueError: the kernel takes another number of arguments, or the batches differ in size.
             RequestError: the kernel is written for another dtype.
         """
-        taken = len(self.kernel.adj.args)
-        if len(inputs) + len(self.outputs) != taken:
+        expected = len(self.kernel.adj.args)
+        if len(inputs) + len(self.outputs) != expected:
             raise ValueError(
-                f"the Warp kernel {self.kernel.key} takes {taken} arguments, not {len(inputs)} "
+                f"the Warp kernel {self.kernel.key} takes {expected} arguments, not {len(inputs)} "
                 f"inputs and {len(self.outputs)} outputs"
             )
         sizes = [len(x) for x in inputs if isinstance(x, Tensor)]
@@ -77,7 +82,7 @@ class WarpKernel:
         return outputs
 
     def forward(self, inputs: Sequence[Argument]) -> tuple[Tensor, ...]:
-        """The outputs, without a graph."""
+        """Launches the kernel without recording a graph."""
         outputs = self._new_outputs(inputs)
         with _stream_of(outputs[0]):
             self._launch([*inputs, *outputs], [None] * (len(inputs) + len(outputs)))
@@ -86,10 +91,10 @@ class WarpKernel:
     def backward(
         self, inputs: Sequence[Argument], cotangents: Sequence[Tensor]
     ) -> list[Tensor | None]:
-        """The gradient by each input; None for integers and constants."""
+        """The vector-Jacobian product for each input; None for integers and constants."""
         outputs = self._new_outputs(inputs)
         gradients = [torch.zeros_like(x) if _is_float(x) else None for x in inputs]
-        # Copies, because an adjoint may write to the gradients of its outputs as well.
+        # Copies, because an adjoint kernel may also write to the gradients of the outputs.
         adjoints = [torch.zeros_like(x).copy_(c) for x, c in zip(outputs, cotangents, strict=True)]
         with _stream_of(outputs[0]):
             tape = import_warp().Tape()
@@ -135,7 +140,7 @@ class _Launch(torch.autograd.Function):
 
 
 def import_warp() -> Any:
-    """The package ``warp``, on first use.
+    """Imports the optional package ``warp``.
 
     Raises:
         RequestError: it is not installed.
@@ -148,14 +153,14 @@ def _is_float(x: Argument) -> TypeGuard[Tensor]:
 
 
 def _array(declared: Any, x: Argument, gradient: Tensor | None) -> Any:
-    """The tensor as the kind of Warp array that the kernel declares; numbers as they are."""
+    """A Warp array of the declared kind that shares the tensor's memory; numbers unchanged."""
     if not isinstance(x, Tensor):
         return x
-    dtype = getattr(declared.type, "dtype", Any)
-    given = None if dtype is Any else dtype
+    declared_dtype = getattr(declared.type, "dtype", Any)
+    dtype = None if declared_dtype is Any else declared_dtype
     has_gradient = gradient is not None
     try:
-        return import_warp().from_torch(x, given, requires_grad=has_gradient, grad=gradient)
+        return import_warp().from_torch(x, dtype, requires_grad=has_gradient, grad=gradient)
     except RuntimeError as error:
         raise RequestError(
             f"the kernel's argument {declared.label} does not take this tensor: {error}. A kernel "
@@ -165,7 +170,7 @@ def _array(declared: Any, x: Argument, gradient: Tensor | None) -> Any:
 
 
 def _stream_of(tensor: Tensor) -> Any:
-    """Warp launches where PyTorch computes: neither reads what the other has yet to write."""
+    """A context in which Warp uses PyTorch's CUDA stream, so that their work stays ordered."""
     if tensor.device.type != "cuda":
         return contextlib.nullcontext()
     warp = import_warp()

@@ -7,6 +7,9 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from pgtoolkit.errors import RequestError
+from pgtoolkit.rollouts.transitions import TRANSITION_FIELDS, Transitions
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,6 +80,28 @@ class Window:
     def detach(self) -> Self:
         """The same data without a graph."""
         return dataclasses.replace(map_window(Tensor.detach, self), perturbation=None)
+
+    def transitions(self, *extras: str) -> Transitions:
+        """The valid steps as transitions ``[M]``, ordered by time and then by environment.
+
+        The tensors keep their graph. If all steps are valid, they are views of the window's.
+
+        Args:
+            extras: names of further tensors of the window to include, such as ``"log_prob"``.
+
+        Raises:
+            RequestError: the window has no tensor with such a name.
+        """
+        tensors = {name: getattr(self, name, None) for name in (*TRANSITION_FIELDS, *extras)}
+        whole, steps = bool(self.valid.all()), {}
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, Tensor):
+                raise RequestError(
+                    f"this window has no tensor {name!r} to put into transitions: name one of "
+                    f"{[field.name for field in FIELDS]} that is not None"
+                )
+            steps[name] = tensor.flatten(0, 1) if whole else tensor[self.valid]
+        return Transitions.from_tensors(steps)
 
 
 FIELDS = dataclasses.fields(Window)

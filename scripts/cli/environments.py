@@ -7,7 +7,7 @@ from typing import Any, final
 
 import torch
 
-from pgtoolkit.envs.adapters.choose import Differentiate, Gradient, choose_gradient
+from pgtoolkit.envs.adapters.choose import Differentiate, GradientSource, choose_gradient
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.registry.construct import construct
 from pgtoolkit.envs.registry.resolve import EnvSource, make_vector_env, resolve
@@ -27,7 +27,7 @@ class EnvFactory:
     """Makes vector environments of one kind, with any number of environments."""
 
     source: EnvSource
-    gradient: Gradient
+    gradient: GradientSource
     make_wrapped: Callable[[], DifferentiableEnv] | None
     """Makes another environment with its own adapter and wrappers; None without wrappers."""
     device: torch.device

@@ -1,29 +1,28 @@
-"""A gradient for an ordinary environment: its own steps forwards, differences of them backwards."""
+"""Finite differences of an ordinary Gymnasium environment."""
 
 from collections.abc import Callable
-from typing import Any
-
-import gymnasium
 
 from pgtoolkit.envs.adapters.gymnasium.simulator import GymnasiumSimulator
 from pgtoolkit.envs.adapters.simulation.central_differences import CentralDifferences, Steps
 from pgtoolkit.envs.adapters.simulation.finite_difference import FiniteDifference
+from pgtoolkit.gymnasium_types import AnyEnv
 
 
 def finite_difference(
-    make: Callable[[], gymnasium.Env[Any, Any]],
+    make: Callable[[], AnyEnv],
     *,
     max_episode_steps: int | None = None,
     step: float | None = None,
     tolerance: float = 0.05,
 ) -> FiniteDifference:
-    """Finite differences of any Gymnasium environment whose state can be saved and restored.
+    """A differentiable environment whose derivatives are finite differences of its steps.
 
     Args:
-        make: makes the environment, once.
+        make: makes the Gymnasium environment; called once. The environment's state must be possible
+            to save and restore, see :class:`GymnasiumSimulator`.
         max_episode_steps: the time limit; None takes the environment's own.
-        step: by how much state and action are moved; None chooses by dtype, see
-            :func:`~pgtoolkit.envs.adapters.simulation.central_differences.steps_for`.
+        step: the step size of the differences in state and action; None chooses it by dtype, see
+            :func:`~pgtoolkit.envs.adapters.simulation.central_differences.step_sizes_for`.
         tolerance: see :class:`FiniteDifference`.
 
     Raises:

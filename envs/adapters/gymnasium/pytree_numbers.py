@@ -1,6 +1,7 @@
-"""Python objects made of numbers, as plain numbers and back, to the bit and with their types.
+"""Converts trees of Python and NumPy numbers to flat lists of numbers and back, exactly.
 
-What a computation gives depends on the types as well: ``float32 + float`` is rounded to single.
+The types are stored too, because they affect results: ``float32 + float`` is rounded to single
+precision.
 """
 
 import math
@@ -12,42 +13,46 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 _NONE, _BOOL, _INT, _FLOAT, _SCALAR, _ARRAY, _TUPLE, _LIST, _ABSENT = range(9)
+"""Codes of the kinds of nodes."""
 
-_PLAIN: dict[Any, int] = {type(None): _NONE, bool: _BOOL, int: _INT, float: _FLOAT}
+_PYTHON_CODES: dict[Any, int] = {type(None): _NONE, bool: _BOOL, int: _INT, float: _FLOAT}
+
+_CONTAINER_CODES = {tuple: _TUPLE, list: _LIST}
 
 _DTYPES: dict[int, np.dtype] = {np.dtype(kind).num: np.dtype(kind) for kind in "?bhilqBHILQefd"}
+"""The dtypes that can be converted, by NumPy's number of the dtype."""
 
-_FLOAT64 = np.dtype(np.float64).num
+_FLOAT64_NUM = np.dtype(np.float64).num
 
-# Of which some are beyond what a float64 holds exactly.
-_LONG = {num for num, dtype in _DTYPES.items() if dtype.kind in "iu" and dtype.itemsize == 8}
+_INT64_NUMS = {num for num, dtype in _DTYPES.items() if dtype.kind in "iu" and dtype.itemsize == 8}
+"""Numbers of the dtypes some of whose integers a float64 cannot hold exactly."""
 
-_CONTAINERS = {tuple: _TUPLE, list: _LIST}
-
-# Beyond it a float64 skips integers.
-_LARGEST_INT = 2**53
+_MAX_EXACT_INT = 2**53
+"""Up to this size a float64 holds every integer exactly."""
 
 
 @final
 class Absent:
-    """Stands for an attribute that is not there."""
+    """The type of :data:`ABSENT`."""
 
 
 ABSENT = Absent()
+"""Stands for an attribute that does not exist at the moment."""
 
 
 class Numbers(NamedTuple):
-    """A tree, flattened."""
+    """A flattened tree."""
 
     codes: tuple[int, ...]
-    """Its types and shapes."""
+    """Types and shapes of its nodes."""
     values: list[float]
+    """Its numbers, in the order of the nodes."""
 
 
 def flatten(tree: Any) -> Numbers | None:
-    """The numbers of a tree of tuples, lists, arrays, numbers, None and :data:`ABSENT`.
+    """Flattens a tree of tuples, lists, arrays, numbers, None and :data:`ABSENT`.
 
-    None if it has anything else in it, or an integer that float64 cannot hold.
+    Returns None if the tree contains anything else, or an integer that float64 cannot hold.
     """
     codes: list[int] = []
     values: list[float] = []
@@ -55,60 +60,61 @@ def flatten(tree: Any) -> Numbers | None:
 
 
 def unflatten(codes: tuple[float, ...], values: list[float]) -> Any:
-    """The tree again. Codes and values may be followed by others.
+    """Rebuilds the tree. Codes and values may be followed by padding.
 
-    An integer that was moved off the integers comes back as a floating-point number.
+    An integer whose value was changed to a fraction is returned as a floating-point number.
     """
-    return _reader(codes)(values)
+    return _compiled_reader(codes)(values)
 
 
 def are_floats(codes: tuple[int, ...]) -> list[bool]:
-    """Of each value, whether it was a floating-point number."""
+    """For each value of a flattened tree, whether it is a floating-point number."""
     found: list[bool] = []
-    _mark(iter(codes), found)
+    _append_is_float(iter(codes), found)
     return found
 
 
 def _append(tree: Any, codes: list[int], values: list[float]) -> bool:
+    """Appends the tree's codes and values; false if it cannot be flattened."""
     kind: Any = type(tree)
     if kind is np.ndarray or isinstance(tree, np.generic):
-        form = _form(tree.dtype, tree.shape if kind is np.ndarray else None)
-        if form is None:
+        array_codes = _array_codes(tree.dtype, tree.shape if kind is np.ndarray else None)
+        if array_codes is None:
             return False
-        codes += form
+        codes += array_codes
         values += tree.ravel().tolist()
-        return tree.dtype.num not in _LONG or _fits(tree)
-    if kind in _PLAIN:
-        codes.append(_PLAIN[kind])
+        return tree.dtype.num not in _INT64_NUMS or _are_exact_in_float64(tree)
+    if kind in _PYTHON_CODES:
+        codes.append(_PYTHON_CODES[kind])
         values += () if tree is None else (tree,)
-        return kind is not int or abs(tree) <= _LARGEST_INT
-    if kind in _CONTAINERS:
-        codes += (_CONTAINERS[kind], len(tree))
+        return kind is not int or abs(tree) <= _MAX_EXACT_INT
+    if kind in _CONTAINER_CODES:
+        codes += (_CONTAINER_CODES[kind], len(tree))
         return all(_append(branch, codes, values) for branch in tree)
     codes.append(_ABSENT)
     return kind is Absent
 
 
 @lru_cache
-def _form(dtype: np.dtype, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """The codes of an array, or of a scalar, if it is one of numbers."""
+def _array_codes(dtype: np.dtype, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The codes of an array, or of a scalar if ``shape`` is None; None for other dtypes."""
     if dtype.num not in _DTYPES:
         return None
     return (_SCALAR, dtype.num) if shape is None else (_ARRAY, dtype.num, len(shape), *shape)
 
 
-def _fits(numbers: Any) -> bool:
-    return bool(np.all((numbers <= _LARGEST_INT) & (numbers >= -_LARGEST_INT)))
+def _are_exact_in_float64(integers: Any) -> bool:
+    return bool(np.all((integers <= _MAX_EXACT_INT) & (integers >= -_MAX_EXACT_INT)))
 
 
 @lru_cache(maxsize=1024)
-def _reader(codes: tuple[float, ...]) -> Callable[[list[float]], Any]:
-    """Makes a tree of its values. Compiled once, because it runs at every step."""
+def _compiled_reader(codes: tuple[float, ...]) -> Callable[[list[float]], Any]:
+    """A function from the values to the tree; cached, because it runs at every step."""
     return _compile(iter(map(int, codes)))[1]
 
 
 def _compile(codes: Iterator[int]) -> tuple[int, Callable[[list[float]], Any]]:
-    """The number of values, and the reader."""
+    """For the next node: how many values it has, and the function that rebuilds it from them."""
     code = next(codes)
     if code == _ARRAY:
         dtype = _DTYPES[next(codes)]
@@ -126,12 +132,12 @@ def _compile(codes: Iterator[int]) -> tuple[int, Callable[[list[float]], Any]]:
 
 def _array(dtype: np.dtype, shape: tuple[int, ...], size: int, values: list[float]) -> Any:
     array = np.array(values[:size], dtype=np.float64).reshape(shape)
-    return array if dtype.num == _FLOAT64 else _typed(array, dtype)
+    return array if dtype.num == _FLOAT64_NUM else _cast_if_exact(array, dtype)
 
 
 def _scalar(dtype: np.dtype, values: list[float]) -> Any:
     number = np.float64(values[0])
-    return number if dtype.num == _FLOAT64 else _typed(number, dtype)
+    return number if dtype.num == _FLOAT64_NUM else _cast_if_exact(number, dtype)
 
 
 def _container(
@@ -155,15 +161,17 @@ def _int(values: list[float]) -> float:
     return int(number) if number.is_integer() else number
 
 
-def _typed(numbers: Any, dtype: np.dtype) -> Any:
+def _cast_if_exact(numbers: Any, dtype: np.dtype) -> Any:
+    """Casts to the dtype, but leaves float64 numbers that an integer dtype cannot hold."""
     if dtype.kind in "fb":
         return numbers.astype(dtype)
     with np.errstate(invalid="ignore"):
-        typed = numbers.astype(dtype)
-    return typed if np.array_equal(typed, numbers) else numbers
+        cast = numbers.astype(dtype)
+    return cast if np.array_equal(cast, numbers) else numbers
 
 
-def _mark(codes: Iterator[int], found: list[bool]) -> None:
+def _append_is_float(codes: Iterator[int], found: list[bool]) -> None:
+    """Appends the answers of :func:`are_floats` for the next node."""
     code = next(codes)
     if code in (_ARRAY, _SCALAR):
         is_float = _DTYPES[next(codes)].kind == "f"
@@ -171,6 +179,6 @@ def _mark(codes: Iterator[int], found: list[bool]) -> None:
         found += [is_float] * size
     elif code in (_TUPLE, _LIST):
         for _ in range(next(codes)):
-            _mark(codes, found)
+            _append_is_float(codes, found)
     elif code not in (_NONE, _ABSENT):
         found.append(code == _FLOAT)

@@ -1,4 +1,4 @@
-"""Whether saving and restoring an environment is exact: a rehearsal, and its repetition.
+"""Checks that an environment can be saved and restored: records steps, then repeats each of them.
 
 Shapes: ``S`` saved numbers, ``A`` action and ``O`` observation dimensions.
 """
@@ -12,25 +12,27 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import flatten
-from pgtoolkit.envs.adapters.gymnasium.state_slots import SavedNumbers
+from pgtoolkit.envs.adapters.gymnasium.state_slots import StateSlots
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Simulator
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
 
-EPISODES, STEPS = 3, 16
+NUM_EPISODES, MAX_STEPS = 3, 16
+"""Recorded episodes, and the most steps recorded in each."""
 
-# Steps of another episode, between two steps that are repeated.
-_DISTURBANCE = 3
+INTERVENING_STEPS = 3
+"""Steps of another episode that are taken before a recorded step is repeated."""
 
-# Bounds beyond it stand for infinity.
-_HUGE = 1e6
+INFINITE_BOUND = 1e6
+"""Bounds of an action space at least this large are treated as infinite."""
 
-_CONTAINERS = (deque, dict, list, tuple, set, np.ndarray, np.random.Generator)
+UNSAVED_TYPES = (deque, dict, list, tuple, set, np.ndarray, np.random.Generator)
+"""Types of attributes that the error message lists if they could not be saved."""
 
-# Gymnasium's own, which change no step unless the step is random.
-_NOT_STATE = ("_np_random", "metadata")
+IGNORED_ATTRIBUTES = ("_np_random", "metadata")
+"""Attributes of every Gymnasium environment, which the error message does not list."""
 
-ADVICE = (
+STATE_ADVICE = (
     "Give the class get_state(self), which returns all that its future depends on as an array or "
     "a tuple of arrays and numbers (return np.array([self.position, self.velocity])), and "
     "set_state(self, state), which puts it back (self.position, self.velocity = state); or let a "
@@ -38,108 +40,117 @@ ADVICE = (
 )
 
 
-class Played(NamedTuple):
+class StepResult(NamedTuple):
     """One step of an episode."""
 
     action: NDArray[np.floating]
-    """``[A]``, in single or in double precision."""
+    """``[A]``, float32 or float64."""
     observation: Array
-    """``[O]``."""
+    """``[O]``: the observation after the step."""
     reward: float
     terminated: bool
 
 
-class Rehearsed(NamedTuple):
-    """A step that was played, between what was saved before and after it, ``[S]`` each."""
+class RecordedStep(NamedTuple):
+    """A step with the states that were saved before and after it."""
 
     before: Array
-    played: Played
+    """``[S]``."""
+    result: StepResult
     after: Array
+    """``[S]``."""
 
 
-def play(env: AnyEnv, action_space: Box, observe: Callable[[Played | None], None]) -> None:
-    """Some episodes of random actions, in double and single precision by turns.
+def play_episodes(
+    env: AnyEnv, action_space: Box, observe: Callable[[StepResult | None], None]
+) -> None:
+    """Plays a few episodes with random actions, alternately in double and single precision.
 
     Args:
-        env: is reset with seeds, and steps on undisturbed.
-        action_space: its own.
-        observe: called with None after each reset, and after each step.
+        env: reset with the seeds 0, 1, ... and stepped.
+        action_space: the action space of the environment.
+        observe: called with None after each reset, and with the result after each step.
 
     Raises:
         RequestError: a step raises an exception.
     """
     rng = np.random.default_rng(0)
-    for seed in range(EPISODES):
+    for seed in range(NUM_EPISODES):
         env.reset(seed=seed)
         observe(None)
-        for number in range(STEPS):
+        for number in range(MAX_STEPS):
             action = _random_action(action_space, rng)
             given = action if number % 2 == 0 else action.astype(np.float32)
             observation, reward, terminated, truncated = _step(env, given)
             copied = np.array(observation, dtype=np.float64)
-            observe(Played(given, copied, float(reward), bool(terminated)))
+            observe(StepResult(given, copied, float(reward), bool(terminated)))
             if terminated or truncated:
                 break
 
 
-def rehearse(env: AnyEnv, action_space: Box, numbers: SavedNumbers) -> list[Rehearsed]:
-    """Plays, and saves the environment on the way."""
-    found: list[Rehearsed] = []
-    saved = [np.zeros(numbers.size)]
+def record_steps(env: AnyEnv, action_space: Box, slots: StateSlots) -> list[RecordedStep]:
+    """Plays a few episodes and saves the environment's state before and after each step."""
+    found: list[RecordedStep] = []
+    saved = [np.zeros(slots.size)]
 
-    def observe(played: Played | None) -> None:
-        saved.append(np.array(numbers.capture()))
-        if played is not None:
-            found.append(Rehearsed(saved[-2], played, saved[-1]))
+    def observe(result: StepResult | None) -> None:
+        saved.append(np.array(slots.capture()))
+        if result is not None:
+            found.append(RecordedStep(saved[-2], result, saved[-1]))
 
-    play(env, action_space, observe)
+    play_episodes(env, action_space, observe)
     return found
 
 
-def prove(simulator: Simulator, env: AnyEnv, rehearsal: list[Rehearsed]) -> None:
-    """Repeats each step of the rehearsal from its saved state, each after another episode.
+def verify_steps(simulator: Simulator, env: AnyEnv, recorded: list[RecordedStep]) -> None:
+    """Repeats each recorded step from its saved state and compares the results bit by bit.
+
+    Before each repetition the environment takes steps of another episode, so that state which is
+    not restored shows.
 
     Args:
         simulator: restores and steps the environment.
-        env: which one.
-        rehearsal: of the same environment.
+        env: the environment of the simulator.
+        recorded: steps of the same environment.
 
     Raises:
         RequestError: a repetition differs.
     """
     rng = np.random.default_rng(1)
-    for seed, step in enumerate(rehearsal, start=EPISODES):
+    for seed, step in enumerate(recorded, start=NUM_EPISODES):
         env.reset(seed=seed)
-        for _ in range(_DISTURBANCE):
+        for _ in range(INTERVENING_STEPS):
             *_, terminated, truncated = _step(env, _random_action(simulator.action_space, rng))
             if terminated or truncated:
                 break
-        repeated = simulator.step(step.before[None], step.played.action[None])
+        repeated = simulator.step(step.before[None], step.result.action[None])
         different = _differences(step, repeated)
         if different:
-            raise RequestError(_refusal(env, different))
+            raise RequestError(_replay_error(env, different))
 
 
-def require_numbers(env: AnyEnv, numbers: SavedNumbers) -> None:
-    """Raises if there is no floating-point number in the environment that could be its state.
+def require_float_state(env: AnyEnv, slots: StateSlots) -> None:
+    """Raises if no slot of the environment holds a floating-point number.
 
     Raises:
-        RequestError: says how to give access to it.
+        RequestError: says how to give access to the state.
     """
-    if numbers.are_floats.any():
+    if slots.are_floats.any():
         return
     name = type(env.unwrapped).__name__
     raise RequestError(
         f"the state of {name} cannot be saved and restored: it has no get_state() and set_state(), "
-        f"and no attribute that changes is a floating-point number or an array of them. {ADVICE}"
+        "and no attribute that changes is a floating-point number or an array of them. "
+        f"{STATE_ADVICE}"
     )
 
 
-def _differences(step: Rehearsed, repeated: Outcome) -> list[str]:
+def _differences(step: RecordedStep, repeated: Outcome) -> list[str]:
+    """Names of the parts that are not equal to the bit."""
     pairs = {
-        "observation": (step.played.observation, repeated.observation[0]),
-        "reward": (step.played.reward, repeated.reward[0]),
-        "terminated": (step.played.terminated, repeated.terminated[0]),
+        "observation": (step.result.observation, repeated.observation[0]),
+        "reward": (step.result.reward, repeated.reward[0]),
+        "terminated": (step.result.terminated, repeated.terminated[0]),
         "next state": (step.after, repeated.saved[0]),
     }
     return [
@@ -149,24 +160,28 @@ def _differences(step: Rehearsed, repeated: Outcome) -> list[str]:
     ]
 
 
-def _refusal(env: AnyEnv, different: list[str]) -> str:
+def _replay_error(env: AnyEnv, different: list[str]) -> str:
     base = env.unwrapped
     left_out = [
         f"{name} ({type(value).__name__})"
         for name, value in vars(base).items()
-        if name not in _NOT_STATE and isinstance(value, _CONTAINERS) and flatten(value) is None
+        if name not in IGNORED_ATTRIBUTES
+        and isinstance(value, UNSAVED_TYPES)
+        and flatten(value) is None
     ]
     hint = f" Attributes that were not saved: {', '.join(left_out)}." if left_out else ""
     return (
         f"a step of {type(base).__name__} that is repeated from the state that was saved before it "
         f"gives another {' and '.join(different)}: either what was saved is not its whole state, "
-        f"or its steps are random, which finite differences cannot differentiate.{hint} {ADVICE}"
+        f"or its steps are random, which finite differences cannot differentiate.{hint} "
+        f"{STATE_ADVICE}"
     )
 
 
 def _random_action(space: Box, rng: np.random.Generator) -> Array:
+    """A uniform action. An infinite bound is replaced by one at least 2 from the other bound."""
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    bounded_below, bounded_above = low > -_HUGE, high < _HUGE
+    bounded_below, bounded_above = low > -INFINITE_BOUND, high < INFINITE_BOUND
     lowest = np.where(bounded_below, low, np.where(bounded_above, high - 2, -1.0))
     highest = np.where(bounded_above, high, np.maximum(lowest + 2, 1.0))
     action: Array = rng.uniform(lowest, highest)
@@ -174,6 +189,7 @@ def _random_action(space: Box, rng: np.random.Generator) -> Array:
 
 
 def _step(env: AnyEnv, action: NDArray[np.floating]) -> tuple[Any, Any, Any, Any]:
+    """Steps with a copy of the action; the info is dropped."""
     try:
         observation, reward, terminated, truncated, _ = env.step(action.copy())
     except Exception as error:

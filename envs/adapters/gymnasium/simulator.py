@@ -1,75 +1,97 @@
 """Any Gymnasium environment whose state can be saved and restored, as a simulator."""
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.adapters.gymnasium.replay_check import play, prove, rehearse, require_numbers
+from pgtoolkit.envs.adapters.gymnasium.replay_check import (
+    play_episodes,
+    record_steps,
+    require_float_state,
+    verify_steps,
+)
 from pgtoolkit.envs.adapters.gymnasium.state_slots import find_slots
 from pgtoolkit.envs.adapters.gymnasium.tangent import find_precision, tangent_entries
+from pgtoolkit.envs.adapters.requirements import (
+    CHECKING_WRAPPERS,
+    find_time_limit,
+    require_flat_box,
+)
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Simulator
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
-# What does not change what a step gives.
-_STRIPPED = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
-
 
 @final
 class GymnasiumSimulator(Simulator):
-    """One environment, moved from state to state.
+    """A Gymnasium environment as a pure function of its saved state.
 
-    **Saved** is what ``get_state()`` returns and ``set_state(state)`` takes, if the environment has
-    them: an array, or a tuple of arrays and numbers. Otherwise all its attributes, and those of its
-    wrappers, that are numbers or arrays, tuples and lists of numbers, and that change while it is
-    played. Types are saved too, and integers, booleans and None survive.
+    **Saved state.** If the environment has ``get_state()`` and ``set_state(state)``, what they
+    return and take: an array, or a tuple of arrays and numbers. Otherwise all its attributes, and
+    those of its wrappers, that are numbers or arrays, tuples and lists of numbers, and that change
+    while it is played. Types are saved too, so that integers, booleans and None are restored.
 
-    **The tangent space** is Euclidean: the floating-point numbers of ``get_state()``; otherwise
-    those of the attribute ``state``, and of all others on which the outcome of a step depends.
+    **Tangent space.** Euclidean: the floating-point numbers of ``get_state()``; otherwise those of
+    the attribute ``state`` and of every other saved attribute on which the outcome of a step
+    depends.
 
-    **Proof.** On construction some episodes are played. Each of their steps is then repeated from
-    its saved state, after other episodes and steps, and must give the same bits. So an environment
-    with a hidden state, or with random steps, is refused rather than differentiated wrongly.
+    **Check.** The constructor plays a few episodes and repeats each step from its saved state,
+    after steps of other episodes. The results must be equal to the bit, so an environment with
+    hidden state or with random steps is refused instead of being differentiated wrongly.
 
-    Wrappers stay, but for ``TimeLimit``, whose limit is taken over, and those that only check.
+    Wrappers are kept, except for ``TimeLimit``, whose limit is taken over, and the wrappers by
+    which Gymnasium only checks calls.
 
     Args:
         make: makes the environment; called once.
-        max_episode_steps: the time limit; None takes that of the environment's ``TimeLimit``. If
-            given, a truncation by the environment itself is ignored.
+        max_episode_steps: the time limit; None takes that of the environment's ``TimeLimit``. If it
+            is given, truncations by the environment itself are ignored.
 
     Raises:
-        RequestError: a space is no one-dimensional Box, there is no time limit, the environment
-            truncates by itself, or its state cannot be saved and restored. Says what to do.
+        RequestError: a space is not a one-dimensional Box, there is no time limit, the environment
+            truncates by itself, or its state cannot be saved and restored.
     """
 
     def __init__(self, make: Callable[[], AnyEnv], *, max_episode_steps: int | None = None) -> None:
-        self.env, limit = _strip(make())
-        self.name = type(self.env.unwrapped).__name__
-        self.observation_space = _box(self.name, "observation_space", self.env.observation_space)
-        self.action_space = _box(self.name, "action_space", self.env.action_space)
-        self.max_episode_steps = _time_limit(self.name, limit, max_episode_steps)
-        self._truncates = max_episode_steps is not None
-        self._numbers = find_slots(
-            self.env, lambda observe: play(self.env, self.action_space, lambda _: observe())
+        made = make()
+        if not isinstance(made, gymnasium.Env):
+            raise RequestError(f"{type(made).__name__} is not a gymnasium.Env")
+        self.observation_space = require_flat_box(
+            made,
+            "observation_space",
+            "flatten it with gymnasium.wrappers.FlattenObservation",
         )
-        self.saved_size = self._numbers.size
-        require_numbers(self.env, self._numbers)
-        rehearsal = rehearse(self.env, self.action_space, self._numbers)
-        prove(self, self.env, rehearsal)
-        self._tangent = tangent_entries(self, self._numbers, rehearsal)
-        self.tangent_size = len(self._tangent)
-        self.precision = find_precision(rehearsal, self._tangent)
+        self.action_space = require_flat_box(
+            made,
+            "action_space",
+            "finite differences need continuous actions [A]; a score-function agent (reinforce) "
+            "needs no gradient of the environment",
+            floating=True,
+        )
+        self.max_episode_steps = find_time_limit(made, max_episode_steps)
+        self._ignores_truncation = max_episode_steps is not None
+        self.env = _without_limits_and_checks(made)
+        self.name = type(self.env.unwrapped).__name__
+        self._slots = find_slots(
+            self.env,
+            lambda observe: play_episodes(self.env, self.action_space, lambda _: observe()),
+        )
+        self.saved_size = self._slots.size
+        require_float_state(self.env, self._slots)
+        recorded = record_steps(self.env, self.action_space, self._slots)
+        verify_steps(self, self.env, recorded)
+        self._tangent_entries = tangent_entries(self, self._slots, recorded)
+        self.tangent_size = len(self._tangent_entries)
+        self.precision = find_precision(recorded, self._tangent_entries)
 
     def reset(self, seed: int) -> tuple[Array, Array]:
         observation, _ = self.env.reset(seed=seed)
-        # A copy: the environment may go on writing to its array.
-        return np.array(self._numbers.capture()), np.array(observation, dtype=np.float64)
+        # Copies, because the environment may write to its array later.
+        return np.array(self._slots.capture()), np.array(observation, dtype=np.float64)
 
     def step(self, saved: Array, action: NDArray[np.floating]) -> Outcome:
         """See :meth:`Simulator.step`.
@@ -84,71 +106,37 @@ class GymnasiumSimulator(Simulator):
             np.empty(count),
             np.empty(count, dtype=np.bool_),
         )
-        # An environment may clip its action in place.
+        # A copy, because an environment may clip its action in place.
         rows = zip(saved.tolist(), action.copy(), strict=True)
         for index, (numbers, given) in enumerate(rows):
-            self._numbers.restore(numbers)
+            self._slots.restore(numbers)
             observation, reward, terminated, truncated, _ = self.env.step(given)
-            if truncated and not self._truncates:
-                raise RequestError(_truncation(self.name))
-            after.saved[index] = self._numbers.capture()
+            if truncated and not self._ignores_truncation:
+                raise RequestError(
+                    f"{self.name} truncates episodes by itself (truncated=True from its own step): "
+                    "give its limit as max_episode_steps, or leave it to "
+                    "gymnasium.wrappers.TimeLimit"
+                )
+            after.saved[index] = self._slots.capture()
             after.observation[index], after.reward[index] = observation, reward
             after.terminated[index] = terminated
         return after
 
     def perturb(self, saved: Array, tangent: Array) -> Array:
         moved = saved.copy()
-        moved[:, self._tangent] += tangent
+        moved[:, self._tangent_entries] += tangent
         return moved
 
     def displacement(self, saved: Array, origin: Array) -> Array:
-        difference: Array = saved[:, self._tangent] - origin[:, self._tangent]
+        entries = self._tangent_entries
+        difference: Array = saved[:, entries] - origin[:, entries]
         return difference
 
 
-def _strip(env: AnyEnv) -> tuple[AnyEnv, int | None]:
-    """Without the wrappers that limit and check, wherever they are; and the time limit."""
-    if not isinstance(env, gymnasium.Env):
-        raise RequestError(f"{type(env).__name__} is not a gymnasium.Env")
-    limits = []
-    while isinstance(env, _STRIPPED):
-        limits += [env._max_episode_steps] if isinstance(env, TimeLimit) else []
+def _without_limits_and_checks(env: AnyEnv) -> AnyEnv:
+    """Removes the wrappers that limit time or check calls, wherever in the stack they are."""
+    while isinstance(env, (TimeLimit, *CHECKING_WRAPPERS)):
         env = env.env
     if isinstance(env, gymnasium.Wrapper):
-        env.env, inner = _strip(env.env)
-        limits += [] if inner is None else [inner]
-    return env, min(limits, default=None)
-
-
-def _box(name: str, kind: str, space: Any) -> Box:
-    advice = {
-        "observation_space": "flatten it with gymnasium.wrappers.FlattenObservation",
-        "action_space": "finite differences need continuous actions [A]; a score-function agent "
-        "(reinforce) needs no gradient of the environment",
-    }[kind]
-    floating = isinstance(space, Box) and np.issubdtype(space.dtype, np.floating)
-    if not isinstance(space, Box) or len(space.shape) != 1 or not (floating or kind[0] == "o"):
-        raise RequestError(
-            f"the {kind} of {name} is {' '.join(str(space).split())}, not a one-dimensional Box of "
-            f"floating-point numbers: {advice}"
-        )
-    return space
-
-
-def _time_limit(name: str, found: int | None, given: int | None) -> int:
-    limit = found if given is None else given
-    if limit is None:
-        raise RequestError(
-            f"{name} has no time limit: give max_episode_steps, or wrap it in "
-            "gymnasium.wrappers.TimeLimit"
-        )
-    if limit < 1:
-        raise RequestError(f"max_episode_steps must be at least 1, not {limit}")
-    return limit
-
-
-def _truncation(name: str) -> str:
-    return (
-        f"{name} truncates episodes by itself (truncated=True from its own step): give its limit "
-        "as max_episode_steps, or leave it to gymnasium.wrappers.TimeLimit"
-    )
+        env.env = _without_limits_and_checks(env.env)
+    return env

@@ -1,4 +1,8 @@
-"""Saving an environment as an array: what changes in it, and how it is read and put back."""
+"""Finds the places in an environment that hold its state, and saves and restores them as an array.
+
+A slot is one such place: an attribute, or the pair ``get_state()`` and ``set_state()``. ``S`` is
+the size of the array.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,15 +22,16 @@ from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import (
     unflatten,
 )
 from pgtoolkit.errors import RequestError
+from pgtoolkit.gymnasium_types import AnyEnv
 
-# Gymnasium notes the seed of the last reset, on which no step depends.
-_NOT_STATE = ("_np_random_seed",)
+IGNORED_ATTRIBUTES = ("_np_random_seed",)
+"""Attributes that are not saved: Gymnasium notes the last seed there, and no step depends on it."""
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Slot:
-    """A place in an environment that holds numbers."""
+class StateSlot:
+    """A place in an environment that holds a tree of numbers."""
 
     name: str
     read: Callable[[], Any]
@@ -34,41 +39,43 @@ class Slot:
 
 
 @final
-class SavedNumbers:
+class StateSlots:
     """Slots as one array ``[S]``: first their values, then the codes of their types and shapes.
 
     Args:
-        slots: what to save.
-        seen: of each slot, what it held so far; room is made for the largest.
+        slots: the places to save.
+        samples: for each slot, the contents that were observed while the environment was played;
+            the array has room for the largest.
     """
 
-    def __init__(self, slots: list[Slot], seen: list[list[Numbers]]) -> None:
+    def __init__(self, slots: list[StateSlot], samples: list[list[Numbers]]) -> None:
         self.slots = slots
-        value_sizes = [max(len(n.values) for n in of_slot) for of_slot in seen]
-        code_sizes = [max(len(n.codes) for n in of_slot) for of_slot in seen]
+        value_sizes = [max(len(n.values) for n in of_slot) for of_slot in samples]
+        code_sizes = [max(len(n.codes) for n in of_slot) for of_slot in samples]
         ends = np.cumsum([0, *value_sizes, *code_sizes]).tolist()
-        places = [slice(a, b) for a, b in pairwise(ends)]
+        slices = [slice(a, b) for a, b in pairwise(ends)]
         code_ends = np.cumsum(code_sizes).tolist()
         self._ends = list(zip(slots, ends[1 : len(slots) + 1], code_ends, strict=True))
         self.size: int = ends[-1]
-        self.values, self._codes = places[: len(slots)], places[len(slots) :]
-        """Of each slot, where its values are, and where its codes."""
-        floats = [_any_float(s, n) for s, n in zip(seen, value_sizes, strict=True)]
+        """``S``."""
+        self.value_slices, self._code_slices = slices[: len(slots)], slices[len(slots) :]
+        """Where in the array the values and the codes of each slot are."""
+        floats = [_are_ever_floats(s, n) for s, n in zip(samples, value_sizes, strict=True)]
         self.are_floats: NDArray[np.bool_] = np.concatenate([*floats, np.zeros(0, dtype=bool)])
-        """Of all values, which are floating-point numbers, at least at times."""
+        """For each value of all slots, whether it was ever observed as a floating-point number."""
 
     def capture(self) -> list[float]:
-        """The array's numbers, of the environment as it is.
+        """The numbers ``[S]`` of the environment's present state.
 
         Raises:
-            RequestError: a slot holds more numbers than it ever did, or something else.
+            RequestError: a slot has outgrown its room in the array, or is no tree of numbers now.
         """
         values: list[float] = []
         codes: list[float] = []
         for slot, value_end, code_end in self._ends:
             numbers = flatten(slot.read())
             if numbers is None:
-                raise RequestError(_changed(slot))
+                raise RequestError(_shape_error(slot))
             values += numbers.values
             codes += numbers.codes
             if len(values) != value_end or len(codes) != code_end:
@@ -77,43 +84,45 @@ class SavedNumbers:
         return values + codes
 
     def restore(self, saved: list[float]) -> None:
-        """Makes the environment the one that was captured."""
-        for slot, values, codes in zip(self.slots, self.values, self._codes, strict=True):
+        """Writes captured numbers ``[S]`` back into the environment."""
+        for slot, values, codes in zip(
+            self.slots, self.value_slices, self._code_slices, strict=True
+        ):
             slot.write(unflatten(tuple(saved[codes]), saved[values]))
 
 
-def find_slots(
-    env: gymnasium.Env[Any, Any], play: Callable[[Callable[[], None]], None]
-) -> SavedNumbers:
-    """What must be saved of an environment.
+def find_slots(env: AnyEnv, play: Callable[[Callable[[], None]], None]) -> StateSlots:
+    """Finds the slots that hold an environment's state.
 
-    With ``get_state()`` and ``set_state(state)``, what they exchange. Otherwise all attributes, of
-    the environment and of its wrappers, that are numbers or trees of numbers, and that change.
+    An environment with ``get_state()`` and ``set_state(state)`` has one slot, which these two read
+    and write. Otherwise the slots are the attributes of the environment and of its wrappers that
+    are trees of numbers and that change while it is played.
 
     Args:
         env: the environment.
-        play: plays some episodes, and calls its argument after each reset and step.
+        play: plays a few episodes, and calls its argument after each reset and step.
     """
     base: Any = env.unwrapped
-    if _exchanges_its_state(base):
-        slots = [Slot("get_state()", base.get_state, base.set_state)]
-        seen: list[list[Numbers]] = [[]]
-        play(lambda: seen[0].append(_state_of(base)))
-        return SavedNumbers(slots, seen)
+    if _has_get_and_set_state(base):
+        slots = [StateSlot("get_state()", base.get_state, base.set_state)]
+        samples: list[list[Numbers]] = [[]]
+        play(lambda: samples[0].append(_state_of(base)))
+        return StateSlots(slots, samples)
     layers, rows = list(_layers(env)), list[dict[tuple[int, str], Numbers | None]]()
     play(lambda: rows.append(_attributes(layers)))
+    # The attribute `state` comes first.
     names = sorted({name for row in rows for name in row}, key=lambda n: (n[1] != "state", n))
     changing = []
     for index, name in names:
         found = [row.get((index, name), flatten(ABSENT)) for row in rows]
         numbers = [n for n in found if n is not None]
-        if len(numbers) == len(found) and _changes(numbers):
+        if len(numbers) == len(found) and _changes_in_one_shape(numbers):
             changing.append((_attribute_slot(layers[index], name), numbers))
-    return SavedNumbers([slot for slot, _ in changing], [seen for _, seen in changing])
+    return StateSlots([slot for slot, _ in changing], [numbers for _, numbers in changing])
 
 
-def _exchanges_its_state(base: Any) -> bool:
-    """MuJoCo's ``set_state(qpos, qvel)`` has no such counterpart."""
+def _has_get_and_set_state(base: Any) -> bool:
+    """Both are needed: ``MujocoEnv`` has only a ``set_state(qpos, qvel)``."""
     return callable(getattr(base, "get_state", None)) and callable(getattr(base, "set_state", None))
 
 
@@ -128,30 +137,31 @@ def _state_of(base: Any) -> Numbers:
     return numbers
 
 
-def _layers(env: gymnasium.Env[Any, Any]) -> list[gymnasium.Env[Any, Any]]:
-    """The environment itself, and the wrappers around it."""
+def _layers(env: AnyEnv) -> list[AnyEnv]:
+    """The environment and the wrappers around it, the innermost first."""
     layers = [env]
     while isinstance(layers[-1], gymnasium.Wrapper):
         layers.append(layers[-1].env)
     return layers[::-1]
 
 
-def _attributes(layers: list[gymnasium.Env[Any, Any]]) -> dict[tuple[int, str], Numbers | None]:
+def _attributes(layers: list[AnyEnv]) -> dict[tuple[int, str], Numbers | None]:
+    """All attributes, flattened, by index of the layer and name."""
     return {
         (index, name): flatten(value)
         for index, layer in enumerate(layers)
         for name, value in vars(layer).items()
-        if name not in _NOT_STATE
+        if name not in IGNORED_ATTRIBUTES
     }
 
 
-def _changes(seen: list[Numbers]) -> bool:
-    """Whether the numbers do, in one shape: a list that grows is a log, and has no room."""
-    sizes = {len(numbers.values) for numbers in seen} - {0}
-    return len(sizes) <= 1 and any(numbers != seen[0] for numbers in seen)
+def _changes_in_one_shape(samples: list[Numbers]) -> bool:
+    """Whether the numbers change but not their count: a list that grows is a log, not state."""
+    sizes = {len(numbers.values) for numbers in samples} - {0}
+    return len(sizes) <= 1 and any(numbers != samples[0] for numbers in samples)
 
 
-def _attribute_slot(layer: gymnasium.Env[Any, Any], name: str) -> Slot:
+def _attribute_slot(layer: AnyEnv, name: str) -> StateSlot:
     attributes = vars(layer)
 
     def write(value: Any) -> None:
@@ -160,25 +170,27 @@ def _attribute_slot(layer: gymnasium.Env[Any, Any], name: str) -> Slot:
         else:
             attributes[name] = value
 
-    return Slot(name, partial(attributes.get, name, ABSENT), write)
+    return StateSlot(name, partial(attributes.get, name, ABSENT), write)
 
 
-def _pad(slot: Slot, numbers: list[float], end: int) -> None:
+def _pad(slot: StateSlot, numbers: list[float], end: int) -> None:
+    """Appends zeros up to ``end``."""
     if len(numbers) > end:
-        raise RequestError(_changed(slot))
+        raise RequestError(_shape_error(slot))
     numbers += [0.0] * (end - len(numbers))
 
 
-def _changed(slot: Slot) -> str:
+def _shape_error(slot: StateSlot) -> str:
     return (
         f"{slot.name} has become {type(slot.read()).__name__} of another shape than at first, so "
         "the state cannot be saved as an array: keep its shape"
     )
 
 
-def _any_float(seen: list[Numbers], size: int) -> NDArray[np.bool_]:
+def _are_ever_floats(samples: list[Numbers], size: int) -> NDArray[np.bool_]:
+    """``[size]``: for each value of a slot, whether any sample has a float there."""
     found = np.zeros(size, dtype=bool)
-    for codes in {numbers.codes for numbers in seen}:
+    for codes in {numbers.codes for numbers in samples}:
         marks = np.array(are_floats(codes), dtype=bool)
         found[: len(marks)] |= marks
     return found

@@ -1,84 +1,90 @@
-"""Which of an environment's saved numbers its steps depend on, and in which precision it computes.
+"""Finds which saved numbers of an environment to differentiate, and the precision of its steps.
 
-Shapes: ``R`` rehearsed steps, ``S`` saved numbers.
+Shapes: ``S`` saved numbers, ``D`` of them differentiated.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.adapters.gymnasium.replay_check import Rehearsed
-from pgtoolkit.envs.adapters.gymnasium.state_slots import SavedNumbers
+from pgtoolkit.envs.adapters.gymnasium.replay_check import RecordedStep
+from pgtoolkit.envs.adapters.gymnasium.state_slots import StateSlots
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Precision, Simulator
 
-# By how much a number is moved, relative and absolute, to see whether anything depends on it.
-_MOVE = 1e-3
+PERTURBATION = 1e-3
+"""A number is moved by this, relative and absolute, to see whether anything depends on it."""
 
-# What changes in an outcome beside slots.
-_SEEN = -1
+OUTCOME = -1
+"""Stands for observation and reward among the indices of slots."""
 
-# The state as people name it: differentiated in any case.
-_ALWAYS = ("state", "get_state()")
+STATE_SLOT_NAMES = ("state", "get_state()")
+"""Slots that are always differentiated."""
 
-_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def tangent_entries(
-    simulator: Simulator, numbers: SavedNumbers, rehearsal: list[Rehearsed]
+    simulator: Simulator, slots: StateSlots, recorded: list[RecordedStep]
 ) -> NDArray[np.intp]:
-    """Which of the saved numbers are differentiated ``[D]``.
+    """Indices ``[D]`` of the saved numbers to differentiate.
 
-    The floating-point numbers of ``state``, or of ``get_state()``. Of the other slots those on
-    which observation or reward depend, at once or by way of others: what is only drawn or logged
-    would cost two steps a number.
+    These are the floating-point numbers of ``state`` or ``get_state()``, and those of every other
+    slot on which an observation or a reward depends, directly or through other slots. A slot that
+    is only logged or drawn is left out, because each number costs two steps.
     """
-    before = np.stack([step.before for step in rehearsal])
-    action = np.stack([step.played.action.astype(np.float64) for step in rehearsal])
-    plain = simulator.step(before, action)
-    reaches: dict[int, set[int]] = {}
-    for index, slot in enumerate(numbers.slots):
-        if slot.name not in _ALWAYS and _floats(numbers, index).size:
-            moved, place = before.copy(), _floats(numbers, index)
-            moved[:, place] += _MOVE * (1 + np.abs(moved[:, place]))
-            reaches[index] = _reached(numbers, plain, simulator.step(moved, action))
-    chosen = {i for i, slot in enumerate(numbers.slots) if slot.name in _ALWAYS}
-    matters = {_SEEN, *chosen}
-    for _ in reaches:
-        matters |= {index for index, reached in reaches.items() if reached & matters}
-    chosen = matters - {_SEEN}
-    entries = [_floats(numbers, index) for index in sorted(chosen)]
-    return np.concatenate([*entries, np.zeros(0, dtype=np.intp)])
+    before = np.stack([step.before for step in recorded])
+    action = np.stack([step.result.action.astype(np.float64) for step in recorded])
+    unmoved = simulator.step(before, action)
+    affects: dict[int, set[int]] = {}
+    for index, slot in enumerate(slots.slots):
+        if slot.name not in STATE_SLOT_NAMES and _float_entries(slots, index).size:
+            moved, entries = before.copy(), _float_entries(slots, index)
+            moved[:, entries] += PERTURBATION * (1 + np.abs(moved[:, entries]))
+            affects[index] = _affected(slots, unmoved, simulator.step(moved, action))
+    relevant = {OUTCOME}
+    relevant |= {i for i, slot in enumerate(slots.slots) if slot.name in STATE_SLOT_NAMES}
+    for _ in affects:
+        relevant |= {index for index, affected in affects.items() if affected & relevant}
+    chosen = [_float_entries(slots, index) for index in sorted(relevant - {OUTCOME})]
+    return np.concatenate([*chosen, np.zeros(0, dtype=np.intp)])
 
 
-def find_precision(rehearsal: list[Rehearsed], entries: NDArray[np.intp]) -> Precision:
-    """By the numbers, not by their dtypes: one that was rounded on the way stays rounded.
+def find_precision(recorded: list[RecordedStep], entries: NDArray[np.intp]) -> Precision:
+    """The precision in which steps with double-precision actions compute each part.
 
-    Of steps with double-precision actions.
+    It is found from the values, because a number that was rounded to single precision on the way
+    may well be returned as a float64.
     """
-    double = [step for step in rehearsal if step.played.action.dtype == _DOUBLE]
+    double = [step for step in recorded if step.result.action.dtype == DOUBLE]
     return Precision(
         state=_precision(np.stack([step.after[entries] for step in double])),
-        observation=_precision(np.stack([step.played.observation for step in double])),
-        reward=_precision(np.array([[step.played.reward] for step in double])),
+        observation=_precision(np.stack([step.result.observation for step in double])),
+        reward=_precision(np.array([[step.result.reward] for step in double])),
     )
 
 
-def _floats(numbers: SavedNumbers, index: int) -> NDArray[np.intp]:
-    place = numbers.values[index]
-    found: NDArray[np.intp] = np.flatnonzero(numbers.are_floats[place]) + place.start
+def _float_entries(slots: StateSlots, index: int) -> NDArray[np.intp]:
+    """Indices into the saved numbers of a slot's floating-point numbers."""
+    where = slots.value_slices[index]
+    found: NDArray[np.intp] = np.flatnonzero(slots.are_floats[where]) + where.start
     return found
 
 
-def _reached(numbers: SavedNumbers, plain: Outcome, moved: Outcome) -> set[int]:
-    """The slots that differ, and whether the outcome does."""
-    different = (plain.saved != moved.saved).any(0)
-    reached = {i for i, place in enumerate(numbers.values) if different[place].any()}
-    seen = (plain.observation != moved.observation).any() or (plain.reward != moved.reward).any()
-    return reached | ({_SEEN} if seen else set())
+def _affected(slots: StateSlots, unmoved: Outcome, moved: Outcome) -> set[int]:
+    """The slots whose values differ, with ``OUTCOME`` if observation or reward differ."""
+    different = (unmoved.saved != moved.saved).any(0)
+    affected = {i for i, where in enumerate(slots.value_slices) if different[where].any()}
+    outcome_differs = (unmoved.observation != moved.observation).any() or (
+        unmoved.reward != moved.reward
+    ).any()
+    return affected | ({OUTCOME} if outcome_differs else set())
 
 
 def _precision(values: Array) -> np.dtype:
-    """Single if a column's numbers are all single, and not so simple that they would be anyway."""
+    """Single if any column's numbers are all single, unless they are multiples of 1/1024.
+
+    Such simple numbers are exact in single precision whatever the computation was.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         is_single = (values == values.astype(np.float32)).all(0)
         is_simple = (1024 * values == np.round(1024 * values)).all(0)
-    return _SINGLE if (is_single & ~is_simple).any() else _DOUBLE
+    return SINGLE if (is_single & ~is_simple).any() else DOUBLE

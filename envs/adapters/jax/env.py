@@ -1,4 +1,4 @@
-"""An environment written in JAX, for agents that differentiate in PyTorch."""
+"""Environments written in JAX as differentiable environments of PyTorch."""
 
 import functools
 from abc import abstractmethod
@@ -8,47 +8,53 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from pgtoolkit.envs.adapters.jax.layout import Layout, Leaf, import_jax, layout_of, require_same
+from pgtoolkit.envs.adapters.jax.layout import (
+    Layout,
+    Leaf,
+    import_jax,
+    layout_of,
+    require_matching_layout,
+)
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.errors import RequestError
 from pgtoolkit.second_derivatives import refuse_second_derivative
 
 
 class JaxState(NamedTuple):
-    """A batch of JAX states as tensors: see :mod:`pgtoolkit.envs.adapters.jax.layout`."""
+    """JAX states as two tensors; :mod:`pgtoolkit.envs.adapters.jax.layout` packs them."""
 
     values: Tensor
-    """``[N, D]`` all floating-point numbers of the state."""
+    """``[N, D]``: all floating-point numbers of the states."""
     words: Tensor
-    """``[N, K]`` int32: the bits of everything else."""
+    """``[N, K]`` int32: the bits of all other leaves."""
 
 
 class JaxEnvironment(DifferentiableEnv[JaxState]):
-    """Two functions of one environment, ``reset`` and ``step``, in ``jax.numpy``.
+    """A base class for environments that are written in ``jax.numpy``.
 
-    They have the shape of Brax and of MuJoCo Playground: a state is a tree of arrays (NamedTuples,
-    dataclasses, dictionaries) whose root has the attributes ``obs`` ``[O]``, ``reward`` and
-    ``done``, and ``step`` returns one like it. A subclass gives the two functions and the three
-    attributes ``observation_space``, ``action_space`` and ``max_episode_steps``; vectorisation,
-    compilation and gradients come from here. Random numbers within an episode come from a key that
-    the state carries.
+    A subclass defines ``reset`` and ``step`` for one environment, and the attributes
+    ``observation_space``, ``action_space`` and ``max_episode_steps``. This class vectorises,
+    compiles and differentiates them. The interface is that of Brax and MuJoCo Playground: a state
+    is a tree of arrays (NamedTuples, dataclasses, dictionaries) whose root has the attributes
+    ``obs`` ``[O]``, ``reward`` and ``done``, and ``step`` returns a state of the same structure.
+    Random numbers within an episode come from a key in the state.
 
-    **Gradient.** One autograd node per step. Forward calls the compiled, vectorised step, backward
-    its compiled ``jax.vjp`` at the same inputs, which are all that is kept; so a backward may be
-    repeated, and gives the same again. A second derivative raises, and so does a batch of backwards
-    (``is_grads_batched``). Integers, booleans and random keys have no gradient. Tensors pass by
-    DLPack, without a copy, and stay on their device.
+    **Gradient.** Each step is one autograd node. The forward pass calls the compiled, vectorised
+    step and saves only its inputs; the backward pass calls the compiled ``jax.vjp`` at the same
+    inputs, so it may be repeated with the same result. Second derivatives and batched backward
+    passes (``is_grads_batched``) raise. Integers, booleans and random keys have no gradient.
+    Tensors are shared by DLPack without a copy and stay on their device.
 
-    **Precision.** ``step`` sees its state in the dtypes in which ``reset`` makes it. Between steps
-    the floating-point part has the vector environment's dtype. float64 needs
-    ``jax.config.update("jax_enable_x64", True)``, before the environment is used first.
+    **Precision.** ``step`` receives the state in the dtypes in which ``reset`` makes it. Between
+    steps the floating-point numbers have the vector environment's dtype. float64 needs
+    ``jax.config.update("jax_enable_x64", True)`` before the environment is first used.
 
-    ``done`` means that the episode ends in a terminal state. Leave time limits and automatic resets
-    to the vector environment: without Brax's ``EpisodeWrapper`` and ``AutoResetWrapper``.
+    ``done`` must be true only in terminal states. Time limits and automatic resets are left to the
+    vector environment, so do not add Brax's ``EpisodeWrapper`` or ``AutoResetWrapper``.
 
     Raises:
-        RequestError: jax is not installed. On first use also: what ``reset`` and ``step`` return
-            does not fit.
+        RequestError: jax is not installed. On first use: the states that ``reset`` and ``step``
+            return lack an attribute or do not match.
     """
 
     gradient = GradientInfo(method="jax.vjp")
@@ -58,23 +64,23 @@ class JaxEnvironment(DifferentiableEnv[JaxState]):
 
     @abstractmethod
     def reset(self, key: Any) -> Any:
-        """The start state of one environment, from a ``jax.random.PRNGKey``."""
+        """The initial state of one environment, drawn by a ``jax.random.PRNGKey``."""
 
     @abstractmethod
     def step(self, state: Any, action: Any) -> Any:
-        """The state of one environment after an action ``[A]``, its ``obs`` and ``reward``."""
+        """The next state of one environment after an action ``[A]``, with its ``reward``."""
 
     def jax_state(self, state: JaxState) -> Any:
-        """The state as ``step`` sees it, but batched: its leaves begin with ``N``. For rendering.
+        """The batch of states as a JAX tree whose leaves have a leading axis ``N``, for rendering.
 
         Raises:
-            RequestError: the dtype of the state is wider than JAX's.
+            RequestError: the state is in float64 and JAX's leaves are in float32.
         """
         self._require_precision(state.values.dtype)
         return self._functions.unpack(_to_jax(state.values), _to_jax(state.words))
 
     def initial(self, num_envs: int, generator: torch.Generator) -> JaxState:
-        # A key from 64 random bits: from 32, some of a few thousand starts would soon be equal.
+        # The key has 64 random bits: with 32, two of a few thousand starts would probably be equal.
         device = generator.device
         bits = torch.randint(
             -(2**31), 2**31, (num_envs, 2), generator=generator, device=device, dtype=torch.int32
@@ -96,7 +102,7 @@ class JaxEnvironment(DifferentiableEnv[JaxState]):
         return _columns(next_state, self._layout.reward)[:, 0]
 
     def terminal(self, state: JaxState) -> Tensor:
-        # A boolean's word is 0 or 1, Brax's done 0.0 or 1.0, a wide integer has two words.
+        # A boolean is one word 0 or 1, Brax's done is a float 0 or 1, an int64 has two words.
         return (_columns(state, self._layout.done) != 0).any(-1)
 
     @functools.cached_property
@@ -105,7 +111,7 @@ class JaxEnvironment(DifferentiableEnv[JaxState]):
         start = jax.eval_shape(self.reset, jax.eval_shape(jax.random.PRNGKey, 0))
         layout = layout_of(start)
         action = jax.ShapeDtypeStruct(self.action_space.shape, layout.dtype)
-        require_same(layout, jax.eval_shape(self.step, start, action))
+        require_matching_layout(layout, jax.eval_shape(self.step, start, action))
         return layout
 
     @functools.cached_property
@@ -126,7 +132,7 @@ class JaxEnvironment(DifferentiableEnv[JaxState]):
 
 @final
 class _Functions:
-    """The compiled functions of batches. Their inputs and outputs are JAX arrays."""
+    """Compiled, vectorised functions on packed states; inputs and outputs are JAX arrays."""
 
     def __init__(self, reset: Any, step: Any, layout: Layout) -> None:
         jax = import_jax()
@@ -139,7 +145,7 @@ class _Functions:
             after = step(layout.unpack(values, words), action.astype(layout.dtype))
             return layout.pack(after, values.dtype)
 
-        def pull(values: Any, words: Any, action: Any, cotangent: Any) -> Any:
+        def vjp(values: Any, words: Any, action: Any, cotangent: Any) -> Any:
             def differentiable(values: Any, action: Any) -> Any:
                 return jax.vmap(advance)(values, words, action)[0]
 
@@ -147,7 +153,7 @@ class _Functions:
 
         self.reset = jax.jit(jax.vmap(start))
         self.step = jax.jit(jax.vmap(advance))
-        self.pull = jax.jit(pull)
+        self.vjp = jax.jit(vjp)
         self.unpack = jax.jit(jax.vmap(layout.unpack))
 
 
@@ -167,7 +173,7 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative("the gradient of a JaxEnvironment's step")
         inputs = [_to_jax(tensor) for tensor in ctx.saved_tensors]
-        by_values, by_action = ctx.functions.pull(*inputs, _to_jax(cotangent))
+        by_values, by_action = ctx.functions.vjp(*inputs, _to_jax(cotangent))
         return None, _to_torch(by_values), None, _to_torch(by_action)
 
 
@@ -181,6 +187,6 @@ def _to_jax(tensor: Tensor) -> Any:
 
 
 def _to_torch(array: Any) -> Tensor:
-    # JAX computes asynchronously from tensors that it shares with PyTorch: whoever changed one of
-    # them in place meanwhile would change the result.
+    # JAX computes asynchronously from memory that it shares with PyTorch. Without the wait, an
+    # in-place change of an input tensor could change the result.
     return from_dlpack(import_jax().block_until_ready(array))

@@ -1,8 +1,8 @@
-"""The state of a JAX environment, a tree of arrays of any kind, as two rows of numbers.
+"""Packs the state of a JAX environment, a tree of arrays, into two flat arrays and back.
 
-Floating-point leaves make the row that carries the gradient. Integers, booleans and random keys
-make a row of 32-bit words, which hold their bits: no gradient, no rounding, and PyTorch has no
-unsigned arithmetic to lose them in. The functions here are traced, for one environment at a time.
+Floating-point leaves are packed into ``values`` ``[D]``, which carry the gradient. The bits of
+integers, booleans and random keys are packed into 32-bit ``words`` ``[K]``, so that they are never
+rounded. The functions are traced by JAX for one environment at a time.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from pgtoolkit.errors import RequestError
 
 
 def import_jax() -> Any:
-    """The package ``jax``, on first use.
+    """Imports the optional package ``jax``.
 
     Raises:
         RequestError: it is not installed.
@@ -23,12 +23,14 @@ def import_jax() -> Any:
 
 
 class Leaf(NamedTuple):
-    """One array of the state, and where it lies in its row."""
+    """One array of the state, and its place in ``values`` or ``words``."""
 
     name: str
+    """The path in the tree, for error messages."""
     shape: tuple[int, ...]
     dtype: Any
     is_float: bool
+    """Whether it is packed into ``values``."""
     start: int
     stop: int
 
@@ -36,7 +38,7 @@ class Leaf(NamedTuple):
 @final
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a state is packed into ``values`` ``[D]`` and ``words`` ``[K]``, and back."""
+    """How the leaves of a state are packed into ``values`` ``[D]`` and ``words`` ``[K]``."""
 
     leaves: tuple[Leaf, ...]
     structure: Any
@@ -47,12 +49,12 @@ class Layout:
 
     @property
     def dtype(self) -> Any:
-        """The widest of the floating-point leaves."""
+        """The widest dtype of the floating-point leaves."""
         jax = import_jax()
         return jax.numpy.result_type(*(leaf.dtype for leaf in self.leaves if leaf.is_float))
 
     def pack(self, state: Any, dtype: Any) -> tuple[Any, Any]:
-        """``values`` ``[D]`` in the dtype, ``words`` ``[K]`` int32."""
+        """Packs a state into ``values`` ``[D]`` of the given dtype and ``words`` ``[K]`` int32."""
         jnp = import_jax().numpy
         values, words = [jnp.zeros(0, dtype)], [jnp.zeros(0, jnp.int32)]
         arrays = self.structure.flatten_up_to(state)
@@ -64,7 +66,7 @@ class Layout:
         return jnp.concatenate(values), jnp.concatenate(words)
 
     def unpack(self, values: Any, words: Any) -> Any:
-        """The state, its leaves in the dtypes in which ``reset`` makes them."""
+        """Rebuilds the state, with leaves in the dtypes in which ``reset`` makes them."""
         arrays = [
             values[leaf.start : leaf.stop].reshape(leaf.shape).astype(leaf.dtype)
             if leaf.is_float
@@ -75,43 +77,44 @@ class Layout:
 
 
 def layout_of(state: Any) -> Layout:
-    """The layout of the states that look like this one.
+    """The layout of states with the structure, shapes and dtypes of this one.
 
     Args:
-        state: of one environment, as ``jax.eval_shape`` describes it.
+        state: a state of one environment, as ``jax.eval_shape`` describes it.
 
     Raises:
-        RequestError: it has no ``obs``, ``reward`` or ``done`` that is one array of the right kind.
+        RequestError: ``obs``, ``reward`` or ``done`` is missing, or is not one array of the
+            required dtype and shape.
     """
     jax = import_jax()
     found, structure = jax.tree_util.tree_flatten_with_path(state)
     leaves, ends = [], {True: 0, False: 0}
     for path, array in found:
         is_float = bool(jax.numpy.issubdtype(array.dtype, jax.numpy.floating))
-        size = math.prod(array.shape) * (1 if is_float else _words_each(array.dtype))
+        size = math.prod(array.shape) * (1 if is_float else _words_per_element(array.dtype))
         name = jax.tree_util.keystr(path).lstrip(".")
         start, stop = ends[is_float], ends[is_float] + size
         leaves.append(Leaf(name, tuple(array.shape), array.dtype, is_float, start, stop))
         ends[is_float] = stop
-    places = structure.unflatten(range(len(leaves)))
-    special = [_find(state, places, name, leaves) for name in ("obs", "reward", "done")]
-    for leaf in special[:2]:
+    indices = structure.unflatten(range(len(leaves)))
+    obs, reward, done = (_find(state, indices, name, leaves) for name in ("obs", "reward", "done"))
+    for leaf in (obs, reward):
         if not leaf.is_float:
             raise RequestError(f"the state's {leaf.name} is {leaf.dtype}: it must be a float")
-    for leaf in special[1:]:
+    for leaf in (reward, done):
         if leaf.shape != ():
             raise RequestError(
                 f"the state's {leaf.name} has shape {list(leaf.shape)}: it must be one number, "
                 "for reset and step are functions of one environment"
             )
-    return Layout(tuple(leaves), structure, *special)
+    return Layout(tuple(leaves), structure, obs, reward, done)
 
 
-def require_same(layout: Layout, state: Any) -> None:
-    """Raises unless what ``step`` returns looks like what ``reset`` returns.
+def require_matching_layout(layout: Layout, state: Any) -> None:
+    """Raises unless the state that ``step`` returns matches the layout of ``reset``'s.
 
     Raises:
-        RequestError: names the structure or the leaf that differs.
+        RequestError: the structure, or the shape or kind of a leaf, differs.
     """
     jax = import_jax()
     arrays, structure = jax.tree_util.tree_flatten(state)
@@ -129,10 +132,11 @@ def require_same(layout: Layout, state: Any) -> None:
             )
 
 
-def _find(state: Any, places: Any, name: str, leaves: list[Leaf]) -> Leaf:
-    place = getattr(places, name, None)
-    if isinstance(place, int):
-        return leaves[place]
+def _find(state: Any, indices: Any, name: str, leaves: list[Leaf]) -> Leaf:
+    """The leaf that is the attribute ``name``; ``indices`` is the state with numbers as leaves."""
+    index = getattr(indices, name, None)
+    if isinstance(index, int):
+        return leaves[index]
     found = getattr(state, name, None)
     has = "no" if found is None else f"a {type(found).__name__} as its"
     raise RequestError(
@@ -141,8 +145,8 @@ def _find(state: Any, places: Any, name: str, leaves: list[Leaf]) -> Leaf:
     )
 
 
-def _key_form(dtype: Any) -> tuple[Any, tuple[int, ...]] | None:
-    """The generator and the shape of a typed random key's data; None for other dtypes."""
+def _key_data_spec(dtype: Any) -> tuple[Any, tuple[int, ...]] | None:
+    """The generator and the data shape of a typed random key; None for other dtypes."""
     jax = import_jax()
     if not jax.numpy.issubdtype(dtype, jax.dtypes.prng_key):
         return None
@@ -156,15 +160,16 @@ def _key_form(dtype: Any) -> tuple[Any, tuple[int, ...]] | None:
     return found[0], tuple(shape)
 
 
-def _words_each(dtype: Any) -> int:
-    """How many 32-bit words one number takes, or one random key."""
-    key = _key_form(dtype)
+def _words_per_element(dtype: Any) -> int:
+    """Number of 32-bit words that hold one number or one random key."""
+    key = _key_data_spec(dtype)
     return max(1, int(dtype.itemsize) // 4) if key is None else math.prod(key[1])
 
 
 def _to_words(array: Any) -> Any:
+    """The bits of an array as int32 ``[K]``; numbers below 32 bits are widened."""
     jax = import_jax()
-    if _key_form(array.dtype) is not None:
+    if _key_data_spec(array.dtype) is not None:
         array = jax.random.key_data(array)
     if array.dtype.itemsize < 4:
         array = array.astype(jax.numpy.int32)
@@ -172,8 +177,9 @@ def _to_words(array: Any) -> Any:
 
 
 def _from_words(words: Any, leaf: Leaf) -> Any:
+    """The inverse of :func:`_to_words`."""
     jax = import_jax()
-    key = _key_form(leaf.dtype)
+    key = _key_data_spec(leaf.dtype)
     if key is not None:
         impl, tail = key
         data = jax.lax.bitcast_convert_type(words.reshape(*leaf.shape, *tail), jax.numpy.uint32)

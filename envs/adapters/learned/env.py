@@ -1,4 +1,4 @@
-"""A gradient for environments that have none: that of a learned model, along real trajectories."""
+"""Real trajectories of an ordinary environment, with the gradient of a learned model."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, final
@@ -8,76 +8,89 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.distributions.implicit import with_gradient_of
-from pgtoolkit.envs.adapters.learned.imagined import Imagined, never
+from pgtoolkit.envs.adapters.learned.imagined import Imagined, never_terminal
 from pgtoolkit.envs.adapters.learned.learner import (
-    HELD_OUT_SHARE,
+    HELD_OUT_INTERVAL,
     TransitionLearner,
     random_transitions,
 )
-from pgtoolkit.envs.adapters.learned.model import ModelConfig, Transitions
-from pgtoolkit.envs.adapters.learned.running_envs import FRESH, LiveEpisodes, flat_box, time_limit
+from pgtoolkit.envs.adapters.learned.model import ModelConfig
+from pgtoolkit.envs.adapters.learned.running_envs import (
+    EPISODE_START,
+    RunningEnvs,
+)
+from pgtoolkit.envs.adapters.requirements import find_time_limit, require_flat_box
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.states import where_state
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.rollouts.transitions import Transitions
 
-EXPLORED_EPISODES = 20
-"""Into so many the steps with random actions are divided at the least."""
+MIN_EXPLORATION_EPISODES = 20
+"""The steps with random actions are divided into at least this many episodes."""
+
+SPACE_ADVICE = (
+    "a learned model needs flat vectors. Flatten it (gymnasium.wrappers.FlattenObservation), or "
+    "train with `reinforce`, which needs no gradient"
+)
 
 
-class LiveState(NamedTuple):
-    """What the real environments showed last, and what is needed to go on with them."""
+class RunningState(NamedTuple):
+    """The present states of the real environments, as far as they are observed."""
 
     observation: Tensor
     """``[N, O]``."""
     reward: Tensor
-    """``[N]`` of the step that led here; 0 at a start."""
+    """``[N]``: reward of the step that led here; 0 at a start."""
     terminated: Tensor
     """``[N]`` bool."""
     truncated: Tensor
-    """``[N]`` bool: the environment itself ended the episode, but not for good."""
+    """``[N]`` bool: the environment itself truncated the episode."""
     seed: Tensor
-    """``[N]`` int64 of the episode."""
-    stamp: Tensor
-    """``[N]`` int64: changes with every step; 0 at a start."""
+    """``[N]`` int64: seed of the episode."""
+    step_token: Tensor
+    """``[N]`` int64: number of the step that led here, by which an old state is noticed; 0 at a
+    start."""
 
 
 @final
-class LearnedModel(DifferentiableEnv[LiveState]):
-    """Steps the real environment, and differentiates a learned model of it: SVG(inf).
+class LearnedModel(DifferentiableEnv[RunningState]):
+    """An environment that steps the real one and differentiates a learned model of it: SVG(inf).
 
-    With ``m`` and ``rho`` the model's mean next observation and reward, and ``sg`` the stop of the
-    gradient, a step returns::
+    With ``m`` and ``rho`` the model's mean next observation and reward, and ``sg`` the
+    stop-gradient operator, a step returns::
 
         o' = m(o, a) + xi,    xi  = sg(o'_real - m(o, a))
         r  = rho(o, a) + eta, eta = sg(r_real - rho(o, a))
 
-    The noise is inferred again so that the model reproduces what happened. Values are those of the
-    plain environment to the bit; derivatives are the model's, taken at real states, so its errors
-    do not build up in the trajectory. They are biased by the error of its derivative, which
-    ``environment/model_error`` hints at and does not bound. An end of an episode has no gradient.
+    The noise ``xi`` and ``eta`` is inferred so that the model reproduces the real step. Values
+    equal those of the plain environment to the bit. Derivatives are the model's, evaluated at real
+    states, so model errors do not accumulate along the trajectory. The gradient is biased by the
+    error of the model's derivative, of which ``environment/model_error`` is an indication but no
+    bound. The end of an episode has no gradient.
 
-    The model sees every step. It is fitted where the graph is cut (:meth:`begin_window`), first to
-    steps with random actions in an environment of its own. One episode in ten is held out.
+    The model is fitted at the start of each window (:meth:`begin_window`), to the steps taken so
+    far; the first fit also uses steps with random actions in a separate environment. One episode in
+    ten is held out.
 
-    **This environment is live.** Unlike other environments it does not compute from the state that
-    it is given: the state is what the real environments show, and they only go forward. A step from
-    a fresh start can be repeated. A step from any other state than the latest raises. So one vector
-    environment at a time can use this object, and what branches or recomputes (gradient
-    checkpointing, several futures from one state) cannot. To evaluate a policy, use the plain
-    environment: it gives the same returns, and the model does not learn from them.
+    **Only the latest state can be stepped from.** Other environments compute a step from any state;
+    this one holds real environments, which only go forward. A step from a fresh start can be
+    repeated; a step from another state than the latest raises. Therefore only one vector
+    environment at a time can use this object, and gradient checkpointing or several futures from
+    one state are not possible. To evaluate a policy, use the plain environment: the returns are the
+    same, and the model does not learn from them.
 
     Source: Heess et al. 2015, "Learning continuous control policies by stochastic value gradients",
     section 4 and algorithm 1.
 
     Args:
-        make: makes one Gymnasium environment with 1-D Boxes of observations and actions. Its
-            ``reset(seed=...)`` must fix all that is random in the episode.
-        config: of the model.
-        seed: of the model's weights, minibatches and exploration.
+        make: makes one Gymnasium environment whose spaces are one-dimensional Boxes. Its
+            ``reset(seed=...)`` must determine all that is random in the episode.
+        config: settings of the model; None takes the defaults.
+        seed: determines the model's weights, minibatches and random actions.
         max_episode_steps: the time limit; None takes the environment's own.
 
     Raises:
-        RequestError: the spaces are others, or there is no time limit.
+        RequestError: a space is not a one-dimensional Box, or there is no time limit.
     """
 
     gradient = GradientInfo(
@@ -93,85 +106,95 @@ class LearnedModel(DifferentiableEnv[LiveState]):
         max_episode_steps: int | None = None,
     ) -> None:
         probe = make()
-        self.observation_space = flat_box("observations", probe.observation_space)
-        self.action_space = flat_box("actions", probe.action_space)
-        self.max_episode_steps = max_episode_steps or time_limit(probe)
+        self.observation_space = require_flat_box(probe, "observation_space", SPACE_ADVICE)
+        self.action_space = require_flat_box(probe, "action_space", SPACE_ADVICE)
+        self.max_episode_steps = find_time_limit(probe, max_episode_steps)
         probe.close()
         self.config, self.seed, self._make = config or ModelConfig(), seed, make
         sizes = self.observation_space.shape[0], self.action_space.shape[0]
         self.learner = TransitionLearner(self.config, *sizes, seed=seed)
-        self._live = LiveEpisodes(make)
+        self._running = RunningEnvs(make)
         self._fitted_at: int | None = None
 
-    def initial(self, num_envs: int, generator: torch.Generator) -> LiveState:
+    def initial(self, num_envs: int, generator: torch.Generator) -> RunningState:
         return self._starts(torch.ones(num_envs, dtype=torch.bool), generator)
 
-    def restart(self, state: LiveState, mask: Tensor, generator: torch.Generator) -> LiveState:
+    def restart(
+        self, state: RunningState, mask: Tensor, generator: torch.Generator
+    ) -> RunningState:
         fresh = self._starts(mask, generator)
         like = (new.to(old) for new, old in zip(fresh, state, strict=True))
-        return where_state(mask, LiveState(*like), state)
+        return where_state(mask, RunningState(*like), state)
 
-    def transition(self, state: LiveState, action: Tensor, noise: Tensor | None) -> LiveState:
-        """Steps the real environments; see the class for what the step's gradient is.
+    def transition(self, state: RunningState, action: Tensor, noise: Tensor | None) -> RunningState:
+        """Steps the real environments; the class describes the gradient of a step.
 
         Raises:
             RequestError: the state is not the latest, or its episode has ended.
         """
         before = state.observation.detach()
-        given = (state.seed, state.stamp, before, action.detach())
-        real = self._live.step(*(leaf.cpu().numpy() for leaf in given))
+        given = (state.seed, state.step_token, before, action.detach())
+        real = self._running.step(*(leaf.cpu().numpy() for leaf in given))
         after, reward = (torch.from_numpy(x).to(before) for x in (real.observation, real.reward))
-        held_out = torch.from_numpy(real.episode % HELD_OUT_SHARE == 0)
-        happened = (before, action.detach(), after, reward)
-        self.learner.add(Transitions(*(leaf.cpu() for leaf in happened)), held_out)
+        held_out = torch.from_numpy(real.episode % HELD_OUT_INTERVAL == 0)
+        self.learner.add(
+            Transitions(
+                obs=before,
+                action=action.detach(),
+                reward=reward,
+                next_obs=after,
+                terminated=torch.from_numpy(real.terminated),
+            ).to("cpu"),
+            held_out,
+        )
         if torch.is_grad_enabled() and (action.requires_grad or state.observation.requires_grad):
             self.prepare()
             predicted = self.learner.model(state.observation, action)
-            after = with_gradient_of(after, predicted.next_observation.mean(0))
+            after = with_gradient_of(after, predicted.next_obs.mean(0))
             reward = with_gradient_of(reward, predicted.reward.mean(0))
-        terminated, truncated, stamp = (
+        terminated, truncated, step_token = (
             torch.from_numpy(x).to(before.device)
-            for x in (real.terminated, real.truncated, real.stamp)
+            for x in (real.terminated, real.truncated, real.step_token)
         )
-        return LiveState(after, reward, terminated, truncated, state.seed, stamp)
+        return RunningState(after, reward, terminated, truncated, state.seed, step_token)
 
-    def observation(self, state: LiveState) -> Tensor:
+    def observation(self, state: RunningState) -> Tensor:
         return state.observation
 
-    def reward(self, state: LiveState, action: Tensor, next_state: LiveState) -> Tensor:
+    def reward(self, state: RunningState, action: Tensor, next_state: RunningState) -> Tensor:
         return next_state.reward
 
-    def terminal(self, state: LiveState) -> Tensor:
+    def terminal(self, state: RunningState) -> Tensor:
         return state.terminated
 
-    def truncated(self, state: LiveState) -> Tensor:
-        """``[N]`` bool: the environment itself says that the episode is cut short here."""
+    def truncated(self, state: RunningState) -> Tensor:
+        """``[N]`` bool: the environment itself truncates the episode here."""
         return state.truncated
 
     def prepare(self) -> None:
-        """The first fit, to random actions. Does nothing if it is done."""
+        """Takes the steps with random actions and does the first fit, unless it is done already."""
         if self._fitted_at is not None:
             return
         if self.config.initial_steps > 0:
             found, episode = random_transitions(
                 self._make,
                 self.config.initial_steps,
-                num_episodes=EXPLORED_EPISODES,
+                num_episodes=MIN_EXPLORATION_EPISODES,
                 seed=self.seed,
             )
-            self.learner.add(found, episode % HELD_OUT_SHARE == 0)
+            self.learner.add(found, episode % HELD_OUT_INTERVAL == 0)
         self.learner.fit_first()
         self._fitted_at = self.learner.num_steps
 
     def begin_window(self) -> None:
-        """Fits the model to what has happened since the last window."""
+        """Fits the model further if there were steps since the last fit."""
         self.prepare()
         if self._fitted_at != self.learner.num_steps:
             self.learner.fit()
             self._fitted_at = self.learner.num_steps
 
     def metrics(self) -> dict[str, Tensor]:
-        """The model's errors on held-out steps, and the real steps that it has been given.
+        """The model's errors on held-out steps, and the number of real steps so far.
 
         ``model_error``, ``model_reward_error`` and ``ensemble_spread`` are relative to the variance
         of what is predicted, see :meth:`TransitionLearner.errors
@@ -185,18 +208,19 @@ class LearnedModel(DifferentiableEnv[LiveState]):
         *,
         max_episode_steps: int,
         starts: Tensor | None = None,
-        terminal: Callable[[Tensor], Tensor] = never,
+        terminal: Callable[[Tensor], Tensor] = never_terminal,
     ) -> Imagined:
-        """The model alone as an environment, from states that were observed.
+        """The model alone as an environment that starts from observed states.
 
         Args:
-            max_episode_steps: how far it imagines; errors grow with every step.
-            starts: ``[K, O]`` observations to start from; None takes those it has learned from.
-            terminal: ``[N, O]`` to ``[N]`` bool; the model does not learn where episodes end.
+            max_episode_steps: the time limit of an episode; errors grow with every step.
+            starts: ``[K, O]``: observations to start from; None takes those in the training buffer.
+            terminal: maps observations ``[N, O]`` to terminations ``[N]`` bool. The model does not
+                predict terminations.
         """
         self.prepare()
         if starts is None:
-            starts = self.learner.training.newest(self.config.capacity).observation
+            starts = self.learner.training.newest(self.config.capacity).obs
         spaces = self.observation_space, self.action_space
         return Imagined(
             self.learner.model,
@@ -209,28 +233,28 @@ class LearnedModel(DifferentiableEnv[LiveState]):
     def state_dict(self) -> dict[str, Any]:
         return {
             "learner": self.learner.state_dict(),
-            "live": self._live.state_dict(),
+            "running_envs": self._running.state_dict(),
             "fitted_at": self._fitted_at,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up where :meth:`state_dict` left off, the episodes under way included.
+        """Restores the model and the episodes under way.
 
         Raises:
-            RequestError: the environment cannot be brought back to where it stood.
+            RequestError: repeating an episode's actions led to another state.
         """
         self.learner.load_state_dict(state["learner"])
-        self._live.load_state_dict(state["live"])
+        self._running.load_state_dict(state["running_envs"])
         self._fitted_at = state["fitted_at"]
 
-    def _starts(self, mask: Tensor, generator: torch.Generator) -> LiveState:
-        """Fresh starts where the mask is true, and nothing of use elsewhere."""
+    def _starts(self, mask: Tensor, generator: torch.Generator) -> RunningState:
+        """Fresh starts in the rows of the mask; the other rows have no meaning."""
         device, count = generator.device, len(mask)
         seed = torch.randint(2**31, (count,), generator=generator, device=device)
         observation = np.zeros((count, *self.observation_space.shape))
         for index in mask.nonzero().flatten().tolist():
-            observation[index] = self._live.start(int(seed[index]))
-        nowhere = torch.zeros(count, dtype=torch.bool, device=device)
-        shown = torch.from_numpy(observation).to(device)
-        stamp = torch.full_like(seed, FRESH)
-        return LiveState(shown, shown.new_zeros(count), nowhere, nowhere, seed, stamp)
+            observation[index] = self._running.first_observation(int(seed[index]))
+        false = torch.zeros(count, dtype=torch.bool, device=device)
+        first = torch.from_numpy(observation).to(device)
+        step_token = torch.full_like(seed, EPISODE_START)
+        return RunningState(first, first.new_zeros(count), false, false, seed, step_token)

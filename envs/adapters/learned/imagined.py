@@ -1,4 +1,4 @@
-"""A learned model as an environment of its own: what would happen, by all that is known."""
+"""A learned model as an environment of its own, without the real environment."""
 
 from collections.abc import Callable
 from typing import NamedTuple, final
@@ -14,43 +14,43 @@ from pgtoolkit.shapes import check_shape
 
 
 class ImaginedState(NamedTuple):
-    """Where a model thinks it is."""
+    """States that a model has predicted."""
 
     observation: Tensor
     """``[N, O]``."""
     reward: Tensor
-    """``[N]`` of the step that led here; 0 at a start."""
+    """``[N]``: reward of the step that led here; 0 at a start."""
 
 
-def never(observation: Tensor) -> Tensor:
-    """``[N]`` false: no episode ends before its time."""
+def never_terminal(observation: Tensor) -> Tensor:
+    """``[N]`` false: no episode terminates before its time limit."""
     return torch.zeros_like(observation[:, 0], dtype=torch.bool)
 
 
 @final
 class Imagined(DifferentiableEnv[ImaginedState]):
-    """Each step is that of one network of the ensemble, drawn anew (TS1, Chua et al. 2018).
+    """An environment whose steps are predictions of a learned model.
 
-    With ``w ~ N(0, 1)``::
+    For each step one network of the ensemble is drawn (TS1, Chua et al. 2018). With ``w ~ N(0,
+    1)`` and the normal distribution function ``Phi``, every network is equally likely::
 
         e = floor(E Phi(w))
         (o', r) = model_e(o, a)
 
-    ``Phi`` is the normal distribution function, so every network is as likely. The derivative is
-    exactly that of these dynamics; how near they are to the truth is the model's matter. Short
-    horizons from observed states keep the error small (Janner et al. 2019).
+    The derivative is exact for these dynamics; their error against the real environment is that of
+    the model. Short horizons from observed states keep it small (Janner et al. 2019).
 
     Args:
-        model: its parameters may change between windows, never inside one.
-        observation_space: of the environment that it models.
-        action_space: likewise.
-        starts: ``[K, O]`` observations; an episode starts from one of them, each as likely.
-        terminal: from observations ``[N, O]`` to ``[N]`` bool.
-        max_episode_steps: of an episode.
+        model: the learned model. Its parameters may change between windows, but not within one.
+        observation_space: the observation space of the modelled environment.
+        action_space: the action space of the modelled environment.
+        starts: ``[K, O]``: observations, one of which is drawn uniformly as an episode's start.
+        terminal: maps observations ``[N, O]`` to terminations ``[N]`` bool.
+        max_episode_steps: the time limit of an episode.
 
     Raises:
         RequestError: there are no starts.
-        ValueError: they have another shape.
+        ValueError: the starts have another shape.
     """
 
     noise_shape = (1,)
@@ -64,7 +64,7 @@ class Imagined(DifferentiableEnv[ImaginedState]):
         *,
         starts: Tensor,
         max_episode_steps: int,
-        terminal: Callable[[Tensor], Tensor] = never,
+        terminal: Callable[[Tensor], Tensor] = never_terminal,
     ) -> None:
         check_shape("starts", starts, None, observation_space.shape[0])
         if len(starts) == 0:
@@ -88,7 +88,7 @@ class Imagined(DifferentiableEnv[ImaginedState]):
         chosen = (members * uniform).long().clamp(max=members - 1)
         predicted = self.model(state.observation, action)
         row = torch.arange(len(chosen), device=chosen.device)
-        return ImaginedState(predicted.next_observation[chosen, row], predicted.reward[chosen, row])
+        return ImaginedState(predicted.next_obs[chosen, row], predicted.reward[chosen, row])
 
     def observation(self, state: ImaginedState) -> Tensor:
         return state.observation

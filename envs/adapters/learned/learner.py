@@ -1,49 +1,50 @@
-"""Fitting a transition model to what happens, and judging it by what it was never shown."""
+"""Trains a transition model on real steps and measures its error on held-out episodes."""
 
 from collections.abc import Callable
 from typing import Any, final
 
-import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
-from pgtoolkit.envs.adapters.learned.buffer import TransitionBuffer
 from pgtoolkit.envs.adapters.learned.model import (
     ModelConfig,
     TransitionModel,
-    Transitions,
-    inputs_of,
-    targets_of,
+    model_inputs,
+    model_targets,
 )
 from pgtoolkit.errors import NonFiniteError
+from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.learners.step_rules.adam import set_learning_rate
 from pgtoolkit.networks.normalizer import ObservationNormalizer
+from pgtoolkit.rollouts.replay import ReplayBuffer
+from pgtoolkit.rollouts.transitions import Transitions
 from pgtoolkit.seeding import stream, stream_seed
 
-HELD_OUT_SHARE = 10
-"""One episode in so many is never learned from."""
+HELD_OUT_INTERVAL = 10
+"""One episode in ten is held out: the model is never trained on it."""
 
-FINAL_RATE = 0.05
-"""Share of the learning rate that the first fit ends with and later fits go on with: the noise of
-large steps is in the derivative long before it shows in the error."""
+FINAL_LEARNING_RATE_SCALE = 0.05
+"""Fraction of the learning rate that the first fit ends with and later fits use. The noise of large
+gradient steps harms the model's derivative long before it shows in the error."""
 
-JUDGED = 2_000
-"""Of the held-out transitions, the newest so many tell the error: those of the present policy."""
+NUM_ERROR_SAMPLES = 2_000
+"""The errors are measured on this many of the newest held-out transitions, because these come from
+the present policy."""
 
-PARTS = ("model", "optimizer", "training", "held_out", "inputs", "targets")
-"""What has a state of its own."""
+STATE_PARTS = ("model", "optimizer", "training", "held_out", "inputs", "targets")
+"""Attributes of a learner that are saved in its state."""
 
 
 @final
 class TransitionLearner:
-    """A model, its optimiser and its two buffers: one to learn from, one held out.
+    """A transition model with its optimiser, training buffer and held-out buffer.
 
     Args:
-        config: settings.
+        config: settings of model and training.
         obs_size: ``O``.
         action_size: ``A``.
-        seed: of weights and minibatches.
+        seed: determines the initial weights and the minibatches.
     """
 
     def __init__(self, config: ModelConfig, obs_size: int, action_size: int, *, seed: int) -> None:
@@ -55,9 +56,10 @@ class TransitionLearner:
             hidden=config.hidden,
             generator=stream(seed, "transition model weights"),
         )
-        self.training = TransitionBuffer(obs_size, action_size, config.capacity)
-        self.held_out = TransitionBuffer(obs_size, action_size, config.capacity // HELD_OUT_SHARE)
-        # Kept apart from the model, which must not change while it is differentiated.
+        example = _empty_transitions(obs_size, action_size)
+        self.training = ReplayBuffer(config.capacity, example)
+        self.held_out = ReplayBuffer(config.capacity // HELD_OUT_INTERVAL, example)
+        # The running moments are not the model's own, which must not change within a window.
         self.inputs = ObservationNormalizer(obs_size + action_size)
         self.targets = ObservationNormalizer(obs_size + 1)
         self.generator = stream(seed, "transition minibatches")
@@ -65,33 +67,39 @@ class TransitionLearner:
 
     @property
     def num_steps(self) -> int:
-        """Transitions that came, held-out ones included."""
+        """Number of transitions added so far, including held-out ones."""
         return self.training.added + self.held_out.added
 
     def add(self, batch: Transitions, held_out: Tensor) -> None:
-        """Files transitions ``[N]`` where they belong by ``held_out`` ``[N]`` bool."""
-        shown, hidden = (
-            Transitions(*(leaf[rows] for leaf in batch)) for rows in (~held_out, held_out)
-        )
-        self.training.add(shown)
-        self.held_out.add(hidden)
-        for moments, rows in ((self.inputs, inputs_of(shown)), (self.targets, targets_of(shown))):
+        """Adds transitions to the held-out or the training buffer.
+
+        Args:
+            batch: transitions ``[N]``.
+            held_out: ``[N]`` bool: which of them are held out.
+        """
+        training = batch.rows(~held_out)
+        self.training.add(training.map(_to_float32))
+        self.held_out.add(batch.rows(held_out).map(_to_float32))
+        for moments, rows in (
+            (self.inputs, model_inputs(training)),
+            (self.targets, model_targets(training)),
+        ):
             moments.update(rows, torch.ones(len(rows), dtype=torch.bool))
 
     def fit_first(self) -> None:
-        """The first fit, by ``initial_fit_steps`` minibatches; the learning rate falls linearly."""
+        """Trains on ``initial_fit_steps`` minibatches with a linearly falling learning rate."""
         count, rate = self.config.initial_fit_steps, self.config.learning_rate
-        last = FINAL_RATE * rate
+        last = FINAL_LEARNING_RATE_SCALE * rate
         self._fit([rate + (last - rate) * step / count for step in range(count)])
 
     def fit(self) -> None:
-        """A later fit, by ``fit_steps`` minibatches, from where the last one ended."""
-        self._fit([FINAL_RATE * self.config.learning_rate] * self.config.fit_steps)
+        """Trains on ``fit_steps`` further minibatches."""
+        self._fit([FINAL_LEARNING_RATE_SCALE * self.config.learning_rate] * self.config.fit_steps)
 
     def _fit(self, learning_rates: list[float]) -> None:
-        """Adam steps on the networks' mean squared errors, each step with its learning rate.
+        """Takes one Adam step on the networks' mean squared errors for each learning rate.
 
-        No graph through the model may be waiting for its backward pass: the weights change.
+        The weights change in place, so no graph through the model may still need its backward pass.
 
         Raises:
             NonFiniteError: the loss is not finite.
@@ -115,53 +123,69 @@ class TransitionLearner:
 
     @torch.no_grad()
     def errors(self) -> dict[str, Tensor]:
-        """What the model's mean is wrong by on held-out steps, and what its networks differ by.
+        """Errors of the mean prediction on held-out steps, and the variance among the networks.
 
         ``model_error`` is ``mean_d(MSE_d / Var_d)`` over the ``O`` components of the change of
         observation: 0 is perfect, 1 is no better than always predicting the mean change.
-        ``model_reward_error`` is the same of the reward, and ``ensemble_spread`` is the networks'
-        variance about their mean in the units of ``model_error``. Components that do not vary are
-        left out. Empty before anything was held out.
+        ``model_reward_error`` is the same for the reward. ``ensemble_spread`` is the variance of
+        the networks about their mean, in the units of ``model_error``. Components that do not vary
+        are left out. Empty while fewer than two steps are held out.
         """
-        judged = self.held_out.newest(JUDGED)
-        if len(judged.reward) < 2:
+        held_out = self.held_out.newest(NUM_ERROR_SAMPLES)
+        if len(held_out.reward) < 2:
             return {}
-        predicted = self.model(judged.observation, judged.action)
-        change = judged.next_observation - judged.observation
-        error = (predicted.next_observation.mean(0) - judged.next_observation).square().mean(0)
-        spread = predicted.next_observation.var(0, unbiased=False).mean(0)
-        reward_error = (predicted.reward.mean(0) - judged.reward).square().mean()
+        predicted = self.model(held_out.obs, held_out.action)
+        change = held_out.next_obs - held_out.obs
+        error = (predicted.next_obs.mean(0) - held_out.next_obs).square().mean(0)
+        spread = predicted.next_obs.var(0, unbiased=False).mean(0)
+        reward_error = (predicted.reward.mean(0) - held_out.reward).square().mean()
         return {
             "model_error": _relative(error, change.var(0, unbiased=False)),
-            "model_reward_error": _relative(reward_error, judged.reward.var(unbiased=False)),
+            "model_reward_error": _relative(reward_error, held_out.reward.var(unbiased=False)),
             "ensemble_spread": _relative(spread, change.var(0, unbiased=False)),
         }
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name).state_dict() for name in PARTS}
+        parts = {name: getattr(self, name).state_dict() for name in STATE_PARTS}
         return parts | {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in PARTS:
+        for name in STATE_PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())
 
 
+def _empty_transitions(obs_size: int, action_size: int) -> Transitions:
+    """Zero transitions, as an example of the shapes and dtypes that the buffers store."""
+    return Transitions(
+        obs=torch.zeros(0, obs_size),
+        action=torch.zeros(0, action_size),
+        reward=torch.zeros(0),
+        next_obs=torch.zeros(0, obs_size),
+        terminated=torch.zeros(0, dtype=torch.bool),
+    )
+
+
+def _to_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.bool else tensor.float()
+
+
 def _relative(error: Tensor, variance: Tensor) -> Tensor:
+    """The mean of ``error / variance`` over components with a positive variance."""
     varies = variance > 1e-12
     return (error[varies] / variance[varies]).mean() if bool(varies.any()) else error.new_zeros(())
 
 
 def random_transitions(
-    make: Callable[[], gymnasium.Env[Any, Any]], num_steps: int, *, num_episodes: int, seed: int
+    make: Callable[[], AnyEnv], num_steps: int, *, num_episodes: int, seed: int
 ) -> tuple[Transitions, Tensor]:
-    """``num_steps`` steps with actions drawn from the action space, in an environment of its own.
+    """Takes ``num_steps`` steps with random actions in a new environment.
 
-    An episode is left after ``num_steps / num_episodes`` steps if it has not ended, so that the
-    starts are many.
+    An episode that has not ended after ``num_steps / num_episodes`` steps is left, so that there
+    are at least ``num_episodes`` starts.
 
     Returns:
-        The transitions ``[num_steps]``, and each one's episode ``[num_steps]``, counted from 0.
+        The transitions ``[num_steps]``, and the number of each one's episode ``[num_steps]``.
     """
     env = make()
     env.action_space.seed(stream_seed(seed, "exploration actions"))
@@ -175,9 +199,13 @@ def random_transitions(
             episode, age = episode + 1, 0
         action = env.action_space.sample()
         after, reward, terminated, truncated, _ = env.step(action)
-        # Copies: an environment may write into the array that it returned.
-        rows.append((np.array(observation), action, np.array(after), reward, episode))
+        # Copies, because an environment may write to its arrays later.
+        rows.append((np.array(observation), action, np.array(after), reward, terminated, episode))
         observation, age = after, longest if terminated or truncated else age + 1
     env.close()
     columns = [torch.as_tensor(np.array(column)) for column in zip(*rows, strict=True)]
-    return Transitions(*(column.float() for column in columns[:4])), columns[4]
+    obs, action, next_obs, reward = (column.float() for column in columns[:4])
+    found = Transitions(
+        obs=obs, action=action, reward=reward, next_obs=next_obs, terminated=columns[4]
+    )
+    return found, columns[5]

@@ -1,4 +1,4 @@
-"""A model of one step, learned: an ensemble of networks that say where a step leads."""
+"""A learned model of one step: an ensemble of networks that predict next observation and reward."""
 
 import dataclasses
 import itertools
@@ -10,29 +10,32 @@ from torch import Tensor, nn
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.networks.normalizer import ObservationNormalizer
+from pgtoolkit.rollouts.transitions import Transitions
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Settings of a learned model and of how it learns."""
+    """Settings of a learned model and of its training."""
 
     ensemble_size: int = 3
-    """Networks, each with its own first weights and its own minibatches."""
+    """Number of networks, each with its own initial weights and minibatches."""
     hidden: tuple[int, ...] = (128, 128)
-    """Hidden layers of each. They are SiLU: the derivative of a ReLU network has jumps."""
+    """Sizes of each network's hidden layers. The activation is SiLU, because the derivative of a
+    ReLU network has jumps."""
     learning_rate: float = 5e-3
-    """Of Adam at the start of the first fit; it falls to a twentieth there, where it stays."""
+    """Adam's learning rate at the start of the first fit, during which it falls to a twentieth.
+    Later fits use that twentieth."""
     batch_size: int = 256
-    """Transitions in a minibatch of one network."""
+    """Number of transitions in a minibatch of one network."""
     initial_steps: int = 4_000
-    """Steps with random actions that the model learns from before the first window."""
+    """Number of steps with random actions that the first fit learns from."""
     initial_fit_steps: int = 2_000
-    """Minibatches of the first fit."""
+    """Number of minibatches of the first fit."""
     fit_steps: int = 40
-    """Minibatches of the fit at the start of each later window."""
+    """Number of minibatches of the fit at the start of each later window."""
     capacity: int = 100_000
-    """Transitions that are kept to learn from; then the oldest are overwritten."""
+    """Number of transitions that are kept for training; the oldest are overwritten."""
 
     def __post_init__(self) -> None:
         for name in ("initial_steps", "initial_fit_steps", "fit_steps"):
@@ -49,23 +52,10 @@ class ModelConfig:
             raise RequestError(f"a model's {name} must be {what}, not {getattr(self, name)}")
 
 
-class Transitions(NamedTuple):
-    """Steps that happened."""
-
-    observation: Tensor
-    """``[..., O]``."""
-    action: Tensor
-    """``[..., A]``."""
-    next_observation: Tensor
-    """``[..., O]`` before any reset."""
-    reward: Tensor
-    """``[...]``."""
-
-
 class Prediction(NamedTuple):
-    """What each of ``E`` networks says of ``N`` steps."""
+    """Predictions by each of ``E`` networks for ``N`` steps."""
 
-    next_observation: Tensor
+    next_obs: Tensor
     """``[E, N, O]``."""
     reward: Tensor
     """``[E, N]``."""
@@ -73,24 +63,24 @@ class Prediction(NamedTuple):
 
 @final
 class TransitionModel(nn.Module):
-    """``E`` multi-layer perceptrons, computed as one batched product.
+    """``E`` multi-layer perceptrons, evaluated together by batched matrix products.
 
     Each maps the standardised ``(o, a)`` to the standardised ``(o' - o, r)``::
 
         (o' - o, r) = target_mean + target_std * mlp_e(((o, a) - input_mean) / input_std)
 
-    The change is learned rather than ``o'``, so that the identity, which is most of the derivative
-    by ``o`` of a short step, need not be (Deisenroth and Rasmussen 2011).
+    The networks learn the change of the observation, so that they need not learn the identity,
+    which dominates the derivative by ``o`` in a short step (Deisenroth and Rasmussen 2011).
 
-    The parameters take no gradient until somebody who fits them asks for it: who acts
-    differentiates by observations and actions alone.
+    The parameters do not require a gradient except while they are fitted: agents differentiate by
+    observations and actions only.
 
     Args:
         obs_size: ``O``.
         action_size: ``A``.
         ensemble_size: ``E``.
         hidden: sizes of the hidden layers.
-        generator: draws the weights.
+        generator: draws the initial weights.
     """
 
     input_mean: Tensor
@@ -122,22 +112,23 @@ class TransitionModel(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, observation: Tensor, action: Tensor) -> Prediction:
-        """What each network says of steps from ``[N, O]`` by ``[N, A]``, in their dtype."""
-        given = torch.cat([observation, action], -1).to(self.input_mean)
-        found = self._standardised(given.expand(self.ensemble_size, *given.shape))
-        found = (self.target_mean + self.target_std * found).to(observation)
-        return Prediction(observation + found[..., :-1], found[..., -1])
+        """Each network's prediction for steps from ``[N, O]`` with ``[N, A]``, in their dtype."""
+        inputs = torch.cat([observation, action], -1).to(self.input_mean)
+        output = self._standardised_output(inputs.expand(self.ensemble_size, *inputs.shape))
+        output = (self.target_mean + self.target_std * output).to(observation)
+        return Prediction(observation + output[..., :-1], output[..., -1])
 
     def loss(self, batch: Transitions) -> Tensor:
-        """``[E]`` mean squared errors on minibatches ``[E, B]``, in standardised units."""
-        given, target = inputs_of(batch).to(self.input_mean), targets_of(batch).to(self.input_mean)
-        target = (target - self.target_mean) / self.target_std
-        return (self._standardised(given) - target).square().mean((1, 2))
+        """Mean squared errors ``[E]`` on minibatches ``[E, B]``, in standardised units."""
+        inputs = model_inputs(batch).to(self.input_mean)
+        target = (model_targets(batch).to(self.input_mean) - self.target_mean) / self.target_std
+        return (self._standardised_output(inputs) - target).square().mean((1, 2))
 
     def standardise(self, inputs: ObservationNormalizer, targets: ObservationNormalizer) -> None:
-        """Takes over running means and variances of ``(o, a)`` and of ``(o' - o, r)``.
+        """Sets means and standard deviations of ``(o, a)`` and ``(o' - o, r)`` to running ones.
 
-        What never varies keeps the unit it has: dividing by its 0 would make noise of rounding.
+        Components that do not vary keep the standard deviation 1, because dividing by a deviation
+        that is only rounding error would amplify noise.
         """
         for name, moments in (("input", inputs), ("target", targets)):
             mean, std = moments.mean, moments.variance.sqrt()
@@ -145,8 +136,9 @@ class TransitionModel(nn.Module):
             getattr(self, f"{name}_mean").copy_(mean)
             getattr(self, f"{name}_std").copy_(std)
 
-    def _standardised(self, given: Tensor) -> Tensor:
-        hidden = (given - self.input_mean) / self.input_std
+    def _standardised_output(self, inputs: Tensor) -> Tensor:
+        """Standardised ``(o' - o, r)`` ``[E, N, O + 1]`` from ``(o, a)`` ``[E, N, O + A]``."""
+        hidden = (inputs - self.input_mean) / self.input_std
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias, hidden, weight)
@@ -154,12 +146,12 @@ class TransitionModel(nn.Module):
         return hidden
 
 
-def inputs_of(batch: Transitions) -> Tensor:
+def model_inputs(batch: Transitions) -> Tensor:
     """``(o, a)`` ``[..., O + A]``."""
-    return torch.cat([batch.observation, batch.action], -1)
+    return torch.cat([batch.obs, batch.action], -1)
 
 
-def targets_of(batch: Transitions) -> Tensor:
+def model_targets(batch: Transitions) -> Tensor:
     """``(o' - o, r)`` ``[..., O + 1]``."""
-    change = batch.next_observation - batch.observation
+    change = batch.next_obs - batch.obs
     return torch.cat([change, batch.reward.unsqueeze(-1)], -1)

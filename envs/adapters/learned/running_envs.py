@@ -1,31 +1,28 @@
-"""Ordinary environments in mid-episode, one a row, each known by its seed and its actions.
+"""Ordinary Gymnasium environments in the middle of episodes, which can be checkpointed.
 
-An ordinary environment goes forward only. What can be had all the same: a fresh start is a seed, so
-it can be started from as often as one likes; an episode under way is a seed and the actions since,
-so another process can bring it back by taking them again; and a step from any other state is
-refused.
+An ordinary environment can only go forward from its present state, so a step from an older state is
+refused. Two things are possible nevertheless. A start can be repeated, because its seed determines
+it. An episode under way can be restored, in another process too, by resetting with its seed and
+repeating its actions.
 """
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box
-from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
-FRESH = 0
-"""The stamp of a state before the first step of its episode."""
+EPISODE_START = 0
+"""The step token of a state before the first step of its episode."""
 
 
-class LiveStep(NamedTuple):
-    """What steps of ``N`` environments led to."""
+class EnvSteps(NamedTuple):
+    """Results of one step of each of ``N`` environments."""
 
     observation: NDArray[np.float64]
     """``[N, O]``."""
@@ -34,152 +31,154 @@ class LiveStep(NamedTuple):
     terminated: NDArray[np.bool_]
     """``[N]``."""
     truncated: NDArray[np.bool_]
-    """``[N]`` as the environment itself says."""
-    stamp: NDArray[np.int64]
-    """``[N]`` what the next step must show."""
+    """``[N]``: as returned by the environment itself."""
+    step_token: NDArray[np.int64]
+    """``[N]``: identifies the state after the step; the next step must pass it."""
     episode: NDArray[np.int64]
-    """``[N]`` the episode's number, in the order in which they began."""
+    """``[N]``: number of the episode, counted from 0 over all environments."""
 
 
 @dataclasses.dataclass
-class _Episode:
+class _RunningEpisode:
+    """One environment and the episode that it is in."""
+
     env: AnyEnv
     number: int = 0
     seed: int = 0
-    stamp: int = FRESH
+    step_token: int = EPISODE_START
     actions: list[NDArray[Any]] = dataclasses.field(default_factory=list)
     observation: NDArray[np.float64] = dataclasses.field(default_factory=lambda: np.empty(0))
     over: bool = True
 
 
 @final
-class LiveEpisodes:
-    """Rows of environments that are made as they are needed.
+class RunningEnvs:
+    """A growing list of environments, each of which is one row of a batch.
 
     Args:
-        make: makes one environment; ``reset(seed=...)`` must fix all of its episode.
+        make: makes one environment, whose ``reset(seed=...)`` must determine the whole episode up
+            to the actions. Environments are made when they are first needed.
     """
 
     def __init__(self, make: Callable[[], AnyEnv]) -> None:
-        self._make, self._starter = make, make()
-        self._rows: list[_Episode] = []
-        self._stamps = self._episodes = 0
+        self._make, self._start_env = make, make()
+        self._rows: list[_RunningEpisode] = []
+        self._num_steps = self._num_episodes = 0
 
-    def start(self, seed: int) -> NDArray[np.float64]:
-        """The first observation ``[O]`` of the episode with that seed. No episode is disturbed."""
-        return _array(self._starter.reset(seed=seed)[0])
+    def first_observation(self, seed: int) -> NDArray[np.float64]:
+        """The first observation ``[O]`` of the episode with that seed; no episode is disturbed."""
+        return _to_float64(self._start_env.reset(seed=seed)[0])
 
     def step(
         self,
         seed: NDArray[np.int64],
-        stamp: NDArray[np.int64],
+        step_token: NDArray[np.int64],
         observation: NDArray[np.floating],
         action: NDArray[Any],
-    ) -> LiveStep:
-        """Steps row ``i`` by ``action[i]``, or begins its episode of that seed where it is fresh.
+    ) -> EnvSteps:
+        """Steps each environment; those whose token is ``EPISODE_START`` are reset first.
 
         Args:
-            seed: ``[N]`` of the episodes.
-            stamp: ``[N]`` from the last step; 0 begins.
-            observation: ``[N, O]`` that the actions were chosen by; where an episode begins, it
-                must be what it begins with.
+            seed: ``[N]``: seeds of the episodes.
+            step_token: ``[N]``: from the last step, or ``EPISODE_START``.
+            observation: ``[N, O]``: the observations before the step. At the start of an episode
+                it is compared with what the reset returns.
             action: ``[N, A]``.
 
         Raises:
-            RequestError: a row has gone on since, or its episode is over; or the seed does not fix
-                the start. Nothing was stepped.
+            RequestError: a token is not that of the present state, or an episode is over; then no
+                environment has been stepped. Or an episode's seed does not determine its start.
         """
-        while len(self._rows) < len(stamp):
-            self._rows.append(_Episode(self._make()))
-        rows = self._rows[: len(stamp)]
-        for index, (episode, shown) in enumerate(zip(rows, stamp.tolist(), strict=True)):
-            _require_current(episode, index, shown)
-        for index in np.flatnonzero(stamp == FRESH).tolist():
-            begun = self._begin(rows[index], int(seed[index]))
-            _require_equal(begun.astype(observation.dtype), observation[index])
-        outcomes = [self._advance(*each) for each in zip(rows, action, strict=True)]
+        while len(self._rows) < len(step_token):
+            self._rows.append(_RunningEpisode(self._make()))
+        rows = self._rows[: len(step_token)]
+        for index, (episode, token) in enumerate(zip(rows, step_token.tolist(), strict=True)):
+            _require_current(episode, index, token)
+        for index in np.flatnonzero(step_token == EPISODE_START).tolist():
+            start = self._reset(rows[index], int(seed[index]))
+            _require_equal(start.astype(observation.dtype), observation[index])
+        outcomes = [self._step(*each) for each in zip(rows, action, strict=True)]
         after, reward, terminated, truncated = zip(*outcomes, strict=True)
-        return LiveStep(
+        return EnvSteps(
             np.stack(after),
             np.array(reward, dtype=np.float64),
             np.array(terminated, dtype=np.bool_),
             np.array(truncated, dtype=np.bool_),
-            np.array([episode.stamp for episode in rows], dtype=np.int64),
+            np.array([episode.step_token for episode in rows], dtype=np.int64),
             np.array([episode.number for episode in rows], dtype=np.int64),
         )
 
-    def _begin(self, episode: _Episode, seed: int) -> NDArray[np.float64]:
-        episode.observation = _array(episode.env.reset(seed=seed)[0])
-        episode.number, episode.seed, episode.actions, episode.over = (
-            self._episodes,
-            seed,
-            [],
-            False,
-        )
-        self._episodes += 1
+    def _reset(self, episode: _RunningEpisode, seed: int) -> NDArray[np.float64]:
+        """Starts a new episode; returns its first observation ``[O]``."""
+        episode.observation = _to_float64(episode.env.reset(seed=seed)[0])
+        episode.number, episode.seed = self._num_episodes, seed
+        episode.actions, episode.over = [], False
+        self._num_episodes += 1
         return episode.observation
 
-    def _advance(
-        self, episode: _Episode, action: NDArray[Any]
+    def _step(
+        self, episode: _RunningEpisode, action: NDArray[Any]
     ) -> tuple[NDArray[np.float64], float, bool, bool]:
+        """Observation, reward, terminated and truncated after one step."""
         given = action.astype(episode.env.action_space.dtype)
         after, reward, terminated, truncated, _ = episode.env.step(given)
-        self._stamps += 1
-        episode.stamp, episode.over = self._stamps, bool(terminated or truncated)
+        self._num_steps += 1
+        episode.step_token, episode.over = self._num_steps, bool(terminated or truncated)
         episode.actions.append(given)
-        episode.observation = _array(after)
+        episode.observation = _to_float64(after)
         return episode.observation, float(reward), bool(terminated), bool(truncated)
 
     def state_dict(self) -> dict[str, Any]:
-        """Every episode under way as its seed and its actions."""
+        """The seed and the actions of every episode under way."""
         return {
-            "stamps": self._stamps,
-            "episodes": self._episodes,
+            "num_steps": self._num_steps,
+            "num_episodes": self._num_episodes,
             "rows": [_saved(episode) for episode in self._rows],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Brings the episodes back by taking their actions again.
+        """Restores the episodes by repeating their actions.
 
         Raises:
-            RequestError: they lead elsewhere now.
+            RequestError: a repeated episode leads to another observation.
         """
-        self._rows = [self._brought_back(saved) for saved in state["rows"]]
-        self._stamps, self._episodes = state["stamps"], state["episodes"]
+        self._rows = [self._restored(saved) for saved in state["rows"]]
+        self._num_steps, self._num_episodes = state["num_steps"], state["num_episodes"]
 
-    def _brought_back(self, saved: dict[str, Any]) -> _Episode:
-        episode = _Episode(self._make(), saved["number"], saved["seed"])
+    def _restored(self, saved: dict[str, Any]) -> _RunningEpisode:
+        episode = _RunningEpisode(self._make(), saved["number"], saved["seed"])
         if saved["over"]:
             return episode
-        self._begin(episode, saved["seed"])
+        self._reset(episode, saved["seed"])
         for action in saved["actions"].numpy():
-            self._advance(episode, action)
-        episode.number, episode.stamp = saved["number"], saved["stamp"]
+            self._step(episode, action)
+        episode.number, episode.step_token = saved["number"], saved["step_token"]
         _require_equal(episode.observation, saved["observation"].numpy())
         return episode
 
 
-def _saved(episode: _Episode) -> dict[str, Any]:
+def _saved(episode: _RunningEpisode) -> dict[str, Any]:
     actions = [] if episode.over else episode.actions
     return {
         "number": episode.number,
         "seed": episode.seed,
-        "stamp": episode.stamp,
+        "step_token": episode.step_token,
         "over": episode.over,
         "actions": torch.from_numpy(np.array(actions)),
         "observation": torch.from_numpy(episode.observation),
     }
 
 
-def _require_current(episode: _Episode, index: int, shown: int) -> None:
-    if shown not in (FRESH, episode.stamp):
+def _require_current(episode: _RunningEpisode, index: int, token: int) -> None:
+    """Raises unless the token is that of the present state, or starts a new episode."""
+    if token not in (EPISODE_START, episode.step_token):
         raise RequestError(
             f"environment {index} cannot step from an old state: it is an ordinary environment, "
             "which only goes forward, and it has gone on since. Step from the state that the last "
             "transition returned or from a fresh start, and let one vector environment at a time "
             "use this object"
         )
-    if shown != FRESH and episode.over:
+    if token != EPISODE_START and episode.over:
         raise RequestError(
             f"the episode of environment {index} has ended: begin a new one before the next step"
         )
@@ -193,39 +192,6 @@ def _require_equal(found: NDArray[np.floating], expected: NDArray[np.floating]) 
         )
 
 
-def _array(observation: Any) -> NDArray[np.float64]:
+def _to_float64(observation: Any) -> NDArray[np.float64]:
+    """A copy, because environments may write to their arrays later."""
     return np.array(observation, dtype=np.float64)
-
-
-def flat_box(what: str, space: gymnasium.Space[Any]) -> Box:
-    """The space, if it is a Box of one axis.
-
-    Raises:
-        RequestError: it is another.
-    """
-    if not isinstance(space, Box) or len(space.shape) != 1:
-        raise RequestError(
-            f"a model of this environment cannot be learned: its {what} are {single_line(space)}, "
-            "and a Box of one axis is needed. Flatten them "
-            "(gymnasium.wrappers.FlattenObservation), or train with `reinforce`, which needs no "
-            "gradient"
-        )
-    return space
-
-
-def time_limit(env: AnyEnv) -> int:
-    """Steps after which an episode is truncated, by its registration or by a wrapper.
-
-    Raises:
-        RequestError: there is no limit.
-    """
-    registered = None if env.spec is None else env.spec.max_episode_steps
-    limits = [] if registered is None else [registered]
-    layer: Any = env
-    while isinstance(layer, gymnasium.Wrapper):
-        if isinstance(layer, TimeLimit):
-            limits.append(layer._max_episode_steps)
-        layer = layer.env
-    if not limits:
-        raise RequestError("this environment has no time limit: give max_episode_steps")
-    return min(limits)

@@ -1,11 +1,8 @@
-"""A gradient for Gymnasium's MuJoCo environments, and others of their kind."""
+"""MuJoCo environments as differentiable environments."""
 
 from collections.abc import Callable
-from typing import Any
 
-import gymnasium
-
-from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatches
+from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatchSimulator
 from pgtoolkit.envs.adapters.mujoco.derivatives import ChainedTransitions, can_chain
 from pgtoolkit.envs.adapters.mujoco.simulator import MuJoCoSimulator
 from pgtoolkit.envs.adapters.simulation.central_differences import CentralDifferences
@@ -13,34 +10,36 @@ from pgtoolkit.envs.adapters.simulation.finite_difference import FiniteDifferenc
 from pgtoolkit.envs.adapters.simulation.simulator import Linearizer
 from pgtoolkit.envs.differentiable import GradientInfo
 from pgtoolkit.errors import RequestError
+from pgtoolkit.gymnasium_types import AnyEnv
 
 
 def MuJoCo(
-    make: Callable[[], gymnasium.Env[Any, Any]],
+    make: Callable[[], AnyEnv],
     *,
     tolerance: float = 0.05,
     threads: int | None = None,
 ) -> FiniteDifference:
     """Any ``MujocoEnv`` as a differentiable environment.
 
-    Forwards, a step is that of the plain environment, bit for bit, and so are the episodes of equal
-    seeds. Backwards, the derivative of the whole control step, substeps and contacts included,
-    comes from differences in MuJoCo's tangent space, by the fastest route there is:
+    In the forward pass, steps and episodes equal those of the plain environment with the same seed,
+    to the bit. In the backward pass, the derivative of the whole control step, with its substeps
+    and contacts, is computed by finite differences in MuJoCo's tangent space. The fastest method
+    that the environment allows is used:
 
-    - ``mjd_transitionFD`` over the substeps: HalfCheetah-v5, Pusher-v5;
-    - batches of simulations, with observation and reward recomputed from them: Gymnasium's other
+    - ``mjd_transitionFD`` for each substep: HalfCheetah-v5, Pusher-v5;
+    - batches of simulations, from which observation and reward are recomputed: Gymnasium's other
       nine v5 environments;
-    - the environment's own steps, one after the other: everything else, such as a subclass with a
-      reward of its own.
+    - the environment's own steps, one after the other: all other classes, such as a subclass with
+      another reward.
 
-    MuJoCo clamps controls to their range, and so does the derivative: an action beyond its bounds
-    has no effect but on the cost of control. Alive bonuses and terminations have no gradient. Steps
-    at which a contact begins or ends are flagged, see :class:`FiniteDifference`.
+    MuJoCo clamps controls to their range, so an action beyond its bounds has a derivative only
+    through the control cost. Alive bonuses and terminations have no gradient. Steps in which a
+    contact begins or ends are flagged, see :class:`FiniteDifference`.
 
     Args:
-        make: makes the environment, once: ``lambda: gymnasium.make("Reacher-v5")``, or a class.
+        make: makes the environment; called once: ``lambda: gymnasium.make("Reacher-v5")``.
         tolerance: see :class:`FiniteDifference`.
-        threads: for the batches; None takes PyTorch's number.
+        threads: number of threads for the batches; None takes PyTorch's number.
 
     Raises:
         RequestError: see :class:`MuJoCoSimulator`; or the number of threads is not positive.
@@ -60,10 +59,10 @@ def MuJoCo(
 
 
 def _linearizer(simulator: MuJoCoSimulator, threads: int | None) -> tuple[Linearizer, str]:
-    """The fastest that is right, and its name."""
+    """The fastest linearizer that is correct for the environment, and its name."""
     if simulator.readout is None:
         return CentralDifferences(simulator), "finite differences of its steps"
-    batches = MuJoCoBatches(simulator, simulator.readout, threads)
+    batches = MuJoCoBatchSimulator(simulator, simulator.readout, threads)
     if can_chain(batches):
         return ChainedTransitions(batches), "mjd_transitionFD"
     return CentralDifferences(batches), "finite differences of batches of simulations"

@@ -1,4 +1,4 @@
-"""Many MuJoCo simulations a control step further, at once: what differences are taken of."""
+"""Control steps of many MuJoCo simulations at once, for finite differences."""
 
 import importlib
 from collections.abc import Callable
@@ -15,24 +15,25 @@ from pgtoolkit.envs.adapters.mujoco.snapshot import Snapshot, import_mujoco
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Simulator
 
 BatchStep: TypeAlias = Callable[[Array, Array], Values]
-"""From saved states ``[K, S]`` and controls ``[K, A]``: fields of ``MjData`` after the step."""
+"""Maps saved states ``[K, S]`` and controls ``[K, A]`` to fields of ``MjData`` after the step."""
 
 STATE_FIELDS = ("qpos", "qvel", "act")
+"""Names in ``MjData`` of positions, velocities and activations."""
 
 
 @final
-class MuJoCoBatches(Simulator):
-    """The same steps as :class:`MuJoCoSimulator`'s, but only as much of them as is differenced.
+class MuJoCoBatchSimulator(Simulator):
+    """The steps of a :class:`MuJoCoSimulator` in batches, reduced to what differences need.
 
-    Of the states that :meth:`step` returns, positions, velocities, activations and the derived
-    fields are there, and the rest is 0: they can be compared, not stepped from. ``terminated`` is
-    always false. Observations and rewards are the readout's: those of the environment up to
-    rounding.
+    The states that :meth:`step` returns hold positions, velocities, activations and the derived
+    fields; all else in them is 0, so they can be compared but not stepped from. ``terminated`` is
+    always false. Observations and rewards are computed by the readout and equal those of the
+    environment up to rounding.
 
     Args:
-        simulator: whose steps they are.
-        readout: of its environment.
-        threads: None takes PyTorch's number.
+        simulator: the simulator of the same environment.
+        readout: the environment's formulas of observation and reward.
+        threads: number of threads; None takes PyTorch's number.
     """
 
     def __init__(
@@ -45,14 +46,14 @@ class MuJoCoBatches(Simulator):
         self.saved_size, self.tangent_size = simulator.saved_size, simulator.tangent_size
         self.precision = simulator.precision
         fields = tuple(dict.fromkeys((*readout.before, *readout.after)))
-        self.advance = batch_step(simulator.snapshot, simulator.env.frame_skip, fields, threads)
+        self._step = batch_step(simulator.snapshot, simulator.env.frame_skip, fields, threads)
 
     def reset(self, seed: int) -> tuple[Array, Array]:
         return self.simulator.reset(seed)
 
     def step(self, saved: Array, action: NDArray[np.floating]) -> Outcome:
         control = action.astype(np.float64)
-        after = self.advance(saved, control)
+        after = self._step(saved, control)
         before = self.snapshot.values(saved)
         observation, reward = self.readout.evaluate(before, control, after)
         never = np.zeros(len(saved), dtype=np.bool_)
@@ -68,28 +69,28 @@ class MuJoCoBatches(Simulator):
 def batch_step(
     snapshot: Snapshot, frame_skip: int, fields: tuple[str, ...], threads: int | None = None
 ) -> BatchStep:
-    """The faster way to step that gives these fields.
+    """Chooses the faster of :func:`rollout_step` and :func:`loop_step` that returns these fields.
 
-    ``mujoco.rollout`` returns positions, velocities and activations, and nothing that is derived
-    from them. For that, a loop over ``mj_step``, which takes up to a tenth more time.
+    ``mujoco.rollout`` returns positions, velocities and activations only. A loop over ``mj_step``
+    returns derived fields too, and takes up to a tenth more time.
 
     Args:
-        snapshot: of the states that will come.
-        frame_skip: substeps of a control step.
-        fields: names of derived arrays that are wanted as well.
-        threads: None takes PyTorch's.
+        snapshot: the layout of the saved states.
+        frame_skip: number of substeps of a control step.
+        fields: names of the derived fields to return.
+        threads: number of threads; None takes PyTorch's number.
     """
     kinds = import_mujoco().mjtState
     physics = import_mujoco().mj_stateSize(snapshot.model, int(kinds.mjSTATE_FULLPHYSICS))
-    # Without plug-ins, what rollout starts from is the beginning of a saved state.
-    plain = physics == snapshot.warmstart.start
-    if plain and not fields:
+    # Without plug-ins a saved state begins with the state that rollout takes.
+    can_rollout = physics == snapshot.warmstart.start
+    if can_rollout and not fields:
         return rollout_step(snapshot, frame_skip, threads)
     return loop_step(snapshot, frame_skip, fields, threads)
 
 
 def rollout_step(snapshot: Snapshot, frame_skip: int, threads: int | None) -> BatchStep:
-    """By ``mujoco.rollout``, the control repeated over the substeps."""
+    """Steps by ``mujoco.rollout``, with the control repeated for each substep."""
     model, rollout = snapshot.model, importlib.import_module("mujoco.rollout")
     pool = _DataPool(model)
 
@@ -110,7 +111,7 @@ def rollout_step(snapshot: Snapshot, frame_skip: int, threads: int | None) -> Ba
 def loop_step(
     snapshot: Snapshot, frame_skip: int, fields: tuple[str, ...], threads: int | None
 ) -> BatchStep:
-    """By ``mj_step`` of one state after the other, in as many threads as there are."""
+    """Steps by calls of ``mj_step``, with the states divided among the threads."""
     model = snapshot.model
     pool = _DataPool(model)
     names = tuple(dict.fromkeys((*STATE_FIELDS, *fields)))
@@ -137,18 +138,19 @@ def loop_step(
 def _step_each(
     snapshot: Snapshot, frame_skip: int, data: Any, saved: Array, control: Array, after: Values
 ) -> None:
-    """MuJoCo releases Python's lock within ``mj_step``, so that threads do help."""
+    """Steps the states ``[K, S]`` one after the other and writes the fields to ``after``.
+
+    MuJoCo releases Python's global lock within ``mj_step``, so threads run in parallel.
+    """
     mujoco, model = import_mujoco(), snapshot.model
     set_state, mj_step = mujoco.mj_setState, mujoco.mj_step
     kind = int(mujoco.mjtState.mjSTATE_INTEGRATION)
-    # As MujocoEnv.do_simulation does; nothing else fills cfrc_ext.
+    # As MujocoEnv.do_simulation does: mj_step alone does not compute cfrc_ext.
     forces = mujoco.mj_rnePostConstraint if "cfrc_ext" in after else None
     copies = [(getattr(data, name), array) for name, array in after.items()]
-    for k, (state, wanted) in enumerate(
-        zip(saved[:, : snapshot.integration], control, strict=True)
-    ):
+    for k, (state, ctrl) in enumerate(zip(saved[:, : snapshot.integration], control, strict=True)):
         set_state(model, data, state, kind)
-        data.ctrl[:] = wanted
+        data.ctrl[:] = ctrl
         mj_step(model, data, nstep=frame_skip)
         if forces is not None:
             forces(model, data)
@@ -157,13 +159,14 @@ def _step_each(
 
 
 class _DataPool:
-    """As many ``MjData`` as are asked for; a difference leaves no trace in the environment's."""
+    """``MjData`` objects that are reused, so that the environment's own is left alone."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.made: list[Any] = []
 
     def take(self, count: int) -> list[Any]:
+        """The first ``count`` objects; missing ones are made."""
         mujoco = import_mujoco()
         while len(self.made) < count:
             self.made.append(mujoco.MjData(self.model))
@@ -171,4 +174,5 @@ class _DataPool:
 
 
 def _threads(given: int | None) -> int:
+    """The number of threads, by default PyTorch's."""
     return torch.get_num_threads() if given is None else given

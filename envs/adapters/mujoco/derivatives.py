@@ -1,63 +1,71 @@
-"""Derivatives of a control step by MuJoCo's own ``mjd_transitionFD``, substep by substep."""
+"""Derivatives of a control step by MuJoCo's ``mjd_transitionFD``, chained over its substeps."""
 
 from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatches
-from pgtoolkit.envs.adapters.mujoco.snapshot import import_mujoco, integration_tangent
-from pgtoolkit.envs.adapters.simulation.central_differences import DOUBLE_STEP, REACH, ROUNDINGS
+from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatchSimulator
+from pgtoolkit.envs.adapters.mujoco.snapshot import import_mujoco, physics_tangent_size
+from pgtoolkit.envs.adapters.simulation.central_differences import (
+    DOUBLE_STEP,
+    PROBE_RATIO,
+    ROUNDING_MARGIN,
+)
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Linearization
 
 POSITION_FIELDS = frozenset({"xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "site_xpos"})
-"""Derived fields that ``mj_kinematics`` gives: functions of the positions alone."""
+"""Derived fields that ``mj_kinematics`` computes from the positions alone."""
 
 
 class Chain(NamedTuple):
-    """A control step of ``K`` states and its derivative, ``[K, D, D + A]``."""
+    """A control step of ``K`` states with its derivatives by state and control."""
 
     after: Array
-    """``[K, S]``."""
+    """``[K, S]``: states after the step."""
     derivative: Array
+    """``[K, D, D + A]``: derivative of ``after``."""
     last: Array
-    """``[K, S]`` the state before the last substep, from which derived fields stem."""
+    """``[K, S]``: states before the last substep, to which the derived fields belong."""
     last_derivative: Array
+    """``[K, D, D + A]``: derivative of ``last``."""
 
 
 @final
 class ChainedTransitions:
-    """A linearizer: ``A <- A_k A``, ``B <- A_k B + B_k`` over the substeps ``k``.
+    """A linearizer by the chain rule ``A <- A_k A``, ``B <- A_k B + B_k`` over the substeps ``k``.
 
-    ``mjd_transitionFD`` is a central difference too, but skips the parts of a substep that the
-    moved coordinate does not reach; it takes about half the time. What observation and reward make
-    of the derivative is differenced along it. A control beyond its range has derivative 0, one
-    exactly at its bound that of the inner side. Disagreement is as in
+    ``mjd_transitionFD`` computes ``A_k`` and ``B_k`` by central differences too, but skips the
+    parts of a substep that do not depend on the moved coordinate, and so takes about half the time.
+    The derivatives of observation and reward are differences of the readout along the columns of
+    the state's derivative. A control beyond its range has derivative 0; at its bound it has the
+    one-sided derivative of the inner side. The disagreement is that of
     :class:`~pgtoolkit.envs.adapters.simulation.central_differences.CentralDifferences`, with
-    differences of whole steps.
+    differences of whole control steps.
 
     Args:
-        batches: whose steps they are; see :func:`can_chain`.
+        batches: the batched steps; :func:`can_chain` must be true for them.
     """
 
-    def __init__(self, batches: MuJoCoBatches) -> None:
+    def __init__(self, batches: MuJoCoBatchSimulator) -> None:
         self.batches, self.snapshot = batches, batches.snapshot
         self.frame_skip: int = batches.simulator.env.frame_skip
 
     def __call__(self, saved: Array, action: NDArray[np.floating]) -> Linearization:
-        """The derivatives at states ``[K, S]`` and actions ``[K, A]``."""
+        """Jacobians at saved states ``[K, S]`` and actions ``[K, A]``."""
         control = action.astype(np.float64)
         chain = self._chain(saved, control)
-        observation, reward = self._read_along(saved, control, chain)
+        observation, reward = self._readout_derivatives(saved, control, chain)
         disagreement = self._disagreement(
             saved, control, (chain.derivative, observation, reward[:, None])
         )
         return Linearization(chain.derivative, observation, reward, disagreement)
 
     def _chain(self, saved: Array, control: Array) -> Chain:
+        """Takes the control steps and multiplies the derivatives of their substeps."""
         mujoco, model = import_mujoco(), self.snapshot.model
         data = mujoco.MjData(model)
-        size = integration_tangent(self.snapshot)
+        size = physics_tangent_size(self.snapshot)
         total = np.zeros((len(saved), size, size + model.nu))
         total[:, :, :size] = np.eye(size)
         after, last, last_total = np.empty_like(saved), np.empty_like(saved), total.copy()
@@ -75,25 +83,32 @@ class ChainedTransitions:
         return Chain(after, total, last, last_total)
 
     def _substep_derivative(self, data: Any) -> tuple[Array, Array]:
+        """``A_k`` ``[D, D]`` and ``B_k`` ``[D, A]`` at the present state of ``data``."""
         mujoco, model = import_mujoco(), self.snapshot.model
-        size = integration_tangent(self.snapshot)
+        size = physics_tangent_size(self.snapshot)
         by_state, by_control = np.zeros((size, size)), np.zeros((size, model.nu))
         mujoco.mjd_transitionFD(model, data, DOUBLE_STEP, True, by_state, by_control, None, None)
         return by_state, by_control
 
-    def _read_along(self, saved: Array, control: Array, chain: Chain) -> tuple[Array, Array]:
+    def _readout_derivatives(
+        self, saved: Array, control: Array, chain: Chain
+    ) -> tuple[Array, Array]:
         """Derivatives of observation ``[K, O, D + A]`` and reward ``[K, D + A]``."""
         size = DOUBLE_STEP
-        plus, minus = (self._read_moved(saved, control, chain, s) for s in (size, -size))
+        plus, minus = (self._readout_perturbed(saved, control, chain, s) for s in (size, -size))
         by = [(a - b) / (2 * size) for a, b in zip(plus, minus, strict=True)]
         rows, columns = len(saved), chain.derivative.shape[2]
         observation = by[0].reshape(rows, columns, -1).swapaxes(1, 2)
         return observation, by[1].reshape(rows, columns)
 
-    def _read_moved(
+    def _readout_perturbed(
         self, saved: Array, control: Array, chain: Chain, size: float
     ) -> tuple[Array, Array]:
-        """Observation and reward with each coordinate moved, ``[K (D + A), *]``."""
+        """Observations and rewards ``[K (D + A), *]`` with each coordinate moved by ``size``.
+
+        The states after the step are moved along the columns of their derivative instead of being
+        simulated again.
+        """
         rows, dimensions, columns = chain.derivative.shape
         moves = size * np.tile(np.eye(columns), (rows, 1))
 
@@ -111,7 +126,7 @@ class ChainedTransitions:
         return self.batches.readout.evaluate(self.snapshot.values(before), controls, after)
 
     def _derived(self, saved: Array) -> dict[str, Array]:
-        """The fields that the readout needs, as functions of the positions."""
+        """The derived fields that the readout needs, computed from the positions in ``saved``."""
         mujoco, wanted = import_mujoco(), self.batches.readout.after
         if not wanted:
             return {}
@@ -126,10 +141,12 @@ class ChainedTransitions:
         return found
 
     def _disagreement(self, saved: Array, control: Array, found: tuple[Array, ...]) -> Array:
-        """``[K]``; ``found`` are the derivatives of state, observation and reward."""
+        """Disagreements ``[K]`` of the derivatives of state, observation and reward (``found``)."""
         dimensions, columns = found[0].shape[1:]
         probe = np.random.default_rng(0).uniform(0.5, 1.0, columns)
-        moves = np.tile(np.outer([0.0, REACH / 2, REACH], DOUBLE_STEP * probe), (len(saved), 1))
+        moves = np.tile(
+            np.outer([0.0, PROBE_RATIO / 2, PROBE_RATIO], DOUBLE_STEP * probe), (len(saved), 1)
+        )
         outcome = self.batches.step(
             self.batches.perturb(np.repeat(saved, 3, axis=0), moves[:, :dimensions]),
             np.repeat(control, 3, axis=0) + moves[:, dimensions:],
@@ -139,23 +156,27 @@ class ChainedTransitions:
         disagreement = np.zeros(len(saved))
         for moved, by in zip((tangent, outcome.observation, outcome.reward), found, strict=True):
             part = moved.reshape(len(saved), 3, -1)
-            one_sided = (-3 * part[:, 0] + 4 * part[:, 1] - part[:, 2]) / (REACH * DOUBLE_STEP)
+            one_sided = (-3 * part[:, 0] + 4 * part[:, 1] - part[:, 2]) / (
+                PROBE_RATIO * DOUBLE_STEP
+            )
             distance = np.abs(one_sided - by @ probe).max(axis=1)
             scale = np.abs(by).sum(axis=2).max(axis=1)
-            rounding = ROUNDINGS * columns * np.finfo(np.float64).eps / DOUBLE_STEP
+            rounding = ROUNDING_MARGIN * columns * np.finfo(np.float64).eps / DOUBLE_STEP
             scale += rounding * (1 + np.abs(part).max(axis=(1, 2)))
             disagreement = np.maximum(disagreement, distance / scale)
         return disagreement
 
 
-def can_chain(batches: MuJoCoBatches) -> bool:
-    """Whether MuJoCo differentiates its integrator, and the readout is within its reach.
+def can_chain(batches: MuJoCoBatchSimulator) -> bool:
+    """Whether :class:`ChainedTransitions` can be used for an environment.
 
-    Of Gymnasium's models, those of HalfCheetah and Pusher: the others are integrated by RK4.
+    ``mjd_transitionFD`` must support the integrator, and the readout may use only derived fields
+    that are functions of the positions. Of Gymnasium's models this holds for HalfCheetah and
+    Pusher; most others are integrated by RK4.
     """
     kinds = import_mujoco().mjtIntegrator
-    differentiated = (kinds.mjINT_EULER, kinds.mjINT_IMPLICIT, kinds.mjINT_IMPLICITFAST)
+    supported = (kinds.mjINT_EULER, kinds.mjINT_IMPLICIT, kinds.mjINT_IMPLICITFAST)
     integrator = batches.snapshot.model.opt.integrator
     readout = batches.readout
     reads_positions = POSITION_FIELDS.issuperset(readout.after) and not readout.before
-    return integrator in [int(kind) for kind in differentiated] and reads_positions
+    return integrator in [int(kind) for kind in supported] and reads_positions

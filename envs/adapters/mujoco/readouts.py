@@ -1,9 +1,9 @@
-"""Observation and reward of Gymnasium's MuJoCo environments, for many steps at once.
+"""Observation and reward of Gymnasium's MuJoCo environments, for batches of ``K`` steps.
 
-The same formulas as the environments' own ``step``, on arrays: of the state and the derived fields
-``before`` and ``after`` a step, each ``[K, ...]`` by its name in ``MjData``, and of the actions
-``[K, A]``. A test holds each against the environment. Weights and ranges are read from the
-environment object.
+A readout repeats the formulas of an environment's ``step`` on arrays ``[K, ...]``: the state and
+the derived fields before and after the step, by their names in ``MjData``, and the actions ``[K,
+A]``. Weights and ranges are read from the environment object. A test compares each readout with its
+environment.
 """
 
 import dataclasses
@@ -16,25 +16,28 @@ from numpy.typing import NDArray
 from pgtoolkit.envs.adapters.simulation.simulator import Array
 
 Values: TypeAlias = Mapping[str, Array]
+"""Fields of ``MjData`` by name, each ``[K, ...]``."""
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class Readout:
-    """What an environment makes of its simulator's numbers."""
+    """The observation and reward of an environment as a function of its simulator's fields."""
 
     evaluate: Callable[[Values, Array, Values], tuple[Array, Array]]
-    """From before, action and after: observations ``[K, O]`` and rewards ``[K]``."""
+    """Maps fields before the step, actions and fields after the step to observations ``[K, O]`` and
+    rewards ``[K]``."""
     before: tuple[str, ...] = ()
-    """Derived fields that are read before the step; positions and velocities always are there."""
+    """Derived fields that are needed before the step, beside positions and velocities."""
     after: tuple[str, ...] = ()
-    """Derived fields that are read after it."""
+    """Derived fields that are needed after the step, beside positions and velocities."""
 
 
 def readout_of(env: Any) -> Readout | None:
-    """That of an environment (unwrapped) of exactly one of Gymnasium's eleven v5 classes.
+    """The readout of an unwrapped environment of one of Gymnasium's eleven v5 classes.
 
-    None for any other class: a subclass may observe and reward as it likes.
+    None for any other class. Subclasses are excluded, because they may change the observation or
+    the reward.
     """
     kind = type(env)
     make = _READOUTS.get(f"{kind.__module__}.{kind.__qualname__}")
@@ -70,13 +73,19 @@ def _pusher(env: Any) -> Readout:
 
 
 def _runner(env: Any, skipped: int, healthy: Callable[[Values], NDArray[np.bool_]]) -> Readout:
-    """Half cheetah, hopper, walker and swimmer: forward velocity less effort, and a bonus."""
+    """HalfCheetah, Hopper, Walker2d and Swimmer: forward velocity, alive bonus, control cost.
+
+    Args:
+        env: the environment.
+        skipped: number of positions that the observation leaves out by default.
+        healthy: maps the fields after a step to ``[K]`` bool.
+    """
     skip = skipped * env._exclude_current_positions_from_observation
     bonus = getattr(env, "_healthy_reward", 0.0)
-    fastest = 10.0 if hasattr(env, "_healthy_reward") else np.inf
+    max_velocity = 10.0 if hasattr(env, "_healthy_reward") else np.inf
 
     def evaluate(before: Values, action: Array, after: Values) -> tuple[Array, Array]:
-        velocity = np.clip(after["qvel"], -fastest, fastest)
+        velocity = np.clip(after["qvel"], -max_velocity, max_velocity)
         forward = (after["qpos"][:, 0] - before["qpos"][:, 0]) / env.dt
         effort = env._ctrl_cost_weight * _squares(action)
         reward = env._forward_reward_weight * forward + bonus * healthy(after) - effort
@@ -166,7 +175,7 @@ _BODY_FIELDS = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
 
 
 def _body(env: Any, after: Values) -> Array:
-    """The humanoids' observation."""
+    """Observation ``[K, O]`` of Humanoid and HumanoidStandup."""
     skip = 2 * env._exclude_current_positions_from_observation
     parts = [after["qpos"][:, skip:], after["qvel"]]
     if env._include_cinert_in_observation:

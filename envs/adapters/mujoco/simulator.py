@@ -1,4 +1,4 @@
-"""Any of Gymnasium's MuJoCo environments as a pure function of its saved state."""
+"""A MuJoCo environment as a pure function of its saved state."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -6,8 +6,7 @@ from typing import Any, final
 import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
-from gymnasium.spaces import Box
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.adapters.mujoco import snapshot as mujoco_snapshot
@@ -16,52 +15,61 @@ from pgtoolkit.envs.adapters.mujoco.snapshot import (
     DERIVED_FIELDS,
     Snapshot,
     import_mujoco,
-    integration_tangent,
+    physics_tangent_size,
     quiet_loading,
+)
+from pgtoolkit.envs.adapters.requirements import (
+    CHECKING_WRAPPERS,
+    find_time_limit,
+    require_flat_box,
 )
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Precision, Simulator
 from pgtoolkit.envs.registry.registered import missing_package
 from pgtoolkit.errors import RequestError
+from pgtoolkit.gymnasium_types import AnyEnv
 
 
 @final
 class MuJoCoSimulator(Simulator):
-    """Restores a saved state, lets the environment take its own step, and saves again.
+    """A simulator that restores a saved state, calls the environment's own step and saves again.
 
-    ``mjSTATE_INTEGRATION`` is restored, and the derived fields that the environment could read
-    before its step, which ``mj_step`` leaves one substep old. No ``mj_forward`` is called: it would
-    refresh them, and the step would no longer be that of the plain environment. The solver's
-    options are not touched.
+    A saved state holds ``mjSTATE_INTEGRATION`` and the derived fields that the environment might
+    read before its step. ``mj_step`` leaves these as of the last substep; ``mj_forward`` is not
+    called, because it would update them and change the step. The solver's options are not changed.
 
-    The tangent space is that of MuJoCo, ``2 nv + na`` numbers for positions, velocities and
-    activations, and then the derived numbers that the step does read (found by trying each): Ant's
-    reward depends on where the torso *was* as of the last substep, and so on earlier actions.
+    The tangent space has MuJoCo's ``2 nv + na`` numbers for positions, velocities and activations,
+    and then the derived numbers on which the step depends, which are found by changing each. For
+    example, Ant's reward depends on the torso's position before the last substep.
 
     Args:
-        make: gives the environment, ``gymnasium.make`` or a class. Only a time limit and
-            Gymnasium's checks may be wrapped around it.
+        make: makes the environment; called once. Only ``TimeLimit`` and the wrappers by which
+            Gymnasium checks calls may be around it.
 
     Raises:
-        RequestError: ``mujoco`` is not installed, it is not a ``MujocoEnv``, it is wrapped in
-            something that would be lost, it has no time limit, or its step depends on more than
-            the simulator's state.
+        RequestError: ``mujoco`` is not installed, the environment is not a ``MujocoEnv``, it has
+            other wrappers or no time limit, or its step depends on more than the simulator's state.
     """
 
-    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]]) -> None:
-        self.env, self.max_episode_steps = _unwrap(_make(make))
+    def __init__(self, make: Callable[[], AnyEnv]) -> None:
+        made = _make(make)
+        self.env = _unwrap(made)
+        self.max_episode_steps = find_time_limit(made, advice="register it with max_episode_steps")
+        advice = "the MuJoCo adapter takes no other"
+        self.observation_space = require_flat_box(self.env, "observation_space", advice)
+        self.action_space = require_flat_box(self.env, "action_space", advice)
         self.readout: Readout | None = readout_of(self.env)
         fields = DERIVED_FIELDS if self.readout is None else self.readout.before
         self.snapshot = Snapshot(self.env.model, fields)
         self.saved_size = self.snapshot.size
-        self.observation_space, self.action_space = _boxes(self.env)
-        self.carried: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
-        saved, observation, reward = self._probe()
-        self.carried = self._find_carried(saved)
-        self.tangent_size = integration_tangent(self.snapshot) + len(self.carried)
+        self.derived_inputs: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
+        """Indices of the saved derived numbers on which the step depends."""
+        saved, observation, reward = self._check_replay()
+        self.derived_inputs = self._find_derived_inputs(saved)
+        self.tangent_size = physics_tangent_size(self.snapshot) + len(self.derived_inputs)
         self.precision = Precision(
             state=np.dtype(np.float64),
-            observation=_floating(observation),
-            reward=_floating(reward),
+            observation=_float_dtype(observation),
+            reward=_float_dtype(reward),
         )
 
     @property
@@ -89,16 +97,16 @@ class MuJoCoSimulator(Simulator):
         return Outcome(after, observation, reward, terminated)
 
     def perturb(self, saved: Array, tangent: Array) -> Array:
-        return mujoco_snapshot.perturb(self.snapshot, saved, tangent, self.carried)
+        return mujoco_snapshot.perturb(self.snapshot, saved, tangent, self.derived_inputs)
 
     def displacement(self, saved: Array, origin: Array) -> Array:
-        return mujoco_snapshot.displacement(self.snapshot, saved, origin, self.carried)
+        return mujoco_snapshot.displacement(self.snapshot, saved, origin, self.derived_inputs)
 
     def render(self, saved: Array) -> NDArray[np.uint8]:
-        """The environment's own picture of a saved state ``[S]``.
+        """The environment's own image of a saved state ``[S]``.
 
         Raises:
-            RequestError: it was not made with ``render_mode="rgb_array"``.
+            RequestError: the environment was not made with ``render_mode="rgb_array"``.
         """
         if self.env.render_mode != "rgb_array":
             raise RequestError(
@@ -110,8 +118,12 @@ class MuJoCoSimulator(Simulator):
         picture: NDArray[np.uint8] = self.env.render()
         return picture
 
-    def _probe(self) -> tuple[Array, NDArray[Any], NDArray[Any]]:
-        """A state some steps from a start, and what the environment returned there."""
+    def _check_replay(self) -> tuple[Array, NDArray[Any], NDArray[Any]]:
+        """Raises unless a step can be repeated from its saved state.
+
+        Returns:
+            A saved state ``[S]`` and the observation and reward of a step from it.
+        """
         saved, _ = self.reset(seed=0)
         actions = self._actions(4)
         for action in actions[:3]:
@@ -119,7 +131,7 @@ class MuJoCoSimulator(Simulator):
         self.snapshot.restore(self.env.data, saved)
         observation, reward, *_ = self.env.step(actions[3])
         first = _as_row(np.asarray(observation), reward)
-        self.step(self.reset(seed=1)[0][None], actions[:1])  # leaves mjData elsewhere
+        self.step(self.reset(seed=1)[0][None], actions[:1])  # another state in between
         again = self.step(saved[None], actions[3:])
         if not np.array_equal(first, _as_row(again.observation[0], again.reward[0])):
             raise RequestError(
@@ -130,32 +142,35 @@ class MuJoCoSimulator(Simulator):
             )
         return saved, np.asarray(observation), np.asarray(reward)
 
-    def _find_carried(self, saved: Array) -> NDArray[np.intp]:
-        """Which derived numbers the step reads: those whose change shows in what it returns."""
+    def _find_derived_inputs(self, saved: Array) -> NDArray[np.intp]:
+        """Indices of the derived numbers whose change alters the observation or the reward."""
         action = self._actions(1)
         before = self.step(saved[None], action)
         expected = _as_row(before.observation[0], before.reward[0])
 
-        def shows(where: slice | int) -> bool:
+        def matters(where: slice | int) -> bool:
             moved = saved[None].copy()
             moved[0, where] += 0.1
             after = self.step(moved, action)
             found = _as_row(after.observation[0], after.reward[0])
             return not np.array_equal(found, expected)
 
-        carried: list[int] = []
+        derived_inputs: list[int] = []
         for name in self.snapshot.fields:
             where = self.snapshot.parts[name]
-            if shows(where):
-                carried += [entry for entry in range(where.start, where.stop) if shows(entry)]
-        return np.array(carried, dtype=np.intp)
+            if matters(where):
+                derived_inputs += [
+                    entry for entry in range(where.start, where.stop) if matters(entry)
+                ]
+        return np.array(derived_inputs, dtype=np.intp)
 
     def _actions(self, count: int) -> Array:
         space, rng = self.action_space, np.random.default_rng(0)
         return np.clip(rng.uniform(-1, 1, (count, *space.shape)), space.low, space.high)
 
 
-def _make(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
+def _make(make: Callable[[], AnyEnv]) -> AnyEnv:
+    """The environment; MuJoCo's warnings about its model are suppressed."""
     with quiet_loading():
         try:
             return make()
@@ -163,15 +178,17 @@ def _make(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any
             raise missing_package("the MuJoCo adapter", error) from error
 
 
-def _unwrap(env: gymnasium.Env[Any, Any]) -> tuple[Any, int]:
-    """The environment itself, and its time limit."""
+def _unwrap(env: AnyEnv) -> Any:
+    """The ``MujocoEnv`` itself.
+
+    Raises:
+        RequestError: it has a wrapper that changes more than its time limit, or it is no
+            ``MujocoEnv``.
+    """
     from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 
-    limits = [] if env.spec is None else [env.spec.max_episode_steps]
     while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, TimeLimit):
-            limits.append(env._max_episode_steps)
-        elif not isinstance(env, (OrderEnforcing, PassiveEnvChecker)):
+        if not isinstance(env, (TimeLimit, *CHECKING_WRAPPERS)):
             raise RequestError(
                 f"{type(env).__name__} around {type(env.unwrapped).__name__} would be lost: the "
                 "adapter differentiates the environment itself. Give it without this wrapper, and "
@@ -184,28 +201,11 @@ def _unwrap(env: gymnasium.Env[Any, Any]) -> tuple[Any, int]:
             "restores mjData, which it does not have. FiniteDifference takes any environment whose "
             "state can be saved"
         )
-    given = [limit for limit in limits if limit is not None]
-    if not given:
-        raise RequestError(
-            f"{type(env).__name__} has no time limit: register it with max_episode_steps, or wrap "
-            "it in gymnasium.wrappers.TimeLimit"
-        )
-    return env, min(given)
+    return env
 
 
-def _boxes(env: Any) -> tuple[Box, Box]:
-    for name in ("observation_space", "action_space"):
-        space = getattr(env, name)
-        if not isinstance(space, Box) or len(space.shape) != 1:
-            raise RequestError(
-                f"{type(env).__name__}.{name} is {type(space).__name__}: the MuJoCo adapter takes "
-                "a Box with one axis"
-            )
-    return env.observation_space, env.action_space
-
-
-def _floating(value: NDArray[Any]) -> np.dtype:
-    """In what it is computed; an integer is exact."""
+def _float_dtype(value: NDArray[Any]) -> np.dtype:
+    """The dtype of the value; float64 for integers, which are exact."""
     return value.dtype if np.issubdtype(value.dtype, np.floating) else np.dtype(np.float64)
 
 

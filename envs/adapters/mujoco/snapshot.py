@@ -1,6 +1,6 @@
-"""All that the future of a MuJoCo simulation depends on, as one array, and how it is moved.
+"""The state of a MuJoCo simulation as one array, and its tangent space.
 
-``mujoco`` is imported inside functions: it is an extra.
+``mujoco`` is imported inside functions, because it is an optional package.
 """
 
 import contextlib
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from pgtoolkit.envs.adapters.simulation.simulator import Array
 from pgtoolkit.envs.registry.registered import import_package
 
-# What MuJoCo derives from its state during a step, and leaves behind as of the step's last stage:
-# not a function of the state afterwards. An environment may read it before its next step.
 DERIVED_FIELDS = (
     "xpos",
     "xquat",
@@ -44,23 +42,26 @@ DERIVED_FIELDS = (
     "qacc",
     "sensordata",
 )
+"""Fields of ``MjData`` that MuJoCo computes from the state during a step. Afterwards they belong to
+an earlier stage of the step, so they are not functions of the new state. An environment may read
+them before its next step."""
 
 
 def import_mujoco() -> Any:
-    """The package ``mujoco``.
+    """Imports the optional package ``mujoco``.
 
     Raises:
-        RequestError: it is not installed; says how.
+        RequestError: it is not installed.
     """
     return import_package("mujoco", "the MuJoCo adapter")
 
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Within it, a warning about a model is not printed, nor written to ``MUJOCO_LOG.TXT``.
+    """A context in which MuJoCo's warnings are neither printed nor written to ``MUJOCO_LOG.TXT``.
 
-    Gymnasium's own HalfCheetah-v5 warns each time it is made, into the current folder. Errors stay
-    errors.
+    Making Gymnasium's HalfCheetah-v5 would write a warning into the current folder each time.
+    Errors are still raised.
     """
     mujoco = import_mujoco()
     handler = mujoco.get_mju_user_warning()
@@ -73,14 +74,15 @@ def quiet_loading() -> Iterator[None]:
 
 @final
 class Snapshot:
-    """Where in a saved state ``[S]`` which number is.
+    """The layout of a saved state ``[S]``, and its conversion from and to ``MjData``.
 
-    First ``mjSTATE_INTEGRATION``: time, positions, velocities, activations, the solver's warm
-    start, controls, applied forces and all else that MuJoCo's next step reads. Then ``fields``.
+    It begins with ``mjSTATE_INTEGRATION``: time, positions, velocities, activations, the solver's
+    warm start, controls, applied forces and all else that MuJoCo's next step reads. The derived
+    ``fields`` follow.
 
     Args:
         model: an ``MjModel``.
-        fields: names of derived arrays of ``MjData`` to be saved as well.
+        fields: names of the derived fields of ``MjData`` to save too.
     """
 
     def __init__(self, model: Any, fields: tuple[str, ...]) -> None:
@@ -93,7 +95,7 @@ class Snapshot:
         self.act = self._slice(int(kinds.mjSTATE_ACT))
         self.warmstart = self._slice(int(kinds.mjSTATE_WARMSTART))
         self.parts = {"qpos": self.qpos, "qvel": self.qvel, "act": self.act}
-        """By name in ``MjData``: the differentiable part of the state, and the fields."""
+        """Slices of ``qpos``, ``qvel``, ``act`` and the derived fields in a saved state."""
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.size = self.integration
         probe = import_mujoco().MjData(model)
@@ -113,7 +115,7 @@ class Snapshot:
         return saved
 
     def restore(self, data: Any, saved: Array) -> None:
-        """Puts ``[S]`` into an ``MjData``. Computes nothing, so nothing is lost or refreshed."""
+        """Writes a saved state ``[S]`` into an ``MjData``, without recomputing derived fields."""
         import_mujoco().mj_setState(self.model, data, saved[: self.integration], self._kind)
         for name in self.fields:
             getattr(data, name)[...] = saved[self.parts[name]].reshape(self._shapes[name])
@@ -126,7 +128,7 @@ class Snapshot:
         }
 
     def rows(self, values: Mapping[str, Array]) -> Array:
-        """The reverse of :meth:`values`: ``[K, S]``, with 0 for all that is in no part."""
+        """The inverse of :meth:`values`: ``[K, S]``, with 0 for what belongs to no part."""
         rows = np.zeros((len(values["qpos"]), self.size))
         for name, where in self.parts.items():
             rows[:, where] = values[name].reshape(len(rows), -1)
@@ -136,18 +138,18 @@ class Snapshot:
         return int(import_mujoco().mj_stateSize(self.model, kind))
 
     def _slice(self, kind: int) -> slice:
-        # A kind is one bit, and the parts lie in the order of the bits.
+        # Each kind is one bit, and parts are stored in the order of the bits.
         start = self._size(kind - 1)
         return slice(start, start + self._size(kind))
 
 
 def integrate_positions(model: Any, qpos: Array, moves: Array) -> Array:
-    """``qpos (+) move`` ``[K, nq]``: a quaternion is rotated by its three numbers of the move.
+    """``qpos (+) moves`` ``[K, nq]``: quaternions are rotated by three numbers of the move each.
 
     Args:
         model: an ``MjModel``.
-        qpos: ``[K, nq]``.
-        moves: ``[K, nv]``.
+        qpos: ``[K, nq]``: positions.
+        moves: ``[K, nv]``: tangent vectors.
     """
     if model.nq == model.nv:
         return qpos + moves
@@ -169,20 +171,22 @@ def differentiate_positions(model: Any, qpos: Array, origin: Array) -> Array:
     return moves
 
 
-def integration_tangent(snapshot: Snapshot) -> int:
-    """``2 nv + na``: positions, velocities and activations."""
+def physics_tangent_size(snapshot: Snapshot) -> int:
+    """``2 nv + na``: the number of tangent dimensions of positions, velocities and activations."""
     model = snapshot.model
     return int(2 * model.nv + model.na)
 
 
-def perturb(snapshot: Snapshot, saved: Array, tangent: Array, carried: NDArray[np.intp]) -> Array:
+def perturb(
+    snapshot: Snapshot, saved: Array, tangent: Array, derived_inputs: NDArray[np.intp]
+) -> Array:
     """``saved (+) tangent`` ``[K, S]``.
 
     Args:
-        snapshot: where things are.
+        snapshot: the layout of the saved states.
         saved: ``[K, S]``.
         tangent: ``[K, 2 nv + na + C]``.
-        carried: ``[C]`` which numbers of the derived fields the last ones are added to.
+        derived_inputs: ``[C]``: indices of the saved numbers to which the last ``C`` are added.
     """
     nv, na = snapshot.model.nv, snapshot.model.na
     moved = saved.copy()
@@ -190,17 +194,20 @@ def perturb(snapshot: Snapshot, saved: Array, tangent: Array, carried: NDArray[n
     moved[:, snapshot.qpos] = integrate_positions(snapshot.model, positions, tangent[:, :nv])
     moved[:, snapshot.qvel] += tangent[:, nv : 2 * nv]
     moved[:, snapshot.act] += tangent[:, 2 * nv : 2 * nv + na]
-    moved[:, carried] += tangent[:, 2 * nv + na :]
+    moved[:, derived_inputs] += tangent[:, 2 * nv + na :]
     return moved
 
 
 def displacement(
-    snapshot: Snapshot, saved: Array, origin: Array, carried: NDArray[np.intp]
+    snapshot: Snapshot, saved: Array, origin: Array, derived_inputs: NDArray[np.intp]
 ) -> Array:
     """``saved (-) origin`` ``[K, 2 nv + na + C]``, the inverse of :func:`perturb`."""
     positions = differentiate_positions(
         snapshot.model, saved[:, snapshot.qpos], origin[:, snapshot.qpos]
     )
     difference = saved - origin
-    parts = [positions, *(difference[:, where] for where in (snapshot.qvel, snapshot.act, carried))]
+    parts = [
+        positions,
+        *(difference[:, where] for where in (snapshot.qvel, snapshot.act, derived_inputs)),
+    ]
     return np.concatenate(parts, axis=1)

@@ -1,1 +1,1 @@
-"""The protocol of a simulator, and gradients by finite differences of its steps."""
+"""The interface of a simulator, and derivatives by finite differences of its steps."""

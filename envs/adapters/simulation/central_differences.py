@@ -1,7 +1,7 @@
-"""Jacobians of a simulator's step by central differences, with a word on what they are worth.
+"""Jacobians of a simulator's step by central differences, and a test of their accuracy.
 
-Shapes: ``K`` states, ``D`` tangent, ``A`` action and ``O`` observation dimensions, ``P = 2 (D + A)
-+ 3`` points around each state.
+Shapes: ``K`` states, ``D`` tangent, ``A`` action and ``O`` observation dimensions, and ``P = 2 (D +
+A) + 3`` points around each state.
 """
 
 import dataclasses
@@ -12,30 +12,33 @@ import numpy as np
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Linearization, Precision, Simulator
 from pgtoolkit.errors import RequestError
 
-# Rounding errs by ``epsilon / step``, the third derivative by ``step^2 / 6``. Powers of two, so
-# that ``x + step`` and ``x - step`` are rounded as little as can be.
 DOUBLE_STEP, SINGLE_STEP = 2.0**-20, 2.0**-8
+"""Step sizes for functions that are computed in double and in single precision. They balance the
+rounding error ``epsilon / step`` and the truncation error, which is ``step^2 / 6`` times the third
+derivative. They are powers of two, so that ``x + step`` and ``x - step`` are rounded little."""
 
-# The second step size is ten times the first, but never so long that it is not local any more.
-REACH, LONGEST_REACH = 10.0, 2.0**-6
+PROBE_RATIO, MAX_PROBE_STEP = 10.0, 2.0**-6
+"""The step size of the test is ten times that of the derivative, but at most ``2^-6``."""
 
-# What rounding can do to a difference is no disagreement: so many epsilons of the value.
-ROUNDINGS = 20.0
+ROUNDING_MARGIN = 20.0
+"""The assumed rounding error of a value, in epsilons of the value and per coordinate."""
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Steps:
-    """By how much state and action are moved, in their own units, to difference each part.
+    """Step sizes by which state and action are moved, for the differences of each part.
 
     Raises:
         RequestError: a step is not a positive finite number.
     """
 
     state: float
-    """For the next state."""
+    """Step size for the Jacobian of the next state."""
     observation: float
+    """Step size for the Jacobian of the observation."""
     reward: float
+    """Step size for the gradient of the reward."""
 
     def __post_init__(self) -> None:
         for name, step in dataclasses.asdict(self).items():
@@ -43,40 +46,41 @@ class Steps:
                 raise RequestError(f"the step for the {name} must be positive, not {step}")
 
 
-class Points(NamedTuple):
-    """Where the simulator steps from.
+class Stencil(NamedTuple):
+    """The ``P`` points around each state from which the simulator steps.
 
-    Forwards along each coordinate, then backwards; not moved; half the reach and the reach.
+    In this order: forwards along each of the ``D + A`` coordinates; backwards along each; the
+    unmoved point; half a probe step and one probe step along the probe direction.
     """
 
     tangent: Array
-    """``[P, D]`` moves of the state, of every state the same."""
+    """``[P, D]``: moves of the state, the same for every state."""
     action: Array
-    """``[K, P, A]`` actions."""
+    """``[K, P, A]``: the moved actions."""
     span: Array
-    """``[K, D + A]`` from each backward to its forward point."""
+    """``[K, D + A]``: distances between the forward and the backward points."""
     probe: Array
-    """``[K, D + A]`` a direction."""
-    reach: float
-    """How far along it."""
+    """``[K, D + A]``: the direction along which the derivative is tested."""
+    probe_step: float
+    """The step size of the test."""
 
 
-class Values(NamedTuple):
-    """What the steps led to."""
+class StencilValues(NamedTuple):
+    """Results of the steps from the points of a stencil."""
 
     state: Array
-    """``[K, P, D]`` next states, as tangent vectors from that of no move."""
+    """``[K, P, D]``: next states, as tangent vectors from the next state of the unmoved point."""
     observation: Array
     """``[K, P, O]``."""
     reward: Array
     """``[K, P, 1]``."""
 
 
-def steps_for(precision: Precision) -> Steps:
-    """``2^-20`` for parts computed in double precision, ``2^-8`` for the others.
+def step_sizes_for(precision: Precision) -> Steps:
+    """Step sizes by precision: ``2^-20`` for parts computed in double precision, else ``2^-8``.
 
-    A part that is computed in single precision is a staircase with steps of ``6e-8`` of its value:
-    a smaller step would difference the staircase.
+    Values in single precision change in jumps of ``6e-8`` of their size, so a smaller step would
+    measure the jumps.
     """
 
     def step(dtype: np.dtype) -> float:
@@ -91,63 +95,66 @@ def steps_for(precision: Precision) -> Steps:
 
 @final
 class CentralDifferences:
-    """``(f(x + h e_j) - f(x - h e_j)) / 2h`` of next state, observation and reward together.
+    """Jacobians of next state, observation and reward: ``(f(x + h e_j) - f(x - h e_j)) / 2h``.
 
-    All ``P`` steps of all states are one call of the simulator; two calls if its parts need
-    different step sizes. Actions are moved in double precision. One within its bounds is not moved
-    beyond them: most environments clip there, and the derivative that counts is the inner one.
+    The ``P`` steps of all states are one call of the simulator, or one call for each distinct step
+    size if its parts need different ones. Actions are moved in double precision. An action within
+    its bounds is not moved beyond them: most environments clip there, and the derivative inside the
+    bounds is the useful one.
 
-    **Disagreement.** Along one direction ``v``, ``J v`` is compared with the one-sided difference
-    of second order with the step ``10 h`` (capped at ``2^-6``)::
+    **Disagreement.** Along one direction ``v``, ``J v`` is compared with a one-sided difference of
+    second order with the step ``10 h`` (at most ``2^-6``)::
 
         (-3 f(x) + 4 f(x + 5 h v) - f(x + 10 h v)) / 10 h
 
-    Smooth functions differ by ``O(h^2)`` of their third derivative. A jump or a kink within reach
-    differs by as much as the derivative itself. One-sided, because symmetric differences of ``|x|``
-    at 0 are 0 whatever the step. It is measured in units of the largest row of ``|J|`` of the part,
-    and the worst part counts; what rounding can explain is not counted.
+    For smooth functions the two differ by ``O(h^2)`` times the third derivative. At a jump or a
+    kink within ``10 h`` they differ by as much as the derivative itself. The difference is
+    one-sided because symmetric differences of ``|x|`` at 0 are 0 for every step size. The
+    disagreement is relative to the largest row sum of ``|J|`` plus the possible rounding error; of
+    the three parts the largest disagreement is reported.
 
     Args:
-        simulator: what to difference.
-        steps: the step sizes; None takes :func:`steps_for` the simulator's precision.
+        simulator: computes the steps.
+        steps: the step sizes; None takes :func:`step_sizes_for` the simulator's precision.
     """
 
     def __init__(self, simulator: Simulator, steps: Steps | None = None) -> None:
         self.simulator = simulator
-        self.steps = steps or steps_for(simulator.precision)
+        self.steps = steps or step_sizes_for(simulator.precision)
         low, high = simulator.action_space.low, simulator.action_space.high
         self._low, self._high = low.astype(np.float64), high.astype(np.float64)
-        # Unequal lengths, so that no difference of two coordinates stands still along it. Not below
-        # 0.8: at 0.6 both differences of a jump would happen to be the same.
+        # The components are unequal, so that no difference of two coordinates is constant along
+        # the direction. They are at least 0.8, because with 0.6 the two differences of a jump
+        # would be equal.
         size, random = simulator.tangent_size + len(low), np.random.default_rng(0)
         self._direction = random.choice([-1.0, 1.0], size) * random.uniform(0.8, 1.0, size)
 
     def __call__(self, saved: Array, action: Array) -> Linearization:
-        """The derivatives at states ``[K, S]`` and actions ``[K, A]``."""
+        """Jacobians at saved states ``[K, S]`` and actions ``[K, A]``."""
         jacobians: dict[str, Array] = {}
         disagreement = np.zeros(len(saved))
         for step in sorted(set(dataclasses.asdict(self.steps).values())):
-            points = self._points(action.astype(np.float64), step)
-            values = self._values(saved, points)
-            for name in (n for n in Values._fields if getattr(self.steps, n) == step):
-                # A simulation that breaks gives derivatives that are not finite, not a warning.
+            stencil = self._stencil(action.astype(np.float64), step)
+            values = self._values(saved, stencil)
+            for name in (n for n in StencilValues._fields if getattr(self.steps, n) == step):
+                # A simulation that diverges gives derivatives that are not finite, not a warning.
                 with np.errstate(invalid="ignore", over="ignore"):
                     part = getattr(values, name)
-                    jacobians[name] = _jacobian(part, points.span)
-                    rounding = self._rounding(name, part) / step
-                    found = _disagreement(part, jacobians[name], points, rounding)
+                    jacobians[name] = _jacobian(part, stencil.span)
+                    rounding = self._rounding_error(name, part) / step
+                    found = _disagreement(part, jacobians[name], stencil, rounding)
                     disagreement = np.maximum(disagreement, found)
         return Linearization(
             jacobians["state"], jacobians["observation"], jacobians["reward"][:, 0], disagreement
         )
 
-    def _points(self, action: Array, step: float) -> Points:
+    def _stencil(self, action: Array, step: float) -> Stencil:
         states, size = self.simulator.tangent_size, len(self._direction)
         probe = self._probe(action)
-        reach = max(2 * step, min(REACH * step, LONGEST_REACH))
+        probe_step = max(2 * step, min(PROBE_RATIO * step, MAX_PROBE_STEP))
         moves = np.zeros((len(action), 2 * size + 3, size))
         moves[:, :size], moves[:, size : 2 * size] = step * np.eye(size), -step * np.eye(size)
-        moves[:, -2], moves[:, -1] = reach / 2 * probe, reach * probe
+        moves[:, -2], moves[:, -1] = probe_step / 2 * probe, probe_step * probe
         actions = action[:, None] + moves[:, :, states:]
         inside = ((self._low <= action) & (action <= self._high))[:, None]
         actions = np.where(inside, np.clip(actions, self._low, self._high), actions)
@@ -155,51 +162,51 @@ class CentralDifferences:
         columns = np.arange(size - states)
         forwards, backwards = states + columns, size + states + columns
         span[:, states:] = actions[:, forwards, columns] - actions[:, backwards, columns]
-        return Points(moves[0, :, :states], actions, span, probe, reach)
+        return Stencil(moves[0, :, :states], actions, span, probe, probe_step)
 
     def _probe(self, action: Array) -> Array:
-        """``[K, D + A]`` the direction, with actions that move away from the nearer bound."""
+        """The probe direction ``[K, D + A]``; bounded actions move away from the nearer bound."""
         probe = np.tile(self._direction, (len(action), 1))
-        of_action = probe[:, self.simulator.tangent_size :]
-        upper = action - self._low > self._high - action
-        inwards = np.where(upper, -1.0, 1.0) * np.abs(of_action)
+        action_part = probe[:, self.simulator.tangent_size :]
+        near_upper = action - self._low > self._high - action
+        inwards = np.where(near_upper, -1.0, 1.0) * np.abs(action_part)
         bounded = np.isfinite(self._low) | np.isfinite(self._high)
-        of_action[:] = np.where(bounded, inwards, of_action)
+        action_part[:] = np.where(bounded, inwards, action_part)
         return probe
 
-    def _values(self, saved: Array, points: Points) -> Values:
-        shape = points.action.shape[:2]
+    def _values(self, saved: Array, stencil: Stencil) -> StencilValues:
+        shape = stencil.action.shape[:2]
         moved = self.simulator.perturb(
-            np.repeat(saved, shape[1], axis=0), np.tile(points.tangent, (len(saved), 1))
+            np.repeat(saved, shape[1], axis=0), np.tile(stencil.tangent, (len(saved), 1))
         )
-        outcome = self.simulator.step(moved, points.action.reshape(len(moved), -1))
+        outcome = self.simulator.step(moved, stencil.action.reshape(len(moved), -1))
         unmoved = np.repeat(outcome.saved.reshape(*shape, -1)[:, -3], shape[1], axis=0)
         tangent = self.simulator.displacement(outcome.saved, unmoved)
         parts = (tangent, outcome.observation, outcome.reward)
-        return Values(*(part.reshape(*shape, -1) for part in parts))
+        return StencilValues(*(part.reshape(*shape, -1) for part in parts))
 
-    def _rounding(self, name: str, part: Array) -> Array:
-        """``[K]`` by how much rounding may change a value of this part, at most."""
+    def _rounding_error(self, name: str, part: Array) -> Array:
+        """``[K]``: an upper bound of the rounding error in the values of one part."""
         epsilon = float(np.finfo(getattr(self.simulator.precision, name)).eps)
-        # The tangent of a state says how far it moved, not how large its numbers are.
+        # Tangent vectors are differences, so the size of a state is not known; 1 is assumed.
         size = np.ones(len(part)) if name == "state" else np.abs(part).max((1, 2), initial=0.0)
-        return ROUNDINGS * len(self._direction) * epsilon * size
+        return ROUNDING_MARGIN * len(self._direction) * epsilon * size
 
 
 def _jacobian(part: Array, span: Array) -> Array:
-    """``[K, size, D + A]``."""
+    """Central differences ``[K, size, D + A]`` of values ``[K, P, size]``."""
     size = span.shape[1]
-    # A span of 0 is between two equal bounds, where nothing moves.
+    # The span is 0 if the two bounds of an action are equal; the difference is 0 there too.
     difference = (part[:, :size] - part[:, size : 2 * size]) / np.where(span, span, 1.0)[..., None]
     jacobian: Array = difference.transpose(0, 2, 1)
     return jacobian
 
 
-def _disagreement(part: Array, jacobian: Array, points: Points, rounding: Array) -> Array:
-    """``[K]``, see :class:`CentralDifferences`."""
-    here, half, far = part[:, -3], part[:, -2], part[:, -1]
-    one_sided = (-3 * here + 4 * half - far) / points.reach
-    expected = (jacobian @ points.probe[..., None])[..., 0]
+def _disagreement(part: Array, jacobian: Array, stencil: Stencil, rounding: Array) -> Array:
+    """``[K]``: the disagreement of one part, see :class:`CentralDifferences`."""
+    unmoved, half, full = part[:, -3], part[:, -2], part[:, -1]
+    one_sided = (-3 * unmoved + 4 * half - full) / stencil.probe_step
+    expected = (jacobian @ stencil.probe[..., None])[..., 0]
     difference = np.abs(one_sided - expected).max(-1, initial=0.0)
     scale = np.abs(jacobian).sum(-1).max(-1, initial=0.0) + rounding
     relative: Array = difference / np.where(scale == 0, 1.0, scale)

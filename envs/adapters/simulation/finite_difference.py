@@ -1,4 +1,4 @@
-"""A gradient for an ordinary environment: its own steps forwards, differences of them backwards."""
+"""A simulator as a differentiable environment, whose backward pass takes finite differences."""
 
 from typing import Any, NamedTuple, cast, final
 
@@ -16,16 +16,18 @@ from pgtoolkit.second_derivatives import refuse_second_derivative
 FINITE_DIFFERENCES = GradientInfo(
     action="approximate", state="approximate", reward="approximate", method="finite differences"
 )
+"""The description of gradients by finite differences."""
 
 
 class SimulatedState(NamedTuple):
-    """A state of a simulator, and what the step that led to it gave."""
+    """States of a simulator, with the results of the steps that led to them."""
 
-    token: Tensor
-    """``[N, D]`` zeros, which carry the graph: their gradient is the state's, in tangent space."""
+    tangent: Tensor
+    """``[N, D]``: zeros that carry the graph. Their gradient is the gradient by the state, in
+    tangent space."""
     saved: Tensor
-    """``[N, S]`` int64: the bits of the float64 numbers of :meth:`Simulator.reset`, which no cast
-    to single precision may touch."""
+    """``[N, S]`` int64: the bits of the saved float64 numbers, so that a cast to single precision
+    does not change them."""
     observation: Tensor
     """``[N, O]``."""
     reward: Tensor
@@ -38,24 +40,24 @@ class SimulatedState(NamedTuple):
 class FiniteDifference(DifferentiableEnv[SimulatedState]):
     """A simulator as a differentiable environment.
 
-    **Forwards**, a transition is one step of the simulator, bit for bit, from the saved states. It
-    costs nothing else. **Backwards**, the Jacobians of next state, observation and reward are
-    computed together where a gradient arrives, from the same saved states. No simulation is kept
-    alive, so nothing has to be put back. Differentiable once.
+    **Forward pass.** A transition is one step of the simulator from the saved states, equal to the
+    bit, and costs nothing more. **Backward pass.** The Jacobians of next state, observation and
+    reward are computed together from the same saved states, for the rows that receive a gradient.
+    The graph holds only saved states. Second derivatives raise.
 
-    The derivative of the state lives in the simulator's tangent space, so that a rotation has three
-    dimensions, whatever it is stored in. A token that is not zero moves the state before the step.
+    The derivative by the state is a vector in the simulator's tangent space, so a rotation has
+    three dimensions however it is stored. A ``tangent`` that is not zero moves the state before the
+    step.
 
-    A step whose derivative changes with the step size by more than ``tolerance`` is near a jump or
-    a kink, or in a contact too stiff for the step size: its gradient is used all the same, but
-    counted as flagged. A derivative that is not finite is counted so too, and left to the agents'
-    own check.
+    A step is counted as flagged if its derivative changes with the step size by more than
+    ``tolerance``: it is near a jump or a kink, or in a contact too stiff for the step size. Its
+    gradient is used nevertheless. Steps with derivatives that are not finite are flagged too.
 
     Args:
-        simulator: what to step.
-        linearize: its Jacobians; None takes :class:`CentralDifferences`.
-        tolerance: the relative disagreement of two step sizes from which a step is flagged.
-        gradient: what to say of the derivatives.
+        simulator: computes the steps.
+        linearize: computes the Jacobians; None takes :class:`CentralDifferences`.
+        tolerance: the largest relative disagreement of two step sizes that is not flagged.
+        gradient: the description of the derivatives.
     """
 
     def __init__(
@@ -74,13 +76,13 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
         self._differentiated, self._flagged, self._worst = 0, 0, 0.0
 
     def initial(self, num_envs: int, generator: torch.Generator) -> SimulatedState:
-        seeds = _seeds(num_envs, generator).tolist()
+        seeds = _draw_seeds(num_envs, generator).tolist()
         starts = [self.simulator.reset(seed) for seed in seeds]
         saved, observation = (np.stack(part) for part in zip(*starts, strict=True))
         device = generator.device
         return SimulatedState(
             torch.zeros(num_envs, self.simulator.tangent_size, dtype=torch.float64, device=device),
-            _bits(saved).to(device),
+            _to_bits(saved).to(device),
             torch.from_numpy(observation).to(device),
             torch.zeros(num_envs, dtype=torch.float64, device=device),
             torch.zeros(num_envs, dtype=torch.bool, device=device),
@@ -90,18 +92,19 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
         self, state: SimulatedState, mask: Tensor, generator: torch.Generator
     ) -> SimulatedState:
         """Resets the simulator for the rows of the mask only."""
-        seeds = _seeds(mask.shape[0], generator)
+        seeds = _draw_seeds(mask.shape[0], generator)
         leaves = [leaf.detach().clone() for leaf in state]
         for row in mask.nonzero().flatten().tolist():
             saved, observation = self.simulator.reset(int(seeds[row]))
-            for leaf, value in zip(leaves, (0, _bits(saved), observation, 0, False), strict=True):
+            values = (0, _to_bits(saved), observation, 0, False)
+            for leaf, value in zip(leaves, values, strict=True):
                 leaf[row] = torch.as_tensor(value)
         return where_state(mask, SimulatedState(*leaves), state)
 
     def transition(
         self, state: SimulatedState, action: Tensor, noise: Tensor | None
     ) -> SimulatedState:
-        stepped = _Step.apply(self, state.token, action, state.saved)  # type: ignore[no-untyped-call]
+        stepped = _Step.apply(self, state.tangent, action, state.saved)  # type: ignore[no-untyped-call]
         return SimulatedState(*stepped)
 
     def observation(self, state: SimulatedState) -> Tensor:
@@ -114,7 +117,10 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
         return state.terminated
 
     def metrics(self) -> dict[str, Tensor]:
-        """The share of flagged steps, and the worst disagreement, of the steps differentiated."""
+        """Share of flagged steps and largest disagreement, over the steps since the last call.
+
+        Only steps whose Jacobians were computed count.
+        """
         if not self._differentiated:
             return {}
         found = {
@@ -125,7 +131,12 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
         return found
 
     def jacobians(self, saved: Array, action: NDArray[np.floating]) -> tuple[Array, Array, Array]:
-        """Of next state, observation and reward; counts what disagrees."""
+        """Jacobians of next state, observation and reward; updates the counts of the metrics.
+
+        Args:
+            saved: ``[K, S]``.
+            action: ``[K, A]``.
+        """
         found = self.linearize(saved, action.astype(np.float64))
         finite = np.nan_to_num(found.disagreement, nan=np.inf)
         self._differentiated += len(finite)
@@ -135,27 +146,27 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
 
 
 class _Step(torch.autograd.Function):
-    """``N`` steps: (token, action) to (token, saved, observation, reward, terminated)."""
+    """``N`` steps, from (tangent, action, saved) to the fields of :class:`SimulatedState`."""
 
     @staticmethod
     def forward(
-        ctx: Any, env: FiniteDifference, token: Tensor, action: Tensor, saved: Tensor
+        ctx: Any, env: FiniteDifference, tangent: Tensor, action: Tensor, saved: Tensor
     ) -> tuple[Tensor, ...]:
-        before = _floats(saved)
-        if bool(token.any()):
-            before = env.simulator.perturb(before, token.double().cpu().numpy())
+        before = _from_bits(saved)
+        if bool(tangent.any()):
+            before = env.simulator.perturb(before, tangent.double().cpu().numpy())
         outcome = env.simulator.step(before, action.cpu().numpy())
-        ctx.env, ctx.before, ctx.dtype = env, before, token.dtype
+        ctx.env, ctx.before, ctx.dtype = env, before, tangent.dtype
         ctx.save_for_backward(action)
         ctx.set_materialize_grads(False)
-        after, terminated = _bits(outcome.saved), torch.from_numpy(outcome.terminated)
+        after, terminated = _to_bits(outcome.saved), torch.from_numpy(outcome.terminated)
         after, terminated = after.to(saved.device), terminated.to(saved.device)
         ctx.mark_non_differentiable(after, terminated)
         return (
-            torch.zeros_like(token),
+            torch.zeros_like(tangent),
             after,
-            torch.from_numpy(outcome.observation).to(token.device, token.dtype),
-            torch.from_numpy(outcome.reward).to(token.device, token.dtype),
+            torch.from_numpy(outcome.observation).to(tangent.device, tangent.dtype),
+            torch.from_numpy(outcome.reward).to(tangent.device, tangent.dtype),
             terminated,
         )
 
@@ -163,17 +174,19 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_second_derivative("a gradient by finite differences")
         (action,) = ctx.saved_tensors
-        token, _, observation, reward, _ = gradients
-        gradient = _pull_back(ctx.env, ctx.before, action, (token, observation, reward))
+        tangent, _, observation, reward, _ = gradients
+        gradient = _vector_jacobian_product(
+            ctx.env, ctx.before, action, (tangent, observation, reward)
+        )
         tangent_size = ctx.env.simulator.tangent_size
         found = gradient.to(action.device)
         return None, found[:, :tangent_size].to(ctx.dtype), found[:, tangent_size:].to(action), None
 
 
-def _pull_back(
+def _vector_jacobian_product(
     env: FiniteDifference, before: Array, action: Tensor, cotangents: tuple[Tensor | None, ...]
 ) -> Tensor:
-    """``[N, D + A]``: ``sum_parts J^T cotangent``, 0 without a step where no cotangent arrives."""
+    """``sum_parts J^T cotangent`` ``[N, D + A]``; rows without a cotangent are 0 at no cost."""
     count, columns = len(before), env.simulator.tangent_size + action.shape[1]
     given = [None if c is None else c.double().cpu().numpy() for c in cotangents]
     rows = np.zeros(count, dtype=bool)
@@ -190,14 +203,15 @@ def _pull_back(
     return torch.from_numpy(gradient)
 
 
-def _seeds(count: int, generator: torch.Generator) -> Tensor:
+def _draw_seeds(count: int, generator: torch.Generator) -> Tensor:
     return torch.randint(2**31 - 1, (count,), generator=generator, device=generator.device)
 
 
-def _bits(saved: Array) -> Tensor:
-    """As integers of the same bits, whatever dtype a state is cast to."""
+def _to_bits(saved: Array) -> Tensor:
+    """float64 numbers as int64 of the same bits."""
     return torch.from_numpy(np.ascontiguousarray(saved)).view(torch.int64)
 
 
-def _floats(bits: Tensor) -> Array:
+def _from_bits(bits: Tensor) -> Array:
+    """The inverse of :func:`_to_bits`."""
     return cast(Array, bits.cpu().view(torch.float64).numpy())

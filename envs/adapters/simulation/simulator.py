@@ -1,4 +1,4 @@
-"""What finite differences need of a simulator: any state, as numbers, to step from.
+"""The interface of a simulator: an environment that can be stepped from any saved state.
 
 Shapes: ``K`` states of ``S`` saved numbers, ``D`` tangent dimensions, ``A`` action and ``O``
 observation dimensions. All arrays are float64 unless they say otherwise.
@@ -7,20 +7,20 @@ observation dimensions. All arrays are float64 unless they say otherwise.
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, final
+from typing import NamedTuple, TypeAlias, final
 
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Array: TypeAlias = NDArray[np.float64]
 
 
 class Outcome(NamedTuple):
-    """What steps led to."""
+    """Results of ``K`` steps."""
 
     saved: Array
-    """``[K, S]`` the states afterwards."""
+    """``[K, S]``: the states after the steps."""
     observation: Array
     """``[K, O]``."""
     reward: Array
@@ -30,9 +30,9 @@ class Outcome(NamedTuple):
 
 
 class Linearization(NamedTuple):
-    """Derivatives of ``K`` steps. The last axis is what moves: first the tangent, then the action.
+    """Jacobians of ``K`` steps by state and action, which share the last axis in this order.
 
-    A state is moved along the tangent space, and the next state's move is measured there too.
+    Both the state and the next state are described by tangent vectors ``[D]``.
     """
 
     state: Array
@@ -42,17 +42,17 @@ class Linearization(NamedTuple):
     reward: Array
     """``[K, D + A]``."""
     disagreement: Array
-    """``[K]`` how far it changes with the step size, relative; 0 where nothing was compared."""
+    """``[K]``: relative change of the derivative with the step size; 0 where it was not tested."""
 
 
-Linearizer = Callable[[Array, Array], Linearization]
-"""From saved states ``[K, S]`` and actions ``[K, A]``."""
+Linearizer: TypeAlias = Callable[[Array, Array], Linearization]
+"""Jacobians at saved states ``[K, S]`` and actions ``[K, A]``."""
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Precision:
-    """In which dtype a simulator computes each part: a difference cannot resolve less."""
+    """The dtype in which a simulator computes each part; it bounds the step sizes from below."""
 
     state: np.dtype
     observation: np.dtype
@@ -60,11 +60,11 @@ class Precision:
 
 
 class Simulator(ABC):
-    """An environment as a pure function of its saved state, which holds all that its future needs.
+    """An environment as a pure function of its saved state, on which all its future depends.
 
-    A *saved* state is an array ``[S]``. Its differentiable part is changed by *tangent* vectors
-    ``[D]``: for plain numbers addition, for rotations a rotation. Restoring is exact: a step from a
-    restored state equals the step of the environment that was saved, to the bit.
+    A *saved* state is an array ``[S]``. *Tangent* vectors ``[D]`` move its differentiable part:
+    numbers by addition, attitudes by a rotation. Restoring is exact: a step from a restored state
+    equals the step of the environment that was saved, to the bit.
     """
 
     observation_space: Box
@@ -78,19 +78,20 @@ class Simulator(ABC):
 
     @abstractmethod
     def reset(self, seed: int) -> tuple[Array, Array]:
-        """A fresh start: saved state ``[S]`` and observation ``[O]``; equal seeds, equal starts."""
+        """The saved state ``[S]`` and observation ``[O]`` of a start that the seed determines."""
 
     @abstractmethod
     def step(self, saved: Array, action: NDArray[np.floating]) -> Outcome:
-        """Steps from ``K`` states ``[K, S]`` by actions ``[K, A]``, given in the dtype they have.
+        """Steps from saved states ``[K, S]`` with actions ``[K, A]``.
 
-        Exactly what the plain environment does, clipping and substeps included.
+        The results are exactly those of the plain environment, with its own clipping and substeps.
+        Actions keep their dtype.
         """
 
     @abstractmethod
     def perturb(self, saved: Array, tangent: Array) -> Array:
-        """``saved (+) tangent``: states ``[K, S]`` moved along tangent vectors ``[K, D]``."""
+        """``saved (+) tangent``: states ``[K, S]`` moved by tangent vectors ``[K, D]``."""
 
     @abstractmethod
     def displacement(self, saved: Array, origin: Array) -> Array:
-        """``saved (-) origin`` ``[K, D]``: the tangent vectors from ``origin`` ``[K, S]``."""
+        """``saved (-) origin``: tangent vectors ``[K, D]`` from ``origin`` to ``saved``."""

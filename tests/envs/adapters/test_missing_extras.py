@@ -1,4 +1,4 @@
-"""What the bridges to other packages say where those are not installed."""
+"""Error messages where an optional package is not installed."""
 
 import sys
 from typing import Any

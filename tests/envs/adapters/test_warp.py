@@ -1,4 +1,4 @@
-"""A Warp kernel equals the same function in PyTorch, in value and gradient."""
+"""Warp kernels have the values and gradients of the same functions in PyTorch."""
 
 import re
 from pathlib import Path
@@ -55,7 +55,7 @@ def forward_only(x: wp.array(dtype=float), y: wp.array(dtype=float)):
 
 @pytest.fixture(scope="module")
 def pendulum(tmp_path_factory: pytest.TempPathFactory) -> DifferentiableEnv[Tensor]:
-    """The page's first example, from its file, as a user would load it."""
+    """The environment of the page's first example, loaded from a file as a user would."""
     file = tmp_path_factory.mktemp("example") / "warp_pendulum.py"
     file.write_text(EXAMPLES[0])
     env = load_class(str(file), "WarpPendulum")()
@@ -118,7 +118,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equals_the_torch_pendulum(pendulum: DifferentiableEnv[Tensor], dtype: torch.dtype) -> None:
-    """Starts are drawn alike, too."""
+    """Values and gradients, from equal starts for equal seeds."""
     actions = (2 * noise(12, 5, 1)).to(dtype).requires_grad_()
     outcomes = []
     for env in (vector(pendulum, 5, dtype), vector(Pendulum(), 5, dtype)):
@@ -186,7 +186,7 @@ def test_a_second_backward_gives_the_same_again(pendulum: DifferentiableEnv[Tens
 def test_an_input_that_was_changed_in_place_is_noticed(
     pendulum: DifferentiableEnv[Tensor],
 ) -> None:
-    """The backward pass would compute at the new values."""
+    """Otherwise the backward pass would use the changed values."""
     state, action = noise(3, 2), noise(3, 1).requires_grad_()
     after = pendulum.transition(state, action, None)
     state += 1.0
@@ -200,7 +200,7 @@ def resident_bytes() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
 def test_memory_stays_flat_over_a_thousand_windows(pendulum: DifferentiableEnv[Tensor]) -> None:
-    """One state or gradient leaked a window would be an eighth of a GB by the end."""
+    """Leaking one state or gradient in each window would add up to an eighth of a GB."""
     count = 2**13
     env, action = vector(pendulum, count), torch.zeros(count, 1).double().requires_grad_()
     sizes = []

@@ -1,3 +1,5 @@
+"""Trees of numbers are flattened and rebuilt exactly, with their types."""
+
 from typing import Any
 
 import numpy as np

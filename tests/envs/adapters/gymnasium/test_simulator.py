@@ -1,3 +1,5 @@
+"""Gymnasium environments as simulators: exact restoring, tangent space, and refusals."""
+
 import collections
 import random
 from typing import Any
@@ -36,7 +38,7 @@ class Cart(gymnasium.Env[NDArray[Any], NDArray[Any]]):
 
 
 class Exchanging(Cart):
-    """The same, with its state behind get_state() and set_state(), where no attribute shows it."""
+    """The same, with a state that only get_state() and set_state() can access."""
 
     def __init__(self, dtype: Any = np.float64) -> None:
         self.hidden: Any = [collections.deque(maxlen=1)]
@@ -62,7 +64,7 @@ class Exchanging(Cart):
 
 
 class Odd(Cart):
-    """Numbers of all kinds, some of which come and go; each changes what follows."""
+    """A state of numbers of all types, some of which are absent at times; all affect the steps."""
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[Any], Any]:
         super().reset(seed=seed)
@@ -89,7 +91,7 @@ class Odd(Cart):
 
 
 class Delayed(Cart):
-    """The last action but one pushes: hidden in a deque, which is not a number."""
+    """Actions are delayed by a deque, which is hidden state: it is not a tree of numbers."""
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[Any], Any]:
         self.queue = collections.deque([np.zeros(1)] * 2)
@@ -106,7 +108,7 @@ class Noisy(Cart):
 
 
 class Stateless(Cart):
-    """Its state is where nobody sees it."""
+    """Its state is in a deque, which cannot be saved, and nothing else changes."""
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[Any], Any]:
         super().reset(seed=seed)
@@ -119,7 +121,7 @@ class Stateless(Cart):
 
 
 class Changed(Cart):
-    """Of the Cart, one thing is different."""
+    """A Cart with some attributes changed."""
 
     def __init__(self, **changes: Any) -> None:
         for name, value in changes.items():
@@ -143,7 +145,7 @@ def simulator(env: gymnasium.Env[Any, Any], limit: int | None = 20) -> Gymnasium
 
 
 def assert_plays_alike(found: GymnasiumSimulator, env: Any, dtype: Any, steps: int) -> None:
-    """Both in an order of its own, so that nothing is left in the simulator's environment."""
+    """Compares two episodes of the simulator, stepped in turns, with the plain environment."""
     rng = np.random.default_rng(3)
     low, high = found.action_space.low, found.action_space.high
     starts = [found.reset(seed) for seed in (4, 5)]

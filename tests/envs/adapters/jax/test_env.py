@@ -1,4 +1,4 @@
-"""An environment in JAX equals the same one in PyTorch, in value and gradient."""
+"""Environments in JAX have the values and gradients of the same environments in PyTorch."""
 
 import copy
 import re
@@ -37,7 +37,7 @@ def x64() -> Iterator[None]:
 
 
 def first_example(folder: Path) -> JaxEnvironment:
-    """The page's first example, from its file, as a user would load it."""
+    """The environment of the page's first example, loaded from a file as a user would."""
     file = folder / "jax_pendulum.py"
     file.write_text(EXAMPLES[0])
     env = load_class(str(file), "JaxPendulum")()
@@ -53,7 +53,7 @@ def pendulum(tmp_path_factory: pytest.TempPathFactory) -> JaxEnvironment:
 
 @pytest.fixture(scope="module")
 def wide_pendulum(tmp_path_factory: pytest.TempPathFactory) -> JaxEnvironment:
-    """For JAX in float64."""
+    """Another one, for tests with JAX in float64."""
     return first_example(tmp_path_factory.mktemp("wide"))
 
 
@@ -101,7 +101,7 @@ class TorchWalk(DifferentiableEnv[Tensor]):
 
 
 class Luggage(Walk):
-    """A walk that carries leaves of every other kind."""
+    """A walk whose state has integers, booleans and random keys too."""
 
     def reset(self, key: Any) -> Any:
         other = {
@@ -199,7 +199,7 @@ def test_a_second_backward_gives_the_same_again(pendulum: JaxEnvironment) -> Non
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_other_leaves_come_through_unharmed(wide: bool) -> None:
-    """In both of JAX's integer widths, as plain JAX has them."""
+    """They equal those of plain JAX, for both of its integer widths."""
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", wide)
     try:
@@ -235,7 +235,7 @@ def test_seeds_and_states(pendulum: JaxEnvironment) -> None:
 
 
 def test_views_that_begin_anywhere(pendulum: JaxEnvironment) -> None:
-    """Neither alignment nor strides of a tensor matter."""
+    """Tensors may have any alignment and strides."""
     values, words = vector(pendulum, 1, torch.float32).get_state().state
     expected = pendulum.transition(JaxState(values, words), torch.tensor([[0.5]]), None).values
     shifted = torch.cat([torch.zeros(1), values[0], torch.zeros(1)])[1:-1].unsqueeze(0)
@@ -255,7 +255,7 @@ def test_float64_with_jax_in_float32_is_refused(pendulum: JaxEnvironment) -> Non
 
 @pytest.mark.usefixtures("x64")
 def test_float32_with_jax_in_float64(wide_pendulum: JaxEnvironment) -> None:
-    """Kept in float32, computed in float64: one step is the float64 step, rounded."""
+    """The state is stored in float32 and stepped in float64; the result is rounded."""
     state = vector(wide_pendulum, 4, torch.float32).get_state().state
     assert isinstance(state, JaxState) and state.values.dtype == torch.float32
     action = noise(4, 1).float().requires_grad_()
@@ -275,7 +275,7 @@ def resident_bytes() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
 def test_memory_stays_flat_over_a_thousand_windows() -> None:
-    """One state or gradient leaked a window would be a eighth of a GB by the end."""
+    """Leaking one state or gradient in each window would add up to an eighth of a GB."""
 
     class Wide(Walk):
         def reset(self, key: Any) -> Any:

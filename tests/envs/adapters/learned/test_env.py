@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
 from pgtoolkit.agents.shac import Shac, ShacConfig
-from pgtoolkit.envs.adapters.learned.env import LearnedModel, LiveState
+from pgtoolkit.envs.adapters.learned.env import LearnedModel, RunningState
 from pgtoolkit.envs.adapters.learned.model import ModelConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -57,11 +57,11 @@ def actions(num_steps: int, num_envs: int, seed: int = 0) -> Tensor:
 
 
 def test_values_are_those_of_the_plain_environment_to_the_bit() -> None:
-    """Over two episodes and their ends, with the gradient on."""
+    """Compared over two episodes and their ends, while a graph is recorded."""
     env = LearnedModel(pendulum, TINY, max_episode_steps=30)
     vector = DifferentiableVectorEnv(env, 3)
     obs, _ = vector.reset(seed=5)
-    state: LiveState = vector.get_state().state  # type: ignore[assignment]
+    state: RunningState = vector.get_state().state  # type: ignore[assignment]
     plain = [gymnasium.make("Pendulum-v1", max_episode_steps=30) for _ in range(3)]
 
     def restarted(seeds: Tensor) -> np.ndarray:
@@ -102,7 +102,7 @@ def test_the_gradient_is_the_chain_of_the_model_at_real_states() -> None:
 
     def model(row: Tensor) -> Tensor:
         predicted = env.learner.model(row[None, :3], row[None, 3:])
-        means = predicted.next_observation.mean(0)[0], predicted.reward.mean(0)
+        means = predicted.next_obs.mean(0)[0], predicted.reward.mean(0)
         return torch.cat(means)
 
     for row in range(2):
@@ -119,10 +119,10 @@ def test_the_gradient_is_the_chain_of_the_model_at_real_states() -> None:
     "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 )
 def test_the_gradient_of_pendulum_is_near_the_true_one(seed: int) -> None:
-    """Median cosine over 200 rows, after 10,000 random steps and 25 more, to no policy's favour.
+    """Median cosine over 200 rows, after 10,000 steps with random actions and 25 more.
 
-    With two steps the signal is least: the last action counts by its cost alone, of slope 0.002
-    where rewards spread over 16.
+    With two steps the signal is smallest: the last action affects only its cost, whose slope is
+    0.002, while rewards vary over a range of 16.
     """
     config = ModelConfig(hidden=(64, 64), initial_steps=10_000, initial_fit_steps=1000)
     env = LearnedModel(pendulum, config, seed=seed)
@@ -177,7 +177,7 @@ def test_a_start_that_its_seed_does_not_fix_is_refused() -> None:
 
 
 def test_ends_of_episodes_come_from_the_environment() -> None:
-    """A terminated row starts anew without a past; the other keeps its gradient."""
+    """A terminated row is reset and has no gradient from before; the other row keeps its own."""
     env = drift()
     vector = DifferentiableVectorEnv(env, 2)
     vector.reset(seed=0)
@@ -205,7 +205,7 @@ def test_a_truncation_of_the_environment_s_own() -> None:
     with pytest.raises(RequestError, match="episode of environment 0 has ended"):
         env.transition(after, torch.zeros(2, 1), None)
     fresh = env.restart(after, env.truncated(after), torch.Generator().manual_seed(1))
-    assert fresh.stamp[0] == 0 and fresh.stamp[1] == after.stamp[1]
+    assert fresh.step_token[0] == 0 and fresh.step_token[1] == after.step_token[1]
     assert env.transition(fresh, torch.zeros(2, 1), None).truncated.tolist() == [False, False]
 
 
@@ -220,10 +220,10 @@ def test_every_step_is_filed_and_one_episode_in_ten_is_held_out() -> None:
         shown.append(before)
     observed = torch.stack(shown)
     rows = torch.tensor([0, 10])  # the first and the eleventh episode
-    assert torch.equal(env.learner.held_out.newest(99).observation, observed[:, rows].flatten(0, 1))
+    assert torch.equal(env.learner.held_out.newest(99).obs, observed[:, rows].flatten(0, 1))
     assert len(env.learner.training) == 90
     held, trained = (
-        set(buffer.newest(99).observation.flatten().tolist())
+        set(buffer.newest(99).obs.flatten().tolist())
         for buffer in (env.learner.held_out, env.learner.training)
     )
     assert not held & trained and held | trained == set(observed.flatten().tolist())
@@ -260,7 +260,10 @@ def test_metrics() -> None:
 
 
 def test_memory_is_flat_over_many_windows() -> None:
-    """Counted at two windows of the same phase: 20 windows of 3 steps are 3 episodes of 20."""
+    """Tensors are counted at two windows that begin at the same step of an episode.
+
+    20 windows of 3 steps are 3 episodes of 20 steps.
+    """
     env = drift(ModelConfig(hidden=(8,), initial_steps=100, capacity=500, fit_steps=1))
     vector = DifferentiableVectorEnv(env, 2)
     vector.reset(seed=0)
@@ -278,7 +281,7 @@ def test_memory_is_flat_over_many_windows() -> None:
             gc.collect()
             counts.append(sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()))
     assert counts[0] == counts[1]
-    assert all(len(row["actions"]) <= 20 for row in env.state_dict()["live"]["rows"])
+    assert all(len(row["actions"]) <= 20 for row in env.state_dict()["running_envs"]["rows"])
 
 
 def shac(seed: int) -> tuple[LearnedModel, Shac]:
@@ -288,7 +291,7 @@ def shac(seed: int) -> tuple[LearnedModel, Shac]:
 
 
 def test_shac_trains_and_resumes_to_the_bit(tmp_path: Any) -> None:
-    """In the middle of episodes, in other objects, by way of a file."""
+    """A checkpoint taken in the middle of episodes is loaded into new objects from a file."""
     env, agent = shac(seed=0)
     first = [p.clone() for p in agent.policy.parameters()]
     for _ in range(2):
@@ -326,7 +329,7 @@ def test_what_it_asks_of_an_environment() -> None:
 
     with pytest.raises(RequestError, match="no time limit"):
         LearnedModel(Drift)
-    with pytest.raises(RequestError, match="actions are Discrete"):
+    with pytest.raises(RequestError, match="action_space of Discrete_ is Discrete"):
         LearnedModel(Discrete_, max_episode_steps=5)
     assert LearnedModel(pendulum).max_episode_steps == 200
     assert LearnedModel(pendulum, max_episode_steps=50).max_episode_steps == 50

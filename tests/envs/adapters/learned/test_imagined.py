@@ -23,7 +23,7 @@ def learned() -> LearnedModel:
 
 
 def test_each_network_is_as_likely_and_the_noise_says_which(learned: LearnedModel) -> None:
-    """A standard normal's terciles are at -0.4307 and 0.4307; the ends stay in range."""
+    """The terciles of a standard normal are at -0.4307 and 0.4307; extreme noise stays in range."""
     env = learned.imagined(max_episode_steps=10)
     noise = torch.tensor([[-9.0], [-0.44], [-0.42], [0.42], [0.44], [9.0]])
     state = env.initial(1, torch.Generator().manual_seed(0))
@@ -32,13 +32,13 @@ def test_each_network_is_as_likely_and_the_noise_says_which(learned: LearnedMode
     after = env.transition(state, action, noise)
     every = learned.learner.model(state.observation[:1], action[:1])
     members = torch.tensor([0, 0, 1, 1, 2, 2])
-    torch.testing.assert_close(after.observation, every.next_observation[members, 0])
+    torch.testing.assert_close(after.observation, every.next_obs[members, 0])
     torch.testing.assert_close(after.reward, every.reward[members, 0])
     assert torch.equal(env.reward(state, action, after), after.reward)
 
 
 def test_it_starts_from_what_was_observed(learned: LearnedModel) -> None:
-    observed = learned.learner.training.newest(1000).observation
+    observed = learned.learner.training.newest(1000).obs
     env = learned.imagined(max_episode_steps=10)
     first, again = (env.initial(50, torch.Generator().manual_seed(3)).observation for _ in range(2))
     assert torch.equal(first, again) and len({tuple(row) for row in first.tolist()}) > 10
@@ -48,7 +48,7 @@ def test_it_starts_from_what_was_observed(learned: LearnedModel) -> None:
 
 
 def test_the_derivative_is_that_of_the_dynamics(learned: LearnedModel) -> None:
-    """Central differences in float64, over three steps by different networks."""
+    """Compared with central differences in float64, over three steps by different networks."""
     env = learned.imagined(max_episode_steps=10)
     learned.learner.model.double()
     start = env.initial(1, torch.Generator().manual_seed(0))

@@ -1,6 +1,7 @@
-"""The model, what it learns from, and how it is judged."""
+"""The transition model, its training and the measurement of its error."""
 
 import copy
+import dataclasses
 
 import gymnasium
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgtoolkit.envs.adapters.learned.buffer import TransitionBuffer
 from pgtoolkit.envs.adapters.learned.learner import TransitionLearner, random_transitions
-from pgtoolkit.envs.adapters.learned.model import ModelConfig, TransitionModel, Transitions
+from pgtoolkit.envs.adapters.learned.model import ModelConfig, TransitionModel
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.networks.normalizer import ObservationNormalizer
+from pgtoolkit.rollouts.transitions import Transitions
 
 SMALL = ModelConfig(hidden=(32, 32), initial_fit_steps=300, capacity=4000)
 
@@ -30,20 +31,21 @@ def linear_quadratic(count: int, seed: int) -> tuple[Transitions, Tensor, Tensor
     reward = -observation.square().sum(-1) - 0.5 * action.square().sum(-1)
     by_both = torch.cat([torch.eye(2), torch.zeros(1, 2)]) + matrix
     slope = torch.cat([-2 * observation, -action], -1)
-    batch = Transitions(observation, action, observation + both @ matrix, reward)
+    batch = Transitions(
+        obs=observation,
+        action=action,
+        reward=reward,
+        next_obs=observation + both @ matrix,
+        terminated=torch.zeros(count, dtype=torch.bool),
+    )
     return batch, by_both.T.expand(count, 2, 3), slope
 
 
-def numbered(first: int, count: int) -> Transitions:
-    rows = torch.arange(first, first + count, dtype=torch.float32)
-    return Transitions(rows[:, None], -rows[:, None], rows[:, None] + 0.5, 10 * rows)
-
-
 def jacobians(model: TransitionModel, batch: Transitions) -> tuple[Tensor, Tensor]:
-    """Of the networks' mean: ``[N, O, O + A]`` of the observation, ``[N, O + A]`` of the reward."""
-    both = torch.cat([batch.observation, batch.action], -1).requires_grad_()
+    """Jacobians of the mean observation ``[N, O, O + A]`` and the mean reward ``[N, O + A]``."""
+    both = torch.cat([batch.obs, batch.action], -1).requires_grad_()
     predicted = model(both[:, :-1], both[:, -1:])
-    outputs = [*predicted.next_observation.mean(0).unbind(-1), predicted.reward.mean(0)]
+    outputs = [*predicted.next_obs.mean(0).unbind(-1), predicted.reward.mean(0)]
     rows = [torch.autograd.grad(y.sum(), both, retain_graph=True)[0] for y in outputs]
     return torch.stack(rows[:-1], 1), rows[-1]
 
@@ -58,7 +60,7 @@ def fitted(num_minibatches: int) -> TransitionLearner:
 
 
 def test_the_networks_are_plain_perceptrons_side_by_side() -> None:
-    """Each against one written out in float64, standardisation included."""
+    """Each network equals one written out in float64, with its standardisation."""
     generator = torch.Generator().manual_seed(0)
     model = TransitionModel(2, 1, ensemble_size=3, hidden=(5, 4), generator=generator).double()
     with torch.no_grad():
@@ -69,14 +71,14 @@ def test_the_networks_are_plain_perceptrons_side_by_side() -> None:
     observation = torch.randn(7, 2, generator=generator, dtype=torch.float64)
     action = torch.randn(7, 1, generator=generator, dtype=torch.float64)
     found = model(observation, action)
-    assert found.next_observation.shape == (3, 7, 2) and found.reward.shape == (3, 7)
+    assert found.next_obs.shape == (3, 7, 2) and found.reward.shape == (3, 7)
     for member in range(3):
         x = (torch.cat([observation, action], -1) - model.input_mean) / model.input_std
         for layer in range(3):
             x = x @ model.weights[layer][member] + model.biases[layer][member]
             x = x * torch.sigmoid(x) if layer < 2 else x
         x = model.target_mean + model.target_std * x
-        torch.testing.assert_close(found.next_observation[member], observation + x[:, :2])
+        torch.testing.assert_close(found.next_obs[member], observation + x[:, :2])
         torch.testing.assert_close(found.reward[member], x[:, 2])
 
 
@@ -123,21 +125,21 @@ def test_the_derivative_converges_to_the_truth() -> None:
 
 
 def test_the_errors_are_those_of_the_mean_on_held_out_steps() -> None:
-    """Against NumPy; a component that never changes is left out."""
+    """The errors equal those computed in NumPy; a component that never changes is left out."""
     learner = TransitionLearner(SMALL, 2, 1, seed=0)
     batch, _, _ = linear_quadratic(400, seed=5)
-    still = batch.next_observation.clone()
-    still[:, 1] = batch.observation[:, 1]
-    batch = batch._replace(next_observation=still)
+    still = batch.next_obs.clone()
+    still[:, 1] = batch.obs[:, 1]
+    batch = dataclasses.replace(batch, next_obs=still)
     learner.add(batch, torch.arange(400) % 4 == 0)
-    judged = [leaf[::4].numpy() for leaf in batch]
+    held_out = [x[::4].numpy() for x in (batch.obs, batch.action, batch.next_obs, batch.reward)]
     with torch.no_grad():
-        predicted = learner.model(*(torch.from_numpy(x) for x in judged[:2]))
-    next_observation, reward = (x.numpy() for x in predicted)
-    variance = np.var((judged[2] - judged[0])[:, 0])
-    error = np.mean((next_observation.mean(0) - judged[2])[:, 0] ** 2) / variance
-    reward_error = np.mean((reward.mean(0) - judged[3]) ** 2) / np.var(judged[3])
-    spread = next_observation[..., 0].var(0).mean() / variance
+        predicted = learner.model(*(torch.from_numpy(x) for x in held_out[:2]))
+    next_obs, reward = (x.numpy() for x in predicted)
+    variance = np.var((held_out[2] - held_out[0])[:, 0])
+    error = np.mean((next_obs.mean(0) - held_out[2])[:, 0] ** 2) / variance
+    reward_error = np.mean((reward.mean(0) - held_out[3]) ** 2) / np.var(held_out[3])
+    spread = next_obs[..., 0].var(0).mean() / variance
     found = {name: float(value) for name, value in learner.errors().items()}
     assert found == pytest.approx(
         {"model_error": error, "model_reward_error": reward_error, "ensemble_spread": spread},
@@ -147,15 +149,15 @@ def test_the_errors_are_those_of_the_mean_on_held_out_steps() -> None:
 
 
 def test_held_out_steps_are_never_learned_from() -> None:
-    """Whatever they are, the fitted model is the same to the bit."""
+    """Other values in the held-out steps give the same fitted model, to the bit."""
     batch, _, _ = linear_quadratic(1000, seed=6)
     held_out = torch.arange(1000) % 10 == 3
     models = []
     for scale in (1.0, 1e6):
         learner = TransitionLearner(SMALL, 2, 1, seed=0)
         factor = torch.where(held_out, scale, 1.0)
-        spoiled = batch._replace(
-            next_observation=batch.next_observation * factor[:, None], reward=batch.reward * factor
+        spoiled = dataclasses.replace(
+            batch, next_obs=batch.next_obs * factor[:, None], reward=batch.reward * factor
         )
         learner.add(spoiled, held_out)
         learner.fit_first()
@@ -176,24 +178,11 @@ def test_a_model_that_is_not_being_fitted_takes_no_gradient() -> None:
 def test_data_that_is_not_finite_is_named() -> None:
     learner = TransitionLearner(SMALL, 2, 1, seed=0)
     batch, _, _ = linear_quadratic(10, seed=6)
-    learner.add(batch._replace(reward=batch.reward / 0), torch.zeros(10, dtype=torch.bool))
+    learner.add(
+        dataclasses.replace(batch, reward=batch.reward / 0), torch.zeros(10, dtype=torch.bool)
+    )
     with pytest.raises(NonFiniteError, match="transition model"):
         learner.fit()
-
-
-def test_the_buffer_overwrites_the_oldest() -> None:
-    buffer = TransitionBuffer(1, 1, capacity=5)
-    buffer.add(numbered(0, 3))
-    assert len(buffer) == 3 and buffer.newest(2).reward.tolist() == [10, 20]
-    buffer.add(numbered(3, 4))
-    assert len(buffer) == 5 and buffer.newest(9).reward.tolist() == [20, 30, 40, 50, 60]
-    found = buffer.newest(1)
-    assert [leaf.flatten().tolist() for leaf in found] == [[6.0], [-6.0], [6.5], [60.0]]
-    buffer.add(numbered(100, 12))
-    assert buffer.newest(5).reward.tolist() == [1070, 1080, 1090, 1100, 1110]
-    drawn = buffer.draw((3, 200), torch.Generator().manual_seed(0))
-    assert drawn.observation.shape == (3, 200, 1)
-    assert set(drawn.reward.flatten().tolist()) == {1070, 1080, 1090, 1100, 1110}
 
 
 def test_a_learner_resumes_to_the_bit() -> None:
@@ -217,10 +206,13 @@ def test_exploration_divides_its_steps_into_episodes() -> None:
     again, _ = random_transitions(make, 95, num_episodes=2, seed=0)
     other, _ = random_transitions(make, 95, num_episodes=2, seed=1)
     assert episode.tolist() == [0] * 30 + [1] * 30 + [2] * 30 + [3] * 5
-    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(found.tensors().values(), again.tensors().values(), strict=True)
+    )
     assert not torch.equal(found.action, other.action)
     within = episode[1:] == episode[:-1]
-    assert torch.equal(found.observation[1:][within], found.next_observation[:-1][within])
+    assert torch.equal(found.obs[1:][within], found.next_obs[:-1][within])
     assert found.action.abs().max() <= 2 and found.action.std() > 1
 
 

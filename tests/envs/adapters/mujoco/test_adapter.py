@@ -50,7 +50,7 @@ def plain(name: str) -> gymnasium.Env[Any, Any]:
 
 
 def start(env: FiniteDifference, seed: int) -> SimulatedState:
-    """One environment's start, in float64."""
+    """The start of one environment, in float64."""
     saved, observation = env.simulator.reset(seed)
     return SimulatedState(
         torch.zeros(1, env.simulator.tangent_size, dtype=torch.float64),
@@ -71,7 +71,7 @@ def total_reward(env: FiniteDifference, state: SimulatedState, actions: Tensor) 
 
 
 def differenced_return(env: gymnasium.Env[Any, Any], seed: int, actions: Array) -> Array:
-    """Central differences of whole returns of the untouched environment."""
+    """Central differences of the return of the plain environment."""
 
     def total(changed: Array) -> float:
         env.reset(seed=seed)
@@ -86,7 +86,7 @@ def differenced_return(env: gymnasium.Env[Any, Any], seed: int, actions: Array) 
 
 
 class FreeBody(MujocoEnv):
-    """A rigid body in free fall, turned by torques; its first axis is to point upwards."""
+    """A rigid body in free fall, rotated by torques; best is its first axis pointing upwards."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, SUBSTEPS, Box(-np.inf, np.inf, (13,), np.float64))
@@ -104,14 +104,14 @@ class FreeBody(MujocoEnv):
 
 
 def free_start() -> tuple[Array, Array]:
-    """Tumbling: all three turns are coupled."""
+    """Positions and velocities of a tumbling body, whose three rotations are coupled."""
     attitude = np.array([0.8, 0.1, -0.4, 0.3])
     qpos = np.concatenate([[0.1, -0.2, 1.0], attitude / np.linalg.norm(attitude)])
     return qpos, np.array([0.3, 0.2, -0.1, 2.0, -1.5, 1.0])
 
 
 def free_return(actions: Tensor) -> Tensor:
-    """The same body's return, by the equations of Newton and Euler, without MuJoCo."""
+    """The return of the same body by the Newton-Euler equations in torch, without MuJoCo."""
     qpos, qvel = (torch.from_numpy(x) for x in free_start())
     height, speed, attitude, turn = qpos[2], qvel[2], qpos[3:], qvel[3:]
     inertia = torch.tensor(INERTIA, dtype=torch.float64)
@@ -130,7 +130,7 @@ def free_return(actions: Tensor) -> Tensor:
 
 
 def turned(attitude: Tensor, angle: Tensor) -> Tensor:
-    """``q * exp(angle / 2)``, in the body's frame."""
+    """The attitude ``q * exp(angle / 2)`` after a rotation in the body's frame."""
     size = angle.norm()
     scalar, vector = torch.cos(size / 2), torch.sin(size / 2) * angle / size
     w, v = attitude[0], attitude[1:]
@@ -147,7 +147,7 @@ def free_body(tmp_path: Path) -> FiniteDifference:
 
 
 def test_a_free_body_against_newton_and_euler(free_body: FiniteDifference) -> None:
-    """The quaternion path: four numbers, three directions, and an independent derivative."""
+    """Derivatives through a quaternion, compared with an independent implementation."""
     assert free_body.simulator.tangent_size == 12
     values = np.random.default_rng(0).uniform(-0.9, 0.9, (8, 4))
     actions = torch.tensor(values, requires_grad=True)
@@ -161,7 +161,7 @@ def test_a_free_body_against_newton_and_euler(free_body: FiniteDifference) -> No
 
 
 def test_a_free_body_beyond_its_bounds(free_body: FiniteDifference) -> None:
-    """MuJoCo clamps, and what is clamped has no derivative."""
+    """MuJoCo clamps the action, so its derivative is 0."""
     actions = torch.full((2, 4), 1.5, dtype=torch.float64, requires_grad=True)
     total_reward(free_body, start(free_body, 0), actions).backward()  # type: ignore[no-untyped-call]
     assert actions.grad is not None
@@ -170,7 +170,7 @@ def test_a_free_body_beyond_its_bounds(free_body: FiniteDifference) -> None:
 
 @pytest.mark.parametrize("name", ["Reacher", "Hopper", "HalfCheetah", "InvertedPendulum"])
 def test_gradient_of_an_eight_step_return(name: str) -> None:
-    """By autograd, against differences of the untouched environment, to 1e-5."""
+    """By autograd, compared with differences of the plain environment, to 1e-5."""
     env = MuJoCo(lambda: plain(name))
     high = env.action_space.high.astype(np.float64)
     values = np.random.default_rng(1).uniform(-0.9, 0.9, (8, len(high))) * high
@@ -182,7 +182,7 @@ def test_gradient_of_an_eight_step_return(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Ant", "HalfCheetah", "Reacher"])
 def test_the_forward_trajectory_is_the_environments_own(name: str) -> None:
-    """To the bit, while gradients are computed in between."""
+    """Equal to the bit, although gradients are computed between the steps."""
     env, untouched = MuJoCo(lambda: plain(name)), plain(name)
     untouched.reset(seed=2)
     state = start(env, 2)
@@ -199,7 +199,7 @@ def test_the_forward_trajectory_is_the_environments_own(name: str) -> None:
 
 
 def test_in_the_vector_environment_in_single_precision() -> None:
-    """Saved states stay exact, gradients reach the first action, flagged steps are counted."""
+    """Saved states stay exact, gradients reach the first action, and flagged steps are counted."""
     env = MuJoCo(lambda: plain("Reacher"))
     vector = DifferentiableVectorEnv(env, 3)
     observation, _ = vector.reset(seed=0)
@@ -238,7 +238,7 @@ def test_threads_are_at_least_one() -> None:
 
 
 def test_a_copy_is_independent() -> None:
-    """An environment that is given as an object is copied."""
+    """Environments that are given as objects are copied with ``copy.deepcopy``."""
     env = MuJoCo(lambda: plain("Reacher"))
     copied = copy.deepcopy(env)
     saved, action = env.simulator.reset(0)[0][None], np.ones((1, 2))
@@ -252,7 +252,7 @@ def test_a_copy_is_independent() -> None:
 
 
 def test_memory_is_flat_over_windows() -> None:
-    """Resident memory as well: MuJoCo's own is not Python's."""
+    """Resident memory is measured too, because MuJoCo allocates outside of Python."""
     venv = DifferentiableVectorEnv(MuJoCo(lambda: gymnasium.make("InvertedPendulum-v5")), 1)
     venv.reset(seed=0)
 

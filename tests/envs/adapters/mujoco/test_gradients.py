@@ -1,4 +1,4 @@
-"""Derivatives of MuJoCo's environments against differences of the untouched environments."""
+"""Derivatives of MuJoCo environments, compared with differences of the plain environments."""
 
 import functools
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatches, batch_step, loop_step
+from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatchSimulator, batch_step, loop_step
 from pgtoolkit.envs.adapters.mujoco.derivatives import ChainedTransitions, can_chain
 from pgtoolkit.envs.adapters.mujoco.simulator import MuJoCoSimulator
 from pgtoolkit.envs.adapters.mujoco.snapshot import quiet_loading
@@ -87,25 +87,25 @@ def simulator(name: str) -> MuJoCoSimulator:
     return MuJoCoSimulator(lambda: plain(name))
 
 
-def batches(of: MuJoCoSimulator, threads: int = 1) -> MuJoCoBatches:
+def batches(of: MuJoCoSimulator, threads: int = 1) -> MuJoCoBatchSimulator:
     assert of.readout is not None
-    return MuJoCoBatches(of, of.readout, threads)
+    return MuJoCoBatchSimulator(of, of.readout, threads)
 
 
 def fast(name: str) -> Linearizer:
-    """The route that the adapter takes."""
+    """The linearizer that the adapter chooses."""
     batched = batches(simulator(name))
     return ChainedTransitions(batched) if can_chain(batched) else CentralDifferences(batched)
 
 
 def actions_for(pure: MuJoCoSimulator, count: int, seed: int) -> Array:
-    """Within nine tenths of the range: differences do not reach the bounds."""
+    """Random actions within 0.9 of the range, so that differences stay within the bounds."""
     high = pure.action_space.high.astype(np.float64)
     return np.random.default_rng(seed).uniform(-0.9, 0.9, (count, len(high))) * high
 
 
 def states(pure: MuJoCoSimulator, count: int) -> Array:
-    """From a start, every third state of a random walk."""
+    """Every third state of an episode with random actions."""
     saved = pure.reset(0)[0]
     found = []
     for index, action in enumerate(actions_for(pure, 3 * count, seed=5)):
@@ -116,7 +116,7 @@ def states(pure: MuJoCoSimulator, count: int) -> Array:
 
 
 def close(found: Linearization, expected: Linearization, tolerance: float) -> bool:
-    """Relative to the largest entry of each part and state."""
+    """Whether Jacobians agree, relative to the largest entry of each part and state."""
     for a, b in zip(found[:3], expected[:3], strict=True):
         a, b = (x.reshape(len(x), -1) for x in (a, b))
         if not np.all(np.abs(a - b).max(1) <= tolerance * (np.abs(b).max(1) + 1e-3)):
@@ -127,7 +127,7 @@ def close(found: Linearization, expected: Linearization, tolerance: float) -> bo
 def return_gradient(
     pure: MuJoCoSimulator, linearize: Linearizer, seed: int, actions: Array
 ) -> tuple[Array, NDArray[np.float64]]:
-    """Of the sum of rewards by all actions, and the steps' disagreements: the adjoint recursion."""
+    """Gradient of the return by all actions, by the adjoint recursion, and the disagreements."""
     saved, steps = pure.reset(seed)[0][None], []
     for action in actions:
         steps.append(linearize(saved, action[None]))
@@ -140,7 +140,7 @@ def return_gradient(
 
 
 def differenced_return(env: gymnasium.Env[Any, Any], seed: int, actions: Array) -> Array:
-    """Central differences of whole returns of the environment itself."""
+    """Central differences of the return of the environment itself."""
 
     def total(changed: Array) -> float:
         env.reset(seed=seed)
@@ -159,7 +159,7 @@ def differenced_return(env: gymnasium.Env[Any, Any], seed: int, actions: Array) 
 # stands in the air for these steps.
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "HumanoidStandup"])
 def test_gradient_of_an_eight_step_return(name: str) -> None:
-    """Every action's, to 1e-5 of the largest. Four steps of the humanoid, which is slow."""
+    """To 1e-5 of the largest entry. The humanoid takes only four steps, because it is slow."""
     pure = simulator(name)
     actions = actions_for(pure, 4 if name == "Humanoid" else 8, seed=0)
     gradient, _ = return_gradient(pure, fast(name), 0, actions)
@@ -169,7 +169,7 @@ def test_gradient_of_an_eight_step_return(name: str) -> None:
 
 
 def test_the_reward_of_an_event_has_no_gradient() -> None:
-    """InvertedPendulum-v5 pays 1 while the pole is up: exactly 0, while the state's is not."""
+    """InvertedPendulum-v5 pays 1 while the pole is up: the reward's gradient is exactly 0."""
     pure = simulator("InvertedPendulum")
     found = fast("InvertedPendulum")(states(pure, 3), actions_for(pure, 3, seed=1))
     assert np.all(found.reward == 0)
@@ -177,24 +177,24 @@ def test_the_reward_of_an_event_has_no_gradient() -> None:
 
 
 def test_without_what_the_step_before_left_the_gradient_is_wrong() -> None:
-    """The check above sees the missing term of Ant's torso."""
+    """The test of the return would notice a missing derivative by Ant's earlier torso position."""
     pure = simulator("Ant")
     actions = actions_for(pure, 8, seed=0)
     exact, _ = return_gradient(pure, fast("Ant"), 0, actions)
 
-    def blind(saved: Array, action: Array) -> Linearization:
+    def without_torso(saved: Array, action: Array) -> Linearization:
         found = fast("Ant")(saved, action)
         found.reward[:, pure.tangent_size - 1] = 0
         return found
 
-    wrong, _ = return_gradient(pure, blind, 0, actions)
+    wrong, _ = return_gradient(pure, without_torso, 0, actions)
     assert np.abs(wrong - exact).max() > 0.01 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("options", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_readouts_are_what_the_environments_return(name: str, options: bool) -> None:
-    """With the defaults, and with every option that a readout reads."""
+    """With the default options, and with every option that a readout uses changed."""
     pure = MuJoCoSimulator(lambda: plain(name, **(OPTIONS.get(name, {}) if options else {})))
     saved = states(pure, 6)
     actions = 1.5 * actions_for(pure, 6, seed=2)
@@ -214,7 +214,10 @@ def test_batches_give_the_derivatives_of_the_environments_own_steps(name: str) -
 
 @pytest.mark.parametrize("name", ["HalfCheetah", "Pusher"])
 def test_chained_transitions_are_the_derivatives_of_whole_steps(name: str) -> None:
-    """To 1e-6, of differences with a quarter of the step: in contact, third derivatives show."""
+    """Compared to 1e-6 with differences of a quarter of the step size.
+
+    The smaller step is needed because third derivatives are large in contact.
+    """
     pure, small = simulator(name), 2.0**-22
     saved, actions = states(pure, 12), actions_for(pure, 12, seed=3)
     steps = Steps(state=small, observation=small, reward=small)
@@ -225,7 +228,7 @@ def test_chained_transitions_are_the_derivatives_of_whole_steps(name: str) -> No
 
 
 def test_who_can_be_chained() -> None:
-    """MuJoCo does not differentiate its Runge-Kutta integrator."""
+    """``mjd_transitionFD`` does not support the Runge-Kutta integrator of the other models."""
     chained = {name for name in NAMES if can_chain(batches(simulator(name)))}
     assert chained == {"HalfCheetah", "Pusher"}
 
@@ -241,7 +244,7 @@ def test_an_action_beyond_its_bounds_has_no_effect_but_on_its_cost(name: str) ->
 
 
 def test_a_touchdown_is_flagged() -> None:
-    """Hopper's foot comes to within 1e-7 of the ground at the end of a step, or to 1 cm."""
+    """Flagged where Hopper's foot ends a step 1e-7 m above the ground, but not at 1 cm."""
     pure = simulator("Hopper")
     saved, _ = pure.reset(0)
     saved[pure.snapshot.qpos] = [0, 1.4, 0, -0.5, -0.5, 0.1]  # no joint at its limit

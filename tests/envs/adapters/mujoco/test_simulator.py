@@ -45,14 +45,14 @@ def simulator(name: str) -> MuJoCoSimulator:
 
 
 def subclassed(kind: type[Any], **members: Any) -> MuJoCoSimulator:
-    """Of a class that is not Gymnasium's own."""
+    """The simulator of a subclass of one of Gymnasium's environments."""
     env = type("Custom", (kind,), members)
     return MuJoCoSimulator(lambda: TimeLimit(env(), 100))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_restored_step_is_the_environments_own_to_the_bit(name: str) -> None:
-    """Over 50 steps, while the simulation is elsewhere in between; float32 actions as given."""
+    """Over 50 steps with float32 actions; between them the simulator takes other steps."""
     env, pure = plain(name), simulator(name)
     observation, _ = env.reset(seed=3)
     saved, first = pure.reset(3)
@@ -71,7 +71,7 @@ def test_a_restored_step_is_the_environments_own_to_the_bit(name: str) -> None:
 
 
 def test_all_derived_fields_of_an_unknown_class_are_restored() -> None:
-    """In another ``MjData``, whose own differ."""
+    """Restored into another ``MjData``, whose fields differ before."""
     pure = subclassed(AntEnv)
     assert pure.snapshot.fields == DERIVED_FIELDS
     saved, _ = pure.reset(0)
@@ -84,7 +84,7 @@ def test_all_derived_fields_of_an_unknown_class_are_restored() -> None:
 
 
 def test_rows_do_not_mix() -> None:
-    """Many at once are the same as one after the other."""
+    """Steps of a batch equal steps of its rows one by one."""
     pure = simulator("Hopper")
     saved = np.stack([pure.reset(seed)[0] for seed in range(3)])
     actions = np.random.default_rng(0).uniform(-1, 1, (3, 3))
@@ -97,7 +97,7 @@ def test_rows_do_not_mix() -> None:
 
 @pytest.mark.parametrize("name", ["Ant", "Humanoid", "Reacher"])
 def test_perturb_and_displacement_are_inverse(name: str) -> None:
-    """Quaternions have four numbers and three directions."""
+    """Quaternions are stored as four numbers and moved in three directions."""
     pure = simulator(name)
     saved = np.stack([pure.reset(seed)[0] for seed in range(4)])
     tangent = np.random.default_rng(0).normal(0, 0.3, (4, pure.tangent_size))
@@ -108,18 +108,21 @@ def test_perturb_and_displacement_are_inverse(name: str) -> None:
 
 
 def test_what_a_step_reads_of_the_step_before_is_part_of_the_tangent() -> None:
-    """Ant's torso along x; the mass centre of the humanoid by its 13 bodies; nothing elsewhere."""
-    carried = {name: len(simulator(name).carried) for name in NAMES}
-    assert {name: count for name, count in carried.items() if count} == {"Ant": 1, "Humanoid": 13}
+    """Ant reads its torso's x, Humanoid the x of its 13 bodies, and the others nothing."""
+    derived_inputs = {name: len(simulator(name).derived_inputs) for name in NAMES}
+    assert {name: count for name, count in derived_inputs.items() if count} == {
+        "Ant": 1,
+        "Humanoid": 13,
+    }
     ant = simulator("Ant")
     torso = ant.env.model.body("torso").id
-    assert ant.carried[0] == ant.snapshot.parts["xpos"].start + 3 * torso
+    assert ant.derived_inputs[0] == ant.snapshot.parts["xpos"].start + 3 * torso
 
 
 def test_what_an_unknown_class_reads_is_found() -> None:
     pure, known = subclassed(AntEnv), simulator("Ant")
     assert pure.tangent_size == known.tangent_size
-    assert pure.carried[0] - pure.snapshot.integration == 3
+    assert pure.derived_inputs[0] - pure.snapshot.integration == 3
 
 
 def test_the_solver_and_its_options_are_left_alone() -> None:
@@ -134,7 +137,7 @@ def test_the_solver_and_its_options_are_left_alone() -> None:
 def test_no_log_is_left_in_the_users_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Gymnasium's half cheetah has a deprecated attribute, of which MuJoCo writes a log."""
+    """HalfCheetah has a deprecated attribute, about which MuJoCo would write a log file."""
     monkeypatch.chdir(tmp_path)
     handler = import_mujoco().get_mju_user_warning()
     MuJoCoSimulator(lambda: gymnasium.make("HalfCheetah-v5"))
@@ -173,7 +176,7 @@ def test_a_time_limit_is_owed_and_the_shortest_counts() -> None:
 
 
 def test_a_memory_outside_the_simulation_is_refused() -> None:
-    """It could not be restored, and the derivative would be of something else."""
+    """A counter of the environment's own cannot be restored."""
 
     def step(self: Any, action: Any) -> Any:
         self.count = getattr(self, "count", 0) + 1
@@ -193,7 +196,7 @@ def test_random_numbers_within_a_step_are_refused() -> None:
 
 
 def test_an_integer_reward_is_exact() -> None:
-    """InvertedPendulum-v5 gives 0 or 1 as an int."""
+    """InvertedPendulum-v5 returns 0 or 1 as an int."""
     assert simulator("InvertedPendulum").precision.reward == np.float64
 
 

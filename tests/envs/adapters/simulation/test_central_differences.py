@@ -1,3 +1,5 @@
+"""Central differences and their disagreement."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ from pgtoolkit.envs.adapters.simulation.central_differences import (
     SINGLE_STEP,
     CentralDifferences,
     Steps,
-    steps_for,
+    step_sizes_for,
 )
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Precision, Simulator
 from pgtoolkit.errors import RequestError
@@ -21,7 +23,7 @@ Function = Callable[[Array, Array], tuple[Array, Array, Array]]
 
 
 class Functional(Simulator):
-    """Next state, observation and reward are functions of state and action, ``[K, *]`` each."""
+    """A simulator whose step is a given function of states and actions ``[K, *]``."""
 
     max_episode_steps = 10
 
@@ -49,7 +51,7 @@ class Functional(Simulator):
 
 
 class Circle(Functional):
-    """A point on the unit circle, stored as (cos, sin), whose tangent space is the line."""
+    """A point on the unit circle, stored as (cos, sin), with a one-dimensional tangent space."""
 
     def __init__(self, function: Function) -> None:
         super().__init__(function, 2)
@@ -66,7 +68,7 @@ class Circle(Functional):
 
 
 def scalar(reward: Callable[[Array], Array]) -> CentralDifferences:
-    """A state that adds up its actions, and a reward of it."""
+    """Differences of a state that adds up its actions, with the given reward of the state."""
 
     def step(state: Array, action: Array) -> tuple[Array, Array, Array]:
         return state + action, state, reward(state[:, 0])
@@ -131,7 +133,7 @@ def test_the_derivative_of_a_rotation_has_one_dimension_not_two() -> None:
 
 
 def test_steps_follow_the_precision_of_each_part() -> None:
-    steps = steps_for(Precision(state=DOUBLE, observation=SINGLE, reward=np.dtype(np.float16)))
+    steps = step_sizes_for(Precision(state=DOUBLE, observation=SINGLE, reward=np.dtype(np.float16)))
     assert steps == Steps(state=DOUBLE_STEP, observation=SINGLE_STEP, reward=SINGLE_STEP)
 
 

@@ -1,3 +1,5 @@
+"""Simulators as differentiable environments, by finite differences."""
+
 import gc
 import sys
 from typing import Any
@@ -53,7 +55,7 @@ def slide(limit: int = 50, **kwargs: Any) -> FiniteDifference:
 
 
 def pendulum_pair(num_envs: int) -> tuple[FiniteDifference, SimulatedState, Tensor]:
-    """The adapter, its state, and the same state for the analytic environment, float64."""
+    """The adapter, its state, and the same state ``[N, 2]`` for the analytic environment."""
     env = pendulum()
     state = env.initial(num_envs, torch.Generator().manual_seed(0))
     analytic = state.saved.view(torch.float64)[:, :2].clone()
@@ -69,7 +71,7 @@ def test_one_step_s_gradients_against_the_analytic_pendulum() -> None:
     generator = torch.Generator().manual_seed(1)
     given = 4 * torch.rand(20, 1, generator=generator, dtype=torch.float64) - 2
     action = given.clone().requires_grad_()
-    state = state._replace(token=state.token.requires_grad_())
+    state = state._replace(tangent=state.tangent.requires_grad_())
     theirs_state, theirs = analytic.requires_grad_(), given.clone().requires_grad_()
     after, exact = env.transition(state, action, None), Pendulum()
     exact_after = exact.transition(theirs_state, theirs, None)
@@ -77,7 +79,7 @@ def test_one_step_s_gradients_against_the_analytic_pendulum() -> None:
     moved = torch.randn(20, 2, generator=generator, dtype=torch.float64)
     pairs = [
         (after.reward.sum(), exact.reward(theirs_state, theirs, exact_after).sum(), 1e-6),
-        ((moved * after.token).sum(), (moved * exact_after).sum(), 1e-6),
+        ((moved * after.tangent).sum(), (moved * exact_after).sum(), 1e-6),
         (
             (observed * after.observation).sum(),
             (observed * exact.observation(exact_after)).sum(),
@@ -86,7 +88,7 @@ def test_one_step_s_gradients_against_the_analytic_pendulum() -> None:
     ]
     for found, truth, tolerance in pairs:
         ours = torch.autograd.grad(
-            found, (state.token, action), retain_graph=True, allow_unused=True
+            found, (state.tangent, action), retain_graph=True, allow_unused=True
         )
         other = torch.autograd.grad(truth, (theirs_state, theirs), retain_graph=True)
         for a, b in zip(ours, other, strict=True):
@@ -147,7 +149,7 @@ def test_a_second_backward_pass_gives_the_same_and_a_second_derivative_is_refuse
 
 
 class Counting:
-    """Central differences that note which rows they were asked for."""
+    """Central differences that record the number of rows of each call."""
 
     def __init__(self, env: FiniteDifference) -> None:
         self.inner, self.rows = CentralDifferences(env.simulator), list[int]()
@@ -164,7 +166,7 @@ def test_nothing_is_differenced_where_no_gradient_arrives() -> None:
     state = env.initial(4, torch.Generator().manual_seed(0))
     action = torch.zeros(4, 1, dtype=torch.float64, requires_grad=True)
     with torch.no_grad():
-        assert not env.transition(state, action, None).token.requires_grad
+        assert not env.transition(state, action, None).tangent.requires_grad
     after = env.transition(state, action, None)
     assert counting.rows == [] and env.metrics() == {}
     assert not after.saved.requires_grad and not after.terminated.requires_grad
@@ -179,9 +181,9 @@ def test_a_token_moves_the_state() -> None:
     env = slide()
     state = env.initial(2, torch.Generator().manual_seed(0))
     action = torch.zeros(2, 1, dtype=torch.float64)
-    token = torch.tensor([[0.25], [0.0]], dtype=torch.float64)
-    moved = env.transition(state._replace(token=token), action, None)
-    assert torch.equal(moved.observation, state.observation + token)
+    tangent = torch.tensor([[0.25], [0.0]], dtype=torch.float64)
+    moved = env.transition(state._replace(tangent=tangent), action, None)
+    assert torch.equal(moved.observation, state.observation + tangent)
 
 
 def test_a_kink_is_flagged_and_a_smooth_step_is_not() -> None:
@@ -279,7 +281,7 @@ def test_states_keep_what_a_cast_would_round() -> None:
     env = pendulum()
     state = env.initial(2, torch.Generator().manual_seed(0))
     single = map_state(lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, state)
-    assert single.token.dtype == torch.float32
+    assert single.tangent.dtype == torch.float32
     a = env.transition(state, torch.zeros(2, 1, dtype=torch.float64), None)
     b = env.transition(single, torch.zeros(2, 1, dtype=torch.float64), None)
     assert torch.equal(a.saved, b.saved) and b.reward.dtype == torch.float32

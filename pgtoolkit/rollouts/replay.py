@@ -1,0 +1,155 @@
+"""A replay buffer: the newest transitions, from which minibatches are drawn."""
+
+from collections.abc import Mapping
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from pgtoolkit.errors import RequestError
+from pgtoolkit.rollouts.transitions import Transitions
+
+
+@final
+class ReplayBuffer:
+    """A ring of the newest ``capacity`` transitions: once full, the oldest are overwritten.
+
+    The tensors are allocated once, with the dtypes and shapes of the example: images that arrive as
+    uint8 are stored as uint8.
+
+    Args:
+        capacity: number of transitions that fit.
+        example: transitions ``[M]``, ``M >= 0``, with the names, shapes and dtypes to store; their
+            values are not stored. None takes them from the first transitions that are added.
+        device: where the tensors are stored; None is the device of the example.
+
+    Raises:
+        RequestError: the capacity is less than 1, or the example has not one leading axis.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        example: Transitions | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if capacity < 1:
+            raise RequestError(f"a replay buffer's capacity must be at least 1, not {capacity}")
+        self.capacity, self.device = capacity, device
+        self.added = 0
+        """Number of transitions added so far, those that were overwritten included."""
+        self._storage: dict[str, Tensor] = {}
+        if example is not None:
+            self._allocate(example)
+
+    def __len__(self) -> int:
+        return min(self.added, self.capacity)
+
+    @torch.no_grad()
+    def add(self, transitions: Transitions) -> None:
+        """Appends transitions ``[M]``, in this order; of more than fit, only the last are stored.
+
+        Raises:
+            RequestError: names, shapes or dtypes are not those of the stored transitions.
+        """
+        if not self._storage:
+            self._allocate(transitions)
+        tensors = transitions.tensors()
+        self._require_like_stored(tensors, len(transitions.reward))
+        self.added += len(transitions.reward)
+        count = min(len(transitions.reward), self.capacity)
+        start = (self.added - count) % self.capacity
+        before_wrap = min(count, self.capacity - start)
+        for name, stored in self._storage.items():
+            newest = tensors[name][len(tensors[name]) - count :]
+            stored[start : start + before_wrap] = newest[:before_wrap]
+            stored[: count - before_wrap] = newest[before_wrap:]
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Transitions:
+        """Draws transitions ``[*shape]`` uniformly with replacement, as copies.
+
+        Raises:
+            RequestError: the buffer is empty.
+        """
+        if len(self) == 0:
+            raise RequestError(
+                "nothing can be drawn from an empty replay buffer: add transitions first"
+            )
+        device = generator.device
+        return self._at(torch.randint(len(self), shape, generator=generator, device=device))
+
+    def newest(self, count: int) -> Transitions:
+        """Copies of the last ``count`` transitions, or of all if there are fewer, oldest first.
+
+        Raises:
+            RequestError: nothing was added yet and there was no example, so shapes are not known.
+        """
+        count = min(count, len(self))
+        return self._at(torch.arange(self.added - count, self.added) % self.capacity)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stored transitions as views, and the place at which the next one is written."""
+        tensors = {name: stored[: len(self)] for name, stored in self._storage.items()}
+        return {"capacity": self.capacity, "added": self.added, "tensors": tensors}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a buffer exactly: later draws are those of the saved one.
+
+        Raises:
+            RequestError: the saved buffer had another capacity, or other names, shapes or dtypes.
+        """
+        if state["capacity"] != self.capacity:
+            raise RequestError(
+                f"the saved replay buffer holds {state['capacity']} transitions and this one "
+                f"{self.capacity}, so places in the ring differ: use the saved capacity"
+            )
+        tensors = state["tensors"]
+        if tensors:
+            saved = Transitions.from_tensors(tensors)
+            if not self._storage:
+                self._allocate(saved)
+            self._require_like_stored(tensors, len(saved.reward))
+        self.added = state["added"]
+        for name, tensor in tensors.items():
+            self._storage[name][: len(self)] = tensor
+
+    def _allocate(self, example: Transitions) -> None:
+        if example.reward.dim() != 1:
+            raise RequestError(
+                f"the reward of transitions for a replay buffer has shape "
+                f"{list(example.reward.shape)}: flatten them to one leading axis [M]"
+            )
+        self._storage = {
+            name: torch.zeros(
+                (self.capacity, *tensor.shape[1:]),
+                dtype=tensor.dtype,
+                device=tensor.device if self.device is None else self.device,
+            )
+            for name, tensor in example.tensors().items()
+        }
+
+    def _require_like_stored(self, tensors: Mapping[str, Tensor], count: int) -> None:
+        """Raises unless the tensors ``[count, ...]`` can be stored without a conversion."""
+        if tensors.keys() != self._storage.keys():
+            raise RequestError(
+                f"the transitions have {sorted(tensors)}, but the replay buffer stores "
+                f"{sorted(self._storage)}: add transitions with the same extras each time"
+            )
+        for name, stored in self._storage.items():
+            tensor, shape = tensors[name], (count, *stored.shape[1:])
+            if tensor.shape != shape or tensor.dtype != stored.dtype:
+                raise RequestError(
+                    f"{name} of the transitions is {tensor.dtype} {list(tensor.shape)}, but the "
+                    f"replay buffer stores {stored.dtype} {list(shape)}: convert it before adding, "
+                    "or make the buffer with an example of this kind"
+                )
+
+    def _at(self, index: Tensor) -> Transitions:
+        """The transitions at these places of the ring, ``[*index.shape]``."""
+        if not self._storage:
+            raise RequestError(
+                "the replay buffer has stored nothing yet, so it has no shapes: give it an example"
+            )
+        tensors = self._storage.items()
+        return Transitions.from_tensors({name: x[index.to(x.device)] for name, x in tensors})
