@@ -9,7 +9,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.differentiable import DifferentiableEnv, draws_itself, require_attributes
+from pgtoolkit.envs.differentiable import DifferentiableEnv, can_render, require_attributes
 from pgtoolkit.envs.states import State, cast_state
 from pgtoolkit.errors import RequestError
 
@@ -50,7 +50,7 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
         finite_action_bound: float = 10.0,
     ) -> None:
         require_attributes(env)
-        modes = ["rgb_array"] if draws_itself(env) else []
+        modes = ["rgb_array"] if can_render(env) else []
         if render_mode is not None and render_mode not in modes:
             raise RequestError(
                 f"{type(env).__name__} cannot render in mode {render_mode!r}: it has "

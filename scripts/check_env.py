@@ -72,11 +72,11 @@ def run(arguments: Sequence[str]) -> None:
 
     from pgtoolkit.envs.checks.check_env import check_env
     from pgtoolkit.envs.checks.finding import has_fault
-    from pgtoolkit.envs.registry.resolve import resolve
+    from pgtoolkit.envs.registry.resolve import find_env
     from pgtoolkit.scripts.cli.check_env_report import CheckingView, show
 
     torch.set_num_threads(options.threads)
-    source = resolve(options.env, kwargs)
+    source = find_env(options.env, kwargs)
     with CheckingView() as view:
         findings = check_env(
             source,

@@ -67,12 +67,12 @@ def registered() -> list[str]:
 
 def row(name: str, options: EnvironmentTableArguments) -> list[str]:
     """One environment's cells."""
-    from pgtoolkit.envs.registry.resolve import resolve
+    from pgtoolkit.envs.registry.resolve import find_env
     from pgtoolkit.estimators.horizon_study import measure_horizon
     from pgtoolkit.scripts.variance_study.arguments import VarianceArguments
     from pgtoolkit.scripts.variance_study.subject import make_subject
 
-    env = resolve(name).differentiable
+    env = find_env(name).differentiable
     if env is None:
         raise RequestError(f"{name} has no gradient of its own, so it has no row in this table")
     question = VarianceArguments(env=name, trajectories=options.trajectories, seed=options.seed)

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias, final
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.registry.construct import construct
-from pgtoolkit.envs.registry.resolve import EnvSource
+from pgtoolkit.envs.registry.resolve import EnvSpec
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
@@ -16,7 +16,7 @@ Differentiate: TypeAlias = Literal["auto", "none", "finite-difference", "mujoco"
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Gradient:
+class GradientSource:
     """What was chosen."""
 
     method: Differentiate
@@ -28,12 +28,12 @@ class Gradient:
 
 
 def choose_gradient(
-    source: EnvSource,
+    source: EnvSpec,
     method: Differentiate = "auto",
     kwargs: Mapping[str, Any] | None = None,
     *,
     needed: bool,
-) -> Gradient:
+) -> GradientSource:
     """The gradient that is asked for.
 
     ``auto`` prefers exact to approximate, and takes an approximate one only where it is needed: the
@@ -41,7 +41,7 @@ def choose_gradient(
     can be saved and restored; then a learned model.
 
     Args:
-        source: from :func:`pgtoolkit.envs.registry.resolve.resolve`.
+        source: from :func:`pgtoolkit.envs.registry.resolve.find_env`.
         method: what is asked for.
         kwargs: for the adapter; only with a method that is one.
         needed: whether the agent can do without.
@@ -52,20 +52,20 @@ def choose_gradient(
     given = dict(kwargs or {})
     if method in ADAPTERS:
         env = ADAPTERS[method](source.make, given)
-        return Gradient(method, env, f"{source.name} is differentiated by {NAMES[method]}")
+        return GradientSource(method, env, f"{source.name} is differentiated by {NAMES[method]}")
     if given:
         raise RequestError(
             f"arguments for an adapter ({', '.join(given)}) need one: give --differentiate "
             f"{' or '.join(ADAPTERS)}"
         )
     if method == "none":
-        return Gradient("none", None)
+        return GradientSource("none", None)
     if source.differentiable is not None:
-        return Gradient("auto", source.differentiable)
-    return _best_adapter(source) if needed else Gradient("none", None)
+        return GradientSource("auto", source.differentiable)
+    return _best_adapter(source) if needed else GradientSource("none", None)
 
 
-def _best_adapter(source: EnvSource) -> Gradient:
+def _best_adapter(source: EnvSpec) -> GradientSource:
     """The first adapter that takes the environment; says why the others do not."""
     refusals: list[str] = []
     for method, adapt in ADAPTERS.items():
@@ -77,7 +77,7 @@ def _best_adapter(source: EnvSource) -> Gradient:
             refusals.append(f"not {method}: {error}")
             continue
         because = f" ({'; '.join(refusals)})" if refusals else ""
-        return Gradient(
+        return GradientSource(
             method,
             env,
             f"{source.name} has no gradient of its own and is differentiated by {NAMES[method]}: "
@@ -89,7 +89,7 @@ def _best_adapter(source: EnvSource) -> Gradient:
     )
 
 
-def _is_mujoco(source: EnvSource) -> bool:
+def _is_mujoco(source: EnvSpec) -> bool:
     """By its classes' names, so that MuJoCo is not imported where it is not needed."""
     probe = source.make()
     kinds = [kind.__name__ for kind in type(probe.unwrapped).__mro__]

@@ -22,12 +22,12 @@ from pgtoolkit.envs.checks.finding import Finding, guarded, has_fault, passed
 from pgtoolkit.envs.checks.ordinary import check_with_gymnasium, check_with_sb3
 from pgtoolkit.envs.checks.purity import preserved
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.registry.resolve import EnvSource, resolve
+from pgtoolkit.envs.registry.resolve import EnvSpec, find_env
 from pgtoolkit.gymnasium_types import AnyEnv
 
 
 def check_env(
-    env: str | DifferentiableEnv | AnyEnv | EnvSource,
+    env: str | DifferentiableEnv | AnyEnv | EnvSpec,
     *,
     kwargs: Mapping[str, Any] | None = None,
     differentiate: Differentiate = "auto",
@@ -44,7 +44,7 @@ def check_env(
 
     Args:
         env: an id, ``path/to/file.py:Class``, an object, or what :func:`resolve
-            <pgtoolkit.envs.registry.resolve.resolve>` made of one.
+            <pgtoolkit.envs.registry.resolve.find_env>` made of one.
         kwargs: for its constructor.
         differentiate: ``"auto"`` checks the gradient where there is one; ``"none"`` checks the
             ordinary environment that a differentiable one is as well; an adapter's name checks the
@@ -59,7 +59,7 @@ def check_env(
     Raises:
         RequestError: there is no such environment, it cannot be made, or the adapter does not fit.
     """
-    source = env if isinstance(env, EnvSource) else resolve(env, kwargs)
+    source = env if isinstance(env, EnvSpec) else find_env(env, kwargs)
     with _undisturbed():
         found = _gymnasium_checks(source, progress)
         dynamics = choose_gradient(source, differentiate, adapter_kwargs, needed=False).env
@@ -96,7 +96,7 @@ def _once_each(found: list[Finding]) -> list[Finding]:
     return kept
 
 
-def _gymnasium_checks(source: EnvSource, progress: Progress) -> list[Finding]:
+def _gymnasium_checks(source: EnvSpec, progress: Progress) -> list[Finding]:
     progress("other libraries' checkers")
     blamed = source.differentiable or source.make().unwrapped
     checks: list[tuple[str, Callable[[AnyEnv, object], Iterator[Finding]]]] = [
@@ -115,7 +115,7 @@ def _gymnasium_checks(source: EnvSource, progress: Progress) -> list[Finding]:
 
 
 def check_ordinary(
-    source: EnvSource, *, seed: int, seconds: float, progress: Progress
+    source: EnvSpec, *, seed: int, seconds: float, progress: Progress
 ) -> list[Finding]:
     """What is right and wrong with a ``gymnasium.Env``, through its own interface."""
     env = source.make()

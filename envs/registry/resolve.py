@@ -34,7 +34,7 @@ _FILE = re.compile(r"(?P<file>.+\.py)(:(?P<name>\w*))?")
 
 @final
 @dataclasses.dataclass(frozen=True)
-class EnvSource:
+class EnvSpec:
     """An environment that was named, ready to be made as often as needed."""
 
     name: str
@@ -53,9 +53,13 @@ class EnvSource:
         return self.factory(render_mode)
 
 
-def resolve(
+EnvSource = EnvSpec
+"""The public name of :class:`EnvSpec` in ``pgtoolkit.envs``."""
+
+
+def find_env(
     env: str | DifferentiableEnv | AnyEnv, kwargs: Mapping[str, Any] | None = None
-) -> EnvSource:
+) -> EnvSpec:
     """Finds the environment that is meant.
 
     Args:
@@ -87,7 +91,7 @@ def resolve(
 
 
 def make_vector_env(
-    source: EnvSource,
+    source: EnvSpec,
     num_envs: int,
     *,
     device: torch.device | str = "cpu",
@@ -96,7 +100,7 @@ def make_vector_env(
     """``num_envs`` of them, autoreset SAME_STEP.
 
     Args:
-        source: from :func:`resolve`.
+        source: from :func:`find_env`.
         num_envs: how many.
         device: of a differentiable environment's tensors; others live on the CPU.
         differentiate: ``"auto"`` keeps the gradient where there is one, ``"none"`` never.
@@ -106,7 +110,7 @@ def make_vector_env(
     return SyncVectorEnv([source.make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
-def _from_id(env_id: str, kwargs: dict[str, Any]) -> EnvSource:
+def _from_id(env_id: str, kwargs: dict[str, Any]) -> EnvSpec:
     def factory(render_mode: str | None) -> AnyEnv:
         mode = {} if render_mode is None else {"render_mode": render_mode}
         return flatten_observations(make_registered(env_id, kwargs | mode))
@@ -115,10 +119,10 @@ def _from_id(env_id: str, kwargs: dict[str, Any]) -> EnvSource:
     probe = factory(None)
     differentiable = _dynamics(probe)
     probe.close()
-    return EnvSource(_short(env_id), factory, differentiable)
+    return EnvSpec(_short(env_id), factory, differentiable)
 
 
-def _from_class(file: str, name: str, kwargs: dict[str, Any]) -> EnvSource:
+def _from_class(file: str, name: str, kwargs: dict[str, Any]) -> EnvSpec:
     kind = load_class(file, name)
     if issubclass(kind, DifferentiableEnv):
         return _from_differentiable(_construct(kind, kwargs), name)
@@ -130,7 +134,7 @@ def _from_class(file: str, name: str, kwargs: dict[str, Any]) -> EnvSource:
 
     probe = factory(None)
     probe.close()
-    return EnvSource(name, factory)
+    return EnvSpec(name, factory)
 
 
 def _construct(kind: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
@@ -146,12 +150,12 @@ def _construct(kind: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         raise RequestError(f"{name} cannot be made: {where}") from error
 
 
-def _from_differentiable(env: DifferentiableEnv, name: str | None = None) -> EnvSource:
+def _from_differentiable(env: DifferentiableEnv, name: str | None = None) -> EnvSpec:
     require_attributes(env)
-    return EnvSource(name or type(env).__name__, lambda mode: NumpyEnv(env, render_mode=mode), env)
+    return EnvSpec(name or type(env).__name__, lambda mode: NumpyEnv(env, render_mode=mode), env)
 
 
-def _from_object(env: AnyEnv) -> EnvSource:
+def _from_object(env: AnyEnv) -> EnvSpec:
     name = type(env.unwrapped).__name__ if env.spec is None else _short(env.spec.id)
 
     def factory(render_mode: str | None) -> AnyEnv:
@@ -162,7 +166,7 @@ def _from_object(env: AnyEnv) -> EnvSource:
             )
         return flatten_observations(_copy(env, name))
 
-    return EnvSource(name, factory, _dynamics(env))
+    return EnvSpec(name, factory, _dynamics(env))
 
 
 def _copy(env: AnyEnv, name: str) -> AnyEnv:

@@ -10,11 +10,11 @@ Point = tuple[float, float]
 
 Colour = tuple[int, int, int]
 
-PAPER: Colour = (250, 250, 252)
+BACKGROUND: Colour = (250, 250, 252)
 
-INK: Colour = (45, 52, 66)
+DARK: Colour = (45, 52, 66)
 
-FAINT: Colour = (214, 219, 228)
+LIGHT: Colour = (214, 219, 228)
 
 BLUE: Colour = (52, 120, 200)
 
@@ -37,7 +37,7 @@ class Canvas:
         return np.round(self.pixels).astype(np.uint8)
 
 
-def canvas(size: int = 256, extent: float = 1.0, colour: Colour = PAPER) -> Canvas:
+def blank(size: int = 256, extent: float = 1.0, colour: Colour = BACKGROUND) -> Canvas:
     """An empty canvas."""
     return Canvas(np.broadcast_to(np.asarray(colour, np.float64), (size, size, 3)), extent)
 

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.rendering import canvas
 from pgtoolkit.envs.rendering.canvas import Canvas, Colour, Point
 
 Vector = NDArray[np.float64]
 
-EYE_DISTANCE, AZIMUTH, ELEVATION = 6.0, math.radians(-60.0), math.radians(25.0)
+CAMERA_DISTANCE, AZIMUTH, ELEVATION = 6.0, math.radians(-60.0), math.radians(25.0)
 
-GROUND, HALF_FLOOR, TILE, ROOM = -1.3, 1.25, 0.5, 1.2
+GROUND_HEIGHT, HALF_FLOOR, TILE_SIZE, VIEW_HALF_WIDTH = -1.3, 1.25, 0.5, 1.2
 
-STALK: Colour = (176, 208, 190)
+POLE_COLOUR: Colour = (176, 208, 190)
 
 
 def draw_quadrotor(
@@ -32,13 +32,13 @@ def draw_quadrotor(
         arm: the rotors stand at ``(±arm, ±arm)`` in body axes, the first two in front.
     """
     centre, turn = np.asarray(position), np.asarray(rotation)
-    view = centre - np.clip(centre, -ROOM, ROOM)
-    picture = _floor(drawing.canvas(extent=1.8), view)
-    shadow = project(np.array([centre[0], centre[1], GROUND]) - view)[0]
-    picture = drawing.disc(picture, shadow, 0.12, drawing.FAINT)
-    target, foot = project(-view)[0], project(np.array([0.0, 0.0, GROUND]) - view)[0]
-    picture = drawing.segment(picture, target, foot, 0.012, STALK)
-    picture = drawing.ring(picture, target, 0.12, 0.035, drawing.GREEN)
+    view = centre - np.clip(centre, -VIEW_HALF_WIDTH, VIEW_HALF_WIDTH)
+    picture = _floor(canvas.blank(extent=1.8), view)
+    shadow = project(np.array([centre[0], centre[1], GROUND_HEIGHT]) - view)[0]
+    picture = canvas.disc(picture, shadow, 0.12, canvas.LIGHT)
+    target, foot = project(-view)[0], project(np.array([0.0, 0.0, GROUND_HEIGHT]) - view)[0]
+    picture = canvas.segment(picture, target, foot, 0.012, POLE_COLOUR)
+    picture = canvas.ring(picture, target, 0.12, 0.035, canvas.GREEN)
     return _body(picture, centre - view, turn, arm).rgb()
 
 
@@ -51,31 +51,34 @@ def project(point: Vector) -> tuple[Point, float]:
     level = math.cos(ELEVATION)
     towards = np.array([level * math.cos(AZIMUTH), level * math.sin(AZIMUTH), math.sin(ELEVATION)])
     upwards = np.cross(towards, sideways)
-    scale = EYE_DISTANCE / max(EYE_DISTANCE - float(point @ towards), 0.2)
+    scale = CAMERA_DISTANCE / max(CAMERA_DISTANCE - float(point @ towards), 0.2)
     return (scale * float(point @ sideways), scale * float(point @ upwards)), scale
 
 
 def _floor(picture: Canvas, view: Vector) -> Canvas:
     """Lines that stay with the world as the view moves, as far as the floor is shown."""
-    height = GROUND - view[2]
+    height = GROUND_HEIGHT - view[2]
     for axis in (0, 1):
-        first = math.ceil((view[axis] - HALF_FLOOR) / TILE)
-        last = math.floor((view[axis] + HALF_FLOOR) / TILE)
+        first = math.ceil((view[axis] - HALF_FLOOR) / TILE_SIZE)
+        last = math.floor((view[axis] + HALF_FLOOR) / TILE_SIZE)
         for number in range(first, last + 1):
             ends = np.full((2, 3), height)
-            ends[:, axis], ends[:, 1 - axis] = number * TILE - view[axis], (-HALF_FLOOR, HALF_FLOOR)
+            ends[:, axis], ends[:, 1 - axis] = (
+                number * TILE_SIZE - view[axis],
+                (-HALF_FLOOR, HALF_FLOOR),
+            )
             start, end = project(ends[0])[0], project(ends[1])[0]
-            picture = drawing.segment(picture, start, end, 0.012, drawing.FAINT)
+            picture = canvas.segment(picture, start, end, 0.012, canvas.LIGHT)
     return picture
 
 
 def _body(picture: Canvas, centre: Vector, turn: Vector, arm: float) -> Canvas:
     hubs = [centre + arm * turn @ [x, y, 0.0] for x, y in ((1, 1), (1, -1), (-1, 1), (-1, -1))]
-    colours = [drawing.RED, drawing.RED, drawing.BLUE, drawing.BLUE]
+    colours = [canvas.RED, canvas.RED, canvas.BLUE, canvas.BLUE]
     middle, near = project(centre)
     for hub in hubs:
-        picture = drawing.segment(picture, middle, project(hub)[0], 0.06 * near, drawing.INK)
-    picture = drawing.disc(picture, middle, 0.09 * near, drawing.INK)
+        picture = canvas.segment(picture, middle, project(hub)[0], 0.06 * near, canvas.DARK)
+    picture = canvas.disc(picture, middle, 0.09 * near, canvas.DARK)
     # From the farthest rotor to the nearest, so that the near ones cover the far ones.
     for hub, colour in sorted(
         zip(hubs, colours, strict=True), key=lambda pair: project(pair[0])[1]
@@ -91,7 +94,7 @@ def _rotor(picture: Canvas, hub: Vector, turn: Vector, radius: float, colour: Co
         project(top + radius * turn @ [math.cos(angle), math.sin(angle), 0.0])[0]
         for angle in np.linspace(0.0, 2 * math.pi, 17)
     ]
-    picture = drawing.segment(picture, project(hub)[0], project(top)[0], 0.03, drawing.INK)
+    picture = canvas.segment(picture, project(hub)[0], project(top)[0], 0.03, canvas.DARK)
     for start, end in itertools.pairwise(rim):
-        picture = drawing.segment(picture, start, end, 0.035, colour)
-    return drawing.disc(picture, project(top)[0], 0.03, colour)
+        picture = canvas.segment(picture, start, end, 0.035, colour)
+    return canvas.disc(picture, project(top)[0], 0.03, colour)

@@ -7,10 +7,10 @@ from typing import Any, final
 
 import torch
 
-from pgtoolkit.envs.adapters.choose import Differentiate, Gradient, choose_gradient
+from pgtoolkit.envs.adapters.choose import Differentiate, GradientSource, choose_gradient
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.registry.construct import construct
-from pgtoolkit.envs.registry.resolve import EnvSource, make_vector_env, resolve
+from pgtoolkit.envs.registry.resolve import EnvSpec, find_env, make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
@@ -23,11 +23,11 @@ EVAL_ENVS = 20
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Environments:
+class EnvFactory:
     """One environment, ready to be made in any number."""
 
-    source: EnvSource
-    gradient: Gradient
+    source: EnvSpec
+    gradient: GradientSource
     wrap: Callable[[], DifferentiableEnv] | None
     """Makes another one with its adapter and its wrappers, if there are wrappers."""
     device: torch.device
@@ -67,7 +67,7 @@ def make_environments(
     wrappers: Mapping[str, Any],
     needed: bool,
     device: torch.device,
-) -> Environments:
+) -> EnvFactory:
     """Finds the environment and the gradient, and puts the wrappers around it.
 
     Args:
@@ -82,7 +82,7 @@ def make_environments(
     Raises:
         RequestError: no such environment, adapter or wrapper, or they do not go together.
     """
-    source = resolve(name, kwargs)
+    source = find_env(name, kwargs)
     gradient = choose_gradient(source, differentiate, adapter_kwargs, needed=needed)
     if wrappers and gradient.env is None:
         raise RequestError(
@@ -90,7 +90,7 @@ def make_environments(
             "gradient: leave --wrappers out, or give --differentiate finite-difference"
         )
     if gradient.env is None or not wrappers:
-        return Environments(source, gradient, None, device)
+        return EnvFactory(source, gradient, None, device)
 
     def another() -> DifferentiableEnv:
         fresh = choose_gradient(source, gradient.method, adapter_kwargs, needed=needed).env
@@ -98,7 +98,7 @@ def make_environments(
         return wrap(fresh, wrappers)
 
     gradient = dataclasses.replace(gradient, env=wrap(gradient.env, wrappers))
-    return Environments(source, gradient, another, device)
+    return EnvFactory(source, gradient, another, device)
 
 
 def wrap(env: DifferentiableEnv, wrappers: Mapping[str, Any]) -> DifferentiableEnv:

@@ -13,7 +13,7 @@ from pgtoolkit.errors import RequestError, one_line
 from pgtoolkit.learners.policy_learner import Actor
 from pgtoolkit.rollouts.evaluation import Evaluation, evaluate
 from pgtoolkit.scripts.cli.arguments import flags_of, parse, parse_json_object
-from pgtoolkit.scripts.cli.environments import Environments, make_environments, parse_wrappers
+from pgtoolkit.scripts.cli.environments import EnvFactory, make_environments, parse_wrappers
 from pgtoolkit.scripts.cli.malloc import keep_freed_memory
 from pgtoolkit.scripts.cli.registry import load_agent
 from pgtoolkit.seeding import stream_seed
@@ -169,7 +169,7 @@ class Experiment:
         )
 
 
-def environments_of(run: RunConfig, needed: bool, device: torch.device) -> Environments:
+def environments_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFactory:
     """What a run is trained on.
 
     Raises:
@@ -189,7 +189,7 @@ def environments_of(run: RunConfig, needed: bool, device: torch.device) -> Envir
     )
 
 
-def settled(run: RunConfig, environments: Environments) -> Differentiate:
+def settled(run: RunConfig, environments: EnvFactory) -> Differentiate:
     """``--differentiate``, with the adapter that ``auto`` chose, so that a resume keeps to it."""
     chosen = environments.gradient.method
     return chosen if chosen in ADAPTERS else run.differentiate

@@ -18,7 +18,7 @@ from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.factory import make_policy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.scripts.cli.arguments import parse_json_object
-from pgtoolkit.scripts.cli.environments import Environments
+from pgtoolkit.scripts.cli.environments import EnvFactory
 from pgtoolkit.scripts.cli.experiment import (
     RunConfig,
     Settings,
@@ -137,12 +137,12 @@ def environments(
         RequestError: they cannot be made.
     """
 
-    def find(kwargs: dict[str, Any]) -> Environments:
+    def find(kwargs: dict[str, Any]) -> EnvFactory:
         text = json.dumps(kwargs)
         here = dataclasses.replace(place, env_kwargs=text)
         return environments_of(here, needed, torch.device("cpu"))
 
-    def make(found: Environments) -> AnyVectorEnv:
+    def make(found: EnvFactory) -> AnyVectorEnv:
         return found.make(count if found.gradient.env is not None else min(count, OBJECTS))
 
     kwargs = parse_json_object(place.env_kwargs, "--env-kwargs")

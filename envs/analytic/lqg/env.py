@@ -16,7 +16,7 @@ from pgtoolkit.envs.analytic.lqg.estimates import LQGEstimator
 from pgtoolkit.envs.analytic.lqg.moments import GradientMoments
 from pgtoolkit.envs.analytic.lqg.trajectory import linear_policy, psd_root, state_value
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.rendering import canvas
 
 Matrix: TypeAlias = float | Sequence[Any] | NDArray[np.floating[Any]] | Tensor
 
@@ -229,12 +229,12 @@ class LQG(DifferentiableEnv[LQGState]):
         if len(self.system.m0) > 2:
             return super().render(state, index)
         x, y = [*state.position[index].tolist(), 0.0][:2]
-        picture = drawing.canvas(extent=3.0)
-        picture = drawing.segment(picture, (-3.0, 0.0), (3.0, 0.0), 0.02, drawing.FAINT)
+        picture = canvas.blank(extent=3.0)
+        picture = canvas.segment(picture, (-3.0, 0.0), (3.0, 0.0), 0.02, canvas.LIGHT)
         if len(self.system.m0) == 2:
-            picture = drawing.segment(picture, (0.0, -3.0), (0.0, 3.0), 0.02, drawing.FAINT)
-        picture = drawing.ring(picture, (0.0, 0.0), 0.25, 0.05, drawing.GREEN)
-        return drawing.disc(picture, (x, y), 0.15, drawing.BLUE).rgb()
+            picture = canvas.segment(picture, (0.0, -3.0), (0.0, 3.0), 0.02, canvas.LIGHT)
+        picture = canvas.ring(picture, (0.0, 0.0), 0.25, 0.05, canvas.GREEN)
+        return canvas.disc(picture, (x, y), 0.15, canvas.BLUE).rgb()
 
 
 def _quadratic(x: Tensor, matrix: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.envs.analytic.chaos import Chaos
-from pgtoolkit.envs.analytic.open_loop import BlindState
+from pgtoolkit.envs.analytic.open_loop import OpenLoopState
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 
@@ -35,7 +35,7 @@ def test_derivatives() -> None:
     )
 
     def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        state = BlindState(s, time)
+        state = OpenLoopState(s, time)
         after = env.transition(state, a, None)
         return after.position, env.reward(state, a, after)
 

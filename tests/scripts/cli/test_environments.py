@@ -14,13 +14,13 @@ from pgtoolkit.envs.adapters.learned.env import LearnedModel
 from pgtoolkit.envs.adapters.simulation.finite_difference import FiniteDifference
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.registry.resolve import resolve
+from pgtoolkit.envs.registry.resolve import find_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wrappers.gradient_gate import GradientGate
 from pgtoolkit.envs.wrappers.observation_detach import ObservationDetach
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli import main as cli
-from pgtoolkit.scripts.cli.environments import Environments, make_environments
+from pgtoolkit.scripts.cli.environments import EnvFactory, make_environments
 
 # Gymnasium warns that a torque in [-2, 2] is not normalised.
 pytestmark = pytest.mark.filterwarnings("ignore:.*WARN.*:UserWarning")
@@ -28,13 +28,13 @@ QUICK = ["--total-steps", "64", "--num-envs", "2", "--n-steps", "8", "--hidden",
 QUICK += ["--eval-episodes", "1"]
 
 
-def make(name: str, differentiate: Differentiate = "auto", **kwargs: Any) -> Environments:
+def make(name: str, differentiate: Differentiate = "auto", **kwargs: Any) -> EnvFactory:
     settings: dict[str, Any] = {"adapter_kwargs": {}, "wrappers": {}, "needed": True} | kwargs
     device = torch.device("cpu")
     return make_environments(name, {}, differentiate=differentiate, device=device, **settings)
 
 
-def dynamics(environments: Environments) -> DifferentiableEnv:
+def dynamics(environments: EnvFactory) -> DifferentiableEnv:
     env = environments.make(2)
     assert isinstance(env, DifferentiableVectorEnv)
     return env.env
@@ -117,7 +117,7 @@ def test_wrappers_go_around_in_their_order_and_evaluation_has_its_own() -> None:
 
 
 def test_an_exact_environment_may_be_differentiated_by_an_adapter() -> None:
-    found = choose_gradient(resolve("Pendulum-v1"), "finite-difference", needed=False)
+    found = choose_gradient(find_env("Pendulum-v1"), "finite-difference", needed=False)
     assert isinstance(found.env, FiniteDifference)
 
 
