@@ -174,6 +174,6 @@ def acrobot_derivative(state: Tensor, torque: Tensor) -> Tensor:
 
 
 def tip_height(state: Tensor) -> Tensor:
-    """``-cos theta1 - cos(theta1 + theta2)`` ``[N]``, the tip's height above the fixed joint in m."""
+    """``-cos theta1 - cos(theta1 + theta2)`` ``[N]``, the tip's height above the joint in m."""
     theta1, theta2 = state[:, 0], state[:, 1]
     return -cosine(theta1) - cosine(theta2 + theta1)

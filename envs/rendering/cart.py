@@ -1,4 +1,4 @@
-"""A cart on its track, for the environments that balance something on one."""
+"""A cart on its track, for the environments that balance rods on one."""
 
 import math
 
@@ -6,12 +6,13 @@ from pgtoolkit.envs.rendering import canvas
 from pgtoolkit.envs.rendering.canvas import Canvas, Point
 
 HINGE_HEIGHT = 0.24
+"""The height of the hinge above the track, in metres."""
 
 
 def cart_on_track(x: float, extent: float, base: float) -> tuple[Canvas, Point]:
-    """The cart at ``x`` on a track with a mark at every half metre, and a green one at 0.
+    """Draws the cart at ``x`` on a track with a mark every half metre, the one at 0 in green.
 
-    The view moves along when the cart would leave it.
+    The view follows the cart when it would leave the picture.
 
     Args:
         x: position of the cart, in metres.
@@ -19,10 +20,10 @@ def cart_on_track(x: float, extent: float, base: float) -> tuple[Canvas, Point]:
         base: height of the track in the picture.
 
     Returns:
-        The picture, and the point in it at which the pole is hinged.
+        The picture, and the position of the hinge in it.
     """
-    room = extent - 0.6
-    view = x - min(max(x, -room), room)
+    half_width = extent - 0.6
+    view = x - min(max(x, -half_width), half_width)
     picture = canvas.blank(extent=extent)
     picture = canvas.segment(picture, (-extent, base), (extent, base), 0.03, canvas.LIGHT)
     for tick in range(math.ceil(2 * (view - extent)), math.floor(2 * (view + extent)) + 1):
@@ -37,7 +38,11 @@ def cart_on_track(x: float, extent: float, base: float) -> tuple[Canvas, Point]:
 
 
 def rod(picture: Canvas, start: Point, angle: float, length: float) -> tuple[Canvas, Point]:
-    """The picture with a rod at an angle from upright, positive to the right, and its end."""
+    """Draws a rod at an angle from upright, positive to the right.
+
+    Returns:
+        The picture, and the rod's upper end in it.
+    """
     end = (start[0] + length * math.sin(angle), start[1] + length * math.cos(angle))
     picture = canvas.segment(picture, start, end, 0.09, canvas.BLUE)
     picture = canvas.disc(picture, start, 0.08, canvas.DARK)

@@ -1,4 +1,4 @@
-"""A quadrotor in perspective, drawn with the flat shapes of the rasteriser."""
+"""A quadrotor in perspective, drawn with flat shapes."""
 
 import itertools
 import math
@@ -13,9 +13,11 @@ from pgtoolkit.envs.rendering.canvas import Canvas, Colour, Point
 Vector = NDArray[np.float64]
 
 CAMERA_DISTANCE, AZIMUTH, ELEVATION = 6.0, math.radians(-60.0), math.radians(25.0)
-
-GROUND_HEIGHT, HALF_FLOOR, TILE_SIZE, VIEW_HALF_WIDTH = -1.3, 1.25, 0.5, 1.2
-
+"""The camera's position seen from the origin, at which it looks, in m and rad."""
+GROUND_HEIGHT, HALF_FLOOR, TILE_SIZE = -1.3, 1.25, 0.5
+"""The height of the floor, half its width, and the distance of its lines, in m."""
+VIEW_HALF_WIDTH = 1.2
+"""The view follows a quadrotor that is further than this from the origin, in m."""
 POLE_COLOUR: Colour = (176, 208, 190)
 
 
@@ -24,12 +26,12 @@ def draw_quadrotor(
 ) -> NDArray[np.uint8]:
     """The quadrotor over a tiled floor, its shadow, and the target at the origin as a green ring.
 
-    The view moves along when the quadrotor would leave it.
+    The view follows the quadrotor when it would leave the picture.
 
     Args:
-        position: of its centre, in metres.
+        position: the centre's coordinates, in metres.
         rotation: the rotation matrix, by rows, from body axes to the world's.
-        arm: the rotors stand at ``(±arm, ±arm)`` in body axes, the first two in front.
+        arm: the rotors are at ``(±arm, ±arm)`` in body axes, the first two in front, in metres.
     """
     centre, turn = np.asarray(position), np.asarray(rotation)
     view = centre - np.clip(centre, -VIEW_HALF_WIDTH, VIEW_HALF_WIDTH)
@@ -43,9 +45,9 @@ def draw_quadrotor(
 
 
 def project(point: Vector) -> tuple[Point, float]:
-    """Where a point of the world is in the picture, and by how much perspective enlarges it.
+    """A world point's position in the picture, and the scale of perspective there.
 
-    The eye looks at the origin; a point at or behind the eye is drawn as if just before it.
+    The camera looks at the origin. A point at or behind it is drawn as if just in front of it.
     """
     sideways = np.array([-math.sin(AZIMUTH), math.cos(AZIMUTH), 0.0])
     level = math.cos(ELEVATION)
@@ -56,7 +58,7 @@ def project(point: Vector) -> tuple[Point, float]:
 
 
 def _floor(picture: Canvas, view: Vector) -> Canvas:
-    """Lines that stay with the world as the view moves, as far as the floor is shown."""
+    """Draws the floor's lines, which are fixed in the world while the view moves."""
     height = GROUND_HEIGHT - view[2]
     for axis in (0, 1):
         first = math.ceil((view[axis] - HALF_FLOOR) / TILE_SIZE)
@@ -73,13 +75,14 @@ def _floor(picture: Canvas, view: Vector) -> Canvas:
 
 
 def _body(picture: Canvas, centre: Vector, turn: Vector, arm: float) -> Canvas:
+    """Draws the four arms and their rotors, the front two in red."""
     hubs = [centre + arm * turn @ [x, y, 0.0] for x, y in ((1, 1), (1, -1), (-1, 1), (-1, -1))]
     colours = [canvas.RED, canvas.RED, canvas.BLUE, canvas.BLUE]
     middle, near = project(centre)
     for hub in hubs:
         picture = canvas.segment(picture, middle, project(hub)[0], 0.06 * near, canvas.DARK)
     picture = canvas.disc(picture, middle, 0.09 * near, canvas.DARK)
-    # From the farthest rotor to the nearest, so that the near ones cover the far ones.
+    # From the farthest rotor to the nearest, because the near ones cover the far ones.
     for hub, colour in sorted(
         zip(hubs, colours, strict=True), key=lambda pair: project(pair[0])[1]
     ):
@@ -88,7 +91,7 @@ def _body(picture: Canvas, centre: Vector, turn: Vector, arm: float) -> Canvas:
 
 
 def _rotor(picture: Canvas, hub: Vector, turn: Vector, radius: float, colour: Colour) -> Canvas:
-    """The circle that its blades sweep, as a polygon a little above the arm."""
+    """Draws the circle that the rotor's blades sweep, as a polygon above the arm."""
     top = hub + 0.06 * turn[:, 2]
     rim = [
         project(top + radius * turn @ [math.cos(angle), math.sin(angle), 0.0])[0]

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from pgtoolkit.envs.analytic.lqg.cost import LQGGradient
 from pgtoolkit.envs.analytic.lqg.env import LQG, LQGState
-from pgtoolkit.envs.analytic.lqg.estimates import LQGEstimator, score_forms, step_weights
+from pgtoolkit.envs.analytic.lqg.moments import LQGEstimator, score_forms, step_weights
 from pgtoolkit.envs.analytic.lqg.quadratic_forms import joint_moment
-from pgtoolkit.envs.analytic.lqg.trajectory import linear_policy, linear_trajectory, psd_root
+from pgtoolkit.envs.analytic.lqg.system import make_policy, psd_root
+from pgtoolkit.envs.analytic.lqg.trajectory import linear_trajectory
 from pgtoolkit.errors import RequestError
 
 ESTIMATORS: tuple[LQGEstimator, ...] = get_args(LQGEstimator)
@@ -127,7 +128,7 @@ def test_reference_mixture() -> None:
 def test_without_the_discount_on_the_score_the_gradient_is_biased() -> None:
     """What most libraries do."""
     env = LQG()
-    policy = linear_policy(env.system, *REFERENCE)
+    policy = make_policy(env.system, *REFERENCE)
     linear = linear_trajectory(env.system, policy)
     weight = step_weights(env.system, linear, policy, "reward_to_go", 0.95)
     means = [joint_moment(score, weight).sum() for score in score_forms(linear, policy)]
