@@ -67,7 +67,7 @@ def ring(on: Canvas, centre: Point, radius: float, width: float, colour: Colour)
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """The colour at ``share`` of the way from the first to the second, ``share`` clamped to [0, 1]."""
+    """The colour at ``share``, clamped to [0, 1], of the way from the first to the second."""
     weight = min(max(share, 0.0), 1.0)
     r, g, b = (round((1 - weight) * a + weight * c) for a, c in zip(first, second, strict=True))
     return r, g, b

@@ -1,4 +1,4 @@
-"""A reward without a useful derivative, and beside it a cost that has one."""
+"""The environment's reward with the derivative of a surrogate cost."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,32 +16,33 @@ from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
 from pgtoolkit.errors import RequestError
 
 Surrogate = Callable[[Any, Tensor, Any], Tensor]
-"""``surrogate(state, action, next_state)`` ``[N]``: a cost, less is better."""
+"""``surrogate(state, action, next_state)`` returns a cost ``[N]``; less is better."""
 
 
 @final
 class SurrogateCost(DifferentiableWrapper[S]):
-    """The reward's value is the environment's, its derivative that of minus a surrogate cost.
+    """Keeps the reward's value, and replaces its derivative by that of minus a surrogate cost.
 
     ::
 
         r_t = reward(s_t, a_t, s_{t+1})          value
         d r_t = -d cost(s_t, a_t, s_{t+1})       derivative
 
-    Returns, evaluation, value function and score function know the true reward; a pathwise gradient
-    descends the cost. It is for rewards of events (a goal reached, a gate passed), which are flat
+    Returns, evaluation, value function and score function use the true reward; a pathwise gradient
+    decreases the cost. It is for rewards of events (a goal reached, a gate passed), which are flat
     wherever they have a derivative. The pathwise gradient is then that of another objective, and
-    the test of bias against the score function says how far the two differ. Where they must be on
-    one scale (mixed estimators, a bootstrap beyond the window), scale the cost as the reward is.
+    the test of bias against the score function measures how far the two differ. Where reward and
+    cost are added (mixed estimators, a value function's estimate of the rewards after the window),
+    give the cost the scale of the reward.
 
     Args:
         env: the inner environment.
-        surrogate: ``surrogate(state, action, next_state) -> [N]``, a cost, in torch operations; or
-            where it is, as ``path/to/file.py:function``.
+        surrogate: a function ``surrogate(state, action, next_state)`` that returns a cost ``[N]``
+            by torch operations, or its location as ``path/to/file.py:function``.
 
     Raises:
-        RequestError: the surrogate is not a function, or not found; while stepping: it returns
-            another shape than ``[N]``.
+        RequestError: the surrogate is not a function or cannot be found, or, while stepping, it
+            returns another shape than ``[N]``.
     """
 
     def __init__(self, env: DifferentiableEnv[S], surrogate: Surrogate | str) -> None:
@@ -65,13 +66,13 @@ class SurrogateCost(DifferentiableWrapper[S]):
         return with_gradient_of(reward, -cost)
 
     def metrics(self) -> dict[str, Tensor]:
-        """Of all steps since the last call.
+        """The inner metrics, and three more over all steps since the last call.
 
-        - ``environment/reward``: its mean per step;
-        - ``environment/surrogate_cost``: likewise;
-        - ``environment/surrogate_correlation``: of the reward with minus the cost. 1 is a surrogate
-          that says the same, 0 one that says nothing, below 0 one of the wrong sign. Left out while
-          either is constant.
+        - ``environment/reward``: the mean reward of a step;
+        - ``environment/surrogate_cost``: the mean cost of a step;
+        - ``environment/surrogate_correlation``: the correlation of the reward with minus the cost.
+          A negative one suggests that the cost has the wrong sign. Omitted while either is
+          constant.
         """
         found, moments = self.env.metrics(), self._moments
         self._moments = _Moments()
@@ -80,14 +81,17 @@ class SurrogateCost(DifferentiableWrapper[S]):
         reward, cost = moments.mean
         found |= {"environment/reward": reward, "environment/surrogate_cost": cost}
         scatter = moments.scatter
-        spread = (scatter[0, 0] * scatter[1, 1]).sqrt()
-        if bool(spread > 0):
-            found["environment/surrogate_correlation"] = -scatter[0, 1] / spread
+        scale = (scatter[0, 0] * scatter[1, 1]).sqrt()
+        if bool(scale > 0):
+            found["environment/surrogate_correlation"] = -scatter[0, 1] / scale
         return found
 
 
 class _Moments:
-    """Running mean ``[2]`` and scatter ``[2, 2]`` of pairs (Chan et al. 1979)."""
+    """Running mean ``[2]`` and scatter ``[2, 2]`` of (reward, cost) pairs (Chan et al. 1979).
+
+    The scatter is the sum of outer products of the pairs less their mean.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -95,7 +99,7 @@ class _Moments:
         self.scatter = torch.zeros(2, 2, dtype=torch.float64)
 
     def add(self, pairs: Tensor) -> None:
-        """Folds in ``[2, N]``."""
+        """Adds ``N`` pairs ``[2, N]``."""
         count, mean = pairs.shape[1], pairs.mean(1)
         centred = pairs - mean.unsqueeze(1)
         total = self.count + count
@@ -106,10 +110,10 @@ class _Moments:
 
 
 def load_surrogate(where: str) -> Surrogate:
-    """The function at ``path/to/file.py:function``.
+    """The function at ``where``, written as ``path/to/file.py:function``.
 
     Raises:
-        RequestError: there is no such file or function, or an error on importing it.
+        RequestError: there is no such file or function, or importing the file fails.
     """
     file, _, name = where.rpartition(":")
     path = Path(file).expanduser()
