@@ -95,7 +95,7 @@ class SmoothingBundle(DifferentiableWrapper[S]):
         return blended
 
     def _branches(self, state: S, action: Tensor, inner: Tensor | None, noise: Tensor) -> S:
-        """The branches' next states ``[k N, ...]``; row ``i N + n`` is branch ``i`` of row ``n``."""
+        """The branches' next states ``[k N, ...]``; row ``i N + n`` is branch ``i`` of ``n``."""
         drawn = noise.view(noise.shape[0], self.branches, -1).transpose(0, 1).flatten(0, 1)
         sizes = _leaf_sizes(state) if self.state_std > 0 else []
         by_action, *by_leaf = torch.split(drawn, [self._action_size, *sizes], 1)

@@ -1,23 +1,25 @@
 """Any Gymnasium environment whose state can be saved and restored, as a simulator."""
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.adapters.gymnasium.replay_check import play, prove, rehearse, require_numbers
 from pgtoolkit.envs.adapters.gymnasium.state_slots import find_slots
 from pgtoolkit.envs.adapters.gymnasium.tangent import find_precision, tangent_entries
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Simulator
+from pgtoolkit.envs.registry.ordinary import CHECKING_WRAPPERS, require_flat_box, time_limit
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
-# What does not change what a step gives.
-_STRIPPED = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
+FLATTEN = "flatten it with gymnasium.wrappers.FlattenObservation"
+CONTINUOUS = (
+    "finite differences need continuous actions [A]; a score-function agent (reinforce) needs no "
+    "gradient of the environment"
+)
 
 
 @final
@@ -49,10 +51,16 @@ class GymnasiumSimulator(Simulator):
     """
 
     def __init__(self, make: Callable[[], AnyEnv], *, max_episode_steps: int | None = None) -> None:
-        self.env, limit = _strip(make())
+        made = make()
+        limit = time_limit(made)
+        self.env = _without_checking_wrappers(made)
         self.name = type(self.env.unwrapped).__name__
-        self.observation_space = _box(self.name, "observation_space", self.env.observation_space)
-        self.action_space = _box(self.name, "action_space", self.env.action_space)
+        self.observation_space = require_flat_box(
+            self.name, "observation_space", self.env.observation_space, FLATTEN
+        )
+        self.action_space = require_flat_box(
+            self.name, "action_space", self.env.action_space, CONTINUOUS, floating=True
+        )
         self.max_episode_steps = _time_limit(self.name, limit, max_episode_steps)
         self._truncates = max_episode_steps is not None
         self._numbers = find_slots(
@@ -106,33 +114,15 @@ class GymnasiumSimulator(Simulator):
         return difference
 
 
-def _strip(env: AnyEnv) -> tuple[AnyEnv, int | None]:
-    """Without the wrappers that limit and check, wherever they are; and the time limit."""
+def _without_checking_wrappers(env: AnyEnv) -> AnyEnv:
+    """The environment without the wrappers that limit and check, also inside other wrappers."""
     if not isinstance(env, gymnasium.Env):
         raise RequestError(f"{type(env).__name__} is not a gymnasium.Env")
-    limits = []
-    while isinstance(env, _STRIPPED):
-        limits += [env._max_episode_steps] if isinstance(env, TimeLimit) else []
+    while isinstance(env, CHECKING_WRAPPERS):
         env = env.env
     if isinstance(env, gymnasium.Wrapper):
-        env.env, inner = _strip(env.env)
-        limits += [] if inner is None else [inner]
-    return env, min(limits, default=None)
-
-
-def _box(name: str, kind: str, space: Any) -> Box:
-    advice = {
-        "observation_space": "flatten it with gymnasium.wrappers.FlattenObservation",
-        "action_space": "finite differences need continuous actions [A]; a score-function agent "
-        "(reinforce) needs no gradient of the environment",
-    }[kind]
-    floating = isinstance(space, Box) and np.issubdtype(space.dtype, np.floating)
-    if not isinstance(space, Box) or len(space.shape) != 1 or not (floating or kind[0] == "o"):
-        raise RequestError(
-            f"the {kind} of {name} is {' '.join(str(space).split())}, not a one-dimensional Box of "
-            f"floating-point numbers: {advice}"
-        )
-    return space
+        env.env = _without_checking_wrappers(env.env)
+    return env
 
 
 def _time_limit(name: str, found: int | None, given: int | None) -> int:

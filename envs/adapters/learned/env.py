@@ -15,13 +15,20 @@ from pgtoolkit.envs.adapters.learned.learner import (
     random_transitions,
 )
 from pgtoolkit.envs.adapters.learned.model import ModelConfig, Transitions
-from pgtoolkit.envs.adapters.learned.running_envs import FRESH, LiveEpisodes, flat_box, time_limit
+from pgtoolkit.envs.adapters.learned.running_envs import FRESH, LiveEpisodes
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
+from pgtoolkit.envs.registry.ordinary import require_flat_box, time_limit
 from pgtoolkit.envs.states import where_state
+from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
 EXPLORED_EPISODES = 20
 """Into so many the steps with random actions are divided at the least."""
+
+NEEDS_FLAT_BOXES = (
+    "a model can be learned of a Box of one axis only. Flatten it "
+    "(gymnasium.wrappers.FlattenObservation), or train with `reinforce`, which needs no gradient"
+)
 
 
 class LiveState(NamedTuple):
@@ -93,9 +100,17 @@ class LearnedModel(DifferentiableEnv[LiveState]):
         max_episode_steps: int | None = None,
     ) -> None:
         probe = make()
-        self.observation_space = flat_box("observations", probe.observation_space)
-        self.action_space = flat_box("actions", probe.action_space)
-        self.max_episode_steps = max_episode_steps or time_limit(probe)
+        name = type(probe.unwrapped).__name__
+        self.observation_space = require_flat_box(
+            name, "observation_space", probe.observation_space, NEEDS_FLAT_BOXES
+        )
+        self.action_space = require_flat_box(
+            name, "action_space", probe.action_space, NEEDS_FLAT_BOXES
+        )
+        limit = max_episode_steps or time_limit(probe)
+        if limit is None:
+            raise RequestError(f"{name} has no time limit: give max_episode_steps")
+        self.max_episode_steps = limit
         probe.close()
         self.config, self.seed, self._make = config or ModelConfig(), seed, make
         sizes = self.observation_space.shape[0], self.action_space.shape[0]

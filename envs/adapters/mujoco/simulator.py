@@ -7,7 +7,6 @@ import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Box
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.adapters.mujoco import snapshot as mujoco_snapshot
@@ -20,6 +19,11 @@ from pgtoolkit.envs.adapters.mujoco.snapshot import (
     quiet_loading,
 )
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Precision, Simulator
+from pgtoolkit.envs.registry.ordinary import (
+    require_flat_box,
+    time_limit,
+    without_checking_wrappers,
+)
 from pgtoolkit.envs.registry.registered import missing_package
 from pgtoolkit.errors import RequestError
 
@@ -167,41 +171,31 @@ def _unwrap(env: gymnasium.Env[Any, Any]) -> tuple[Any, int]:
     """The environment itself, and its time limit."""
     from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 
-    limits = [] if env.spec is None else [env.spec.max_episode_steps]
-    while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, TimeLimit):
-            limits.append(env._max_episode_steps)
-        elif not isinstance(env, (OrderEnforcing, PassiveEnvChecker)):
-            raise RequestError(
-                f"{type(env).__name__} around {type(env.unwrapped).__name__} would be lost: the "
-                "adapter differentiates the environment itself. Give it without this wrapper, and "
-                "transform observations, actions or rewards in torch"
-            )
-        env = env.env
+    limit, env = time_limit(env), without_checking_wrappers(env)
+    if isinstance(env, gymnasium.Wrapper):
+        raise RequestError(
+            f"{type(env).__name__} around {type(env.unwrapped).__name__} would be lost: the "
+            "adapter differentiates the environment itself. Give it without this wrapper, and "
+            "transform observations, actions or rewards in torch"
+        )
     if not isinstance(env, MujocoEnv):
         raise RequestError(
             f"{type(env).__name__} is not a gymnasium.envs.mujoco.MujocoEnv: the MuJoCo adapter "
             "restores mjData, which it does not have. FiniteDifference takes any environment whose "
             "state can be saved"
         )
-    given = [limit for limit in limits if limit is not None]
-    if not given:
+    if limit is None:
         raise RequestError(
             f"{type(env).__name__} has no time limit: register it with max_episode_steps, or wrap "
             "it in gymnasium.wrappers.TimeLimit"
         )
-    return env, min(given)
+    return env, limit
 
 
 def _boxes(env: Any) -> tuple[Box, Box]:
-    for name in ("observation_space", "action_space"):
-        space = getattr(env, name)
-        if not isinstance(space, Box) or len(space.shape) != 1:
-            raise RequestError(
-                f"{type(env).__name__}.{name} is {type(space).__name__}: the MuJoCo adapter takes "
-                "a Box with one axis"
-            )
-    return env.observation_space, env.action_space
+    name, advice = type(env).__name__, "the MuJoCo adapter takes no other space"
+    observation = require_flat_box(name, "observation_space", env.observation_space, advice)
+    return observation, require_flat_box(name, "action_space", env.action_space, advice)
 
 
 def _floating(value: NDArray[Any]) -> np.dtype:

@@ -126,7 +126,9 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     before = dict(gymnasium.registry)
 
     def announce(**points: str) -> None:
-        found = [EntryPoint(k.replace("_", "-"), v, plugins.GROUP) for k, v in points.items()]
+        found = [
+            EntryPoint(k.replace("_", "-"), v, plugins.ENTRY_POINT_GROUP) for k, v in points.items()
+        ]
         monkeypatch.setattr(plugins, "entry_points", lambda group: found)
 
     yield announce

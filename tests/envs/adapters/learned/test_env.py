@@ -326,7 +326,7 @@ def test_what_it_asks_of_an_environment() -> None:
 
     with pytest.raises(RequestError, match="no time limit"):
         LearnedModel(Drift)
-    with pytest.raises(RequestError, match="actions are Discrete"):
+    with pytest.raises(RequestError, match="the action_space of Discrete_ is Discrete"):
         LearnedModel(Discrete_, max_episode_steps=5)
     assert LearnedModel(pendulum).max_episode_steps == 200
     assert LearnedModel(pendulum, max_episode_steps=50).max_episode_steps == 50
