@@ -5,7 +5,6 @@ from typing import Any, TypeGuard, final
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
 from torch import Tensor
 
 from pgtoolkit.envs.checks.finding import Finding, fault, passed, warned, where
@@ -18,6 +17,7 @@ from pgtoolkit.envs.checks.random_play import (
     random_actions,
 )
 from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.registry.ordinary import is_flat_box
 from pgtoolkit.envs.states import State, cast_state
 from pgtoolkit.errors import RequestError, one_line
 
@@ -197,7 +197,7 @@ def check_attributes(env: AnyDifferentiable) -> Iterator[Finding]:
     wrong = []
     for name in ("observation_space", "action_space"):
         space = getattr(env, name)
-        if not isinstance(space, Box) or len(space.shape) != 1:
+        if not is_flat_box(space):
             wrong.append(f"{name} is {one_line(space)}")
         elif not np.issubdtype(space.dtype, np.floating):
             wrong.append(f"{name} holds {space.dtype}")
