@@ -43,9 +43,9 @@ class DifferentiableEnv(ABC, Generic[S]):
 
     A subclass must define the first three attributes below and the five abstract functions.
     Each function is pure: the same inputs give the same outputs, and no input is changed. The only
-    sources of randomness are the generator given to ``initial`` and ``reset`` and the noise given
-    to ``transition``. Rows are independent: the outputs of environment ``i`` depend on the inputs
-    of environment ``i`` alone.
+    sources of randomness are the generator given to ``initial`` and ``reset_where`` and the noise
+    given to ``transition``. Rows are independent: the outputs of environment ``i`` depend on the
+    inputs of environment ``i`` alone.
 
     The functions must keep the dtype and the device of the state they are given.
     """
@@ -109,7 +109,7 @@ class DifferentiableEnv(ABC, Generic[S]):
             "that returns an RGB array, or ask for no video"
         )
 
-    def reset(self, state: S, mask: Tensor, generator: torch.Generator) -> S:
+    def reset_where(self, state: S, mask: Tensor, generator: torch.Generator) -> S:
         """New start states in the rows where ``mask`` ``[N]`` is true; the other rows as they are.
 
         The default draws ``N`` start states by :meth:`initial` and keeps some. Override it where

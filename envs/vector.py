@@ -109,7 +109,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         else:
             mask = torch.as_tensor(mask, dtype=torch.bool, device=self.device)
             self._require_shape("options['reset_mask']", mask, (self.num_envs,))
-            self._state = self.env.reset(self._current(), mask, self._generator)
+            self._state = self.env.reset_where(self._current(), mask, self._generator)
             self._elapsed = torch.where(mask, self._zeros(), self._elapsed)
         return self._observe(self._state), {}
 
@@ -138,18 +138,35 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         reward = env.reward(self._state, actions, after)
         terminated = env.terminal(after)
         require_outputs(env, self.num_envs, reward=reward, terminal=terminated)
-        truncated_by_env = env.truncated(after)
+        obs, truncated, info = self.finish_step(after, terminated, env.truncated(after))
+        return obs, reward, terminated, truncated, info
+
+    def finish_step(
+        self, after: State, terminated: Tensor, truncated_by_env: Tensor | None
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """The second half of :meth:`step`: time limits and resets, from the state after a step.
+
+        Compiled rollouts compute the first half themselves.
+
+        Args:
+            after: the state that the step led to, with its graph.
+            terminated: ``[N]`` whether the episode terminated there.
+            truncated_by_env: ``[N]`` whether the environment itself truncates there, or None.
+
+        Returns:
+            observation ``[N, O]`` after any reset, truncated ``[N]``, and info, as :meth:`step`.
+        """
         self._elapsed = self._elapsed + 1
-        truncated = self._elapsed >= env.max_episode_steps
+        truncated = self._elapsed >= self.env.max_episode_steps
         truncated = truncated if truncated_by_env is None else truncated | truncated_by_env
         done = terminated | truncated
         info: dict[str, Any] = {}
         if bool(done.any()):
             info = {"final_obs": self._final_observation(after, terminated), "_final_obs": done}
-            after = env.reset(after, done, self._generator)
+            after = self.env.reset_where(after, done, self._generator)
             self._elapsed = torch.where(done, self._zeros(), self._elapsed)
         self._state = after
-        return self._observe(after), reward, terminated, truncated, info
+        return self._observe(after), truncated, info
 
     def detach(self) -> Tensor:
         """Cuts the graph at the current state; returns its observation ``[N, O]`` without a graph.

@@ -215,15 +215,15 @@ def check_seeding(env: AnyDifferentiable, starts: State, seed: int) -> Iterator[
 
 
 def check_restart(env: AnyDifferentiable, points: Points, seed: int) -> Iterator[Finding]:
-    """``reset`` leaves the other rows alone, whoever overrides it."""
+    """``reset_where`` leaves the other rows alone, whoever overrides it."""
     state = copy(points.state)
     mask = torch.arange(len(points)) % 2 == 0
-    after = env.reset(copied(state), mask, torch.Generator().manual_seed(seed))
+    after = env.reset_where(copied(state), mask, torch.Generator().manual_seed(seed))
     if not same(take(state, ~mask), take(after, ~mask)):
         yield fault(
             "behaviour",
             "restart",
-            "reset changes environments that it should leave alone",
+            "reset_where changes environments that it should leave alone",
             "episodes that go on jump to another state when others end",
             "choose row by row with where_state(mask, fresh, state)",
         )
@@ -231,7 +231,7 @@ def check_restart(env: AnyDifferentiable, points: Points, seed: int) -> Iterator
         yield warned(
             "behaviour",
             "restart",
-            "reset leaves the chosen environments where they were",
+            "reset_where leaves the chosen environments where they were",
             "an episode goes on after its end",
             "draw new starts where mask is true",
         )

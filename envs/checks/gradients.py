@@ -261,7 +261,7 @@ def check_survivors(env: AnyDifferentiable, seed: int) -> Iterator[Finding]:
             "resets",
             "environments that go on lose or change their gradient when others are reset",
             "every end of an episode cuts gradients of the whole batch",
-            "in reset, choose row by row with where_state(mask, fresh, state): no detach()",
+            "in reset_where, choose row by row with where_state(mask, fresh, state): no detach()",
         )
     elif bool((reset[:, mask] != 0).any()):
         yield fault(

@@ -281,8 +281,8 @@ class InSingle(DifferentiableEnv[Any]):
     def terminal(self, state: State) -> Tensor:
         return self.env.terminal(_narrow(state))
 
-    def reset(self, state: State, mask: Tensor, generator: torch.Generator) -> State:
-        return _wide(self.env.reset(_narrow(state), mask, generator))
+    def reset_where(self, state: State, mask: Tensor, generator: torch.Generator) -> State:
+        return _wide(self.env.reset_where(_narrow(state), mask, generator))
 
     def begin_window(self) -> None:
         self.env.begin_window()

@@ -98,7 +98,7 @@ def play(
         over = done | (elapsed >= env.max_episode_steps)
         state = after
         if bool(over.any()):
-            state = double(env.reset(copy(after), over, generator))
+            state = double(env.reset_where(copy(after), over, generator))
             elapsed = torch.where(over, torch.zeros_like(elapsed), elapsed)
         if time.monotonic() - began > seconds:
             break

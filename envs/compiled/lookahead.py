@@ -48,7 +48,7 @@ def look_ahead(env: DifferentiableVectorEnv, begin: VectorState, num_steps: int)
                 torch.randn(shape, generator=generator, device=env.device, dtype=env.dtype)
             )
         if resets:
-            started = env.env.reset(begin.state, truncated[t], generator)
+            started = env.env.reset_where(begin.state, truncated[t], generator)
             for buffer, leaf in zip(fresh, leaves_of(started), strict=True):
                 buffer[t] = leaf.detach()
     stacked = [torch.stack(noise)] if noise else []

@@ -160,7 +160,7 @@ def _stretch(
     graded, end = attach(taken, shift[:length], floats(start))
     after = _with_floats(begin.state, taken.end, end)
     cut = None if taken.cut is None else taken.cut[-1]
-    obs, truncated, info = env.arrive(after, taken.terminated[-1], cut)
+    obs, truncated, info = env.finish_step(after, taken.terminated[-1], cut)
     names = ("obs", "pre_action", "action", "reward", "next_obs")
     part = dict(zip(names, graded, strict=True))
     if "final_obs" in info:

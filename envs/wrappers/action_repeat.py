@@ -74,8 +74,8 @@ class ActionRepeat(DifferentiableWrapper[Any]):
     def render(self, state: State, index: int) -> NDArray[np.uint8]:
         return self.env.render(self._inner(state), index)
 
-    def reset(self, state: State, mask: Tensor, generator: torch.Generator) -> State:
-        inner: State = self.env.reset(self._inner(state), mask, generator)
+    def reset_where(self, state: State, mask: Tensor, generator: torch.Generator) -> State:
+        inner: State = self.env.reset_where(self._inner(state), mask, generator)
         return _with_reward(inner, torch.where(mask, torch.zeros_like(state[-1]), state[-1]))
 
     def numpy_initial(self, rng: np.random.Generator) -> State:

@@ -53,8 +53,8 @@ class DifferentiableWrapper(DifferentiableEnv[S]):
     def render(self, state: S, index: int) -> NDArray[np.uint8]:
         return self.env.render(state, index)
 
-    def reset(self, state: S, mask: Tensor, generator: torch.Generator) -> S:
-        return self.env.reset(state, mask, generator)
+    def reset_where(self, state: S, mask: Tensor, generator: torch.Generator) -> S:
+        return self.env.reset_where(state, mask, generator)
 
     def begin_window(self) -> None:
         self.env.begin_window()

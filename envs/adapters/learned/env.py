@@ -121,7 +121,7 @@ class LearnedModel(DifferentiableEnv[LiveState]):
     def initial(self, num_envs: int, generator: torch.Generator) -> LiveState:
         return self._starts(torch.ones(num_envs, dtype=torch.bool), generator)
 
-    def reset(self, state: LiveState, mask: Tensor, generator: torch.Generator) -> LiveState:
+    def reset_where(self, state: LiveState, mask: Tensor, generator: torch.Generator) -> LiveState:
         fresh = self._starts(mask, generator)
         like = (new.to(old) for new, old in zip(fresh, state, strict=True))
         return where_state(mask, LiveState(*like), state)

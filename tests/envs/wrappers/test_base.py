@@ -149,8 +149,8 @@ class Hooks(DifferentiableEnv[Tensor]):
     def terminal(self, state: Tensor) -> Tensor:
         return state[:, 0] > 100
 
-    def reset(self, state: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        self.called.append("reset")
+    def reset_where(self, state: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        self.called.append("reset_where")
         return torch.where(mask.unsqueeze(-1), 9.0, state)
 
     def begin_window(self) -> None:
@@ -176,7 +176,7 @@ def test_hooks_reach_the_inner_environment(name: str) -> None:
     after, _ = vector.reset(options={"reset_mask": np.array([True, False])})
     assert after.tolist() == [[9.0] * 3, [0.0] * 3]
     env.load_state_dict(env.state_dict())
-    assert inner.called == ["begin_window", "reset", "load 3"]
+    assert inner.called == ["begin_window", "reset_where", "load 3"]
     assert env.metrics()["environment/hooks"] == 3
     assert env.unwrapped is inner
 

@@ -220,7 +220,7 @@ def test_reset_draws_new_starts_for_its_rows_only() -> None:
     env = slide()
     state = env.initial(4, torch.Generator().manual_seed(0))
     mask = torch.tensor([True, False, True, True])
-    fresh = env.reset(state, mask, torch.Generator().manual_seed(1))
+    fresh = env.reset_where(state, mask, torch.Generator().manual_seed(1))
     kept = zip(fresh, state, strict=True)
     assert all(torch.equal(a[~mask], b[~mask]) for a, b in kept)
     starts = torch.cat([fresh.observation[mask], state.observation]).flatten().tolist()
