@@ -15,7 +15,7 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.rendering import canvas
 
 POWER, GRAVITY, MAX_SPEED = 0.0015, 0.0025, 0.07
-"""The engine's and gravity's change of the speed in one step, and the largest speed."""
+"""The largest changes of the speed in a step by engine and gravity, and the largest speed."""
 MIN_POSITION, MAX_POSITION, GOAL = -1.2, 0.6, 0.45
 
 

@@ -86,7 +86,7 @@ def value_matrices(system: LinearQuadratic, policy: LinearPolicy) -> Tensor:
     constant = torch.zeros_like(exploration)
     for t in reversed(range(system.horizon)):
         constant = exploration + system.gamma * ((matrices[t + 1] * G).sum() + constant)
-        # The product with G above does not read this corner: that of G is 0.
+        # The product with G above is not changed by this corner, because that of G is 0.
         matrices[t, -1, -1] += constant
     matrices[-1] = 0.0
     return -matrices

@@ -1,4 +1,4 @@
-"""What holds for all three environments with an open-loop policy: Chaos, Step, Wall."""
+"""Tests common to the three environments with a constant observation: Chaos, Step, Wall."""
 
 import dataclasses
 import math
@@ -41,7 +41,7 @@ ENVS: list[OpenLoop] = [Chaos(horizon=3), Step(), Step(smoothing=0.3), Wall()]
 
 
 def length(env: OpenLoop) -> int:
-    """Steps of an episode."""
+    """The number of steps of an episode."""
     return env.horizon if isinstance(env, Chaos) else 1
 
 
@@ -125,7 +125,7 @@ class Case(NamedTuple):
 
 
 def random_cases() -> list[Case]:
-    """Drawn here, so that no formula is only right at round numbers."""
+    """Random parameters, so that no formula is right at round numbers only."""
     draw = np.random.default_rng(5)
     cases = []
     for _ in range(3):
@@ -260,7 +260,7 @@ def mean_errors(values: Tensor, expected: list[float]) -> Tensor:
 
 
 def variance_errors(values: Tensor, expected: list[float]) -> Tensor:
-    """The same of their variances; the variance of a sample variance is (m_4 - V^2) / N."""
+    """The same for the columns' variances; the variance of a sample variance is (m_4 - V^2) / N."""
     centred = values - values.mean(0)
     variance = centred.square().mean(0)
     error = ((centred.pow(4).mean(0) - variance.square()) / len(values)).sqrt()

@@ -45,7 +45,7 @@ def random_steps(n: int) -> tuple[Tensor, Tensor]:
 
 
 def energy(state: Tensor) -> Tensor:
-    """Of two links of mass 1, length 1 and moment 1 about their centres, ``[N]``."""
+    """The energy of two links of mass 1, length 1 and moment 1 about their centres, ``[N]``."""
     theta1, theta2, omega1, omega2 = state.unbind(-1)
     both, turned = omega1 + omega2, theta1 + theta2
     centre1 = 0.25 * omega1.square()

@@ -11,7 +11,7 @@ def test_a_smooth_length() -> None:
     assert torch.autograd.gradcheck(lambda v: smooth_length(v, 0.05), vector.requires_grad_())
 
 
-def test_a_shortened_vector_can_be_lengthened_again() -> None:
+def test_a_soft_clip_can_be_inverted() -> None:
     generator = torch.Generator().manual_seed(0)
     scale = torch.tensor([0.0, 0.1, 1.0, 10.0, 100.0]).double().unsqueeze(-1)
     vector = scale * torch.randn(5, 3, generator=generator).double()

@@ -1,4 +1,4 @@
-"""Observations that are not a row of numbers."""
+"""Flattening of observations that are not one-dimensional arrays."""
 
 from collections import OrderedDict
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every environment of the suite, by its id, as other libraries meet it."""
+"""Every environment of this package by its id, as other libraries use it."""
 
 import gymnasium
 import numpy as np

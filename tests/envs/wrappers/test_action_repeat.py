@@ -1,4 +1,4 @@
-"""One action for several steps: against the same steps taken one by one."""
+"""ActionRepeat, compared with the same inner steps taken one by one."""
 
 import math
 from typing import Any

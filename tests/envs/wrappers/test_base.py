@@ -1,4 +1,4 @@
-"""Wrappers in general: what they leave alone, how they compose, agents that train through them."""
+"""Wrappers in general: delegation, nesting, and training through them."""
 
 import itertools
 from collections.abc import Callable
@@ -41,7 +41,7 @@ WRAPPERS: dict[str, Make] = {
     ),
 }
 SAME_DRAWS = ("plain", "gate", "detach", "surrogate")
-"""Those that draw no noise of their own, so that a seed gives the inner environment's values."""
+"""Wrappers without noise of their own: a seed gives the inner environment's values."""
 
 
 def lqg_effort(state: Any, action: Tensor, next_state: Any) -> Tensor:
@@ -126,7 +126,7 @@ def test_a_wrapped_environment_goes_on_from_a_saved_state(name: str) -> None:
 
 
 class Hooks(DifferentiableEnv[Tensor]):
-    """Notes which hooks are called."""
+    """Records which methods are called."""
 
     observation_space, action_space = Pendulum().observation_space, Pendulum().action_space
     max_episode_steps = 7
