@@ -61,11 +61,11 @@ from .analytic.lqg.env import (
 from .analytic.lqg.env import (
     LQGState as LQGState,
 )
-from .analytic.lqg.estimates import (
-    LQGEstimator as LQGEstimator,
-)
 from .analytic.lqg.moments import (
     GradientMoments as GradientMoments,
+)
+from .analytic.lqg.moments import (
+    LQGEstimator as LQGEstimator,
 )
 from .analytic.step import (
     Step as Step,

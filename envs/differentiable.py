@@ -1,4 +1,4 @@
-"""The protocol of a differentiable environment: five pure functions on batches of states."""
+"""The interface of a differentiable environment: five pure functions on batches of states."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgtoolkit.envs.states import S, like_state, where_state
+from pgtoolkit.envs.states import S, cast_state_like, where_state
 from pgtoolkit.errors import RequestError
 
 Quality = Literal["exact", "approximate", "none"]
@@ -20,44 +20,49 @@ REQUIRED_ATTRIBUTES = ("observation_space", "action_space", "max_episode_steps")
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientInfo:
-    """What an environment's derivatives are worth, for agents that ask before they use them."""
+    """How far the derivatives of an environment can be trusted.
+
+    Agents read it before they use a pathwise gradient, and ``check-env`` tests it by central
+    differences.
+    """
 
     action: Quality = "exact"
-    """By the action: the one that a pathwise gradient cannot do without."""
+    """The derivative of a step by its action. A pathwise gradient needs it."""
     state: Quality = "exact"
-    """By the state: without it, the gradient of a step does not reach earlier steps."""
+    """The derivative of a step by its state. Without it no gradient reaches earlier actions."""
     reward: Quality = "exact"
-    """Of the reward."""
+    """The derivative of the reward by state and action."""
     method: str = "autograd"
-    """How they are computed."""
+    """How the derivatives are computed, for messages."""
     contacts: Literal["none", "smooth", "stiff"] = "none"
-    """Stiff contacts make pathwise gradients large, and biased where they break continuity."""
+    """Stiff contacts make pathwise gradients large, and biased where the dynamics jump."""
 
 
 class DifferentiableEnv(ABC, Generic[S]):
-    """Batched, functional dynamics. The method names are those of Gymnasium's ``FuncEnv``.
+    """Batched dynamics as pure functions. The method names are those of Gymnasium's ``FuncEnv``.
 
-    A subclass that gives the three attributes and the five abstract functions is complete. Each
-    function is pure: the same inputs give the same outputs, and no input is changed. Randomness
-    enters by ``initial``'s generator and by ``transition``'s noise, and nowhere else. Rows do not
-    mix: environment ``i``'s outputs depend on environment ``i``'s inputs alone.
+    A subclass must define the first three attributes below and the five abstract functions.
+    Each function is pure: the same inputs give the same outputs, and no input is changed. The only
+    sources of randomness are the generator given to ``initial`` and ``reset_where`` and the noise
+    given to ``transition``. Rows are independent: the outputs of environment ``i`` depend on the
+    inputs of environment ``i`` alone.
 
     The functions must keep the dtype and the device of the state they are given.
     """
 
     observation_space: Box
-    """Of one environment, ``[O]``."""
+    """The space of one environment's observation ``[O]``."""
     action_space: Box
-    """Of one environment, ``[A]``."""
+    """The space of one environment's action ``[A]``."""
     max_episode_steps: int
-    """The episode is truncated after so many steps."""
+    """The number of steps after which an episode is truncated."""
     gradient: GradientInfo = GradientInfo()
     noise_shape: tuple[int, ...] | None = None
-    """Of one environment's process noise; None if the dynamics are deterministic."""
+    """The shape of one environment's process noise; None if the dynamics are deterministic."""
 
     @abstractmethod
     def initial(self, num_envs: int, generator: torch.Generator) -> S:
-        """Start states of ``num_envs`` episodes, on the generator's device."""
+        """The start states of ``num_envs`` episodes, on the generator's device."""
 
     @abstractmethod
     def transition(self, state: S, action: Tensor, noise: Tensor | None) -> S:
@@ -65,13 +70,13 @@ class DifferentiableEnv(ABC, Generic[S]):
 
         Args:
             state: ``s_t``.
-            action: ``[N, A]``.
-            noise: standard normal ``[N, *noise_shape]``; None if ``noise_shape`` is None.
+            action: ``a_t`` ``[N, A]``.
+            noise: ``w_t``, standard normal ``[N, *noise_shape]``; None if ``noise_shape`` is None.
         """
 
     @abstractmethod
     def observation(self, state: S) -> Tensor:
-        """``[N, O]`` what the policy sees of the state."""
+        """The policy's input ``[N, O]`` in this state."""
 
     @abstractmethod
     def reward(self, state: S, action: Tensor, next_state: S) -> Tensor:
@@ -79,83 +84,98 @@ class DifferentiableEnv(ABC, Generic[S]):
 
     @abstractmethod
     def terminal(self, state: S) -> Tensor:
-        """``[N]`` bool: the episode ends here, and what follows is worth 0."""
+        """``[N]`` bool: whether the episode terminates in this state, so that its value is 0."""
 
     def truncated(self, state: S) -> Tensor | None:
-        """``[N]`` bool: the episode is cut here for a reason other than its length. None: never."""
+        """``[N]`` bool: whether the episode is truncated here for a reason other than its length.
+
+        None, the default, stands for never.
+        """
         return None
 
     @property
     def unwrapped(self) -> "DifferentiableEnv[Any]":
-        """The environment inside all wrappers: itself, if it is none."""
+        """The environment inside all wrappers, which is this one if it is no wrapper."""
         return self
 
     def render(self, state: S, index: int) -> NDArray[np.uint8]:
         """An RGB picture ``[height, width, 3]`` of environment ``index``.
 
         Raises:
-            RequestError: this environment does not draw itself.
+            RequestError: this environment has no ``render`` of its own.
         """
         raise RequestError(
             f"{type(self).__name__} does not draw itself: give it a method render(state, index) "
             "that returns an RGB array, or ask for no video"
         )
 
-    def restart(self, state: S, mask: Tensor, generator: torch.Generator) -> S:
-        """Fresh starts in the rows where ``mask`` ``[N]`` is true; the others as they are.
+    def reset_where(self, state: S, mask: Tensor, generator: torch.Generator) -> S:
+        """New start states in the rows where ``mask`` ``[N]`` is true; the other rows as they are.
 
-        Override it where starts are expensive: this one draws ``N`` of them.
+        The default draws ``N`` start states by :meth:`initial` and keeps some. Override it where
+        start states are expensive.
 
         Args:
-            state: of all environments, may carry a graph; the other rows keep it.
-            mask: which start anew.
+            state: of all environments; it may carry a graph, which the other rows keep.
+            mask: the rows to reset.
             generator: as in :meth:`initial`.
         """
         fresh = self.initial(mask.shape[0], generator)
-        return where_state(mask, like_state(fresh, state), state)
+        return where_state(mask, cast_state_like(fresh, state), state)
 
     def begin_window(self) -> None:
         """Called where the graph is cut: nothing computed before will be differentiated any more.
 
-        An adapter that learns does it here. Does nothing by default.
+        An adapter that learns updates itself here. The default does nothing.
         """
 
     def metrics(self) -> dict[str, Tensor]:
-        """TensorBoard tag to scalar: what is worth a curve, since the last call. None by default.
+        """Scalars for TensorBoard, by tag, over the time since the last call. The default has none.
 
-        Tags begin with ``environment/``. They come from plain counters, never from random numbers.
+        Tags begin with ``environment/``. Metrics must not draw random numbers.
         """
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact resume needs beside the states: of an adapter that learns, what it learned.
+        """What an exact resume needs beside the states, such as the weights of a learned model.
 
-        Tensors, numbers, strings, lists and dictionaries. Nothing by default.
+        Tensors, numbers, strings, lists and dictionaries. The default is empty.
         """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up where :meth:`state_dict` left off."""
+        """Restores what :meth:`state_dict` returned."""
 
     def numpy_initial(self, rng: np.random.Generator) -> S:
-        """The start state of one environment, for the NumPy view and its own kind of generator."""
+        """The start state of :class:`NumpyEnv <pgtoolkit.envs.numpy_env.NumpyEnv>`, batch size 1.
+
+        By default ``rng`` draws the seed of a torch generator for :meth:`initial`.
+        """
         seed = int(rng.integers(2**63 - 1))
         return self.initial(1, torch.Generator().manual_seed(seed))
 
     def numpy_action(self, action: NDArray[Any], dtype: torch.dtype) -> Tensor:
-        """The NumPy view's action ``[A]`` as ``[1, A]``, in the dtype in which it computes."""
+        """An action ``[A]`` of :class:`NumpyEnv <pgtoolkit.envs.numpy_env.NumpyEnv>` as ``[1, A]``.
+
+        Args:
+            action: ``[A]``.
+            dtype: in which the environment computes.
+        """
         return torch.tensor(action, dtype=dtype).unsqueeze(0)
 
     def numpy_reward(self, state: S, action: Tensor, next_state: S) -> float:
-        """The NumPy view's reward: :meth:`reward`, unless another one must be met to the bit."""
+        """The reward of :class:`NumpyEnv <pgtoolkit.envs.numpy_env.NumpyEnv>`.
+
+        Override it where the reward must equal another implementation's to the last bit.
+        """
         return self.reward(state, action, next_state).item()
 
 
 def require_attributes(env: DifferentiableEnv) -> None:
-    """Raises if the environment lacks one of the three attributes.
+    """Raises unless the environment has its two spaces and its time limit.
 
     Raises:
-        RequestError: names the missing ones.
+        RequestError: names the missing attributes.
     """
     missing = [name for name in REQUIRED_ATTRIBUTES if not hasattr(env, name)]
     if missing:
@@ -165,27 +185,33 @@ def require_attributes(env: DifferentiableEnv) -> None:
         )
 
 
-def require_output(
-    env: DifferentiableEnv, name: str, found: Tensor, shape: tuple[int, ...]
-) -> None:
-    """Raises unless what the function of that name returned has the shape that it owes.
+def require_outputs(env: DifferentiableEnv, num_envs: int, **outputs: Tensor) -> None:
+    """Raises unless the outputs of the environment's functions have the right shapes.
 
-    A reward ``[N, 1]`` would broadcast against ``[N]`` in silence, and train on nonsense.
+    That is ``[N, O]`` for ``observation`` and ``[N]`` for every other function; ``terminal`` must
+    be bool. A reward ``[N, 1]`` would otherwise broadcast against ``[N]`` without an error.
+
+    Args:
+        env: the environment.
+        num_envs: ``N``.
+        outputs: function name to the tensor that it returned.
 
     Raises:
-        RequestError: names the function, the shape that it returned and the one that it owes.
+        RequestError: names the first function with a wrong output, and the right shape or dtype.
     """
-    if tuple(found.shape) != shape:
-        raise RequestError(
-            f"{type(env).__name__}.{name} returned a tensor of shape {list(found.shape)} for "
-            f"{shape[0]} environments: it must return {list(shape)}"
-        )
-    if name == "terminal" and found.dtype != torch.bool:
-        raise RequestError(
-            f"{type(env).__name__}.terminal returned {found.dtype}: it must return booleans"
-        )
+    for name, output in outputs.items():
+        shape = (num_envs, *env.observation_space.shape) if name == "observation" else (num_envs,)
+        if tuple(output.shape) != shape:
+            raise RequestError(
+                f"{type(env).__name__}.{name} returned a tensor of shape {list(output.shape)} for "
+                f"{num_envs} environments: it must return {list(shape)}"
+            )
+        if name == "terminal" and output.dtype != torch.bool:
+            raise RequestError(
+                f"{type(env).__name__}.terminal returned {output.dtype}: it must return booleans"
+            )
 
 
-def draws_itself(env: DifferentiableEnv) -> bool:
-    """Whether the environment has a ``render`` of its own."""
+def can_render(env: DifferentiableEnv) -> bool:
+    """Whether the environment has a ``render`` method of its own."""
     return type(env.unwrapped).render is not DifferentiableEnv.render

@@ -1,4 +1,4 @@
-"""A differentiable environment as an ordinary NumPy Gymnasium environment."""
+"""A differentiable environment as an ordinary Gymnasium environment on NumPy arrays."""
 
 from typing import Any, cast, final
 
@@ -9,33 +9,34 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.differentiable import DifferentiableEnv, draws_itself, require_attributes
+from pgtoolkit.envs.differentiable import DifferentiableEnv, can_render, require_attributes
 from pgtoolkit.envs.states import State, cast_state
 from pgtoolkit.errors import RequestError
 
 FloatArray = NDArray[np.float32]
-
 FloatSpace = Space[FloatArray]
 
 
 @final
 class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
-    """One copy of a differentiable environment, without a graph, for all that know Gymnasium.
+    """One copy of a differentiable environment, without a graph, with Gymnasium's interface.
 
     All randomness comes from ``np_random``. The time limit is the environment's own, so no
     ``TimeLimit`` wrapper is needed.
 
-    An action dimension without bounds is shown as ``[-finite_action_bound, finite_action_bound]``,
-    because samplers and Stable-Baselines3 need finite ones. Nothing is clipped to it.
+    In ``action_space``, a dimension without bounds has the bounds ``[-finite_action_bound,
+    finite_action_bound]``, because random sampling and Stable-Baselines3 need finite ones. Actions
+    are not clipped to them.
 
     Args:
         env: the dynamics.
-        dtype: in which to compute; None is ``torch.float32``. Observations are float32 in any case.
+        dtype: the dtype of the computation; None is ``torch.float32``. Observations are float32 in
+            any case.
         render_mode: ``"rgb_array"`` or None.
-        finite_action_bound: stands in for infinity.
+        finite_action_bound: replaces infinite bounds of the action space.
 
     Attributes:
-        env: the dynamics, for those who want the gradient after all.
+        env: the dynamics, from which the gradient is available.
 
     Raises:
         RequestError: the environment lacks an attribute, or cannot render in this mode.
@@ -50,7 +51,7 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
         finite_action_bound: float = 10.0,
     ) -> None:
         require_attributes(env)
-        modes = ["rgb_array"] if draws_itself(env) else []
+        modes = ["rgb_array"] if can_render(env) else []
         if render_mode is not None and render_mode not in modes:
             raise RequestError(
                 f"{type(env).__name__} cannot render in mode {render_mode!r}: it has "
@@ -87,18 +88,18 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
                 f"the action must have shape {list(self.env.action_space.shape)}, "
                 f"not {list(np.shape(action))}"
             )
-        given = self.env.numpy_action(np.asarray(action), self._dtype)
-        after = self.env.transition(state, given, self._noise())
-        reward = self.env.numpy_reward(state, given, after)
+        tensor = self.env.numpy_action(np.asarray(action), self._dtype)
+        after = self.env.transition(state, tensor, self._draw_noise())
+        reward = self.env.numpy_reward(state, tensor, after)
         terminated = bool(self.env.terminal(after).item())
         self._state, self._elapsed = after, self._elapsed + 1
-        cut_short = self.env.truncated(after)
+        truncated_by_env = self.env.truncated(after)
         truncated = self._elapsed >= self.env.max_episode_steps
-        truncated = truncated or (cut_short is not None and bool(cut_short.item()))
+        truncated = truncated or (truncated_by_env is not None and bool(truncated_by_env.item()))
         return self._observe(after), reward, terminated, truncated, {}
 
     def render(self) -> NDArray[np.uint8] | None:
-        """An RGB picture, or None without a render mode."""
+        """An RGB picture ``[height, width, 3]``, or None without a render mode."""
         if self.render_mode is None:
             return None
         return self.env.render(self._current(), 0)
@@ -107,7 +108,7 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
         observation: FloatArray = self.env.observation(state)[0].cpu().numpy().astype(np.float32)
         return observation
 
-    def _noise(self) -> torch.Tensor | None:
+    def _draw_noise(self) -> torch.Tensor | None:
         if self.env.noise_shape is None:
             return None
         drawn = self.np_random.standard_normal((1, *self.env.noise_shape))

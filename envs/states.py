@@ -1,4 +1,4 @@
-"""The state of a batch of environments, tensors, and what is done with them."""
+"""The state of a batch of environments, a tensor or a tuple of tensors, and operations on it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -8,15 +8,26 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
-"""``[N, S]``, or a NamedTuple of tensors that all begin with ``N``."""
+"""A tensor ``[N, S]``, or a NamedTuple of tensors whose first dimension is ``N``."""
 
 # The default lets a class derive from the bare ``DifferentiableEnv``; the parameter lets a type
 # checker see which state an environment has.
 S = TypeVar("S", bound=State, default=Any)
 
 
+class VectorState(NamedTuple):
+    """Everything that determines the future of a vector environment, given the actions."""
+
+    state: State
+    """The states of the ``N`` environments."""
+    elapsed: Tensor
+    """``[N]`` steps since each environment's last reset."""
+    generator_state: Tensor
+    """The state of the vector environment's ``torch.Generator``."""
+
+
 def map_state(function: Callable[..., Tensor], state: S, *others: S) -> S:
-    """Applies a function to each tensor of a state, or to the like tensors of several states.
+    """Applies a function to each tensor of a state, or to the matching tensors of several states.
 
     The result has the type of the first state, so a NamedTuple stays that NamedTuple.
 
@@ -30,10 +41,10 @@ def map_state(function: Callable[..., Tensor], state: S, *others: S) -> S:
 
 
 def rebuild_state(template: S, leaves: tuple[Tensor, ...] | Tensor) -> S:
-    """The tensors in the template's type: a NamedTuple of its kind, a plain tuple, or a tensor.
+    """Packs tensors into the type of the template: a tensor, a NamedTuple or a plain tuple.
 
     Raises:
-        ValueError: they do not fit the template.
+        ValueError: the number of tensors differs from the template's.
     """
     if isinstance(template, Tensor) != isinstance(leaves, Tensor):
         raise ValueError(f"a state of type {type(template).__name__} was expected")
@@ -46,14 +57,14 @@ def rebuild_state(template: S, leaves: tuple[Tensor, ...] | Tensor) -> S:
 
 
 def leaves_of(state: State) -> list[Tensor]:
-    """The tensors of a state."""
+    """The tensors of a state, in their order."""
     return [state] if isinstance(state, Tensor) else list(state)
 
 
 def where_state(mask: Tensor, chosen: S, otherwise: S) -> S:
-    """Takes the rows where ``mask`` ``[N]`` is true from ``chosen``, the rest from ``otherwise``.
+    """The rows of ``chosen`` where ``mask`` ``[N]`` is true, and of ``otherwise`` elsewhere.
 
-    Each row's gradient goes to the state it came from, and to no other.
+    Each row's gradient goes only to the state that the row was taken from.
     """
 
     def select(a: Tensor, b: Tensor) -> Tensor:
@@ -63,7 +74,7 @@ def where_state(mask: Tensor, chosen: S, otherwise: S) -> S:
 
 
 def cast_state(state: S, device: torch.device, dtype: torch.dtype) -> S:
-    """The state on the device, its floating-point tensors in the dtype."""
+    """Moves the state to the device and its floating-point tensors to the dtype."""
 
     def move(leaf: Tensor) -> Tensor:
         return leaf.to(device, dtype if leaf.is_floating_point() else leaf.dtype)
@@ -71,16 +82,6 @@ def cast_state(state: S, device: torch.device, dtype: torch.dtype) -> S:
     return map_state(move, state)
 
 
-def like_state(state: S, other: S) -> S:
-    """The state on the other's device, its floating-point tensors in the other's dtypes."""
+def cast_state_like(state: S, other: S) -> S:
+    """Moves each tensor of the state to the device and dtype of the matching one of ``other``."""
     return map_state(lambda leaf, like: leaf.to(like.device, like.dtype), state, other)
-
-
-class VectorState(NamedTuple):
-    """All that the future of a vector environment depends on."""
-
-    state: State
-    elapsed: Tensor
-    """``[N]`` steps since each environment's last reset."""
-    generator_state: Tensor
-    """Of its ``torch.Generator``."""

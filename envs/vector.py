@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pgtoolkit.envs.differentiable import (
     DifferentiableEnv,
-    draws_itself,
+    can_render,
     require_attributes,
-    require_output,
+    require_outputs,
 )
 from pgtoolkit.envs.states import (
     State,
@@ -25,33 +25,35 @@ from pgtoolkit.envs.states import (
     where_state,
 )
 
+NO_STATE = "call reset() first: the environments have no state yet"
+
 
 @final
 class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
     """``N`` copies of a differentiable environment, autoreset SAME_STEP, whose steps carry a graph.
 
-    **Gradient.** Observation and reward of a step are differentiable by the step's action and, by
-    way of the state, by all actions since :meth:`detach` or :meth:`reset`. An environment that ends
-    starts anew from a state without a past, while the others keep theirs.
+    **Gradient.** Observation and reward of a step are differentiable by the step's action and,
+    through the state, by all actions since the last :meth:`detach` or :meth:`reset`. An environment
+    whose episode ends continues from a new start state without a graph; the others keep theirs.
 
-    Fresh states are chosen row by row *before* they are observed. Choosing between two observations
-    instead would compute the derivative of a discarded observation as well, and where it is
-    infinite (the square root at a terminal 0), multiply it by 0 into NaN.
+    The new start states are put into the batch row by row *before* it is observed. Choosing between
+    two observations instead would also compute the derivative of the discarded observation, and
+    where that is infinite (the square root at a terminal 0), multiply it by 0 into NaN.
 
-    ``info["final_obs"]`` ``[N, O]``, given when any episode ends, is the observation before the
-    reset. It carries the graph in every row but those that *terminated*, where it is computed from
-    the detached state: the value after a terminal state is 0, so nobody reads that gradient, and
-    a derivative that is infinite there cannot become NaN. ``info["_final_obs"]`` ``[N]`` says which
-    rows ended.
+    ``info["final_obs"]`` ``[N, O]``, present when any episode ends, is the observation before the
+    reset. It carries the graph in every row except those that *terminated*, which are computed from
+    the detached state: the value after a terminal state is 0, so that gradient is never used, and
+    an infinite derivative there cannot become NaN. ``info["_final_obs"]`` ``[N]`` says which rows
+    ended.
 
-    Clipping, comparison and the choice of when an episode ends are differentiated as executed:
+    Clipping, comparisons and the choice of when an episode ends are differentiated as executed:
     the moment of termination has no gradient.
 
     Args:
         env: the dynamics.
         num_envs: ``N``.
-        device: of all tensors, and of the generator.
-        dtype: of observations, rewards and the floating-point part of the state. float64 is for
+        device: of all tensors and of the generator.
+        dtype: of observations, rewards and the floating-point part of the state. Use float64 for
             long horizons and gradient checks.
 
     Raises:
@@ -72,14 +74,12 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.device, self.dtype = torch.device(device), dtype
         self.metadata = {
             "autoreset_mode": AutoresetMode.SAME_STEP,
-            "render_modes": ["rgb_array"] if draws_itself(env) else [],
+            "render_modes": ["rgb_array"] if can_render(env) else [],
             "render_fps": 30,
         }
-        self.render_mode = "rgb_array" if draws_itself(env) else None
-        self.single_observation_space, self.single_action_space = (
-            env.observation_space,
-            env.action_space,
-        )
+        self.render_mode = "rgb_array" if can_render(env) else None
+        self.single_observation_space = env.observation_space
+        self.single_action_space = env.action_space
         self.observation_space = batch_space(env.observation_space, num_envs)
         self.action_space = batch_space(env.action_space, num_envs)
         self._generator = torch.Generator(self.device)
@@ -90,26 +90,26 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Starts new episodes, in all environments or where ``options["reset_mask"]`` ``[N]``.
+        """Starts new episodes, in all environments or where ``options["reset_mask"]`` is true.
 
         Args:
-            seed: of the environment's own generator; None goes on with it.
-            options: ``reset_mask``, a boolean array or tensor. Others are ignored.
+            seed: of the vector environment's generator; None keeps the generator's present state.
+            options: ``reset_mask``, a boolean array or tensor ``[N]``. Other keys are ignored.
 
         Raises:
             ValueError: the mask has another shape.
-            ResetNeeded: a mask before the first reset of all.
+            ResetNeeded: a mask is given before the first reset of all environments.
         """
         super().reset(seed=seed)
         if seed is not None:
             self._generator.manual_seed(seed)
         mask = (options or {}).get("reset_mask")
         if mask is None:
-            self._state, self._elapsed = self._fresh(), self._zeros()
+            self._state, self._elapsed = self._initial(), self._zeros()
         else:
             mask = torch.as_tensor(mask, dtype=torch.bool, device=self.device)
             self._require_shape("options['reset_mask']", mask, (self.num_envs,))
-            self._state = self.env.restart(self._current(), mask, self._generator)
+            self._state = self.env.reset_where(self._current(), mask, self._generator)
             self._elapsed = torch.where(mask, self._zeros(), self._elapsed)
         return self._observe(self._state), {}
 
@@ -121,51 +121,55 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
         Returns:
             observation ``[N, O]`` after any reset, reward ``[N]``, terminated ``[N]``, truncated
-            ``[N]``, and info. Both flags can be true; then the episode terminated.
+            ``[N]``, and info. If both flags are true, the episode terminated.
 
         Raises:
             ValueError: the actions have another shape.
-            RequestError: the environment's functions return other shapes than they owe.
+            RequestError: a function of the environment returned a wrong shape.
             ResetNeeded: before the first reset.
         """
+        env = self.env
         actions = torch.as_tensor(actions, dtype=self.dtype, device=self.device)
-        self._require_shape("actions", actions, (self.num_envs, *self.env.action_space.shape))
-        state = self._current()
-        after = self.env.transition(state, actions, self._noise())
-        reward = self.env.reward(state, actions, after)
-        terminated = self.env.terminal(after)
-        require_output(self.env, "reward", reward, (self.num_envs,))
-        require_output(self.env, "terminal", terminated, (self.num_envs,))
-        obs, truncated, info = self.arrive(after, terminated, self.env.truncated(after))
+        self._require_shape("actions", actions, (self.num_envs, *env.action_space.shape))
+        if self._state is None:
+            raise ResetNeeded(NO_STATE)
+        noise = None if env.noise_shape is None else self._draw_noise(env.noise_shape)
+        after = env.transition(self._state, actions, noise)
+        reward = env.reward(self._state, actions, after)
+        terminated = env.terminal(after)
+        require_outputs(env, self.num_envs, reward=reward, terminal=terminated)
+        obs, truncated, info = self.finish_step(after, terminated, env.truncated(after))
         return obs, reward, terminated, truncated, info
 
-    def arrive(
-        self, after: State, terminated: Tensor, cut: Tensor | None
+    def finish_step(
+        self, after: State, terminated: Tensor, truncated_by_env: Tensor | None
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Goes on from ``after``, which one step led to, and resets what ended there.
+        """The second half of :meth:`step`: time limits and resets, from the state after a step.
+
+        Compiled rollouts compute the first half themselves.
 
         Args:
-            after: the state, with its graph.
-            terminated: ``[N]`` which ended there.
-            cut: ``[N]`` which the environment cuts there, or None.
+            after: the state that the step led to, with its graph.
+            terminated: ``[N]`` whether the episode terminated there.
+            truncated_by_env: ``[N]`` whether the environment itself truncates there, or None.
 
         Returns:
             observation ``[N, O]`` after any reset, truncated ``[N]``, and info, as :meth:`step`.
         """
         self._elapsed = self._elapsed + 1
         truncated = self._elapsed >= self.env.max_episode_steps
-        truncated = truncated if cut is None else truncated | cut
+        truncated = truncated if truncated_by_env is None else truncated | truncated_by_env
         done = terminated | truncated
         info: dict[str, Any] = {}
         if bool(done.any()):
             info = {"final_obs": self._final_observation(after, terminated), "_final_obs": done}
-            after = self.env.restart(after, done, self._generator)
+            after = self.env.reset_where(after, done, self._generator)
             self._elapsed = torch.where(done, self._zeros(), self._elapsed)
         self._state = after
         return self._observe(after), truncated, info
 
     def detach(self) -> Tensor:
-        """Cuts the graph at the current state; returns its observation ``[N, O]``, graph-free.
+        """Cuts the graph at the current state; returns its observation ``[N, O]`` without a graph.
 
         Raises:
             ResetNeeded: before the first reset.
@@ -175,7 +179,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         return self._observe(self._state).detach()
 
     def get_state(self) -> VectorState:
-        """What :meth:`set_state` needs to continue bit for bit from here, without a graph.
+        """The present state without its graph, from which :meth:`set_state` continues bit for bit.
 
         Raises:
             ResetNeeded: before the first reset.
@@ -184,7 +188,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         return state._replace(state=map_state(Tensor.detach, state.state))
 
     def graph_state(self) -> VectorState:
-        """The same with the graph, for those who take steps twice to differentiate them.
+        """As :meth:`get_state`, but with the graph: for recomputation in the backward pass.
 
         Raises:
             ResetNeeded: before the first reset.
@@ -192,12 +196,14 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         return VectorState(self._current(), self._elapsed, self._generator.get_state())
 
     def set_state(self, state: VectorState | tuple[Any, ...]) -> None:
-        """Continues from there: the same actions give the same trajectories, noise included.
+        """Continues from a saved state: the same actions give the same trajectories and noise.
 
-        Plain tuples do in place of NamedTuples, as checkpoints give them back.
+        Args:
+            state: from :meth:`get_state` or :meth:`graph_state`. Plain tuples and lists, which
+                checkpoints restore in place of NamedTuples, are accepted.
 
         Raises:
-            ValueError: it is not a state of this environment.
+            ValueError: it does not fit this environment.
         """
         inner, elapsed, generator_state = state
         template = self._state
@@ -223,20 +229,17 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
     def _observe(self, state: State) -> Tensor:
         observation = self.env.observation(state)
-        shape = (self.num_envs, *self.env.observation_space.shape)
-        require_output(self.env, "observation", observation, shape)
+        require_outputs(self.env, self.num_envs, observation=observation)
         return observation
 
-    def _fresh(self) -> State:
+    def _initial(self) -> State:
         initial: State = self.env.initial(self.num_envs, self._generator)
         return cast_state(initial, self.device, self.dtype)
 
-    def _noise(self) -> Tensor | None:
-        if self.env.noise_shape is None:
-            return None
+    def _draw_noise(self, shape: tuple[int, ...]) -> Tensor:
         return torch.randn(
             self.num_envs,
-            *self.env.noise_shape,
+            *shape,
             generator=self._generator,
             device=self.device,
             dtype=self.dtype,
@@ -247,7 +250,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
     def _current(self) -> State:
         if self._state is None:
-            raise ResetNeeded("call reset() first: the environments have no state yet")
+            raise ResetNeeded(NO_STATE)
         return self._state
 
     def _require_shape(self, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

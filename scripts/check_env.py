@@ -74,11 +74,11 @@ def run(arguments: Sequence[str]) -> None:
 
     from pgtoolkit.envs.checks.check_env import check_env
     from pgtoolkit.envs.checks.finding import has_fault
-    from pgtoolkit.envs.registry.resolve import resolve
+    from pgtoolkit.envs.registry.resolve import find_env
     from pgtoolkit.scripts.cli.check_env_report import CheckProgress, print_findings
 
     torch.set_num_threads(options.threads)
-    source = resolve(options.env, kwargs)
+    source = find_env(options.env, kwargs)
     with CheckProgress() as progress:
         findings = check_env(
             source,

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias, final
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.registry.construct import construct
-from pgtoolkit.envs.registry.resolve import EnvSource
+from pgtoolkit.envs.registry.resolve import EnvSpec
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
@@ -32,7 +32,7 @@ class GradientSource:
 
 
 def choose_gradient(
-    source: EnvSource,
+    source: EnvSpec,
     method: Differentiate = "auto",
     kwargs: Mapping[str, Any] | None = None,
     *,
@@ -45,7 +45,7 @@ def choose_gradient(
     finite differences (if the state can be saved and restored), a learned model.
 
     Args:
-        source: from :func:`pgtoolkit.envs.registry.resolve.resolve`.
+        source: from :func:`pgtoolkit.envs.registry.resolve.find_env`.
         method: the requested method.
         kwargs: arguments for the adapter; only if ``method`` names one.
         needed: whether the agent needs a gradient of the environment.
@@ -70,7 +70,7 @@ def choose_gradient(
     return _first_usable_adapter(source) if needed else GradientSource("none", None)
 
 
-def _first_usable_adapter(source: EnvSource) -> GradientSource:
+def _first_usable_adapter(source: EnvSpec) -> GradientSource:
     """The first adapter that accepts the environment; the message says why others did not."""
     refusals: list[str] = []
     for method, adapt in ADAPTERS.items():
@@ -94,7 +94,7 @@ def _first_usable_adapter(source: EnvSource) -> GradientSource:
     )
 
 
-def _is_mujoco(source: EnvSource) -> bool:
+def _is_mujoco(source: EnvSpec) -> bool:
     """Compares class names, so that MuJoCo is not imported for other environments."""
     probe = source.make()
     class_names = [kind.__name__ for kind in type(probe.unwrapped).__mro__]

@@ -1,4 +1,7 @@
-"""An expanding map with a bounded reward: the pathwise gradient's variance explodes."""
+"""An expanding map with a bounded reward: the pathwise gradient's variance explodes.
+
+The closed forms of its expected return, gradient and estimator moments are in this file too.
+"""
 
 import math
 from typing import final
@@ -11,45 +14,40 @@ from torch import Tensor
 from pgtoolkit.envs.analytic.exact import (
     ExactGradient,
     exact_moments,
-    require_finite_arguments,
     require_gaussian,
 )
-from pgtoolkit.envs.analytic.open_loop import (
-    BlindState,
-    nothing_to_see,
-    start_at,
-    unbounded_action,
-)
-from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.analytic.open_loop import OpenLoopEnv, OpenLoopState
+from pgtoolkit.envs.arguments import positive_integer, require_finite
+from pgtoolkit.envs.rendering import canvas
 from pgtoolkit.errors import RequestError
 
 
 @final
-class Chaos(DifferentiableEnv[BlindState]):
-    """A point on a line that runs away from 0, paid by a cosine of where it ends.
+class Chaos(OpenLoopEnv):
+    """A point on a line that moves away from 0, rewarded by a cosine of its last position.
 
     ::
 
         s_0 = s0,   s_{t+1} = rho s_t + u_t
         r_t = cos(kappa s_H) at the last step, 0 before
 
-    With ``|rho| > 1`` two neighbouring starts part exponentially, as in chaos. The reward is
-    bounded, so the score function's variance grows only with the horizon, while the pathwise
-    gradient is multiplied by ``rho`` at every step and its variance grows as ``rho^(2H)``. Under a
-    quadratic cost that would not show, because the return explodes too. The gradient itself dies in
-    the folds of the cosine at about the same horizon.
+    With ``|rho| > 1`` the distance between two neighbouring starts grows exponentially, as in
+    chaos. The reward is bounded, so the score function's variance grows only with the horizon,
+    while the pathwise gradient is multiplied by ``rho`` at every step and its variance grows as
+    ``rho^(2H)``. A quadratic cost would hide that, because the return explodes too. The gradient
+    itself vanishes at about the same horizon, because the position is spread over many periods of
+    the cosine.
 
-    The episode terminates after ``horizon`` steps. Observation ``[N, 1]``: always 0, so the policy
-    is blind, its action is ``u_t = mean + sigma eps_t`` at every step, and the closed forms below
-    hold for it with discount 1. Deterministic; the derivative is exact. In float32 the phase is
-    lost once ``|kappa s_H|`` passes some 1e5: use float64 for long horizons.
+    The episode terminates after ``horizon`` steps. The observation ``[N, 1]`` is always 0, so the
+    action is ``u_t = mean + sigma eps_t`` at every step, and the closed forms below hold for this
+    policy with discount 1. Deterministic; the derivative is exact. In float32 the phase is
+    meaningless once ``|kappa s_H|`` exceeds some 1e5: use float64 for long horizons.
 
     Args:
-        rho: by what the position is multiplied at each step.
+        rho: the factor by which the position grows in each step.
         kappa: the reward's frequency, in radians per unit of position.
-        s0: the start.
-        horizon: steps of an episode.
+        s0: the start position.
+        horizon: the number of steps of an episode.
 
     Raises:
         RequestError: an argument is not finite, the horizon is not a positive integer, or
@@ -59,25 +57,21 @@ class Chaos(DifferentiableEnv[BlindState]):
     def __init__(
         self, rho: float = 1.2, kappa: float = 1.0, s0: float = 1.0, horizon: int = 10
     ) -> None:
-        require_finite_arguments("Chaos", rho=rho, kappa=kappa, s0=s0, horizon=horizon)
+        require_finite("Chaos", rho=rho, kappa=kappa, s0=s0)
         self.rho, self.kappa, self.s0 = float(rho), float(kappa), float(s0)
         self.horizon = self.max_episode_steps = _checked_horizon(self.rho, horizon)
-        self.observation_space, self.action_space = nothing_to_see(), unbounded_action()
+        super().__init__(self.s0)
 
-    def initial(self, num_envs: int, generator: torch.Generator) -> BlindState:
-        return start_at(self.s0, num_envs, generator)
+    def transition(
+        self, state: OpenLoopState, action: Tensor, noise: Tensor | None
+    ) -> OpenLoopState:
+        return OpenLoopState(self.rho * state.position + action, state.time + 1)
 
-    def transition(self, state: BlindState, action: Tensor, noise: Tensor | None) -> BlindState:
-        return BlindState(self.rho * state.position + action, state.time + 1)
-
-    def observation(self, state: BlindState) -> Tensor:
-        return torch.zeros_like(state.position)
-
-    def reward(self, state: BlindState, action: Tensor, next_state: BlindState) -> Tensor:
+    def reward(self, state: OpenLoopState, action: Tensor, next_state: OpenLoopState) -> Tensor:
         final = torch.cos(self.kappa * next_state.position.squeeze(-1))
         return torch.where(self.terminal(next_state), final, torch.zeros_like(final))
 
-    def terminal(self, state: BlindState) -> Tensor:
+    def terminal(self, state: OpenLoopState) -> Tensor:
         return state.time >= self.horizon
 
     def expected_return(self, mean: float, sigma: float) -> float:
@@ -104,16 +98,16 @@ class Chaos(DifferentiableEnv[BlindState]):
         return cosine_moments(self.rho, self.kappa, self.s0, self.horizon, mean, sigma)
 
     def crossover_horizon(self, mean: float, sigma: float, max_horizon: int = 400) -> int | None:
-        """The first horizon at which the score function beats pathwise, by the mean of the action.
+        """The first horizon at which the score function has less variance than pathwise.
 
-        It beats it when the variance with the optimal constant baseline is the smaller one. This
-        environment's own horizon does not matter. The variances cross more than once where ``sin
-        kappa m`` comes near 0; this is the first time.
+        Compared are the gradients by the action's mean, the score function with its optimal
+        constant baseline. The environment's own horizon does not matter. The variances cross more
+        than once where ``sin kappa m`` comes near 0; this is the first crossing.
 
         Args:
-            mean: of the action.
-            sigma: its standard deviation.
-            max_horizon: the last horizon to look at.
+            mean: the action's mean.
+            sigma: the action's standard deviation.
+            max_horizon: the last horizon to compare.
 
         Returns:
             The horizon; None if there is none up to ``max_horizon``.
@@ -130,32 +124,31 @@ class Chaos(DifferentiableEnv[BlindState]):
                 return horizon
         return None
 
-    def render(self, state: BlindState, index: int) -> NDArray[np.uint8]:
-        """The phase ``kappa s`` as the hand of a clock, from the top; there the reward is 1."""
+    def render(self, state: OpenLoopState, index: int) -> NDArray[np.uint8]:
+        """The phase ``kappa s`` as the hand of a clock. The reward is 1 at the top, in green."""
         phase = self.kappa * float(state.position[index, 0])
         tip = (math.sin(phase), math.cos(phase))
-        picture = drawing.canvas(extent=1.4)
-        picture = drawing.ring(picture, (0.0, 0.0), 1.0, 0.02, drawing.FAINT)
-        picture = drawing.ring(picture, (0.0, 1.0), 0.16, 0.04, drawing.GREEN)
-        picture = drawing.segment(picture, (0.0, 0.0), tip, 0.03, drawing.INK)
-        return drawing.disc(picture, tip, 0.1, drawing.BLUE).rgb()
+        picture = canvas.blank(extent=1.4)
+        picture = canvas.ring(picture, (0.0, 0.0), 1.0, 0.02, canvas.LIGHT)
+        picture = canvas.ring(picture, (0.0, 1.0), 0.16, 0.04, canvas.GREEN)
+        picture = canvas.segment(picture, (0.0, 0.0), tip, 0.03, canvas.DARK)
+        return canvas.disc(picture, tip, 0.1, canvas.BLUE).rgb()
 
 
 def _checked_horizon(rho: float, horizon: float) -> int:
-    if int(horizon) != horizon or horizon < 1:
-        raise RequestError(f"Chaos's horizon is {horizon}: it must be an integer, at least 1")
-    if 2 * horizon * math.log(max(abs(rho), 1.0)) > 600:
+    steps = positive_integer("Chaos", "horizon", horizon)
+    if 2 * steps * math.log(max(abs(rho), 1.0)) > 600:
         raise RequestError(
-            f"Chaos's rho {rho} to the power of twice the horizon {int(horizon)} is out of the "
+            f"Chaos's rho {rho} to the power of twice the horizon {steps} is out of the "
             "range of floating point: shorten the horizon"
         )
-    return int(horizon)
+    return steps
 
 
 def cosine_moments(
     rho: float, kappa: float, s0: float, horizon: int, mean: float, sigma: float
 ) -> ExactGradient:
-    """Of ``cos(kappa s_H)`` under ``s' = rho s + u``, ``u ~ N(mean, sigma^2)``, ``H`` steps.
+    """Gradient and moments for ``E[cos(kappa s_H)]``, ``s' = rho s + u``, ``u ~ N(mean, sigma^2)``.
 
     With ``c = sum_t rho^t``, ``w = sum_t rho^(2t)``, ``m = rho^H s0 + mean c``, ``d = kappa^2
     sigma^2 w``, ``J = exp(-d/2) cos(kappa m)`` and ``q = exp(-2d) cos(2 kappa m)``::
@@ -196,5 +189,5 @@ def cosine_moments(
 
 
 def power_sum(ratio: float, count: int) -> float:
-    """``1 + ratio + ... + ratio^(count-1)``: term by term, which is right at ratio 1 as well."""
+    """``1 + ratio + ... + ratio^(count-1)``, summed term by term, so that ratio 1 needs no case."""
     return math.fsum(ratio**t for t in range(count))

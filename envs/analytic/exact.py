@@ -1,9 +1,9 @@
 """Exact moments of the two gradient estimators under an open-loop Gaussian policy.
 
-Where an environment knows the law of its return under ``u_t = mean + sigma eps_t``, it knows what
-every estimate of the gradient is worth, without a sample: its mean, its variance, its bias. The
-score function of a return ``f`` with a constant baseline ``b`` is ``(f - b) S``, so that with the
-Fisher information ``I = E[S^2]`` and ``B = E[f S^2]``::
+Where the distribution of the return under ``u_t = mean + sigma eps_t`` is known, so are the mean,
+variance and bias of every gradient estimate, without sampling. The score-function estimate of a
+return ``f`` with a constant baseline ``b`` is ``(f - b) S``, so that with the Fisher information
+``I = E[S^2]`` and ``B = E[f S^2]``::
 
     Var_b = E[f^2 S^2] - 2 b B + b^2 I - g^2,   least at b* = B / I   (Greensmith et al. 2004)
 """
@@ -14,29 +14,32 @@ from typing import NamedTuple, final
 
 from numpy.polynomial import Polynomial
 
+from pgtoolkit.envs.arguments import require_finite
 from pgtoolkit.errors import RequestError
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExactMoments:
-    """Of one trajectory's estimates of the derivative of the expected return by one parameter."""
+    """Moments of a trajectory's estimates of the expected return's derivative by one parameter."""
 
     gradient: float
     """The true derivative, which the score function estimates without bias."""
     pathwise_mean: float
-    """What the pathwise estimate has as its mean: the gradient, unless the return jumps."""
+    """The mean of the pathwise estimate: the gradient, unless the return jumps."""
     pathwise_variance: float
     score_function_variance: float
-    """Without a baseline, with the whole return as the weight."""
+    """The variance without a baseline, with the whole return as the weight."""
     optimal_baseline: float
-    """The constant with the least variance."""
+    """The constant baseline that gives the score function the least variance."""
     optimal_baseline_variance: float
+    """The score function's variance with that baseline."""
     fisher_information: float
     """``E[S^2]`` of the score ``S`` of a whole trajectory."""
 
     @property
     def pathwise_bias(self) -> float:
+        """The mean of the pathwise estimate less the gradient."""
         return self.pathwise_mean - self.gradient
 
     def baseline_variance(self, baseline: float) -> float:
@@ -46,10 +49,15 @@ class ExactMoments:
 
 
 class ExactGradient(NamedTuple):
+    """The moments for both parameters of the policy."""
+
     mean: ExactMoments
-    """By the mean of the action."""
+    """For the derivative by the action's mean."""
     sigma: ExactMoments
-    """By its standard deviation; by log-sigma, gradients are times sigma, variances sigma^2."""
+    """For the derivative by the action's standard deviation ``sigma``.
+
+    By ``log sigma``, gradients are ``sigma`` times as large and variances ``sigma^2`` times.
+    """
 
 
 def exact_moments(
@@ -61,12 +69,12 @@ def exact_moments(
     product: float,
     fisher: float,
 ) -> ExactMoments:
-    """From second moments. Rounding does not make a variance negative.
+    """The variances from second moments; a negative result of rounding becomes 0.
 
     Args:
         gradient: ``g``.
-        pathwise_mean: of the pathwise estimate.
-        pathwise_square: its mean square.
+        pathwise_mean: the mean of the pathwise estimate.
+        pathwise_square: the mean square of the pathwise estimate.
         score_square: ``E[f^2 S^2]``.
         product: ``B = E[f S^2]``.
         fisher: ``I = E[S^2]``.
@@ -89,15 +97,15 @@ def phi(x: float) -> float:
 
 
 def Phi(x: float) -> float:
-    """Its distribution function."""
+    """The distribution function of a standard normal."""
     return math.erfc(-x / math.sqrt(2)) / 2
 
 
 def polynomial_mean(polynomial: Polynomial, above: float = -math.inf) -> float:
-    """``E[p(eps) 1(eps > a)]`` of a standard normal, exact.
+    """``E[p(eps) 1(eps > a)]`` for a standard normal ``eps``, exactly.
 
-    ``T_n = E[eps^n 1(eps > a)]`` follows by parts: ``T_0 = 1 - Phi(a)``, ``T_1 = phi(a)``, ``T_n =
-    a^(n-1) phi(a) + (n - 1) T_(n-2)``.
+    ``T_n = E[eps^n 1(eps > a)]`` follows from integration by parts: ``T_0 = 1 - Phi(a)``, ``T_1 =
+    phi(a)``, ``T_n = a^(n-1) phi(a) + (n - 1) T_(n-2)``.
     """
     everywhere = above == -math.inf
     edge = 0.0 if everywhere else phi(above)
@@ -108,28 +116,13 @@ def polynomial_mean(polynomial: Polynomial, above: float = -math.inf) -> float:
     return sum(float(c) * moment for c, moment in zip(polynomial.coef, moments, strict=False))
 
 
-def require_finite_arguments(owner: str, **arguments: float) -> None:
-    """Raises unless every argument of an environment or a policy is a finite number.
-
-    Raises:
-        RequestError: names the first that is not.
-    """
-    for name, value in arguments.items():
-        try:
-            finite = math.isfinite(value)
-        except TypeError:
-            finite = False
-        if not finite:
-            raise RequestError(f"{owner}'s {name} is {value!r}: it must be a finite number")
-
-
 def require_gaussian(owner: str, mean: float, sigma: float) -> None:
-    """Raises unless these are a Gaussian's mean and standard deviation.
+    """Raises unless the two are a Gaussian's mean and standard deviation.
 
     Raises:
         RequestError: one is not finite, or sigma is not positive.
     """
-    require_finite_arguments(owner, mean=mean, sigma=sigma)
+    require_finite(owner, mean=mean, sigma=sigma)
     if sigma <= 0:
         raise RequestError(
             f"{owner}'s sigma is {sigma}: the policy's standard deviation must be positive"

@@ -1,4 +1,7 @@
-"""A reward that jumps: the pathwise gradient is 0 without any variance, and wrong."""
+"""A reward that jumps: the pathwise gradient is 0 without any variance, and wrong.
+
+The closed forms of its expected return, gradient and estimator moments are in this file too.
+"""
 
 import math
 from typing import final
@@ -13,24 +16,17 @@ from pgtoolkit.envs.analytic.exact import (
     Phi,
     exact_moments,
     phi,
-    require_finite_arguments,
     require_gaussian,
 )
-from pgtoolkit.envs.analytic.open_loop import (
-    BlindState,
-    indicator,
-    nothing_to_see,
-    start_at,
-    unbounded_action,
-)
-from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
-from pgtoolkit.envs.rendering import canvas as drawing
-from pgtoolkit.errors import RequestError
+from pgtoolkit.envs.analytic.open_loop import OneStepEnv, OpenLoopState, indicator
+from pgtoolkit.envs.arguments import require_at_least, require_finite
+from pgtoolkit.envs.differentiable import GradientInfo
+from pgtoolkit.envs.rendering import canvas
 
 
 @final
-class Step(DifferentiableEnv[BlindState]):
-    """One action, paid 1 beyond a threshold and 0 before it, or smoothly from 0 to 1.
+class Step(OneStepEnv):
+    """One action with reward 1 above a threshold and 0 below, or a smooth rise from 0 to 1.
 
     ::
 
@@ -39,55 +35,38 @@ class Step(DifferentiableEnv[BlindState]):
 
     Without smoothing the reward is flat wherever it has a derivative. The pathwise estimate is 0 on
     every trajectory, with a measured variance of 0: it looks perfect and carries no information.
-    With a little smoothing it is unbiased again, and its variance grows as 1 / smoothing; a batch
-    that has no action near the threshold still measures next to none.
+    With smoothing it is unbiased, and its variance grows as 1 / smoothing. A batch without an
+    action near the threshold still measures almost no variance.
 
-    One step, then the episode terminates. Observation ``[N, 1]``: always 0, so the policy is blind,
-    its action is ``u = mean + sigma eps``, and the closed forms below hold for it. Without
-    smoothing ``gradient`` says that the reward's derivative is approximate and the contact stiff:
-    it is right at almost every action, and misses the jump.
+    The episode terminates after one step. The observation ``[N, 1]`` is always 0, so the action is
+    ``u = mean + sigma eps``, and the closed forms below hold for this policy. Without smoothing
+    ``gradient`` says that the reward's derivative is approximate and the contact stiff, because it
+    is right at almost every action but misses the jump.
 
     Args:
-        threshold: where the reward rises.
+        threshold: the action at which the reward rises.
         smoothing: the standard deviation of the rise, in units of the action; 0 is a jump.
 
     Raises:
         RequestError: an argument is not finite, or the smoothing is negative.
     """
 
-    # Never reached: the episode terminates after one. Gymnasium's env checker takes a truncation in
-    # the first step for a mistake.
-    max_episode_steps = 2
-
     def __init__(self, threshold: float = 0.0, smoothing: float = 0.0) -> None:
-        require_finite_arguments("Step", threshold=threshold, smoothing=smoothing)
-        if smoothing < 0:
-            raise RequestError(f"Step's smoothing is {smoothing}: it must be 0 or more")
+        require_finite("Step", threshold=threshold, smoothing=smoothing)
+        require_at_least("Step", 0, smoothing=smoothing)
+        super().__init__()
         self.threshold, self.smoothing = float(threshold), float(smoothing)
-        self.observation_space, self.action_space = nothing_to_see(), unbounded_action()
         if self.smoothing > 0:
             self.gradient = GradientInfo(contacts="smooth")
         else:
             self.gradient = GradientInfo(reward="approximate", contacts="stiff")
 
-    def initial(self, num_envs: int, generator: torch.Generator) -> BlindState:
-        return start_at(0.0, num_envs, generator)
-
-    def transition(self, state: BlindState, action: Tensor, noise: Tensor | None) -> BlindState:
-        return BlindState(action, state.time + 1)
-
-    def observation(self, state: BlindState) -> Tensor:
-        return torch.zeros_like(state.position)
-
-    def reward(self, state: BlindState, action: Tensor, next_state: BlindState) -> Tensor:
+    def reward(self, state: OpenLoopState, action: Tensor, next_state: OpenLoopState) -> Tensor:
         beyond = next_state.position.squeeze(-1) - self.threshold
         if self.smoothing == 0:
             return indicator(beyond)
         smooth: Tensor = torch.special.ndtr(beyond / self.smoothing)
         return smooth
-
-    def terminal(self, state: BlindState) -> Tensor:
-        return state.time >= 1
 
     def expected_return(self, mean: float, sigma: float) -> float:
         """The exact ``E[r] = Phi((mean - threshold) / sqrt(sigma^2 + smoothing^2))``.
@@ -107,18 +86,18 @@ class Step(DifferentiableEnv[BlindState]):
         require_gaussian("Step", mean, sigma)
         return step_moments(mean - self.threshold, sigma, self.smoothing)
 
-    def render(self, state: BlindState, index: int) -> NDArray[np.uint8]:
-        """The action on a line that is green where it is paid."""
+    def render(self, state: OpenLoopState, index: int) -> NDArray[np.uint8]:
+        """The action on a line that is green where the reward is 1."""
         x = float(state.position[index, 0]) - self.threshold
-        picture = drawing.canvas(extent=3.0)
-        picture = drawing.segment(picture, (-3.0, 0.0), (0.0, 0.0), 0.06, drawing.FAINT)
-        picture = drawing.segment(picture, (0.0, 0.0), (3.0, 0.0), 0.06, drawing.GREEN)
-        picture = drawing.segment(picture, (0.0, -0.3), (0.0, 0.3), 0.05, drawing.INK)
-        return drawing.disc(picture, (x, 0.0), 0.15, drawing.BLUE).rgb()
+        picture = canvas.blank(extent=3.0)
+        picture = canvas.segment(picture, (-3.0, 0.0), (0.0, 0.0), 0.06, canvas.LIGHT)
+        picture = canvas.segment(picture, (0.0, 0.0), (3.0, 0.0), 0.06, canvas.GREEN)
+        picture = canvas.segment(picture, (0.0, -0.3), (0.0, 0.3), 0.05, canvas.DARK)
+        return canvas.disc(picture, (x, 0.0), 0.15, canvas.BLUE).rgb()
 
 
 def step_moments(m: float, s: float, nu: float) -> ExactGradient:
-    """Of ``f(x) = Phi(x / nu)``, or ``1[x > 0]`` where ``nu`` is 0, under ``x ~ N(m, s^2)``.
+    """Gradient and moments for ``f(x) = Phi(x / nu)``, ``x ~ N(m, s^2)``; ``nu = 0``: ``1[x > 0]``.
 
     With ``F(m) = E f``, ``M(m) = E f^2`` and ``G(m) = E f'^2``, derivatives by ``m`` give every
     moment, because ``E[h(x) He_n(eps)] = s^n d^n/dm^n E[h(x)]`` (Stein)::
@@ -128,7 +107,7 @@ def step_moments(m: float, s: float, nu: float) -> ExactGradient:
         E[RP^2]    G                      G + s^2 G''
         E[f^2 S^2] (M + s^2 M'') / s^2    (2 M + 4 s^2 M'' + s^4 M'''') / s^2
 
-    and ``E[f S^2]`` as ``E[f^2 S^2]`` with ``F`` for ``M``.
+    and ``E[f S^2]`` as ``E[f^2 S^2]`` with ``F`` in place of ``M``.
     """
     F, M = _even_derivatives_of_mean(m, s, nu), _even_derivatives_of_square(m, s, nu)
     w = math.hypot(s, nu)

@@ -21,12 +21,12 @@ from pgtoolkit.envs.checks.finding import Finding
 from pgtoolkit.envs.checks.ordinary import check_ordinary
 from pgtoolkit.envs.checks.purity import preserved_generators
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.registry.resolve import EnvSource, resolve
+from pgtoolkit.envs.registry.resolve import EnvSpec, find_env
 from pgtoolkit.gymnasium_types import AnyEnv
 
 
 def check_env(
-    env: str | DifferentiableEnv | AnyEnv | EnvSource,
+    env: str | DifferentiableEnv | AnyEnv | EnvSpec,
     *,
     kwargs: Mapping[str, Any] | None = None,
     differentiate: Differentiate = "auto",
@@ -42,8 +42,8 @@ def check_env(
     generators are in the same state afterwards as before.
 
     Args:
-        env: an id, ``path/to/file.py:Class``, an object, or a result of :func:`resolve
-            <pgtoolkit.envs.registry.resolve.resolve>`.
+        env: an id, ``path/to/file.py:Class``, an object, or a result of :func:`find_env
+            <pgtoolkit.envs.registry.resolve.find_env>`.
         kwargs: for the environment's constructor.
         differentiate: ``"auto"`` checks the gradient where there is one; ``"none"`` checks a
             differentiable environment as an ordinary one; an adapter's name checks the gradient
@@ -57,7 +57,7 @@ def check_env(
     Raises:
         RequestError: there is no such environment, it cannot be made, or the adapter does not fit.
     """
-    source = env if isinstance(env, EnvSource) else resolve(env, kwargs)
+    source = env if isinstance(env, EnvSpec) else find_env(env, kwargs)
     with _no_side_effects():
         found = _check_with_libraries(source, progress)
         dynamics = choose_gradient(source, differentiate, adapter_kwargs, needed=False).env
@@ -97,7 +97,7 @@ def _without_repeats(found: list[Finding]) -> list[Finding]:
     return kept
 
 
-def _check_with_libraries(source: EnvSource, progress: Progress) -> list[Finding]:
+def _check_with_libraries(source: EnvSpec, progress: Progress) -> list[Finding]:
     progress("other libraries' checkers")
     blamed = source.differentiable or source.make().unwrapped
     found = library_checkers.GYMNASIUM.run(

@@ -86,20 +86,20 @@ def check_seeding(env: DifferentiableEnv, starts: State, seed: int) -> Iterator[
 
 
 def check_restart(env: DifferentiableEnv, points: Points, seed: int) -> Iterator[Finding]:
-    """``restart`` changes the rows of its mask, and no other."""
+    """``reset_where`` changes the rows of its mask, and no other."""
     check = Check("behaviour", "restart")
     state = copy_state(points.state)
     mask = torch.arange(len(points)) % 2 == 0
-    after = env.restart(copy_state(state), mask, torch.Generator().manual_seed(seed))
+    after = env.reset_where(copy_state(state), mask, torch.Generator().manual_seed(seed))
     if not same_state(take_rows(state, ~mask), take_rows(after, ~mask)):
         yield check.fault(
-            "restart changes environments that it should leave alone",
+            "reset_where changes environments that it should leave alone",
             "episodes that go on jump to another state when others end",
             "choose row by row with where_state(mask, fresh, state)",
         )
     if varies(points.state) and same_state(take_rows(state, mask), take_rows(after, mask)):
         yield check.warning(
-            "restart leaves the chosen environments where they were",
+            "reset_where leaves the chosen environments where they were",
             "an episode goes on after its end",
             "draw new starts where mask is true",
         )

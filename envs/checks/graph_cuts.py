@@ -49,7 +49,7 @@ def check_resets(env: DifferentiableEnv, seed: int) -> Iterator[Finding]:
         yield check.fault(
             "environments that go on lose or change their gradient when others are reset",
             "every end of an episode cuts gradients of the whole batch",
-            "in restart, choose row by row with where_state(mask, fresh, state): no detach()",
+            "in reset_where, choose row by row with where_state(mask, fresh, state): no detach()",
         )
     elif bool((with_reset[:, mask] != 0).any()):
         yield check.fault(

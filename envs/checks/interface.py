@@ -279,8 +279,8 @@ class Float32Env(DifferentiableEnv[Any]):
     def terminal(self, state: State) -> Tensor:
         return self.env.terminal(_to_single(state))
 
-    def restart(self, state: State, mask: Tensor, generator: torch.Generator) -> State:
-        return _to_double(self.env.restart(_to_single(state), mask, generator))
+    def reset_where(self, state: State, mask: Tensor, generator: torch.Generator) -> State:
+        return _to_double(self.env.reset_where(_to_single(state), mask, generator))
 
     def begin_window(self) -> None:
         self.env.begin_window()

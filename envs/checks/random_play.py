@@ -102,7 +102,7 @@ def random_play(
         over = terminal | (elapsed >= env.max_episode_steps)
         state = after
         if bool(over.any()):
-            restarted = env.restart(copy_state(after), over, generator)
+            restarted = env.reset_where(copy_state(after), over, generator)
             state = cast_state(copy_state(restarted), CPU, torch.float64)
             elapsed = torch.where(over, torch.zeros_like(elapsed), elapsed)
         if time.monotonic() - began > seconds:

@@ -51,7 +51,7 @@ def look_ahead(env: DifferentiableVectorEnv, env_state: VectorState, num_steps: 
                 torch.randn(shape, generator=generator, device=env.device, dtype=env.dtype)
             )
         if any_reset:
-            state = env.env.restart(env_state.state, time_limit[t], generator)
+            state = env.env.reset_where(env_state.state, time_limit[t], generator)
             for buffer, leaf in zip(start_states, leaves_of(state), strict=True):
                 buffer[t] = leaf.detach()
     stacked = [torch.stack(noise)] if noise else []

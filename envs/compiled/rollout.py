@@ -189,7 +189,7 @@ def _unroll_segment(
     differentiable, end_floats = attach(outputs, shift[:length], floats(start))
     after = _replace_floats(before.state, outputs.end, end_floats)
     env_truncated = None if outputs.truncated is None else outputs.truncated[-1]
-    obs, truncated, info = env.arrive(after, outputs.terminated[-1], env_truncated)
+    obs, truncated, info = env.finish_step(after, outputs.terminated[-1], env_truncated)
     names = ("obs", "pre_action", "action", "reward", "next_obs")
     part = dict(zip(names, differentiable, strict=True))
     if "final_obs" in info:

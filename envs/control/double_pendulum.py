@@ -13,17 +13,15 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.rendering.cart import cart_on_track, rod
 
 GRAVITY, CART_MASS, ROD_MASS, LENGTH = 9.8, 1.0, 0.1, 0.5
-
+"""In m/s^2, kg, kg and m."""
 MAX_FORCE, DT = 10.0, 0.02
-
-LOWEST = 1.2
-
+"""In N and s."""
+MIN_TIP_HEIGHT = 1.2
+"""An episode ends when the tip is lower than this above the hinge, in lengths of a rod."""
+# A to G of the equations in double_pendulum_derivative.
 TOTAL_MASS = CART_MASS + 2 * ROD_MASS
-
 MOMENT_1, MOMENT_2 = 1.5 * ROD_MASS * LENGTH, 0.5 * ROD_MASS * LENGTH
-
 INERTIA_1, INERTIA_2 = 4 / 3 * ROD_MASS * LENGTH**2, 1 / 3 * ROD_MASS * LENGTH**2
-
 COUPLING = 0.5 * ROD_MASS * LENGTH**2
 
 
@@ -37,15 +35,15 @@ class DoublePendulum(DifferentiableEnv[Tensor]):
 
         reward = 1 - (2 - cos theta1 - cos theta2 + 0.05 x^2 + 0.01 |speeds|^2)
 
-    of the state that the action led to. Observation ``[x, cos theta1, sin theta1, cos theta2, sin
+    of the state after the step. Observation ``[x, cos theta1, sin theta1, cos theta2, sin
     theta2, x_dot, omega1, omega2]``. Starts near upright, each number uniform in [-0.1, 0.1]; ends
-    when ``cos theta1 + cos theta2 < 1.2``, a tip below 0.6 of its 1 m; 200 steps (4 seconds).
+    when ``cos theta1 + cos theta2 < 1.2``, a tip below 0.6 m of at most 1 m; 200 steps (4 seconds).
 
-    The derivative is exact, and 0 by a force beyond its clamp. It does not see the end of an
-    episode, which is an event; but it sees the angles that lead there. Without the end, most of the
-    time would be spent in rods that whirl, where the motion is chaotic and gradients are huge.
+    The derivative is exact, and 0 by a force outside its bounds. It does not include the end of an
+    episode, which is an event, but it includes the angles that lead to it. Without this end, the
+    rods would whirl most of the time, where the motion is chaotic and gradients are huge.
 
-    The task is that of Gymnasium's InvertedDoublePendulum, not its numbers.
+    The task is that of Gymnasium's InvertedDoublePendulum; the equations and numbers are not.
     """
 
     max_episode_steps = 200
@@ -69,11 +67,11 @@ class DoublePendulum(DifferentiableEnv[Tensor]):
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         x, speeds = next_state[:, 0], next_state[:, 3:]
-        cost = 2 - _height(next_state) + 0.05 * x.square() + 0.01 * speeds.square().sum(-1)
+        cost = 2 - _tip_height(next_state) + 0.05 * x.square() + 0.01 * speeds.square().sum(-1)
         return 1 - cost
 
     def terminal(self, state: Tensor) -> Tensor:
-        return _height(state) < LOWEST
+        return _tip_height(state) < MIN_TIP_HEIGHT
 
     def render(self, state: Tensor, index: int) -> NDArray[np.uint8]:
         """The cart with its rods; the view follows a cart that goes far."""
@@ -111,10 +109,10 @@ def double_pendulum_derivative(state: Tensor, force: Tensor) -> Tensor:
     _, theta1, theta2, _, omega1, omega2 = state.unbind(-1)
     sin1, cos1, sin2, cos2 = theta1.sin(), theta1.cos(), theta2.sin(), theta2.cos()
     sin_delta, cos_delta = sin1 * cos2 - cos1 * sin2, cos1 * cos2 + sin1 * sin2
-    whirl1, whirl2 = omega1.square(), omega2.square()
-    push = force + MOMENT_1 * whirl1 * sin1 + MOMENT_2 * whirl2 * sin2
-    torque1 = MOMENT_1 * GRAVITY * sin1 - COUPLING * whirl2 * sin_delta
-    torque2 = MOMENT_2 * GRAVITY * sin2 + COUPLING * whirl1 * sin_delta
+    square1, square2 = omega1.square(), omega2.square()
+    push = force + MOMENT_1 * square1 * sin1 + MOMENT_2 * square2 * sin2
+    torque1 = MOMENT_1 * GRAVITY * sin1 - COUPLING * square2 * sin_delta
+    torque2 = MOMENT_2 * GRAVITY * sin2 + COUPLING * square1 * sin_delta
     lever1, lever2 = MOMENT_1 / TOTAL_MASS * cos1, MOMENT_2 / TOTAL_MASS * cos2
     torque1, torque2 = torque1 - lever1 * push, torque2 - lever2 * push
     inertia1 = INERTIA_1 - TOTAL_MASS * lever1.square()
@@ -127,6 +125,6 @@ def double_pendulum_derivative(state: Tensor, force: Tensor) -> Tensor:
     return torch.cat([state[:, 3:], torch.stack([x_acc, acc1, acc2], -1)], -1)
 
 
-def _height(state: Tensor) -> Tensor:
-    """``cos theta1 + cos theta2``: the tip's above the hinge, in rods."""
+def _tip_height(state: Tensor) -> Tensor:
+    """``[N]`` the tip's height above the hinge in lengths of a rod, ``cos theta1 + cos theta2``."""
     return torch.cos(state[:, 1:3]).sum(-1)

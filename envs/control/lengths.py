@@ -1,13 +1,13 @@
-"""Lengths without the kink at 0, and vectors that never grow long."""
+"""Vector lengths that are differentiable at 0, and vectors of bounded length."""
 
 import torch
 from torch import Tensor
 
 
-def rounded_length(vector: Tensor, radius: float) -> Tensor:
-    """``sqrt(|v|^2 + radius^2) - radius`` ``[..., 1]``: 0 at 0, and smooth there.
+def smooth_length(vector: Tensor, radius: float) -> Tensor:
+    """``sqrt(|v|^2 + radius^2) - radius`` ``[..., 1]``: the length, made differentiable at 0.
 
-    Quadratic within the radius, ``|v|^2 / (2 radius)``; beyond, the length less the radius.
+    About ``|v|^2 / (2 radius)`` for short vectors, and ``|v| - radius`` for long ones.
 
     Args:
         vector: ``v`` ``[..., D]``.
@@ -16,11 +16,12 @@ def rounded_length(vector: Tensor, radius: float) -> Tensor:
     return torch.sqrt(vector.square().sum(-1, keepdim=True) + radius**2) - radius
 
 
-def shortened(vector: Tensor, longest: float) -> Tensor:
-    """``v / sqrt(1 + |v|^2 / longest^2)`` ``[..., D]``: hardly changed if short, never longer.
+def soft_clip_length(vector: Tensor, longest: float) -> Tensor:
+    """``v / sqrt(1 + |v|^2 / longest^2)`` ``[..., D]``: a smooth bound on the length.
 
-    For observations of states that may run away: one that flies off would spoil a running mean and
-    variance for all, and none is lost, for the map can be inverted.
+    Short vectors hardly change. It is for observations of unbounded states, where one environment
+    that flies off would dominate the running mean and variance of all. The map can be inverted, so
+    no information is lost.
 
     Args:
         vector: ``v`` ``[..., D]``.

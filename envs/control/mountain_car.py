@@ -10,12 +10,12 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgtoolkit.envs.control.integrators import sine_and_cosine
+from pgtoolkit.envs.control.trigonometry import cosine
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.rendering import canvas
 
 POWER, GRAVITY, MAX_SPEED = 0.0015, 0.0025, 0.07
-
+"""The largest changes of the speed in a step by engine and gravity, and the largest speed."""
 MIN_POSITION, MAX_POSITION, GOAL = -1.2, 0.6, 0.45
 
 
@@ -23,21 +23,22 @@ MIN_POSITION, MAX_POSITION, GOAL = -1.2, 0.6, 0.45
 class MountainCarContinuous(DifferentiableEnv[Tensor]):
     """State and observation ``[N, 2]``: position ``x`` and speed ``v``.
 
-    With the action ``a``, and the force clamped to [-1, 1]::
+    The action ``a``, clamped to [-1, 1], is the force of the engine::
 
         v' = clamp(v + 0.0015 clamp(a) - 0.0025 cos 3x, -0.07, 0.07)
-        x' = clamp(x + v', -1.2, 0.6), and v' = 0 if that stopped it on the left
+        x' = clamp(x + v', -1.2, 0.6), and v' = 0 if the car hit the left wall
         reward = 100 1[x' >= 0.45 and v' >= 0] - 0.1 a^2
 
     Starts at rest, uniform in [-0.6, -0.4]; terminal at the goal; 999 steps.
 
-    The derivative of the dynamics is exact almost everywhere: 0 by a force beyond its clamp, none
-    through a speed or a position beyond theirs, and the wall on the left stops the car at once, a
-    jump that no derivative sees. The prize is an event, and so has no derivative: what is left of
-    the reward's is that of the fuel, ``-0.2 a``, and pathwise ascent learns to do nothing.
+    The derivative of the dynamics is exact almost everywhere. It is 0 by a force outside its
+    bounds and through a speed or position that was clamped. The left wall stops the car at once, a
+    jump that no derivative includes. The reward of 100 at the goal is an event without a
+    derivative, which leaves that of the action's cost, ``-0.2 a``: a pathwise agent learns to do
+    nothing.
 
     Source: ``gymnasium/envs/classic_control/continuous_mountain_car.py``. Gymnasium rounds the
-    state to float32 at every step; this computes in the dtype of its state, and else the same.
+    state to float32 at every step; this environment does not, and is otherwise equal.
     """
 
     max_episode_steps = 999
@@ -54,13 +55,13 @@ class MountainCarContinuous(DifferentiableEnv[Tensor]):
         return torch.cat([0.2 * unit - 0.6, torch.zeros_like(unit)], -1)
 
     def numpy_initial(self, rng: np.random.Generator) -> Tensor:
-        # The very draw of Gymnasium's reset, so that equal seeds give equal episodes.
+        # The same draw as in Gymnasium's reset, so that equal seeds give equal episodes.
         return torch.tensor([[rng.uniform(low=-0.6, high=-0.4), 0.0]], dtype=torch.float64)
 
     def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
         position, speed = state.unbind(-1)
         force = action[:, 0].clamp(-1.0, 1.0)
-        speed = speed + (force * POWER - GRAVITY * sine_and_cosine(3 * position)[1])
+        speed = speed + (force * POWER - GRAVITY * cosine(3 * position))
         speed = speed.clamp(-MAX_SPEED, MAX_SPEED)
         position = position + speed
         stopped = (position <= MIN_POSITION) & (speed < 0)
@@ -81,37 +82,35 @@ class MountainCarContinuous(DifferentiableEnv[Tensor]):
     def render(self, state: Tensor, index: int) -> NDArray[np.uint8]:
         """The car in its valley, and a flag at the goal."""
         position = state[index, 0].item()
-        picture = drawing.canvas(extent=1.0)
+        picture = canvas.blank(extent=1.0)
         path = [_place(x) for x in np.linspace(MIN_POSITION, MAX_POSITION, 41).tolist()]
         for start, end in itertools.pairwise(path):
-            picture = drawing.segment(picture, start, end, 0.025, drawing.INK)
+            picture = canvas.segment(picture, start, end, 0.025, canvas.DARK)
         foot_x, foot_y = _place(GOAL)
         top = (foot_x, foot_y + 0.28)
-        picture = drawing.segment(picture, (foot_x, foot_y), top, 0.02, drawing.INK)
+        picture = canvas.segment(picture, (foot_x, foot_y), top, 0.02, canvas.DARK)
         flag = (foot_x + 0.1, foot_y + 0.24)
-        picture = drawing.segment(
-            picture, (foot_x + 0.02, foot_y + 0.24), flag, 0.08, drawing.GREEN
-        )
+        picture = canvas.segment(picture, (foot_x + 0.02, foot_y + 0.24), flag, 0.08, canvas.GREEN)
         return _car(picture, position).rgb()
 
 
-def _place(position: float) -> drawing.Point:
-    """Where a position on the hills, of height ``sin 3x``, is in the picture."""
+def _place(position: float) -> canvas.Point:
+    """The picture's coordinates of a position on the hills, whose height is ``sin 3x``."""
     return position + 0.3, 0.45 * math.sin(3 * position) - 0.1
 
 
-def _car(picture: drawing.Canvas, position: float) -> drawing.Canvas:
-    """The car on its two wheels, along the slope."""
+def _car(picture: canvas.Canvas, position: float) -> canvas.Canvas:
+    """Draws the car on its two wheels, parallel to the slope."""
     x, y = _place(position)
     slope = math.atan(1.35 * math.cos(3 * position))
 
-    def at(along: float, above: float) -> drawing.Point:
+    def at(along: float, above: float) -> canvas.Point:
         return (
             x + along * math.cos(slope) - above * math.sin(slope),
             y + along * math.sin(slope) + above * math.cos(slope),
         )
 
-    picture = drawing.segment(picture, at(-0.06, 0.1), at(0.06, 0.1), 0.08, drawing.BLUE)
+    picture = canvas.segment(picture, at(-0.06, 0.1), at(0.06, 0.1), 0.08, canvas.BLUE)
     for side in (-0.06, 0.06):
-        picture = drawing.disc(picture, at(side, 0.05), 0.04, drawing.INK)
+        picture = canvas.disc(picture, at(side, 0.05), 0.04, canvas.DARK)
     return picture

@@ -9,21 +9,22 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgtoolkit.compiling import is_tracing
-from pgtoolkit.envs.analytic.exact import require_finite_arguments
+from pgtoolkit.envs.arguments import require_finite
+from pgtoolkit.envs.control.trigonometry import sine, wrap_angle
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.rendering import canvas
 
 MAX_TORQUE, MAX_SPEED, DT = 2.0, 8.0, 0.05
-
+"""In N m, rad/s and s."""
 MASS, LENGTH = 1.0, 1.0
+"""In kg and m."""
 
 
 @final
 class Pendulum(DifferentiableEnv[Tensor]):
     """State ``[N, 2]``: the angle ``theta`` from upright, and its speed ``omega``.
 
-    With the torque ``u`` clamped to ±2::
+    The action is a torque ``u`` in N m, clamped to ±2::
 
         omega' = clamp(omega + (3 g / (2 l) sin theta + 3 / (m l^2) u) dt, -8, 8)
         theta' = theta + omega' dt
@@ -31,22 +32,22 @@ class Pendulum(DifferentiableEnv[Tensor]):
 
     ``m = l = 1``, ``dt = 0.05``; ``wrap`` maps an angle to [-pi, pi). Observation ``[cos theta, sin
     theta, omega]``. Starts at a uniform angle with a speed in [-1, 1]; 200 steps; never terminal.
-    The derivative is exact; it is 0 by a torque beyond its clamp, and a speed beyond its clamp
-    depends on nothing before it.
+    The derivative is exact. It is 0 by a torque outside its bounds, and 0 through a speed that was
+    clamped.
 
     Source: ``gymnasium/envs/classic_control/pendulum.py``, whose numbers this reproduces.
 
     Args:
-        g: the acceleration of gravity.
+        g: the acceleration of gravity in m/s^2.
 
     Raises:
-        RequestError: it is not a finite number.
+        RequestError: ``g`` is not a finite number.
     """
 
     max_episode_steps = 200
 
     def __init__(self, g: float = 10.0) -> None:
-        require_finite_arguments("Pendulum", g=g)
+        require_finite("Pendulum", g=g)
         self.g = float(g)
         high = np.array([1.0, 1.0, MAX_SPEED], dtype=np.float32)
         self.observation_space = Box(-high, high, dtype=np.float32)
@@ -57,21 +58,21 @@ class Pendulum(DifferentiableEnv[Tensor]):
         return unit * unit.new_tensor([math.pi, 1.0])
 
     def numpy_initial(self, rng: np.random.Generator) -> Tensor:
-        # The very draw of Gymnasium's reset, so that equal seeds give equal episodes.
+        # The same draw as in Gymnasium's reset, so that equal seeds give equal episodes.
         high = np.array([np.pi, 1.0])
         return torch.from_numpy(rng.uniform(low=-high, high=high)).unsqueeze(0)
 
     def numpy_action(self, action: NDArray[Any], dtype: torch.dtype) -> Tensor:
-        # A float32 action stays float32 in the terms of the torque, as it does in Gymnasium.
+        # As in Gymnasium, the terms of a float32 torque are computed in float32.
         return torch.tensor(action).unsqueeze(0)
 
     def numpy_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> float:
-        # Gymnasium squares NumPy scalars, which the C library's pow does: now and then another last
-        # bit than a product has, and check_environments_match compares rewards by ==.
+        # Gymnasium squares NumPy scalars by the C library's pow, whose last bit sometimes differs
+        # from that of a product, and its check_environments_match compares rewards by ==.
         theta, omega = state[0].numpy()
         torque = np.clip(action[0, 0].numpy(), -MAX_TORQUE, MAX_TORQUE)[()]
         angle = ((theta + np.pi) % (2 * np.pi)) - np.pi
-        # Gymnasium's type too.
+        # np.float64 is the type that Gymnasium returns.
         return -np.float64(angle**2 + 0.1 * omega**2 + 0.001 * (torque**2))
 
     def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
@@ -93,33 +94,17 @@ class Pendulum(DifferentiableEnv[Tensor]):
         return torch.zeros_like(state[:, 0], dtype=torch.bool)
 
     def render(self, state: Tensor, index: int) -> NDArray[np.uint8]:
-        """The rod with its mass, which reddens with speed."""
+        """The rod with its mass, from blue at rest to red at the highest speed."""
         theta, omega = state[index].tolist()
         tip = (-math.sin(theta), math.cos(theta))
-        picture = drawing.canvas(extent=1.45)
-        picture = drawing.ring(picture, (0.0, 0.0), 1.0, 0.012, drawing.FAINT)
-        picture = drawing.disc(picture, (0.0, 1.0), 0.035, drawing.GREEN)
-        picture = drawing.segment(picture, (0.0, 0.0), tip, 0.07, drawing.INK)
-        picture = drawing.disc(picture, (0.0, 0.0), 0.075, drawing.INK)
-        picture = drawing.disc(picture, (0.0, 0.0), 0.035, drawing.PAPER)
-        colour = drawing.mix(drawing.BLUE, drawing.RED, abs(omega) / MAX_SPEED)
-        return drawing.disc(picture, tip, 0.16, colour).rgb()
-
-
-def wrap_angle(angle: Tensor) -> Tensor:
-    """The same angle in [-pi, pi); its derivative is 1."""
-    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
-
-
-def sine(angle: Tensor) -> Tensor:
-    """``sin(angle)``: torch's vectorised one in float32, the C library's in float64.
-
-    The two differ in the last bit now and then. In float64 NumPy's, and so Gymnasium's, is met,
-    but in compiled code, which has no complex numbers.
-    """
-    if angle.dtype != torch.float64 or is_tracing():
-        return torch.sin(angle)
-    return torch.polar(torch.ones_like(angle), angle).imag
+        picture = canvas.blank(extent=1.45)
+        picture = canvas.ring(picture, (0.0, 0.0), 1.0, 0.012, canvas.LIGHT)
+        picture = canvas.disc(picture, (0.0, 1.0), 0.035, canvas.GREEN)
+        picture = canvas.segment(picture, (0.0, 0.0), tip, 0.07, canvas.DARK)
+        picture = canvas.disc(picture, (0.0, 0.0), 0.075, canvas.DARK)
+        picture = canvas.disc(picture, (0.0, 0.0), 0.035, canvas.BACKGROUND)
+        colour = canvas.mix(canvas.BLUE, canvas.RED, abs(omega) / MAX_SPEED)
+        return canvas.disc(picture, tip, 0.16, colour).rgb()
 
 
 def _torque(action: Tensor) -> Tensor:

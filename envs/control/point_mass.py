@@ -9,24 +9,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.rendering import canvas
 
 DT, DAMPING = 0.1, 0.1
+"""In s and 1/s."""
 
 
 @final
 class PointMass(DifferentiableEnv[Tensor]):
     """State and observation ``[N, 4]``: position ``p`` and velocity ``v``.
 
-    With the force ``a`` clamped to [-1, 1] in each direction, semi-implicit Euler steps of ``dt =
-    0.1``, and damping ``c = 0.1``::
+    The action ``a``, clamped to [-1, 1] in each direction, is a force on a mass of 1. Semi-implicit
+    Euler steps of ``dt = 0.1`` with damping ``c = 0.1``::
 
         v' = v + dt (a - c v)
         p' = p + dt v'
         reward = -dt (|p'|^2 + 0.1 |v'|^2 + 0.01 |a|^2)
 
-    The reward is of the state that the action led to, so every action has an effect on its own
-    reward. Starts at rest, uniform in [-1, 1]^2; 100 steps; never terminal. Exact derivative.
+    The reward is of the state after the step, so every action affects its own reward. Starts at
+    rest, uniform in [-1, 1]^2; 100 steps; never terminal. The derivative is exact.
     """
 
     max_episode_steps = 100
@@ -59,10 +60,10 @@ class PointMass(DifferentiableEnv[Tensor]):
     def render(self, state: Tensor, index: int) -> NDArray[np.uint8]:
         """The mass, a line for its velocity, and a ring at the origin."""
         x, y, speed_x, speed_y = state[index].tolist()
-        ahead = (x + 0.5 * speed_x, y + 0.5 * speed_y)
-        picture = drawing.canvas(extent=1.6)
-        picture = drawing.segment(picture, (-1.6, 0.0), (1.6, 0.0), 0.01, drawing.FAINT)
-        picture = drawing.segment(picture, (0.0, -1.6), (0.0, 1.6), 0.01, drawing.FAINT)
-        picture = drawing.ring(picture, (0.0, 0.0), 0.15, 0.03, drawing.GREEN)
-        picture = drawing.segment(picture, (x, y), ahead, 0.035, drawing.INK)
-        return drawing.disc(picture, (x, y), 0.09, drawing.BLUE).rgb()
+        arrow_tip = (x + 0.5 * speed_x, y + 0.5 * speed_y)
+        picture = canvas.blank(extent=1.6)
+        picture = canvas.segment(picture, (-1.6, 0.0), (1.6, 0.0), 0.01, canvas.LIGHT)
+        picture = canvas.segment(picture, (0.0, -1.6), (0.0, 1.6), 0.01, canvas.LIGHT)
+        picture = canvas.ring(picture, (0.0, 0.0), 0.15, 0.03, canvas.GREEN)
+        picture = canvas.segment(picture, (x, y), arrow_tip, 0.035, canvas.DARK)
+        return canvas.disc(picture, (x, y), 0.09, canvas.BLUE).rgb()

@@ -9,21 +9,23 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgtoolkit.envs.analytic.exact import require_finite_arguments
-from pgtoolkit.envs.control.lengths import rounded_length, shortened
+from pgtoolkit.envs.arguments import require_at_least, require_finite
+from pgtoolkit.envs.control.lengths import smooth_length, soft_clip_length
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
-from pgtoolkit.envs.rendering import canvas as drawing
-from pgtoolkit.errors import RequestError
+from pgtoolkit.envs.rendering import canvas
 
 DISC_MASS, DISC_RADIUS, FINGER_MASS, FINGER_RADIUS = 1.0, 0.15, 0.5, 0.05
-
+"""In kg and m."""
 MAX_FORCE, FINGER_DAMPING, GRAVITY = 5.0, 2.5, 9.81
-
+"""In N, N s/m and m/s^2."""
 STIFFNESS, DISSIPATION = 2000.0, 1.0
-
+"""Of the contact: ``k`` in N/m and ``c`` in s/m."""
 DT, SUBSTEPS = 0.05, 8
-
-TOUCHING, ROUNDING = DISC_RADIUS + FINGER_RADIUS, 0.05
+"""The time of a step in s, and the Euler steps in it."""
+CONTACT_DISTANCE = DISC_RADIUS + FINGER_RADIUS
+"""Disc and finger touch when their centres are this close, in m."""
+ROUNDING = 0.05
+"""The radius around 0 within which lengths in the reward are rounded, in m."""
 
 
 @final
@@ -39,23 +41,22 @@ class PusherFriction(DifferentiableEnv[Tensor]):
         m_f v_f' = 5 a - 2.5 v_f + N n          m v' = -N n + friction
         reward = -(|p'| + 0.2 |p_f' - b'|) - 0.01 |a|^2
 
-    ``p'`` is the disc's place after the step, the target the origin, and ``b = p + (R + r_f) p /
-    |p|`` the place behind the disc from which to push it there. All three lengths are rounded
-    within 0.05 m of 0, for the derivative's sake: ``sqrt(|x|^2 + 0.05^2)``, the first two less the
-    0.05. ``m = 1`` kg, ``R = 0.15`` m, ``m_f = 0.5`` kg, ``r_f = 0.05`` m, ``k = 2000`` N/m, ``c =
-    1`` s/m. A step of 0.05 s is 8 semi-implicit Euler steps. The disc's friction is implicit in its
-    velocity, which makes it exact (Moreau 1988): it takes ``mu g dt`` off the speed, or all there
-    is. So the disc truly sticks: what does not overcome the friction does not move it, and has no
-    effect at all.
+    ``p'`` is the disc's position after the step, the target is the origin, and ``b = p + (R + r_f)
+    p / |p|`` is the position behind the disc from which to push it there. All three lengths are
+    rounded within 0.05 m of 0 to be differentiable: ``sqrt(|x|^2 + 0.05^2)``, less 0.05 in the
+    first two. ``m = 1`` kg, ``R = 0.15`` m, ``m_f = 0.5`` kg, ``r_f = 0.05`` m, ``k = 2000`` N/m,
+    ``c = 1`` s/m. A step of 0.05 s is 8 semi-implicit Euler steps. The disc's friction is implicit
+    in its velocity and therefore exact (Moreau 1988): it reduces the speed by ``mu g dt``, or to 0.
+    So the disc sticks: a force below the friction has no effect at all.
 
-    Observation ``[N, 8]``: the way from the disc to the target, the disc's velocity, the way from
-    disc to finger, the finger's velocity. Starts at rest: the disc uniform in direction, and
-    uniform in distance between 0.3 and 0.8 m; the finger behind it, 0.05 to 0.15 m from touching,
+    Observation ``[N, 8]``: the vector from the disc to the target, the disc's velocity, the vector
+    from disc to finger, the finger's velocity. Starts at rest: the disc uniform in direction, and
+    uniform in distance between 0.3 and 0.8 m; the finger behind it, 0.05 to 0.15 m from contact,
     up to 0.3 rad off the line. 100 steps (5 seconds); never terminal.
 
-    The derivative is that of the program, and exact almost everywhere. It is 0 where the disc
-    sticks or is not touched, large where it is hit, and blind to whether a contact happens:
-    ``contacts="stiff"``.
+    The derivative is that of the program as executed, and exact almost everywhere. It is 0 where
+    the disc sticks or is not touched, and large where it is hit. It does not include whether a
+    contact happens: ``contacts="stiff"``.
 
     Args:
         friction: the coefficient ``mu``.
@@ -68,9 +69,8 @@ class PusherFriction(DifferentiableEnv[Tensor]):
     gradient = GradientInfo(contacts="stiff")
 
     def __init__(self, friction: float = 0.3) -> None:
-        require_finite_arguments("PusherFriction", friction=friction)
-        if friction < 0:
-            raise RequestError(f"PusherFriction's friction is {friction}: it must not be negative")
+        require_finite("PusherFriction", friction=friction)
+        require_at_least("PusherFriction", 0, friction=friction)
         self.friction = float(friction)
         self.observation_space = Box(-np.inf, np.inf, (8,), np.float32)
         self.action_space = Box(-1.0, 1.0, (2,), np.float32)
@@ -80,7 +80,7 @@ class PusherFriction(DifferentiableEnv[Tensor]):
         direction, distance = 2 * math.pi * uniform[:, 0], 0.3 + 0.5 * uniform[:, 1]
         aside, gap = 0.3 * (2 * uniform[:, 2] - 1), 0.05 + 0.1 * uniform[:, 3]
         disc = _polar(distance, direction)
-        finger = disc + _polar(TOUCHING + gap, direction + aside)
+        finger = disc + _polar(CONTACT_DISTANCE + gap, direction + aside)
         rest = torch.zeros_like(disc)
         return torch.cat([disc, rest, finger, rest], -1)
 
@@ -100,8 +100,8 @@ class PusherFriction(DifferentiableEnv[Tensor]):
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         disc, _, finger, _ = next_state.chunk(4, dim=-1)
-        behind = disc + shortened(TOUCHING / ROUNDING * disc, TOUCHING)
-        cost = rounded_length(disc, ROUNDING) + 0.2 * rounded_length(finger - behind, ROUNDING)
+        behind = disc + soft_clip_length(CONTACT_DISTANCE / ROUNDING * disc, CONTACT_DISTANCE)
+        cost = smooth_length(disc, ROUNDING) + 0.2 * smooth_length(finger - behind, ROUNDING)
         return -cost.squeeze(-1) - 0.01 * action.clamp(-1.0, 1.0).square().sum(-1)
 
     def terminal(self, state: Tensor) -> Tensor:
@@ -110,16 +110,18 @@ class PusherFriction(DifferentiableEnv[Tensor]):
     def render(self, state: Tensor, index: int) -> NDArray[np.uint8]:
         """The disc from above, the finger, and the target as a ring of the disc's size."""
         x, z, _, _, finger_x, finger_z, _, _ = state[index].tolist()
-        picture = drawing.canvas(extent=1.2)
-        picture = drawing.ring(picture, (0.0, 0.0), DISC_RADIUS, 0.025, drawing.GREEN)
-        picture = drawing.disc(picture, (0.0, 0.0), 0.025, drawing.GREEN)
-        picture = drawing.disc(picture, (x, z), DISC_RADIUS, drawing.BLUE)
-        picture = drawing.ring(picture, (x, z), DISC_RADIUS - 0.012, 0.024, drawing.INK)
-        return drawing.disc(picture, (finger_x, finger_z), FINGER_RADIUS, drawing.RED).rgb()
+        picture = canvas.blank(extent=1.2)
+        picture = canvas.ring(picture, (0.0, 0.0), DISC_RADIUS, 0.025, canvas.GREEN)
+        picture = canvas.disc(picture, (0.0, 0.0), 0.025, canvas.GREEN)
+        picture = canvas.disc(picture, (x, z), DISC_RADIUS, canvas.BLUE)
+        picture = canvas.ring(picture, (x, z), DISC_RADIUS - 0.012, 0.024, canvas.DARK)
+        return canvas.disc(picture, (finger_x, finger_z), FINGER_RADIUS, canvas.RED).rgb()
 
 
 def contact_force(apart: Tensor, speed: Tensor) -> Tensor:
-    """``N n`` ``[N, 2]`` on the finger; the disc gets the opposite. 0 where they do not touch.
+    """The contact force ``N n`` ``[N, 2]`` on the finger in newtons, 0 where they do not touch.
+
+    The disc gets the opposite force.
 
     Args:
         apart: ``[N, 2]`` from the disc's centre to the finger's. Where it is 0, so is the force.
@@ -127,13 +129,13 @@ def contact_force(apart: Tensor, speed: Tensor) -> Tensor:
     """
     distance = torch.sqrt(apart.square().sum(-1, keepdim=True) + 1e-12)
     normal = apart / distance
-    overlap = (TOUCHING - distance).clamp(min=0.0)
+    overlap = (CONTACT_DISTANCE - distance).clamp(min=0.0)
     closing = -(speed * normal).sum(-1, keepdim=True)
     return STIFFNESS * overlap * (1 + DISSIPATION * closing).clamp(min=0.0) * normal
 
 
 def slow_down(velocity: Tensor, loss: float) -> Tensor:
-    """``v max(1 - loss / |v|, 0)``: dry friction takes that much off the speed, or all of it.
+    """``v max(1 - loss / |v|, 0)`` ``[N, 2]``: dry friction reduces the speed by ``loss``, or to 0.
 
     It solves ``v' = v - loss sign(v')``, where the sign of 0 may be any vector of the unit disc.
 
@@ -143,10 +145,11 @@ def slow_down(velocity: Tensor, loss: float) -> Tensor:
     """
     square = velocity.square().sum(-1, keepdim=True)
     slides = square > loss * loss
-    # Where it sticks, the root is taken of 1: at 0 its derivative would be infinite.
+    # Where the disc sticks, 1 replaces the argument of the root, whose derivative at 0 is infinite.
     speed = torch.sqrt(torch.where(slides, square, torch.ones_like(square)))
     return torch.where(slides, velocity * (1 - loss / speed), torch.zeros_like(velocity))
 
 
 def _polar(radius: Tensor, direction: Tensor) -> Tensor:
+    """``[N, 2]`` from polar to Cartesian coordinates."""
     return torch.stack([radius * torch.cos(direction), radius * torch.sin(direction)], -1)

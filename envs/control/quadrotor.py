@@ -9,25 +9,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgtoolkit.envs.control import quaternion
-from pgtoolkit.envs.control.lengths import shortened
+from pgtoolkit.envs.control.lengths import soft_clip_length
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.rendering.quadrotor import draw_quadrotor
 
 MASS, ARM, GRAVITY, DT = 1.0, 0.25, 9.81, 0.05
-
+"""In kg, m, m/s^2 and s."""
 INERTIA = (0.0625, 0.0625, 0.125)
-
-FAR, FAST, SPIN = 3.0, 10.0, 10.0
-
+"""The moments of inertia about the three body axes, in kg m^2."""
+MAX_DISTANCE, MAX_SPEED, MAX_RATE = 3.0, 10.0, 10.0
+"""Bounds of observed lengths, in m, m/s and rad/s; the state itself has none."""
 YAW_PER_THRUST = 0.05
-
+"""A rotor's torque about the vertical body axis per newton of thrust, in m."""
 MIXING = (
     (1.0, 1.0, 1.0, 1.0),
     (ARM, ARM, -ARM, -ARM),
     (-ARM, ARM, ARM, -ARM),
     (-YAW_PER_THRUST, YAW_PER_THRUST, -YAW_PER_THRUST, YAW_PER_THRUST),
 )
-"""From the rotors' thrusts to the collective thrust and the torques about the three body axes."""
+"""Maps the four rotors' thrusts to the total thrust and the torques about the three body axes."""
 
 
 class QuadrotorState(NamedTuple):
@@ -52,21 +52,22 @@ class Quadrotor(DifferentiableEnv[QuadrotorState]):
         q' = q (0, omega) / 2         J omega' = tau - omega x J omega
         reward = 1 - sqrt(1 + |p|^2 + 0.1 |v|^2 + 0.1 |omega|^2 + 2 (1 - R_zz)) - 0.01 |a|^2
 
-    of the state that the action led to. It does not ask for a heading. Rotors 1 to 4 stand front
+    of the state after the step. The heading is free. Rotors 1 to 4 stand front
     left, rear left, rear right, front right, at ``(±d, ±d)`` in body axes (``x`` forward, ``y`` to
     the left), and turn in alternate senses. ``m = 1`` kg, ``d = 0.25`` m, ``J = m d^2 diag(1, 1,
     2)``: all mass at the rotors; a rotor's torque about ``z`` is 0.05 m times its thrust; ``g =
     9.81`` m/s^2, ``dt = 0.05`` s. Action 0 is the thrust of hovering.
 
     A step is of second order: the rates by the midpoint rule, the attitude by the exponential of
-    the mean rate, so the quaternion stays of unit norm, the velocity by the attitude half-way. The
-    observation ``[N, 18]`` is ``-p``, ``v``, the nine entries of ``R(q)`` by rows, and ``omega``:
-    ``q`` and ``-q`` are one attitude and look the same. The three vectors are :func:`shortened
-    <pgtoolkit.envs.control.lengths.shortened>` to 3 m, 10 m/s and 10 rad/s. Starts: position
-    uniform within 1 m in each direction; velocity and rates normal, of 0.5 m/s and 0.5 rad/s; a
-    turn by a normal rotation vector of 0.3 rad in each direction. 100 steps (5 seconds); never
-    terminal: far from the target the reward falls linearly. The derivative is exact, and 0 by an
-    action beyond its clamp.
+    the mean rate, so that the quaternion keeps its unit norm, the velocity by the attitude at half
+    the step. The observation ``[N, 18]`` is ``-p``, ``v``, the nine entries of ``R(q)`` by rows,
+    and ``omega``. ``q`` and ``-q`` are the same attitude and have the same observation. The three
+    vectors are bounded to 3 m, 10 m/s and 10 rad/s by :func:`soft_clip_length
+    <pgtoolkit.envs.control.lengths.soft_clip_length>`. Starts: position uniform within 1 m in each
+    direction; velocity and rates normal with a standard deviation of 0.5 m/s and 0.5 rad/s in each
+    direction; attitude by a normal rotation vector of 0.3 rad in each direction. 100 steps (5
+    seconds); never terminal: far from the target the reward decreases linearly. The derivative is
+    exact, and 0 by an action outside its bounds.
 
     Source: Mellinger and Kumar (2011), "Minimum snap trajectory generation and control for
     quadrotors", equations 2 to 4, with the rotors on the diagonals.
@@ -75,7 +76,8 @@ class Quadrotor(DifferentiableEnv[QuadrotorState]):
     max_episode_steps = 100
 
     def __init__(self) -> None:
-        high = np.array([FAR] * 3 + [FAST] * 3 + [1] * 9 + [SPIN] * 3, dtype=np.float32)
+        bounds = [MAX_DISTANCE] * 3 + [MAX_SPEED] * 3 + [1.0] * 9 + [MAX_RATE] * 3
+        high = np.array(bounds, dtype=np.float32)
         self.observation_space = Box(-high, high, dtype=np.float32)
         self.action_space = Box(-1.0, 1.0, (4,), np.float32)
 
@@ -97,8 +99,10 @@ class Quadrotor(DifferentiableEnv[QuadrotorState]):
 
     def observation(self, state: QuadrotorState) -> Tensor:
         rotation = quaternion.rotation_matrix(state.attitude).flatten(-2)
-        to_target, velocity = shortened(-state.position, FAR), shortened(state.velocity, FAST)
-        return torch.cat([to_target, velocity, rotation, shortened(state.rates, SPIN)], -1)
+        to_target = soft_clip_length(-state.position, MAX_DISTANCE)
+        velocity = soft_clip_length(state.velocity, MAX_SPEED)
+        rates = soft_clip_length(state.rates, MAX_RATE)
+        return torch.cat([to_target, velocity, rotation, rates], -1)
 
     def reward(self, state: QuadrotorState, action: Tensor, next_state: QuadrotorState) -> Tensor:
         position, velocity, attitude, rates = next_state
@@ -112,16 +116,16 @@ class Quadrotor(DifferentiableEnv[QuadrotorState]):
         return torch.zeros_like(state.position[:, 0], dtype=torch.bool)
 
     def render(self, state: QuadrotorState, index: int) -> NDArray[np.uint8]:
-        """The quadrotor, seen from above and aside, its shadow on the ground, and the target."""
+        """The quadrotor in perspective from above, its shadow on the ground, and the target."""
         rotation = quaternion.rotation_matrix(state.attitude[index : index + 1])[0]
         return draw_quadrotor(state.position[index].tolist(), rotation.tolist(), ARM)
 
 
 def rigid_body_step(state: QuadrotorState, wrench: Tensor, dt: float) -> QuadrotorState:
-    """One step of the equations of :class:`Quadrotor`.
+    """The state after ``dt`` seconds by the equations of :class:`Quadrotor`.
 
     Args:
-        state: before.
+        state: before the step.
         wrench: ``[N, 4]`` thrust along the body's ``z`` axis in newtons, then the torque about the
             body's axes in newton metres; constant over the step.
         dt: in seconds.
@@ -130,7 +134,7 @@ def rigid_body_step(state: QuadrotorState, wrench: Tensor, dt: float) -> Quadrot
     thrust, torque = torch.split(wrench, [1, 3], dim=-1)
     middle_rates = rates + dt / 2 * angular_acceleration(rates, torque)
     next_rates = rates + dt * angular_acceleration(middle_rates, torque)
-    # Twice half the turn: half-way the thrust acts, and the whole is the square of the half.
+    # The turn of half a step, applied twice: the thrust acts along the attitude in the middle.
     half = quaternion.exponential(dt / 4 * (rates + next_rates))
     halfway = quaternion.product(attitude, half)
     next_attitude = quaternion.normalized(quaternion.product(halfway, half))

@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor
 
-SMALL = 1e-2
-"""Below this square of half an angle, series are exact to the last bit of float64."""
+SERIES_LIMIT = 1e-2
+"""Where the square of half the angle is below it, sine and cosine are computed by their series.
+
+The series below are exact there to the last bit of float64.
+"""
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """Hamilton's product ``[..., 4]``: the rotation ``right``, then ``left``."""
+    """Hamilton's product ``[..., 4]``: the rotation by ``right``, followed by that by ``left``."""
     a, b, c, d = left.unbind(-1)
     e, f, g, h = right.unbind(-1)
     return torch.stack(
@@ -23,20 +26,20 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def exponential(rotation: Tensor) -> Tensor:
-    """``(cos h, sin(h) r / |r|)`` with ``h = |r| / 2``: the turn by the rotation vector ``r``.
+    """``(cos h, sin(h) r / |r|)`` with ``h = |r| / 2``: the rotation by the vector ``r``.
 
-    Near 0, where ``|r|`` has no derivative, ``cos h`` and ``sin(h) / h`` are taken from their
+    Near 0, where ``|r|`` has no derivative, ``cos h`` and ``sin(h) / h`` are computed by their
     series in ``h^2``.
 
     Args:
-        rotation: ``r`` ``[..., 3]``, its direction the axis and its length the angle in radians.
+        rotation: ``r`` ``[..., 3]``; its direction is the axis, its length the angle in radians.
 
     Returns:
         ``[..., 4]`` of unit norm.
     """
     square = (rotation / 2).square().sum(-1, keepdim=True)
-    small = square < SMALL
-    # The branch that is not taken must have a finite derivative as well: 0 times it is taken.
+    small = square < SERIES_LIMIT
+    # The branch that is not chosen must have a finite derivative too: it is multiplied by 0.
     half = torch.sqrt(torch.where(small, torch.ones_like(square), square))
     near_one = 1 - square / 6 * (1 - square / 20 * (1 - square / 42 * (1 - square / 72)))
     near_cosine = 1 - square / 2 * (1 - square / 12 * (1 - square / 30 * (1 - square / 56)))
@@ -51,7 +54,7 @@ def normalized(q: Tensor) -> Tensor:
 
 
 def rotation_matrix(q: Tensor) -> Tensor:
-    """``R(q)`` ``[..., 3, 3]`` of a unit quaternion: its columns are the turned axes."""
+    """``R(q)`` ``[..., 3, 3]`` of a unit quaternion: its columns are the rotated axes."""
     w, x, y, z = q.unbind(-1)
     entries = [
         1 - 2 * (y * y + z * z),

@@ -1,4 +1,4 @@
-"""Calling a class or a function with a user's arguments, so that a wrong one is named."""
+"""Calls of a class or function with a user's arguments, and messages about wrong ones."""
 
 import inspect
 import traceback
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 def construct(creator: Callable[..., T], kwargs: Mapping[str, Any]) -> T:
-    """``creator(**kwargs)``.
+    """``creator(**kwargs)``, after a check of the names of the arguments.
 
     Args:
         creator: a class or a function.
-        kwargs: what the user gave.
+        kwargs: the user's arguments.
 
     Raises:
         RequestError: an argument is unknown, or a required one is missing.
@@ -30,7 +30,7 @@ def construct(creator: Callable[..., T], kwargs: Mapping[str, Any]) -> T:
 def arguments_message(
     creator: Callable[..., object], kwargs: Mapping[str, Any], error: Exception
 ) -> str:
-    """Says which arguments are wrong, and which there are."""
+    """The message that names the wrong arguments and lists the accepted ones."""
     name = getattr(creator, "__name__", str(creator))
     accepted = accepted_arguments(creator)
     if accepted is None:
@@ -43,7 +43,7 @@ def arguments_message(
 
 
 def accepted_arguments(creator: Callable[..., object]) -> list[str] | None:
-    """The names of its keyword arguments; None if it takes any."""
+    """The names of the creator's keyword arguments; None if it accepts any."""
     parameters = inspect.signature(creator).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
@@ -51,7 +51,7 @@ def accepted_arguments(creator: Callable[..., object]) -> list[str] | None:
 
 
 def describe_exception(error: BaseException, file: str) -> str:
-    """``file.py, line 3: NameError: ...``: the last line of that file that the error came by."""
+    """``file.py, line 3: NameError: ...`` with the last line of that file in the traceback."""
     what = f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError) and error.filename == file:
         return f"{file}, line {error.lineno}: {type(error).__name__}: {error.msg}"

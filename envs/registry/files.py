@@ -1,4 +1,4 @@
-"""Loading an environment's class from a file of the user's."""
+"""Importing an environment class from a user's Python file."""
 
 import difflib
 import hashlib
@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 import gymnasium
-from gymnasium.wrappers import TimeLimit
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.registry.construct import describe_exception
@@ -23,7 +22,7 @@ def load_class(file: str, name: str) -> EnvClass:
     """The environment class of that name in a Python file.
 
     Raises:
-        RequestError: no such file, an error on importing it, or no such environment in it.
+        RequestError: there is no such file, importing it fails, or it has no such environment.
     """
     path = Path(file).expanduser()
     if not path.is_file():
@@ -49,13 +48,13 @@ def load_class(file: str, name: str) -> EnvClass:
 
 
 def import_file(path: Path) -> ModuleType:
-    """Imports a file by its path, once, whatever its name.
+    """Imports a file by its path. The second call returns the same module.
 
     Raises:
-        RequestError: an error in the file, with its line.
+        RequestError: the import fails; names the line of the file.
     """
-    # Entered in sys.modules, because dataclasses and pickle look the module up there; under a name
-    # of its own, because the file may be called like a module that exists.
+    # Entered in sys.modules, because dataclasses and pickle look the module up there; under a
+    # unique name, because another module may have the file's name.
     unique = f"pgtoolkit_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if unique in sys.modules:
         return sys.modules[unique]
@@ -73,21 +72,12 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
-def limit_time(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-    """With a ``TimeLimit`` of the environment's attribute ``max_episode_steps``, if it has one.
-
-    What ``gymnasium.register`` does for a registered environment, for one that is not.
-    """
-    limit = getattr(env, "max_episode_steps", None)
-    return TimeLimit(env, limit) if isinstance(limit, int) and limit > 0 else env
-
-
 def _is_environment(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, (DifferentiableEnv, gymnasium.Env))
 
 
 def _candidates(module: ModuleType, name: str) -> str:
-    """Which environments the file itself defines, the likeliest first."""
+    """Lists the environments that the file defines, those with similar names first, in words."""
     defined = [
         key
         for key, value in vars(module).items()

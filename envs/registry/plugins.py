@@ -1,13 +1,13 @@
-"""Environments of installed packages, by the entry-point group ``pgtoolkit.envs``.
+"""Environments of installed packages, found by the entry-point group ``pgtoolkit.envs``.
 
 A package announces its environments in its ``pyproject.toml``::
 
     [project.entry-points."pgtoolkit.envs"]
     "Rocket-v0" = "rocket_package.rocket:Rocket"
 
-The name is the id, the value a :class:`DifferentiableEnv
-<pgtoolkit.envs.differentiable.DifferentiableEnv>`, a ``gymnasium.Env``, or a function that makes
-one. Nothing of the package is imported until its environment is made.
+The name is the id. The value is a :class:`DifferentiableEnv
+<pgtoolkit.envs.differentiable.DifferentiableEnv>` class, a ``gymnasium.Env`` class, or a function
+that returns one of these environments. The package is imported when its environment is made.
 """
 
 from importlib.metadata import EntryPoint, entry_points
@@ -17,22 +17,21 @@ import gymnasium
 
 from pgtoolkit.errors import RequestError
 
-GROUP = "pgtoolkit.envs"
-
-MAKER = "pgtoolkit.envs.registry.plugins:make_plugin"
+ENTRY_POINT_GROUP = "pgtoolkit.envs"
+GYMNASIUM_ENTRY_POINT = "pgtoolkit.envs.registry.plugins:make_plugin"
 
 
 def register_plugins() -> dict[str, str]:
-    """Registers with Gymnasium what installed packages announce; ids that exist are left alone.
+    """Registers the environments of installed packages with Gymnasium, except ids that exist.
 
     Returns:
-        id to the package that announces it, also where the id was taken already.
+        id to the name of the package that announces it, also where the id existed before.
 
     Raises:
-        RequestError: an id is not one that Gymnasium can register.
+        RequestError: an id is not valid in Gymnasium.
     """
     found: dict[str, str] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name):
         found.setdefault(point.name, _package(point))
         if point.name not in gymnasium.registry:
             _register(point)
@@ -40,23 +39,23 @@ def register_plugins() -> dict[str, str]:
 
 
 def make_plugin(target: str, *, render_mode: str | None = None, **kwargs: Any) -> Any:
-    """The entry point of plug-ins' registrations.
+    """Makes a plug-in's environment. It is the entry point under which Gymnasium registers them.
 
     Args:
-        target: the entry point's value, ``"package.module:Class"``.
-        render_mode: given on to a class that takes it, if it is not None.
+        target: the value in the package's ``pyproject.toml``, ``"package.module:Class"``.
+        render_mode: passed to the class or function if it is not None.
         kwargs: for the class or function.
 
     Raises:
-        RequestError: the package's module fails on import, or what it names is no environment.
+        RequestError: importing the package fails, or the value is not an environment.
     """
-    # Here, because whoever lists the plug-ins needs no torch.
+    # Imported here, because listing the plug-ins should not import torch.
     from pgtoolkit.envs.differentiable import DifferentiableEnv
     from pgtoolkit.envs.numpy_env import NumpyEnv
     from pgtoolkit.envs.registry.construct import construct
-    from pgtoolkit.envs.registry.files import limit_time
+    from pgtoolkit.envs.registry.ordinary import with_time_limit
 
-    point = EntryPoint("plugin", target, GROUP)
+    point = EntryPoint("plugin", target, ENTRY_POINT_GROUP)
     try:
         kind = point.load()
     except Exception as error:
@@ -77,12 +76,12 @@ def make_plugin(target: str, *, render_mode: str | None = None, **kwargs: Any) -
             f"the plug-in {target} made {type(env).__name__}, which is neither a DifferentiableEnv "
             "nor a gymnasium.Env"
         )
-    return limit_time(env)
+    return with_time_limit(env)
 
 
 def _register(point: EntryPoint) -> None:
     try:
-        gymnasium.register(point.name, MAKER, kwargs={"target": point.value})
+        gymnasium.register(point.name, GYMNASIUM_ENTRY_POINT, kwargs={"target": point.value})
     except gymnasium.error.Error as error:
         raise RequestError(
             f"the package {_package(point)} announces the environment {point.name!r}, which is not "

@@ -1,4 +1,4 @@
-"""Making a registered environment, with errors that say what to do."""
+"""Making registered environments, with error messages that say what to do."""
 
 import difflib
 import importlib
@@ -13,12 +13,12 @@ from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.registry.construct import arguments_message, construct
 from pgtoolkit.errors import RequestError
 
-# What Gymnasium says when a package is missing, and our extra that brings it.
-_EXTRAS = {"mujoco": "mujoco", "pygame": "classic", "jax": "jax", "warp": "warp"}
+EXTRA_OF_PACKAGE = {"mujoco": "mujoco", "pygame": "classic", "jax": "jax", "warp": "warp"}
+"""An optional package to the extra of ``policy-gradient-toolkit`` that installs it."""
 
 
 def make_registered(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """``gymnasium.make``.
+    """``gymnasium.make(env_id, **kwargs)``.
 
     Raises:
         RequestError: the id is unknown, a package is missing, or the arguments are wrong.
@@ -39,15 +39,34 @@ def make_registered(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, A
         raise RequestError(f"{env_id} cannot be made{given}: {reason}") from error
 
 
+def make_numpy_env(class_path: str, *, render_mode: str | None = None, **kwargs: Any) -> NumpyEnv:
+    """Makes one of this package's environments, on NumPy arrays and in double precision.
+
+    It is the entry point under which they are registered with Gymnasium.
+
+    Args:
+        class_path: ``"package.module:Class"`` of a :class:`DifferentiableEnv
+            <pgtoolkit.envs.differentiable.DifferentiableEnv>`.
+        render_mode: ``"rgb_array"`` or None.
+        kwargs: arguments of the class.
+
+    Raises:
+        RequestError: the class does not take these arguments.
+    """
+    module, name = class_path.split(":")
+    env = construct(getattr(importlib.import_module(module), name), kwargs)
+    return NumpyEnv(env, dtype=torch.float64, render_mode=render_mode)
+
+
 def import_package(package: str, who: str) -> Any:
-    """An optional package, on first use.
+    """Imports an optional package.
 
     Args:
         package: the module's name.
-        who: needs it, to start a sentence with.
+        who: what needs it, the subject of the message's sentence.
 
     Raises:
-        RequestError: it is not installed; says how.
+        RequestError: it is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module(package)
@@ -58,9 +77,14 @@ def import_package(package: str, who: str) -> Any:
 def missing_package(
     name: str, error: ImportError | gymnasium_error.DependencyNotInstalled
 ) -> RequestError:
-    """What to install, for an environment whose optional package is missing."""
+    """The error that says which extra to install.
+
+    Args:
+        name: what needs the package, the subject of the message's sentence.
+        error: of the import, or Gymnasium's.
+    """
     text, module = str(error).lower(), getattr(error, "name", None)
-    for package, extra in _EXTRAS.items():
+    for package, extra in EXTRA_OF_PACKAGE.items():
         if module == package or f"{package} is not installed" in text:
             return RequestError(
                 f"{name} needs {package}, which is not installed: "
@@ -80,25 +104,8 @@ def _unknown_id(env_id: str, error: Exception) -> str:
 
 
 def _wrong_arguments(env_id: str, kwargs: dict[str, Any], error: TypeError) -> str:
-    """Gymnasium's own message repeats all arguments; this names the wrong ones."""
+    """A message that names the wrong arguments, where Gymnasium's repeats all of them."""
     entry_point = gymnasium.spec(env_id).entry_point
     creator: Any = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     return arguments_message(creator, kwargs, cause)
-
-
-def make_numpy_env(class_path: str, *, render_mode: str | None = None, **kwargs: Any) -> NumpyEnv:
-    """The entry point of this package's registrations: a view in double precision.
-
-    Args:
-        class_path: ``"package.module:Class"``, a :class:`DifferentiableEnv
-            <pgtoolkit.envs.differentiable.DifferentiableEnv>`.
-        render_mode: ``"rgb_array"`` or None.
-        kwargs: for the class.
-
-    Raises:
-        RequestError: the class does not take these arguments.
-    """
-    module, name = class_path.split(":")
-    env = construct(getattr(importlib.import_module(module), name), kwargs)
-    return NumpyEnv(env, dtype=torch.float64, render_mode=render_mode)

@@ -1,7 +1,7 @@
-"""The ways to name an environment, and vector environments of what was named.
+"""Finding the environment that a user names, and making vector environments of it.
 
-A registered id (``Pendulum-v1``, ``module:Id-v0``), a class in a file (``path/to/file.py:Class``),
-or an object.
+The name is a registered id (``Pendulum-v1``, ``module:Id-v0``) or a class in a file
+(``path/to/file.py:Class``). In Python it can also be an environment object.
 """
 
 import copy
@@ -16,58 +16,62 @@ import torch
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv, require_attributes
 from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.registry.construct import construct, describe_exception
-from pgtoolkit.envs.registry.files import limit_time, load_class
+from pgtoolkit.envs.registry.files import load_class
 from pgtoolkit.envs.registry.flatten import flatten_observations
+from pgtoolkit.envs.registry.ordinary import time_limit, with_time_limit, without_checking_wrappers
 from pgtoolkit.envs.registry.plugins import register_plugins
 from pgtoolkit.envs.registry.registered import make_registered, missing_package
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv, AnyVectorEnv
 
-_FILE = re.compile(r"(?P<file>.+\.py)(:(?P<name>\w*))?")
+FILE_AND_CLASS = re.compile(r"(?P<file>.+\.py)(:(?P<name>\w*))?")
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class EnvSource:
-    """An environment that was named, ready to be made as often as needed."""
+class EnvSpec:
+    """An environment that a user named, from which any number of copies can be made."""
 
     name: str
-    """Short, fit for folder names."""
+    """A short name without slashes, as for folders."""
     factory: Callable[[str | None], AnyEnv]
-    """Makes an ordinary environment with that render mode."""
+    """Makes an ordinary environment with this render mode."""
     differentiable: DifferentiableEnv | None = None
-    """The dynamics, if they have a gradient."""
+    """The dynamics, if the environment is differentiable."""
 
     def make(self, render_mode: str | None = None) -> AnyEnv:
         """A new ordinary environment, independent of those made before.
 
         Raises:
-            RequestError: it cannot render in this mode, or needs a package that is missing.
+            RequestError: it cannot render in this mode, or a package that it needs is missing.
         """
         return self.factory(render_mode)
 
 
-def resolve(
+EnvSource = EnvSpec
+"""The public name of :class:`EnvSpec` in ``pgtoolkit.envs``."""
+
+
+def find_env(
     env: str | DifferentiableEnv | AnyEnv, kwargs: Mapping[str, Any] | None = None
-) -> EnvSource:
-    """Finds the environment that is meant.
+) -> EnvSpec:
+    """Finds the environment that a user names.
 
     Args:
         env: an id, a ``path/to/file.py:Class``, or an object.
-        kwargs: for its constructor.
+        kwargs: arguments of its constructor; not with an object.
 
     Raises:
-        RequestError: there is no such environment, or it cannot be made like this.
+        RequestError: there is no such environment, or it cannot be made with these arguments.
     """
     given = dict(kwargs or {})
     if isinstance(env, str):
-        match = _FILE.fullmatch(env)
+        match = FILE_AND_CLASS.fullmatch(env)
         if match:
             return _from_class(match["file"], match["name"] or "", given)
         return _from_id(env, given)
@@ -87,38 +91,40 @@ def resolve(
 
 
 def make_vector_env(
-    source: EnvSource,
+    source: EnvSpec,
     num_envs: int,
     *,
     device: torch.device | str = "cpu",
     differentiate: Literal["auto", "none"] = "auto",
 ) -> AnyVectorEnv:
-    """``num_envs`` of them, autoreset SAME_STEP.
+    """A vector environment of ``num_envs`` copies, autoreset SAME_STEP.
 
     Args:
-        source: from :func:`resolve`.
-        num_envs: how many.
-        device: of a differentiable environment's tensors; others live on the CPU.
-        differentiate: ``"auto"`` keeps the gradient where there is one, ``"none"`` never.
+        source: from :func:`find_env`.
+        num_envs: the number of copies.
+        device: of a differentiable environment's tensors; other environments are on the CPU.
+        differentiate: ``"auto"`` makes a :class:`DifferentiableVectorEnv
+            <pgtoolkit.envs.vector.DifferentiableVectorEnv>` if the environment is differentiable,
+            ``"none"`` never does.
     """
     if source.differentiable is not None and differentiate == "auto":
         return DifferentiableVectorEnv(source.differentiable, num_envs, device=device)
     return SyncVectorEnv([source.make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
-def _from_id(env_id: str, kwargs: dict[str, Any]) -> EnvSource:
+def _from_id(env_id: str, kwargs: dict[str, Any]) -> EnvSpec:
     def factory(render_mode: str | None) -> AnyEnv:
         mode = {} if render_mode is None else {"render_mode": render_mode}
         return flatten_observations(make_registered(env_id, kwargs | mode))
 
     register_plugins()
     probe = factory(None)
-    differentiable = _dynamics(probe)
+    differentiable = _dynamics_inside(probe)
     probe.close()
-    return EnvSource(_short(env_id), factory, differentiable)
+    return EnvSpec(_without_namespace(env_id), factory, differentiable)
 
 
-def _from_class(file: str, name: str, kwargs: dict[str, Any]) -> EnvSource:
+def _from_class(file: str, name: str, kwargs: dict[str, Any]) -> EnvSpec:
     kind = load_class(file, name)
     if issubclass(kind, DifferentiableEnv):
         return _from_differentiable(_construct(kind, kwargs), name)
@@ -126,11 +132,11 @@ def _from_class(file: str, name: str, kwargs: dict[str, Any]) -> EnvSource:
     def factory(render_mode: str | None) -> AnyEnv:
         mode = {} if render_mode is None else {"render_mode": render_mode}
         made: AnyEnv = _construct(kind, kwargs | mode)
-        return flatten_observations(limit_time(made))
+        return flatten_observations(with_time_limit(made))
 
     probe = factory(None)
     probe.close()
-    return EnvSource(name, factory)
+    return EnvSpec(name, factory)
 
 
 def _construct(kind: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
@@ -146,13 +152,13 @@ def _construct(kind: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         raise RequestError(f"{name} cannot be made: {where}") from error
 
 
-def _from_differentiable(env: DifferentiableEnv, name: str | None = None) -> EnvSource:
+def _from_differentiable(env: DifferentiableEnv, name: str | None = None) -> EnvSpec:
     require_attributes(env)
-    return EnvSource(name or type(env).__name__, lambda mode: NumpyEnv(env, render_mode=mode), env)
+    return EnvSpec(name or type(env).__name__, lambda mode: NumpyEnv(env, render_mode=mode), env)
 
 
-def _from_object(env: AnyEnv) -> EnvSource:
-    name = type(env.unwrapped).__name__ if env.spec is None else _short(env.spec.id)
+def _from_object(env: AnyEnv) -> EnvSpec:
+    name = type(env.unwrapped).__name__ if env.spec is None else _without_namespace(env.spec.id)
 
     def factory(render_mode: str | None) -> AnyEnv:
         if render_mode is not None and env.render_mode != render_mode:
@@ -162,7 +168,7 @@ def _from_object(env: AnyEnv) -> EnvSource:
             )
         return flatten_observations(_copy(env, name))
 
-    return EnvSource(name, factory, _dynamics(env))
+    return EnvSpec(name, factory, _dynamics_inside(env))
 
 
 def _copy(env: AnyEnv, name: str) -> AnyEnv:
@@ -173,29 +179,26 @@ def _copy(env: AnyEnv, name: str) -> AnyEnv:
             f"{name} cannot be copied ({type(error).__name__}: {error}): give its id or "
             "path/to/file.py:Class instead of an object"
         ) from error
-    # Copies that share the state of their generators would all live the same life.
+    # Copies with equal random generators would all play the same episodes.
     copied.unwrapped.np_random, _ = seeding.np_random()
     return copied
 
 
-def _dynamics(env: AnyEnv) -> DifferentiableEnv | None:
-    """The dynamics inside, unless a wrapper changes what they mean; a time limit is taken over."""
-    limits: list[int] = []
-    while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, TimeLimit):
-            limits.append(env._max_episode_steps)
-        elif not isinstance(env, (OrderEnforcing, PassiveEnvChecker)):
-            return None
-        env = env.env
-    if not isinstance(env, NumpyEnv):
+def _dynamics_inside(env: AnyEnv) -> DifferentiableEnv | None:
+    """The dynamics of a :class:`NumpyEnv`, with the time limit of the wrappers around it.
+
+    None for another environment, or inside a wrapper that changes observations, actions or rewards.
+    """
+    inner = without_checking_wrappers(env)
+    if not isinstance(inner, NumpyEnv):
         return None
-    dynamics = env.env
-    if limits and min(limits) < dynamics.max_episode_steps:
+    dynamics, limit = inner.env, time_limit(env)
+    if limit is not None and limit < dynamics.max_episode_steps:
         dynamics = copy.copy(dynamics)
-        dynamics.max_episode_steps = min(limits)
+        dynamics.max_episode_steps = limit
     return dynamics
 
 
-def _short(env_id: str) -> str:
-    """Without the module and the namespace."""
+def _without_namespace(env_id: str) -> str:
+    """The id without its module and its namespace."""
     return re.split("[:/]", env_id)[-1]

@@ -1,4 +1,4 @@
-"""One action for several steps of the environment."""
+"""Every action repeated for several steps of the inner environment."""
 
 import math
 from typing import Any, final
@@ -8,40 +8,39 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pgtoolkit.envs.arguments import positive_integer
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.states import State, map_state, rebuild_state, where_state
+from pgtoolkit.envs.states import State, leaves_of, map_state, rebuild_state, where_state
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
-from pgtoolkit.errors import RequestError
 
 
 @final
 class ActionRepeat(DifferentiableWrapper[Any]):
     """Repeats every action; the reward is the sum of the inner steps' rewards, undiscounted.
 
-    A terminal state within stops the repetition: the environment stays there, and earns no more.
+    A terminal state ends the repetition: the environment stays there without further reward.
     ``max_episode_steps`` is the inner one divided by ``repeat``, rounded up, so the last action may
-    run over the inner limit by up to ``repeat - 1`` steps. Derivatives are those of the inner
-    steps, one after the other; an environment that has stopped is left out of them.
+    exceed the inner limit by up to ``repeat - 1`` steps. Derivatives are those of the inner steps
+    that were taken.
 
-    The state is the inner state's tensors, and the reward ``[N]`` that was earned on the way to it.
+    The state is a tuple: the tensors of the inner state, and the reward ``[N]`` of the step that
+    led to it.
 
     Args:
         env: the inner environment.
-        repeat: inner steps of one action.
+        repeat: the number of inner steps for one action.
 
     Raises:
-        RequestError: ``repeat`` is less than 1.
+        RequestError: ``repeat`` is not a positive integer.
     """
 
     def __init__(self, env: DifferentiableEnv[Any], repeat: int) -> None:
         super().__init__(env)
-        if repeat < 1:
-            raise RequestError(f"ActionRepeat's repeat is {repeat}: it must be at least 1")
-        self.repeat = repeat
-        self.max_episode_steps = math.ceil(env.max_episode_steps / repeat)
+        self.repeat = positive_integer("ActionRepeat", "repeat", repeat)
+        self.max_episode_steps = math.ceil(env.max_episode_steps / self.repeat)
         if env.noise_shape is not None:
-            self.noise_shape = (repeat, *env.noise_shape)
-        # Only its type is of interest: whether a state is a tensor, or which kind of tuple.
+            self.noise_shape = (self.repeat, *env.noise_shape)
+        # Only the type is used: whether an inner state is a tensor, or which kind of tuple.
         self._template: State = env.initial(1, torch.Generator().manual_seed(0))
 
     def initial(self, num_envs: int, generator: torch.Generator) -> State:
@@ -52,12 +51,12 @@ class ActionRepeat(DifferentiableWrapper[Any]):
         inner, total = self._inner(state), torch.zeros_like(state[-1])
         ended = torch.zeros_like(total, dtype=torch.bool)
         for index in range(self.repeat):
-            # Detached where the episode has ended: the derivative of a step that is not taken may
-            # be infinite, and 0 times that is NaN.
-            start = where_state(ended, map_state(Tensor.detach, inner), inner)
-            held = where_state(ended, action.detach(), action)
-            after = self.env.transition(start, held, None if noise is None else noise[:, index])
-            reward = self.env.reward(start, held, after)
+            # Detached where the episode has ended: the derivative of the discarded step may be
+            # infinite, and 0 times that is NaN.
+            before = where_state(ended, map_state(Tensor.detach, inner), inner)
+            given = where_state(ended, action.detach(), action)
+            after = self.env.transition(before, given, None if noise is None else noise[:, index])
+            reward = self.env.reward(before, given, after)
             total = torch.where(ended, total, total + reward)
             inner = where_state(ended, inner, after)
             ended = ended | self.env.terminal(inner)
@@ -75,8 +74,8 @@ class ActionRepeat(DifferentiableWrapper[Any]):
     def render(self, state: State, index: int) -> NDArray[np.uint8]:
         return self.env.render(self._inner(state), index)
 
-    def restart(self, state: State, mask: Tensor, generator: torch.Generator) -> State:
-        inner: State = self.env.restart(self._inner(state), mask, generator)
+    def reset_where(self, state: State, mask: Tensor, generator: torch.Generator) -> State:
+        inner: State = self.env.reset_where(self._inner(state), mask, generator)
         return _with_reward(inner, torch.where(mask, torch.zeros_like(state[-1]), state[-1]))
 
     def numpy_initial(self, rng: np.random.Generator) -> State:
@@ -93,4 +92,4 @@ class ActionRepeat(DifferentiableWrapper[Any]):
 
 
 def _with_reward(inner: State, reward: Tensor) -> State:
-    return (*((inner,) if isinstance(inner, Tensor) else inner), reward)
+    return (*leaves_of(inner), reward)

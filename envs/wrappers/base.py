@@ -1,4 +1,4 @@
-"""A differentiable environment around another, which changes one thing and leaves the rest."""
+"""The base class of wrappers around a differentiable environment."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from pgtoolkit.envs.states import S
 
 
 class DifferentiableWrapper(DifferentiableEnv[S]):
-    """Everything as the inner environment has it. A wrapper overrides what it changes.
+    """Delegates everything to the inner environment. A wrapper overrides what it changes.
 
-    Wrappers compose: the innermost acts first on values, and last on gradients.
+    Wrappers can be nested: the innermost acts first on values, and last on gradients.
 
     Args:
         env: the inner environment.
@@ -28,7 +28,7 @@ class DifferentiableWrapper(DifferentiableEnv[S]):
 
     @property
     def unwrapped(self) -> DifferentiableEnv[Any]:
-        """The innermost environment, which is no wrapper."""
+        """The innermost environment, inside all wrappers."""
         inner = self.env
         return inner.unwrapped if isinstance(inner, DifferentiableWrapper) else inner
 
@@ -53,8 +53,8 @@ class DifferentiableWrapper(DifferentiableEnv[S]):
     def render(self, state: S, index: int) -> NDArray[np.uint8]:
         return self.env.render(state, index)
 
-    def restart(self, state: S, mask: Tensor, generator: torch.Generator) -> S:
-        return self.env.restart(state, mask, generator)
+    def reset_where(self, state: S, mask: Tensor, generator: torch.Generator) -> S:
+        return self.env.reset_where(state, mask, generator)
 
     def begin_window(self) -> None:
         self.env.begin_window()

@@ -1,4 +1,4 @@
-"""The gradient without the path through what the policy sees."""
+"""The gradient without the path through the observations."""
 
 import dataclasses
 from typing import final
@@ -13,19 +13,20 @@ from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
 
 @final
 class ObservationDetach(DifferentiableWrapper[S]):
-    """Cuts the path from state to observation; the gradient runs action, dynamics, reward.
+    """Detaches observations, so that the gradient runs through actions, dynamics and rewards only.
 
     The derivative of a return by the action ``a_t`` then holds the later actions fixed::
 
         dJ/da_t = sum_{k >= t} gamma^k dr_k/da_t    with a_{t+1}, a_{t+2}, ... constant
 
-    The factors ``(A + B K)`` of the closed loop become the open loop's ``A``. That tames a loop
-    whose policy is steep, or whose observation is (an image), and is biased: the later actions do
-    respond. An unstable system explodes *more* this way, because nothing stabilises it.
+    The factors ``(A + B K)`` of the closed loop become ``A``, those of the open loop. That limits
+    the growth of the gradient where the policy is steep, or where the observation is (an image).
+    It is biased, because the later actions do respond to the state. In an unstable system the
+    gradient grows *more* this way, because the policy does not stabilise it.
 
-    Values are those of the inner environment, to the bit. A value function's bootstrap ``V(s_H)``
-    is a function of the observation, so its gradient is cut too: what a window earns after its end
-    counts for nothing, and the window must be long enough.
+    Values are those of the inner environment, to the bit. A value function's estimate ``V(s_H)`` at
+    the end of a window depends on the observation, so its gradient is cut too: the gradient ignores
+    all rewards after the window, which must be long enough.
 
     Source: You, Liu and Abraham 2025, "Accelerating Visual-Policy Learning through Parallel
     Differentiable Simulation" (their decoupled policy gradient).
@@ -42,5 +43,5 @@ class ObservationDetach(DifferentiableWrapper[S]):
 
     def observation(self, state: S) -> Tensor:
         with torch.no_grad():
-            # Detached as well, because a state may be its own observation.
+            # Detached as well, because an environment may return its state as the observation.
             return self.env.observation(state).detach()

@@ -1,4 +1,4 @@
-"""The derivative averaged over perturbed branches, for dynamics with corners."""
+"""The derivative averaged over random perturbations, for dynamics with contacts and clamps."""
 
 import dataclasses
 import math
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.distributions.implicit import with_gradient_of
+from pgtoolkit.envs.arguments import positive_integer, require_at_least, require_finite
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.states import S, State, map_state
+from pgtoolkit.envs.states import S, State, leaves_of, map_state
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
-from pgtoolkit.errors import RequestError
 
 
 @final
 class SmoothingBundle(DifferentiableWrapper[S]):
-    """The value is the inner environment's transition, the derivative a bundle's average.
+    """Keeps the inner transition's value, and averages its derivative over perturbed branches.
 
     ::
 
@@ -24,19 +24,19 @@ class SmoothingBundle(DifferentiableWrapper[S]):
         d s_{t+1} = 1/k sum_i  Df(s_t + state_std v_i, a_t + action_std w_i) (d s_t, d a_t)
 
     with ``v_i, w_i`` standard normal. The average estimates the derivative of the smoothed dynamics
-    ``E[f(s + state_std v, a + action_std w)]`` without bias, *wherever f is continuous*: where a
-    contact opens or a clamp holds, ``Df`` may be 0 at ``a_t`` itself and not next to it. The
-    ``k N`` branches are one call of the inner environment, with the process noise of their row.
+    ``E[f(s + state_std v, a + action_std w)]`` without bias, *wherever f is continuous*. Where a
+    contact is open or a clamp is active, ``Df`` may be 0 at ``a_t`` itself but not next to it. The
+    ``k N`` branches are one call of the inner environment, each with the process noise of its row.
 
-    **What it cannot do.** It averages first derivatives. A jump of ``f`` has none to average, so it
-    stays invisible however many branches there are (the score function sees it). The reward is not
-    smoothed, unless the inner environment computes it in its transition. Of a state only the
-    floating-point tensors are perturbed.
+    **Limits.** It averages first derivatives. A jump of ``f`` has none, so its effect is missing
+    however many branches there are (the score function includes it). The reward is not smoothed,
+    unless the inner environment computes it in its transition. Only the floating-point tensors of
+    a state are perturbed.
 
-    Every draw is part of ``noise``, which grows to hold the inner noise and the branches'. Given
-    the same inner noise values are equal to the bit, but the draws are more, so a seed gives other
-    starts and other process noise than the inner environment alone. Without a graph no branch is
-    computed.
+    All random numbers are part of ``noise``, whose shape holds the inner noise and that of the
+    branches. With the same inner noise, values equal those of the inner environment to the bit. But
+    more numbers are drawn, so a seed gives other starts and other process noise than without the
+    wrapper. Without a graph no branch is computed.
 
     Source: Suh, Pang and Tedrake 2022, "Bundled Gradients through Contact via Randomized
     Smoothing"; Pang et al. 2023, "Global Planning for Contact-Rich Manipulation via Local Smoothing
@@ -44,12 +44,13 @@ class SmoothingBundle(DifferentiableWrapper[S]):
 
     Args:
         env: the inner environment.
-        branches: ``k``.
-        action_std: of the actions' perturbation, in their units.
-        state_std: of the state's, in the units of its tensors.
+        branches: ``k``, the number of perturbations.
+        action_std: the standard deviation of the actions' perturbation, in their units.
+        state_std: the standard deviation of the states' perturbation, in their units.
 
     Raises:
-        RequestError: fewer than one branch, or a negative or infinite standard deviation.
+        RequestError: ``branches`` is not a positive integer, or a standard deviation is negative or
+            not finite.
     """
 
     def __init__(
@@ -60,25 +61,23 @@ class SmoothingBundle(DifferentiableWrapper[S]):
         state_std: float = 0.0,
     ) -> None:
         super().__init__(env)
-        if branches < 1:
-            raise RequestError(f"SmoothingBundle's branches is {branches}: it must be at least 1")
-        for name, std in {"action_std": action_std, "state_std": state_std}.items():
-            if not 0 <= std < math.inf:
-                raise RequestError(f"SmoothingBundle's {name} is {std}: it must be 0 or more")
-        self.branches, self.action_std, self.state_std = branches, action_std, state_std
+        self.branches = positive_integer("SmoothingBundle", "branches", branches)
+        require_finite("SmoothingBundle", action_std=action_std, state_std=state_std)
+        require_at_least("SmoothingBundle", 0, action_std=action_std, state_std=state_std)
+        self.action_std, self.state_std = action_std, state_std
         self._inner_size = math.prod(env.noise_shape) if env.noise_shape is not None else 0
         self._action_size = math.prod(env.action_space.shape)
         self._state_size = 0
         if state_std > 0:
             self._state_size = sum(_leaf_sizes(env.initial(1, torch.Generator().manual_seed(0))))
-        own = branches * (self._action_size + self._state_size)
-        self.noise_shape = (self._inner_size + own,)
+        perturbations = self.branches * (self._action_size + self._state_size)
+        self.noise_shape = (self._inner_size + perturbations,)
         info = env.gradient
         self.gradient = dataclasses.replace(
             info,
             action="approximate" if info.action == "exact" else info.action,
             state="approximate" if info.state == "exact" else info.state,
-            method=f"bundle of {branches}: {info.method}",
+            method=f"bundle of {self.branches}: {info.method}",
         )
 
     def transition(self, state: S, action: Tensor, noise: Tensor | None) -> S:
@@ -96,7 +95,7 @@ class SmoothingBundle(DifferentiableWrapper[S]):
         return blended
 
     def _branches(self, state: S, action: Tensor, inner: Tensor | None, noise: Tensor) -> S:
-        """The states ``[k N, ...]`` that the perturbed branches lead to; row ``i N + n``."""
+        """The branches' next states ``[k N, ...]``; row ``i N + n`` is branch ``i`` of ``n``."""
         drawn = noise.view(noise.shape[0], self.branches, -1).transpose(0, 1).flatten(0, 1)
         sizes = _leaf_sizes(state) if self.state_std > 0 else []
         by_action, *by_leaf = torch.split(drawn, [self._action_size, *sizes], 1)
@@ -125,6 +124,6 @@ class SmoothingBundle(DifferentiableWrapper[S]):
 
 
 def _leaf_sizes(state: State) -> list[int]:
-    """Numbers in one row of each floating-point tensor."""
-    leaves = (state,) if isinstance(state, Tensor) else state
-    return [math.prod(leaf.shape[1:]) for leaf in leaves if leaf.is_floating_point()]
+    """The number of entries in one row of each floating-point tensor."""
+    floats = (leaf for leaf in leaves_of(state) if leaf.is_floating_point())
+    return [math.prod(leaf.shape[1:]) for leaf in floats]

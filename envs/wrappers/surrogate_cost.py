@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.distributions.implicit import with_gradient_of
-from pgtoolkit.envs.differentiable import DifferentiableEnv, require_output
+from pgtoolkit.envs.differentiable import DifferentiableEnv, require_outputs
 from pgtoolkit.envs.registry.files import import_file
 from pgtoolkit.envs.states import S
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
@@ -61,7 +61,7 @@ class SurrogateCost(DifferentiableWrapper[S]):
         with torch.no_grad():
             reward = self.env.reward(state, action, next_state)
         cost = self.surrogate(state, action, next_state)
-        require_output(self, "surrogate", cost, (action.shape[0],))
+        require_outputs(self, action.shape[0], surrogate=cost)
         moments = moments_of_pairs(torch.stack([reward, cost.detach().to(reward)]).double())
         self._moments = moments if self._moments is None else self._moments.merge(moments)
         return with_gradient_of(reward, -cost)

@@ -10,7 +10,7 @@ import torch
 from pgtoolkit.envs.adapters.choose import Differentiate, GradientSource, choose_gradient
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.registry.construct import construct
-from pgtoolkit.envs.registry.resolve import EnvSource, make_vector_env, resolve
+from pgtoolkit.envs.registry.resolve import EnvSpec, find_env, make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
@@ -26,7 +26,7 @@ MAX_UNBATCHED_EVAL_ENVS = 20
 class EnvFactory:
     """Makes vector environments of one kind, with any number of environments."""
 
-    source: EnvSource
+    source: EnvSpec
     gradient: GradientSource
     make_wrapped: Callable[[], DifferentiableEnv] | None
     """Makes another environment with its own adapter and wrappers; None without wrappers."""
@@ -83,7 +83,7 @@ def make_env_factory(
     Raises:
         RequestError: there is no such environment, adapter or wrapper, or they cannot be combined.
     """
-    source = resolve(name, kwargs)
+    source = find_env(name, kwargs)
     gradient = choose_gradient(source, differentiate, adapter_kwargs, needed=needed)
     if wrappers and gradient.env is None:
         raise RequestError(

@@ -8,7 +8,7 @@ from gymnasium.error import DependencyNotInstalled
 from PIL import Image
 
 from pgtoolkit.envs.registry.registered import missing_package
-from pgtoolkit.envs.registry.resolve import EnvSource
+from pgtoolkit.envs.registry.resolve import EnvSpec
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.policies.policy import Policy
@@ -18,7 +18,7 @@ MAX_FRAMES = 2000
 DEFAULT_FPS = 30
 
 
-def record_episode(source: EnvSource, policy: Policy, path: Path, *, seed: int) -> None:
+def record_episode(source: EnvSpec, policy: Policy, path: Path, *, seed: int) -> None:
     """Runs one deterministic episode and writes it as .gif (Pillow) or .mp4 (extra ``video``).
 
     The video ends after ``MAX_FRAMES`` frames if the episode does not end before.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from pgtoolkit.envs.differentiable import GradientInfo
-from pgtoolkit.envs.registry.resolve import resolve
+from pgtoolkit.envs.registry.resolve import find_env
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.scripts.cli.formatting import format_number
@@ -34,7 +34,7 @@ def environment_row(name: str, trajectories: int, seed: int) -> list[str]:
     Raises:
         RequestError: there is no such environment, or it is not differentiable.
     """
-    env = resolve(name).differentiable
+    env = find_env(name).differentiable
     if env is None:
         raise RequestError(f"{name} has no gradient of its own, so it has no row in this table")
     inputs = prepare_inputs(VarianceArguments(env=name, trajectories=trajectories, seed=seed))

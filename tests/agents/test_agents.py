@@ -14,7 +14,7 @@ from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
-from pgtoolkit.envs.registry.resolve import make_vector_env, resolve
+from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators.catalogue import CATALOGUE
@@ -333,7 +333,7 @@ def test_a_policy_without_a_mean_is_refused_by_the_ascent_and_has_one_curve_by_s
 @pytest.mark.parametrize("name", ["apg", "shac"])
 def test_a_pathwise_agent_refuses_an_environment_without_gradient(name: str) -> None:
     """And says what to use instead."""
-    env = make_vector_env(resolve("Pendulum-v1"), SMALL["num_envs"])
+    env = make_vector_env(find_env("Pendulum-v1"), SMALL["num_envs"])
     with pytest.raises(RequestError, match="reinforce"):
         AGENTS[name](env, 0)
 
@@ -428,7 +428,7 @@ def test_reinforce_learns_with_every_weight(rollout: str, baseline: str, advanta
         with pytest.raises(RequestError, match="advantage"):
             ReinforceConfig(**SMALL, **config)
         return
-    env = make_vector_env(resolve("CartPole-v1"), SMALL["num_envs"])
+    env = make_vector_env(find_env("CartPole-v1"), SMALL["num_envs"])
     agent = Reinforce(ReinforceConfig(**SMALL, **config), env)
     before = parameters(agent)
     metrics = step(agent, 2)
@@ -438,7 +438,7 @@ def test_reinforce_learns_with_every_weight(rollout: str, baseline: str, advanta
 
 def test_whole_episodes_are_whole() -> None:
     """Each environment's column holds one episode, from its first step to its end."""
-    env = make_vector_env(resolve("CartPole-v1"), SMALL["num_envs"])
+    env = make_vector_env(find_env("CartPole-v1"), SMALL["num_envs"])
     window = Reinforce(ReinforceConfig(**SMALL, rollout="episodes"), env).collect()
     assert window.first is not None and bool(window.first[0].all())
     assert bool(((window.done & window.valid).sum(0) == 1).all())
@@ -448,7 +448,7 @@ def test_whole_episodes_are_whole() -> None:
 
 def test_discrete_actions_are_measured_by_the_score_function_alone() -> None:
     """A categorical policy on CartPole reports its variance, and no pathwise tag."""
-    env = make_vector_env(resolve("CartPole-v1"), SMALL["num_envs"])
+    env = make_vector_env(find_env("CartPole-v1"), SMALL["num_envs"])
     assert isinstance(env.single_action_space, Discrete)
     agent = Reinforce(ReinforceConfig(**SMALL, diagnostics_interval=1), env)
     metrics = step(agent, 1)

@@ -10,7 +10,7 @@ from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.control.point_mass import PointMass
-from pgtoolkit.envs.registry.resolve import make_vector_env, resolve
+from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.rollouts.evaluation import evaluate
 
@@ -40,10 +40,10 @@ def test_pathwise_agents_halve_the_cost_of_a_point_mass(agent_class: Any) -> Non
 
 def test_reinforce_balances_the_cart_pole() -> None:
     """CartPole-v1 in 40,000 steps: above 195, its old threshold; 500 is the most."""
-    env = make_vector_env(resolve("CartPole-v1"), 16)
+    env = make_vector_env(find_env("CartPole-v1"), 16)
     agent = Reinforce(ReinforceConfig(), env, total_steps=40_000)
     learn(agent, 40_000)
-    assert mean_return(agent, make_vector_env(resolve("CartPole-v1"), 10), 10) > 195
+    assert mean_return(agent, make_vector_env(find_env("CartPole-v1"), 10), 10) > 195
 
 
 @pytest.mark.slow
@@ -53,14 +53,14 @@ def test_shac_solves_gymnasium_pendulum(seed: int) -> None:
     env = DifferentiableVectorEnv(Pendulum(), ShacConfig().num_envs)
     agent = Shac(ShacConfig(), env, seed=seed, total_steps=500_000)
     learn(agent, 500_000)
-    assert mean_return(agent, make_vector_env(resolve("Pendulum-v1"), 20), 100) >= -200
+    assert mean_return(agent, make_vector_env(find_env("Pendulum-v1"), 20), 100) >= -200
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_reinforce_solves_inverted_pendulum(seed: int) -> None:
     """MuJoCo's InvertedPendulum-v5 with the defaults: at least 900 of 1000 within 500k steps."""
-    source = resolve("InvertedPendulum-v5")
+    source = find_env("InvertedPendulum-v5")
     env = make_vector_env(source, ReinforceConfig().num_envs)
     agent = Reinforce(ReinforceConfig(), env, seed=seed, total_steps=500_000)
     learn(agent, 500_000)

@@ -1,4 +1,4 @@
-"""What holds for every environment of the suite alike; the laws of each are in its own file."""
+"""Tests that every environment passes; the physics of each is tested in its own file."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +33,7 @@ DOUBLE = torch.float64
 
 
 def random_states(env: DifferentiableEnv, num_steps: int, dtype: torch.dtype = DOUBLE) -> list[Any]:
-    """Batches of 4 states on the way under random actions."""
+    """Batches of 4 states reached by random actions."""
     generator = torch.Generator().manual_seed(0)
     states = [cast_state(env.initial(4, generator), torch.device("cpu"), dtype)]
     for _ in range(num_steps):

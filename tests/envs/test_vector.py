@@ -351,7 +351,7 @@ def test_states_are_mapped_and_chosen_by_row() -> None:
     ],
 )
 def test_a_function_that_returns_the_wrong_thing_is_named(name: str, broken: Any) -> None:
-    """``[N, 1]`` where ``[N]`` is owed would broadcast in silence."""
+    """``[N, 1]`` in place of ``[N]`` would broadcast without an error."""
     kind = type("Broken", (Pendulum,), {name: broken})
     with pytest.raises(RequestError, match=rf"Broken\.{name} returned"):
         env = DifferentiableVectorEnv(kind(), 4)

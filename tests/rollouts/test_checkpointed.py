@@ -160,7 +160,7 @@ def test_the_gate_counts_each_adjoint_once() -> None:
     rolled(plain, unroll, torch.float64)
     rolled(again, in_segments(None), torch.float64)
     expected, found = plain.metrics(), again.metrics()
-    assert plain._seen == again._seen
+    assert plain._rows_seen == again._rows_seen
     for tag, value in expected.items():
         torch.testing.assert_close(found[tag], value)
 

@@ -5,7 +5,6 @@ from typing import final
 
 import gymnasium
 import numpy as np
-from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.adapters.gymnasium.replay_check import (
@@ -17,11 +16,11 @@ from pgtoolkit.envs.adapters.gymnasium.replay_check import (
 from pgtoolkit.envs.adapters.gymnasium.state_slots import find_slots
 from pgtoolkit.envs.adapters.gymnasium.tangent import find_precision, tangent_entries
 from pgtoolkit.envs.adapters.requirements import (
-    CHECKING_WRAPPERS,
     find_time_limit,
     require_flat_box,
 )
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Simulator
+from pgtoolkit.envs.registry.ordinary import CHECKING_WRAPPERS
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
@@ -135,7 +134,7 @@ class GymnasiumSimulator(Simulator):
 
 def _without_limits_and_checks(env: AnyEnv) -> AnyEnv:
     """Removes the wrappers that limit time or check calls, wherever in the stack they are."""
-    while isinstance(env, (TimeLimit, *CHECKING_WRAPPERS)):
+    while isinstance(env, CHECKING_WRAPPERS):
         env = env.env
     if isinstance(env, gymnasium.Wrapper):
         env.env = _without_limits_and_checks(env.env)

@@ -119,7 +119,7 @@ class LearnedModel(DifferentiableEnv[RunningState]):
     def initial(self, num_envs: int, generator: torch.Generator) -> RunningState:
         return self._starts(torch.ones(num_envs, dtype=torch.bool), generator)
 
-    def restart(
+    def reset_where(
         self, state: RunningState, mask: Tensor, generator: torch.Generator
     ) -> RunningState:
         fresh = self._starts(mask, generator)

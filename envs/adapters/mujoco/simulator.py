@@ -6,7 +6,6 @@ from typing import Any, final
 import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
-from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.adapters.mujoco import snapshot as mujoco_snapshot
@@ -19,11 +18,11 @@ from pgtoolkit.envs.adapters.mujoco.snapshot import (
     quiet_loading,
 )
 from pgtoolkit.envs.adapters.requirements import (
-    CHECKING_WRAPPERS,
     find_time_limit,
     require_flat_box,
 )
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Precision, Simulator
+from pgtoolkit.envs.registry.ordinary import CHECKING_WRAPPERS
 from pgtoolkit.envs.registry.registered import missing_package
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
@@ -188,7 +187,7 @@ def _unwrap(env: AnyEnv) -> Any:
     from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 
     while isinstance(env, gymnasium.Wrapper):
-        if not isinstance(env, (TimeLimit, *CHECKING_WRAPPERS)):
+        if not isinstance(env, CHECKING_WRAPPERS):
             raise RequestError(
                 f"{type(env).__name__} around {type(env.unwrapped).__name__} would be lost: the "
                 "adapter differentiates the environment itself. Give it without this wrapper, and "

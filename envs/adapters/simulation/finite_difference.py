@@ -88,7 +88,7 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
             torch.zeros(num_envs, dtype=torch.bool, device=device),
         )
 
-    def restart(
+    def reset_where(
         self, state: SimulatedState, mask: Tensor, generator: torch.Generator
     ) -> SimulatedState:
         """Resets the simulator for the rows of the mask only."""

@@ -1,75 +1,30 @@
-"""The cost of a linear policy on a linear-quadratic-Gaussian system, and its exact gradient.
+"""The cost, its exact gradient and the value function of a linear policy on a linear system.
 
 With ``z = [s; 1]`` and ``Kz = [K k]`` the policy ``u = K s + k + sigma eps`` is ``u = Kz z + sigma
 eps``, and the closed loop is ``z' = F z + noise``, ``F = Az + Bz Kz``, with noise covariance ``G =
-W + B diag(sigma^2) B'``. Two recursions carry everything: second moments ``S_t = E[z_t z_t']``
-forwards, and quadratic cost-to-go ``V_t`` backwards. Both, and the gradient, are those of Fazel et
-al. (2018) with an offset, exploration, a discount and a finite horizon.
+W + B diag(sigma^2) B'``. Everything follows from two recursions: second moments ``S_t = E[z_t
+z_t']`` forwards, and quadratic cost-to-go ``V_t`` backwards. Both, and the gradient, are those of
+Fazel et al. (2018) with an offset, exploration, a discount and a finite horizon.
 """
 
-import dataclasses
-from typing import NamedTuple, final
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-@final
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class LinearQuadratic:
-    """``s' = As + Bu + w``; cost ``sum_t gamma^t (s'Qs + u'Ru) + gamma^H s_H'Qf s_H``; float64."""
-
-    A: Tensor
-    """``[n, n]``."""
-    B: Tensor
-    """``[n, m]``."""
-    Q: Tensor
-    """``[n, n]``."""
-    R: Tensor
-    """``[m, m]``."""
-    Qf: Tensor
-    """``[n, n]``."""
-    m0: Tensor
-    """``[n]``."""
-    P0: Tensor
-    """``[n, n]``."""
-    W: Tensor
-    """``[n, n]``."""
-    horizon: int
-    gamma: float
+from pgtoolkit.envs.analytic.lqg.system import LinearPolicy, LinearQuadratic
+from pgtoolkit.shapes import check_shape
 
 
 class LQGGradient(NamedTuple):
+    """One number for each entry of a policy's parameters, such as a derivative by it."""
+
     K: Tensor
     """``[m, n]``."""
     k: Tensor
     """``[m]``."""
     sigma: Tensor
     """``[m]``."""
-
-
-def second_moments(system: LinearQuadratic, F: Tensor, G: Tensor) -> list[Tensor]:
-    """``S_0 .. S_H``, ``[n+1, n+1]`` each: ``S_0 = E[z_0 z_0']``, ``S_{t+1} = F S_t F' + G``."""
-    m0 = system.m0
-    start = augmented(system.P0 + torch.outer(m0, m0), corner=1.0)
-    start[:-1, -1] = m0
-    start[-1, :-1] = m0
-    moments = [start]
-    for _ in range(system.horizon):
-        moments.append(F @ moments[-1] @ F.T + G)
-    return moments
-
-
-def cost_to_go(system: LinearQuadratic, F: Tensor, Kz: Tensor) -> list[Tensor]:
-    """``V_0 .. V_H``, ``[n+1, n+1]`` each.
-
-    ``V_H = Qf``, ``V_t = Q + Kz' R Kz + gamma F' V_{t+1} F``.
-    """
-    stage = augmented(system.Q) + Kz.T @ system.R @ Kz
-    values = [augmented(system.Qf)]
-    for _ in range(system.horizon):
-        values.append(stage + system.gamma * F.T @ values[-1] @ F)
-    return values[::-1]
 
 
 def expected_cost(system: LinearQuadratic, K: Tensor, k: Tensor, sigma: Tensor) -> float:
@@ -98,6 +53,67 @@ def cost_gradient(system: LinearQuadratic, K: Tensor, k: Tensor, sigma: Tensor) 
         by_feedback += 2 * discount * (system.R @ Kz + following @ F) @ moments[t]
         by_sigma += 2 * discount * sigma * (system.R + following @ Bz).diagonal()
     return LQGGradient(by_feedback[:, :-1], by_feedback[:, -1], by_sigma)
+
+
+def state_value(
+    system: LinearQuadratic, policy: LinearPolicy, position: Tensor, time: Tensor
+) -> Tensor:
+    """The value ``V_t(s)`` ``[N]`` of states at times ``t`` of their own, in the position's dtype.
+
+    Args:
+        system: ``n`` states.
+        policy: the policy that is followed from there.
+        position: ``s`` ``[N, n]``.
+        time: ``t`` ``[N]`` integers; from the horizon on the value is 0.
+    """
+    check_shape("position", position, None, len(system.m0))
+    check_shape("time", time, len(position))
+    matrices = value_matrices(system, policy).to(position)[time.clamp(max=system.horizon)]
+    z = torch.cat([position, torch.ones_like(position[:, :1])], -1)
+    return torch.einsum("ni,nij,nj->n", z, matrices, z)
+
+
+def value_matrices(system: LinearQuadratic, policy: LinearPolicy) -> Tensor:
+    """``M_t`` ``[H+1, n+1, n+1]``: ``V_t(s) = [s; 1]' M_t [s; 1]`` is the exact value, ``M_H = 0``.
+
+    It is minus the cost-to-go, with the cost of future noise added in the corner: ``c_t = sum_i
+    sigma_i^2 R_ii + gamma [tr(V_{t+1} G) + c_{t+1}]``. The terminal cost is part of the last
+    reward, so the value after it is 0.
+    """
+    Kz, F, G = closed_loop(system, *policy)
+    matrices = torch.stack(cost_to_go(system, F, Kz))
+    exploration = (policy.sigma.square() * system.R.diagonal()).sum()
+    constant = torch.zeros_like(exploration)
+    for t in reversed(range(system.horizon)):
+        constant = exploration + system.gamma * ((matrices[t + 1] * G).sum() + constant)
+        # The product with G above is not changed by this corner, because that of G is 0.
+        matrices[t, -1, -1] += constant
+    matrices[-1] = 0.0
+    return -matrices
+
+
+def second_moments(system: LinearQuadratic, F: Tensor, G: Tensor) -> list[Tensor]:
+    """``S_0 .. S_H``, ``[n+1, n+1]`` each: ``S_0 = E[z_0 z_0']``, ``S_{t+1} = F S_t F' + G``."""
+    m0 = system.m0
+    start = augmented(system.P0 + torch.outer(m0, m0), corner=1.0)
+    start[:-1, -1] = m0
+    start[-1, :-1] = m0
+    moments = [start]
+    for _ in range(system.horizon):
+        moments.append(F @ moments[-1] @ F.T + G)
+    return moments
+
+
+def cost_to_go(system: LinearQuadratic, F: Tensor, Kz: Tensor) -> list[Tensor]:
+    """``V_0 .. V_H``, ``[n+1, n+1]`` each.
+
+    ``V_H = Qf``, ``V_t = Q + Kz' R Kz + gamma F' V_{t+1} F``.
+    """
+    stage = augmented(system.Q) + Kz.T @ system.R @ Kz
+    values = [augmented(system.Qf)]
+    for _ in range(system.horizon):
+        values.append(stage + system.gamma * F.T @ values[-1] @ F)
+    return values[::-1]
 
 
 def closed_loop(

@@ -9,21 +9,24 @@ from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pgtoolkit.envs.analytic.lqg import moments as lqg_moments
-from pgtoolkit.envs.analytic.lqg.arguments import make_system
-from pgtoolkit.envs.analytic.lqg.cost import LQGGradient, cost_gradient, expected_cost
-from pgtoolkit.envs.analytic.lqg.estimates import LQGEstimator
-from pgtoolkit.envs.analytic.lqg.moments import GradientMoments
-from pgtoolkit.envs.analytic.lqg.trajectory import linear_policy, psd_root, state_value
+from pgtoolkit.envs.analytic.lqg import moments
+from pgtoolkit.envs.analytic.lqg.cost import (
+    LQGGradient,
+    cost_gradient,
+    expected_cost,
+    state_value,
+)
+from pgtoolkit.envs.analytic.lqg.moments import GradientMoments, LQGEstimator
+from pgtoolkit.envs.analytic.lqg.system import make_policy, make_system, psd_root
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.rendering import canvas
 
 Matrix: TypeAlias = float | Sequence[Any] | NDArray[np.floating[Any]] | Tensor
 
 
 class LQGState(NamedTuple):
     position: Tensor
-    """``[N, n]`` the ``s`` of the equations."""
+    """``[N, n]`` the state ``s`` of the equations."""
     time: Tensor
     """``[N]`` steps since the start, an integer."""
 
@@ -38,24 +41,25 @@ class LQG(DifferentiableEnv[LQGState]):
         r_t = -(s_t' Q s_t + u_t' R u_t),   and at the last step also  -gamma s_H' Qf s_H
 
     so that ``sum_t gamma^t r_t`` is the whole return. The episode *terminates* after ``horizon``
-    steps: there is no value beyond it. Observation ``[N, n]``: the state. The derivative is exact.
-    Under a linear policy so are the return, its gradient, the value function and the mean and
-    variance of every estimator (:meth:`expected_return` and what follows it): the truth that
-    estimates are checked against, without sampling. The defaults are a small scalar system.
+    steps, and the value after them is 0. The observation ``[N, n]`` is the state. The derivative is
+    exact. For a linear policy, the methods below compute the expected return, its gradient, the
+    value function, and the mean and variance of every estimator, all exactly and without sampling:
+    references for sampled estimates. The defaults are a small scalar system.
+
+    Every matrix may be a scalar, nested lists or an array. A scalar ``Q``, ``R``, ``Qf``, ``P0`` or
+    ``W`` stands for itself times the identity, a scalar ``m0`` for a vector of equal entries.
 
     Args:
-        A: ``[n, n]``, a scalar, nested lists or an array; so are all that follow.
+        A: ``[n, n]``.
         B: ``[n, m]``.
-        Q: ``[n, n]``, symmetric positive semidefinite, like all that follow.
-        R: ``[m, m]``.
-        Qf: ``[n, n]``.
-        m0: ``[n]``, the mean of the start.
-        P0: ``[n, n]``, its covariance; 0 starts at the mean.
-        W: ``[n, n]``, the process noise's covariance; 0 makes the dynamics deterministic. A scalar
-            ``Q``, ``R``, ``Qf``, ``P0`` or ``W`` stands for itself times the identity, a scalar
-            ``m0`` for every entry.
-        horizon: steps of an episode.
-        gamma: the discount that the terminal cost is paid at; use the agent's.
+        Q: ``[n, n]``, symmetric positive semidefinite.
+        R: ``[m, m]``, symmetric positive semidefinite.
+        Qf: ``[n, n]``, symmetric positive semidefinite.
+        m0: ``[n]``, the mean of the start state.
+        P0: ``[n, n]``, the covariance of the start state; with 0 every episode starts at the mean.
+        W: ``[n, n]``, the covariance of the process noise; 0 makes the dynamics deterministic.
+        horizon: the number of steps of an episode.
+        gamma: the discount of the terminal cost; use the agent's.
 
     Raises:
         RequestError: a matrix has the wrong shape, is not finite, symmetric or positive
@@ -120,12 +124,12 @@ class LQG(DifferentiableEnv[LQGState]):
         Raises:
             RequestError: one has another shape.
         """
-        return -expected_cost(self.system, *linear_policy(self.system, K, k, sigma))
+        return -expected_cost(self.system, *make_policy(self.system, K, k, sigma))
 
     def return_gradient(self, K: ArrayLike, k: ArrayLike, sigma: ArrayLike) -> LQGGradient:
         """The exact derivative of :meth:`expected_return` by the policy's three parameters.
 
-        Args: as :meth:`expected_return`.
+        The arguments are those of :meth:`expected_return`.
 
         Returns:
             ``K`` ``[m, n]``, ``k`` ``[m]`` and ``sigma`` ``[m]``, in float64.
@@ -133,19 +137,26 @@ class LQG(DifferentiableEnv[LQGState]):
         Raises:
             RequestError: one has another shape.
         """
-        by = cost_gradient(self.system, *linear_policy(self.system, K, k, sigma))
+        by = cost_gradient(self.system, *make_policy(self.system, K, k, sigma))
         return LQGGradient(-by.K, -by.k, -by.sigma)
 
     def value(self, state: LQGState, K: ArrayLike, k: ArrayLike, sigma: ArrayLike) -> Tensor:
         """The exact ``E[sum_{j >= t} gamma^(j - t) r_j | s_t]`` ``[N]``, ``t`` the state's time.
 
-        0 once the episode has ended: the last reward has the terminal cost. Differentiable in the
-        state, and in its dtype. Args and errors: a state, and as :meth:`expected_return`.
+        It is 0 after the end of the episode, because the last reward includes the terminal cost.
+        It is differentiable by the state and has its dtype.
+
+        Args:
+            state: ``N`` states, each at its own time.
+            K: as in :meth:`expected_return`.
+            k: as in :meth:`expected_return`.
+            sigma: as in :meth:`expected_return`.
 
         Raises:
+            RequestError: a parameter has another shape.
             ValueError: the state has another shape than this system's.
         """
-        policy = linear_policy(self.system, K, k, sigma)
+        policy = make_policy(self.system, K, k, sigma)
         return state_value(self.system, policy, state.position, state.time)
 
     def gradient_moments(
@@ -171,17 +182,18 @@ class LQG(DifferentiableEnv[LQGState]):
         ``pathwise``            ``dR/dtheta`` at fixed noise, through dynamics and policy
         ======================  ==============================================================
 
-        with ``delta_t = r_t + gamma V_{t+1} - V_t``. All have :meth:`return_gradient` as mean: a
-        ``lambda`` below 1 does no harm where the value is exact. Rewards, values and scores are
-        quadratics of Gaussian noise, and moments of their products come from joint cumulants. Time
-        grows as ``(n + m)^3 H^5`` for the last four score functions, ``H^3`` for the others.
+        with ``delta_t = r_t + gamma V_{t+1} - V_t``. The mean of each is :meth:`return_gradient`;
+        with an exact value function, a ``lambda`` below 1 causes no bias. Rewards, values and
+        scores are quadratics of Gaussian noise, and the moments of their products follow from joint
+        cumulants. Time grows as ``(n + m)^3 H^5`` for the last four score functions, ``H^3`` for
+        the others.
 
         Args:
             K: ``[m, n]``, as in :meth:`expected_return`.
             k: ``[m]``.
-            sigma: ``[m]``; not 0, except for ``pathwise``.
+            sigma: ``[m]``; it may be 0 only for ``pathwise``.
             estimator: one of the above.
-            lambda_: of ``gae`` only.
+            lambda_: used by ``gae`` only.
 
         Returns:
             ``mean`` and ``variance``, each ``K`` ``[m, n]``, ``k`` ``[m]``, ``sigma`` ``[m]``.
@@ -190,8 +202,8 @@ class LQG(DifferentiableEnv[LQGState]):
             RequestError: a parameter has another shape, a sigma is 0, there is no such estimator,
                 or ``lambda_`` is not from 0 to 1.
         """
-        policy = linear_policy(self.system, K, k, sigma)
-        return lqg_moments.gradient_moments(self.system, policy, estimator, lambda_)
+        policy = make_policy(self.system, K, k, sigma)
+        return moments.gradient_moments(self.system, policy, estimator, lambda_)
 
     def gradient_covariance(
         self,
@@ -204,37 +216,37 @@ class LQG(DifferentiableEnv[LQGState]):
     ) -> LQGGradient:
         """The exact covariance of two estimators on the same trajectories, entry by entry.
 
-        Args and errors: as :meth:`gradient_moments`, with two estimators in place of one.
+        Arguments and errors are those of :meth:`gradient_moments`, but for the two estimators.
         """
-        policy = linear_policy(self.system, K, k, sigma)
-        return lqg_moments.gradient_covariance(self.system, policy, first, second, lambda_)
+        policy = make_policy(self.system, K, k, sigma)
+        return moments.gradient_covariance(self.system, policy, first, second, lambda_)
 
     def optimal_baseline(self, K: ArrayLike, k: ArrayLike, sigma: ArrayLike) -> LQGGradient:
         """The exact ``b = E[R S^2] / E[S^2]`` for each entry, ``S`` the sum of the steps' scores.
 
-        Of all constants it gives ``(R - b) S`` the least variance (Greensmith et al. 2004). 0 for
-        an entry whose score is always 0. Args: as :meth:`expected_return`.
+        Of all constants it gives ``(R - b) S`` the least variance (Greensmith et al. 2004). It is 0
+        for an entry whose score is always 0. The arguments are those of :meth:`expected_return`.
 
         Raises:
             RequestError: a parameter has another shape, or a sigma is 0.
         """
-        return lqg_moments.optimal_baseline(self.system, linear_policy(self.system, K, k, sigma))
+        return moments.optimal_baseline(self.system, make_policy(self.system, K, k, sigma))
 
     def render(self, state: LQGState, index: int) -> NDArray[np.uint8]:
         """The state as a point on a line or a plane, around the origin.
 
         Raises:
-            RequestError: it has three dimensions or more.
+            RequestError: the state has three dimensions or more.
         """
         if len(self.system.m0) > 2:
             return super().render(state, index)
         x, y = [*state.position[index].tolist(), 0.0][:2]
-        picture = drawing.canvas(extent=3.0)
-        picture = drawing.segment(picture, (-3.0, 0.0), (3.0, 0.0), 0.02, drawing.FAINT)
+        picture = canvas.blank(extent=3.0)
+        picture = canvas.segment(picture, (-3.0, 0.0), (3.0, 0.0), 0.02, canvas.LIGHT)
         if len(self.system.m0) == 2:
-            picture = drawing.segment(picture, (0.0, -3.0), (0.0, 3.0), 0.02, drawing.FAINT)
-        picture = drawing.ring(picture, (0.0, 0.0), 0.25, 0.05, drawing.GREEN)
-        return drawing.disc(picture, (x, y), 0.15, drawing.BLUE).rgb()
+            picture = canvas.segment(picture, (0.0, -3.0), (0.0, 3.0), 0.02, canvas.LIGHT)
+        picture = canvas.ring(picture, (0.0, 0.0), 0.25, 0.05, canvas.GREEN)
+        return canvas.disc(picture, (x, y), 0.15, canvas.BLUE).rgb()
 
 
 def _quadratic(x: Tensor, matrix: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ A *form* is a quadratic of ``xi ~ N(0, I_D)``, stored as one symmetric matrix ``
 
     q = x' M x,   x = [1; xi],   M = [[c, beta'], [beta, A]]:   q = c + 2 beta' xi + xi' A xi
 
-An affine function ``l' x`` is a vector ``l`` ``[1+D]``. So sums of quadratics are sums of matrices,
-and a quadratic of something affine in the noise, ``y = L x``, is ``L' Q L``. The functions below
-take batches of forms and broadcast over all dimensions but the last two.
+An affine function ``l' x`` is stored as a vector ``l`` ``[1+D]``. So a sum of forms is a sum of
+matrices, and the quadratic ``y' Q y`` of an affine ``y = L x`` is the form ``L' Q L``. The
+functions below take batches of forms and broadcast over all dimensions but the last two.
 
 The joint cumulants have a closed form (Mathai and Provost 1992), and moments are sums of products
 of cumulants over set partitions (McCullagh 1987, chapters 2 and 3).
@@ -30,7 +30,7 @@ def affine_product(first: Tensor, second: Tensor) -> Tensor:
 
 
 def expectation(form: Tensor) -> Tensor:
-    """``E[q] = c + tr A`` ``[...]``: the trace of the whole matrix."""
+    """``E[q] = c + tr A`` ``[...]``, which is the trace of the whole matrix."""
     return form.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
@@ -49,8 +49,9 @@ def add_constant(form: Tensor, constant: Tensor | float) -> Tensor:
 def conditional_expectation(form: Tensor, known: Tensor) -> Tensor:
     """``E[q | the known coordinates]`` ``[..., 1+D, 1+D]``.
 
-    The others have mean zero, variance one and no correlation with the known, so ``q`` loses its
-    terms in them and gains the diagonal of ``A`` there as a constant.
+    The other coordinates have mean zero, variance one and no correlation with the known ones. So
+    the terms of ``q`` that contain them are replaced by a constant, the sum of the diagonal of
+    ``A`` over them.
 
     Args:
         form: ``[..., 1+D, 1+D]``.
@@ -68,8 +69,8 @@ def joint_cumulant(*forms: Tensor) -> Tensor:
         kappa = 2^(r-1) [ sum_cycles tr(A A .. A) + sum_orders beta' A .. A beta ],   r >= 2
 
     over the ``(r-1)!`` cyclic orders and the ``r!`` orders of the forms. With one form it is the
-    mean, with two the covariance. A cycle or an order has the same term as its reverse, for the
-    matrices are symmetric; each pair is computed once.
+    mean, with two the covariance. A cycle or an order has the same term as its reverse, because the
+    matrices are symmetric; so each pair is computed once.
 
     Args:
         forms: ``[..., 1+D, 1+D]`` each, symmetric; the leading dimensions broadcast.
@@ -92,7 +93,7 @@ def joint_cumulant(*forms: Tensor) -> Tensor:
 
 
 def joint_moment(*forms: Tensor) -> Tensor:
-    """``E[q_1 .. q_r]`` ``[...]``: over all set partitions, the products of their cumulants.
+    """``E[q_1 .. q_r]`` ``[...]``: the sum over set partitions of products of joint cumulants.
 
     Args:
         forms: ``[..., 1+D, 1+D]`` each, symmetric; the leading dimensions broadcast.
@@ -103,15 +104,16 @@ def joint_moment(*forms: Tensor) -> Tensor:
 def product_covariance(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """``Cov(a b, c d)`` ``[...]`` of four forms.
 
-    Over the 11 of 15 set partitions that have a block with members of both pairs: the other four
-    sum to ``E[a b] E[c d]`` (Leonov and Shiryaev 1959). Leaving them out, instead of subtracting
-    the product afterwards, keeps the digits that the subtraction would lose.
+    The sum is over the 11 of 15 set partitions that have a block with members of both pairs. The
+    other four sum to ``E[a b] E[c d]`` (Leonov and Shiryaev 1959). Omitting them, instead of
+    subtracting the product afterwards, avoids the cancellation. The forms ``[..., 1+D, 1+D]`` are
+    symmetric, and their leading dimensions broadcast.
 
     Args:
-        a: ``[..., 1+D, 1+D]``, symmetric, like all; the leading dimensions broadcast.
-        b: the first pair's other member.
-        c: the second pair's first member.
-        d: the second pair's other member.
+        a: the first member of the first pair.
+        b: the second member of the first pair.
+        c: the first member of the second pair.
+        d: the second member of the second pair.
     """
     joining = [
         partition
@@ -134,7 +136,7 @@ def set_partitions(items: Sequence[int]) -> Iterator[Partition]:
 
 
 def one_direction(orders: Iterable[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
-    """One of each order and its reverse; none of those that are one item long."""
+    """One of each order and its reverse. Orders of one item are dropped."""
     return (order for order in orders if order[0] < order[-1])
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.envs.analytic.chaos import Chaos
-from pgtoolkit.envs.analytic.open_loop import BlindState
+from pgtoolkit.envs.analytic.open_loop import OpenLoopState
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 
@@ -13,7 +13,7 @@ F64 = torch.float64
 
 
 def test_one_episode_by_hand() -> None:
-    """S: 1, 1.2 + .5, 2.04 - .1; only the last step is paid."""
+    """Positions 1, 1.2 + .5, 2.04 - .1; only the last step has a reward."""
     env = Chaos(kappa=0.7, horizon=2)
     state = env.initial(1, torch.Generator())
     assert state.position.item() == 1.0
@@ -27,7 +27,7 @@ def test_one_episode_by_hand() -> None:
 
 
 def test_derivatives() -> None:
-    """At a step that is paid, and at ones that are not."""
+    """At the last step, which has a reward, and at the others, which have none."""
     env, time = Chaos(horizon=3), torch.tensor([0, 2, 2])
     generator = torch.Generator().manual_seed(0)
     position, action = (
@@ -35,7 +35,7 @@ def test_derivatives() -> None:
     )
 
     def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        state = BlindState(s, time)
+        state = OpenLoopState(s, time)
         after = env.transition(state, a, None)
         return after.position, env.reward(state, a, after)
 
@@ -62,7 +62,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("horizon", PUBLISHED)
 def test_published_values(horizon: int) -> None:
-    """To the digits that are given."""
+    """Equal to the published digits."""
     exact = Chaos(horizon=horizon).exact_gradient(0.0, 0.1).mean
     for name, expected in PUBLISHED[horizon].items():
         relative = 0.01 if abs(expected) < 1e-3 else 2e-6
@@ -98,7 +98,7 @@ def test_pathwise_variance_grows_by_rho_squared_a_step_and_the_score_functions_d
 
 
 def measured_variances(env: Chaos, sigma: float, num_envs: int, seed: int) -> tuple[float, float]:
-    """Of pathwise, and of the score function with the best baseline, by the mean; no closed form.
+    """Variances of pathwise and of the score function with its best baseline, by the mean.
 
     The best constant ``b`` is the slope of the regression of ``f S`` on ``S``.
     """
@@ -133,7 +133,7 @@ def test_the_measured_crossover_is_the_closed_forms(rho: float) -> None:
 
 
 def test_a_constant_reward_never_crosses() -> None:
-    """With kappa 0 every variance is 0, and rounding does not decide."""
+    """With kappa 0 every variance is 0, and rounding must not cause a crossover."""
     assert Chaos(kappa=0.0).crossover_horizon(0.3, 0.1) is None
 
 

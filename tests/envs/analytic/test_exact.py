@@ -9,9 +9,7 @@ from pgtoolkit.envs.analytic.exact import (
     exact_moments,
     phi,
     polynomial_mean,
-    require_finite_arguments,
 )
-from pgtoolkit.errors import RequestError
 
 
 def test_phi_is_the_derivative_of_Phi() -> None:
@@ -67,10 +65,3 @@ def test_rounding_makes_no_variance_negative() -> None:
     )
     assert moments.pathwise_variance == moments.score_function_variance == 0.0
     assert moments.optimal_baseline_variance == 0.0
-
-
-def test_arguments_that_are_no_numbers_are_refused() -> None:
-    require_finite_arguments("X", a=1.0, b=2)
-    for wrong in (math.nan, math.inf, "1", None, [1.0]):
-        with pytest.raises(RequestError, match=r"X's b is .*: it must be a finite number"):
-            require_finite_arguments("X", a=1.0, b=wrong)  # type: ignore[arg-type]

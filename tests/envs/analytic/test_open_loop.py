@@ -1,4 +1,4 @@
-"""What holds for all three environments with an open-loop policy: Chaos, Step, Wall."""
+"""Tests common to the three environments with a constant observation: Chaos, Step, Wall."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ import pgtoolkit.envs
 from pgtoolkit.diagnostics.per_trajectory import GradientRecorder
 from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference
 from pgtoolkit.envs.analytic.chaos import Chaos
-from pgtoolkit.envs.analytic.open_loop import BlindState, indicator
+from pgtoolkit.envs.analytic.open_loop import OpenLoopState, indicator
 from pgtoolkit.envs.analytic.step import Step
 from pgtoolkit.envs.analytic.wall import Wall
 from pgtoolkit.envs.numpy_env import NumpyEnv
@@ -35,13 +35,13 @@ from pgtoolkit.rollouts.rollout import start, unroll
 
 F64 = torch.float64
 CPU = torch.device("cpu")
-Blind = Chaos | Step | Wall
+OpenLoop = Chaos | Step | Wall
 IDS = ["pgtoolkit/Chaos-v0", "pgtoolkit/Step-v0", "pgtoolkit/Wall-v0"]
-ENVS: list[Blind] = [Chaos(horizon=3), Step(), Step(smoothing=0.3), Wall()]
+ENVS: list[OpenLoop] = [Chaos(horizon=3), Step(), Step(smoothing=0.3), Wall()]
 
 
-def length(env: Blind) -> int:
-    """Steps of an episode."""
+def length(env: OpenLoop) -> int:
+    """The number of steps of an episode."""
     return env.horizon if isinstance(env, Chaos) else 1
 
 
@@ -74,7 +74,7 @@ def test_the_differentiable_environment_is_inside(env_id: str) -> None:
 
 @pytest.mark.parametrize("env", ENVS, ids=lambda env: type(env).__name__)
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
-def test_an_episode_is_blind_and_terminates(env: Blind, dtype: torch.dtype) -> None:
+def test_an_episode_observes_0_and_terminates(env: OpenLoop, dtype: torch.dtype) -> None:
     """The observation is 0 before and after; the last step, and only it, terminates."""
     vector = DifferentiableVectorEnv(env, 4, dtype=dtype)
     obs, _ = vector.reset(seed=0)
@@ -88,20 +88,20 @@ def test_an_episode_is_blind_and_terminates(env: Blind, dtype: torch.dtype) -> N
 
 
 @pytest.mark.parametrize("env", ENVS, ids=lambda env: type(env).__name__)
-def test_no_input_is_changed_and_rows_do_not_mix(env: Blind) -> None:
+def test_no_input_is_changed_and_rows_do_not_mix(env: OpenLoop) -> None:
     state, action = env.initial(3, seeded()), torch.tensor([[0.2], [-0.7], [2.0]])
     before = [leaf.clone() for leaf in (*state, action)]
     after = env.transition(state, action, None)
     reward = env.reward(state, action, after)
     assert all(torch.equal(a, b) for a, b in zip(before, (*state, action), strict=True))
-    alone = BlindState(state.position[1:2], state.time[1:2])
+    alone = OpenLoopState(state.position[1:2], state.time[1:2])
     found = env.reward(alone, action[1:2], env.transition(alone, action[1:2], None))
     assert torch.equal(found, reward[1:2])
 
 
 @pytest.mark.parametrize("env", ENVS, ids=lambda env: type(env).__name__)
-def test_pictures_differ_with_the_position(env: Blind) -> None:
-    state = BlindState(torch.tensor([[0.3], [1.4]]), torch.tensor([1, 1]))
+def test_pictures_differ_with_the_position(env: OpenLoop) -> None:
+    state = OpenLoopState(torch.tensor([[0.3], [1.4]]), torch.tensor([1, 1]))
     first, second = (env.render(state, i) for i in range(2))
     assert first.shape == (256, 256, 3) and not np.array_equal(first, second)
 
@@ -119,13 +119,13 @@ def test_the_indicator_has_a_graph_whose_derivative_is_zero() -> None:
 
 
 class Case(NamedTuple):
-    env: Blind
+    env: OpenLoop
     mean: float
     sigma: float
 
 
 def random_cases() -> list[Case]:
-    """Drawn here, so that no formula is only right at round numbers."""
+    """Random parameters, so that no formula is right at round numbers only."""
     draw = np.random.default_rng(5)
     cases = []
     for _ in range(3):
@@ -224,7 +224,7 @@ class Sample(NamedTuple):
     returns: Tensor
 
 
-def sample(env: Blind, mean: float, sigma: float, num_envs: int, seed: int) -> Sample:
+def sample(env: OpenLoop, mean: float, sigma: float, num_envs: int, seed: int) -> Sample:
     policy = GaussianPolicy(env.observation_space, env.action_space, ()).double()
     assert isinstance(policy.head, GaussianHead) and policy.head.std is not None
     head = policy.head.output
@@ -247,7 +247,7 @@ def sample(env: Blind, mean: float, sigma: float, num_envs: int, seed: int) -> S
             else:
                 surrogate = score_function_surrogate(policy, window, weight)
         gradients = recorder.per_trajectory(surrogate)
-        assert float(gradients["head.output.weight"].abs().max()) == 0.0  # blind: nothing to weigh
+        assert float(gradients["head.output.weight"].abs().max()) == 0.0  # the observation is 0
         columns = [gradients["head.output.bias"], gradients["head.std.log_std"] / sigma]
         found.append(torch.cat(columns, 1))
     return Sample(found[0], found[1], objective.detach())
@@ -260,7 +260,7 @@ def mean_errors(values: Tensor, expected: list[float]) -> Tensor:
 
 
 def variance_errors(values: Tensor, expected: list[float]) -> Tensor:
-    """The same of their variances; the variance of a sample variance is (m_4 - V^2) / N."""
+    """The same for the columns' variances; the variance of a sample variance is (m_4 - V^2) / N."""
     centred = values - values.mean(0)
     variance = centred.square().mean(0)
     error = ((centred.pow(4).mean(0) - variance.square()) / len(values)).sqrt()
@@ -296,7 +296,7 @@ def test_sampled_gradients_have_the_exact_means_and_variances(case: Case) -> Non
 
 
 @pytest.mark.parametrize("env", [Step(), Wall()], ids=lambda env: type(env).__name__)
-def test_the_bias_is_seen_at_a_thousand_trajectories(env: Blind) -> None:
+def test_the_bias_is_seen_at_a_thousand_trajectories(env: OpenLoop) -> None:
     """The matched difference has z > 5, with default arguments and a policy N(0, 1).
 
     Its mean is the exact bias.
@@ -312,7 +312,7 @@ def test_the_bias_is_seen_at_a_thousand_trajectories(env: Blind) -> None:
 @pytest.mark.parametrize(
     "env", [Chaos(horizon=5), Step(smoothing=0.5)], ids=lambda env: type(env).__name__
 )
-def test_no_bias_is_seen_where_there_is_none(env: Blind) -> None:
+def test_no_bias_is_seen_where_there_is_none(env: OpenLoop) -> None:
     found = sample(env, 0.2, 0.3, num_envs=1000, seed=3)
     difference = gradient_difference({"all": found.score}, {"all": found.pathwise})
     assert abs(float(GradientStatistics.of(difference).detectability)) < 4.5
@@ -321,7 +321,7 @@ def test_no_bias_is_seen_where_there_is_none(env: Blind) -> None:
 
 @pytest.mark.parametrize("env", ENVS, ids=lambda env: type(env).__name__)
 @pytest.mark.parametrize(("mean", "sigma"), [(0.0, 0.0), (0.0, -1.0), (math.nan, 1.0)])
-def test_what_is_no_gaussian_is_refused(env: Blind, mean: float, sigma: float) -> None:
+def test_what_is_no_gaussian_is_refused(env: OpenLoop, mean: float, sigma: float) -> None:
     for method in (env.expected_return, env.exact_gradient):
         with pytest.raises(RequestError, match=r"positive|finite"):
             method(mean, sigma)

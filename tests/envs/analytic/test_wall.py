@@ -16,14 +16,14 @@ from pgtoolkit.errors import RequestError
 
 
 def rewards(env: Wall, actions: Tensor) -> Tensor:
-    """Of one step with each action ``[N]``."""
+    """Rewards of one step with each action ``[N]``."""
     state = env.initial(len(actions), torch.Generator())
     action = actions.unsqueeze(-1)
     return env.reward(state, action, env.transition(state, action, None))
 
 
 def test_the_reward_by_hand() -> None:
-    """-(u - 1)^2, and 4 less beyond .5; the derivative knows the parabola only."""
+    """-(u - 1)^2, and 4 less beyond .5; the derivative is that of the parabola only."""
     actions = torch.tensor([-1.0, 0.5, 0.75, 2.0], requires_grad=True)
     found = rewards(Wall(), actions)
     assert found.tolist() == [-4.0, -0.25, -12.0625, -13.0]
@@ -53,7 +53,7 @@ def test_the_bias_is_the_jump_times_the_density_at_the_wall(mean: float, sigma: 
 
 
 def test_without_a_jump_it_is_the_published_quadratic() -> None:
-    """(x - k)^2 at m = s = 1, k = -3, with the sign turned."""
+    """(x - k)^2 at m = s = 1, k = -3, with the opposite sign."""
     by_mean, by_sigma = Wall(target=-3.0, jump=0.0).exact_gradient(1.0, 1.0)
     names = [
         *("gradient", "pathwise_variance", "score_function_variance"),
@@ -97,7 +97,7 @@ def test_wrong_arguments_are_refused() -> None:
 
 
 def test_every_argument_can_be_given_by_name() -> None:
-    """Also one that is called target."""
+    """Also the argument called target."""
     env = gymnasium.make("pgtoolkit/Wall-v0", target=1.5, wall=0.25, jump=-1.0)
     view = env.unwrapped
     assert isinstance(view, NumpyEnv) and isinstance(view.env, Wall)

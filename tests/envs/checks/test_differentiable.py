@@ -424,12 +424,12 @@ class KeepsGraph(Sound):
 
 
 class RestartCutsAll(Sound):
-    def restart(self, state: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        return super().restart(state.detach(), mask, generator)
+    def reset_where(self, state: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        return super().reset_where(state.detach(), mask, generator)
 
 
 class RestartMovesAll(Sound):
-    def restart(self, state: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+    def reset_where(self, state: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         return self.initial(mask.shape[0], generator).to(state)
 
 
@@ -487,7 +487,7 @@ BROKEN: dict[type[DifferentiableEnv[Any]], tuple[str, str]] = {
     HalfBounded: ("spaces", "bounded on some sides only"),
     KeepsGraph: ("detach", "the graph is not cut by detach()"),
     RestartCutsAll: ("resets", "lose or change their gradient when others are reset"),
-    RestartMovesAll: ("restart", "restart changes environments that it should leave alone"),
+    RestartMovesAll: ("restart", "reset_where changes environments that it should leave alone"),
     Raises: ("shapes", "test_differentiable.py, line"),
 }
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgtoolkit.envs.control.acrobot import Acrobot, acrobot_derivative, acrobot_step, tip_height
 from pgtoolkit.envs.numpy_env import NumpyEnv
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.rendering import canvas
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -45,7 +45,7 @@ def random_steps(n: int) -> tuple[Tensor, Tensor]:
 
 
 def energy(state: Tensor) -> Tensor:
-    """Of two links of mass 1, length 1 and moment 1 about their centres, ``[N]``."""
+    """The energy of two links of mass 1, length 1 and moment 1 about their centres, ``[N]``."""
     theta1, theta2, omega1, omega2 = state.unbind(-1)
     both, turned = omega1 + omega2, theta1 + theta2
     centre1 = 0.25 * omega1.square()
@@ -155,6 +155,6 @@ def test_gymnasium_and_stable_baselines3_accept_it() -> None:
 def test_draws_the_links_to_the_right_of_a_positive_angle() -> None:
     picture = Acrobot().render(torch.tensor([[math.pi / 2, math.pi / 2, 0.0, 0.0]]), 0)
     assert picture.shape == (256, 256, 3) and picture.dtype == np.uint8
-    rows, columns = np.nonzero((picture == drawing.RED).all(-1))
+    rows, columns = np.nonzero((picture == canvas.RED).all(-1))
     # The tip one to the right and one up, on the line.
     assert abs(columns.mean() - 127.5 - 128 / 2.3) < 1 and abs(127.5 - rows.mean() - 128 / 2.3) < 1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgtoolkit.envs.control.cart_pole import MAX_ANGLE, CartPole, cart_pole_accelerations
 from pgtoolkit.envs.numpy_env import NumpyEnv
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.rendering import canvas
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -122,5 +122,5 @@ def test_gymnasium_and_stable_baselines3_accept_it() -> None:
 def test_draws_a_pole_that_leans_to_the_right() -> None:
     picture = CartPole().render(torch.tensor([[1.0, 0.0, 0.2, 0.0]]), 0)
     assert picture.shape == (256, 256, 3) and picture.dtype == np.uint8
-    rows, columns = np.nonzero((picture == drawing.BLUE).all(-1))
+    rows, columns = np.nonzero((picture == canvas.BLUE).all(-1))
     assert columns.min() > 128 and columns[rows.argmin()] > columns[rows.argmax()]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgtoolkit.envs.control.cart_pole import CartPoleSwingUp
 from pgtoolkit.envs.numpy_env import NumpyEnv
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.rendering import canvas
 
 
 def random_steps(n: int) -> tuple[Tensor, Tensor]:
@@ -99,5 +99,5 @@ def test_gymnasium_and_stable_baselines3_accept_it() -> None:
 def test_draws_a_pole_that_hangs() -> None:
     picture = CartPoleSwingUp().render(torch.tensor([[0.0, 0.0, math.pi, 0.0]]), 0)
     assert picture.shape == (256, 256, 3) and picture.dtype == np.uint8
-    rows, columns = np.nonzero((picture == drawing.BLUE).all(-1))
+    rows, columns = np.nonzero((picture == canvas.BLUE).all(-1))
     assert rows.min() > 120 and abs(columns.mean() - 127.5) < 0.1

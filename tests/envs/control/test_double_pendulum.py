@@ -10,7 +10,7 @@ from torch import Tensor
 from pgtoolkit.envs.control.double_pendulum import DoublePendulum, double_pendulum_derivative
 from pgtoolkit.envs.control.integrators import rk4
 from pgtoolkit.envs.numpy_env import NumpyEnv
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.rendering import canvas
 
 
 def energies(q: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,6 +169,6 @@ def test_draws_both_rods() -> None:
         for angle in (0.0, 0.8)
     )
     assert upright.shape == (256, 256, 3) and upright.dtype == np.uint8
-    rows = [np.nonzero((p == drawing.BLUE).all(-1))[0] for p in (upright, leaning)]
+    rows = [np.nonzero((p == canvas.BLUE).all(-1))[0] for p in (upright, leaning)]
     # A metre of rods is 85 pixels; at an angle it is less high.
     assert 75 < np.ptp(rows[0]) < 95 and np.ptp(rows[1]) < np.ptp(rows[0]) - 8

@@ -1,4 +1,4 @@
-"""The laws of the hopper; what holds for every environment is in test_environment_suite.py."""
+"""The physics of the hopper. What holds for every environment is in test_environment_suite.py."""
 
 import math
 
@@ -22,7 +22,7 @@ def in_the_air(n: int) -> tuple[Tensor, Tensor]:
 
 
 def momenta(state: Tensor) -> tuple[Tensor, Tensor]:
-    """Linear ``[N, 2]``, and angular about the centre of mass ``[N]``."""
+    """Linear momentum ``[N, 2]``, and angular momentum about the centre of mass ``[N]``."""
     place, speed = state.chunk(2, dim=-1)
     linear = BODY * speed[:, :2] + FOOT * speed[:, 3:]
     reduced = BODY * FOOT / (BODY + FOOT)
@@ -32,7 +32,7 @@ def momenta(state: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def test_in_the_air_only_gravity_changes_the_momenta() -> None:
-    """Whatever leg and hip do, linear momentum falls with ``g`` and the angular one stays."""
+    """Leg and hip change neither: linear momentum falls with ``g``, angular momentum stays."""
     state, action = in_the_air(20)
     linear, angular = momenta(state)
     after_linear, after_angular = momenta(Hopper2D().transition(state, action, None))
@@ -75,7 +75,7 @@ def test_it_stands_on_its_weight_and_hops_when_dropped() -> None:
 
 
 def test_the_reward_of_a_state() -> None:
-    """Upright and tall: 1 + speed; an action costs; it pays nothing for standing at a fall."""
+    """Upright and tall it is 1 + speed, less the action's cost. At a fall the 1 becomes 0."""
     env, action = Hopper2D(), torch.tensor([[0.0, 0.0], [0.6, 2.0], [0.0, 0.0], [0.0, 0.0]])
     after = torch.zeros(4, 10)
     after[:, 1] = torch.tensor([0.55, 0.55, 0.3, 0.55])
@@ -96,7 +96,7 @@ def test_a_fall_is_terminal(z: float, pitch: float, fallen: bool) -> None:
 
 
 def test_who_falls_leaves_the_others_their_gradient() -> None:
-    """Early termination inside a window: the hopper that fell starts anew without a past."""
+    """A hopper that falls inside a window continues from a new start without a graph."""
     env = DifferentiableVectorEnv(Hopper2D(), 2, dtype=torch.float64)
     env.reset(seed=0)
     position = env.get_state()

@@ -9,7 +9,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from pgtoolkit.envs.control.mountain_car import MountainCarContinuous
 from pgtoolkit.envs.numpy_env import NumpyEnv
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.rendering import canvas
 
 BOX = torch.tensor([[-1.2, -0.07], [0.6, 0.07]], dtype=torch.float64)
 
@@ -135,6 +135,6 @@ def test_gymnasium_and_stable_baselines3_accept_it() -> None:
 def test_draws_the_car_where_it_is() -> None:
     env = MountainCarContinuous()
     pictures = [env.render(torch.tensor([[x, 0.0]]), 0) for x in (-0.9, 0.3)]
-    columns = [np.nonzero((picture == drawing.BLUE).all(-1))[1].mean() for picture in pictures]
+    columns = [np.nonzero((picture == canvas.BLUE).all(-1))[1].mean() for picture in pictures]
     assert pictures[0].shape == (256, 256, 3) and pictures[0].dtype == np.uint8
     assert columns[0] < 64 and columns[1] > 180

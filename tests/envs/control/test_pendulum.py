@@ -9,7 +9,7 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from gymnasium.utils.env_match import check_environments_match
 
 import pgtoolkit.envs  # noqa: F401  # registers
-from pgtoolkit.envs.control.pendulum import Pendulum, sine, wrap_angle
+from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.errors import RequestError
 
 # Gymnasium warns that a torque in [-2, 2] is not normalised.
@@ -94,21 +94,6 @@ def test_start() -> None:
     for column, bound in ((0, math.pi), (1, 1.0)):
         error = math.sqrt(4 * bound**4 / 45 / 10_000)
         assert abs(state[:, column].square().mean() - bound**2 / 3) < 4.5 * error
-
-
-def test_angles_are_wrapped_with_derivative_1() -> None:
-    angle = torch.tensor([0.0, 3.0, 4.0, -4.0, 20.0, -math.pi], requires_grad=True)
-    wrapped = wrap_angle(angle)
-    assert torch.allclose(torch.sin(wrapped), torch.sin(angle), atol=1e-5)
-    assert wrapped.abs().max() <= math.pi + 1e-6
-    assert torch.autograd.grad(wrapped.sum(), angle)[0].tolist() == [1.0] * 6
-
-
-def test_the_sine_is_the_c_library_s_in_float64_and_differentiable() -> None:
-    angle = torch.linspace(-20, 20, 20_001, dtype=torch.float64)
-    assert sine(angle).tolist() == [math.sin(x) for x in angle.tolist()]
-    assert torch.allclose(sine(angle.float()), torch.sin(angle).float(), atol=1e-5)
-    assert torch.autograd.gradcheck(sine, angle[::500].clone().requires_grad_())
 
 
 @pytest.mark.parametrize("g", ["x", None, math.inf])

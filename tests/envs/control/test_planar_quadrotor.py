@@ -54,7 +54,7 @@ def test_unequal_rotors_turn_it_at_a_constant_acceleration() -> None:
 
 
 def equations(_: float, s: Any, right: float, left: float) -> list[float]:
-    """As Tedrake writes them."""
+    """The equations of motion as Tedrake writes them."""
     both = right + left
     x, z = -both * math.sin(s[2]), both * math.cos(s[2]) - 9.81
     return [s[3], s[4], s[5], x, z, 0.3 * (right - left) / 0.09]

@@ -1,4 +1,4 @@
-"""The laws of the pusher; what holds for every environment is in test_environment_suite.py."""
+"""The physics of the pusher. What holds for every environment is in test_environment_suite.py."""
 
 import math
 
@@ -13,7 +13,7 @@ GRAVITY, SUBSTEP, TOUCHING = 9.81, 0.05 / 8, 0.2
 
 
 def state(**parts: tuple[float, float]) -> Tensor:
-    """``[1, 8]``; the finger far away and all at rest, unless they are given."""
+    """A state ``[1, 8]``; by default the finger is far away and everything is at rest."""
     names = {"disc": (0.0, 0.0), "velocity": (0.0, 0.0), "finger": (5.0, 5.0), "speed": (0.0, 0.0)}
     return torch.tensor([sum((names | parts).values(), ())], dtype=torch.float64)
 
@@ -31,7 +31,7 @@ def test_a_sliding_disc_comes_to_rest_after_v_squared_over_2_mu_g(friction: floa
 
 
 def test_a_push_below_the_friction_moves_nothing_and_has_no_effect() -> None:
-    """Exactly, nor has it a derivative.
+    """The disc's state stays 0 to the bit, and its derivative by the action is 0.
 
     5 a = 1 N, and twice that as the finger bounces on the contact, against mu m g = 2.9 N.
     """

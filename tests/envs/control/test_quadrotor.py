@@ -81,7 +81,7 @@ def test_alternate_rotors_turn_it_about_its_axis() -> None:
 
 
 def test_the_mixing_matrix_is_the_geometry() -> None:
-    """Thrusts along ``z`` at the four corners, and a torque against each rotor's sense."""
+    """Thrusts along ``z`` at the four corners, and a torque opposite to the sense of each rotor."""
     corners = torch.tensor([[1, 1, 0], [-1, 1, 0], [-1, -1, 0], [1, -1, 0]]).double() / 4
     up = torch.tensor([0.0, 0.0, 1.0]).double().expand(4, 3)
     torque = torch.linalg.cross(corners, up)
@@ -132,7 +132,7 @@ def test_both_quaternions_of_an_attitude_look_the_same() -> None:
 
 
 def turned(state: QuadrotorState, heading: Tensor) -> QuadrotorState:
-    """The world turned about the vertical."""
+    """Rotates the whole state about the vertical axis."""
     turn = quaternion.exponential(torch.tensor([0.0, 0.0, 1.0]).double() * heading[:, None])
     matrix = quaternion.rotation_matrix(turn)
     position, velocity = ((matrix @ v[..., None]).squeeze(-1) for v in state[:2])

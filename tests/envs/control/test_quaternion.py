@@ -23,7 +23,7 @@ def rotation_vectors() -> Tensor:
 
 
 def jacobian(vectors: Tensor) -> Tensor:
-    """Of the exponential, ``[N, 4, 3]``."""
+    """The Jacobian of the exponential, ``[N, 4, 3]``."""
     point = vectors.clone().requires_grad_()
     columns = exponential(point).sum(0)
     return torch.stack([torch.autograd.grad(c, point, retain_graph=True)[0] for c in columns], 1)
@@ -54,7 +54,7 @@ def test_the_exponential_has_a_derivative_everywhere() -> None:
 
 
 def test_the_derivative_of_the_exponential_in_float32() -> None:
-    """Not spoiled by cancellation on either side of where the series takes over."""
+    """No cancellation on either side of the point where the series takes over."""
     exact = jacobian(rotation_vectors())
     # sin(h) / h has the derivative (cos h - sin(h) / h) / h: roundings of 2^-24, divided by h =
     # 0.1 where it is used, and times the half length, h itself.

@@ -1,4 +1,4 @@
-"""The laws of the arm; what holds for every environment is in test_environment_suite.py."""
+"""The physics of the arm. What holds for every environment is in test_environment_suite.py."""
 
 import math
 

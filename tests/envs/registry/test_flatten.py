@@ -1,4 +1,4 @@
-"""Observations that are not a row of numbers."""
+"""Flattening of observations that are not one-dimensional arrays."""
 
 from collections import OrderedDict
 from typing import Any
@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.envs.registry.flatten import flat_order, flatten_observations
-from pgtoolkit.envs.registry.resolve import make_vector_env, resolve
+from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
 from pgtoolkit.errors import RequestError
 
 
@@ -81,7 +81,7 @@ def test_observations_of_no_fixed_size_are_refused() -> None:
 
 
 def test_an_agent_trains_on_a_dictionary() -> None:
-    source = resolve(Shows(spaces.Dict({"velocity": box(2), "angle": box(1)})))
+    source = find_env(Shows(spaces.Dict({"velocity": box(2), "angle": box(1)})))
     agent = Reinforce(ReinforceConfig(num_envs=3, n_steps=4), make_vector_env(source, 3))
     window = agent.collect()
     assert window.obs.shape == (4, 3, 3)

@@ -17,7 +17,7 @@ import pytest
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.registry import plugins
-from pgtoolkit.envs.registry.resolve import resolve
+from pgtoolkit.envs.registry.resolve import find_env
 from pgtoolkit.errors import RequestError
 
 PYPROJECT = """
@@ -126,7 +126,9 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     before = dict(gymnasium.registry)
 
     def announce(**points: str) -> None:
-        found = [EntryPoint(k.replace("_", "-"), v, plugins.GROUP) for k, v in points.items()]
+        found = [
+            EntryPoint(k.replace("_", "-"), v, plugins.ENTRY_POINT_GROUP) for k, v in points.items()
+        ]
         monkeypatch.setattr(plugins, "entry_points", lambda group: found)
 
     yield announce
@@ -138,22 +140,22 @@ def test_nothing_is_imported_before_it_is_made(announced: Any) -> None:
     announced(Nowhere_v0="no_such_module:Env")
     assert plugins.register_plugins() == {"Nowhere-v0": "an unnamed package"}
     with pytest.raises(RequestError, match=r"no_such_module:Env cannot be imported \(Module"):
-        resolve("Nowhere-v0")
+        find_env("Nowhere-v0")
 
 
 def test_a_differentiable_plugin_keeps_its_gradient_and_its_arguments(announced: Any) -> None:
     announced(Swing_v0="pgtoolkit.envs.control.pendulum:Pendulum")
-    source = resolve("Swing-v0", {"g": 3.0})
+    source = find_env("Swing-v0", {"g": 3.0})
     assert isinstance(source.differentiable, Pendulum) and source.differentiable.g == 3.0
     assert isinstance(source.make().unwrapped, NumpyEnv)
     with pytest.raises(RequestError, match="does not take the argument 'h'"):
-        resolve("Swing-v0", {"h": 3.0})
+        find_env("Swing-v0", {"h": 3.0})
 
 
 def test_an_id_that_exists_is_left_alone(announced: Any) -> None:
     announced(CartPole_v1="pgtoolkit.envs.control.pendulum:Pendulum")
     assert "CartPole-v1" in plugins.register_plugins()
-    assert resolve("CartPole-v1").differentiable is None
+    assert find_env("CartPole-v1").differentiable is None
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_an_id_that_exists_is_left_alone(announced: Any) -> None:
 def test_what_is_no_environment_is_refused(announced: Any, target: str, complaint: str) -> None:
     announced(Thing_v0=target)
     with pytest.raises(RequestError, match=complaint):
-        resolve("Thing-v0")
+        find_env("Thing-v0")
 
 
 def test_an_id_that_gymnasium_cannot_register_is_named(announced: Any) -> None:

@@ -1,4 +1,4 @@
-"""Every environment of the suite, by its id, as other libraries meet it."""
+"""Every environment of this package by its id, as other libraries use it."""
 
 import gymnasium
 import numpy as np
@@ -22,7 +22,7 @@ def test_gymnasium_and_stable_baselines3_accept_it(name: str) -> None:
     sb3_check_env(env, skip_render_check=True)
 
 
-def test_it_draws_itself(name: str) -> None:
+def test_it_can_render(name: str) -> None:
     env = gymnasium.make(name, render_mode="rgb_array")
     env.reset(seed=0)
     env.step(env.action_space.sample())

@@ -15,7 +15,7 @@ from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.registry.registered import missing_package
-from pgtoolkit.envs.registry.resolve import make_vector_env, resolve
+from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 
@@ -114,14 +114,14 @@ def user_file(tmp_path: Path) -> str:
 
 
 def test_a_registered_id_of_ours_is_differentiable() -> None:
-    source = resolve("pgtoolkit/Pendulum-v0", {"g": 3.0})
+    source = find_env("pgtoolkit/Pendulum-v0", {"g": 3.0})
     assert source.name == "Pendulum-v0"
     assert isinstance(source.differentiable, Pendulum) and source.differentiable.g == 3.0
     assert isinstance(source.make().unwrapped, NumpyEnv)
 
 
 def test_any_registered_id_is_ordinary_and_keeps_its_time_limit() -> None:
-    source = resolve("Pendulum-v1")
+    source = find_env("Pendulum-v1")
     assert source.name == "Pendulum-v1" and source.differentiable is None
     env = make_vector_env(source, 2)
     assert isinstance(env, SyncVectorEnv) and env.num_envs == 2
@@ -136,7 +136,7 @@ def test_an_id_with_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        source = resolve("pgtoolkit_test_plugin:PluginTest-v0")
+        source = find_env("pgtoolkit_test_plugin:PluginTest-v0")
         assert source.name == "PluginTest-v0"
         assert make_vector_env(source, 1).single_action_space.shape == (1,)  # no time limit: fine
     finally:
@@ -145,7 +145,7 @@ def test_an_id_with_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_time_limit_given_with_the_id_is_taken_over() -> None:
-    source = resolve("pgtoolkit/Pendulum-v0", {"max_episode_steps": 3})
+    source = find_env("pgtoolkit/Pendulum-v0", {"max_episode_steps": 3})
     assert source.differentiable is not None and source.differentiable.max_episode_steps == 3
     env = make_vector_env(source, 1)
     env.reset(seed=0)
@@ -153,7 +153,7 @@ def test_a_time_limit_given_with_the_id_is_taken_over() -> None:
 
 
 def test_a_differentiable_class_in_a_file(user_file: str) -> None:
-    source = resolve(f"{user_file}:Slide", {"scale": 2.0})
+    source = find_env(f"{user_file}:Slide", {"scale": 2.0})
     assert source.name == "Slide" and source.differentiable is not None
     env = make_vector_env(source, 3)
     assert isinstance(env, DifferentiableVectorEnv)
@@ -164,7 +164,7 @@ def test_a_differentiable_class_in_a_file(user_file: str) -> None:
 
 
 def test_an_ordinary_class_in_a_file(user_file: str) -> None:
-    source = resolve(f"{user_file}:Ordinary", {"size": 5})
+    source = find_env(f"{user_file}:Ordinary", {"size": 5})
     assert source.name == "Ordinary" and source.differentiable is None
     assert source.make().unwrapped.size == 5  # type: ignore[attr-defined]
     assert source.make(render_mode="rgb_array").render_mode == "rgb_array"
@@ -173,7 +173,7 @@ def test_an_ordinary_class_in_a_file(user_file: str) -> None:
 
 def test_a_differentiable_object() -> None:
     env = LQG(horizon=3)
-    source = resolve(env)
+    source = find_env(env)
     assert source.name == "LQG" and source.differentiable is env
     ordinary = make_vector_env(source, 2, differentiate="none")
     assert isinstance(ordinary, SyncVectorEnv) and isinstance(ordinary.envs[0], NumpyEnv)
@@ -182,7 +182,7 @@ def test_a_differentiable_object() -> None:
 def test_an_ordinary_object_is_copied_with_generators_of_its_own() -> None:
     given = gymnasium.make("Pendulum-v1")
     given.reset(seed=0)
-    source = resolve(given)
+    source = find_env(given)
     assert source.name == "Pendulum-v1" and source.differentiable is None
     first, second = (source.make() for _ in range(2))
     assert first is not given and first.unwrapped is not second.unwrapped
@@ -193,14 +193,14 @@ def test_an_ordinary_object_is_copied_with_generators_of_its_own() -> None:
 
 def test_an_object_of_ours_is_differentiable_unless_a_wrapper_changes_it() -> None:
     plain = gymnasium.make("pgtoolkit/Pendulum-v0")
-    assert isinstance(resolve(plain).differentiable, Pendulum)
+    assert isinstance(find_env(plain).differentiable, Pendulum)
     wrapped = RescaleAction(plain, np.float32(-1.0), np.float32(1.0))
-    assert resolve(wrapped).differentiable is None
+    assert find_env(wrapped).differentiable is None
 
 
 def test_rendering() -> None:
     for name in ("pgtoolkit/PointMass-v0", "pgtoolkit/LQG-v0"):
-        env = resolve(name).make(render_mode="rgb_array")
+        env = find_env(name).make(render_mode="rgb_array")
         env.reset(seed=0)
         frame: Any = env.render()
         assert frame.shape == (256, 256, 3)
@@ -226,7 +226,7 @@ def test_rendering() -> None:
 )
 def test_wrong_requests(env: Any, kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        resolve(env, kwargs)
+        find_env(env, kwargs)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_wrong_requests_of_a_file(
     user_file: str, name: str, kwargs: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
-        resolve(user_file + name, kwargs)
+        find_env(user_file + name, kwargs)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_an_error_in_the_file_is_named_with_its_line(
     file = tmp_path / "broken.py"
     file.write_text(code)
     with pytest.raises(RequestError, match=message):
-        resolve(f"{file}:Env")
+        find_env(f"{file}:Env")
 
 
 @pytest.mark.parametrize(
@@ -291,12 +291,12 @@ def test_a_mujoco_environment_without_mujoco(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(gymnasium, "make", make)
     with pytest.raises(RequestError, match=r'pip install "policy-gradient-toolkit\[mujoco\]"'):
-        resolve("Ant-v5")
+        find_env("Ant-v5")
 
 
 def test_every_form_gives_the_same_protocol(user_file: str) -> None:
     for env in ("pgtoolkit/LQG-v0", f"{user_file}:Slide", Pendulum()):
-        source = resolve(env)
+        source = find_env(env)
         assert isinstance(source.differentiable, DifferentiableEnv)
         vector = make_vector_env(source, 2)
         assert isinstance(vector, DifferentiableVectorEnv)

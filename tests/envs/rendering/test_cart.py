@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from pgtoolkit.envs.rendering import canvas as drawing
+from pgtoolkit.envs.rendering import canvas
 from pgtoolkit.envs.rendering.cart import cart_on_track, rod
 
 
@@ -11,7 +11,7 @@ def test_the_cart_is_where_it_is_and_the_hinge_above_the_track() -> None:
     picture, hinge = cart_on_track(0.5, extent=2.0, base=-0.5)
     assert hinge[0] == 0.5 and hinge[1] > -0.5
     column, row = round((0.5 / 2 + 1) * 128), round((1 - hinge[1] / 2) * 128)
-    assert tuple(picture.rgb()[row, column]) == drawing.INK
+    assert tuple(picture.rgb()[row, column]) == canvas.DARK
 
 
 @pytest.mark.parametrize("side", [-1, 1])
@@ -33,7 +33,7 @@ def test_only_the_middle_of_the_track_has_a_green_mark() -> None:
 
 
 def test_a_rod_at_a_positive_angle_leans_to_the_right() -> None:
-    blank = drawing.canvas()
+    blank = canvas.blank()
     picture, end = rod(blank, (0.0, 0.0), math.pi / 2, 0.8)
     assert end == pytest.approx((0.8, 0.0))
-    assert tuple(picture.rgb()[128, 190]) == drawing.BLUE
+    assert tuple(picture.rgb()[128, 190]) == canvas.BLUE

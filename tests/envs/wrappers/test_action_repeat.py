@@ -1,4 +1,4 @@
-"""One action for several steps: against the same steps taken one by one."""
+"""ActionRepeat, compared with the same inner steps taken one by one."""
 
 import math
 from typing import Any
@@ -159,7 +159,7 @@ def test_a_gate_within_acts_on_every_inner_step() -> None:
     reward = vector.step(action)[1].sum() + vector.step(action)[1].sum()
     reward.backward()  # type: ignore[no-untyped-call]
     # The last inner step's state has no effect on any reward, so nothing comes back to it.
-    assert gate._seen == 5 * 2
+    assert gate._rows_seen == 5 * 2
 
 
 def test_repeat_below_one_is_refused() -> None:

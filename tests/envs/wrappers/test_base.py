@@ -1,4 +1,4 @@
-"""Wrappers in general: what they leave alone, how they compose, agents that train through them."""
+"""Wrappers in general: delegation, nesting, and training through them."""
 
 import itertools
 from collections.abc import Callable
@@ -41,7 +41,7 @@ WRAPPERS: dict[str, Make] = {
     ),
 }
 SAME_DRAWS = ("plain", "gate", "detach", "surrogate")
-"""Those that draw no noise of their own, so that a seed gives the inner environment's values."""
+"""Wrappers without noise of their own: a seed gives the inner environment's values."""
 
 
 def lqg_effort(state: Any, action: Tensor, next_state: Any) -> Tensor:
@@ -126,7 +126,7 @@ def test_a_wrapped_environment_goes_on_from_a_saved_state(name: str) -> None:
 
 
 class Hooks(DifferentiableEnv[Tensor]):
-    """Notes which hooks are called."""
+    """Records which methods are called."""
 
     observation_space, action_space = Pendulum().observation_space, Pendulum().action_space
     max_episode_steps = 7
@@ -149,8 +149,8 @@ class Hooks(DifferentiableEnv[Tensor]):
     def terminal(self, state: Tensor) -> Tensor:
         return state[:, 0] > 100
 
-    def restart(self, state: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        self.called.append("restart")
+    def reset_where(self, state: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        self.called.append("reset_where")
         return torch.where(mask.unsqueeze(-1), 9.0, state)
 
     def begin_window(self) -> None:
@@ -176,7 +176,7 @@ def test_hooks_reach_the_inner_environment(name: str) -> None:
     after, _ = vector.reset(options={"reset_mask": np.array([True, False])})
     assert after.tolist() == [[9.0] * 3, [0.0] * 3]
     env.load_state_dict(env.state_dict())
-    assert inner.called == ["begin_window", "restart", "load 3"]
+    assert inner.called == ["begin_window", "reset_where", "load 3"]
     assert env.metrics()["environment/hooks"] == 3
     assert env.unwrapped is inner
 

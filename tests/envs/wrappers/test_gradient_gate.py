@@ -1,4 +1,4 @@
-"""The gate on adjoints: closed forms on a line, and rows whose derivative is broken."""
+"""GradientGate: closed forms on a line, and rows whose derivative is not finite."""
 
 import dataclasses
 import math
@@ -245,7 +245,7 @@ def test_a_broken_observation_is_dropped() -> None:
 
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_without_dropping_a_break_is_not_hidden(clip_norm: float | None) -> None:
-    """Neither by clipping: the agent must stop and say where."""
+    """Clipping does not hide it either: the agent must stop and say where."""
     _, found = gradient_of(GradientGate(Broken(), clip_norm), broken_actions(6, 3))
     assert not bool(found[:, 1].isfinite().all())
     assert bool(found[:, [0, 2]].isfinite().all())

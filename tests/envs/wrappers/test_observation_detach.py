@@ -1,4 +1,4 @@
-"""The gradient without the path through the policy's eyes."""
+"""The gradient without the path through the observations."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_the_closed_loop_becomes_the_open_one() -> None:
 
 
 def test_observations_carry_no_graph() -> None:
-    """Nor does the last one, which a value function would see."""
+    """The last observation, which a value function would read, has none either."""
     vector = DifferentiableVectorEnv(ObservationDetach(LQG(horizon=2)), 2)
     vector.reset(seed=0)
     for _ in range(2):

@@ -39,7 +39,7 @@ def test_value_of_the_reward_and_derivative_of_minus_the_cost() -> None:
 
 
 def test_the_surrogate_is_given_both_states_and_the_gradient_reaches_them() -> None:
-    """``cost = s . s'`` of Pendulum: by the state it is ``s'`` and what ``s'`` owes to ``s``."""
+    """``cost = s . s'`` of Pendulum: its derivative by ``s`` has a part by way of ``s'``."""
 
     def product(state: Any, action: Tensor, next_state: Any) -> Tensor:
         found: Tensor = (state * next_state).sum(-1)
@@ -95,7 +95,7 @@ def test_a_constant_has_no_correlation() -> None:
 
 
 def test_the_numpy_view_counts_for_nothing() -> None:
-    """Evaluation must not colour the training's curves."""
+    """Evaluation must not change the metrics of training."""
     env = SurrogateCost(Pendulum(), square)
     state = env.initial(1, torch.Generator().manual_seed(0))
     assert env.numpy_reward(state, torch.zeros(1, 1), state) < 0

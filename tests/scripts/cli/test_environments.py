@@ -14,7 +14,7 @@ from pgtoolkit.envs.adapters.learned.env import LearnedModel
 from pgtoolkit.envs.adapters.simulation.finite_difference import FiniteDifference
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.registry.resolve import resolve
+from pgtoolkit.envs.registry.resolve import find_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wrappers.gradient_gate import GradientGate
 from pgtoolkit.envs.wrappers.observation_detach import ObservationDetach
@@ -117,7 +117,7 @@ def test_wrappers_keep_their_order_and_evaluation_has_its_own() -> None:
 
 
 def test_an_exact_environment_may_be_differentiated_by_an_adapter() -> None:
-    found = choose_gradient(resolve("Pendulum-v1"), "finite-difference", needed=False)
+    found = choose_gradient(find_env("Pendulum-v1"), "finite-difference", needed=False)
     assert isinstance(found.env, FiniteDifference)
 
 

@@ -204,7 +204,7 @@ def test_a_truncation_of_the_environment_s_own() -> None:
     assert env.terminal(after).tolist() == [False, False]
     with pytest.raises(RequestError, match="episode of environment 0 has ended"):
         env.transition(after, torch.zeros(2, 1), None)
-    fresh = env.restart(after, env.truncated(after), torch.Generator().manual_seed(1))
+    fresh = env.reset_where(after, env.truncated(after), torch.Generator().manual_seed(1))
     assert fresh.step_token[0] == 0 and fresh.step_token[1] == after.step_token[1]
     assert env.transition(fresh, torch.zeros(2, 1), None).truncated.tolist() == [False, False]
 

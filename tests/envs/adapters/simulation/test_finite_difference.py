@@ -218,11 +218,11 @@ def test_survivors_keep_their_gradient_when_others_start_anew() -> None:
     assert torch.allclose(last, truth, atol=1e-8)
 
 
-def test_restart_draws_new_starts_for_its_rows_only() -> None:
+def test_reset_draws_new_starts_for_its_rows_only() -> None:
     env = slide()
     state = env.initial(4, torch.Generator().manual_seed(0))
     mask = torch.tensor([True, False, True, True])
-    fresh = env.restart(state, mask, torch.Generator().manual_seed(1))
+    fresh = env.reset_where(state, mask, torch.Generator().manual_seed(1))
     kept = zip(fresh, state, strict=True)
     assert all(torch.equal(a[~mask], b[~mask]) for a, b in kept)
     starts = torch.cat([fresh.observation[mask], state.observation]).flatten().tolist()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.envs.analytic.lqg.env import LQG, LQGState
-from pgtoolkit.envs.analytic.lqg.trajectory import psd_root
+from pgtoolkit.envs.analytic.lqg.system import psd_root
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 

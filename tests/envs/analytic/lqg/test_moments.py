@@ -10,9 +10,10 @@ from torch import Tensor
 
 from pgtoolkit.envs.analytic.lqg.cost import LQGGradient
 from pgtoolkit.envs.analytic.lqg.env import LQG, LQGState
-from pgtoolkit.envs.analytic.lqg.estimates import LQGEstimator, score_forms, step_weights
+from pgtoolkit.envs.analytic.lqg.moments import LQGEstimator, score_forms, step_weights
 from pgtoolkit.envs.analytic.lqg.quadratic_forms import joint_moment
-from pgtoolkit.envs.analytic.lqg.trajectory import linear_policy, linear_trajectory, psd_root
+from pgtoolkit.envs.analytic.lqg.system import make_policy, psd_root
+from pgtoolkit.envs.analytic.lqg.trajectory import linear_trajectory
 from pgtoolkit.errors import RequestError
 
 ESTIMATORS: tuple[LQGEstimator, ...] = get_args(LQGEstimator)
@@ -21,7 +22,7 @@ PARAMETERS = ("K", "k", "sigma")
 
 
 def assert_printed(value: float | Tensor, printed: str) -> None:
-    """It is what is printed, to half a unit of the last digit."""
+    """It equals the published number, to half a unit of its last digit."""
     exponent = Decimal(printed).as_tuple().exponent
     assert isinstance(exponent, int)
     assert float(value) == pytest.approx(float(printed), abs=0.501 * 10.0**exponent)
@@ -33,7 +34,7 @@ def assert_gradient_printed(gradient: LQGGradient, printed: Sequence[str]) -> No
 
 
 def random_system(n: int, m: int, seed: int, *, ranks: tuple[int, int] = (1, 2)) -> LQG:
-    """``ranks`` are those of ``P0`` and ``W``."""
+    """A random system; ``ranks`` are those of ``P0`` and ``W``."""
     rng = np.random.default_rng(seed)
 
     def psd(size: int, rank: int) -> np.ndarray:
@@ -110,7 +111,7 @@ def test_reference_baseline() -> None:
     ],
 )
 def test_the_mini_case_of_two_steps(estimator: LQGEstimator, variance: str) -> None:
-    """Derived there with rational arithmetic too."""
+    """The reference derives them with rational arithmetic too."""
     assert_printed(LQG(horizon=2).gradient_moments(*REFERENCE, estimator).variance.K, variance)
 
 
@@ -125,9 +126,9 @@ def test_reference_mixture() -> None:
 
 
 def test_without_the_discount_on_the_score_the_gradient_is_biased() -> None:
-    """What most libraries do."""
+    """Most libraries use this estimator."""
     env = LQG()
-    policy = linear_policy(env.system, *REFERENCE)
+    policy = make_policy(env.system, *REFERENCE)
     linear = linear_trajectory(env.system, policy)
     weight = step_weights(env.system, linear, policy, "reward_to_go", 0.95)
     means = [joint_moment(score, weight).sum() for score in score_forms(linear, policy)]
@@ -217,7 +218,7 @@ def test_dimension_scaling(estimator: LQGEstimator, by_K: Sequence[str], exponen
 @pytest.mark.parametrize("lambda_", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_every_mean_is_the_gradient(estimator: LQGEstimator, lambda_: float) -> None:
-    """Also with noise that is singular, or absent."""
+    """Also with singular noise, or with none."""
     for n, m, ranks in (
         (1, 1, (1, 1)),
         (2, 2, (1, 2)),
@@ -277,7 +278,7 @@ def test_limits_of_gae() -> None:
 
 
 def test_without_noise_in_the_policy_only_pathwise_exists() -> None:
-    """And if nothing else is random, its variance is 0."""
+    """If nothing else is random, the variance of pathwise is 0."""
     env = LQG(P0=0.0, W=0.0)
     moments = env.gradient_moments(-0.4, 0.2, 0.0, "pathwise")
     assert [v.item() for v in moments.variance[:2]] == [0.0, 0.0]
@@ -328,7 +329,7 @@ def next_value(env: LQG, state: LQGState, action: Tensor, policy: tuple[Any, Any
 def sample_weights(
     rewards: Tensor, values: Tensor, q_values: Tensor, gamma: float, lambda_: float
 ) -> dict[LQGEstimator, Tensor]:
-    """What multiplies the score of each step, ``[H, N]``, ``gamma^t`` included."""
+    """The weight of each step's score, ``[H, N]``, with ``gamma^t`` included."""
     H = len(rewards)
     discount = gamma ** torch.arange(H, dtype=torch.float64).unsqueeze(-1)
     whole = (discount * rewards).sum(0)

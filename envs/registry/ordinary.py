@@ -1,0 +1,74 @@
+"""Spaces, time limits and outer wrappers of ordinary Gymnasium environments."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from typing_extensions import TypeIs
+
+from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.gymnasium_types import AnyEnv
+
+CHECKING_WRAPPERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
+"""Wrappers that ``gymnasium.make`` adds. They check and truncate, and change nothing else."""
+
+
+def without_checking_wrappers(env: AnyEnv) -> AnyEnv:
+    """The environment inside the outermost wrappers that only check and truncate."""
+    while isinstance(env, CHECKING_WRAPPERS):
+        env = env.env
+    return env
+
+
+def time_limit(env: AnyEnv) -> int | None:
+    """The smallest limit, in steps, of the registration and of all ``TimeLimit`` wrappers.
+
+    None if there is none.
+    """
+    spec = env.unwrapped.spec
+    registered = None if spec is None else spec.max_episode_steps
+    limits = [] if registered is None else [registered]
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, TimeLimit):
+            limits.append(env._max_episode_steps)
+        env = env.env
+    return min(limits, default=None)
+
+
+def with_time_limit(env: AnyEnv) -> AnyEnv:
+    """Adds a ``TimeLimit`` of the environment's attribute ``max_episode_steps``, if it has one.
+
+    ``gymnasium.make`` does the same for a registered environment.
+    """
+    limit = getattr(env, "max_episode_steps", None)
+    return TimeLimit(env, limit) if isinstance(limit, int) and limit > 0 else env
+
+
+def is_flat_box(space: object) -> TypeIs[Box]:
+    """Whether the space is a ``Box`` of one dimension."""
+    return isinstance(space, Box) and len(space.shape) == 1
+
+
+def require_flat_box(
+    owner: str, name: str, space: gymnasium.Space[Any], advice: str, *, floating: bool = False
+) -> Box:
+    """The space, which must be a ``Box`` of one dimension.
+
+    Args:
+        owner: the environment's name, for the message.
+        name: ``observation_space`` or ``action_space``.
+        space: the space.
+        advice: the end of the message.
+        floating: whether the numbers must be of a floating-point type.
+
+    Raises:
+        RequestError: it is another space.
+    """
+    if is_flat_box(space) and not (floating and not np.issubdtype(space.dtype, np.floating)):
+        return space
+    of = " of floating-point numbers" if floating else ""
+    raise RequestError(
+        f"the {name} of {owner} is {single_line(space)}, not a one-dimensional Box{of}: {advice}"
+    )
