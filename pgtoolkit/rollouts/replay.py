@@ -55,16 +55,19 @@ class ReplayBuffer:
         """
         if not self._storage:
             self._allocate(transitions)
-        tensors = transitions.tensors()
-        self._require_like_stored(tensors, len(transitions.reward))
-        self.added += len(transitions.reward)
-        count = min(len(transitions.reward), self.capacity)
+        tensors, total = transitions.tensors(), len(transitions.reward)
+        self._require_like_stored(tensors, total)
+        if total == 0:
+            return
+        self.added += total
+        count = min(total, self.capacity)
         start = (self.added - count) % self.capacity
         before_wrap = min(count, self.capacity - start)
         for name, stored in self._storage.items():
-            newest = tensors[name][len(tensors[name]) - count :]
+            newest = tensors[name][total - count :]
             stored[start : start + before_wrap] = newest[:before_wrap]
-            stored[: count - before_wrap] = newest[before_wrap:]
+            if before_wrap < count:
+                stored[: count - before_wrap] = newest[before_wrap:]
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Transitions:
         """Draws transitions ``[*shape]`` uniformly with replacement, as copies.
@@ -146,10 +149,16 @@ class ReplayBuffer:
                 )
 
     def _at(self, index: Tensor) -> Transitions:
-        """The transitions at these places of the ring, ``[*index.shape]``."""
+        """Copies of the transitions at these places of the ring, ``[*index.shape]``."""
         if not self._storage:
             raise RequestError(
                 "the replay buffer has stored nothing yet, so it has no shapes: give it an example"
             )
-        tensors = self._storage.items()
-        return Transitions.from_tensors({name: x[index.to(x.device)] for name, x in tensors})
+        device = self._storage["reward"].device
+        places, shape = index.flatten().to(device), index.shape
+        return Transitions.from_tensors(
+            {
+                name: stored.index_select(0, places).reshape(*shape, *stored.shape[1:])
+                for name, stored in self._storage.items()
+            }
+        )

@@ -41,12 +41,12 @@ class Transitions:
     """Further tensors by name, for example ``log_prob`` ``[...]`` or ``noise`` ``[..., A]``."""
 
     def __post_init__(self) -> None:
-        clash = sorted(set(self.extras) & set(TRANSITION_FIELDS))
+        clash = [name for name in self.extras if name in TRANSITION_FIELDS]
         if clash:
             raise RequestError(f"the extras of transitions repeat fields: rename {clash}")
-        leading = self.reward.shape
+        leading, axes = self.reward.shape, self.reward.dim()
         for name, tensor in self.tensors().items():
-            if tensor.shape[: len(leading)] != leading:
+            if tensor.shape[:axes] != leading:
                 raise RequestError(
                     f"{name} of transitions has shape {list(tensor.shape)}, but the reward has "
                     f"{list(leading)}: give every tensor the leading axes of the reward"

@@ -137,16 +137,14 @@ class LearnedModel(DifferentiableEnv[RunningState]):
         real = self._running.step(*(leaf.cpu().numpy() for leaf in given))
         after, reward = (torch.from_numpy(x).to(before) for x in (real.observation, real.reward))
         held_out = torch.from_numpy(real.episode % HELD_OUT_INTERVAL == 0)
-        self.learner.add(
-            Transitions(
-                obs=before,
-                action=action.detach(),
-                reward=reward,
-                next_obs=after,
-                terminated=torch.from_numpy(real.terminated),
-            ).to("cpu"),
-            held_out,
+        steps = Transitions(
+            obs=before.cpu(),
+            action=action.detach().cpu(),
+            reward=reward.cpu(),
+            next_obs=after.cpu(),
+            terminated=torch.from_numpy(real.terminated),
         )
+        self.learner.add(steps, held_out)
         if torch.is_grad_enabled() and (action.requires_grad or state.observation.requires_grad):
             self.prepare()
             predicted = self.learner.model(state.observation, action)

@@ -77,9 +77,9 @@ class TransitionLearner:
             batch: transitions ``[N]``.
             held_out: ``[N]`` bool: which of them are held out.
         """
-        training = batch.rows(~held_out)
+        training = batch.rows((~held_out).nonzero().flatten())
         self.training.add(training.map(_to_float32))
-        self.held_out.add(batch.rows(held_out).map(_to_float32))
+        self.held_out.add(batch.rows(held_out.nonzero().flatten()).map(_to_float32))
         for moments, rows in (
             (self.inputs, model_inputs(training)),
             (self.targets, model_targets(training)),
