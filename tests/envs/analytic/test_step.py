@@ -70,7 +70,7 @@ def test_published_values_of_the_heaviside() -> None:
     ],
 )
 def test_published_pathwise_variances_of_the_smooth_step(nu: float, expected: float) -> None:
-    """At m = .5, sigma = 1 pathwise variances grow as 1 / nu; the score function's do not."""
+    """At m = .5 and sigma 1 they grow as 1 / nu, and the score function's variances do not."""
     exact = Step(smoothing=nu).exact_gradient(0.5, 1.0).mean
     assert exact.pathwise_variance == pytest.approx(expected, abs=6e-8, rel=0)
     assert exact.score_function_variance < 0.42 and exact.pathwise_bias == 0.0
