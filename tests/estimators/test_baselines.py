@@ -187,5 +187,5 @@ def test_bad_baselines_say_what_is_wrong() -> None:
         baseline_value("leave_one_out", torch.zeros(1))
     with pytest.raises(ValueError, match=r"\[2\] does not fit"):
         baseline_value(torch.zeros(2), torch.zeros(3))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         optimal_baseline(torch.zeros(3), {"a": torch.ones(3)}, torch.ones(3, 1))

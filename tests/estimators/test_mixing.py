@@ -394,7 +394,7 @@ def test_too_few_trajectories_are_refused(num: int) -> None:
 
 def test_shapes_that_differ_are_refused() -> None:
     """Before anything broadcasts."""
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         cross_fitted_step_weights(normal(4, 8, 2), normal(4, 8, 1))
     with pytest.raises(ValueError, match="score must have shape"):
         cross_fitted_step_weights(normal(8, 2), normal(8, 2))

@@ -267,13 +267,13 @@ def test_discounts_of_a_long_segment_do_not_lose_digits() -> None:
 def test_a_value_with_a_trailing_axis_is_refused() -> None:
     """[T, N] and [T, N, 1] would broadcast to a wrong shape."""
     reward, next_value, terminated, truncated = random_data(7)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         td_lambda_returns(
             reward, next_value.unsqueeze(-1), terminated, truncated, gamma=0.9, lambda_=0.9
         )
     with pytest.raises(ValueError, match="reward must have shape"):
         reward_to_go(reward[0], terminated[0], truncated[0], gamma=0.9)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         gae(reward, reward[:1], next_value, terminated, truncated, gamma=0.9, lambda_=0.9)
 
 
