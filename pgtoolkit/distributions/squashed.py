@@ -170,7 +170,7 @@ class TanhGaussian(TanhSquashed):
     high: Tensor
 
     @functools.cached_property
-    def unsquashed(self) -> DiagonalGaussian:  # type: ignore[override]  # read-only all the same
+    def unsquashed(self) -> DiagonalGaussian:
         return DiagonalGaussian(self.mean, self.log_std)
 
 
