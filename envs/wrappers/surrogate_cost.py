@@ -82,9 +82,9 @@ class SurrogateCost(DifferentiableWrapper[S]):
         reward, cost = moments.mean
         found |= {"environment/reward": reward, "environment/surrogate_cost": cost}
         scatter = moments.scatter
-        spread = (scatter[0, 0] * scatter[1, 1]).sqrt()
-        if bool(spread > 0):
-            found["environment/surrogate_correlation"] = -scatter[0, 1] / spread
+        scale = (scatter[0, 0] * scatter[1, 1]).sqrt()
+        if bool(scale > 0):
+            found["environment/surrogate_correlation"] = -scatter[0, 1] / scale
         return found
 
 
