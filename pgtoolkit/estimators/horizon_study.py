@@ -24,7 +24,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from torch import Tensor
 from pgtoolkit.diagnostics.per_trajectory import GradientRecorder
 from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference
 from pgtoolkit.errors import RequestError
+from pgtoolkit.estimators.catalogue import StudyEstimator
 from pgtoolkit.estimators.cross_fitting import leave_one_out_by_fold
 from pgtoolkit.estimators.mixing import cross_fitted_weight, mix_gradients
 from pgtoolkit.estimators.returns import reward_to_go
@@ -48,7 +49,7 @@ from pgtoolkit.rollouts.rollout import OnTensors, collect, start, unroll
 from pgtoolkit.rollouts.window import FIELDS, Window, first_episodes, map_window
 from pgtoolkit.seeding import stream, stream_seed
 
-Estimator = Literal["score_function", "pathwise", "mixed"]
+Estimator = StudyEstimator
 
 
 @final

@@ -14,6 +14,7 @@ from pgtoolkit.envs.registry.construct import accepted_arguments
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators import horizon_study
+from pgtoolkit.estimators.catalogue import STUDY_ESTIMATORS
 from pgtoolkit.estimators.horizon_study import Estimator, Measurement
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.factory import make_policy
@@ -32,8 +33,6 @@ from pgtoolkit.scripts.cli.malloc import keep_freed_memory
 from pgtoolkit.scripts.variance_study.arguments import VarianceArguments
 from pgtoolkit.seeding import stream, stream_seed
 from pgtoolkit.training.run_folder import RunFolder
-
-ESTIMATORS: tuple[Estimator, ...] = ("score_function", "pathwise", "mixed")
 
 DEFAULT_GAMMA = 0.99
 
@@ -270,7 +269,7 @@ def chosen_estimators(names: Sequence[str], no_gradient: str) -> tuple[Estimator
         )
     if no_gradient:
         return ("score_function",)
-    return tuple(name for name in ESTIMATORS if name in names or not names)
+    return tuple(name for name in STUDY_ESTIMATORS if name in names or not names)
 
 
 def fresh_policy(options: VarianceArguments, env: AnyVectorEnv) -> Policy:
