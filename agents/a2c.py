@@ -14,7 +14,9 @@ from pgtoolkit.config import (
     RolloutSettings,
     above,
     at_least,
+    below,
     between,
+    each,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.envs.collector import Collector
@@ -41,10 +43,12 @@ class A2cConfig(RolloutSettings, AdamSettings, PolicySettings, DiagnosticsSettin
 
     num_envs: Annotated[int, at_least(1)] = 8
     """Number of parallel environments; each gives one trajectory of a window."""
-    n_steps: Annotated[int, at_least(1)] = 8
+    n_steps: Annotated[int, at_least(1)] = 32
     """Steps of each environment in a window."""
-    learning_rate: Annotated[float, above(0)] = 2e-3
+    learning_rate: Annotated[float, above(0)] = 4e-3
     """Adam's learning rate for the policy and the value function."""
+    adam_betas: Annotated[tuple[float, float], each(below(0, 1))] = (0.7, 0.95)
+    """Decay rates of Adam's two moments."""
     max_grad_norm: Annotated[float, above(0)] = 0.5
     """Global norm to which the gradient of policy and value function together is clipped."""
     gae_lambda: Annotated[float, between(0, 1)] = 0.95

@@ -7,6 +7,7 @@ that they follow are measured.
 
 import copy
 import dataclasses
+import functools
 import inspect
 from typing import Any, ClassVar, final
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from pgtoolkit.agent import Metrics
 from pgtoolkit.config import AdamSettings, DiagnosticsSettings, PolicySettings, RolloutSettings
 from pgtoolkit.diagnostics.monitor import GradientMonitor
+from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -30,6 +32,7 @@ from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.policy_learner import PolicyLearner
 from pgtoolkit.learners.step_rules.adam import Adam
 from pgtoolkit.learners.step_rules.base import Problem
+from pgtoolkit.learners.step_rules.flat_adam import unflatten
 from pgtoolkit.learners.value_learner import ValueLearner
 from pgtoolkit.networks.value import QEnsemble
 from pgtoolkit.rollouts.evaluation import evaluate
@@ -117,12 +120,14 @@ class OffPolicy:
                     alive = (~batch.terminated).float()
                     target = batch.reward + self.config.gamma * alive * following
                 metrics |= self.critic.fit((batch.obs, batch.action), target)
-                metrics |= self.learner.step_surrogate(
-                    "critic",
-                    lambda at, obs=batch.obs, eps=noise: self.q(obs, at.rsample(eps)).amin(0),
-                    batch.obs,
-                )
+                value = functools.partial(self.value, batch.obs, noise)
+                metrics |= self.learner.step_surrogate("critic", value, batch.obs)
         return metrics
+
+    def value(self, obs: Tensor, noise: Tensor, distribution: Distribution) -> Tensor:
+        """``min_j Q_j(s, a(s, eps))`` ``[M]`` of the policy's actions."""
+        q: Tensor = self.q(obs, distribution.rsample(noise))
+        return q.amin(0)
 
     def state_dict(self) -> dict[str, Any]:
         return state_of(self, ("collector", "learner", "critic", "buffer", "generator"))
@@ -160,10 +165,9 @@ class NaturalGradient:
             length = norm / (direction @ product)
             solution, residual = solution + length * direction, residual - length * product
             direction = residual + (residual @ residual) / norm * direction
-        sizes = [p.numel() for p in parameters]
         with torch.no_grad():
-            for p, change in zip(parameters, solution.split(sizes), strict=True):
-                p -= self.rate * change.view_as(p)
+            for p, change in zip(parameters, unflatten(solution, parameters), strict=True):
+                p.add_(change, alpha=self.rate)
         return {"train/kl": problem.kl().detach()}
 
     def state_dict(self) -> dict[str, Any]:
