@@ -170,7 +170,7 @@ def _draw_box(axes: Any, box: Box, caption: str, x: float, row: int) -> None:
     title = {BESIDE: "other files", "": box.layer}.get(box.name, box.name)
     axes.text(x, y + 0.4, title, ha="center", va="center", fontsize=14, weight="bold", zorder=4)
     text = "\n".join(balanced_lines(caption))
-    axes.text(x, y - 0.14, text, ha="center", va="center", fontsize=10, color="#444444", zorder=4)
+    axes.text(x, y - 0.14, text, ha="center", va="center", fontsize=9.5, color="#444444", zorder=4)
 
 
 def balanced_lines(text: str) -> list[str]:
