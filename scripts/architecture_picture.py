@@ -29,9 +29,9 @@ from pgtoolkit.scripts.cli.files import require_picture
 
 COLOURS = {"pgtoolkit": "#1f69b4", "envs": "#2c8c46", "agents": "#8a4fb0", "scripts": "#d6601e"}
 """Colour of each layer's boxes and of the arrows that leave them."""
-BOX_SIZE = (2.75, 1.2)
+BOX_SIZE = (2.95, 1.2)
 """Width and height of a box, in inches."""
-BOX_ROOM, BEND_ROOM, ROW_HEIGHT = 2.95, 0.26, 1.6
+BOX_ROOM, BEND_ROOM, ROW_HEIGHT = 3.12, 0.26, 1.6
 """Horizontal room of a box and of an arrow that passes a row, and the distance of rows, in inches.
 """
 MARGIN = 0.2
