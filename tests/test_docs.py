@@ -1,7 +1,9 @@
 """The documentation runs as it stands, and its tables are those that are measured."""
 
+import ast
 import contextlib
 import io
+import pkgutil
 import re
 from pathlib import Path
 
@@ -91,3 +93,91 @@ def test_measured_variances_are_the_exact_ones() -> None:
             variance, error = (float(number) for number in cells[5].split(" ± "))
             # The error is printed to one digit, so it may be half as large again.
             assert abs(variance - float(cells[4])) < 4.5 * 1.5 * error, cells
+
+
+NAMING_PAGES = ("docs/architecture.md", "CONTRIBUTING.md")
+"""Pages whose names of files, functions and classes must exist."""
+FOLDERS = ("", "pgtoolkit", "envs", "scripts")
+"""Where a path that a page names may start."""
+
+
+def code_spans(page: str) -> list[str]:
+    """The page's text in backticks, outside fenced blocks."""
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.M | re.S)
+    return re.findall(r"`([^`]+)`", text)
+
+
+def named_paths(page: str) -> set[str]:
+    """Files and folders that the page names, also inside commands; of ``NAME.py`` its folder."""
+    words = (word for span in code_spans(page) for word in span.split())
+    paths = (word for word in words if re.fullmatch(r"[\w./]+(\.(py|pyi|md|png|toml|sh)|/)", word))
+    paths = (re.sub(r"[^/]*NAME.*", "", path) for path in paths)
+    return {path for path in paths if "/" in path}
+
+
+def defined_names(*more: str) -> set[str]:
+    """All that the source defines: ``name``, and ``Class.name`` for what a class has.
+
+    Args:
+        more: folders to look into beside the source.
+    """
+    found: set[str] = set()
+    for folder in ("pgtoolkit", "envs", "agents", "scripts", *more):
+        for path in (ROOT / folder).rglob("*.py"):
+            found.add(path.stem)
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = names_in(node)
+                found |= names
+                if isinstance(node, ast.ClassDef):
+                    inside = (name for child in ast.walk(node) for name in names_in(child))
+                    found |= {f"{node.name}.{name}" for name in inside}
+    return found
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """The name that one node of the syntax tree defines, if it does."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+        return {node.id if isinstance(node, ast.Name) else node.attr}
+    return {node.arg} if isinstance(node, ast.arg) else set()
+
+
+@pytest.mark.parametrize("page", NAMING_PAGES)
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    """Relative to the repository, to the core, or to a layer."""
+    paths = named_paths(page)
+    assert len(paths) > 10
+    found = {path for path in paths if any((ROOT / start / path).exists() for start in FOLDERS)}
+    assert paths - found == set()
+
+
+@pytest.mark.parametrize("page", NAMING_PAGES)
+def test_every_name_of_code_that_a_page_names_exists(page: str) -> None:
+    """``function``, ``Class`` and ``Class.attribute``; single letters are sizes."""
+    spans = {span.removesuffix("()") for span in code_spans(page)}
+    names = {span for span in spans if re.fullmatch(r"[A-Za-z]\w+(\.[A-Za-z_]\w*)*", span)}
+    names = {name for name in names if not re.search(r"\.(py|yaml|md|toml|pyi)$|^N(ame|AME)", name)}
+    assert len(names) > 10
+    modules = {name for name in names if name.split(".")[0] in ("pgtoolkit", "torch")}
+    for name in modules:
+        pkgutil.resolve_name(name)
+    defined = defined_names() if page.startswith("docs") else defined_names("tests")
+    assert names - modules - defined == set()
+
+
+@pytest.mark.parametrize("page", NAMING_PAGES)
+def test_a_name_is_in_the_file_that_the_page_says(page: str) -> None:
+    """Where it says "`name` in `file.py`", "`name` of `file.py`" or "`name` (`file.py`)"."""
+    text = re.sub(r"\s+", " ", (ROOT / page).read_text())
+    pairs = re.findall(r"`([\w.]+)` (?:in |of |\()`([\w/.]+\.pyi?)`", text)
+    assert len(pairs) > 4
+    for name, path in pairs:
+        assert re.search(rf"\b{name.rpartition('.')[2]}\b", (ROOT / path).read_text()), (name, path)
+
+
+def test_a_name_that_does_not_exist_would_be_seen() -> None:
+    """Neither an unknown function nor an attribute of another class is in the source."""
+    names = defined_names()
+    assert {"window_objective", "Signals.action_gradient", "ValueLearner.lagged"} <= names
+    assert not {"no_such_function", "Signals.segment_end_"} & names

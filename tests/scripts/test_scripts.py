@@ -285,7 +285,16 @@ def test_the_console_command_and_the_scripts_are_one(command: list[str]) -> None
 
 @pytest.mark.parametrize(
     "script",
-    ["train", "resume", "evaluate", "list", "variance", "plot_run", "reference_table"],
+    [
+        "train",
+        "resume",
+        "evaluate",
+        "list",
+        "variance",
+        "plot_run",
+        "reference_table",
+        "architecture_picture",
+    ],
 )
 def test_every_script_shows_its_help(script: str) -> None:
     """``python scripts/COMMAND.py --help`` exits 0."""
