@@ -26,7 +26,8 @@ StateActionValue = Callable[[Tensor, Tensor], Tensor]
 class Signals:
     """One window, its objective, and what follows from them; each part is computed when first used.
 
-    Observations are normalised once and pass through the policy once, whatever is asked for.
+    Observations are normalised once and pass through the policy once, whatever is asked for; only
+    the critic's gradient takes a second pass, without a graph.
 
     Args:
         policy: the policy that acted. Its gradient is estimated at its present parameters.
