@@ -76,6 +76,13 @@ class Signals:
         """The policy's distribution at the window's observations, with its graph."""
         return without_normalizer(self.policy)(self.features)
 
+    def renew_distribution(self) -> None:
+        """Makes the next use of the distribution pass the observations through the policy again.
+
+        A gradient is taken of a pass that is recorded, at the parameters of that moment.
+        """
+        self.__dict__.pop("distribution", None)
+
     @functools.cached_property
     def action_gradient(self) -> Tensor:
         """``dJ/du`` ``[T, N, A]`` through the environment. Frees the window's graph.

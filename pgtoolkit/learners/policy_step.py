@@ -43,6 +43,7 @@ def backward(
     bonus: list[Tensor] = []  # computed once, before any surrogate: autograd's order follows it
 
     def followed() -> Tensor:
+        signals.renew_distribution()
         bonus.append(entropy.bonus(signals.distribution, window))
         return term(estimator.surrogate(signals, signals.distribution))
 
@@ -112,6 +113,7 @@ def measure(
         getattr(signals, part)
 
     def term() -> Tensor:
+        signals.renew_distribution()
         bonus = entropy.bonus(signals.distribution, window)
         surrogate = estimator.surrogate(signals, signals.distribution)
         return (surrogate + bonus) / window.num_steps
