@@ -99,6 +99,11 @@ class Signals:
         require_finite_adjoint("action gradient dJ/du", gradient)
         return gradient
 
+    @property
+    def has_matched_weight(self) -> bool:
+        """Whether a weight was given under which the score function can be compared to pathwise."""
+        return self._matched_weight is not None
+
     @functools.cached_property
     def matched_weight(self) -> Tensor:
         """The score function's weight ``[T, N]`` for the objective; 0 on steps that are not valid.
@@ -125,7 +130,7 @@ class Signals:
     @functools.cached_property
     def score_action_gradient(self) -> Tensor | None:
         """``w_t dlog pi/dmu_t`` ``[T, N, A]`` of the matched weight; None without a mean."""
-        if self.distribution.gaussian is None or self._matched_weight is None:
+        if self.distribution.gaussian is None or not self.has_matched_weight:
             return None
         return score_action_gradient_of(self.distribution, self.window, self.matched_weight)
 
@@ -139,9 +144,12 @@ class Signals:
         single steps would not show it.
 
         Raises:
-            RequestError: the policy is not Gaussian, or there are fewer than six trajectories.
+            RequestError: the policy is not Gaussian, there is no matched weight, or there are fewer
+                than six trajectories.
         """
         score = self.score_action_gradient
+        if score is None and not self.has_matched_weight:
+            raise RequestError("mixing the two estimators needs a matched weight")
         if score is None:
             raise RequestError(
                 "only a Gaussian policy can mix the two estimators: the weights compare their "
