@@ -1,5 +1,6 @@
 """What a step rule is, and what it may evaluate beside the gradient."""
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any, Protocol, final
@@ -55,8 +56,8 @@ class Problem:
     @functools.cached_property
     def old(self) -> Distribution:
         """The distribution when this was first asked for, as a constant. Ask before the step."""
-        with torch.no_grad():
-            return self.distribution()
+        with torch.no_grad():  # a copy: log std may be a view of a parameter that the step changes
+            return copy.deepcopy(self.distribution())
 
     def kl(self) -> Tensor:
         """Mean ``KL(old || now)`` in nats, with its graph to the parameters."""
