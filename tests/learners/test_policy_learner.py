@@ -215,10 +215,10 @@ def test_the_divergence_at_the_old_parameters_is_zero_and_flat(bounded: bool) ->
 
 @pytest.mark.parametrize("bounded", [False, True])
 def test_the_hessian_of_the_divergence_is_the_fisher_matrix(bounded: bool) -> None:
-    """Of a diagonal Gaussian whose mean is W o + b: with a direction (V, v, w), over valid steps,
+    """A diagonal Gaussian whose mean is W o + b, along a direction (V, v, w), over valid steps.
 
-    ``F (V, v, w) = (mean of d o^T, mean of d, 2 w)``, ``d = (V o + v) / sigma^2``. Squashing to
-    bounds leaves it unchanged.
+    ``F (V, v, w) = (mean of d o^T, mean of d, 2 w)`` with ``d = (V o + v) / sigma^2``. Squashing
+    to bounds leaves it unchanged.
     """
 
     def look(policy: Policy, window: Window, problem: Problem) -> None:
@@ -299,7 +299,8 @@ def test_the_measured_gradient_of_a_batch_is_that_of_its_rows() -> None:
         torch.autograd.grad(quadratic(policy(row)).sum(), list(policy.parameters()))
         for row in obs.split(1)
     ]
-    per_row = {name: torch.stack(column) for name, column in zip("abcde", zip(*rows), strict=True)}
+    names = [name for name, _ in policy.named_parameters()]
+    per_row = {n: torch.stack([row[i] for row in rows]) for i, n in enumerate(names)}
     for gradient, column in zip(followed, per_row.values(), strict=True):
         torch.testing.assert_close(gradient, -column.mean(0), rtol=1e-4, atol=1e-6)
     expected = GradientStatistics.of(per_row).variance
