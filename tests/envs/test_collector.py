@@ -253,6 +253,25 @@ def test_whole_episodes_are_one_of_each_environment_from_a_reset() -> None:
     assert collector.progress() == 0
 
 
+@pytest.mark.parametrize("make", [collector_of, gymnasium_collector])
+def test_a_window_after_whole_episodes_begins_where_the_environments_stand(
+    make: Callable[[], Collector],
+) -> None:
+    """The steps beyond an episode are discarded, but the environments have taken them."""
+    collector = make()
+    policy, seen = collector.make_policy(), []
+    step = collector.env.step
+
+    def record(actions: Any) -> Any:
+        seen.append(step(actions))
+        return seen[-1]
+
+    collector.env.step = record  # type: ignore[method-assign]
+    collector.collect_episodes(policy)
+    last_obs = torch.as_tensor(seen[-1][0])
+    assert torch.equal(collector.collect(policy).obs[0], last_obs)
+
+
 def test_first_episodes_start_at_staggered_ages() -> None:
     """The age of each is drawn from the seed, so that not all are truncated in one step."""
     ages = []
