@@ -127,7 +127,7 @@ QUESTIONS = (
 
 
 def defined(source: str) -> set[str]:
-    """The names that a module defines itself, ``Class.method`` for methods; imports do not count."""
+    """The names that a module defines itself, not those that it imports; ``Class.method`` too."""
     return set(_definitions(ast.parse(source).body, ""))
 
 
