@@ -100,8 +100,9 @@ def test_a_number_that_is_not_finite_is_refused_with_or_without_a_range(
     name: str, bad: float
 ) -> None:
     """Infinity is above 0, so the range alone would let it pass."""
+    given: dict[str, Any] = {name: bad}
     with pytest.raises(RequestError, match="must be a finite number") as caught:
-        Base(**{name: bad})
+        Base(**given)
     assert str(caught.value).startswith(f"--{name.replace('_', '-')} ")
 
 
@@ -109,8 +110,9 @@ def test_a_number_that_is_not_finite_is_refused_with_or_without_a_range(
 @pytest.mark.parametrize("name", ["betas", "sizes"])
 def test_a_tuple_with_an_entry_that_is_not_finite_is_refused(name: str, bad: float) -> None:
     """An infinite layer is at least 1, so the range alone would let it pass."""
+    given: dict[str, Any] = {name: (0.5, bad)}
     with pytest.raises(RequestError, match=f"--{name} must be a finite number"):
-        Base(**{name: (0.5, bad)})
+        Base(**given)
 
 
 def test_the_ranges_of_a_class_are_those_of_its_own_annotations() -> None:
@@ -134,9 +136,10 @@ def test_groups_combine_their_fields_and_their_checks() -> None:
 
     names = {field.name for field in dataclasses.fields(Combined)}
     assert {"num_envs", "learning_rate", "vf_epochs"} <= names
-    for name, bad in (("num_envs", 0), ("learning_rate", 0.0), ("vf_epochs", 0)):
+    bad: dict[str, Any] = {"num_envs": 0, "learning_rate": 0.0, "vf_epochs": 0}
+    for name, value in bad.items():
         with pytest.raises(RequestError, match=f"--{name.replace('_', '-')} must be"):
-            Combined(**{name: bad})
+            Combined(**{name: value})
 
 
 def test_a_group_may_replace_a_default_of_the_group_that_it_extends() -> None:

@@ -156,16 +156,17 @@ def collector_of(
 ) -> Collector:
     """Four environments, eight steps a window."""
     gradient = settings.pop("gradient", True)
-    config = ApgConfig(**({"num_envs": 4, "n_steps": 8, "compile": "never"} | settings))
+    given: dict[str, Any] = {"num_envs": 4, "n_steps": 8, "compile": "never"} | settings
     vector = DifferentiableVectorEnv(env or Counter(), 4)
+    config = ApgConfig(**given)
     return Collector(vector, config, seed=seed, total_steps=total_steps, gradient=gradient)
 
 
 def gymnasium_collector(seed: int = 0, **settings: Any) -> Collector:
     """Two of Gymnasium's cart-poles, in one window of 16 steps."""
-    config = PpoConfig(**({"num_envs": 2, "n_steps": 16, "compile": "never"} | settings))
+    given: dict[str, Any] = {"num_envs": 2, "n_steps": 16, "compile": "never"} | settings
     vector = gymnasium.make_vec("CartPole-v1", 2, vectorization_mode="sync")
-    return Collector(vector, config, seed=seed, total_steps=64)
+    return Collector(vector, PpoConfig(**given), seed=seed, total_steps=64)
 
 
 def assert_same_window(found: Window, expected: Window) -> None:

@@ -60,7 +60,7 @@ def count_calls(policy: Policy, calls: Counter[str]) -> None:
     """Counts passes through the normaliser and through the hidden layers."""
     for name in ("normalizer", "torso"):
         module: nn.Module = getattr(policy, name)
-        module.register_forward_hook(lambda *_, name=name: calls.update([name]))  # type: ignore[misc]
+        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
 
 
 # Each part once -----------------------------------------------------------------------------------

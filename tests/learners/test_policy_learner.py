@@ -27,6 +27,7 @@ from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_learner import PolicyLearner, describe
 from pgtoolkit.learners.step_rules.adam import Adam
 from pgtoolkit.learners.step_rules.base import Problem, StepRule
+from pgtoolkit.networks.normalizer import ObservationNormalizer
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.rollout import start, unroll
@@ -117,7 +118,7 @@ def test_every_pair_of_an_estimator_and_a_rule_takes_a_step(name: str, kind: str
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_a_step_raises_the_objective_of_its_problem(name: str) -> None:
     """The rule's problem and the gradient are of one function: ``grad`` is minus its derivative."""
-    policy, found = make_policy(), []
+    policy, found = make_policy(), list[Any]()
 
     def look(problem: Problem) -> None:
         expected = torch.autograd.grad(problem.objective(), list(policy.parameters()))
@@ -152,14 +153,17 @@ def test_numbers_that_are_not_finite_leave_the_parameters_as_they_were(name: str
     assert unchanged(policy, before) and rule.num_steps == 0
 
 
+def _overflow(module: nn.Module, grad_input: Any, grad_output: Any) -> tuple[Tensor, ...]:
+    return (grad_input[0] * math.inf,)
+
+
 def test_a_gradient_that_overflows_leaves_parameters_and_moments_as_they_were() -> None:
     """The surrogate is finite and its gradient is not: Adam refuses it by the parameter's name."""
     policy = make_policy()
     rule = Adam(policy, 0.01)
     learner, before = learner_of(policy, rule), parameters(policy)
-    policy.head.output.register_full_backward_hook(  # as if by a faulty layer
-        lambda module, grad_input, grad_output: (grad_input[0] * math.inf,)
-    )
+    assert isinstance(policy.head, GaussianHead)
+    policy.head.output.register_full_backward_hook(_overflow)  # as if by a faulty layer
     signals = make_signals(policy, make_window(policy))
     with pytest.raises(NonFiniteError, match="gradient of torso"):
         learner.step("score_function", signals)
@@ -297,7 +301,7 @@ def test_the_measured_gradient_of_a_batch_is_that_of_its_rows() -> None:
     followed = [p.grad.clone() for p in policy.parameters() if p.grad is not None]
     rows = [
         torch.autograd.grad(quadratic(policy(row)).sum(), list(policy.parameters()))
-        for row in obs.split(1)
+        for row in torch.split(obs, 1)
     ]
     names = [name for name, _ in policy.named_parameters()]
     per_row = {n: torch.stack([row[i] for row in rows]) for i, n in enumerate(names)}
@@ -319,7 +323,7 @@ def test_a_batch_whose_surrogate_is_not_finite_changes_nothing(interval: int) ->
 
 
 def test_a_rule_on_a_batch_has_the_surrogate_and_the_divergence_of_the_batch() -> None:
-    policy, rule, seen = make_policy(), Descent(0.05), []
+    policy, rule, seen = make_policy(), Descent(0.05), list[Any]()
     rule.look = lambda problem: seen.extend([problem, float(problem.kl().detach())])
     obs = torch.randn(6, 3, generator=seeded(8))
     before = float(quadratic(policy(obs)).mean().detach())
@@ -337,15 +341,17 @@ def test_a_rule_on_a_batch_has_the_surrogate_and_the_divergence_of_the_batch() -
 def test_an_update_is_counted_and_the_normaliser_sees_its_window_at_the_end() -> None:
     """Only the steps that happened, and after the step of the rule."""
     policy = make_policy(normalize_observations=True)
+    normalizer = policy.normalizer
+    assert isinstance(normalizer, ObservationNormalizer)
     learner, window = learner_of(policy), make_window(policy)
     window.valid[3:, 0] = False
     with learner.updating(window):
-        assert float(policy.normalizer.count) == 0
+        assert float(normalizer.count) == 0
         learner.step("pathwise", make_signals(policy, window))
-        assert float(policy.normalizer.count) == 0
-    assert float(policy.normalizer.count) == NUM_STEPS * NUM_ENVS - 2
+        assert float(normalizer.count) == 0
+    assert float(normalizer.count) == NUM_STEPS * NUM_ENVS - 2
     rows = window.obs.detach()[window.valid].double()
-    torch.testing.assert_close(policy.normalizer.mean, rows.mean(0))
+    torch.testing.assert_close(normalizer.mean, rows.mean(0))
     assert learner.monitor.num_updates == 1
 
 

@@ -65,7 +65,7 @@ def make(policy: Policy, window: Window, **settings: Any) -> Signals:
 
 
 def run(name: str, signals: Signals, *, interval: int = 1, **settings: Any) -> dict[str, Tensor]:
-    given = {"monitor": GradientMonitor(interval), "entropy": BONUS} | settings
+    given: dict[str, Any] = {"monitor": GradientMonitor(interval), "entropy": BONUS} | settings
     return backward(name, signals, **given)
 
 

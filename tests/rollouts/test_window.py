@@ -36,7 +36,7 @@ def window(num_steps: int, num_envs: int, **given: Any) -> Window:
 
 
 def columns(tensor: Tensor) -> list[list[Any]]:
-    return tensor.T.tolist()  # type: ignore[no-any-return]
+    return tensor.T.tolist()
 
 
 # Where segments end -------------------------------------------------------------------------------

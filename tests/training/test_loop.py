@@ -363,4 +363,4 @@ def test_a_failure_in_an_evaluation_says_so(tmp_path: Path) -> None:
 def test_intervals_of_no_length_are_refused(bad: dict[str, int]) -> None:
     (name,) = bad
     with pytest.raises(RequestError, match=f"--{name.replace('_', '-')} must be at least 1"):
-        TrainConfig(**bad)  # type: ignore[arg-type]
+        TrainConfig(**bad)
