@@ -99,7 +99,7 @@ class Collector:
 
     def collect_episodes(self, policy: Policy) -> Window:
         """One whole episode of every environment, from a reset, without a graph."""
-        window = collect_episodes(
+        window, self.rollout_state = collect_episodes(
             self.env, policy, lambda num_steps: self.draw_noise(policy, num_steps)
         )
         return self._counted(window)

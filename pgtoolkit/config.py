@@ -102,7 +102,9 @@ class Settings:
 
 
 def is_finite(value: object) -> bool:
-    """False for an infinite or NaN float; True for everything else."""
+    """False for an infinite or NaN float, also inside a tuple; True for everything else."""
+    if isinstance(value, tuple):
+        return all(is_finite(entry) for entry in value)
     return not isinstance(value, float) or math.isfinite(value)
 
 

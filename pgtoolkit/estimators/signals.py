@@ -26,7 +26,8 @@ StateActionValue = Callable[[Tensor, Tensor], Tensor]
 class Signals:
     """One window, its objective, and what follows from them; each part is computed when first used.
 
-    Observations are normalised once and pass through the policy once, whatever is asked for.
+    Observations are normalised once and pass through the policy once, whatever is asked for; only
+    the critic's gradient takes a second pass, without a graph.
 
     Args:
         policy: the policy that acted. Its gradient is estimated at its present parameters.
@@ -75,6 +76,13 @@ class Signals:
         """The policy's distribution at the window's observations, with its graph."""
         return without_normalizer(self.policy)(self.features)
 
+    def renew_distribution(self) -> None:
+        """Makes the next use of the distribution pass the observations through the policy again.
+
+        A gradient is taken of a pass that is recorded, at the parameters of that moment.
+        """
+        self.__dict__.pop("distribution", None)
+
     @functools.cached_property
     def action_gradient(self) -> Tensor:
         """``dJ/du`` ``[T, N, A]`` through the environment. Frees the window's graph.
@@ -90,6 +98,11 @@ class Signals:
         gradient = action_gradient(self.objective, graph)
         require_finite_adjoint("action gradient dJ/du", gradient)
         return gradient
+
+    @property
+    def has_matched_weight(self) -> bool:
+        """Whether a weight was given under which the score function can be compared to pathwise."""
+        return self._matched_weight is not None
 
     @functools.cached_property
     def matched_weight(self) -> Tensor:
@@ -117,7 +130,7 @@ class Signals:
     @functools.cached_property
     def score_action_gradient(self) -> Tensor | None:
         """``w_t dlog pi/dmu_t`` ``[T, N, A]`` of the matched weight; None without a mean."""
-        if self.distribution.gaussian is None or self._matched_weight is None:
+        if self.distribution.gaussian is None or not self.has_matched_weight:
             return None
         return score_action_gradient_of(self.distribution, self.window, self.matched_weight)
 
@@ -131,9 +144,12 @@ class Signals:
         single steps would not show it.
 
         Raises:
-            RequestError: the policy is not Gaussian, or there are fewer than six trajectories.
+            RequestError: the policy is not Gaussian, there is no matched weight, or there are fewer
+                than six trajectories.
         """
         score = self.score_action_gradient
+        if score is None and not self.has_matched_weight:
+            raise RequestError("mixing the two estimators needs a matched weight")
         if score is None:
             raise RequestError(
                 "only a Gaussian policy can mix the two estimators: the weights compare their "

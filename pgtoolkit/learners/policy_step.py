@@ -43,6 +43,7 @@ def backward(
     bonus: list[Tensor] = []  # computed once, before any surrogate: autograd's order follows it
 
     def followed() -> Tensor:
+        signals.renew_distribution()
         bonus.append(entropy.bonus(signals.distribution, window))
         return term(estimator.surrogate(signals, signals.distribution))
 
@@ -52,7 +53,8 @@ def backward(
     def beside() -> dict[str, Tensor]:
         at = signals.distribution
         terms = {other: term(CATALOGUE[other].surrogate(signals, at)) for other in others}
-        if others and signals.own_weight is not None:
+        comparable = "pathwise" in (name, *others) and signals.has_matched_weight
+        if others and signals.own_weight is not None and comparable:
             terms[MATCHED] = term(signals.matched_surrogate(at))
         return terms
 
@@ -90,7 +92,7 @@ def report(
 ) -> Metrics:
     """Statistics of each estimator's gradients, the matched comparison, and the curves by step."""
     shown = {name: values for name, values in gradients.items() if name != MATCHED}
-    matched = gradients.get(MATCHED, gradients.get("score_function"))
+    matched = gradients.get(MATCHED if signals.own_weight is not None else "score_function")
     if matched is None or "pathwise" not in gradients:
         return monitor.report(shown)
     metrics = monitor.report(shown, (matched, gradients["pathwise"]))
@@ -112,6 +114,7 @@ def measure(
         getattr(signals, part)
 
     def term() -> Tensor:
+        signals.renew_distribution()
         bonus = entropy.bonus(signals.distribution, window)
         surrogate = estimator.surrogate(signals, signals.distribution)
         return (surrogate + bonus) / window.num_steps

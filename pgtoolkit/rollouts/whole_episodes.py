@@ -8,7 +8,7 @@ from torch import Tensor
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import collect, start
+from pgtoolkit.rollouts.rollout import RolloutState, collect, start
 from pgtoolkit.rollouts.window import Window, concatenate, first_episodes, map_window
 
 
@@ -19,11 +19,12 @@ def collect_episodes(
     *,
     chunk: int = 64,
     max_steps: int = 100_000,
-) -> Window:
+) -> tuple[Window, RolloutState]:
     """One whole episode of every environment, from a reset; later steps are not ``valid``.
 
     Every environment counts once, so short episodes are not favoured. Steps after an environment's
-    first end are taken, because the others still run, and are discarded.
+    first end are taken, because the others still run, and are discarded. The rollout state that is
+    returned with the window is where the environments stand after those.
 
     Args:
         env: any Gymnasium vector environment.
@@ -49,4 +50,4 @@ def collect_episodes(
         noise = draw_noise(chunk)
     window = first_episodes(concatenate(windows))
     length = int(window.valid.any(1).sum())
-    return map_window(lambda tensor: tensor[:length], window)
+    return map_window(lambda tensor: tensor[:length], window), rollout_state

@@ -114,8 +114,12 @@ def map_window(function: Callable[[Tensor], Tensor], window: Window) -> Window:
 
 
 def default_segment_end(window: Window) -> Tensor:
-    """Ends of episodes, steps that never happened, and the window's last step ``[T, N]``."""
+    """Ends of episodes, and the window's last step ``[T, N]``.
+
+    A step that never happened is an end, and so is the step before it.
+    """
     end = window.done | ~window.valid
+    end[:-1] |= ~window.valid[1:]
     end[-1] = True
     return end
 
@@ -127,7 +131,7 @@ def concatenate(windows: list[Window]) -> Window:
     end = joined.segment_end.clone()
     lengths = torch.tensor([w.num_steps for w in windows[:-1]], dtype=torch.long)
     last = lengths.cumsum(0).to(end.device) - 1
-    end[last] = joined.done[last] | ~joined.valid[last]
+    end[last] = joined.done[last] | ~joined.valid[last] | ~joined.valid[last + 1]
     return dataclasses.replace(joined, segment_end=end)
 
 

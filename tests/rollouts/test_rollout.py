@@ -405,7 +405,7 @@ def test_whole_episodes_are_each_environments_first_and_no_more(
 ) -> None:
     """Lengths 3, 2, 1, 5: the window is as long as the longest, one end in each column."""
     env = counters(PLANS[:4], mode)
-    window = collect_episodes(env, linear_policy(), episode_noise(4), chunk=chunk)
+    window, _ = collect_episodes(env, linear_policy(), episode_noise(4), chunk=chunk)
     assert window.num_steps == 5
     assert window.valid.sum(0).tolist() == [3, 2, 1, 5]
     assert (window.done & window.valid).sum(0).tolist() == [1, 1, 1, 1]
@@ -427,7 +427,7 @@ def test_an_episode_that_does_not_end_is_a_request_error() -> None:
 def test_an_episode_as_long_as_the_limit_is_no_error() -> None:
     """Five steps within at most five."""
     env = counters(PLANS[:4], AutoresetMode.SAME_STEP)
-    window = collect_episodes(env, linear_policy(), episode_noise(4), chunk=1, max_steps=5)
+    window, _ = collect_episodes(env, linear_policy(), episode_noise(4), chunk=1, max_steps=5)
     assert window.num_steps == 5
     env.close()
 

@@ -1,0 +1,227 @@
+"""Settings: the range in each annotation, the message with the flag, and groups that combine."""
+
+import contextlib
+import dataclasses
+import io
+import math
+from typing import Annotated, Any, Literal
+
+import pytest
+
+from pgtoolkit.agents.apg import ApgConfig
+from pgtoolkit.agents.ppo import PpoConfig
+from pgtoolkit.agents.reinforce import ReinforceConfig
+from pgtoolkit.agents.shac import ShacConfig
+from pgtoolkit.config import (
+    AdamSettings,
+    PathwiseSettings,
+    PolicySettings,
+    RelativeEntropySettings,
+    RolloutSettings,
+    Settings,
+    ValueSettings,
+    above,
+    at_least,
+    below,
+    between,
+    each,
+    ranges,
+)
+from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.arguments import parse
+from pgtoolkit.training.loop import TrainConfig
+
+CONFIGS = (ReinforceConfig, ApgConfig, ShacConfig, PpoConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Base(Settings):
+    """One setting for each kind of range."""
+
+    count: Annotated[int, at_least(2, "one is no sample")] = 2
+    """Number of samples."""
+    step_size: Annotated[float, above(0)] = 0.5
+    """Length of a step."""
+    share: Annotated[float, between(0, 1)] = 0.5
+    """Share that is kept."""
+    decay: Annotated[float, below(0, 1)] = 0.5
+    """Decay rate."""
+    betas: Annotated[tuple[float, float], each(below(0, 1))] = (0.5, 0.5)
+    """Two decay rates."""
+    sizes: Annotated[tuple[int, ...], each(at_least(1), "sizes of at least 1")] = (3,)
+    """Sizes of layers."""
+    limit: Annotated[int | None, at_least(1)] = None
+    """Largest number of steps; None means no limit."""
+    free: float = 0.0
+    """A number without a range."""
+    kind: Literal["one", "other"] = "one"
+    """A word."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stricter(Base):
+    """The same field with another range, and one whose range is given up."""
+
+    count: Annotated[int, at_least(5)] = 5
+    """Number of samples."""
+    share: float = 7.0
+    """Any share."""
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad", "message"),
+    [
+        ("count", (2, 3), 1, "--count must be at least 2: one is no sample, not 1"),
+        ("step_size", (1e-9, 5.0), 0.0, "--step-size must be above 0, not 0.0"),
+        ("step_size", (), -1.0, "--step-size must be above 0, not -1.0"),
+        ("share", (0.0, 1.0), 1.01, "--share must be between 0 and 1, not 1.01"),
+        ("share", (), -0.01, "--share must be between 0 and 1, not -0.01"),
+        ("decay", (0.0, 0.999), 1.0, "--decay must be in [0, 1), not 1.0"),
+        ("decay", (), -0.1, "--decay must be in [0, 1), not -0.1"),
+        ("betas", ((0.0, 0.9),), (0.5, 1.0), "--betas must be in [0, 1), not (0.5, 1.0)"),
+        ("sizes", ((), (1, 2)), (4, 0), "--sizes must be sizes of at least 1, not (4, 0)"),
+        ("limit", (None, 1), 0, "--limit must be at least 1, not 0"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_by_its_flag(
+    name: str, good: tuple[Any, ...], bad: Any, message: str
+) -> None:
+    """What is on the edge is inside or outside as the range says; the whole message."""
+    for value in good:
+        assert getattr(Base(**{name: value}), name) == value
+    with pytest.raises(RequestError) as caught:
+        Base(**{name: bad})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["step_size", "share", "free"])
+def test_a_number_that_is_not_finite_is_refused_with_or_without_a_range(
+    name: str, bad: float
+) -> None:
+    """Infinity is above 0, so the range alone would let it pass."""
+    given: dict[str, Any] = {name: bad}
+    with pytest.raises(RequestError, match="must be a finite number") as caught:
+        Base(**given)
+    assert str(caught.value).startswith(f"--{name.replace('_', '-')} ")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["betas", "sizes"])
+def test_a_tuple_with_an_entry_that_is_not_finite_is_refused(name: str, bad: float) -> None:
+    """An infinite layer is at least 1, so the range alone would let it pass."""
+    given: dict[str, Any] = {name: (0.5, bad)}
+    with pytest.raises(RequestError, match=f"--{name} must be a finite number"):
+        Base(**given)
+
+
+def test_the_ranges_of_a_class_are_those_of_its_own_annotations() -> None:
+    """A subclass that annotates a field again replaces its range, or drops it; others stay."""
+    assert "count" in dict(ranges(Stricter)) and "share" not in dict(ranges(Stricter))
+    assert dict(ranges(Stricter))["decay"].text == "in [0, 1)"
+    Base(count=4)
+    with pytest.raises(RequestError, match="--count must be at least 5, not 4"):
+        Stricter(count=4)
+    assert Stricter().share == 7.0
+    with pytest.raises(RequestError, match="--decay"):
+        Stricter(decay=1.0)
+
+
+def test_groups_combine_their_fields_and_their_checks() -> None:
+    """A configuration of three groups has the fields of all and is checked by all."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Combined(RolloutSettings, AdamSettings, ValueSettings):
+        pass
+
+    names = {field.name for field in dataclasses.fields(Combined)}
+    assert {"num_envs", "learning_rate", "vf_epochs"} <= names
+    bad: dict[str, Any] = {"num_envs": 0, "learning_rate": 0.0, "vf_epochs": 0}
+    for name, value in bad.items():
+        with pytest.raises(RequestError, match=f"--{name.replace('_', '-')} must be"):
+            Combined(**{name: value})
+
+
+def test_a_group_may_replace_a_default_of_the_group_that_it_extends() -> None:
+    """Pathwise agents have another weight of the relative entropy, wherever the group stands."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class PathwiseLast(RolloutSettings, PolicySettings, PathwiseSettings):
+        pass
+
+    assert RelativeEntropySettings().ent_coef_relative == 0.0
+    assert PathwiseSettings().ent_coef_relative == 0.015
+    for config in (ApgConfig(), ShacConfig(), PathwiseLast()):
+        assert config.ent_coef_relative == 0.015
+    assert ReinforceConfig().ent_coef_relative == 0.0
+
+
+def test_ppo_has_no_relative_entropy() -> None:
+    """Its loss takes ent_coef alone, so the setting would do nothing."""
+    assert "ent_coef_relative" not in {field.name for field in dataclasses.fields(PpoConfig)}
+    with pytest.raises(RequestError, match="ent-coef-relative"):
+        parse(PpoConfig, ["--ent-coef-relative", "0.1"], command="train ppo")
+    assert parse(ApgConfig, ["--ent-coef-relative", "0.1"], command="train apg") == ApgConfig(
+        ent_coef_relative=0.1
+    )
+
+
+@pytest.mark.parametrize("config", [*CONFIGS, TrainConfig])
+def test_every_configuration_is_made_from_its_defaults_and_cannot_be_changed(config: Any) -> None:
+    made = config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.gamma = 0.5
+    assert parse(config, [], command="train") == made
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_most_settings_of_agents_state_a_range(config: Any) -> None:
+    """Every number does but two: an initial log std, and none other, may be anything finite."""
+    free = {
+        field.name
+        for field in dataclasses.fields(config)
+        if field.type in (int, float) and field.name not in dict(ranges(config))
+    }
+    assert free == {"log_std_init"}
+
+
+def test_the_command_line_parses_settings_with_ranges() -> None:
+    """Single numbers, tuples and None, each by its flag."""
+    flags = ["--count", "7", "--share", "0.25", "--betas", "0.1", "0.2", "--sizes", "8", "9"]
+    found = parse(Base, [*flags, "--limit", "3", "--kind", "other"], command="train")
+    assert found == Base(count=7, share=0.25, betas=(0.1, 0.2), sizes=(8, 9), limit=3, kind="other")
+    assert parse(Base, ["--limit", "None"], command="train").limit is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--share", "2"], "--share must be between 0 and 1, not 2.0"),
+        (["--betas", "0.5", "1"], r"--betas must be in \[0, 1\), not \(0.5, 1.0\)"),
+        (["--step-size", "inf"], "--step-size must be a finite number, not inf"),
+        (["--limit", "0"], "--limit must be at least 1, not 0"),
+    ],
+)
+def test_the_command_line_reports_a_range_on_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        parse(Base, arguments, command="train")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("config", [Base, *CONFIGS, TrainConfig])
+def test_the_help_of_a_command_has_every_flag_and_its_text(config: Any) -> None:
+    """The range in an annotation neither hides the field's docstring nor appears as code."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as caught:
+        parse(config, ["--help"], command="train")
+    assert caught.value.code == 0
+    text = " ".join(output.getvalue().replace("│", " ").split())
+    for field in dataclasses.fields(config):
+        assert f"--{field.name.replace('_', '-')}" in text
+    assert "Range(" not in text and "<lambda>" not in text
+    sentences = {
+        Base: ("Length of a step.", "Sizes of layers.", "None means no limit."),
+        TrainConfig: ("Environment steps to train for",),
+    }.get(config, ("Discount factor.", "Decay rates of Adam's two moments.", "Global norm"))
+    for sentence in sentences:
+        assert sentence in text

@@ -1,0 +1,366 @@
+"""The training loop: when it evaluates, writes and saves, and what a failure leaves behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import pytest
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor
+
+from pgtoolkit import parallel
+from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.policies.gaussian import GaussianPolicy
+from pgtoolkit.rollouts.evaluation import Evaluation
+from pgtoolkit.rollouts.window import Window
+from pgtoolkit.training.checkpoint import load_checkpoint
+from pgtoolkit.training.loop import Progress, TrainConfig, train
+from pgtoolkit.training.run_folder import RunFolder
+
+SPACE = Box(-1.0, 1.0, (1,))
+
+
+def make_window(num_steps: int = 5, ends: tuple[int, ...] = (4,)) -> Window:
+    """Two environments with reward 1 and 2 a step, whose episodes end after the given steps."""
+    zeros, done = torch.zeros(num_steps, 2, 1), torch.zeros(num_steps, 2, dtype=torch.bool)
+    for step in ends:
+        done[step] = True
+    return Window(
+        obs=zeros,
+        next_obs=zeros,
+        noise=zeros,
+        pre_action=zeros,
+        action=zeros,
+        log_prob=zeros[..., 0],
+        reward=torch.tensor([1.0, 2.0]).expand(num_steps, 2),
+        terminated=done,
+        truncated=torch.zeros_like(done),
+        valid=torch.ones_like(done),
+    )
+
+
+@final
+class FakeAgent:
+    """Each update adds 1 to the policy's last bias, and reports a measurement every other time."""
+
+    needs_gradient: ClassVar[bool] = False
+
+    def __init__(
+        self, fails_at: int | None = None, make: Callable[[], Window] = make_window
+    ) -> None:
+        self.policy = GaussianPolicy(SPACE, SPACE, ())
+        self.fails_at, self.make, self.num_updates = fails_at, make, 0
+
+    def collect(self) -> Window:
+        return self.make()
+
+    def update(self, window: Window) -> dict[str, Tensor]:
+        if self.num_updates == self.fails_at:
+            raise NonFiniteError("loss")
+        self.num_updates += 1
+        with torch.no_grad():
+            self.policy.get_parameter("head.output.bias").add_(1.0)
+        metrics = {"train/loss": torch.tensor(float(self.num_updates))}
+        if self.num_updates % 2:
+            metrics["gradient/pathwise/variance"] = torch.tensor(0.5)
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_updates": self.num_updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.num_updates = state["num_updates"]
+
+
+@final
+class FakeWriter:
+    """Keeps the rows that it is given, by environment step."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, set[str]] = {}
+        self.flushed: list[int] = []
+
+    def write(self, metrics: dict[str, Tensor], step: int) -> dict[str, float]:
+        self.rows[step] = set(metrics)
+        return {tag: float(value) for tag, value in metrics.items()}
+
+    def flush(self) -> None:
+        self.flushed.append(max(self.rows))
+
+
+@final
+class Run:
+    """One run in a folder, with what happened in it.
+
+    Args:
+        path: its folder.
+        returns: of each evaluation, in turn.
+        agent: the one that is trained.
+        progress: of a run that is resumed.
+        settings: of the loop; 50 steps in windows of 10, and nothing else by default.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        returns: tuple[float, ...] = (),
+        agent: FakeAgent | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> None:
+        given = {"total_steps": 50, "eval_interval": 0, "checkpoint_interval": 1000} | settings
+        self.folder = RunFolder(path)
+        self.folder.policy_file("last").parent.mkdir(parents=True, exist_ok=True)
+        self.agent, self.writer = agent or FakeAgent(), FakeWriter()
+        self.config, self.progress = TrainConfig(**given), progress
+        self.remaining, self.evaluated = list(returns), list[int]()
+        self.shown: list[tuple[int, int]] = []
+        self.saved: dict[int, int | None] = {}
+
+    def evaluate(self) -> Evaluation:
+        self.evaluated.append(self.agent.num_updates * 10)
+        return Evaluation([self.remaining.pop(0)], [7])
+
+    def show(self, progress: Progress) -> None:
+        """Notes which update the files hold, after every update."""
+        self.shown.append((progress.num_updates, progress.num_steps))
+        self.saved[progress.num_steps] = held(self.folder.policy_file("last"))
+
+    def train(self) -> Progress:
+        arguments: dict[str, Any] = {"evaluate": self.evaluate, "show": self.show}
+        writer: Any = self.writer
+        return train(
+            self.agent, self.config, self.folder, writer, progress=self.progress, **arguments
+        )
+
+
+def held(path: Path) -> int | None:
+    """The number of updates of the policy in a file; None where there is no file."""
+    if not path.exists():
+        return None
+    return int(load_checkpoint(path)["policy"]["head.output.bias"])
+
+
+# Length -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("total", "updates"), [(1, 1), (10, 1), (19, 1), (20, 2), (59, 5)])
+def test_a_run_is_as_many_whole_windows_as_fit_and_at_least_one(
+    tmp_path: Path, total: int, updates: int
+) -> None:
+    run = Run(tmp_path, total_steps=total)
+    assert run.train().num_updates == updates
+    assert run.shown == [(n, 10 * n) for n in range(1, updates + 1)]
+
+
+def test_only_steps_that_happened_are_counted(tmp_path: Path) -> None:
+    """Eight of ten in every window; a sixth would go beyond 45 steps."""
+
+    def make() -> Window:
+        window = make_window()
+        window.valid[4] = False
+        return window
+
+    progress = Run(tmp_path, agent=FakeAgent(make=make), total_steps=45).train()
+    assert (progress.num_steps, progress.num_updates) == (40, 5)
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def test_the_last_policy_is_written_at_the_start_every_interval_and_the_end(
+    tmp_path: Path,
+) -> None:
+    """Interval 20: before the first update, then at 10, 30 and 50; what is in the file after each.
+
+    The events are flushed with each of them, so that a checkpoint never knows more than the log.
+    """
+    run, at_start = Run(tmp_path, checkpoint_interval=20), []
+    collect = run.agent.make
+
+    def first() -> Window:
+        at_start.append(held(run.folder.policy_file("last")))
+        return collect()
+
+    run.agent.make = first
+    run.train()
+    assert at_start[0] == 0
+    assert run.saved == {10: 1, 20: 1, 30: 3, 40: 3, 50: 5}
+    assert run.writer.flushed == [10, 30, 50]
+
+
+def test_the_files_hold_the_policy_and_all_that_a_resumed_run_needs(tmp_path: Path) -> None:
+    run = Run(tmp_path, returns=(4.0,), eval_interval=1000, total_steps=10)
+    progress = run.train()
+    last = load_checkpoint(run.folder.policy_file("last"))
+    assert last.keys() == {"policy", "num_steps", "eval_return"}
+    assert last["policy"].keys() == run.agent.policy.state_dict().keys()
+    assert (last["num_steps"], last["eval_return"]) == (10, 4.0)
+    resume = load_checkpoint(run.folder.resume_file)
+    assert resume == {"agent": {"num_updates": 1}, "progress": progress.state_dict()}
+
+
+def test_the_best_policy_is_that_of_the_best_evaluation_and_the_later_of_two(
+    tmp_path: Path,
+) -> None:
+    """Returns 1, 3, 2, 3, 2: the fourth update's; the last policy is the fifth's."""
+    run = Run(tmp_path, returns=(1.0, 3.0, 2.0, 3.0, 2.0), eval_interval=10)
+    progress = run.train()
+    assert held(run.folder.policy_file("best")) == 4
+    assert held(run.folder.policy_file("last")) == 5
+    best = load_checkpoint(run.folder.policy_file("best"))
+    assert (best["num_steps"], best["eval_return"]) == (40, 3.0)
+    assert (progress.best_return, progress.eval_return) == (3.0, 2.0)
+
+
+def test_without_an_evaluation_there_is_no_best_policy(tmp_path: Path) -> None:
+    run = Run(tmp_path, eval_interval=0)
+    run.train()
+    assert run.evaluated == [] and not run.folder.policy_file("best").exists()
+    assert run.folder.saved_policy("best") == run.folder.policy_file("last")
+
+
+def test_evaluations_come_every_interval_and_at_the_end(tmp_path: Path) -> None:
+    """Interval 30: after the first window, 30 steps later, and after the last window."""
+    run = Run(tmp_path, returns=(1.0, 1.0, 1.0), eval_interval=30)
+    run.train()
+    assert run.evaluated == [10, 40, 50]
+
+
+def test_only_the_first_process_writes_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "rank", lambda: 1)
+    run = Run(tmp_path, returns=(1.0,), eval_interval=1000, total_steps=10)
+    assert run.train().best_return == 1.0
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+# Logging ------------------------------------------------------------------------------------------
+
+
+def test_every_update_is_logged_by_default(tmp_path: Path) -> None:
+    """The update's own metrics, the recent episodes and the speed."""
+    run = Run(tmp_path)
+    run.train()
+    usual = {"train/loss", "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps"}
+    measured = usual | {"gradient/pathwise/variance"}
+    assert run.writer.rows == {10: measured, 20: usual, 30: measured, 40: usual, 50: measured}
+
+
+def test_a_log_interval_thins_all_but_measurements_and_evaluations(tmp_path: Path) -> None:
+    """Interval 3 with evaluations at 10 and 50: full rows at 30 and at the end."""
+    run = Run(tmp_path, returns=(1.0, 1.0), log_interval=3, eval_interval=40)
+    run.train()
+    measured = {"gradient/pathwise/variance"}
+    evaluated = {"eval/mean_reward", "eval/mean_ep_length"}
+    full = measured | {"train/loss", "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps"}
+    assert run.writer.rows == {
+        10: measured | evaluated,
+        20: set(),
+        30: full,
+        40: set(),
+        50: full | evaluated,
+    }
+
+
+def test_before_the_first_episode_has_ended_there_is_no_return(tmp_path: Path) -> None:
+    run = Run(tmp_path, agent=FakeAgent(make=lambda: make_window(ends=())), total_steps=20)
+    progress = run.train()
+    assert progress.mean_return is None
+    assert not any(tag.startswith("rollout/") for row in run.writer.rows.values() for tag in row)
+
+
+def test_the_screen_shows_the_latest_of_every_scalar(tmp_path: Path) -> None:
+    """A measurement of an earlier update stays; episodes of 5 steps return 5 and 10."""
+    progress = Run(tmp_path, total_steps=40).train()
+    assert progress.scalars["train/loss"] == 4
+    assert progress.scalars["gradient/pathwise/variance"] == 0.5
+    assert progress.scalars["rollout/ep_rew_mean"] == progress.mean_return == 7.5
+    assert progress.scalars["rollout/ep_len_mean"] == 5
+
+
+def test_the_mean_return_is_of_the_last_hundred_episodes() -> None:
+    """60 windows end 120 episodes; a hundred are kept, with lengths."""
+    progress = Progress()
+    for _ in range(60):
+        progress.count(make_window())
+    assert (len(progress.returns), len(progress.lengths)) == (100, 100)
+    assert progress.mean_return == 7.5
+
+
+# Resuming and failing -----------------------------------------------------------------------------
+
+
+def test_a_resumed_run_ends_like_one_that_was_not_interrupted(tmp_path: Path) -> None:
+    """Episodes that run across the interruption included; nothing is written before an update."""
+    make = lambda: make_window(ends=(2,))  # noqa: E731
+    returns = (1.0, 3.0, 2.0)
+    whole = Run(tmp_path / "a", returns=returns, agent=FakeAgent(make=make), eval_interval=20)
+    expected = whole.train().state_dict()
+    half = Run(tmp_path / "b", returns=returns, agent=FakeAgent(3, make=make), eval_interval=20)
+    half.config = TrainConfig(total_steps=50, eval_interval=20, checkpoint_interval=10)
+    with pytest.raises(NonFiniteError):
+        half.train()
+    state = load_checkpoint(half.folder.resume_file)
+    agent, progress = FakeAgent(make=make), Progress()
+    agent.load_state_dict(state["agent"])
+    agent.policy.load_state_dict(load_checkpoint(half.folder.policy_file("last"))["policy"])
+    progress.load_state_dict(state["progress"])
+    resumed = Run(
+        tmp_path / "b",
+        returns=tuple(half.remaining),
+        agent=agent,
+        progress=progress,
+        eval_interval=20,
+    )
+    found = resumed.train().state_dict()
+    for state in (found, expected):
+        del state["next_checkpoint"]  # the interval is another
+    assert found == expected
+    assert half.evaluated + resumed.evaluated == whole.evaluated
+    for which in ("best", "last"):
+        assert held(resumed.folder.policy_file(which)) == held(whole.folder.policy_file(which))
+
+
+def test_a_resumed_run_that_is_finished_writes_nothing(tmp_path: Path) -> None:
+    progress = Run(tmp_path / "a").train()
+    run = Run(tmp_path / "b", progress=progress)
+    assert run.train() is progress
+    assert run.shown == [] and not run.folder.resume_file.exists()
+
+
+def test_a_failure_says_how_far_the_run_had_come_and_leaves_the_last_checkpoint(
+    tmp_path: Path,
+) -> None:
+    """In the fourth update; the files are those of step 10."""
+    run = Run(tmp_path, agent=FakeAgent(fails_at=3))
+    with pytest.raises(NonFiniteError) as caught:
+        run.train()
+    assert caught.value.__notes__ == ["after 30 environment steps."]
+    assert held(run.folder.policy_file("last")) == 1
+    assert load_checkpoint(run.folder.resume_file)["progress"]["num_steps"] == 10
+
+
+def test_a_failure_in_an_evaluation_says_so(tmp_path: Path) -> None:
+    run = Run(tmp_path, eval_interval=10)
+
+    def fail() -> Evaluation:
+        raise NonFiniteError("action")
+
+    run.evaluate = fail  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteError) as caught:
+        run.train()
+    assert caught.value.__notes__ == ["in an evaluation, after 10 environment steps."]
+    assert not run.folder.policy_file("best").exists()
+
+
+@pytest.mark.parametrize(
+    "bad", [{"total_steps": 0}, {"log_interval": 0}, {"checkpoint_interval": 0}]
+)
+def test_intervals_of_no_length_are_refused(bad: dict[str, int]) -> None:
+    (name,) = bad
+    with pytest.raises(RequestError, match=f"--{name.replace('_', '-')} must be at least 1"):
+        TrainConfig(**bad)
