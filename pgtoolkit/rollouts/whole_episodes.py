@@ -1,4 +1,4 @@
-"""Whole episodes, one of every environment."""
+"""Collects one whole episode of every environment."""
 
 from collections.abc import Callable
 
@@ -20,17 +20,18 @@ def collect_episodes(
     chunk: int = 64,
     max_steps: int = 100_000,
 ) -> Window:
-    """One whole episode of every environment, from a reset; later steps are not ``valid``.
+    """A window with one whole episode of every environment, from a reset.
 
-    Every environment counts once, so short episodes are not favoured. Steps after an environment's
-    first end are taken, because the others still run, and are discarded.
+    Each environment contributes one episode, so short ones are not favoured. An environment whose
+    episode has ended is stepped until the last one has; these steps are not ``valid``.
 
     Args:
         env: any Gymnasium vector environment.
         policy: acts on every step.
-        draw_noise: gives noise ``[T, N, A]`` for that many steps.
-        chunk: steps between checks whether all have ended.
-        max_steps: refuses to go on for ever.
+        draw_noise: from a number of steps ``T`` to the noise ``[T, N, A]`` of their actions.
+        chunk: steps between checks whether all episodes have ended.
+        max_steps: steps of each environment after which it is an error that episodes have not
+            ended.
 
     Raises:
         RequestError: an episode did not end within ``max_steps``.

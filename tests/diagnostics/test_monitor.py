@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from pgtoolkit.diagnostics.monitor import (
     GradientMonitor,
     compare,
-    per_trajectory_gradients,
     variance_by_step,
 )
+from pgtoolkit.diagnostics.per_trajectory import per_trajectory_gradients
 from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference, variance
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
