@@ -14,7 +14,8 @@ from pgtoolkit.envs.registry.construct import accepted_arguments
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators import horizon_study
-from pgtoolkit.estimators.horizon_study import Estimator, Measurement
+from pgtoolkit.estimators.catalogue import StudyEstimator
+from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.factory import make_policy
 from pgtoolkit.policies.policy import Policy
@@ -33,7 +34,7 @@ from pgtoolkit.scripts.variance_study.arguments import VarianceArguments
 from pgtoolkit.seeding import stream, stream_seed
 from pgtoolkit.training.run_folder import RunFolder
 
-ESTIMATORS: tuple[Estimator, ...] = ("score_function", "pathwise", "mixed")
+ESTIMATORS: tuple[StudyEstimator, ...] = ("score_function", "pathwise", "mixed")
 
 DEFAULT_GAMMA = 0.99
 
@@ -62,14 +63,14 @@ class StudyInputs:
     """The checkpoint's path, or "a fresh policy"."""
     gamma: float
     seed: int
-    estimators: tuple[Estimator, ...]
+    estimators: tuple[StudyEstimator, ...]
     no_gradient: str
     """Why pathwise cannot be measured; empty if it can."""
     notes: list[str]
     """Sentences to print before the measurement begins."""
 
     def measure(
-        self, horizon: int, estimators: tuple[Estimator, ...] | None = None
+        self, horizon: int, estimators: tuple[StudyEstimator, ...] | None = None
     ) -> list[Measurement]:
         """Measures the estimators at one horizon.
 
@@ -252,7 +253,7 @@ def reason_for_no_gradient(env: AnyVectorEnv, name: str, differentiate: Differen
     return ""
 
 
-def chosen_estimators(names: Sequence[str], no_gradient: str) -> tuple[Estimator, ...]:
+def chosen_estimators(names: Sequence[str], no_gradient: str) -> tuple[StudyEstimator, ...]:
     """The estimators that were asked for; without names, all that can be measured.
 
     Args:

@@ -407,7 +407,7 @@ def test_a_bad_number_is_named_where_it_began_and_changes_nothing(
     if name == "reinforce" and failure == "gradient":
         pytest.skip("the score function does not differentiate the environment")
     monkeypatch.setattr(
-        "pgtoolkit.envs.collector.stagger", lambda env, rollout_state, seed: rollout_state
+        "pgtoolkit.envs.collector.stagger_ages", lambda env, rollout_state, seed: rollout_state
     )
     agent = AGENTS[name](DifferentiableVectorEnv(Blowup(failure), SMALL["num_envs"]), 0)
     before = parameters(agent)
