@@ -167,7 +167,7 @@ def test_a_jump_gives_a_pathwise_gradient_of_zero_and_a_bias() -> None:
 
 
 def test_a_gradient_that_is_not_finite_is_a_finding() -> None:
-    """Its numbers are NaN, mixed's too; the score function's are measured all the same."""
+    """Statistics of pathwise and of mixed are NaN; those of the score function are measured."""
     found = measure(Root(), linear_policy(Root(), 0.0, 0.0, 1.0), 1, gamma=1.0)
     for name in ("pathwise", "mixed"):
         assert math.isnan(found[name].variance) and math.isnan(found[name].bias_z)

@@ -1,4 +1,4 @@
-"""The twin estimators against closed forms, against each other, and against back-propagation."""
+"""The two estimators against closed forms, against each other, and against back-propagation."""
 
 import math
 from collections.abc import Callable
@@ -485,7 +485,7 @@ def test_steps_that_never_happened_weigh_nothing() -> None:
 
 @pytest.mark.parametrize("estimator", ["score function", "pathwise"])
 def test_the_surrogate_of_a_window_is_that_of_its_valid_steps(estimator: str) -> None:
-    """Value and gradient, whatever the weight of a step that never happened, NaN included."""
+    """Value and gradient do not depend on the weight of a step that is not valid, even if NaN."""
     valid = flags((1, 1, 0))
     window = window_of(column((1, 2, 3)), valid=valid)
     space = Box(-np.inf, np.inf, (3,), np.float32)
@@ -552,7 +552,7 @@ def test_an_objective_without_a_graph_has_no_action_gradient() -> None:
 
 
 def test_an_objective_that_does_not_depend_on_the_actions_has_no_action_gradient() -> None:
-    """It has a graph, to a value function's parameters, but no path to any action.
+    """The objective has a graph to a value function's parameters, but no path to any action.
 
     Zeros would be taken for a gradient, and train nothing without a word.
     """
@@ -563,7 +563,7 @@ def test_an_objective_that_does_not_depend_on_the_actions_has_no_action_gradient
 
 
 def test_the_surrogates_have_one_entry_a_trajectory() -> None:
-    """And entry i depends on column i only."""
+    """Entry i of the surrogate depends on column i only."""
     window = window_of(torch.randn(6, 4, generator=seeded(7), dtype=F64))
     space = Box(-np.inf, np.inf, (3,), np.float32)
     policy = GaussianPolicy(space, Box(-1, 1, (2,), np.float32), (8,)).double()

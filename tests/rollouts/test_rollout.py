@@ -448,7 +448,7 @@ def test_what_is_not_finite_is_named_with_its_step_and_environment(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_final_observation_that_is_not_finite_is_named(mode: AutoresetMode) -> None:
-    """It is hidden by the reset under SAME_STEP, and is the one that is bootstrapped from."""
+    """Under SAME_STEP the reset hides the last observation, which the bootstrap needs."""
     plans: list[Plan] = [[(9, "truncated")], [(2, "truncated")]]
     env = counters(plans, mode, broken="observation", at=2)
     with pytest.raises(NonFiniteError) as caught:
@@ -515,7 +515,7 @@ def test_unroll_and_collect_give_the_same_numbers() -> None:
 
 
 def test_an_unrolled_window_carries_the_graph_and_its_copy_does_not() -> None:
-    """Where it must: observation, action and reward; never the log density."""
+    """Observation, action and reward carry the graph; the log density does not."""
     env, policy, rollout_state = drifting(4)
     window, rollout_state = unroll(env, policy, rollout_state, normal_noise(0, 3, 4))
     assert window.differentiable
