@@ -21,21 +21,23 @@ class EvaluateArguments:
     run: Annotated[str, tyro.conf.Positional]
     """The run's folder."""
     env: str | None = None
-    """Another environment with the same spaces, in any of the three forms; default: the run's."""
+    """Another environment with the same spaces: an id, module:Id-v0 or path/to/file.py:Class.
+    Default: the run's."""
     env_kwargs: str | None = None
-    """JSON object of arguments for the environment; default: the run's, if env is the run's."""
+    """JSON object of arguments for the environment. Default: the run's, if env is the run's."""
     episodes: int = 20
-    """How many."""
+    """Number of episodes."""
     seed: int = 1000
-    """Of the starts, and of the actions if stochastic."""
+    """Seed of the starts, and of the actions if they are stochastic."""
     stochastic: bool = False
-    """Sample actions instead of taking the distribution's mode."""
+    """Sample the actions; by default each action is the distribution's mode."""
     checkpoint: Literal["best", "last"] = "best"
-    """best: of the evaluations while training (last, if there was none); last: at the end."""
+    """Policy to evaluate. best: highest return in the evaluations while training (last if there was
+    none); last: at the end of training."""
     video: Path | None = None
-    """Write one episode to this file, .gif or .mp4."""
+    """File for a video of one episode: .gif or .mp4."""
     json: Path | None = None
-    """Write the result to this file."""
+    """File for the result, as JSON."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
@@ -45,7 +47,7 @@ class EvaluateArguments:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parses, loads, evaluates, reports.
+    """Loads the policy, runs it, and reports its returns.
 
     Raises:
         RequestError: no such run or environment, or the policy does not fit the environment.
@@ -54,14 +56,14 @@ def run(arguments: Sequence[str]) -> None:
     import torch
 
     from pgtoolkit.rollouts.evaluation import evaluate
-    from pgtoolkit.scripts.cli.experiment import environments_of, settings_from_file
+    from pgtoolkit.scripts.cli.experiment import env_factory_of, settings_from_file
     from pgtoolkit.training.run_folder import RunFolder
 
     folder, config = RunFolder.open(Path(options.run))
     settings = settings_from_file(config, [], command="evaluate")
-    place = place_of(options, settings.run)
+    chosen = chosen_environment(options, settings.run)
     device = torch.device("cpu")
-    environments = environments_of(place, False, device)
+    environments = env_factory_of(chosen, False, device)
     env = environments.make_for_evaluation(options.episodes)
     path = folder.saved_policy(options.checkpoint)
     policy = load_policy(path, settings, env)
@@ -76,10 +78,10 @@ def run(arguments: Sequence[str]) -> None:
     print(
         f"mean return {result.mean_return:.2f}, standard deviation {result.std_return:.2f} over "
         f"{options.episodes} {'stochastic' if options.stochastic else 'deterministic'} episodes of "
-        f"{place.env} (mean length {result.mean_length:.1f}; policy {path})"
+        f"{chosen.env} (mean length {result.mean_length:.1f}; policy {path})"
     )
     if options.json is not None:
-        write_json(options.json, describe(result, options, place.env, path))
+        write_json(options.json, describe(result, options, chosen.env, path))
     if options.video is not None:
         from pgtoolkit.scripts.cli.video import record_episode
 
@@ -87,29 +89,31 @@ def run(arguments: Sequence[str]) -> None:
         print(f"video: {options.video}")
 
 
-def place_of(options: EvaluateArguments, run: Any) -> Any:
-    """The run's environment or another, for a policy that only acts: adapters are not needed.
+def chosen_environment(options: EvaluateArguments, run: Any) -> Any:
+    """The ``RunConfig`` of the environment to evaluate in: the run's, or the one in the options.
+
+    A policy that only acts needs no gradient, so adapters are left out where no wrapper needs one.
 
     Args:
-        options: the command's.
+        options: the command's arguments.
         run: the run's ``RunConfig``.
     """
     keep = run.wrappers != "{}" or run.differentiate in ("auto", "none")
-    place = dataclasses.replace(run, differentiate=run.differentiate if keep else "none")
+    chosen = dataclasses.replace(run, differentiate=run.differentiate if keep else "none")
     if not keep:
-        place = dataclasses.replace(place, adapter_kwargs="{}")
+        chosen = dataclasses.replace(chosen, adapter_kwargs="{}")
     if options.env is not None:
-        place = dataclasses.replace(
-            place,
+        chosen = dataclasses.replace(
+            chosen,
             env=options.env,
             env_kwargs="{}",
-            differentiate="auto" if place.differentiate == "auto" else "none",
+            differentiate="auto" if chosen.differentiate == "auto" else "none",
             adapter_kwargs="{}",
             wrappers="{}",
         )
     if options.env_kwargs is not None:
-        place = dataclasses.replace(place, env_kwargs=options.env_kwargs)
-    return place
+        chosen = dataclasses.replace(chosen, env_kwargs=options.env_kwargs)
+    return chosen
 
 
 def describe(result: Any, options: EvaluateArguments, env: str, path: Path) -> dict[str, Any]:

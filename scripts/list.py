@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.scripts.cli.registry import (
     AGENTS,
-    ESTIMATOR_NOTES,
     EXPECTATION_NOTES,
     WRAPPERS,
     lookup,
@@ -38,7 +38,7 @@ def notes(kind: str) -> dict[str, str]:
     if kind == "agents":
         return {name: agent.note for name, agent in AGENTS.items()}
     if kind == "estimators":
-        return ESTIMATOR_NOTES | EXPECTATION_NOTES
+        return {name: row.note for name, row in CATALOGUE.items()} | EXPECTATION_NOTES
     if kind == "wrappers":
         return {name: wrapper.note for name, wrapper in WRAPPERS.items()}
     return env_notes()

@@ -8,18 +8,12 @@ from typing import Annotated, Any, final
 import tyro
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.scripts.cli.arguments import parse
 from pgtoolkit.scripts.cli.files import require_picture
 
 Scalars = dict[str, tuple[list[int], list[float]]]
 """TensorBoard tag to steps and values."""
-
-ESTIMATORS = {
-    "score_function": ("score function", "#d6601e"),
-    "pathwise": ("pathwise", "#1f69b4"),
-    "mixed": ("mixed", "#009e73"),
-}
-"""Estimator's name in tags to its label and colour."""
 
 RETURN_LABELS = {
     "rollout/ep_rew_mean": "training (last 100 episodes)",
@@ -56,7 +50,7 @@ def run(arguments: Sequence[str]) -> None:
 
     matplotlib.use("Agg")
     scalars = read_scalars(folder.path)
-    if not any(f"gradient/{name}/variance" in scalars for name in ESTIMATORS):
+    if not any(f"gradient/{name}/variance" in scalars for name in CATALOGUE):
         raise RequestError(f"{folder.path} measured no gradient (--diagnostics-interval 0?)")
     figure = draw(scalars, title_of(config))
     try:
@@ -117,14 +111,15 @@ def _draw_returns(axes: Any, scalars: Scalars) -> None:
 
 def _draw_variances(axes: Any, scalars: Scalars) -> None:
     """Each estimator's variance with its 95 % interval, on a logarithmic scale."""
-    for name, (label, colour) in ESTIMATORS.items():
+    for name, estimator in CATALOGUE.items():
+        colour = estimator.colour
         series = [scalars.get(f"gradient/{name}/variance{end}") for end in ("", "_low", "_high")]
         mean, low, high = series
         if mean is not None and low is not None and high is not None:
             axes.fill_between(mean[0], low[1], high[1], color=colour, alpha=0.2, linewidth=0)
             # Mixed is drawn last and dashed, so that the lines below it stay visible.
             dashes = "--" if name == "mixed" else "-"
-            axes.plot(*mean, dashes, color=colour, label=f"{label}, with 95 % interval")
+            axes.plot(*mean, dashes, color=colour, label=f"{estimator.label}, with 95 % interval")
     axes.set_yscale("log")
     axes.set_ylabel("variance of one trajectory's gradient")
     axes.legend(frameon=False, loc="best")

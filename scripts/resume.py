@@ -1,4 +1,4 @@
-"""``pgtoolkit resume RUN``: goes on where a run stopped, or lengthens a finished one."""
+"""``pgtoolkit resume RUN``: continues a stopped run, or extends a finished one."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from pgtoolkit.scripts.cli.arguments import parse
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResumeArguments:
-    """Goes on with a run from its last checkpoint.
+    """Continues a run from its last checkpoint.
 
-    Bit for bit as if it had never stopped on a differentiable environment; other environments
-    cannot be saved, and start new episodes.
+    On a differentiable environment the result equals that of a run that never stopped, bit for bit.
+    The state of other environments cannot be saved: they start new episodes.
     """
 
     run: Annotated[str, tyro.conf.Positional]
     """The run's folder."""
     total_steps: int | None = None
-    """A new total of environment steps; the learning-rate schedule then runs to this end."""
+    """New total of environment steps; the learning-rate schedule then ends there."""
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parses, loads, trains on.
+    """Loads the run and continues its training.
 
     Raises:
         RequestError: there is no such run, or it is finished.
@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> None:
     """
     options = parse(ResumeArguments, arguments, command="resume")
     from pgtoolkit.scripts.cli.experiment import Experiment, settings_from_file
-    from pgtoolkit.scripts.train import carry_out
+    from pgtoolkit.scripts.train import run_training
     from pgtoolkit.training.checkpoint import load_checkpoint
     from pgtoolkit.training.loop import Progress
     from pgtoolkit.training.run_folder import RunFolder
@@ -62,16 +62,16 @@ def run(arguments: Sequence[str]) -> None:
             f"({single_line(error)})"
         ) from error
     if folder.policy_file("best").exists():
-        # It may be newer than the resume file, if the run was killed between the two.
+        # It is newer than the resume file if the run was killed between writing the two.
         best = load_checkpoint(folder.policy_file("best"))["eval_return"]
         progress.best_return = max(best, progress.best_return or best)
     if options.total_steps is not None:
         folder.write_config(config)
     print(f"run: {folder.path}, from step {progress.num_steps}", flush=True)
-    # What was logged after the checkpoint did not happen: TensorBoard is told to forget it.
+    # Events that were logged after the checkpoint are void; purge_step hides them in TensorBoard.
     with RunWriter(folder.path, purge_step=progress.num_steps + 1) as writer:
         writer.begin(settings.as_dict())
-        carry_out(experiment, folder, writer, progress=progress)
+        run_training(experiment, folder, writer, progress=progress)
 
 
 if __name__ == "__main__":

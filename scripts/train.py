@@ -9,14 +9,14 @@ from pgtoolkit.scripts.cli.arguments import read_yaml
 from pgtoolkit.scripts.cli.registry import AGENTS, lookup
 
 if TYPE_CHECKING:
-    from pgtoolkit.scripts.cli.experiment import Experiment, Settings
+    from pgtoolkit.scripts.cli.experiment import Experiment, RunSettings
     from pgtoolkit.training.loop import Progress
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.writer import RunWriter
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parses, builds, trains, reports.
+    """Parses the settings, builds the experiment, trains, and reports.
 
     Raises:
         RequestError: the request is wrong.
@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> None:
     rest, config_file = take_option(rest, "--config")
     if "-h" in rest or "--help" in rest:
         print(EXTRA_HELP)
-    # Only now, so that a wrong agent is told without waiting for torch.
+    # Imported only now, so that a wrong agent name is reported without waiting for torch.
     from pgtoolkit.scripts.cli import experiment
 
     command = f"train {agent_name}"
@@ -49,8 +49,8 @@ def run(arguments: Sequence[str]) -> None:
     train_settings(settings, run_dir)
 
 
-def train_settings(settings: "Settings", run_dir: str | None) -> None:
-    """A new run with these settings."""
+def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
+    """Trains a new run with these settings."""
     from pgtoolkit.scripts.cli.experiment import Experiment
     from pgtoolkit.training.run_folder import RunFolder, default_path
     from pgtoolkit.training.writer import RunWriter
@@ -67,17 +67,17 @@ def train_settings(settings: "Settings", run_dir: str | None) -> None:
         print(experiment.environments.gradient.sentence, flush=True)
     with RunWriter(path) as writer:
         writer.begin(resolved)
-        carry_out(experiment, run_folder, writer, progress=None)
+        run_training(experiment, run_folder, writer, progress=None)
 
 
-def carry_out(
+def run_training(
     experiment: "Experiment",
     run_folder: "RunFolder",
     writer: "RunWriter",
     *,
     progress: "Progress | None",
 ) -> None:
-    """Trains to the end, then says what was learned and where everything is.
+    """Trains to the end, then reports the returns and the paths of the results.
 
     Raises:
         NonFiniteError: with a note that names the last good checkpoint.
@@ -109,7 +109,7 @@ def carry_out(
 
 
 def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
-    """What ``summary.json`` holds."""
+    """The content of ``summary.json``."""
     return {
         "agent": experiment.settings.agent_name,
         "env": experiment.settings.run.env,
@@ -124,7 +124,7 @@ def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
 
 
 def report(run_folder: "RunFolder", progress: "Progress") -> str:
-    """The closing lines."""
+    """The lines that are printed at the end: returns, policy file, next commands."""
     policy = run_folder.saved_policy("best")
     lines = []
     if progress.eval_return is not None:
@@ -165,7 +165,7 @@ def take_option(arguments: list[str], flag: str) -> tuple[list[str], str | None]
 
 
 SATURATED_SHARE = 0.5
-"""Share of saturated actions from which the report says so."""
+"""Share of saturated actions above which the report warns."""
 
 EXTRA_HELP = """\
 Beside the options below:

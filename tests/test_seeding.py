@@ -21,7 +21,7 @@ def test_names_and_seeds_part_the_streams() -> None:
     assert draw(0, "weights") != draw(0, "noise") != draw(1, "noise")
 
 
-def test_environments_of_neighbouring_seeds_do_not_overlap() -> None:
+def test_env_factory_of_neighbouring_seeds_do_not_overlap() -> None:
     """A thousand environments, seeded one after the other from each of 20 runs' seeds."""
     ranges = [range(s, s + 1000) for s in (stream_seed(i, "environments") for i in range(20))]
     assert len({number for numbers in ranges for number in numbers}) == 20_000

@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from pgtoolkit import parallel
 from pgtoolkit.diagnostics.per_trajectory import (
     GradientRecorder,
     Gradients,
@@ -154,7 +155,8 @@ class GradientMonitor:
             metrics: dict[str, Tensor] = {}
             variances: dict[str, Tensor] = {}
             for name, values in gradients.items():
-                statistics = GradientStatistics.of(values)
+                gathered = {key: parallel.gather(value) for key, value in values.items()}
+                statistics = GradientStatistics.of(gathered)
                 variances[name] = statistics.variance
                 metrics |= self._describe(name, statistics)
             if matched is None:

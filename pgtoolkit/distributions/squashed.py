@@ -1,6 +1,7 @@
 """Tanh-squashing to bounds, of any continuous distribution."""
 
 import dataclasses
+import functools
 import math
 from abc import abstractmethod
 from typing import final
@@ -76,7 +77,7 @@ class TanhSquashed(Distribution):
 
     def log_prob_of_pre_action(self, pre_action: Tensor) -> Tensor:
         log_prob = self.unsquashed.log_prob_of_pre_action(pre_action)
-        return log_prob - self.log_abs_det_jacobian(pre_action)
+        return log_prob - tanh_log_abs_det_jacobian(pre_action, self.low, self.high)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """``log p(action)`` ``[...]`` by inverting tanh, which is inexact at the bounds.
@@ -168,7 +169,7 @@ class TanhGaussian(TanhSquashed):
     low: Tensor
     high: Tensor
 
-    @property
+    @functools.cached_property
     def unsquashed(self) -> DiagonalGaussian:
         return DiagonalGaussian(self.mean, self.log_std)
 

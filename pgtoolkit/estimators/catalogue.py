@@ -7,7 +7,7 @@ not import torch, so that ``pgtoolkit list`` answers at once.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Literal, NamedTuple, final, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,8 @@ class Estimator(NamedTuple):
     """Name in sentences, charts and legends."""
     colour: str
     """Colour in every chart, as ``#rrggbb``."""
+    marker: str
+    """Marker in plots, in matplotlib's notation: lines can be told apart without colour."""
     note: str
     """One line for ``pgtoolkit list``: what it is and what it needs."""
     needs: tuple[str, ...]
@@ -50,6 +52,7 @@ CATALOGUE: dict[str, Estimator] = {
     "score_function": Estimator(
         label="score function",
         colour="#d6601e",
+        marker="o",
         note="REINFORCE, log-derivative: needs nothing of the environment",
         needs=("weight",),
         surrogate=lambda signals, distribution: signals.score_function_surrogate(distribution),
@@ -59,6 +62,7 @@ CATALOGUE: dict[str, Estimator] = {
     "pathwise": Estimator(
         label="pathwise",
         colour="#1f69b4",
+        marker="s",
         note="reparameterisation: needs a differentiable environment",
         needs=("action_gradient",),
         surrogate=lambda signals, distribution: signals.pathwise_surrogate(distribution),
@@ -67,8 +71,9 @@ CATALOGUE: dict[str, Estimator] = {
     ),
     "mixed": Estimator(
         label="mixed",
-        colour="#2c8c46",
-        note="both on the same trajectories, by weights of least variance (shac, apg)",
+        colour="#009e73",
+        marker="^",
+        note="weighted mean of both on the same trajectories, of least variance (shac, apg)",
         needs=("action_gradient", "weight"),
         surrogate=lambda signals, distribution: signals.mixed_surrogate(distribution),
         by_step=lambda signals: signals.mixed_action_gradient,
@@ -78,6 +83,7 @@ CATALOGUE: dict[str, Estimator] = {
     "critic": Estimator(
         label="critic",
         colour="#8a4fb0",
+        marker="D",
         note="reparameterisation through a learned Q function: for agents that have one",
         needs=("critic_action_gradient",),
         surrogate=lambda signals, distribution: signals.critic_surrogate(distribution),
@@ -85,6 +91,10 @@ CATALOGUE: dict[str, Estimator] = {
         beside=("score_function",),
     ),
 }
+
+
+STUDY_ESTIMATORS: tuple[StudyEstimator, ...] = get_args(StudyEstimator)
+"""The estimators of ``pgtoolkit variance``, in the order in which they are shown."""
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -90,7 +90,7 @@ class PolicyLearner:
             bonus = self.entropy.bonus(distribution, window)
             return (CATALOGUE[name].surrogate(signals, distribution) + bonus) / window.num_steps
 
-        problem = Problem(lambda: bare(signals.features), surrogate, window.valid)
+        problem = Problem(bare, signals.features, surrogate, window.valid)
         metrics |= self.rule.step(self.policy, problem)
         metrics |= describe(bare(signals.features), window)
         return metrics | {"gradient/overhead": self.monitor.overhead}
@@ -118,7 +118,7 @@ class PolicyLearner:
         gradients = self.monitor.backward(self.policy, term)
         metrics = self.monitor.report({name: gradients}) if gradients else {}
         metrics["train/policy_gradient_loss"] = -values[0].detach().mean()
-        return metrics | self.rule.step(self.policy, Problem(lambda: bare(features), surrogate))
+        return metrics | self.rule.step(self.policy, Problem(bare, features, surrogate))
 
     def state_dict(self) -> dict[str, Any]:
         return state_of(self, STATE)

@@ -5,6 +5,8 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from pgtoolkit import parallel
+
 
 @final
 class Moments(NamedTuple):
@@ -55,7 +57,7 @@ class ObservationNormalizer(nn.Module):
     @torch.no_grad()
     def update(self, obs: Tensor, mask: Tensor) -> None:
         """Adds the rows of ``obs`` ``[T, N, O]`` where ``mask`` ``[T, N]`` is true."""
-        rows = obs[mask].double()
+        rows = parallel.gather(obs[mask].double())
         count = rows.shape[0]
         if count == 0:
             return

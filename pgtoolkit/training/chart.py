@@ -6,19 +6,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pgtoolkit.estimators.catalogue import CATALOGUE, rgb
+
 WIDTH, HEIGHT = 400, 280
 
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 48, 44
 
-COLOURS = {
-    "score_function": (214, 96, 30),
-    "pathwise": (31, 105, 180),
-    "mixed": (44, 140, 70),
-}
+COLOURS = {name: rgb(estimator.colour) for name, estimator in CATALOGUE.items()}
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
-INK, GRID, PAPER = (60, 60, 60), (225, 225, 225), (255, 255, 255)
+TEXT, GRID, BACKGROUND = (60, 60, 60), (225, 225, 225), (255, 255, 255)
 
 
 def step_chart(curves: Mapping[str, Sequence[float]], *, title: str) -> np.ndarray:
@@ -27,21 +25,22 @@ def step_chart(curves: Mapping[str, Sequence[float]], *, title: str) -> np.ndarr
     low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
     high = max(high, low + 1)
     steps = max(len(curve) for curve in curves.values())
-    image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
+    image = Image.new("RGB", (WIDTH, HEIGHT), BACKGROUND)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
     _draw_axes(draw, font, low, high, steps)
-    draw.text((8, 6), title, INK, font)
+    draw.text((8, 6), title, TEXT, font)
     offset = 8
     for name, curve in curves.items():
-        colour = COLOURS.get(name, INK)
+        colour = COLOURS.get(name, TEXT)
         points = [
             (_x(t, steps), _y(math.log10(value), low, high))
             for t, value in enumerate(curve)
             if value > 0 and math.isfinite(value)
         ]
         draw.line(points, colour, 2, joint="curve")
-        draw.text((offset, 25), name.replace("_", " "), colour, font)
-        offset += int(draw.textlength(name, font)) + 24
+        label = CATALOGUE[name].label if name in CATALOGUE else name
+        draw.text((offset, 25), label, colour, font)
+        offset += int(draw.textlength(label, font)) + 24
     return np.asarray(image)
 
 
@@ -57,9 +56,9 @@ def _draw_axes(draw: ImageDraw.ImageDraw, font: Font, low: int, high: int, steps
     for exponent in range(low, high + 1, max(1, math.ceil((high - low) / 8))):
         y = _y(exponent, low, high)
         draw.line([(LEFT, y), (WIDTH - RIGHT, y)], GRID)
-        draw.text((LEFT - 8, y), f"1e{exponent}", INK, font, anchor="rm")
+        draw.text((LEFT - 8, y), f"1e{exponent}", TEXT, font, anchor="rm")
     for step in range(0, steps, max(1, math.ceil(steps / 8))):
-        draw.text((_x(step, steps), HEIGHT - BOTTOM + 6), str(step + 1), INK, font, anchor="mt")
+        draw.text((_x(step, steps), HEIGHT - BOTTOM + 6), str(step + 1), TEXT, font, anchor="mt")
     draw.text(
-        ((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10), "step of the window", INK, font, anchor="mb"
+        ((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10), "step of the window", TEXT, font, anchor="mb"
     )

@@ -1,7 +1,7 @@
 """The TensorBoard writer: scalars at environment steps, one image, text, hyperparameters."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -10,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from pgtoolkit.agent import Metrics
+from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.training.chart import step_chart
 from pgtoolkit.training.tags import definitions_text
 
@@ -17,31 +18,31 @@ BY_STEP = "gradient/by_step/"
 
 HPARAM_METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "gradient/variance_ratio")
 
-BOTH = ("score_function", "pathwise")
 
+def layout(followed: str) -> dict[str, dict[str, list[Any]]]:
+    """The Custom Scalars tab: returns, all variances, and each variance with its interval.
 
-def layout(estimators: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """The Custom Scalars tab: return, variance of all, and each estimator's with its interval.
+    The chart of all variances is the same for every run: TensorBoard shows charts that differ side
+    by side instead of in one.
 
-    The chart of all is the same for every run: TensorBoard shows charts that differ side by side.
+    Args:
+        followed: the estimator that the optimiser follows; those measured beside it get charts too.
     """
     charts: dict[str, list[Any]] = {
         "return": ["Multiline", ["rollout/ep_rew_mean", "eval/mean_reward"]],
         "variance of one trajectory's gradient": [
             "Multiline",
-            [f"gradient/{name}/variance$" for name in (*BOTH, "mixed")],
+            [f"gradient/{name}/variance$" for name in CATALOGUE],
         ],
     }
-    for name in estimators:
-        charts[f"{name.replace('_', ' ')}, 95 % interval"] = [
-            "Margin",
-            [f"gradient/{name}/{end}" for end in ("variance", "variance_low", "variance_high")],
-        ]
+    shown = {followed, *CATALOGUE[followed].beside}
+    for name, estimator in CATALOGUE.items():
+        if name in shown:
+            charts[f"{estimator.label}, 95 % interval"] = [
+                "Margin",
+                [f"gradient/{name}/{end}" for end in ("variance", "variance_low", "variance_high")],
+            ]
     return {"return and gradient variance": charts}
-
-
-LAYOUT = layout(BOTH)
-"""Of a run that does not mix."""
 
 
 @final
@@ -61,8 +62,10 @@ class RunWriter:
         self.writer.add_text("definitions", definitions_text())
         rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
         self.writer.add_text("config", f"| setting | value |\n|---|---|\n{rows}")
-        mixed = settings.get("estimator") == "mixed"
-        self.writer.add_custom_scalars(layout((*BOTH, "mixed")) if mixed else LAYOUT)
+        followed = settings.get("estimator")
+        self.writer.add_custom_scalars(
+            layout(followed if followed in CATALOGUE else "score_function")
+        )
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value)
             for key, value in settings.items()

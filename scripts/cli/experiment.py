@@ -3,59 +3,58 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import torch
 
 from pgtoolkit.agent import Agent
+from pgtoolkit.config import Settings, at_least
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.rollouts.evaluation import Evaluation, evaluate
-from pgtoolkit.scripts.cli.arguments import flags_of, parse, parse_json_object
+from pgtoolkit.scripts.cli.arguments import flag_name, flags_of, parse, parse_json_object
 from pgtoolkit.scripts.cli.environments import EnvFactory, make_env_factory, parse_wrappers
 from pgtoolkit.scripts.cli.malloc import keep_freed_memory
 from pgtoolkit.scripts.cli.registry import load_agent
 from pgtoolkit.seeding import stream_seed
 from pgtoolkit.training.loop import TrainConfig
 
-EVAL_EPISODES, BATCHED_EVAL_EPISODES = 20, 100
-"""Episodes of an evaluation, where environments are Python objects and where they are a batch."""
+UNBATCHED_EVAL_EPISODES, BATCHED_EVAL_EPISODES = 20, 100
+"""Default number of episodes of an evaluation: where each environment is a Python object, and where
+all of them are one batch of tensors."""
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What is trained where."""
+class RunConfig(Settings):
+    """The environment of a run, its seed and its device."""
 
     env: str
-    """An id (Pendulum-v1, pgtoolkit/Pendulum-v0, module:Id-v0) or path/to/file.py:Class."""
+    """The environment: an id (Pendulum-v1, pgtoolkit/Pendulum-v0, module:Id-v0) or
+    path/to/file.py:Class."""
     env_kwargs: str = "{}"
-    """JSON object of arguments for the environment."""
+    """JSON object of arguments for the environment's constructor."""
     differentiate: Differentiate = "auto"
-    """The environment's gradient. auto: its own if it has one, else, where the agent needs one, the
-    best adapter; none: none; finite-difference: differences of its steps; mujoco: the same in
-    batches and by MuJoCo's derivatives; model: learned from its steps."""
+    """Where the environment's gradient comes from. auto: its own if it has one, else the best
+    adapter if the agent needs a gradient; none: no gradient; finite-difference: differences of its
+    steps; mujoco: MuJoCo's derivatives, in batches; model: a model learned from its steps."""
     adapter_kwargs: str = "{}"
     """JSON object of arguments for the adapter that --differentiate names."""
     wrappers: str = "{}"
     """JSON object of wrappers for a differentiable environment and their arguments, the innermost
     first, such as '{"GradientGate": {"clip_norm": 10}}'. `pgtoolkit list wrappers` names them."""
     seed: int = 0
-    """Of everything random."""
-    threads: int = 1
-    """CPU threads of torch; networks of this size gain nothing from more."""
+    """Seed of all random numbers: weights, noise, starts, minibatches and evaluations."""
+    threads: Annotated[int, at_least(1)] = 1
+    """Number of CPU threads that torch uses; networks of this size gain nothing from more."""
     device: Literal["cpu", "cuda", "auto"] = "cpu"
-    """Where policy and differentiable environments live; auto is cuda where there is one."""
-
-    def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise RequestError(f"--threads must be at least 1, not {self.threads}")
+    """Device of the policy and of differentiable environments; auto is cuda where there is one."""
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything that a run is made of."""
+class RunSettings:
+    """All settings of a run: environment, loop and agent."""
 
     agent_name: str
     run: RunConfig
@@ -64,17 +63,17 @@ class Settings:
     """The agent's own configuration."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Flat, plain values: what ``config.yaml`` holds and ``--config`` reads."""
+        """All settings in one flat dictionary of plain values, as ``config.yaml`` holds them."""
         merged: dict[str, Any] = {"agent": self.agent_name}
         for part in (self.run, self.loop, self.agent):
             merged |= dataclasses.asdict(part)
         for name in ("env_kwargs", "adapter_kwargs", "wrappers"):
-            merged[name] = parse_json_object(getattr(self.run, name), flag_of(name))
+            merged[name] = parse_json_object(getattr(self.run, name), flag_name(name))
         return {k: list(v) if isinstance(v, tuple) else v for k, v in merged.items()}
 
 
-def parse_settings(agent_name: str, arguments: list[str], *, command: str) -> Settings:
-    """Settings from flags.
+def parse_settings(agent_name: str, arguments: list[str], *, command: str) -> RunSettings:
+    """Parses the settings of a run from command-line flags.
 
     Raises:
         RequestError: an unknown agent or flag, or a value that does not fit.
@@ -87,20 +86,20 @@ def parse_settings(agent_name: str, arguments: list[str], *, command: str) -> Se
     group.__doc__ = f"{config.__doc__}"
     flat: type[Any] = tyro.conf.OmitArgPrefixes[group]  # type: ignore[valid-type,misc]
     parsed = parse(flat, arguments, command=command)
-    run = dataclasses.replace(parsed.run, env=absolute(parsed.run.env))
-    return Settings(agent_name, run, parsed.loop, parsed.agent)
+    run = dataclasses.replace(parsed.run, env=absolute_path(parsed.run.env))
+    return RunSettings(agent_name, run, parsed.loop, parsed.agent)
 
 
-def absolute(env: str) -> str:
-    """``path/to/file.py:Class`` with the whole path, so that a run can be used from anywhere."""
+def absolute_path(env: str) -> str:
+    """``path/to/file.py:Class`` with an absolute path, so that the run works from any folder."""
     file, colon, name = env.rpartition(":")
     return f"{Path(file).expanduser().resolve()}{colon}{name}" if file.endswith(".py") else env
 
 
 def settings_from_file(
     config: Mapping[str, Any], overrides: list[str], *, command: str
-) -> Settings:
-    """Settings from a configuration as :meth:`Settings.as_dict` gives it; flags win over it.
+) -> RunSettings:
+    """Settings from a configuration like :meth:`RunSettings.as_dict`; flags override it.
 
     Raises:
         RequestError: as :func:`parse_settings`; or the configuration names no agent.
@@ -121,19 +120,19 @@ def settings_from_file(
 
 @final
 class Experiment:
-    """The agent and its evaluation, made from settings.
+    """The agent, its environments and its evaluation, made from the settings of a run.
 
     Raises:
         RequestError: the environment cannot be made, or the agent cannot use it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: RunSettings) -> None:
         run = settings.run
         torch.set_num_threads(run.threads)
         keep_freed_memory()
         self.device = choose_device(run.device)
         agent_class = load_agent(settings.agent_name)[0]
-        self.environments = environments_of(run, agent_class.needs_gradient, self.device)
+        self.environments = env_factory_of(run, agent_class.needs_gradient, self.device)
         self.source = self.environments.source
         self.agent: Agent = agent_class(
             settings.agent,
@@ -142,17 +141,17 @@ class Experiment:
             total_steps=settings.loop.total_steps,
         )
         batched = self.environments.batched
-        default_episodes = BATCHED_EVAL_EPISODES if batched else EVAL_EPISODES
+        default_episodes = BATCHED_EVAL_EPISODES if batched else UNBATCHED_EVAL_EPISODES
         self.eval_episodes = settings.loop.eval_episodes or default_episodes
         self.settings = dataclasses.replace(
             settings,
-            run=dataclasses.replace(run, differentiate=settled(run, self.environments)),
+            run=dataclasses.replace(run, differentiate=resolved_adapter(run, self.environments)),
             loop=dataclasses.replace(settings.loop, eval_episodes=self.eval_episodes),
         )
         self._eval_env = self.environments.make_for_evaluation(self.eval_episodes)
 
     def evaluate(self) -> Evaluation:
-        """The current policy, deterministic, in environments of its own."""
+        """Returns of the current policy without action noise, in separate environments."""
         return evaluate(
             self._eval_env,
             self.agent.policy,
@@ -162,8 +161,8 @@ class Experiment:
         )
 
 
-def environments_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFactory:
-    """What a run is trained on.
+def env_factory_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFactory:
+    """Makes the environments of a run.
 
     Raises:
         RequestError: as :func:`~pgtoolkit.scripts.cli.environments.make_env_factory`.
@@ -182,19 +181,14 @@ def environments_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFa
     )
 
 
-def settled(run: RunConfig, environments: EnvFactory) -> Differentiate:
-    """``--differentiate``, with the adapter that ``auto`` chose, so that a resume keeps to it."""
+def resolved_adapter(run: RunConfig, environments: EnvFactory) -> Differentiate:
+    """``--differentiate`` with the adapter that ``auto`` chose, so that a resumed run keeps it."""
     chosen = environments.gradient.method
     return chosen if chosen in ADAPTERS else run.differentiate
 
 
-def flag_of(name: str) -> str:
-    """``env_kwargs`` to ``--env-kwargs``."""
-    return f"--{name.replace('_', '-')}"
-
-
 def choose_device(name: str) -> torch.device:
-    """The torch device that is meant.
+    """The torch device of this name: ``cpu``, ``cuda``, or ``auto`` for cuda where there is one.
 
     Raises:
         RequestError: CUDA is asked for and torch sees none.
@@ -207,7 +201,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def load_policy(path: Path, settings: Any, env: Any) -> Any:
-    """The policy of a checkpoint, for this environment.
+    """Loads a saved policy for an environment with the spaces that it was trained for.
 
     Raises:
         RequestError: the environment's spaces are not those that the policy was trained for.

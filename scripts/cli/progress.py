@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.scripts.cli.formatting import format_number
 from pgtoolkit.training.loop import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 
-MEASURED_ESTIMATORS = ("score_function", "pathwise", "mixed", "measure_valued")
-"""Estimators whose variance a run may log."""
+LABELS = {name: row.label for name, row in CATALOGUE.items()}
+LABELS["measure_valued"] = "measure valued"
+"""Estimators whose variance a run may log; the last one in variational inference only."""
 
 
 class BarView:
@@ -93,7 +95,7 @@ def describe(progress: Progress) -> str:
 def describe_variances(scalars: Mapping[str, float]) -> list[str]:
     """``["score function variance 1,230", ...]`` for each estimator in the logged scalars."""
     return [
-        f"{name.replace('_', ' ')} variance {format_number(scalars[tag])}"
-        for name in MEASURED_ESTIMATORS
+        f"{label} variance {format_number(scalars[tag])}"
+        for name, label in LABELS.items()
         if (tag := f"gradient/{name}/variance") in scalars
     ]

@@ -53,6 +53,11 @@ AGENTS = {
         "Ppo",
         "clipped score function, several epochs a window; any environment",
     ),
+    "a2c": LazyClass(
+        "pgtoolkit.agents.a2c",
+        "A2c",
+        "score function with a learned value, one joint step a window; any environment",
+    ),
     "apg": LazyClass(
         "pgtoolkit.agents.apg",
         "Apg",
@@ -128,12 +133,6 @@ WRAPPERS = {
         "SurrogateCost",
         "keeps the true reward and takes the gradient of a differentiable cost",
     ),
-}
-
-ESTIMATOR_NOTES = {
-    "score_function": "REINFORCE, log-derivative: needs nothing of the environment",
-    "pathwise": "reparameterisation: needs a differentiable environment",
-    "mixed": "weighted mean of both on the same trajectories, of least variance (shac, apg)",
 }
 
 EXPECTATION_NOTES = {

@@ -8,8 +8,9 @@ from typing import Annotated, Literal, final
 import tyro
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.estimators.catalogue import STUDY_ESTIMATORS
 from pgtoolkit.scripts.cli.arguments import require_options
-from pgtoolkit.scripts.cli.registry import ESTIMATOR_NOTES, lookup
+from pgtoolkit.scripts.cli.registry import lookup
 
 MIN_TRAJECTORIES, MAX_TRAJECTORIES = 10, 100_000
 
@@ -95,7 +96,7 @@ class VarianceArguments:
         }
         require_options(self, conditions)
         for name in self.estimators:
-            lookup(name, ESTIMATOR_NOTES, "estimator")
+            lookup(name, dict.fromkeys(STUDY_ESTIMATORS), "estimator")
         if self.run is None and self.env is None:
             raise RequestError(
                 "name a run's folder or an environment: pgtoolkit variance RUN, or --env ENV"

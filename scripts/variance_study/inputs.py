@@ -14,7 +14,7 @@ from pgtoolkit.envs.registry.construct import accepted_arguments
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators import horizon_study
-from pgtoolkit.estimators.catalogue import StudyEstimator
+from pgtoolkit.estimators.catalogue import STUDY_ESTIMATORS, StudyEstimator
 from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.factory import make_policy
@@ -23,8 +23,8 @@ from pgtoolkit.scripts.cli.arguments import parse_json_object
 from pgtoolkit.scripts.cli.environments import EnvFactory
 from pgtoolkit.scripts.cli.experiment import (
     RunConfig,
-    Settings,
-    environments_of,
+    RunSettings,
+    env_factory_of,
     load_policy,
     settings_from_file,
 )
@@ -33,8 +33,6 @@ from pgtoolkit.scripts.cli.malloc import keep_freed_memory
 from pgtoolkit.scripts.variance_study.arguments import VarianceArguments
 from pgtoolkit.seeding import stream, stream_seed
 from pgtoolkit.training.run_folder import RunFolder
-
-ESTIMATORS: tuple[StudyEstimator, ...] = ("score_function", "pathwise", "mixed")
 
 DEFAULT_GAMMA = 0.99
 
@@ -128,7 +126,7 @@ def prepare_inputs(options: VarianceArguments) -> StudyInputs:
     )
 
 
-def _load_run(options: VarianceArguments) -> tuple[Settings | None, Path | None]:
+def _load_run(options: VarianceArguments) -> tuple[RunSettings | None, Path | None]:
     """The run's settings and the path of its checkpoint; both None without a run."""
     if options.run is None:
         return None, None
@@ -137,7 +135,7 @@ def _load_run(options: VarianceArguments) -> tuple[Settings | None, Path | None]
     return settings, folder.saved_policy(options.checkpoint)
 
 
-def _environment_config(options: VarianceArguments, settings: Settings | None) -> RunConfig:
+def _environment_config(options: VarianceArguments, settings: RunSettings | None) -> RunConfig:
     """Names and arguments of the environment: the run's, with what the options replace."""
     if settings is None or options.env is not None:
         assert options.env is not None, "VarianceArguments requires a run or an environment"
@@ -170,7 +168,7 @@ def environments(
 
     def find(kwargs: dict[str, Any]) -> EnvFactory:
         given = dataclasses.replace(config, env_kwargs=json.dumps(kwargs))
-        return environments_of(given, needed, torch.device("cpu"))
+        return env_factory_of(given, needed, torch.device("cpu"))
 
     def make(factory: EnvFactory) -> AnyVectorEnv:
         has_gradient = factory.gradient.env is not None
@@ -271,7 +269,7 @@ def chosen_estimators(names: Sequence[str], no_gradient: str) -> tuple[StudyEsti
         )
     if no_gradient:
         return ("score_function",)
-    return tuple(name for name in ESTIMATORS if name in names or not names)
+    return tuple(name for name in STUDY_ESTIMATORS if name in names or not names)
 
 
 def fresh_policy(options: VarianceArguments, env: AnyVectorEnv) -> Policy:

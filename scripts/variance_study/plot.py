@@ -4,25 +4,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from pgtoolkit.estimators.catalogue import CATALOGUE, STUDY_ESTIMATORS
 from pgtoolkit.estimators.cross_fitting import BIAS_Z
 from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.scripts.cli.formatting import format_number, join_names
-from pgtoolkit.scripts.plot_run import ESTIMATORS
-from pgtoolkit.scripts.variance_study.report import LABELS
 from pgtoolkit.scripts.variance_study.verdict import by_horizon, crossover, defect, variance_ratios
 
-STYLES = {
-    "score_function": {"color": ESTIMATORS["score_function"][1], "marker": "o", "markersize": 7},
-    "pathwise": {"color": ESTIMATORS["pathwise"][1], "marker": "s", "markersize": 7},
-    "mixed": {
-        "color": ESTIMATORS["mixed"][1],
-        "marker": "^",
-        "markersize": 5,
-        "linestyle": (0, (3, 2)),
-    },
+STYLES: dict[str, dict[str, Any]] = {
+    name: {"color": CATALOGUE[name].colour, "marker": CATALOGUE[name].marker, "markersize": 7}
+    for name in STUDY_ESTIMATORS
 }
-"""Markers differ, so that the lines can be told apart without colour. Mixed is drawn on top, small
-and dashed, so that the lines below it stay visible."""
+# Mixed is drawn on top, small and dashed, so that the lines below it stay visible.
+STYLES["mixed"] |= {"markersize": 5, "linestyle": (0, (3, 2))}
 
 GREY = "0.4"
 
@@ -48,7 +41,7 @@ def draw(rows: Sequence[Measurement], title: str) -> Any:
     )
     for name, style in STYLES.items():
         measurements = list(by_horizon(rows, name).values())
-        _draw_variance(top, measurements, style | {"label": LABELS[name]})
+        _draw_variance(top, measurements, style | {"label": CATALOGUE[name].label})
         _draw_snr(bottom, measurements, style)
     _name_axes(top, bottom, sorted({row.horizon for row in rows}))
     _mark_unseen_signals(bottom, rows)
@@ -117,7 +110,8 @@ def _mark_unseen_signals(axes: Any, rows: Sequence[Measurement]) -> None:
     for order, (name, style) in enumerate(STYLES.items()):
         at = [row.horizon for row in unseen if row.estimator == name]
         if at:
-            shifted = offset_copy(edge, axes.figure, x=MARKER_OFFSET * (order - 1), units="points")
+            x = MARKER_OFFSET * (order - len(STYLES) // 2)
+            shifted = offset_copy(edge, axes.figure, x=x, units="points")
             style = style | open_marker | {"transform": shifted, "clip_on": False, "zorder": 6}
             axes.plot(at, [0] * len(at), **style)
     if unseen:

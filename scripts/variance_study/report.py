@@ -7,13 +7,12 @@ from typing import final
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.estimators.cross_fitting import BIAS_Z
 from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.scripts.cli.formatting import format_number
 from pgtoolkit.scripts.cli.progress import BarView
 from pgtoolkit.scripts.variance_study.verdict import defect
-
-LABELS = {"score_function": "score function", "pathwise": "pathwise", "mixed": "mixed"}
 
 LEGEND = (
     "Variance: of one trajectory's gradient of its return, not divided by H. SNR: squared norm of "
@@ -43,7 +42,7 @@ class MeasurementView(BarView):
         self.bar.advance(self.task, rows[0].horizon)
         if not self.console.is_terminal:
             variances = ", ".join(
-                f"{LABELS[row.estimator]} {format_number(row.variance)}" for row in rows
+                f"{CATALOGUE[row.estimator].label} {format_number(row.variance)}" for row in rows
             )
             horizon, seconds = rows[0].horizon, rows[0].seconds
             print(f"H = {horizon}: variance {variances} ({seconds:.1f} s)", flush=True)
@@ -72,7 +71,7 @@ def _cells(row: Measurement) -> tuple[str, ...]:
     if row.signal_low > 0:
         snr = format_number(row.snr, 2)
     variance, z = format_number(row.variance), format_number(row.bias_z, 2)
-    return LABELS[row.estimator], variance, interval, snr, z, defect(row) or ""
+    return CATALOGUE[row.estimator].label, variance, interval, snr, z, defect(row) or ""
 
 
 def footnotes(rows: Sequence[Measurement]) -> str:

@@ -470,7 +470,7 @@ def test_significance_where_gradients_are_skewed() -> None:
 
     Q is unbiased for normal gradients. The score function's are skewed, and a batch that happens
     to lack its rare large values has a shifted mean and a small Q. Of batches of 64, detectability
-    exceeds 3 in some 16 %, significance in 10 %, and 5 hardly ever: that is the threshold of a bias.
+    exceeds 3 in some 16 %, significance in 10 %, and 5, the threshold of a bias, hardly ever.
     The jackknife interval of the signal excludes 0 in some 2 %, less than nominal.
     """
     eps = normal(1000, 64, 1, seed=77)

@@ -10,7 +10,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pgtoolkit.training.tags import DEFINITIONS
-from pgtoolkit.training.writer import BOTH, HPARAM_METRICS, LAYOUT, RunWriter, layout
+from pgtoolkit.training.writer import HPARAM_METRICS, RunWriter, layout
 
 SETTINGS = {"agent": "shac", "gamma": 0.99, "hidden": (64, 64), "normalize": True, "none": None}
 
@@ -125,12 +125,14 @@ def test_the_custom_tab_draws_an_interval_of_each_estimator(tmp_path: Path) -> N
 
 def test_a_mixed_run_has_a_chart_more_and_the_same_chart_of_all() -> None:
     """TensorBoard would show two versions of one chart side by side."""
-    (plain,), (mixed,) = LAYOUT.values(), layout((*BOTH, "mixed")).values()
+    (plain,), (mixed,) = layout("pathwise").values(), layout("mixed").values()
     assert set(mixed) - set(plain) == {"mixed, 95 % interval"}
     assert {name: mixed[name] for name in plain} == plain
 
 
-LAYOUT_ENTRIES: list[Any] = [entry for chart in LAYOUT.values() for entry in chart.values()]
+LAYOUT_ENTRIES: list[Any] = [
+    entry for chart in layout("pathwise").values() for entry in chart.values()
+]
 
 
 def test_a_resumed_run_voids_what_the_crash_left_behind(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a step rule is, and what it may evaluate beside the gradient."""
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any, Protocol, final
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from pgtoolkit.agent import Metrics
 from pgtoolkit.distributions.base import Distribution
+from pgtoolkit.policies.policy import Policy
 
 
 class StepRule(Protocol):
@@ -38,25 +40,35 @@ class Problem:
     """A policy's surrogate and distribution on one batch, at whatever its parameters are.
 
     Args:
-        distribution: computes the policy's distribution at the batch's observations, with its
-            graph to the parameters.
+        policy: from features to a distribution; the module whose parameters are stepped.
+        features: the batch's normalised observations ``[..., N, F]``.
         surrogate: the surrogate ``[N]`` of a distribution; its mean is what the step increases.
         valid: which entries of the batch count; None means all.
     """
 
     def __init__(
         self,
-        distribution: Callable[[], Distribution],
+        policy: Policy,
+        features: Tensor,
         surrogate: Callable[[Distribution], Tensor],
         valid: Tensor | None = None,
     ) -> None:
-        self.distribution, self._surrogate, self._valid = distribution, surrogate, valid
+        self._policy, self._features = policy, features
+        self._surrogate, self._valid = surrogate, valid
+
+    def distribution(self) -> Distribution:
+        """The policy's distribution now, with its graph to the parameters."""
+        return self._policy(self._features)
 
     @functools.cached_property
     def old(self) -> Distribution:
-        """The distribution when this was first asked for, as a constant. Ask before the step."""
+        """The distribution when this is first asked for, as a constant. Ask before the step.
+
+        It is computed by a copy of the policy, because a distribution may refer to parameters (a
+        standard deviation that is one, the couplings of a flow), and these are changed in place.
+        """
         with torch.no_grad():
-            return self.distribution()
+            return copy.deepcopy(self._policy)(self._features)
 
     def kl(self) -> Tensor:
         """Mean ``KL(old || now)`` in nats, with its graph to the parameters."""

@@ -32,7 +32,7 @@ def momenta(state: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def test_in_the_air_only_gravity_changes_the_momenta() -> None:
-    """Leg and hip forces are internal: only ``g`` changes the momentum, and nothing the angular one."""
+    """Leg and hip forces are internal: only ``g`` changes the linear momentum."""
     state, action = in_the_air(20)
     linear, angular = momenta(state)
     after_linear, after_angular = momenta(Hopper2D().transition(state, action, None))
