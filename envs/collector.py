@@ -159,7 +159,7 @@ def env_state(env: AnyVectorEnv, rollout_state: RolloutState) -> dict[str, Any]:
         "state": tuple(env.get_state()),
         "obs": rollout_state.obs,
         "needs_reset": rollout_state.needs_reset,
-        "first": rollout_state.first,
+        "episode_start": rollout_state.episode_start,
         "learned": env.env.state_dict(),
     }
 
@@ -183,7 +183,7 @@ def restore_env_state(
     # The adapter's own state comes first: it may contain episodes that `state` refers to.
     env.env.load_state_dict(saved.get("learned", {}))
     env.set_state(saved["state"])
-    names = ("obs", "needs_reset", "first")
+    names = ("obs", "needs_reset", "episode_start")
     return RolloutState(*(saved[name].to(env.device) for name in names))
 
 
@@ -210,7 +210,7 @@ def stagger_ages(env: AnyVectorEnv, rollout_state: RolloutState, *, seed: int) -
     generator = stream(seed, "ages", env.device)
     age = torch.randint(limit, (env.num_envs,), generator=generator, device=env.device)
     env.set_state(state._replace(elapsed=age.to(state.elapsed.dtype)))
-    return dataclasses.replace(rollout_state, first=age == 0)
+    return dataclasses.replace(rollout_state, episode_start=age == 0)
 
 
 def require_num_envs(env: AnyVectorEnv, num_envs: int) -> None:

@@ -116,14 +116,14 @@ def action_gradient(objective: Tensor, window: Window) -> Tensor:
             objective.
     """
     check_shape("objective", objective, window.num_envs)
-    if window.perturbation is None:
+    if window.action_shift is None:
         raise RequestError(
             "this window is plain: the action gradient needs one from `unroll` on a differentiable "
             "environment"
         )
     gradient = None
     if objective.requires_grad:
-        (gradient,) = torch.autograd.grad(objective.sum(), window.perturbation, allow_unused=True)
+        (gradient,) = torch.autograd.grad(objective.sum(), window.action_shift, allow_unused=True)
     if gradient is None:
         raise RequestError(
             "no differentiable path joins the actions to the objective: reward and next state do "

@@ -31,12 +31,12 @@ class EpisodeTracker:
         valid = window.valid.cpu().numpy()
         reward = np.where(valid, window.reward.detach().double().cpu().numpy(), 0.0)
         done = window.done.cpu().numpy() & valid
-        first = self._first(window, done)
+        episode_start = self._episode_start(window, done)
         # Sums from the window's start: an episode's return is the difference of two of them.
         total, steps = np.cumsum(reward, axis=0), np.cumsum(valid, axis=0)
         ended: list[tuple[int, float, int]] = []
-        for t, env in zip(*np.nonzero(first | done), strict=True):
-            if first[t, env]:
+        for t, env in zip(*np.nonzero(episode_start | done), strict=True):
+            if episode_start[t, env]:
                 self.running_return[env] = reward[t, env] - total[t, env]
                 self.running_length[env] = valid[t, env] - steps[t, env]
                 self.seen_first[env] = True
@@ -49,10 +49,10 @@ class EpisodeTracker:
         self.after_end = done[-1]
         return ended
 
-    def _first(self, window: Window, done: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _episode_start(self, window: Window, done: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """``[T, N]``: the first steps of episodes."""
-        if window.first is not None:
-            return window.first.cpu().numpy()
+        if window.episode_start is not None:
+            return window.episode_start.cpu().numpy()
         return np.concatenate([self.after_end[None], done[:-1]])
 
     def state_dict(self) -> dict[str, Any]:

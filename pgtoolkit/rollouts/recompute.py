@@ -127,8 +127,8 @@ class Segment:
         used = [(r, c) for r, c in pairs if c is not None and r.requires_grad]
         if not used:
             return [None] * (1 + len(start))
-        assert window.perturbation is not None, "it was unrolled with a graph"
-        leaves = [window.perturbation, *(x for x in inputs if x.requires_grad)]
+        assert window.action_shift is not None, "it was unrolled with a graph"
+        leaves = [window.action_shift, *(x for x in inputs if x.requires_grad)]
         outputs, given = zip(*used, strict=True)
         by_shift, *rest = torch.autograd.grad(outputs, leaves, given, allow_unused=True)
         by_start = iter(rest)

@@ -32,12 +32,12 @@ class RolloutState:
         obs: ``[N, O]`` the observation to act on, without a graph.
         needs_reset: ``[N]`` bool: the episode ended at the last step, and the next step only resets
             the environment (Gymnasium's NEXT_STEP autoreset).
-        first: ``[N]`` bool: the next step is the first of an episode.
+        episode_start: ``[N]`` bool: the next step is the first of an episode.
     """
 
     obs: Tensor
     needs_reset: Tensor
-    first: Tensor
+    episode_start: Tensor
 
 
 @runtime_checkable
@@ -84,7 +84,7 @@ def start(env: AnyVectorEnv, *, seed: int | None, device: torch.device) -> Rollo
     obs = _to_tensor(env.reset(seed=seed)[0], device)
     require_finite_rows({"observation after a reset": obs}, 0)
     false = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
-    return RolloutState(obs, needs_reset=false, first=~false)
+    return RolloutState(obs, needs_reset=false, episode_start=~false)
 
 
 @torch.no_grad()
@@ -110,11 +110,11 @@ def collect(
     mode, device = autoreset_mode(env), noise.device
     if isinstance(env, OnTensors):
         return _collect_tensors(env, policy, rollout_state, noise)
-    flags = (rollout_state.needs_reset.cpu().numpy(), rollout_state.first.cpu().numpy())
+    flags = (rollout_state.needs_reset.cpu().numpy(), rollout_state.episode_start.cpu().numpy())
     obs = rollout_state.obs.cpu().numpy()
     window, obs, *flags_after = collect_arrays(env, policy, noise, mode, obs, *flags)
-    needs_reset, first = (torch.from_numpy(x).to(device) for x in flags_after)
-    return window, RolloutState(torch.from_numpy(obs).to(device), needs_reset, first)
+    needs_reset, episode_start = (torch.from_numpy(x).to(device) for x in flags_after)
+    return window, RolloutState(torch.from_numpy(obs).to(device), needs_reset, episode_start)
 
 
 def _collect_tensors(
@@ -145,9 +145,9 @@ def unroll(
     """
     obs = env.detach()
     shape = (*noise.shape[:-1], policy.action_size)
-    perturbation = noise.new_zeros(shape).requires_grad_()
-    window, after = _run_steps(env, policy, rollout_state, obs, noise, perturbation.unbind(0))
-    return dataclasses.replace(window, perturbation=perturbation), after
+    action_shift = noise.new_zeros(shape).requires_grad_()
+    window, after = _run_steps(env, policy, rollout_state, obs, noise, action_shift.unbind(0))
+    return dataclasses.replace(window, action_shift=action_shift), after
 
 
 def _run_steps(
@@ -171,7 +171,7 @@ def _run_steps(
     Raises:
         NonFiniteError: an action, reward or observation is not finite; the earliest is named.
     """
-    first = rollout_state.first
+    episode_start = rollout_state.episode_start
     steps: list[dict[str, Tensor]] = []
     for eps, shift in zip(noise.unbind(0), shifts, strict=True):
         acted = _act(policy, obs, eps, shift)
@@ -180,12 +180,12 @@ def _run_steps(
         steps.append(
             {"obs": obs, "next_obs": next_obs, "noise": eps, "reward": reward, **acted}
             | {"terminated": terminated, "truncated": truncated}
-            | {"valid": torch.ones_like(terminated), "first": first}
+            | {"valid": torch.ones_like(terminated), "episode_start": episode_start}
         )
-        obs, first = after, terminated | truncated
+        obs, episode_start = after, terminated | truncated
     window = _stack(steps)
     require_finite_window(window)
-    return window, RolloutState(obs.detach(), rollout_state.needs_reset, first)
+    return window, RolloutState(obs.detach(), rollout_state.needs_reset, episode_start)
 
 
 def require_finite_window(window: Window) -> None:

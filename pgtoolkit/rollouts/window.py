@@ -21,7 +21,7 @@ class Window:
     """``T`` steps of ``N`` environments, time-major. A *trajectory* is one environment's column.
 
     A window is *plain* (no graph) or *differentiable*: then ``obs``, ``next_obs``, ``action`` and
-    ``reward`` carry the graph back to the policy's parameters and to ``perturbation``.
+    ``reward`` carry the graph back to the policy's parameters and to ``action_shift``.
 
     For a discrete action space the axis ``A`` of ``pre_action`` and ``action`` is absent, and
     ``noise`` holds one Gumbel variable for each action of the space.
@@ -58,10 +58,10 @@ class Window:
     """``[T, N]`` bool: the last step of a segment. By default it is true where an episode ends, on
     steps that are not valid, and on the window's last step. An agent whose horizon differs between
     environments sets more ends."""
-    first: Tensor | None = None
+    episode_start: Tensor | None = None
     """``[T, N]`` bool: the first step of an episode. None in a window that was made by hand; its
     episodes are assumed to start at its first step."""
-    perturbation: Tensor | None = None
+    action_shift: Tensor | None = None
     """``[T, N, A]`` zeros that were added to ``pre_action``: the leaf by which
     :func:`action_gradient <pgtoolkit.estimators.surrogates.action_gradient>` differentiates. None
     in a plain window."""
@@ -88,11 +88,11 @@ class Window:
     @property
     def differentiable(self) -> bool:
         """Whether the window carries a graph."""
-        return self.perturbation is not None
+        return self.action_shift is not None
 
     def detach(self) -> Self:
         """The same data without a graph."""
-        return dataclasses.replace(map_window(Tensor.detach, self), perturbation=None)
+        return dataclasses.replace(map_window(Tensor.detach, self), action_shift=None)
 
     def transitions(self, *extras: str) -> Transitions:
         """The valid steps as transitions ``[M]``, ordered by time and then by environment.

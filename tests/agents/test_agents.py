@@ -440,7 +440,7 @@ def test_whole_episodes_are_whole() -> None:
     """Each environment's column holds one episode, from its first step to its end."""
     env = make_vector_env(find_env("CartPole-v1"), SMALL["num_envs"])
     window = Reinforce(ReinforceConfig(**SMALL, rollout="episodes"), env).collect()
-    assert window.first is not None and bool(window.first[0].all())
+    assert window.episode_start is not None and bool(window.episode_start[0].all())
     assert bool(((window.done & window.valid).sum(0) == 1).all())
     ends = (window.done & window.valid).int().argmax(0)
     assert torch.equal(window.valid.sum(0), ends + 1)

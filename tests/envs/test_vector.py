@@ -250,9 +250,9 @@ def test_rollouts_accept_it() -> None:
     plain, differentiable = windows
     for name in ("obs", "next_obs", "action", "reward", "terminated", "truncated"):
         assert torch.equal(getattr(plain, name), getattr(differentiable, name)), name
-    assert differentiable.perturbation is not None
+    assert differentiable.action_shift is not None
     total = differentiable.reward[:3].sum()
-    gradient = torch.autograd.grad(total, differentiable.perturbation)[0]
+    gradient = torch.autograd.grad(total, differentiable.action_shift)[0]
     assert bool((gradient[:3] != 0).all()) and bool((gradient[3:] == 0).all())
 
 

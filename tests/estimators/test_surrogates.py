@@ -66,9 +66,9 @@ Function = Callable[[Tensor], Tensor]
 def one_step(policy: Policy, noise: Tensor, f: Function) -> Window:
     """A differentiable window of one step that ends the episode, with reward f(u)."""
     obs = torch.zeros(1, len(noise), 1, dtype=noise.dtype)
-    perturbation = torch.zeros_like(obs).requires_grad_()
+    action_shift = torch.zeros_like(obs).requires_grad_()
     distribution = policy(obs)
-    pre_action = distribution.pre_action(noise.reshape(obs.shape)) + perturbation
+    pre_action = distribution.pre_action(noise.reshape(obs.shape)) + action_shift
     over = torch.ones(1, len(noise), dtype=torch.bool)
     return Window(
         obs=obs,
@@ -81,7 +81,7 @@ def one_step(policy: Policy, noise: Tensor, f: Function) -> Window:
         terminated=over,
         truncated=~over,
         valid=over,
-        perturbation=perturbation,
+        action_shift=action_shift,
     )
 
 
@@ -591,8 +591,8 @@ def test_the_surrogates_gradient_reaches_the_policy_and_nothing_else() -> None:
     surrogate = score_function_surrogate(policy, window, weight) + pathwise_surrogate(
         policy, window, action_weight
     )
-    assert window.perturbation is not None
-    leaves = [weight, action_weight, window.perturbation]
+    assert window.action_shift is not None
+    leaves = [weight, action_weight, window.action_shift]
     others = torch.autograd.grad(surrogate.sum(), leaves, allow_unused=True, retain_graph=True)
     assert all(gradient is None for gradient in others)
     assert all(

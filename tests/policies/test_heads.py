@@ -325,7 +325,7 @@ def test_every_parameter_belongs_to_a_layer_with_a_rule(case: str) -> None:
 
 @pytest.mark.parametrize("name", ["gaussian", *CONTINUOUS])
 def test_back_propagation_and_the_pathwise_surrogate_agree(name: DistributionName) -> None:
-    """Through 20 steps of the Pendulum: window, perturbation and noise fit every head."""
+    """Through 20 steps of the Pendulum: window, action shift and noise fit every head."""
     env = Pendulum()
     settings = Settings(distribution=name, std="state_dependent")
     policy = shaken(make_policy(settings, env.observation_space, env.action_space, seeded()))

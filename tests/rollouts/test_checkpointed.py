@@ -107,12 +107,12 @@ def rolled(
     rollout_state, noise = start(vector, seed=0, device=CPU), noise_of(STEPS, dtype)
     for _ in range(windows):
         window, rollout_state = roll(vector, policy, rollout_state, noise)
-    assert window.perturbation is not None
+    assert window.action_shift is not None
     value = torch.tanh(window.next_obs).sum(-1)
     objective = window_objective(window, value, 0.9) + window.action.square().sum((0, 2))
     # The objective also depends on the observations directly, not only through the actions.
     objective = objective + 0.1 * window.obs.sum((0, 2))
-    leaves = [window.perturbation, *policy.parameters()]
+    leaves = [window.action_shift, *policy.parameters()]
     gradients = torch.autograd.grad(objective.sum(), leaves)
     return window, rollout_state, gradients, vector.get_state()
 
@@ -144,7 +144,7 @@ def test_window_and_gradient_are_those_of_unroll(
         a, b = getattr(window, field.name), getattr(again, field.name)
         assert torch.equal(a, b) and a.requires_grad == b.requires_grad, field.name
     assert torch.equal(rollout_state.obs, other.obs) and torch.equal(
-        rollout_state.first, other.first
+        rollout_state.episode_start, other.episode_start
     )
     assert all(torch.equal(a, b) for a, b in zip(leaves_of(end), leaves_of(final), strict=True))
     if name in ("noise and ends", "three tensors", "gated"):
@@ -239,18 +239,18 @@ def test_the_live_environment_stays_where_it_is() -> None:
     window, rollout_state = unroll_in_segments(env, policy, start(env, seed=0, device=CPU), noise)
     unroll_in_segments(env, policy, rollout_state, noise)
     before = env.get_state()
-    assert window.perturbation is not None
+    assert window.action_shift is not None
     total = window.reward.sum()
-    (found,) = torch.autograd.grad(total, window.perturbation)
+    (found,) = torch.autograd.grad(total, window.action_shift)
     assert all(
         torch.equal(a, b)
         for a, b in zip(leaves_of(before), leaves_of(env.get_state()), strict=True)
     )
-    assert expected[0].perturbation is not None
+    assert expected[0].action_shift is not None
     plain = DifferentiableVectorEnv(Drift(), NUM_ENVS, dtype=torch.float64)
     other, _ = unroll(plain, policy, start(plain, seed=0, device=CPU), noise)
-    assert other.perturbation is not None
-    assert torch.equal(torch.autograd.grad(other.reward.sum(), other.perturbation)[0], found)
+    assert other.action_shift is not None
+    assert torch.equal(torch.autograd.grad(other.reward.sum(), other.action_shift)[0], found)
 
 
 def test_parameters_are_not_differentiated_unless_asked() -> None:
@@ -263,9 +263,9 @@ def test_parameters_are_not_differentiated_unless_asked() -> None:
     policy.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dim()))
     rollout_state, noise = start(env, seed=0, device=CPU), noise_of(9, torch.float32)
     window, _ = unroll_in_segments(env, policy, rollout_state, noise)
-    assert window.perturbation is not None
+    assert window.action_shift is not None
     total = window.reward.sum()
-    torch.autograd.grad(total, window.perturbation, retain_graph=True)
+    torch.autograd.grad(total, window.action_shift, retain_graph=True)
     assert seen == [2] * 18
     torch.autograd.grad(total, list(policy.parameters()))
     assert seen[18:].count(3) == 3
@@ -385,6 +385,6 @@ def test_a_second_derivative_is_refused() -> None:
     policy = GaussianPolicy(Pendulum().observation_space, Pendulum().action_space, (4,))
     noise = policy.draw_noise(6, NUM_ENVS, generator=torch.Generator().manual_seed(0))
     window, _ = unroll_in_segments(env, policy, start(env, seed=0, device=CPU), noise, 3)
-    assert window.perturbation is not None
+    assert window.action_shift is not None
     with pytest.raises(RequestError, match="cannot be differentiated again"):
-        torch.autograd.grad(window.reward.sum(), window.perturbation, create_graph=True)
+        torch.autograd.grad(window.reward.sum(), window.action_shift, create_graph=True)

@@ -200,8 +200,8 @@ def test_the_first_step_of_every_episode_is_marked(mode: AutoresetMode) -> None:
         window, rollout_state = collect(env, policy, rollout_state, zeros(3, len(PLANS)))
         windows.append(window)
     whole = concatenate(windows)
-    assert whole.first is not None
-    assert whole.first.equal(whole.valid & (whole.obs[..., 1] == 0))
+    assert whole.episode_start is not None
+    assert whole.episode_start.equal(whole.valid & (whole.obs[..., 1] == 0))
     env.close()
 
 
@@ -509,7 +509,7 @@ def test_unroll_and_collect_give_the_same_numbers() -> None:
         other, other_state = collect(other_env, policy, other_state, noise)
         assert bool(window.terminated.any()) and bool(window.truncated.any())
         for name in other.__dataclass_fields__:
-            if name != "perturbation":
+            if name != "action_shift":
                 assert torch.equal(getattr(window, name).detach(), getattr(other, name)), name
         assert torch.equal(rollout_state.obs, other_state.obs)
 
@@ -519,7 +519,7 @@ def test_an_unrolled_window_carries_the_graph_and_its_copy_does_not() -> None:
     env, policy, rollout_state = drifting(4)
     window, rollout_state = unroll(env, policy, rollout_state, normal_noise(0, 3, 4))
     assert window.differentiable
-    for name in ("obs", "next_obs", "action", "pre_action", "reward", "perturbation"):
+    for name in ("obs", "next_obs", "action", "pre_action", "reward", "action_shift"):
         assert getattr(window, name).requires_grad, name
     for name in ("log_prob", "noise", "terminated", "truncated", "valid"):
         assert not getattr(window, name).requires_grad, name
@@ -534,11 +534,11 @@ def test_the_graph_is_cut_where_a_window_starts() -> None:
     env, policy, rollout_state = drifting(4)
     first, rollout_state = unroll(env, policy, rollout_state, normal_noise(0, 3, 4))
     second, _ = unroll(env, policy, rollout_state, normal_noise(1, 3, 4))
-    assert first.perturbation is not None and second.perturbation is not None
+    assert first.action_shift is not None and second.action_shift is not None
     objective = window_objective(second, torch.zeros_like(second.reward), 0.9)
     own, earlier = torch.autograd.grad(
         objective.sum(),
-        [second.perturbation, first.perturbation],
+        [second.action_shift, first.action_shift],
         allow_unused=True,
         retain_graph=True,
     )
@@ -555,8 +555,8 @@ def test_a_step_after_a_reset_does_not_depend_on_the_action_before_it() -> None:
     env, policy, rollout_state = drifting(16)
     window, _ = unroll(env, policy, rollout_state, normal_noise(0, 10, 16))
     last = window.reward[-1]
-    assert window.perturbation is not None
-    (gradient,) = torch.autograd.grad(last.sum(), window.perturbation)
+    assert window.action_shift is not None
+    (gradient,) = torch.autograd.grad(last.sum(), window.action_shift)
     for index in range(16):
         ends = window.done[:-1, index].nonzero().flatten()
         since = int(ends[-1]) + 1 if len(ends) else 0

@@ -115,7 +115,7 @@ def test_transitions_keep_the_graph_of_a_window() -> None:
         assert gradient.tolist() == [[float(valid), 1], [1, 1], [1, 1]]
 
 
-@pytest.mark.parametrize("name", ["perturbation", "num_steps", "nothing"])
+@pytest.mark.parametrize("name", ["action_shift", "num_steps", "nothing"])
 def test_extras_that_a_window_has_not_are_refused(name: str) -> None:
     with pytest.raises(RequestError, match=f"no tensor '{name}'"):
         made_by_hand(3, 2).transitions(name)

@@ -34,8 +34,8 @@ def window_of(each: DifferentiableEnv) -> tuple[Window, Tensor]:
         STEPS, 3, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
     window, _ = unroll(vector, policy, start(vector, seed=0, device=torch.device("cpu")), noise)
-    assert window.perturbation is not None
-    (gradient,) = torch.autograd.grad(window.reward.sum(), window.perturbation)
+    assert window.action_shift is not None
+    (gradient,) = torch.autograd.grad(window.reward.sum(), window.action_shift)
     return window.detach(), gradient.squeeze(-1)
 
 
