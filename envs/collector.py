@@ -19,7 +19,7 @@ from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.factory import seeded_policy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.checkpointed import Unroll, choose_unroll
-from pgtoolkit.rollouts.rollout import RolloutState, collect, start, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, collect, reset, unroll
 from pgtoolkit.rollouts.whole_episodes import collect_episodes
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream, stream_seed
@@ -179,7 +179,7 @@ def restore_env_state(
         The rollout state to continue from.
     """
     if not saved or not isinstance(env, DifferentiableVectorEnv):
-        return start(env, seed=stream_seed(seed, "environments"), device=rollout_state.obs.device)
+        return reset(env, seed=stream_seed(seed, "environments"), device=rollout_state.obs.device)
     # The adapter's own state comes first: it may contain episodes that `state` refers to.
     env.env.load_state_dict(saved.get("learned", {}))
     env.set_state(saved["state"])
@@ -189,7 +189,7 @@ def restore_env_state(
 
 def reset_staggered(env: AnyVectorEnv, *, seed: int, device: torch.device) -> RolloutState:
     """Resets every environment by the run's seed and staggers their ages (:func:`stagger_ages`)."""
-    rollout_state = start(env, seed=stream_seed(seed, "environments"), device=device)
+    rollout_state = reset(env, seed=stream_seed(seed, "environments"), device=device)
     return stagger_ages(env, rollout_state, seed=seed)
 
 

@@ -62,7 +62,7 @@ class CompiledUnroll:
         Args:
             env: a differentiable vector environment.
             policy: acts on every step, by its pathwise action.
-            rollout_state: from :func:`start <pgtoolkit.rollouts.rollout.start>` or the last call.
+            rollout_state: from :func:`reset <pgtoolkit.rollouts.rollout.reset>` or the last call.
             noise: ``[T, N, A]`` of every action.
 
         Raises:
@@ -137,7 +137,7 @@ def unroll_compiled(
     Args:
         step: compiled for this environment; its policy acts.
         env: a differentiable vector environment.
-        rollout_state: from :func:`start <pgtoolkit.rollouts.rollout.start>` or the last call.
+        rollout_state: from :func:`reset <pgtoolkit.rollouts.rollout.reset>` or the last call.
         noise: ``[T, N, A]`` of every action.
 
     Raises:

@@ -46,7 +46,7 @@ from pgtoolkit.estimators.surrogates import (
 )
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import OnTensors, collect, start, unroll
+from pgtoolkit.rollouts.rollout import TensorVectorEnv, collect, reset, unroll
 from pgtoolkit.rollouts.window import (
     Window,
     concatenate_environments,
@@ -207,7 +207,7 @@ def sample(env: AnyVectorEnv, policy: Policy, noise: Tensor, *, seed: int) -> Wi
     filled = noise[:, torch.arange(count + -count % size, device=noise.device) % count]
     windows = []
     for number, batch in enumerate(torch.split(filled, size, dim=1)):
-        rollout_state = start(env, seed=seed if number == 0 else None, device=noise.device)
+        rollout_state = reset(env, seed=seed if number == 0 else None, device=noise.device)
         windows.append(collect(env, policy, rollout_state, batch)[0])
     joined = concatenate_environments(windows)
     return first_episodes(map_window(lambda x: x[:, :count], joined))
@@ -219,12 +219,12 @@ def sample_with_graph(env: AnyVectorEnv, policy: Policy, noise: Tensor, *, seed:
     Raises:
         RequestError: the environment is not differentiable.
     """
-    if not isinstance(env, OnTensors):
+    if not isinstance(env, TensorVectorEnv):
         raise RequestError(
             "this environment has no gradient, so only the score function can be measured on it: "
             "leave the other estimators out, or give a differentiable environment"
         )
-    return first_episodes(unroll(env, policy, start(env, seed=seed, device=noise.device), noise)[0])
+    return first_episodes(unroll(env, policy, reset(env, seed=seed, device=noise.device), noise)[0])
 
 
 def score_gradients(policy: Policy, window: Window, gamma: float) -> Gradients:

@@ -61,7 +61,7 @@ def unroll_in_segments(
     Args:
         env: a differentiable vector environment.
         policy: acts on every step, by its pathwise action.
-        rollout_state: from :func:`start <pgtoolkit.rollouts.rollout.start>` or the last call.
+        rollout_state: from :func:`reset <pgtoolkit.rollouts.rollout.reset>` or the last call.
         noise: ``[T, N, A]`` of every action.
         segment_length: ``K``; the last segment may be shorter. None is ``sqrt(T)``, rounded.
 

@@ -12,7 +12,7 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.episodes import EpisodeTracker
-from pgtoolkit.rollouts.rollout import RolloutState, collect, start
+from pgtoolkit.rollouts.rollout import RolloutState, collect, reset
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
 
@@ -82,7 +82,7 @@ def evaluate(
     tracker, indices = EpisodeTracker(env.num_envs), np.arange(env.num_envs)
     wanted = episodes // env.num_envs + (indices < episodes % env.num_envs)
     found: list[list[tuple[float, int]]] = [[] for _ in indices]
-    rollout_state = start(env, seed=seed, device=device)
+    rollout_state = reset(env, seed=seed, device=device)
     for number, window in enumerate(collect_windows(env, policy, rollout_state, draw_noise, chunk)):
         for index, episode_return, length in tracker.update(window):
             if len(found[index]) < wanted[index]:

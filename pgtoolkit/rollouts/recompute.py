@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.autograd_nodes import Leaves, attach_outputs, policy_gradients
-from pgtoolkit.rollouts.rollout import OnTensors, RolloutState, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, TensorVectorEnv, unroll
 from pgtoolkit.rollouts.window import Window
 
 GRAPH_FIELDS = ("obs", "next_obs", "pre_action", "action", "reward")
@@ -20,7 +20,7 @@ RECOMPUTE_TOLERANCE = 1e-3
 """Tolerance, absolute and relative, between an observation and its recomputation."""
 
 
-class RecomputableEnv(OnTensors, Protocol):
+class RecomputableEnv(TensorVectorEnv, Protocol):
     """A vector environment whose steps can be run again from a saved state.
 
     The saved state is ``(state, elapsed, generator_state)``, where ``state`` is a tensor or a flat

@@ -41,7 +41,7 @@ class RolloutState:
 
 
 @runtime_checkable
-class OnTensors(Protocol):
+class TensorVectorEnv(Protocol):
     """A vector environment on tensors, as :func:`unroll` requires it; its step has a gradient."""
 
     num_envs: int
@@ -70,7 +70,7 @@ def autoreset_mode(env: AnyVectorEnv) -> AutoresetMode:
         ) from error
 
 
-def start(env: AnyVectorEnv, *, seed: int | None, device: torch.device) -> RolloutState:
+def reset(env: AnyVectorEnv, *, seed: int | None, device: torch.device) -> RolloutState:
     """Resets every environment and returns the first rollout state.
 
     Args:
@@ -99,7 +99,7 @@ def collect(
     Args:
         env: the vector environment, sync, async or natively vectorised.
         policy: acts on every step.
-        rollout_state: from :func:`start` or the last call.
+        rollout_state: from :func:`reset` or the last call.
         noise: ``[T, N, A]`` of every action; zeros give the mode of the action.
 
     Raises:
@@ -108,7 +108,7 @@ def collect(
         RequestError: the environment's metadata has no valid autoreset mode.
     """
     mode, device = autoreset_mode(env), noise.device
-    if isinstance(env, OnTensors):
+    if isinstance(env, TensorVectorEnv):
         return _collect_tensors(env, policy, rollout_state, noise)
     flags = (rollout_state.needs_reset.cpu().numpy(), rollout_state.episode_start.cpu().numpy())
     obs = rollout_state.obs.cpu().numpy()
@@ -118,7 +118,7 @@ def collect(
 
 
 def _collect_tensors(
-    env: OnTensors, policy: Policy, rollout_state: RolloutState, noise: Tensor
+    env: TensorVectorEnv, policy: Policy, rollout_state: RolloutState, noise: Tensor
 ) -> tuple[Window, RolloutState]:
     """:func:`collect` in an environment on tensors."""
     no_shift = [None] * len(noise)
@@ -126,7 +126,7 @@ def _collect_tensors(
 
 
 def unroll(
-    env: OnTensors, policy: Policy, rollout_state: RolloutState, noise: Tensor
+    env: TensorVectorEnv, policy: Policy, rollout_state: RolloutState, noise: Tensor
 ) -> tuple[Window, RolloutState]:
     """Steps a differentiable environment ``T`` times and keeps the graph.
 
@@ -137,7 +137,7 @@ def unroll(
     Args:
         env: a differentiable vector environment.
         policy: acts on every step, by its pathwise action.
-        rollout_state: from :func:`start` or the last call.
+        rollout_state: from :func:`reset` or the last call.
         noise: ``[T, N, A]`` of every action.
 
     Raises:
@@ -151,7 +151,7 @@ def unroll(
 
 
 def _run_steps(
-    env: OnTensors,
+    env: TensorVectorEnv,
     policy: Policy,
     rollout_state: RolloutState,
     obs: Tensor,

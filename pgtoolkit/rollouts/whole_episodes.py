@@ -8,7 +8,7 @@ from torch import Tensor
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import collect, start
+from pgtoolkit.rollouts.rollout import collect, reset
 from pgtoolkit.rollouts.window import Window, concatenate, first_episodes, map_window
 
 
@@ -37,7 +37,7 @@ def collect_episodes(
         RequestError: an episode did not end within ``max_steps``.
     """
     noise = draw_noise(chunk)
-    rollout_state = start(env, seed=None, device=noise.device)
+    rollout_state = reset(env, seed=None, device=noise.device)
     windows: list[Window] = []
     while not windows or not bool(torch.cat([w.done for w in windows]).any(0).all()):
         if len(windows) * chunk >= max_steps:

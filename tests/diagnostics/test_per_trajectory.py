@@ -21,7 +21,7 @@ from pgtoolkit.estimators.surrogates import (
 from pgtoolkit.networks.mlp import Std
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.rollouts.window import Window
 
 F64 = torch.float64
@@ -150,7 +150,7 @@ def rollout_objective(env: DifferentiableEnv, policy: Policy) -> Callable[[], Te
 
     def objective() -> Tensor:
         vector = DifferentiableVectorEnv(env, FEW, dtype=F64)
-        rollout_state = start(vector, seed=0, device=CPU)
+        rollout_state = reset(vector, seed=0, device=CPU)
         window, _ = unroll(
             vector, policy, rollout_state, normal(LONG, FEW, policy.noise_size, seed=3)
         )
@@ -185,7 +185,7 @@ def test_back_propagation_and_the_pathwise_surrogate_agree_trajectory_by_traject
     policy = GaussianPolicy(env.observation_space, env.action_space, (7,)).double()
     vector = DifferentiableVectorEnv(env, FEW, dtype=F64)
     window, _ = unroll(
-        vector, policy, start(vector, seed=0, device=CPU), normal(LONG, FEW, 1, seed=3)
+        vector, policy, reset(vector, seed=0, device=CPU), normal(LONG, FEW, 1, seed=3)
     )
     objective = window_objective(window, window.next_obs.square().sum(-1), 0.99)
     weight = action_gradient(objective, window)

@@ -30,7 +30,7 @@ from pgtoolkit.estimators.surrogates import (
     window_objective,
 )
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 
 F64 = torch.float64
 CPU = torch.device("cpu")
@@ -562,7 +562,7 @@ def lqg_gradients(num_envs: int, seed: int) -> dict[str, Tensor]:
         policy.head.std.log_std.fill_(math.log(SIGMA))
     vector = DifferentiableVectorEnv(env, num_envs, dtype=F64)
     noise = normal(5, num_envs, 1, seed=seed)
-    window, _ = unroll(vector, policy, start(vector, seed=seed, device=CPU), noise)
+    window, _ = unroll(vector, policy, reset(vector, seed=seed, device=CPU), noise)
     zeros = torch.zeros(5, num_envs, dtype=F64)
     objective = window_objective(window, zeros, 0.95)
     by_action = action_gradient(objective, window)

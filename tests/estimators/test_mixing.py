@@ -42,7 +42,7 @@ from pgtoolkit.estimators.surrogates import (
 )
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.rollouts.window import Window
 
 F64 = torch.float64
@@ -522,7 +522,7 @@ def episodes(num_envs: int, seed: int) -> Episodes:
         policy.head.std.log_std.fill_(math.log(SIGMA))
     vector = DifferentiableVectorEnv(env, num_envs, dtype=F64)
     noise = normal(5, num_envs, 1, seed=seed)
-    window, _ = unroll(vector, policy, start(vector, seed=seed, device=CPU), noise)
+    window, _ = unroll(vector, policy, reset(vector, seed=seed, device=CPU), noise)
     objective = window_objective(window, torch.zeros(5, num_envs, dtype=F64), GAMMA)
     gradient = action_gradient(objective, window)
     return Episodes(policy, window.detach(), gradient)

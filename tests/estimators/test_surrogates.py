@@ -27,7 +27,7 @@ from pgtoolkit.estimators.surrogates import (
 from pgtoolkit.policies.discrete import CategoricalPolicy
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.rollouts.window import Window, map_window
 
 F64 = torch.float64
@@ -203,7 +203,7 @@ def sample_lqg(env: LQG, K: Tensor, k: Tensor, sigma: Tensor, num_envs: int, see
     policy, gamma = linear_policy(env, K, k, sigma), env.system.gamma
     vector = DifferentiableVectorEnv(env, num_envs, dtype=F64)
     noise = torch.randn(env.max_episode_steps, num_envs, len(k), generator=seeded(seed), dtype=F64)
-    window, _ = unroll(vector, policy, start(vector, seed=seed, device=CPU), noise)
+    window, _ = unroll(vector, policy, reset(vector, seed=seed, device=CPU), noise)
     zeros = torch.zeros_like(window.reward).detach()
     objective = window_objective(window, zeros, gamma)
     weight = matched_score_weight(window, zeros, zeros, gamma)
@@ -301,7 +301,7 @@ def test_the_score_weight_without_the_discount_is_biased() -> None:
     vector = DifferentiableVectorEnv(env, 400_000, dtype=F64)
     noise = torch.randn(5, 400_000, 1, generator=seeded(2), dtype=F64)
     with torch.no_grad():
-        window, _ = unroll(vector, policy, start(vector, seed=2, device=CPU), noise)
+        window, _ = unroll(vector, policy, reset(vector, seed=2, device=CPU), noise)
     zeros = torch.zeros_like(window.reward)
     weight = matched_score_weight(window, zeros, zeros, gamma)
     undiscounted = weight / gamma ** torch.arange(5, dtype=F64).unsqueeze(1)
@@ -361,7 +361,7 @@ def test_the_pathwise_surrogate_has_the_gradient_of_back_propagation_through_tim
         log_std_init=-0.5,
     ).to(dtype)
     noise = torch.randn(14, 32, policy.noise_size, generator=seeded(3), dtype=dtype)
-    window, _ = unroll(vector, policy, start(vector, seed=3, device=CPU), noise)
+    window, _ = unroll(vector, policy, reset(vector, seed=3, device=CPU), noise)
     if case.startswith("walk"):
         assert bool(window.terminated.any()) and bool((window.truncated & ~window.terminated).any())
     objective = window_objective(window, critic(window.next_obs), 0.97)
@@ -382,7 +382,7 @@ def test_the_action_gradient_is_a_finite_difference_of_the_objective() -> None:
 
     def objective(shifted: Tensor) -> tuple[Tensor, Window]:
         vector = DifferentiableVectorEnv(Walk(), 3, dtype=F64)
-        window, _ = unroll(vector, policy, start(vector, seed=5, device=CPU), shifted)
+        window, _ = unroll(vector, policy, reset(vector, seed=5, device=CPU), shifted)
         return window_objective(window, critic(window.next_obs), 0.97), window
 
     value, window = objective(noise)
@@ -542,7 +542,7 @@ def unrolled_lqg() -> Window:
     vector = DifferentiableVectorEnv(LQG(), 4)
     policy = GaussianPolicy(vector.single_observation_space, vector.single_action_space, ())
     noise = torch.randn(3, 4, 1, generator=seeded())
-    return unroll(vector, policy, start(vector, seed=0, device=CPU), noise)[0]
+    return unroll(vector, policy, reset(vector, seed=0, device=CPU), noise)[0]
 
 
 def test_an_objective_without_a_graph_has_no_action_gradient() -> None:

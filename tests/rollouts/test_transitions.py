@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.policies.gaussian import GaussianPolicy
-from pgtoolkit.rollouts.rollout import collect, start
+from pgtoolkit.rollouts.rollout import collect, reset
 from pgtoolkit.rollouts.transitions import Transitions
 from pgtoolkit.rollouts.window import Window
 
@@ -41,7 +41,7 @@ class Timer(gym.Env[np.ndarray, np.ndarray]):
 def collected(mode: AutoresetMode, num_steps: int, num_envs: int = 1) -> Window:
     env = SyncVectorEnv([Timer] * num_envs, autoreset_mode=mode)
     policy = GaussianPolicy(Timer.observation_space, Timer.action_space, ())
-    rollout_state = start(env, seed=0, device=torch.device("cpu"))
+    rollout_state = reset(env, seed=0, device=torch.device("cpu"))
     window, _ = collect(env, policy, rollout_state, torch.zeros(num_steps, num_envs, 1))
     return window
 

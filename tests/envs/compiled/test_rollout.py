@@ -28,7 +28,7 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.surrogates import pathwise_surrogate, score_function_surrogate
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import RolloutState, start, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, reset, unroll
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.scripts.cli.registry import registered_env_ids
 
@@ -76,7 +76,7 @@ def make(
         normalize_observations=True,
         generator=generator,
     ).to(dtype)
-    rollout_state = start(vector, seed=0, device=vector.device)
+    rollout_state = reset(vector, seed=0, device=vector.device)
     # Not start states: some components have variance 0, and dividing would amplify rounding errors.
     observed = torch.randn(20, num_envs, rollout_state.obs.shape[-1], generator=generator)
     policy.normalizer.update(observed.to(dtype), torch.ones(20, num_envs, dtype=torch.bool))
