@@ -19,7 +19,7 @@ from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.factory import seeded_policy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.checkpointed import Unroll, choose_unroll
-from pgtoolkit.rollouts.rollout import RolloutState, collect, start, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, collect, reset, unroll
 from pgtoolkit.rollouts.whole_episodes import collect_episodes
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream, stream_seed
@@ -72,7 +72,7 @@ class Collector:
             env.device if isinstance(env, DifferentiableVectorEnv) else torch.device("cpu")
         )
         self.generator = stream(seed, "action noise", self.device)
-        self.rollout_state = begin(env, seed=seed, device=self.device)
+        self.rollout_state = reset_staggered(env, seed=seed, device=self.device)
         self.rollout = make_rollout(env, config, total_steps=total_steps, gradient=gradient)
         self.num_steps, self.window_steps = 0, 0
 
@@ -135,22 +135,23 @@ class Collector:
         return {
             "generator": self.generator.get_state(),
             "num_steps": self.num_steps,
-            "env": env_position(self.env, self.rollout_state),
+            "env": env_state(self.env, self.rollout_state),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts the environments back; those that could not be saved start new episodes."""
         self.generator.set_state(state["generator"].cpu())
         self.num_steps, self.window_steps = state["num_steps"], 0
-        self.rollout_state = restore_env_position(
+        self.rollout_state = restore_env_state(
             self.env, self.rollout_state, state["env"], seed=self.seed + self.num_steps
         )
 
 
-def env_position(env: AnyVectorEnv, rollout_state: RolloutState) -> dict[str, Any]:
-    """Everything of the environments that can be saved.
+def env_state(env: AnyVectorEnv, rollout_state: RolloutState) -> dict[str, Any]:
+    """The state of the environments, to be saved.
 
-    All of it for a differentiable one; nothing for another, whose state Gymnasium does not give.
+    It is complete for a differentiable environment, and empty for any other, because Gymnasium
+    gives no access to its state.
     """
     if not isinstance(env, DifferentiableVectorEnv):
         return {}
@@ -158,36 +159,50 @@ def env_position(env: AnyVectorEnv, rollout_state: RolloutState) -> dict[str, An
         "state": tuple(env.get_state()),
         "obs": rollout_state.obs,
         "needs_reset": rollout_state.needs_reset,
-        "first": rollout_state.first,
+        "episode_start": rollout_state.episode_start,
         "learned": env.env.state_dict(),
     }
 
 
-def restore_env_position(
-    env: AnyVectorEnv, rollout_state: RolloutState, position: dict[str, Any], *, seed: int
+def restore_env_state(
+    env: AnyVectorEnv, rollout_state: RolloutState, saved: dict[str, Any], *, seed: int
 ) -> RolloutState:
-    """Puts the environments back, exactly; those that could not be saved start new episodes."""
-    if not position or not isinstance(env, DifferentiableVectorEnv):
-        return start(env, seed=stream_seed(seed, "environments"), device=rollout_state.obs.device)
-    # First what was learned: an adapter also brings back the episodes that its states refer to.
-    env.env.load_state_dict(position.get("learned", {}))
-    env.set_state(position["state"])
-    names = ("obs", "needs_reset", "first")
-    return RolloutState(*(position[name].to(env.device) for name in names))
+    """Restores what :func:`env_state` returned; environments without a state are reset.
+
+    Args:
+        env: the vector environment.
+        rollout_state: of the environment; only its device is used.
+        saved: from :func:`env_state`.
+        seed: of the reset, if there is one.
+
+    Returns:
+        The rollout state to continue from.
+    """
+    if not saved or not isinstance(env, DifferentiableVectorEnv):
+        return reset(env, seed=stream_seed(seed, "environments"), device=rollout_state.obs.device)
+    # The adapter's own state comes first: it may contain episodes that `state` refers to.
+    env.env.load_state_dict(saved.get("learned", {}))
+    env.set_state(saved["state"])
+    names = ("obs", "needs_reset", "episode_start")
+    return RolloutState(*(saved[name].to(env.device) for name in names))
 
 
-def begin(env: AnyVectorEnv, *, seed: int, device: torch.device) -> RolloutState:
-    """Resets every environment with the run's stream for them, at staggered ages."""
-    rollout_state = start(env, seed=stream_seed(seed, "environments"), device=device)
-    return stagger(env, rollout_state, seed=seed)
+def reset_staggered(env: AnyVectorEnv, *, seed: int, device: torch.device) -> RolloutState:
+    """Resets every environment by the run's seed and staggers their ages (:func:`stagger_ages`)."""
+    rollout_state = reset(env, seed=stream_seed(seed, "environments"), device=device)
+    return stagger_ages(env, rollout_state, seed=seed)
 
 
-def stagger(env: AnyVectorEnv, rollout_state: RolloutState, *, seed: int) -> RolloutState:
-    """Spreads differentiable environments over the ages of an episode, by shortening their first.
+def stagger_ages(env: AnyVectorEnv, rollout_state: RolloutState, *, seed: int) -> RolloutState:
+    """Sets differentiable environments to random ages, which shortens their first episodes.
 
-    Otherwise all run in step: every window would hold one phase of the episode, and gradients and
-    their variance would swing with it. The shortened episodes are not counted, because their first
-    step is not in any window. Other environments are left as they are.
+    An age is a number of elapsed steps below the time limit. If all environments had the same age,
+    every window would contain one phase of the episode, and gradients and their variances would
+    oscillate with it. The shortened episodes are not counted in the training returns, because their
+    first steps are not in any window. Other environments are left unchanged.
+
+    Returns:
+        The rollout state, in which only environments of age 0 are at the start of an episode.
     """
     if not isinstance(env, DifferentiableVectorEnv):
         return rollout_state
@@ -195,11 +210,15 @@ def stagger(env: AnyVectorEnv, rollout_state: RolloutState, *, seed: int) -> Rol
     generator = stream(seed, "ages", env.device)
     age = torch.randint(limit, (env.num_envs,), generator=generator, device=env.device)
     env.set_state(state._replace(elapsed=age.to(state.elapsed.dtype)))
-    return dataclasses.replace(rollout_state, first=age == 0)
+    return dataclasses.replace(rollout_state, episode_start=age == 0)
 
 
 def require_num_envs(env: AnyVectorEnv, num_envs: int) -> None:
-    """Raises unless the vector environment has as many environments as the agent is set to."""
+    """Raises unless the vector environment has the configured number of environments.
+
+    Raises:
+        RequestError: the numbers differ.
+    """
     if env.num_envs != num_envs:
         raise RequestError(
             f"the vector environment has {env.num_envs} environments, the agent's num_envs is "
@@ -208,10 +227,10 @@ def require_num_envs(env: AnyVectorEnv, num_envs: int) -> None:
 
 
 def require_differentiable(env: AnyVectorEnv) -> DifferentiableVectorEnv:
-    """The same environment, if a pathwise gradient can pass through it.
+    """The environment itself, if a pathwise gradient can pass through it.
 
     Raises:
-        RequestError: it has no gradient; says what would have one.
+        RequestError: the environment has no gradient by the action; the message names alternatives.
     """
     if not isinstance(env, DifferentiableVectorEnv):
         raise RequestError(
@@ -228,39 +247,40 @@ def require_differentiable(env: AnyVectorEnv) -> DifferentiableVectorEnv:
         )
     if env.env.gradient.action == "none":
         raise RequestError(
-            "this environment says that it has no gradient by the action "
+            "this environment declares that it has no gradient by the action "
             "(gradient.action = 'none'): train with `reinforce`, which needs none"
         )
     return env
 
 
 def is_compilable(env: DifferentiableEnv) -> bool:
-    """Whether an environment is torch operations and nothing else, as far as it says.
+    """Whether the step of an environment can be compiled: whether it consists of torch operations.
 
-    One that counts, learns or does something at a window's start is not, nor one in such a wrapper.
+    It cannot if its gradient is declared to come from elsewhere, or if the environment or one of
+    its wrappers has metrics or does something at the start of a window.
     """
     method = env.gradient.method
     while isinstance(env, DifferentiableWrapper):
-        if not _keeps_nothing(env, DifferentiableWrapper):
+        if not _has_default_hooks(env, DifferentiableWrapper):
             return False
         env = env.env
-    return method == "autograd" and _keeps_nothing(env, DifferentiableEnv)
+    return method == "autograd" and _has_default_hooks(env, DifferentiableEnv)
 
 
-def _keeps_nothing(env: DifferentiableEnv, kind: type[Any]) -> bool:
-    """Whether it leaves a window's start and its metrics to the base class."""
+def _has_default_hooks(env: DifferentiableEnv, kind: type[Any]) -> bool:
+    """Whether ``begin_window`` and ``metrics`` are those of the base class ``kind``."""
     return type(env).begin_window is kind.begin_window and type(env).metrics is kind.metrics
 
 
 def make_rollout(
     env: AnyVectorEnv, config: RolloutSettings, *, total_steps: int, gradient: bool
 ) -> Unroll:
-    """The rollout for an agent's environments: plain, compiled or checkpointed.
+    """The function that collects windows: ``collect``, ``unroll``, compiled or checkpointed.
 
     Args:
-        env: a vector environment; only a differentiable one can be compiled.
-        config: ``compile`` and ``checkpoint_every`` are read where it has them. A rollout with
-            checkpoints is not compiled.
+        env: a vector environment; only the steps of a differentiable one can be compiled.
+        config: an agent's settings; ``compile`` and ``checkpoint_every`` are used if present. A
+            rollout with checkpoints is not compiled.
         total_steps: environment steps of the run, of all environments together.
         gradient: whether windows carry the graph through the environment.
     """

@@ -62,7 +62,7 @@ class CompiledUnroll:
         Args:
             env: a differentiable vector environment.
             policy: acts on every step, by its pathwise action.
-            rollout_state: from :func:`start <pgtoolkit.rollouts.rollout.start>` or the last call.
+            rollout_state: from :func:`reset <pgtoolkit.rollouts.rollout.reset>` or the last call.
             noise: ``[T, N, A]`` of every action.
 
         Raises:
@@ -115,7 +115,7 @@ def _results_and_gradients(policy: Policy, window: Window) -> list[Tensor]:
 
     The gradients are those of the sum of rewards, with respect to the actions and the parameters.
     """
-    shift = window.perturbation
+    shift = window.action_shift
     assert shift is not None
     wanted = [shift, *(p for p in policy.parameters() if p.requires_grad)]
     gradients = torch.autograd.grad(window.reward.sum(), wanted, allow_unused=True)
@@ -137,7 +137,7 @@ def unroll_compiled(
     Args:
         step: compiled for this environment; its policy acts.
         env: a differentiable vector environment.
-        rollout_state: from :func:`start <pgtoolkit.rollouts.rollout.start>` or the last call.
+        rollout_state: from :func:`reset <pgtoolkit.rollouts.rollout.reset>` or the last call.
         noise: ``[T, N, A]`` of every action.
 
     Raises:
@@ -145,7 +145,7 @@ def unroll_compiled(
     """
     obs = env.detach()
     shape = (*noise.shape[:-1], step.policy.action_size)
-    perturbation = noise.new_zeros(shape).requires_grad_()
+    action_shift = noise.new_zeros(shape).requires_grad_()
     parts: list[dict[str, Tensor]] = []
     first_step, num_steps, next_length = 0, len(noise), len(noise)
     while first_step < num_steps:
@@ -153,7 +153,7 @@ def unroll_compiled(
             next_length, num_steps - first_step, max(MAX_SAMPLES_PER_LOOP // env.num_envs, 1)
         )
         rows = slice(first_step, first_step + length)
-        part, obs = _unroll_segment(step, env, noise[rows], perturbation[rows])
+        part, obs = _unroll_segment(step, env, noise[rows], action_shift[rows])
         steps_run = len(part["reward"])
         first_step += steps_run
         next_length = 2 * steps_run if steps_run == length else steps_run
@@ -162,9 +162,11 @@ def unroll_compiled(
     if len(parts) > 1:
         joined = {name: torch.cat([part[name] for part in parts]) for name in joined}
     done = joined["terminated"] | joined["truncated"]
-    first = torch.cat([rollout_state.first.unsqueeze(0), done[:-1]])
+    episode_start = torch.cat([rollout_state.episode_start.unsqueeze(0), done[:-1]])
     valid = torch.ones_like(done)
-    window = Window(**joined, noise=noise, valid=valid, first=first, perturbation=perturbation)
+    window = Window(
+        **joined, noise=noise, valid=valid, episode_start=episode_start, action_shift=action_shift
+    )
     require_finite_window(window)
     return window, RolloutState(obs.detach(), rollout_state.needs_reset, done[-1])
 

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple, Self, final
 import torch
 from torch import Tensor, nn
 
-from pgtoolkit.diagnostics.per_trajectory import RULES
+from pgtoolkit.diagnostics.per_trajectory import LAYER_RULES
 from pgtoolkit.envs.compiled.lookahead import Lookahead
 from pgtoolkit.envs.compiled.policy_step import TracedPolicyStep
 from pgtoolkit.envs.compiled.scan import CompiledScan
@@ -200,7 +200,7 @@ def _layer_gradients(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[st
         return {"weight": product(delta, inputs)} | bias
     # The rules give one gradient per environment: all samples are passed as steps of a single one.
     rows = (x.reshape(-1, 1, x.shape[-1]) for x in (inputs, _reverse_steps(delta)))
-    return {leaf: gradient[0] for leaf, gradient in RULES[type(layer)](layer, *rows).items()}
+    return {leaf: gradient[0] for leaf, gradient in LAYER_RULES[type(layer)](layer, *rows).items()}
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:

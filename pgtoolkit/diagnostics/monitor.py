@@ -1,4 +1,4 @@
-"""Measures the gradient that the optimiser uses, on a schedule, and turns it into metrics."""
+"""Metrics of the gradient that the optimiser uses, measured every few updates."""
 
 import contextlib
 import time
@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from pgtoolkit import parallel
-from pgtoolkit.diagnostics.per_trajectory import GradientRecorder
+from pgtoolkit.diagnostics.per_trajectory import (
+    GradientRecorder,
+    Gradients,
+    Surrogate,
+    per_trajectory_gradients,
+)
 from pgtoolkit.diagnostics.statistics import (
     MIN_TRAJECTORIES,
     GradientStatistics,
@@ -20,23 +25,18 @@ from pgtoolkit.diagnostics.statistics import (
 from pgtoolkit.finite import require_finite
 from pgtoolkit.policies.policy import Policy
 
-Surrogate = Callable[[], Tensor]
-"""Computes a surrogate ``[N]`` by calling the policy."""
-Gradients = dict[str, Tensor]
-"""``{parameter name: [N, *shape]}``, a gradient for every trajectory."""
-
-SMOOTHING = 0.9
-"""Decay of the running means whose ratio is logged as SNR and noise scale."""
+RUNNING_MEAN_DECAY = 0.9
+"""Decay per measurement of the running means whose ratios are logged as SNR and noise scale."""
 
 
 @final
 class GradientMonitor:
-    """Takes the gradient of a surrogate; every ``interval`` updates, trajectory by trajectory.
+    """Computes the gradient of a surrogate; every ``interval`` updates, that of each trajectory.
 
-    When it measures, the mean of the measured gradients *is* the gradient of the update: there is
-    no second computation that could differ from the one that trains. The samples are the entries of
-    the surrogate: trajectories of a window, or transitions of a batch. With fewer than three of
-    them nothing is measured.
+    In an update that is measured, the gradient of the update is the mean of the measured gradients,
+    so the statistics describe the very gradient that trains. The samples are the entries of the
+    surrogate: trajectories of a window, or transitions of a batch. With fewer than three samples
+    nothing is measured.
 
     Args:
         interval: updates between measurements; 0 never measures.
@@ -48,23 +48,23 @@ class GradientMonitor:
         self.smoothed: dict[str, dict[str, float]] = {}
         self.update_seconds = 0.0
         self.diagnostic_seconds = 0.0
-        self.plain_seconds, self.num_plain = 0.0, 0
-        self._inside = False
+        self.unmeasured_seconds, self.num_unmeasured = 0.0, 0
+        self._diagnosing = False
 
     @property
     def due(self) -> bool:
-        """Whether this update is one that is measured."""
+        """Whether this update is to be measured."""
         return self.interval > 0 and self.num_updates % self.interval == 0
 
     def measures(self, num_samples: int) -> bool:
-        """Whether a surrogate with so many entries is measured in this update."""
+        """Whether a surrogate with that many entries is measured in this update."""
         return self.due and num_samples >= MIN_TRAJECTORIES
 
     def backward(self, policy: Policy, surrogate: Surrogate) -> Gradients:
         """Sets every parameter's ``grad`` to the derivative of ``-surrogate().mean()``.
 
         Returns:
-            The gradient of every trajectory where a measurement is due, else an empty dictionary.
+            The gradient of every trajectory if this update is measured, else an empty dictionary.
 
         Raises:
             NonFiniteError: the surrogate is not finite; names the environment.
@@ -77,17 +77,17 @@ class GradientMonitor:
         surrogate: Surrogate,
         beside: Callable[[], Mapping[str, Tensor]],
     ) -> tuple[Gradients, dict[str, Gradients]]:
-        """:meth:`backward`, with other surrogates measured on the same pass through the policy.
+        """:meth:`backward`, with other surrogates measured on the same forward pass.
 
         Args:
-            policy: its gradient is taken.
+            policy: its parameters' gradients are set.
             surrogate: computes the surrogate ``[N]`` that the update increases.
-            beside: computes other surrogates ``[N]`` by name. It is called only in an update that
-                is measured, after ``surrogate``; the two may share what the policy returned.
+            beside: computes other surrogates ``[N]`` by name. It is called after ``surrogate``, and
+                only in an update that is measured. The two may share what the policy returned.
 
         Returns:
-            The gradients of ``surrogate`` and of the others by trajectory; empty dictionaries where
-            no measurement is due.
+            The gradients of ``surrogate`` and of the others for every trajectory; two empty
+            dictionaries if this update is not measured.
         """
         began = time.perf_counter()
         recorder = GradientRecorder(policy)
@@ -108,38 +108,48 @@ class GradientMonitor:
                 parameter.grad = -gradients[name].mean(0)
         self._time_backward(time.perf_counter() - began, measured=True)
         with self.diagnosing():
-            return gradients, self._per_trajectory(recorder, others)
-
-    def _per_trajectory(
-        self, recorder: GradientRecorder, surrogates: Mapping[str, Tensor]
-    ) -> dict[str, Gradients]:
-        found = {}
-        for number, (name, values) in enumerate(surrogates.items(), 1):
-            require_finite("loss", values.detach())
-            last = number == len(surrogates)
-            found[name] = recorder.per_trajectory(values, retain_graph=not last)
-        return found
+            return gradients, _recorded_gradients(recorder, others)
 
     def _time_backward(self, seconds: float, *, measured: bool) -> None:
-        """Adds what a measured backward takes beyond an ordinary one to the overhead."""
+        """Counts what a measured backward pass takes beyond the mean of the others as overhead."""
         if not measured:
-            self.plain_seconds, self.num_plain = self.plain_seconds + seconds, self.num_plain + 1
-        elif self.num_plain > 0:
-            self.diagnostic_seconds += max(seconds - self.plain_seconds / self.num_plain, 0.0)
+            self.unmeasured_seconds += seconds
+            self.num_unmeasured += 1
+        elif self.num_unmeasured > 0:
+            unmeasured = self.unmeasured_seconds / self.num_unmeasured
+            self.diagnostic_seconds += max(seconds - unmeasured, 0.0)
 
     def measure(self, policy: Policy, surrogate: Surrogate) -> Gradients:
-        """The gradient of every trajectory, for comparison only; its time counts as overhead."""
+        """The gradient of every trajectory, for comparison only; its time counts as overhead.
+
+        The parameters' ``grad`` is not changed.
+
+        Raises:
+            NonFiniteError: the surrogate is not finite; names the environment.
+        """
+
+        def checked() -> Tensor:
+            values = surrogate()
+            require_finite("loss", values.detach())
+            return values
+
         with self.diagnosing():
-            return per_trajectory_gradients(policy, surrogate)
+            return per_trajectory_gradients(policy, checked)
 
     def report(
         self,
         gradients: Mapping[str, Gradients],
         matched: tuple[Gradients, Gradients] | None = None,
     ) -> dict[str, Tensor]:
-        """Metrics of each estimator, and of a matched pair (score function, pathwise).
+        """Metrics of each estimator's gradients, and of a matched pair of estimators.
 
-        The pair must estimate the gradient of one objective on the same trajectories.
+        Args:
+            gradients: estimator's name to its per-trajectory gradients.
+            matched: gradients by the score function and by pathwise, which must estimate the
+                gradient of one objective on the same trajectories.
+
+        Returns:
+            TensorBoard tag to scalar.
         """
         with self.diagnosing():
             metrics: dict[str, Tensor] = {}
@@ -151,7 +161,7 @@ class GradientMonitor:
                 metrics |= self._describe(name, statistics)
             if matched is None:
                 return metrics
-            # The pair is often among the reported ones: then its variances are there already.
+            # If one of the pair is among `gradients`, its variance has been computed already.
             names = [next((n for n, g in gradients.items() if g is one), None) for one in matched]
             pair = [
                 variance(one) if name is None else variances[name]
@@ -160,6 +170,7 @@ class GradientMonitor:
             return metrics | compare(*matched, pair)
 
     def _describe(self, name: str, statistics: GradientStatistics) -> dict[str, Tensor]:
+        """The metrics of one estimator; updates its running means."""
         prefix = f"gradient/{name}"
         metrics = {
             f"{prefix}/variance": statistics.variance,
@@ -184,16 +195,21 @@ class GradientMonitor:
         return metrics
 
     def _smooth(self, name: str, variance: float, signal: float) -> tuple[float, float]:
-        """Running means of numerator and denominator, one decay for both; never of the ratio."""
+        """Running means of variance and signal, with one decay, after adding these values.
+
+        Their ratio is logged. A running mean of the ratio itself would be biased.
+        """
         old = self.smoothed.get(name, {"variance": variance, "signal": signal})
         new = {"variance": variance, "signal": signal}
-        mean = {key: SMOOTHING * old[key] + (1 - SMOOTHING) * new[key] for key in new}
+        mean = {
+            key: RUNNING_MEAN_DECAY * old[key] + (1 - RUNNING_MEAN_DECAY) * new[key] for key in new
+        }
         self.smoothed[name] = mean
         return mean["variance"], mean["signal"]
 
     @contextlib.contextmanager
     def updating(self) -> Iterator[None]:
-        """Wraps one whole update: counts it and its time."""
+        """A context for one whole update: counts the update and its time."""
         start = time.perf_counter()
         yield
         self.update_seconds += time.perf_counter() - start
@@ -201,16 +217,16 @@ class GradientMonitor:
 
     @contextlib.contextmanager
     def diagnosing(self) -> Iterator[None]:
-        """Wraps work that is done only to measure; work inside such work is counted once."""
-        outermost, self._inside, start = not self._inside, True, time.perf_counter()
+        """A context for work that only serves measurement: counts its time, once if nested."""
+        outermost, self._diagnosing, start = not self._diagnosing, True, time.perf_counter()
         yield
         if outermost:
-            self._inside = False
+            self._diagnosing = False
             self.diagnostic_seconds += time.perf_counter() - start
 
     @property
     def overhead(self) -> Tensor:
-        """Share of all update time so far that went into measuring, the current update left out."""
+        """Time spent on measurements so far over the time of all completed updates, at most 1."""
         total = self.update_seconds
         return torch.tensor(min(self.diagnostic_seconds / total, 1.0) if total > 0 else 0.0)
 
@@ -223,28 +239,30 @@ class GradientMonitor:
         self.smoothed = {name: dict(values) for name, values in state["smoothed"].items()}
 
 
-def per_trajectory_gradients(policy: Policy, surrogate: Surrogate) -> Gradients:
-    """``{parameter: [N, *shape]}`` of a surrogate ``[N]`` that is computed from the policy.
-
-    Raises:
-        NonFiniteError: the surrogate is not finite; names the environment.
-    """
-    recorder = GradientRecorder(policy)
-    with recorder.recording():
-        values = surrogate()
-    require_finite("loss", values.detach())
-    return recorder.per_trajectory(values)
+def _recorded_gradients(
+    recorder: GradientRecorder, surrogates: Mapping[str, Tensor]
+) -> dict[str, Gradients]:
+    """Per-trajectory gradients of surrogates ``[N]`` by name, from one recorded forward pass."""
+    found = {}
+    for number, (name, values) in enumerate(surrogates.items(), 1):
+        require_finite("loss", values.detach())
+        last = number == len(surrogates)
+        found[name] = recorder.per_trajectory(values, retain_graph=not last)
+    return found
 
 
 def compare(
     score_function: Gradients, pathwise: Gradients, variances: Sequence[Tensor]
 ) -> dict[str, Tensor]:
-    """Variance ratio, cosine, and the squared bias of one of them with its z.
+    """Metrics of two matched estimators: variance ratio, cosine, squared bias and its z.
 
     Args:
-        score_function: of every trajectory.
-        pathwise: of every trajectory, for the same objective.
-        variances: of the two.
+        score_function: gradients of every trajectory by the score function.
+        pathwise: gradients by pathwise, for the same objective on the same trajectories.
+        variances: ``V`` of the score function and of pathwise.
+
+    Returns:
+        TensorBoard tag to scalar. The ratio is absent if pathwise has no variance.
     """
     difference = GradientStatistics.of(gradient_difference(score_function, pathwise))
     metrics = {
@@ -260,5 +278,5 @@ def compare(
 
 
 def variance_by_step(action_gradient: Tensor) -> Tensor:
-    """Variance over trajectories of an action-space gradient ``[T, N, A]``, by step ``[T]``."""
+    """Trace of the covariance of an action gradient ``[T, N, A]`` over trajectories, ``[T]``."""
     return action_gradient.double().var(1, unbiased=True).sum(-1)

@@ -1,13 +1,14 @@
-"""Per-trajectory gradients of a surrogate ``[N]``: one gradient per trajectory, exact.
+"""Exact per-trajectory gradients: the gradient of each entry of a surrogate ``[N]``.
 
-While a surrogate is computed, :class:`GradientRecorder` notes what went into and came out of each
+While a surrogate is computed, :class:`GradientRecorder` records the input and the output of each
 layer. One backward pass then gives the derivative by each output, and a layer's gradient per
-trajectory is a product of the two, summed over time: for ``y = W x``,
-``g_i = sum_l delta_{l,i} x_{l,i}^T``. That is the arithmetic of the ordinary weight gradient, only
-not summed over trajectories, so it costs about what a plain backward costs. A layer that is called
-``T`` times, as in back-propagation through time, adds up its calls.
+trajectory is a product of input and derivative, summed over time: for ``y = W x``,
+``g_i = sum_l delta_{l,i} x_{l,i}^T``. This is the arithmetic of the ordinary weight gradient,
+without its sum over trajectories, so it costs about as much as an ordinary backward pass. If a
+layer is called ``T`` times, as in back-propagation through time, its calls are summed.
 
-Parameters of other modules go by the general way, one backward per trajectory, batched.
+The gradients of parameters in other kinds of modules are computed by one backward pass per
+trajectory, batched by vmap.
 """
 
 import contextlib
@@ -22,12 +23,20 @@ from pgtoolkit.networks.encoder import Convolution
 from pgtoolkit.networks.mlp import StateIndependentStd
 from pgtoolkit.shapes import check_shape
 
-Rule = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
+Gradients = dict[str, Tensor]
+"""``{parameter name: [N, *shape]}``: a gradient for every trajectory."""
+
+Surrogate = Callable[[], Tensor]
+"""Computes a surrogate ``[N]`` by calling the policy."""
+
+LayerRule = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
+"""From a layer, its inputs ``[L, N, in]`` and the derivatives by its outputs ``[L, N, out]`` to the
+gradients of its parameters ``{name: [N, *shape]}``, summed over ``L``."""
 
 
 def _linear(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
-    """``[L, N, in]`` and ``[L, N, out]`` to weight ``[N, out, in]`` and bias ``[N, out]``."""
-    # The product with more columns than rows is several times faster.
+    """Gradients of weight ``[N, out, in]`` and bias ``[N, out]``."""
+    # bmm is several times faster if its result has more columns than rows.
     if inputs.shape[-1] < delta.shape[-1]:
         product = torch.bmm(inputs.permute(1, 2, 0), delta.transpose(0, 1)).transpose(1, 2)
     else:
@@ -50,14 +59,20 @@ def _state_independent_std(layer: nn.Module, inputs: Tensor, delta: Tensor) -> d
 
 
 def _convolution(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
-    """``[L, N, C H W]`` and ``[L, N, F h w]`` to weight ``[N, F, C, k, k]`` and bias ``[N, F]``."""
+    """Gradients of weight ``[N, F, C, k, k]`` and bias ``[N, F]``.
+
+    Args:
+        layer: a convolution of ``C`` channels to ``F`` with kernels of ``k x k``.
+        inputs: ``[L, N, C H W]``.
+        delta: ``[L, N, F h w]``.
+    """
     assert isinstance(layer, Convolution)
     delta = delta.reshape(*delta.shape[:-1], layer.output_shape[0], -1)
     weight = torch.einsum("lnfp,lncp->nfc", delta, layer.patches(inputs))
     return {"weight": weight.view(-1, *layer.weight.shape), "bias": delta.sum((0, -1))}
 
 
-RULES: dict[type[nn.Module], Rule] = {
+LAYER_RULES: dict[type[nn.Module], LayerRule] = {
     nn.Linear: _linear,
     nn.LayerNorm: _layer_norm,
     StateIndependentStd: _state_independent_std,
@@ -66,17 +81,17 @@ RULES: dict[type[nn.Module], Rule] = {
 
 
 class Call(NamedTuple):
-    """One call of a layer."""
+    """A recorded call of a layer."""
 
     inputs: Tensor
     output: Tensor
     version: int
-    """Of the output when it was recorded; a change in place raises it."""
+    """Version counter of the output at recording time; a change in place increments it."""
 
 
 @final
 class GradientRecorder:
-    """Records one module's calls, then gives the gradient of every trajectory.
+    """Records the calls of a module's layers, then computes the gradient of every trajectory.
 
     Use::
 
@@ -86,8 +101,13 @@ class GradientRecorder:
         gradients = recorder.per_trajectory(surrogate)                 # {name: [N, *shape]}
 
     Every tensor that passes through the module must have the trajectories on its last axis but one
-    (``[..., N, features]``), and entry ``i`` of the surrogate must depend on column ``i`` only. A
-    layer's weight must be used by calling the layer: ``F.linear(x, layer.weight)`` is not seen.
+    (``[..., N, features]``), and entry ``i`` of the surrogate must depend on trajectory ``i`` only.
+    A layer's weight must be used by calling the layer: ``F.linear(x, layer.weight)`` is not
+    recorded.
+
+    Attributes:
+        ruled: the layers that have a rule, by their prefix in the module.
+        calls: their recorded calls, by the same prefix.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -97,7 +117,7 @@ class GradientRecorder:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Notes inputs and outputs of the layers whose gradients have a rule."""
+        """A context in which inputs and outputs of the layers that have a rule are recorded."""
         self.calls = {}
         self.ruled = {p: layer for p, layer in self.module.named_modules() if _has_rule(layer)}
         handles = [
@@ -110,22 +130,22 @@ class GradientRecorder:
                 handle.remove()
 
     def _hook(self, prefix: str) -> Callable[[nn.Module, Any, Any], None]:
-        def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            # It returns None: what a forward hook returns would replace the output.
+        def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            # Returns None, because the result of a forward hook would replace the output.
             if output.requires_grad:
                 call = Call(inputs[0].detach(), output, output._version)
                 self.calls.setdefault(prefix, []).append(call)
 
-        return note
+        return record
 
     def per_trajectory(self, surrogate: Tensor, *, retain_graph: bool = False) -> dict[str, Tensor]:
-        """Gradients of each entry of ``surrogate`` ``[N]``: ``{parameter name: [N, *shape]}``.
+        """The gradient of each entry of ``surrogate`` ``[N]``: ``{parameter name: [N, *shape]}``.
 
-        Their mean over trajectories is the gradient of ``surrogate.mean()``.
+        Its mean over trajectories is the gradient of ``surrogate.mean()``.
 
         Args:
-            surrogate: ``[N]``, computed while this was recording.
-            retain_graph: keep the graph, for another surrogate of the same pass.
+            surrogate: ``[N]``, computed inside :meth:`recording`.
+            retain_graph: keep the graph for another surrogate of the same forward pass.
 
         Raises:
             RequestError: a recorded output was changed in place.
@@ -154,7 +174,7 @@ class GradientRecorder:
                 continue
             inputs = _joined([_flatten(x, size) for x, _ in pairs])
             delta = _joined([_flatten(d, size) for _, d in pairs])
-            for leaf, gradient in RULES[type(layer)](layer, inputs, delta).items():
+            for leaf, gradient in LAYER_RULES[type(layer)](layer, inputs, delta).items():
                 key = id(getattr(layer, leaf))
                 by_id[key] = by_id[key] + gradient if key in by_id else gradient
         for name, parameter in self.module.named_parameters():
@@ -166,24 +186,25 @@ class GradientRecorder:
         return gradients
 
     def without_rule(self) -> dict[str, nn.Parameter]:
-        """The parameters of some module without a rule, perhaps shared with one that has."""
-        held = {
+        """Parameters of modules without a rule; some may be shared with a layer that has one."""
+        without = {
             id(parameter)
             for prefix, layer in self.module.named_modules()
             if prefix not in self.ruled
             for parameter in layer.parameters(recurse=False)
         }
         named = self.module.named_parameters()
-        return {name: p for name, p in named if p.requires_grad and id(p) in held}
+        return {name: p for name, p in named if p.requires_grad and id(p) in without}
 
 
 def _has_rule(layer: nn.Module) -> bool:
-    # The exact type: a subclass may compute something else.
-    # Its own parameters: old-style weight or spectral normalisation and pruning put a computed
-    # tensor in the place of one.
+    """Whether :data:`LAYER_RULES` gives all gradients of the layer's own parameters."""
+    # The type must match exactly, because a subclass may compute something else. Extra parameters
+    # are excluded: old-style weight or spectral normalisation and pruning replace a parameter by a
+    # tensor that is computed from others.
     own = dict(layer.named_parameters(recurse=False))
     return (
-        type(layer) in RULES
+        type(layer) in LAYER_RULES
         and all(p.requires_grad for p in own.values())
         and own.keys() <= {"weight", "bias", "log_std"}
     )
@@ -200,24 +221,38 @@ def _flatten(tensor: Tensor, size: int) -> Tensor:
 
 
 def _joined(calls: list[Tensor]) -> Tensor:
-    """Joins along time; a single call is not copied."""
+    """Concatenates ``[L, N, features]`` along ``L``; a single tensor is returned without a copy."""
     return calls[0] if len(calls) == 1 else torch.cat(calls)
+
+
+def per_trajectory_gradients(module: nn.Module, surrogate: Surrogate) -> Gradients:
+    """The gradient of each entry of a surrogate: ``{parameter name: [N, *shape]}``.
+
+    Args:
+        module: its parameters' gradients are computed.
+        surrogate: computes ``[N]`` by calling the module, as :class:`GradientRecorder` requires.
+    """
+    recorder = GradientRecorder(module)
+    with recorder.recording():
+        values = surrogate()
+    return recorder.per_trajectory(values)
 
 
 def per_sample_gradients(
     surrogate: Tensor, parameters: Mapping[str, Tensor], *, chunk: int = 256
 ) -> dict[str, Tensor]:
-    """The gradient of each entry of ``surrogate`` ``[N]``: ``{name: [N, *shape]}``, general.
+    """The gradient of each entry of ``surrogate`` ``[N]``: ``{name: [N, *shape]}``, for any graph.
 
-    ``N`` vector-Jacobian products, batched by vmap, ``chunk`` at a time: right for any graph, at a
-    cost that grows with ``N^2``. The graph is kept. For networks :class:`GradientRecorder` is the
-    faster way. For the parameters of a distribution, give each sample its own copy
-    (``mean.expand(N, A)``), and one backward of the sum gives all.
+    It takes ``N`` vector-Jacobian products, batched by vmap, ``chunk`` at a time. The cost grows
+    with ``N^2``. The graph is kept. For networks :class:`GradientRecorder` is faster. For the
+    parameters of a distribution, give each sample its own copy (``mean.expand(N, A)``): then one
+    backward pass of the sum gives all gradients.
 
     Args:
         surrogate: ``[N]``.
-        parameters: tensors of its graph, by names of your choice; zeros where one is not used.
-        chunk: products at a time; memory is ``chunk`` times that of one backward.
+        parameters: tensors of its graph, by names of your choice. The gradient of a tensor that the
+            surrogate does not use is zero.
+        chunk: products at a time; memory is ``chunk`` times that of one backward pass.
     """
     check_shape("surrogate", surrogate, None)
     if not parameters:

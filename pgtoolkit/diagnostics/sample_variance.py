@@ -1,4 +1,4 @@
-"""Variance over single samples of a gradient, without any sample's gradient."""
+"""Variance of a gradient over samples, computed without the gradient of each sample."""
 
 from collections.abc import Callable
 
@@ -12,18 +12,20 @@ from pgtoolkit.shapes import check_shape
 def sample_variances(module: nn.Module, losses: Callable[[], Tensor]) -> dict[str, Tensor]:
     """The unbiased variance of each entry of one sample's gradient: ``{parameter name: [*shape]}``.
 
-    For a linear layer that is called once, ``g_i = delta_i x_i^T`` is an outer product, so that
-    ``sum_i g_i^2 = (delta^2)^T x^2`` and ``sum_i g_i = delta^T x``: two products, and nothing of
-    size ``N P``. Any other module goes by the gradients of all samples
+    For a linear layer that is called once, sample ``i``'s gradient is an outer product
+    ``g_i = delta_i x_i^T``, so that ``sum_i g_i^2 = (delta^2)^T x^2`` and
+    ``sum_i g_i = delta^T x``: two matrix products, and no tensor of size ``N P``. If the module has
+    any other layer with parameters, the gradients of all samples are computed
     (:meth:`GradientRecorder.per_trajectory
-    <pgtoolkit.diagnostics.per_trajectory.GradientRecorder.per_trajectory>`). The difference of the
-    sums loses digits where a mean is far larger than its spread: about as many as ``log10`` of the
-    ratio of their squares.
+    <pgtoolkit.diagnostics.per_trajectory.GradientRecorder.per_trajectory>`).
+
+    The two products lose digits where an entry's mean is far larger than its standard deviation:
+    about ``log10`` of the ratio of their squares.
 
     Args:
-        module: whose parameters.
-        losses: computes ``[N]`` from the module; entry ``i`` from sample ``i`` alone, every layer
-            called on ``[N, features]``.
+        module: its parameters' gradients are measured.
+        losses: computes ``[N]`` from the module. Entry ``i`` must depend on sample ``i`` alone, and
+            every layer must be called on ``[N, features]``.
 
     Source: Dangel et al. 2020, "BackPACK", appendix A.
     """
@@ -48,6 +50,7 @@ def sample_variances(module: nn.Module, losses: Callable[[], Tensor]) -> dict[st
 
 
 def _is_linear_throughout(recorder: GradientRecorder) -> bool:
+    """Whether all parameters are of linear layers that were called once each, on a matrix."""
     once = all(len(calls) == 1 for calls in recorder.calls.values())
     linear = all(type(layer) is nn.Linear for layer in recorder.ruled.values())
     rows = all(call.inputs.dim() == 2 for calls in recorder.calls.values() for call in calls)
@@ -56,11 +59,12 @@ def _is_linear_throughout(recorder: GradientRecorder) -> bool:
 
 
 def _product(delta: Tensor, inputs: Tensor) -> Tensor:
-    """``delta^T inputs``, in the order in which it is faster."""
+    """``delta^T inputs`` ``[out, in]``, by the faster of the two orders of multiplication."""
     if inputs.shape[1] < delta.shape[1]:
         return (inputs.t() @ delta).t()
     return delta.t() @ inputs
 
 
 def _variance(total: Tensor, square: Tensor, size: int) -> Tensor:
+    """Unbiased variance from the sum and the sum of squares over ``size`` samples."""
     return ((square - total.square() / size) / (size - 1)).clamp_min(0)

@@ -1,4 +1,4 @@
-"""Is a squared norm more than chance makes of zero? A z that holds for few degrees of freedom."""
+"""A z for a squared norm under the hypothesis that it is zero, valid for few degrees of freedom."""
 
 import torch
 from torch import Tensor
@@ -7,22 +7,23 @@ from torch import Tensor
 def significance(
     signal: Tensor, variance: Tensor, squared_covariance: Tensor, num_trajectories: int
 ) -> Tensor:
-    """How far, on the scale of a normal variable, ``U`` stands above what chance makes of 0.
+    """The z of a signal ``U`` under the hypothesis of no signal, on a normal scale.
 
-    Without a signal, ``U`` in units of its standard deviation ``sd = sqrt(2 Q / (N (N - 1)))`` is a
-    sum of squares less its mean: chi-squared of ``nu = V^2 / Q`` degrees of freedom (Satterthwaite
-    1946), and normal for large ``nu`` only. The cube root of ``X = nu + sqrt(2 nu) U / sd`` is
-    normal for all (Wilson and Hilferty 1931):
-    ``z = ((X / nu)^(1/3) - 1 + 2 / (9 nu)) / sqrt(2 / (9 nu))``. With ``nu = 1`` chance takes
-    ``U / sd`` above 3 in 2 % of all cases, and z in about one of a thousand.
+    Without a signal, ``U`` over its standard deviation ``sd = sqrt(2 Q / (N (N - 1)))`` is a
+    centred chi-squared variable of ``nu = V^2 / Q`` degrees of freedom (Satterthwaite 1946), which
+    is normal only for large ``nu``. The cube root of ``X = nu + sqrt(2 nu) U / sd`` is about normal
+    for every ``nu`` (Wilson and Hilferty 1931), which gives
+    ``z = ((X / nu)^(1/3) - 1 + 2 / (9 nu)) / sqrt(2 / (9 nu))``. At ``nu = 1`` and without a
+    signal, ``U / sd`` exceeds 3 in 2 % of all cases, and z in about 0.1 %.
 
-    What is left is skewness: with few trajectories and a heavy tail z exceeds 3 more often than a
-    normal variable does (``docs/estimators.md`` has measured rates). 0 if all gradients are 0.
+    Skewness of the gradients is not corrected for: with few trajectories and a heavy tail, z
+    exceeds 3 more often than a normal variable does (rates are in ``docs/estimators.md``). z is 0
+    if all gradients are 0.
 
     Args:
         signal: ``U``, any shape; so are the next two.
         variance: ``V``.
-        squared_covariance: ``Q``; ``nu`` is kept within 1 and ``(N - 1)^2``.
+        squared_covariance: ``Q``; ``nu`` is clamped to [1, ``(N - 1)^2``].
         num_trajectories: ``N``.
     """
     n = num_trajectories
@@ -34,10 +35,10 @@ def significance(
 
 
 def effective_dimension(variance: Tensor, squared_covariance: Tensor, n: int) -> Tensor:
-    """``V^2 / Q``, kept within 1 and ``(N - 1)^2``; 1 where nothing varies.
+    """``V^2 / Q``, clamped to [1, ``(N - 1)^2``]; 1 where the variance is 0.
 
-    It may well exceed ``N``, the dimension that a sample spans; the limit is for a ``Q`` that comes
-    out at 0 or below by chance.
+    It may exceed ``N``, the dimension of the space that ``N`` gradients span. The upper limit is
+    for estimates of ``Q`` that happen to be 0 or negative.
     """
     square = variance.square()
     possible = squared_covariance.clamp_min(0).maximum(square / (n - 1) ** 2).minimum(square)
@@ -46,5 +47,5 @@ def effective_dimension(variance: Tensor, squared_covariance: Tensor, n: int) ->
 
 def standardised(signal: Tensor, squared_covariance: Tensor, n: int) -> Tensor:
     """``U / sqrt(2 Q / (N (N - 1)))`` (Chen and Qin 2010); 0 if the signal is 0."""
-    spread = (2 * squared_covariance / (n * (n - 1))).sqrt()
-    return torch.where(signal == 0, 0.0, signal / spread)
+    deviation = (2 * squared_covariance / (n * (n - 1))).sqrt()
+    return torch.where(signal == 0, 0.0, signal / deviation)

@@ -1,26 +1,30 @@
-"""How good is this gradient? Unbiased statistics of per-trajectory gradients, with intervals.
+"""Unbiased statistics of per-trajectory gradients, with confidence intervals.
 
-With the mean gradient ``m``, as exact as float64 would have it because the signal is a small
-difference of large numbers, and deviations ``c_i = g_i - m``. Those and their products are taken in
-the gradients' own precision: in float32 ``V`` and ``Q`` are then within 1e-6, and ``U`` within 1e-5
-of its standard error. Results are in float64:
+Notation: ``g_i`` is the gradient of trajectory ``i`` of ``N``, ``m`` the mean gradient and
+``c_i = g_i - m`` a centred gradient.
 
-- variance ``V = sum_i |c_i|^2 / (N - 1)``, the unbiased trace of the covariance of one trajectory's
-  gradient; the update, a mean of ``N``, has ``V / N``;
-- signal ``U = |m|^2 - V / N``, the unbiased squared norm of the mean gradient, which is the mean of
-  ``g_i . g_j`` over ``i != j``. ``U`` may be negative and is never clipped;
-- SNR ``U / V`` of one trajectory; noise scale ``V / U``, the trajectories that an update needs for
-  an SNR of 1 (McCandlish et al. 2018);
-- ``Q``, the trace of the squared covariance, unbiased under normality and too large with heavy
-  tails, which makes every z careful; from the Gram matrices of blocks of trajectories (one up to 64
-  of them, then blocks of 16, averaged); effective dimension
-  ``V^2 / Q``; detectability ``U / sqrt(2 Q / (N (N - 1)))``, and the same on a normal scale,
-  :func:`significance`;
-- 95 % intervals by the leave-one-out jackknife, of ``log V`` and of ``U``;
-- largest share, the part of the squared spread that one trajectory makes up: the heavy-tail alarm.
+- Variance ``V = sum_i |c_i|^2 / (N - 1)``: the unbiased trace of the covariance of one trajectory's
+  gradient. The update is a mean of ``N`` gradients and has the variance ``V / N``.
+- Signal ``U = |m|^2 - V / N``: the unbiased squared norm of the mean gradient, equal to the mean of
+  ``g_i . g_j`` over ``i != j``. ``U`` may be negative and is never clipped.
+- SNR ``U / V`` of one trajectory. Noise scale ``V / U``: the number of trajectories with which an
+  update has an SNR of 1 (McCandlish et al. 2018).
+- ``Q``: the trace of the squared covariance. It is unbiased if gradients are normal, and too large
+  if they have heavy tails, so that every z is too small rather than too large. It is computed from
+  Gram matrices: one for up to 64 trajectories, and otherwise the average over blocks of 16.
+- Effective dimension ``V^2 / Q``. Detectability ``U / sqrt(2 Q / (N (N - 1)))``, and the same on a
+  normal scale, :func:`significance <pgtoolkit.diagnostics.significance.significance>`.
+- 95 % intervals of ``V`` and ``U`` by the leave-one-out jackknife.
+- Largest share: one trajectory's share of ``sum_i |c_i|^2``, at most; near 1 it warns of a heavy
+  tail.
 
 They hold for independent trajectories. A baseline that is fitted or averaged on the same batch
-makes them dependent.
+makes trajectories dependent.
+
+The mean is as exact as one in float64, because the signal is a small difference of large numbers.
+Deviations and their products are computed in the gradients' own precision: in float32 ``V`` and
+``Q`` are then within a relative 1e-6, and ``U`` within 1e-5 of its standard error. Results are in
+float64.
 """
 
 import dataclasses
@@ -30,14 +34,12 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from pgtoolkit.diagnostics.moments import Spread, jackknife
+from pgtoolkit.diagnostics.moments import FLOAT64_TINY, TrajectoryMoments, jackknife_intervals
 from pgtoolkit.diagnostics.significance import effective_dimension, significance, standardised
 from pgtoolkit.errors import RequestError
 
 MIN_TRAJECTORIES = 3
 """The fewest trajectories for which every statistic exists."""
-
-TINY = torch.finfo(torch.float64).tiny
 
 
 @final
@@ -59,10 +61,10 @@ class GradientStatistics:
     squared_covariance: Tensor
     """``Q``, the trace of the squared covariance."""
     largest_share: Tensor
-    """``max_i |g_i - mean|^2 / sum_i |g_i - mean|^2``: near ``1/N`` if all trajectories are alike.
-    Far above it, a few decide, and ``V`` and its interval are not to be trusted."""
+    """``max_i |c_i|^2 / sum_i |c_i|^2``: near ``1/N`` if all trajectories contribute alike. If far
+    larger, a few trajectories determine ``V``, and ``V`` and its interval are unreliable."""
     parameter_variance: dict[str, Tensor]
-    """``V`` of each parameter tensor; they add up to ``variance``."""
+    """``V`` of each parameter tensor; their sum is ``variance``."""
 
     @property
     def snr(self) -> Tensor:
@@ -71,12 +73,12 @@ class GradientStatistics:
 
     @property
     def noise_scale(self) -> Tensor:
-        """``V / U`` in trajectories; meaningless (negative or huge) while no signal is seen."""
+        """``V / U`` in trajectories; meaningless (negative or huge) without a detectable signal."""
         return self.variance / self.signal
 
     @property
     def effective_dimension(self) -> Tensor:
-        """``V^2 / Q``, kept within 1 and ``(N - 1)^2``; 1 if all gradients agree."""
+        """``V^2 / Q``, clamped to [1, ``(N - 1)^2``]; 1 if all gradients are equal."""
         return effective_dimension(self.variance, self.squared_covariance, self.num_trajectories)
 
     @property
@@ -87,7 +89,10 @@ class GradientStatistics:
 
     @property
     def significance(self) -> Tensor:
-        """The z of the signal against none, on a normal scale: see :func:`significance`."""
+        """The z of the hypothesis of no signal, on a normal scale.
+
+        See :func:`significance <pgtoolkit.diagnostics.significance.significance>`.
+        """
         return significance(
             self.signal, self.variance, self.squared_covariance, self.num_trajectories
         )
@@ -105,22 +110,25 @@ class GradientStatistics:
                 f"gradient statistics need at least {MIN_TRAJECTORIES} trajectories, not {n}: "
                 "use more environments (--num-envs)"
             )
-        spread = Spread.of(gradients)
-        variance = spread.squares.sum() / (n - 1)
-        signal = spread.squared_mean - variance / n
-        variance_low, variance_high, signal_low, signal_high = jackknife(spread, variance, signal)
+        moments = TrajectoryMoments.of(gradients)
+        squares = moments.squares
+        variance = squares.sum() / (n - 1)
+        signal = moments.squared_mean - variance / n
+        intervals = jackknife_intervals(moments, variance, signal)
+        variance_low, variance_high, signal_low, signal_high = intervals
+        by_parameter = moments.parameter_squares.items()
         return cls(
             num_trajectories=n,
-            norm=spread.squared_mean.sqrt(),
+            norm=moments.squared_mean.sqrt(),
             variance=variance,
             variance_low=variance_low,
             variance_high=variance_high,
             signal=signal,
             signal_low=signal_low,
             signal_high=signal_high,
-            squared_covariance=spread.squared_covariance,
-            largest_share=spread.squares.max() / spread.squares.sum().clamp_min(TINY),
-            parameter_variance={name: s.sum() / (n - 1) for name, s in spread.by_parameter.items()},
+            squared_covariance=moments.squared_covariance,
+            largest_share=squares.max() / squares.sum().clamp_min(FLOAT64_TINY),
+            parameter_variance={name: square.sum() / (n - 1) for name, square in by_parameter},
         )
 
 
@@ -130,7 +138,11 @@ def flatten_gradients(gradients: Mapping[str, Tensor]) -> Tensor:
 
 
 def variance(gradients: Mapping[str, Tensor]) -> Tensor:
-    """``V`` alone, a scalar in float64."""
+    """``V`` of :class:`GradientStatistics`, a scalar in float64, without the other statistics.
+
+    Args:
+        gradients: ``{parameter name: [N, *shape]}``.
+    """
     parts = []
     for gradient in gradients.values():
         rows = _rows(gradient)
@@ -140,24 +152,25 @@ def variance(gradients: Mapping[str, Tensor]) -> Tensor:
 
 
 def entry_variances(flat: Tensor) -> Tensor:
-    """Unbiased variance of each column of ``[N, P]``; several times faster here than ``var(0)``."""
+    """Unbiased variance ``[P]`` of the columns of ``[N, P]``; several times as fast as ``var``."""
     return (flat - flat.mean(0)).square().sum(0) / (flat.shape[0] - 1)
 
 
 def _rows(gradient: Tensor) -> Tensor:
+    """``[N, *shape]`` as ``[N, P]`` in float64."""
     return gradient.double().reshape(gradient.shape[0], -1)
 
 
 def gradient_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``a_i - b_i`` of matched trajectories.
+    """``a_i - b_i`` of two estimators on the same trajectories: ``{name: [N, *shape]}``.
 
-    Its mean is zero if and only if both are unbiased for the same objective, or biased alike. The
-    signal of its statistics is the squared bias.
+    Its expectation is zero if and only if both estimators have the same expectation. If ``a`` is
+    unbiased, the signal ``U`` of the difference is the squared bias of ``b``.
     """
     return {name: a[name] - b[name] for name in a}
 
 
 def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
-    """Cosine of the angle between two mean gradients."""
+    """Cosine of the angle between the mean gradients of two ``{name: [N, *shape]}``, a scalar."""
     mean_a, mean_b = (torch.cat([_rows(x[name]).mean(0) for name in a]) for x in (a, b))
     return torch.nn.functional.cosine_similarity(mean_a, mean_b, dim=0)

@@ -1,1 +1,1 @@
-"""Gradient estimators, the returns and baselines that they weigh by, and their study."""
+"""Gradient estimators, the returns and baselines in their weights, and statistics of them."""

@@ -1,8 +1,8 @@
-"""Baselines of the score function: what is subtracted from a return without biasing the gradient.
+"""Baselines of the score function: subtracted from a return, they do not bias the gradient.
 
-*None* is zero. *Leave-one-out* and the *optimal constant* are below. The *learned value* is in
-:mod:`pgtoolkit.networks.value`. Any of them may raise the variance, except the optimal one: the
-mean return, the usual choice, does so where ``f`` and the squared score are far from independent.
+The *leave-one-out* baseline and the *optimal constant* are in this module, a *learned value* is in
+:mod:`pgtoolkit.networks.value`. Every baseline but the optimal one may increase the variance. The
+mean return, the usual choice, does so if the return and the squared score are far from independent.
 """
 
 from collections.abc import Mapping
@@ -15,19 +15,20 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.shapes import check_same_shape, check_shape
 
 Baseline = float | Tensor | Literal["leave_one_out"]
+"""A constant, a tensor that broadcasts to the values, or the mean of the other samples."""
 
 
 def leave_one_out(returns: Tensor, valid: Tensor) -> Tensor:
     """The mean return of the *other* trajectories at the same step ``[T, N]`` (Kool et al. 2019).
 
-    ``b_{t,i} = sum_{j != i} valid_{t,j} G_{t,j} / sum_{j != i} valid_{t,j}``, and 0 where there is
-    no other. It does not depend on trajectory ``i``, so it is unbiased, unlike the batch mean,
-    which shrinks the gradient by ``1/N``. It makes the trajectories' gradients dependent, though:
-    their spread is then not exactly ``N`` times the update's variance.
+    ``b_{t,i} = sum_{j != i} valid_{t,j} G_{t,j} / sum_{j != i} valid_{t,j}``, and 0 where no other
+    trajectory is valid. It does not depend on trajectory ``i``, so the gradient stays unbiased; the
+    mean of the whole batch would shrink it by ``1/N``. It makes the trajectories' gradients
+    dependent, so their sample variance is not exactly ``N`` times the variance of the update.
 
     Args:
         returns: ``[T, N]``.
-        valid: ``[T, N]`` bool.
+        valid: ``[T, N]`` bool, the steps that count.
     """
     check_same_shape(returns=returns, valid=valid)
     weight = valid.to(returns.dtype)
@@ -38,15 +39,15 @@ def leave_one_out(returns: Tensor, valid: Tensor) -> Tensor:
 
 
 def baseline_value(baseline: Baseline, value: Tensor) -> Tensor:
-    """A baseline ``[num_samples, *batch]`` for samples with these values; without a graph.
+    """The baseline of each sample ``[num_samples, *batch]``, without a graph.
 
     Args:
         baseline: a number, a tensor that broadcasts to ``value``, or ``"leave_one_out"``: the mean
             of the other samples' values.
-        value: ``[num_samples, *batch]``.
+        value: ``f`` at the samples ``[num_samples, *batch]``.
 
     Raises:
-        RequestError: there is no such baseline, or one sample has no others.
+        RequestError: the baseline is of no known kind, or ``"leave_one_out"`` with one sample.
         ValueError: the tensor does not broadcast.
     """
     require_baseline(baseline)
@@ -67,7 +68,7 @@ def require_baseline(baseline: Baseline) -> None:
     """Raises unless it is a number, a tensor or ``"leave_one_out"``.
 
     Raises:
-        RequestError: it is something else.
+        RequestError: it is none of these.
     """
     if not isinstance(baseline, int | float | Tensor) and baseline != "leave_one_out":
         raise RequestError(
@@ -78,18 +79,19 @@ def require_baseline(baseline: Baseline) -> None:
 def optimal_baseline(
     value: Tensor, score: Mapping[str, Tensor], weight: Tensor | None = None
 ) -> Tensor:
-    """The constant of least variance, ``b* = E[f |S|^2] / E[|S|^2]``, a scalar in float64.
+    """The constant with the least variance, ``b* = E[f |S|^2] / E[|S|^2]``, a scalar in float64.
 
-    ``S`` is the score of all parameters together; a single parameter has an optimum of its own.
-    The trace of the variance falls from that without a baseline by ``E[f |S|^2]^2 / E[|S|^2]``
-    (Greensmith et al. 2004). Exact from quadrature nodes or from an enumeration, with their
-    weights. From a sample it is an estimate, and biases the gradient of that very sample: use it on
-    another.
+    ``S`` is the score of all parameters together; the optimum for a single parameter differs. The
+    trace of the covariance is smaller by ``E[f |S|^2]^2 / E[|S|^2]`` than without a baseline
+    (Greensmith et al. 2004).
+
+    The result is exact for quadrature nodes or an enumeration, with their weights. From a sample it
+    is an estimate that would bias the gradient of the same sample, so use it on another one.
 
     Args:
-        value: ``[N]`` of ``f``.
+        value: ``f`` at each sample ``[N]``.
         score: ``{parameter: [N, *shape]}``, derivatives of the log density.
-        weight: ``[N]`` that sum to 1; None weighs all alike.
+        weight: probabilities ``[N]`` that sum to 1; None means equal ones.
     """
     check_shape("value", value, None)
     squares = torch.stack(

@@ -1,8 +1,9 @@
 """AoBG, the alpha-order batched gradient (Suh et al. 2022): a mix with a bound on its bias.
 
-A comparison for :mod:`pgtoolkit.estimators.mixing`. It takes the inverse-variance weight, and less
-where the two means differ by more than ``gamma`` less a confidence radius allows: unlike a test,
-it needs a ``gamma`` and a bound on the gradients, for each task.
+It is here for comparison with :mod:`pgtoolkit.estimators.mixing`. Its weight on pathwise is the
+inverse-variance weight, reduced if necessary so that the weight times the difference of the two
+means is at most the bias limit ``gamma`` minus a confidence radius. Unlike a significance test, it
+needs a ``gamma`` and a bound on the gradients, which depend on the task.
 """
 
 import math
@@ -24,15 +25,15 @@ def bernstein_radius(
     bound: float,
     failure_probability: float = 0.05,
 ) -> Tensor:
-    """How far a mean of ``N`` gradients may lie from its expectation, with what confidence.
+    """Bound on the error of a mean of ``N`` gradients that fails with at most a given probability.
 
-    ``sqrt(2 V log((d + 1) / delta) / N) + (2 L / 3N) log((d + 1) / delta)``, the matrix Bernstein
-    inequality (Tropp 2015) for a vector, solved for the radius. ``delta`` is the probability that
-    it does *not* hold, so 0.05 for 95 % confidence: the published code passes 0.95, and has a third
-    of the radius.
+    ``sqrt(2 V log((d + 1) / delta) / N) + (2 L / 3N) log((d + 1) / delta)``: the matrix Bernstein
+    inequality (Tropp 2015) for a vector, solved for the distance of the mean from its expectation.
+    ``delta`` is the probability that the distance is larger, so 0.05 means 95 % confidence. The
+    published code passes 0.95, and its radius is a third of this.
 
     Args:
-        variance: ``V``, of one trajectory's gradient, any shape.
+        variance: ``V``, the variance of one trajectory's gradient, any shape.
         num_trajectories: ``N``.
         dimension: ``d``, the number of parameters.
         bound: ``L``, the largest distance of one trajectory's gradient from the mean.
@@ -47,8 +48,8 @@ def bernstein_radius(
             "for a confidence of 95 %"
         )
     log_term = math.log((dimension + 1) / failure_probability)
-    spread = (2 * variance * log_term / num_trajectories).sqrt()
-    return spread + 2 * bound * log_term / (3 * num_trajectories)
+    variance_term = (2 * variance * log_term / num_trajectories).sqrt()
+    return variance_term + 2 * bound * log_term / (3 * num_trajectories)
 
 
 def bias_limited_weight(
@@ -58,20 +59,21 @@ def bias_limited_weight(
     radius: Tensor,
     bias_limit: float,
 ) -> Tensor:
-    """The weight on pathwise, so that the mix is biased by no more than ``gamma``.
+    """The weight on pathwise that limits the bias of the mix to ``gamma``.
 
-    0 where the radius exceeds ``gamma``; else the inverse-variance weight, but at most
+    It is 0 if the radius exceeds ``gamma``, and otherwise the inverse-variance weight, but at most
     ``(gamma - radius) / |g_pathwise - g_score|`` (Suh et al. 2022).
 
     Args:
-        score_variance: any shape; so are the next three.
-        pathwise_variance: of one trajectory, as the first.
+        score_variance: variance of one trajectory's gradient by the score function, any shape; so
+            are the next three.
+        pathwise_variance: variance of one trajectory's gradient by pathwise.
         distance: norm of the difference of the two mean gradients.
-        radius: of the score function's mean, by :func:`bernstein_radius`.
+        radius: confidence radius of the score function's mean, by :func:`bernstein_radius`.
         bias_limit: ``gamma``.
     """
-    room = (bias_limit - radius).clamp_min(0)
-    limit = torch.where(distance > 0, room / distance, (room > 0).to(room))
+    allowed = (bias_limit - radius).clamp_min(0)
+    limit = torch.where(distance > 0, allowed / distance, (allowed > 0).to(allowed))
     return torch.minimum(inverse_variance_weight(score_variance, pathwise_variance), limit)
 
 
@@ -83,17 +85,18 @@ def aobg_weight(
     bound: float,
     failure_probability: float = 0.05,
 ) -> Tensor:
-    """AoBG's weight on pathwise, one number, from per-trajectory gradients.
+    """AoBG's weight on pathwise from per-trajectory gradients, a scalar.
 
-    The paper draws the two from independent trajectories, and weighs as if so; given matched ones
-    it still does. It is not cross-fitted, so a mix with it is biased by ``O(1/N)`` at best.
+    The weight assumes that the two estimates come from independent trajectories, as in the paper,
+    also where they come from the same ones. It is not cross-fitted, so a mix with it is biased by
+    ``O(1/N)`` at best.
 
     Args:
-        score: ``{name: [N, *shape]}``.
-        pathwise: the same names and shapes.
+        score: gradients by the score function ``{name: [N, *shape]}``.
+        pathwise: gradients by pathwise, of the same names and shapes.
         bias_limit: ``gamma``.
-        bound: ``L``, on the distance of one of the score function's gradients from their mean.
-        failure_probability: ``delta``, of the bound on the bias.
+        bound: ``L``, the largest distance of one of the score function's gradients from their mean.
+        failure_probability: ``delta``, the probability that the bias exceeds its limit.
 
     Raises:
         RequestError: the probability is not between 0 and 1.
@@ -115,9 +118,10 @@ def aobg_weight(
 
 
 def clip_norm(gradient: Tensor, max_norm: float) -> Tensor:
-    """Rows ``[..., P]`` that are longer than ``max_norm``, rescaled *to* it.
+    """Gradients ``[..., P]``, those longer than ``max_norm`` rescaled to that norm.
 
-    The published code divides them by it, so a gradient of norm 1000 clipped at 10 has norm 100.
+    The published code divides them by ``max_norm`` instead, so that a gradient of norm 1000 clipped
+    at 10 has norm 100.
     """
     norm = gradient.norm(dim=-1, keepdim=True)
     return torch.where(norm > max_norm, gradient * (max_norm / norm), gradient)

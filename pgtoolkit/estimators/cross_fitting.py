@@ -1,7 +1,8 @@
-"""A weight of each trajectory that does not depend on it: fitted on the other half.
+"""Cross-fitted weights: each trajectory's weight is fitted on trajectories other than itself.
 
-The trajectories are split in two folds, even and odd. What is fitted on one fold decides for the
-other, so a mix with such weights is exactly as unbiased as what it mixes.
+The trajectories are split into two folds, even and odd. The weight for one fold is fitted on the
+other, so it does not depend on the gradients that it weighs, and the mix is exactly as unbiased as
+the two estimators that it mixes.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgtoolkit.diagnostics.moments import unbiased_squared_covariance
 from pgtoolkit.diagnostics.significance import significance
 from pgtoolkit.diagnostics.statistics import MIN_TRAJECTORIES
 from pgtoolkit.errors import RequestError
@@ -17,25 +19,29 @@ from pgtoolkit.estimators.baselines import leave_one_out
 from pgtoolkit.shapes import check_same_shape
 
 MIN_MIXED = 2 * MIN_TRAJECTORIES
-"""The fewest trajectories that can be mixed: each fold needs statistics of its own."""
+"""Fewest trajectories that can be mixed, because statistics are computed for each of two folds."""
 
 BIAS_Z = 5.0
 """The z of the matched difference above which pathwise counts as biased.
 
-There is a verdict at every step of every window. Where pathwise is right, a wrong one costs the
-score function's variance, perhaps a thousandfold, so it must be rare: by the mean of a Gaussian, in
-folds of 32, 3 of 10000 for f = cos x, 8 for x^2 with its mean as the baseline (2 of 100 without
-one; 8 of 100 by mean and sigma together). Where pathwise is blind, it must come: for a jump, 1[x >
-0] with its mean as the baseline, by the mean, it does in 99.5 % of folds of 32 and 54 % of 16; by
-mean and sigma together in 5 % of folds of 32, 33 % of 64 and 94 % of 128.
+The test is made at every step of every window. A false rejection costs the score function's
+variance, which may be a thousand times larger, so it must be rare. For the derivative by the mean
+of a Gaussian, in folds of 32 trajectories, 3 of 10000 are rejected for f = cos x and 8 of 10000 for
+f = x^2 with its mean as the baseline (2 % without one; 8 % for mean and sigma together).
+
+A biased pathwise gradient must be rejected. For the jump f = 1[x > 0] with its mean as the
+baseline, where pathwise is 0, the derivative by the mean is rejected in 99.5 % of folds of 32 and
+54 % of folds of 16; that by mean and sigma together in 5 % of folds of 32, 33 % of 64 and 94 % of
+128.
 """
 
 WeightRule = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""The weight on pathwise from the score function's variance, pathwise's, and their covariance."""
+"""From the variances of the score function and of pathwise and their covariance to the weight on
+pathwise, all of one shape."""
 
 
 def require_mixable(config: Any) -> None:
-    """Raises where an agent so configured cannot follow its estimator.
+    """Raises unless the settings allow ``mixed``, if that is the estimator.
 
     Args:
         config: an agent's configuration with ``estimator``, ``num_envs`` and ``distribution``.
@@ -56,7 +62,12 @@ def folds(num_trajectories: int) -> tuple[slice, slice]:
 
 
 def cross_fitted(score: Tensor, pathwise: Tensor, rule: WeightRule) -> Tensor:
-    """The :func:`guarded_weight` of ``[..., N, P]`` gradients, from the other fold ``[..., N]``.
+    """The weight on pathwise of each trajectory ``[..., N]``, fitted on the other fold.
+
+    Args:
+        score: gradients by the score function ``[..., N, P]``.
+        pathwise: gradients by pathwise on the same trajectories, of the same shape.
+        rule: the weight from variances and covariance; guarded by :func:`guarded_weight`.
 
     Raises:
         RequestError: fewer than six trajectories.
@@ -77,10 +88,11 @@ def cross_fitted(score: Tensor, pathwise: Tensor, rule: WeightRule) -> Tensor:
 
 
 def guarded_weight(score: Tensor, pathwise: Tensor, rule: WeightRule) -> Tensor:
-    """The rule's weight ``[...]`` from unbiased moments of ``[..., n, P]`` gradients, or 0.
+    """The rule's weight on pathwise ``[...]`` for gradients ``[..., n, P]``, or 0.
 
-    It is 0, the score function alone, where the two means differ by more than chance allows:
-    pathwise does not see a jump of the objective, and its variance does not show it.
+    It is 0, which leaves the score function alone, if the means of the two estimates differ
+    significantly. A jump of the objective biases pathwise without increasing its variance, so the
+    rule alone would prefer pathwise there.
     """
     n = score.shape[-2]
     by_score, by_path = (x - x.mean(-2, keepdim=True) for x in (score, pathwise))
@@ -93,27 +105,31 @@ def guarded_weight(score: Tensor, pathwise: Tensor, rule: WeightRule) -> Tensor:
 
 
 def difference_z(difference: Tensor) -> Tensor:
-    """The z ``[...]`` of the squared mean of matched differences ``[..., n, P]``; 0 if all are.
+    """The z ``[...]`` of the squared mean of differences ``[..., n, P]``; 0 if all are 0.
 
-    :attr:`GradientStatistics.significance
-    <pgtoolkit.diagnostics.statistics.GradientStatistics.significance>`, for many samples at once.
+    It is :attr:`GradientStatistics.significance
+    <pgtoolkit.diagnostics.statistics.GradientStatistics.significance>` for a batch of samples.
     """
     n, size = difference.shape[-2:]
     mean = difference.mean(-2, keepdim=True)
     centred = difference - mean
     variance = centred.square().sum((-2, -1)) / (n - 1)
-    # The two products have one Frobenius norm: take the smaller.
+    # Both products have the same Frobenius norm; the smaller one is cheaper.
     product = centred @ centred.mT if n < size else centred.mT @ centred
-    excess = product.square().sum((-2, -1)) / (n - 1) ** 2 - variance.square() / (n - 1)
+    squared_covariance = unbiased_squared_covariance(product.square().sum((-2, -1)), variance, n)
     signal = mean.square().sum((-2, -1)) - variance / n
-    return significance(signal, variance, excess * (n - 1) ** 2 / ((n - 2) * (n + 1)), n)
+    return significance(signal, variance, squared_covariance, n)
 
 
 def leave_one_out_by_fold(returns: Tensor, valid: Tensor) -> Tensor:
-    """``leave_one_out`` of :mod:`pgtoolkit.estimators.baselines` in each fold ``[T, N]``.
+    """:func:`leave_one_out <pgtoolkit.estimators.baselines.leave_one_out>` in each fold ``[T, N]``.
 
-    So the folds stay independent: the mean over all others would carry each trajectory's return
-    into the gradients of the other fold, and from there into its own weight.
+    It keeps the folds independent. The mean over all other trajectories would carry a trajectory's
+    return into the gradients of the other fold, and from there into its own weight.
+
+    Args:
+        returns: ``[T, N]``.
+        valid: ``[T, N]`` bool, the steps that count.
     """
     baseline = torch.empty_like(returns)
     for fold in folds(returns.shape[1]):

@@ -1,8 +1,9 @@
-"""The gradient of any expectation, ``d/dtheta E_{x ~ p_theta}[f(x, theta)]``, in every way.
+"""Gradients of any expectation, ``d/dtheta E_{x ~ p_theta}[f(x, theta)]``, by seven methods.
 
-:func:`expectation` returns a surrogate ``[num_samples, *batch]``, unreduced. Its value is ``f`` at
-each sample, its gradient that sample's estimate: the mean is what an optimiser climbs, the spread
-is what :class:`GradientStatistics <pgtoolkit.diagnostics.statistics.GradientStatistics>` measures.
+:func:`expectation` returns a surrogate ``[num_samples, *batch]``, unreduced: its value is ``f`` at
+each sample, and its gradient is that sample's estimate. An optimiser increases its mean, and
+:class:`GradientStatistics <pgtoolkit.diagnostics.statistics.GradientStatistics>` measures the
+variance of the samples' gradients.
 
 ====================  =========================================================  ===========
 method                needs                                                      unbiased
@@ -19,9 +20,8 @@ method                needs                                                     
 ``gumbel_softmax``    the same; its value is biased too                          **no**
 ====================  =========================================================  ===========
 
-Where the distribution does not depend on theta, the derivative passes under the integral, and every
-unbiased method that takes the distribution gives ``E[df/dtheta]``. ``docs/estimators.md`` has a
-section on each.
+If the distribution does not depend on theta, every unbiased method that accepts the distribution
+gives ``E[df/dtheta]``. ``docs/estimators.md`` has a section on each method.
 """
 
 from typing import Literal, get_args
@@ -50,7 +50,7 @@ Method = Literal[
 
 METHODS: tuple[str, ...] = get_args(Method)
 
-RELAXED = {
+RELAXATIONS = {
     "rebar": relaxed.rebar_surrogate,
     "straight_through": relaxed.straight_through_surrogate,
     "gumbel_softmax": relaxed.gumbel_softmax_surrogate,
@@ -73,30 +73,32 @@ def expectation(
 
     Args:
         f: maps samples ``[num_samples, *batch, *event]`` to ``[num_samples, *batch]``, or to fewer
-            of the batch's axes, if it couples the rest. For a Gaussian of ``A`` dimensions the
-            event is ``[A]``. It may depend on parameters itself. For the last three methods it must
-            take one-hot vectors ``[..., K]`` (Bernoulli: zeros and ones ``[..., A]``), and points
-            between them.
+            of the batch's axes if it couples the others. For a Gaussian of ``A`` dimensions the
+            event is ``[A]``. ``f`` may depend on parameters itself. For the last three methods it
+            must accept one-hot vectors ``[..., K]`` (Bernoulli: zeros and ones ``[..., A]``) and
+            points between them.
         distribution: one of this package's, or of ``torch.distributions``.
         method: see the module's table.
-        num_samples: how many samples to draw with ``generator``.
-        generator: of all randomness; the global random state is neither used nor changed.
-        noise: ``[num_samples, *batch, ...]`` the standard noise itself in place of the two, for
-            this package's distributions: quadrature nodes, antithetic pairs, common random numbers.
-            Measure-valued derivatives need ``generator`` for their other variables all the same.
-        baseline: subtracted from ``f`` in the score function (other methods have none, and do not
-            use it): a constant, a tensor that broadcasts
-            to ``[num_samples, *batch]`` and does not depend on the sample (a learned value, an
-            optimal constant), or ``"leave_one_out"``, the mean of the other samples.
-        mix: weight on pathwise in the method ``mixed``; a number, or ``[num_samples, *batch]``
-            from :func:`cross_fitted_weight <pgtoolkit.estimators.mixing.cross_fitted_weight>`. The
-            pathwise estimate then is a control variate of the score function's (Stein), right only
-            where both are unbiased.
-        temperature: of the last three methods.
+        num_samples: number of samples to draw with ``generator``.
+        generator: the source of all randomness; the global random state is neither used nor
+            changed.
+        noise: ``[num_samples, *batch, ...]`` the standard noise, in place of the two arguments
+            above, for this package's distributions: quadrature nodes, antithetic pairs, common
+            random numbers. Measure-valued derivatives still need ``generator`` for their other
+            variables.
+        baseline: subtracted from ``f`` in ``score_function`` and ``mixed``; other methods ignore
+            it. A constant, a tensor that broadcasts to ``[num_samples, *batch]`` and does not
+            depend on the sample (a learned value, an optimal constant), or ``"leave_one_out"``, the
+            mean of the other samples.
+        mix: the weight on pathwise in ``mixed``: a number, or ``[num_samples, *batch]`` from
+            :func:`cross_fitted_weight <pgtoolkit.estimators.mixing.cross_fitted_weight>`. The
+            difference of the two estimates is then a control variate (Stein), which has mean zero
+            only where both are unbiased.
+        temperature: of the relaxation in the last three methods.
 
     Raises:
-        RequestError: an unknown method; no path where one is asked for, with what to use instead;
-            no noise and no generator.
+        RequestError: the method is unknown; the method needs a path from parameters to samples and
+            there is none; or neither noise nor a generator is given.
         ValueError: ``f`` returns another shape.
     """
     if method not in METHODS:
@@ -110,15 +112,16 @@ def expectation(
         return path_of(f, samples.with_path())
     if method == "mixed":
         x, log_prob = samples.with_path_and_log_prob()
-        # A copy, in case f changes its argument in place.
+        # A copy, because f may change its argument in place.
         score = score_function_term(evaluate(f, x.detach().clone()), log_prob, baseline)
         return (1 - mix) * score + mix * path_of(f, x)
     if method == "measure_valued":
         return _measure_valued(f, samples, generator)
-    return RELAXED[method](f, samples.discrete(), samples.noise(), temperature)
+    return RELAXATIONS[method](f, samples.discrete(), samples.noise(), temperature)
 
 
 def _measure_valued(f: Function, samples: Samples, generator: torch.Generator | None) -> Tensor:
+    """The surrogate by measure-valued derivatives, whose further noise is drawn here."""
     if generator is None:
         raise RequestError(
             "measure_valued draws more than the samples' noise: give a generator too, or call "
@@ -129,18 +132,22 @@ def _measure_valued(f: Function, samples: Samples, generator: torch.Generator | 
 
 
 def score_function_term(value: Tensor, log_prob: Tensor, baseline: Baseline = 0.0) -> Tensor:
-    """``value * box + baseline * (1 - box)`` ``[num_samples, *batch]``.
+    """The score function's surrogate ``value * box + baseline * (1 - box)`` for each sample.
 
-    With ``box = exp(log p - stop(log p))``, which is 1 and has the score's derivatives: ``d box =
-    box d log p``. So the value is ``value``, the gradient ``(value - baseline) d log p + d value``,
-    and derivatives of any order are unbiased too (DiCE, Foerster et al. 2018; its baseline Mao et
-    al. 2019).
+    ``box = exp(log p - stop_gradient(log p))`` is 1 and has the derivative ``d box = box d log p``.
+    So the surrogate's value is ``value`` and its gradient ``(value - baseline) d log p + d value``.
+    Derivatives of any order are unbiased too (DiCE, Foerster et al. 2018; its baseline Mao et al.
+    2019).
 
     Args:
-        value: ``f`` at samples without a graph of their own; may carry that of f's parameters.
-        log_prob: of the samples, ``[num_samples, *batch]``; further axes are summed, for ``f``
-            couples them.
+        value: ``f`` at the samples ``[num_samples, *batch]``. The samples must not carry a graph;
+            ``value`` may carry that of f's own parameters.
+        log_prob: log density of the samples ``[num_samples, *batch]``. Further axes are summed,
+            because ``f`` couples them.
         baseline: as for :func:`expectation`; detached.
+
+    Returns:
+        ``[num_samples, *batch]``.
     """
     log_prob = joint_log_prob(log_prob, value)
     box = torch.exp(log_prob - log_prob.detach())

@@ -1,23 +1,24 @@
-"""The gradient laboratory: how good is each estimator of one policy's gradient, at one horizon?
+"""The horizon study: statistics of gradient estimators at one horizon, on the same trajectories.
 
-One policy, ``N`` trajectories from fresh starts, every estimator on the *same* trajectories and for
-the *same* objective. A trajectory is the first ``H`` steps of one episode, fewer if it ends before.
-Its objective is the discounted reward of these steps and nothing beyond them::
+The policy is fixed. ``N`` trajectories start from fresh start states, and every estimator is
+measured on the *same* trajectories and for the *same* objective. A trajectory is the first ``H``
+steps of one episode, or all of it if it ends earlier. The objective is the discounted reward of
+these steps::
 
     J_H = sum_{k < H} gamma^k r_k
 
-There is no value function, no normalisation and no division by ``H``: the variance is that of the
-gradient of the return itself, fit to be held against closed forms. It includes what the start
-states contribute.
+There is no bootstrap, no normalisation and no division by ``H``: the variance is that of the
+gradient of the return, which can be compared to closed forms. It includes the variance due to
+start states.
 
-- ``score_function``: ``sum_k gamma^k (G_k - b_k) dlog pi_k``, with ``G_k`` the reward-to-go and
-  ``b_k`` the mean of the other trajectories' of its half at the same step;
-- ``pathwise``: the derivative through the environment;
-- ``mixed``: a weighted mean of the two, by cross-fitted weights
-(:mod:`pgtoolkit.estimators.mixing`).
+- ``score_function``: ``sum_k gamma^k (G_k - b_k) dlog pi_k``, with the reward-to-go ``G_k`` and the
+  baseline ``b_k``, the mean reward-to-go at step ``k`` of the other trajectories in the same fold.
+- ``pathwise``: the derivative through the environment.
+- ``mixed``: a weighted mean of the two with cross-fitted weights
+  (:mod:`pgtoolkit.estimators.mixing`).
 
-The trajectories are in two halves, which share no baseline: the weights of one are fitted on the
-other, so ``mixed`` is exactly as unbiased as the two.
+The trajectories form two folds, and no baseline is shared between them. The weights for one fold
+are fitted on the other, so ``mixed`` is exactly as unbiased as the two estimators that it mixes.
 """
 
 import dataclasses
@@ -29,10 +30,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from pgtoolkit.diagnostics.per_trajectory import GradientRecorder
+from pgtoolkit.diagnostics.per_trajectory import Gradients, per_trajectory_gradients
 from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference
 from pgtoolkit.errors import RequestError
-from pgtoolkit.estimators.catalogue import StudyEstimator
+from pgtoolkit.estimators.catalogue import CATALOGUE, StudyEstimator
 from pgtoolkit.estimators.cross_fitting import leave_one_out_by_fold
 from pgtoolkit.estimators.mixing import cross_fitted_weight, mix_gradients
 from pgtoolkit.estimators.returns import reward_to_go
@@ -45,57 +46,16 @@ from pgtoolkit.estimators.surrogates import (
 )
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import OnTensors, collect, start, unroll
-from pgtoolkit.rollouts.window import FIELDS, Window, first_episodes, map_window
+from pgtoolkit.rollouts.rollout import TensorVectorEnv, collect, reset, unroll
+from pgtoolkit.rollouts.window import (
+    Window,
+    concatenate_environments,
+    first_episodes,
+    map_window,
+)
 from pgtoolkit.seeding import stream, stream_seed
 
-Estimator = StudyEstimator
-
-
-@final
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """Statistics of one estimator's gradient. A number that does not exist is NaN.
-
-    They are of the gradient of the return itself, not divided by the horizon; ``_low`` and
-    ``_high`` are the ends of 95 % intervals. If the gradient is not finite, all of them are NaN.
-    """
-
-    estimator: Estimator
-    horizon: int
-    trajectories: int
-    mean_length: float
-    """Steps that a trajectory really has: less than the horizon where episodes end before it."""
-    seconds: float
-    """Wall time of this horizon, all estimators together."""
-    variance: float
-    """Trace of the covariance of one trajectory's gradient."""
-    variance_low: float
-    variance_high: float
-    signal: float
-    """Squared norm of the mean gradient, unbiased; may be negative."""
-    signal_low: float
-    signal_high: float
-    snr: float
-    """Signal over variance."""
-    noise_scale: float
-    """Variance over signal: the trajectories that an update needs for an SNR of 1."""
-    effective_dimension: float
-    detectability: float
-    """How many standard deviations the signal stands above none."""
-    largest_share: float
-    """Part of the squared spread that one trajectory makes up: near 1, variance and interval are
-    not to be trusted."""
-    bias: float
-    """Squared norm of the mean difference from the score function on the same trajectories,
-    unbiased; like the next three, NaN for the score function itself."""
-    bias_low: float
-    bias_high: float
-    bias_z: float
-    """How far it stands above no bias, on the scale of a normal variable."""
-
-
-OWN = (
+ESTIMATOR_FIELDS = (
     "variance",
     "variance_low",
     "variance_high",
@@ -108,41 +68,61 @@ OWN = (
     "detectability",
     "largest_share",
 )
+"""Fields of a :class:`Measurement` that are statistics of the estimator's gradients."""
 
-BIAS = {
+BIAS_FIELDS = {
     "bias": "signal",
     "bias_low": "signal_low",
     "bias_high": "signal_high",
     "bias_z": "significance",
 }
-"""A measurement's number, and the statistic of the matched difference that it is."""
+"""Field of a :class:`Measurement` to the statistic of the difference from the score function."""
 
 
-def statistics_of(
-    gradients: Mapping[str, Tensor], score_function: Mapping[str, Tensor]
-) -> dict[str, float]:
-    """The statistics in a :class:`Measurement`.
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Statistics of one estimator's gradient at one horizon. A number that does not exist is NaN.
 
-    Args:
-        gradients: ``{parameter name: [N, *shape]}`` by the estimator.
-        score_function: by the score function, on the same trajectories; the same object if that is
-            the estimator.
-
-    Raises:
-        RequestError: fewer than three trajectories.
+    They are of the gradient of the return, not divided by the horizon. ``_low`` and ``_high`` are
+    the ends of 95 % intervals. If the gradient is not finite, all statistics are NaN.
     """
-    if not all(bool(gradient.isfinite().all()) for gradient in gradients.values()):
-        return dict.fromkeys((*OWN, *BIAS), math.nan)
-    own = GradientStatistics.of(gradients)
-    numbers = {name: float(getattr(own, name)) for name in OWN}
-    if gradients is score_function:
-        return numbers | dict.fromkeys(BIAS, math.nan)
-    difference = GradientStatistics.of(gradient_difference(score_function, gradients))
-    return numbers | {name: float(getattr(difference, source)) for name, source in BIAS.items()}
 
-
-Gradients = dict[str, Tensor]
-"""``{parameter name: [N, *shape]}``, a gradient for every trajectory."""
+    estimator: StudyEstimator
+    horizon: int
+    """``H`` in steps."""
+    trajectories: int
+    """``N``."""
+    mean_length: float
+    """Mean number of steps of a trajectory: less than the horizon if episodes end earlier."""
+    seconds: float
+    """Wall time of all estimators together at this horizon."""
+    variance: float
+    """Trace of the covariance of one trajectory's gradient."""
+    variance_low: float
+    variance_high: float
+    signal: float
+    """Squared norm of the mean gradient, unbiased; may be negative."""
+    signal_low: float
+    signal_high: float
+    snr: float
+    """Signal over variance."""
+    noise_scale: float
+    """Variance over signal: the number of trajectories with which an update has an SNR of 1."""
+    effective_dimension: float
+    """Squared variance over the trace of the squared covariance."""
+    detectability: float
+    """The signal in standard deviations that it would have if the true signal were 0."""
+    largest_share: float
+    """The largest share of one trajectory in the sum of squared deviations. Near 1, the variance
+    and its interval are unreliable."""
+    bias: float
+    """Squared norm of the mean difference from the score function on the same trajectories,
+    unbiased. This and the next three fields are NaN for the score function itself."""
+    bias_low: float
+    bias_high: float
+    bias_z: float
+    """The z of the hypothesis of no bias, on a normal scale."""
 
 
 def measure_horizon(
@@ -151,29 +131,32 @@ def measure_horizon(
     horizon: int,
     *,
     trajectories: int,
-    estimators: Sequence[Estimator],
+    estimators: Sequence[StudyEstimator],
     gamma: float,
     seed: int,
 ) -> list[Measurement]:
-    """Measures each estimator at one horizon, all on the same trajectories.
+    """Measures estimators at one horizon, all on the same trajectories.
 
-    The result depends on these arguments alone, not on what was measured before. Neither the policy
+    The result depends on these arguments alone, not on earlier measurements. Neither the policy
     nor its observation normaliser changes.
 
     Args:
-        env: any vector environment. For other estimators than the score function it must be
-            differentiable, on tensors, of ``trajectories`` environments; else it may have fewer,
-            and runs as many batches of episodes as it takes.
-        policy: acts by its samples.
+        env: any vector environment. Estimators other than the score function need a differentiable
+            one of ``trajectories`` environments. For the score function alone it may have fewer,
+            and runs as many batches of episodes as necessary.
+        policy: acts by samples.
         horizon: ``H``.
         trajectories: ``N``, at least 3, and 6 for ``mixed``.
-        estimators: which to report, in this order.
-        gamma: the discount of the objective.
-        seed: of the starts, of the environment's noise and of the actions.
+        estimators: which to measure.
+        gamma: the discount factor of the objective.
+        seed: determines start states, process noise and actions.
+
+    Returns:
+        One measurement for each estimator, in their order.
 
     Raises:
-        NonFiniteError: an action, a reward or an observation is not finite. A *gradient* that is
-            not is a finding, and reported as NaN.
+        NonFiniteError: an action, a reward or an observation is not finite. If a *gradient* is not
+            finite, its statistics are NaN.
         RequestError: too few trajectories, or an environment without a gradient.
     """
     began = time.perf_counter()
@@ -181,13 +164,13 @@ def measure_horizon(
     noise = policy.draw_noise(horizon, trajectories, generator=generator)
     start_seed = stream_seed(seed, f"starts, horizon {horizon}")
     gradients: dict[str, Gradients] = {}
-    if set(estimators) <= {"score_function"}:
-        window = sample(env, policy, noise, seed=start_seed)
-    else:
+    if any("action_gradient" in CATALOGUE[name].needs for name in estimators):
         window = sample_with_graph(env, policy, noise, seed=start_seed)
-        # The first of them, because it frees the graph.
+        # Before the others, because it frees the graph.
         gradients["pathwise"] = pathwise_gradients(policy, window, gamma)
         window = window.detach()
+    else:
+        window = sample(env, policy, noise, seed=start_seed)
     score_function = gradients["score_function"] = score_gradients(policy, window, gamma)
     if "mixed" in estimators:
         gradients["mixed"] = mixed_gradients(score_function, gradients["pathwise"])
@@ -208,78 +191,101 @@ def measure_horizon(
 
 
 def sample(env: AnyVectorEnv, policy: Policy, noise: Tensor, *, seed: int) -> Window:
-    """``N`` trajectories from fresh starts, without a graph; steps after an end are not valid.
+    """``N`` trajectories from fresh start states, without a graph.
+
+    Steps after the end of an episode are not valid.
 
     Args:
-        env: of any number of environments; batches of them run until there are ``N``.
-        policy: acts.
-        noise: ``[H, N, A]``.
-        seed: of the first batch's environments, whose generators the next batches go on with.
+        env: a vector environment of any number of environments; batches of trajectories are run
+            until there are ``N``.
+        policy: acts on every step.
+        noise: ``[H, N, A]`` of every action.
+        seed: of the first reset. Later batches continue with the environments' generators.
     """
     size, count = env.num_envs, noise.shape[1]
-    # The last batch is filled up with noise that is used already, and cut off again.
+    # The last batch is filled up with noise that has been used already; its surplus is discarded.
     filled = noise[:, torch.arange(count + -count % size, device=noise.device) % count]
     windows = []
     for number, batch in enumerate(torch.split(filled, size, dim=1)):
-        rollout_state = start(env, seed=seed if number == 0 else None, device=noise.device)
+        rollout_state = reset(env, seed=seed if number == 0 else None, device=noise.device)
         windows.append(collect(env, policy, rollout_state, batch)[0])
-    return first_episodes(map_window(lambda x: x[:, :count], _side_by_side(windows)))
+    joined = concatenate_environments(windows)
+    return first_episodes(map_window(lambda x: x[:, :count], joined))
 
 
 def sample_with_graph(env: AnyVectorEnv, policy: Policy, noise: Tensor, *, seed: int) -> Window:
-    """The same with the graph, for an environment of ``N`` environments.
+    """:func:`sample` with the graph, in a differentiable environment of ``N`` environments.
 
     Raises:
-        RequestError: the environment is not one on tensors.
+        RequestError: the environment is not differentiable.
     """
-    if not isinstance(env, OnTensors):
+    if not isinstance(env, TensorVectorEnv):
         raise RequestError(
             "this environment has no gradient, so only the score function can be measured on it: "
             "leave the other estimators out, or give a differentiable environment"
         )
-    return first_episodes(unroll(env, policy, start(env, seed=seed, device=noise.device), noise)[0])
+    return first_episodes(unroll(env, policy, reset(env, seed=seed, device=noise.device), noise)[0])
 
 
 def score_gradients(policy: Policy, window: Window, gamma: float) -> Gradients:
-    """By the score function, with reward-to-go and a leave-one-out baseline at every step."""
-    nothing = torch.zeros_like(window.reward)
-    reward = torch.where(window.valid, window.reward, nothing)
+    """Gradients by the score function, with reward-to-go and a leave-one-out baseline by step."""
+    zeros = torch.zeros_like(window.reward)
+    reward = torch.where(window.valid, window.reward, zeros)
     returns = reward_to_go(reward, window.terminated, window.truncated, gamma=gamma)
-    weight = matched_score_weight(
-        window, nothing, leave_one_out_by_fold(returns, window.valid), gamma
+    baseline = leave_one_out_by_fold(returns, window.valid)
+    weight = matched_score_weight(window, zeros, baseline, gamma)
+    return per_trajectory_gradients(
+        policy, lambda: score_function_surrogate(policy, window, weight)
     )
-    recorder = GradientRecorder(policy)
-    with recorder.recording():
-        surrogate = score_function_surrogate(policy, window, weight)
-    return recorder.per_trajectory(surrogate)
 
 
 def pathwise_gradients(policy: Policy, window: Window, gamma: float) -> Gradients:
-    """By the action gradient; frees the window's graph.
+    """Gradients by pathwise; frees the window's graph.
 
-    Zero where no differentiable path joins actions and objective. Who trains is refused there; here
-    it is what was asked: the derivative of a step function is zero, and the bias test tells.
+    They are zero if no differentiable path joins the actions to the objective. Training raises an
+    error in that case. The study measures what was asked for: zero is the derivative of a step
+    function, and the test for bias shows that it is wrong.
     """
     objective = window_objective(window, torch.zeros_like(window.reward), gamma)
     try:
         weight = action_gradient(objective, window)
     except RequestError:
         weight = torch.zeros_like(window.pre_action)
-    recorder = GradientRecorder(policy)
-    with recorder.recording():
-        surrogate = pathwise_surrogate(policy, window.detach(), weight)
-    return recorder.per_trajectory(surrogate)
+    plain = window.detach()
+    return per_trajectory_gradients(policy, lambda: pathwise_surrogate(policy, plain, weight))
 
 
 def mixed_gradients(score_function: Gradients, pathwise: Gradients) -> Gradients:
-    """By cross-fitted weights; as pathwise where that is not finite."""
-    if not all(bool(gradient.isfinite().all()) for gradient in pathwise.values()):
+    """The mix of both with cross-fitted weights; pathwise itself if that is not finite."""
+    if not _all_finite(pathwise):
         return pathwise
     weight = cross_fitted_weight(score_function, pathwise)
     return mix_gradients(score_function, pathwise, weight)
 
 
-def _side_by_side(windows: list[Window]) -> Window:
-    """Joins plain windows of as many steps along their trajectories."""
-    columns = {field.name: [getattr(w, field.name) for w in windows] for field in FIELDS}
-    return Window(**{k: torch.cat(v, 1) for k, v in columns.items() if v[0] is not None})
+def statistics_of(
+    gradients: Mapping[str, Tensor], score_function: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """The statistics in a :class:`Measurement`, by the name of its field.
+
+    Args:
+        gradients: ``{parameter name: [N, *shape]}`` by the estimator.
+        score_function: by the score function on the same trajectories; the same object if that is
+            the estimator.
+
+    Raises:
+        RequestError: fewer than three trajectories.
+    """
+    if not _all_finite(gradients):
+        return dict.fromkeys((*ESTIMATOR_FIELDS, *BIAS_FIELDS), math.nan)
+    own = GradientStatistics.of(gradients)
+    numbers = {name: float(getattr(own, name)) for name in ESTIMATOR_FIELDS}
+    if gradients is score_function:
+        return numbers | dict.fromkeys(BIAS_FIELDS, math.nan)
+    difference = GradientStatistics.of(gradient_difference(score_function, gradients))
+    bias = {name: float(getattr(difference, source)) for name, source in BIAS_FIELDS.items()}
+    return numbers | bias
+
+
+def _all_finite(gradients: Mapping[str, Tensor]) -> bool:
+    return all(bool(gradient.isfinite().all()) for gradient in gradients.values())

@@ -1,4 +1,4 @@
-"""The function under an expectation: its values, their shape, and the path that leads to them."""
+"""The function ``f`` in an expectation: evaluation, and checks of its values and their graph."""
 
 from collections.abc import Callable
 
@@ -8,13 +8,15 @@ from torch import Tensor
 from pgtoolkit.errors import RequestError
 
 Function = Callable[[Tensor], Tensor]
+"""``f``, from samples ``[num_samples, *batch, *event]`` to values ``[num_samples, *batch]``."""
 
 
 def evaluate(f: Function, x: Tensor) -> Tensor:
-    """``f(x)``, after a look at its shape.
+    """``f(x)`` as floating-point numbers.
 
     Raises:
-        ValueError: it does not keep the samples' axis.
+        RequestError: the result is not a tensor.
+        ValueError: the result does not keep the samples' axis.
     """
     value = f(x)
     if not isinstance(value, Tensor):
@@ -23,7 +25,7 @@ def evaluate(f: Function, x: Tensor) -> Tensor:
             "(torch.as_tensor(...)), one value a sample"
         )
     if not value.is_floating_point():
-        # Counts and truth values: baselines and differences need numbers with a fraction.
+        # Integers and booleans: baselines and differences need floating-point numbers.
         value = value.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
     if value.dim() == 0 or value.shape[0] != x.shape[0]:
         raise ValueError(
@@ -34,13 +36,14 @@ def evaluate(f: Function, x: Tensor) -> Tensor:
 
 
 def path_of(f: Function, x: Tensor) -> Tensor:
-    """``f(x)`` with its graph.
+    """``f(x)`` with the graph that leads to ``x``.
 
     Raises:
-        RequestError: the sample carries a graph and the value does not.
+        RequestError: ``x`` carries a graph, and that of ``f(x)`` does not contain it.
+        ValueError: the result does not keep the samples' axis.
     """
     value = evaluate(f, x)
-    if x.requires_grad and not _joined(value, x):
+    if x.requires_grad and not _depends_on(value, x):
         raise RequestError(
             "no differentiable path joins the sample to f's value (a comparison, rounding, "
             "detach() or NumPy inside f?): use method='score_function', which needs none"
@@ -49,10 +52,14 @@ def path_of(f: Function, x: Tensor) -> Tensor:
 
 
 def joint_log_prob(log_prob: Tensor, value: Tensor) -> Tensor:
-    """Sums the axes of ``log_prob`` that ``value`` has not: they are independent.
+    """``log_prob`` summed over the axes that ``value`` does not have, which are independent.
+
+    Args:
+        log_prob: ``[num_samples, *batch, ...]``.
+        value: ``[num_samples, *batch]``, of which only the shape is used.
 
     Raises:
-        ValueError: the axes that both have differ in size.
+        ValueError: the common axes differ in size.
     """
     extra = log_prob.dim() - value.dim()
     if extra < 0 or log_prob.shape[: value.dim()] != value.shape:
@@ -64,8 +71,8 @@ def joint_log_prob(log_prob: Tensor, value: Tensor) -> Tensor:
     return log_prob.flatten(value.dim()).sum(-1) if extra else log_prob
 
 
-def _joined(value: Tensor, x: Tensor) -> bool:
-    """Whether the graph of ``value`` passes through ``x``."""
+def _depends_on(value: Tensor, x: Tensor) -> bool:
+    """Whether the graph of ``value`` contains ``x``."""
     if value is x:
         return True
     target = torch.autograd.graph.get_gradient_edge(x).node

@@ -1,8 +1,9 @@
 """Measure-valued derivatives of a Gaussian expectation (Pflug 1996; Mohamed et al. 2020).
 
-The derivative of a density is a difference of two densities, so the gradient is a difference of two
-expectations. It needs no derivative of ``f``, which may jump, and its variance is low, because the
-two are sampled from the same variables (coupled); but it evaluates ``f`` four times a dimension.
+The derivative of a density is a scaled difference of two densities, so the gradient is a difference
+of two expectations. No derivative of ``f`` is needed, so ``f`` may jump. The variance is low,
+because both expectations are sampled from the same variables (coupling). The cost is four
+evaluations of ``f`` for each dimension.
 """
 
 import math
@@ -17,20 +18,20 @@ from pgtoolkit.second_derivatives import once_differentiable
 
 
 class MeasureValuedNoise(NamedTuple):
-    """Standard variables, ``[num_samples, *batch, A]`` each, independent."""
+    """Independent standard variables, ``[num_samples, *batch, A]`` each."""
 
     normal: Tensor
-    """Of the sample itself, and of the dimensions that are not being differentiated."""
+    """Noise of the sample: in a derivative, that of all dimensions but the one that it is by."""
     rayleigh: Tensor
     """Density ``w exp(-w^2 / 2)`` on ``w > 0``: a Weibull of shape 2 and scale sqrt 2."""
     maxwell: Tensor
-    """Density ``m^2 exp(-m^2 / 2) / sqrt(2 pi)`` on the line, a double-sided Maxwell."""
+    """Density ``m^2 exp(-m^2 / 2) / sqrt(2 pi)`` on the real line, a double-sided Maxwell."""
     uniform: Tensor
-    """On [0, 1]; ``uniform * maxwell`` is a standard normal variable."""
+    """Uniform on [0, 1]; ``uniform * maxwell`` is a standard normal variable."""
 
     @classmethod
     def draw(cls, normal: Tensor, generator: torch.Generator) -> Self:
-        """The other three, of the shape of the first."""
+        """Noise with this normal variable; the other three, of its shape, are drawn."""
 
         def standard() -> Tensor:
             return torch.empty_like(normal).normal_(generator=generator)
@@ -58,16 +59,18 @@ def measure_valued_surrogate(
     *Requires* a Gaussian of independent dimensions; nothing of ``f``.
 
     Args:
-        f: maps ``[num_samples, *batch, A]`` to ``[num_samples, *batch]``; or keeps more of the axes
-            (an elementwise ``f``), which are then independent expectations.
+        f: maps ``[num_samples, *batch, A]`` to ``[num_samples, *batch]``; or keeps further axes,
+            as an elementwise ``f`` does, which are then independent expectations.
         distribution: ``mean`` and ``log_std`` ``[*batch, A]``.
-        noise: of the shape ``[num_samples, *batch, A]``.
+        noise: each variable of the shape ``[num_samples, *batch, A]``.
+
+    Raises:
+        ValueError: ``f`` returns another shape.
     """
     mean = distribution.mean
     std = distribution.log_std.exp().expand_as(mean)
     x = (mean + std * noise.normal).detach()
     value = evaluate(f, x)
-    moved = value.detach()
     if value.shape != x.shape[: value.dim()]:
         raise ValueError(
             f"f returned {list(value.shape)} for samples {list(x.shape)}: f must keep the axes of "
@@ -76,12 +79,12 @@ def measure_valued_surrogate(
     coupled = x.shape[value.dim() :]
     by_mean, by_std = torch.empty_like(x), torch.empty_like(x)
     with torch.no_grad():
-        # One dimension at a time: the gradient by it has the others as they were sampled.
+        # One dimension at a time; in the others the sample stays as it is.
         for d in range(math.prod(coupled)):
-            at = torch.zeros(coupled, dtype=torch.bool, device=x.device)
-            at.view(-1)[d] = True
+            selected = torch.zeros(coupled, dtype=torch.bool, device=x.device)
+            selected.view(-1)[d] = True
             plus, minus, far, near = (
-                evaluate(f, torch.where(at, mean + std * shift, x)).to(x.dtype)
+                evaluate(f, torch.where(selected, mean + std * shift, x)).to(x.dtype)
                 for shift in (
                     noise.rayleigh,
                     -noise.rayleigh,
@@ -89,10 +92,10 @@ def measure_valued_surrogate(
                     noise.uniform * noise.maxwell,
                 )
             )
-            by_mean[..., at] = (plus - minus).reshape(*moved.shape, 1) / math.sqrt(2 * math.pi)
-            by_std[..., at] = (far - near).reshape(*moved.shape, 1)
+            by_mean[..., selected] = (plus - minus).unsqueeze(-1) / math.sqrt(2 * math.pi)
+            by_std[..., selected] = (far - near).unsqueeze(-1)
         by_mean, by_std = by_mean / std, by_std / std
-    # Zero in value; its derivatives are the estimates.
+    # Its value is zero, and its derivatives are the estimates.
     change: Tensor = by_mean * (mean - mean.detach()) + by_std * (std - std.detach())
     change = once_differentiable(
         change,

@@ -1,15 +1,15 @@
-"""One gradient from two: the score function and pathwise, mixed on the same trajectories.
+"""Mixtures of the score function's and the pathwise gradient on the same trajectories.
 
-``g_i = (1 - a) g_i(score function) + a g_i(pathwise)`` is unbiased for every weight ``a`` that does
-not depend on trajectory ``i``, wherever both estimators are. With ``V_s`` and ``V_r`` the variance
-of one trajectory's gradient by either (the trace of its covariance), and ``C`` the trace of the
-covariance of the two on the same trajectory,
+``g_i = (1 - a) g_i(score function) + a g_i(pathwise)`` is unbiased if both estimators are and the
+weight ``a`` does not depend on trajectory ``i``. Let ``V_s`` and ``V_r`` be the variances of one
+trajectory's gradient by the score function and by pathwise (traces of covariances), and ``C`` the
+trace of their covariance on the same trajectory. Then
 
     ``Var(a) = (1 - a)^2 V_s + a^2 V_r + 2 a (1 - a) C``, least at ``(V_s - C) / (V_s + V_r - 2C)``.
 
-The weights are cross-fitted and guarded, see :mod:`pgtoolkit.estimators.cross_fitting`: fitted on
-the very gradients that it weighs, a weight leans to whichever happens to be small, and biases the
-mix.
+The weights are cross-fitted and guarded, see :mod:`pgtoolkit.estimators.cross_fitting`. A weight
+that is fitted on the gradients that it weighs would favour the estimates that happen to be small,
+and bias the mix.
 """
 
 from collections.abc import Mapping
@@ -25,49 +25,49 @@ from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.shapes import check_shape
 
-LOWEST, HIGHEST = -1.0, 2.0
+MIN_WEIGHT, MAX_WEIGHT = -1.0, 2.0
 """Limits of :func:`covariance_weight`."""
 
-NO_PREFERENCE = 0.5
-"""The weight where all weights are equally good."""
+EQUAL_WEIGHT = 0.5
+"""The weight on pathwise where every weight gives the same variance."""
 
 
 def covariance_weight(
     score_variance: Tensor, pathwise_variance: Tensor, covariance: Tensor
 ) -> Tensor:
-    """``(V_s - C) / (V_s + V_r - 2C)``, the weight on pathwise that has the least variance.
+    """``(V_s - C) / (V_s + V_r - 2C)``, the weight on pathwise with the least variance.
 
-    It is beyond 1 where ``C > V_r``, below 0 where ``C > V_s``: then the noisier of the two is best
-    subtracted. It is kept within ``[-1, 2]``, so that a few trajectories cannot make it absurd. An
-    optimum outside of that means that the two are all but one, and that it matters little. Where
-    their difference does not vary every weight is as good, and the weight is 1/2.
+    It is above 1 where ``C > V_r`` and below 0 where ``C > V_s``: there, the noisier estimate is
+    best subtracted. It is clamped to ``[-1, 2]``, because few trajectories may give a far too large
+    weight. An optimum outside that range means that the two estimates are nearly equal, so that the
+    weight has little effect. Where the variance of their difference is 0 the weight is 1/2.
 
     Args:
         score_variance: ``V_s``, any shape; so are the other two.
         pathwise_variance: ``V_r``.
         covariance: ``C``, on the same trajectories.
     """
-    spread = score_variance + pathwise_variance - 2 * covariance
-    weight = torch.where(spread > 0, (score_variance - covariance) / spread, NO_PREFERENCE)
-    return weight.clamp(LOWEST, HIGHEST)
+    difference = score_variance + pathwise_variance - 2 * covariance
+    weight = torch.where(difference > 0, (score_variance - covariance) / difference, EQUAL_WEIGHT)
+    return weight.clamp(MIN_WEIGHT, MAX_WEIGHT)
 
 
 def inverse_variance_weight(
     score_variance: Tensor, pathwise_variance: Tensor, covariance: Tensor | None = None
 ) -> Tensor:
-    """``V_s / (V_s + V_r)``, the weight on pathwise that is best if the two are independent.
+    """``V_s / (V_s + V_r)``, the weight on pathwise with the least variance without correlation.
 
-    Total propagation (Parmas et al. 2018) and IVW-H (Onoda et al. 2026) weigh so. On the same
-    trajectories it forgoes what the covariance is worth, and may do worse than pathwise alone.
-    Within ``[0, 1]``; 1/2 where nothing varies.
+    It is used by total propagation (Parmas et al. 2018) and IVW-H (Onoda et al. 2026). On the same
+    trajectories it ignores the covariance, and the mix may vary more than pathwise alone. It is
+    within ``[0, 1]``, and 1/2 where both variances are 0.
 
     Args:
         score_variance: ``V_s``, any shape; so is the next.
         pathwise_variance: ``V_r``.
-        covariance: not used; it is here so that this is a ``WeightRule`` too.
+        covariance: not used; present because a ``WeightRule`` takes it.
     """
     total = score_variance + pathwise_variance
-    return torch.where(total > 0, score_variance / total, NO_PREFERENCE)
+    return torch.where(total > 0, score_variance / total, EQUAL_WEIGHT)
 
 
 def cross_fitted_weight(
@@ -77,12 +77,13 @@ def cross_fitted_weight(
 ) -> Tensor:
     """The weight on pathwise of every trajectory ``[N]``, in float64, fitted on the other fold.
 
-    One number for the whole gradient. 0 where the guard finds pathwise biased.
+    One weight is used for all parameters of a trajectory. It is 0 where pathwise is found biased
+    (:func:`guarded_weight <pgtoolkit.estimators.cross_fitting.guarded_weight>`).
 
     Args:
         score: gradients by the score function ``{name: [N, *shape]}``.
-        pathwise: by pathwise, for the same objective on the same trajectories.
-        rule: the weight from the traces of covariances.
+        pathwise: gradients by pathwise, for the same objective on the same trajectories.
+        rule: the weight from variances and covariance, which are traces over all parameters.
 
     Raises:
         RequestError: fewer than six trajectories.
@@ -96,19 +97,18 @@ def cross_fitted_step_weights(
 ) -> Tensor:
     """The weight on pathwise of every step and trajectory ``[T, N]``, fitted on the other fold.
 
-    From gradients in action space, as IVW-H, so it costs no parameter gradient. Given a state, both
-    estimate the derivative of its ``Q(s, u)``, so a mix with a weight of its own for each step is
-    unbiased where the whole one is. States that differ add the same to ``V_s``, ``V_r`` and ``C``:
-    in :func:`covariance_weight` it cancels, and draws :func:`inverse_variance_weight` to 1/2.
+    It is computed from gradients by the actions, as in IVW-H, so it needs no parameter gradients.
+    Given a state, both estimators estimate the derivative of ``Q(s, u)`` by ``u``, so a mix with a
+    different weight at each step is unbiased if both are. The variance between states adds the same
+    amount to ``V_s``, ``V_r`` and ``C``: it cancels in :func:`covariance_weight`, and moves
+    :func:`inverse_variance_weight` towards 1/2.
 
     Args:
         score: ``[T, N, A]`` :func:`score_action_gradient
-            <pgtoolkit.estimators.surrogates.score_action_gradient>`, 0 on steps that never
-            happened.
+            <pgtoolkit.estimators.surrogates.score_action_gradient>`, 0 on steps that are not valid.
         pathwise: ``[T, N, A]`` :func:`action_gradient
             <pgtoolkit.estimators.surrogates.action_gradient>`.
-        rule: the weight from variances and
-        covariances, summed over action dimensions.
+        rule: the weight from variances and covariance, which are sums over action dimensions.
 
     Raises:
         RequestError: fewer than six trajectories.
@@ -123,15 +123,15 @@ def mix_gradients(
     """``(1 - a_i) g_i(score function) + a_i g_i(pathwise)``: ``{name: [N, *shape]}``.
 
     Args:
-        score: ``{name: [N, *shape]}``.
-        pathwise: the same names and shapes.
+        score: gradients by the score function ``{name: [N, *shape]}``.
+        pathwise: gradients by pathwise, of the same names and shapes.
         weight: ``a`` ``[N]``, the weight on pathwise.
     """
 
-    def mixed(one: Tensor, other: Tensor) -> Tensor:
-        check_shape("weight", weight, one.shape[0])
-        share = weight.to(one).reshape(-1, *[1] * (one.dim() - 1))
-        return (1 - share) * one + share * other
+    def mixed(by_score: Tensor, by_path: Tensor) -> Tensor:
+        check_shape("weight", weight, by_score.shape[0])
+        share = weight.to(by_score).reshape(-1, *[1] * (by_score.dim() - 1))
+        return (1 - share) * by_score + share * by_path
 
     return {name: mixed(score[name], pathwise[name]) for name in score}
 
@@ -141,17 +141,17 @@ def mixed_surrogate(
 ) -> Tensor:
     """``sum_t (1 - a_t) w_t log pi(u_t | s_t) + a_t g_t . u(s_t, eps_t; theta)`` ``[N]``.
 
-    The twin surrogates, each with its share of every step.
+    It is the sum of the score function's and the pathwise surrogate, each weighted at every step.
 
-    Mixing action gradients instead, ``(1 - a) w eps / sigma + a g`` in the pathwise surrogate, has
-    the right mean for ``mu`` only. Through ``u = mu + sigma eps`` the score's part gives
-    ``E[w eps^2] / sigma`` for ``sigma``, where ``dlog pi / dsigma`` has ``E[w (eps^2 - 1)] /
-    sigma``: a bias of ``E[w] / sigma``, unless ``E[w | s] = 0``, which a learned value does not
-    grant. So the score function keeps its own surrogate.
+    The score function needs a surrogate of its own. If its action gradient ``w eps / sigma`` were
+    mixed with ``g`` in the pathwise surrogate, the gradient by ``mu`` would be right, but that by
+    ``sigma`` would be biased by ``E[w] / sigma``: through ``u = mu + sigma eps`` it would have the
+    expectation ``E[w eps^2] / sigma``, where ``w dlog pi / dsigma`` has
+    ``E[w (eps^2 - 1)] / sigma``. A learned value function does not make ``E[w | s]`` zero.
 
     Args:
         policy: the policy that acted.
-        window: its data, as for the twins.
+        window: its data.
         score_weight: ``w`` ``[T, N]``.
         pathwise_weight: ``g`` ``[T, N, A]``, for the same objective.
         mix: ``a`` ``[T, N]``, the weight on pathwise.
@@ -167,7 +167,7 @@ def mixed_surrogate_of(
     pathwise_weight: Tensor,
     mix: Tensor,
 ) -> Tensor:
-    """:func:`mixed_surrogate` of the policy's distribution at the window's observations."""
+    """:func:`mixed_surrogate` from the policy's distribution at the window's observations."""
     check_shape("mix", mix, window.num_steps, window.num_envs)
     by_score = score_function_surrogate_of(distribution, window, (1 - mix) * score_weight)
     by_path = pathwise_surrogate_of(distribution, window, mix.unsqueeze(-1) * pathwise_weight)

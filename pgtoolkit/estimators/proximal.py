@@ -1,4 +1,4 @@
-"""The proximal surrogate of PPO, and its advantages (Schulman et al. 2017)."""
+"""PPO's clipped surrogate and standardised advantages (Schulman et al. 2017)."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,14 @@ from pgtoolkit.shapes import check_same_shape
 def clipped_surrogate(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_range: float
 ) -> Tensor:
-    """``min(rho A, clip(rho, 1 - c, 1 + c) A)`` ``[M]``, to be climbed (eq. 7).
+    """``min(rho A, clip(rho, 1 - c, 1 + c) A)`` ``[M]``, which a step increases (eq. 7).
 
-    ``rho = exp(log pi - log pi_old)``. Where the clip is active and the minimum takes it, the
-    gradient is 0; at ``rho = 1`` it is that of the score function, ``A grad log pi``.
+    ``rho = exp(log pi - log pi_old)``. The gradient is 0 where the clipped term is the smaller one
+    and the clip is active. At ``rho = 1`` it is that of the score function, ``A grad log pi``.
 
     Args:
-        log_prob: ``[M]`` of the policy now, with its graph.
-        old_log_prob: ``[M]`` when the action was taken.
+        log_prob: ``[M]`` under the current policy, with its graph.
+        old_log_prob: ``[M]`` at collection time.
         advantage: ``[M]``.
         clip_range: ``c``.
     """
@@ -27,9 +27,9 @@ def clipped_surrogate(
 
 
 def standardized(advantage: Tensor) -> Tensor:
-    """Advantages ``[M]`` less their mean, over their standard deviation (unbiased) and 1e-8.
+    """``(A - mean A) / (std A + 1e-8)`` ``[M]`` with the unbiased standard deviation.
 
-    One alone has no standard deviation, and is 0.
+    A single advantage has no standard deviation, and is replaced by 0.
     """
     if len(advantage) == 1:
         return torch.zeros_like(advantage)

@@ -1,18 +1,17 @@
-"""Relaxations of discrete distributions: between a choice and its logits there is a smooth path.
+"""Gradient estimators of discrete distributions by relaxation to a continuous variable.
 
-A choice is ``argmax(z)``, ``z = logits + Gumbel noise``; a switch is ``z > 0``, ``z = logits +
-logistic noise``. At a temperature ``tau``, ``softmax(z / tau)`` or ``sigmoid(z / tau)`` is a smooth
-stand-in, the concrete or Gumbel-softmax variable (Maddison et al. 2017; Jang et al. 2017). Its
-gradient is that of *another* expectation, and so biased for the choice's: at high temperatures
-much, at low ones less and with a large variance. REBAR (Tucker et al. 2017) uses it as a control
-variate of the score function only, and stays unbiased.
+A categorical sample is ``argmax(z)`` with ``z = logits + Gumbel noise``; a Bernoulli sample is
+``z > 0`` with ``z = logits + logistic noise``. At a temperature ``tau``, ``softmax(z / tau)`` or
+``sigmoid(z / tau)`` is a differentiable approximation, the concrete or Gumbel-softmax variable
+(Maddison et al. 2017; Jang et al. 2017). Its expectation is *another* one, so its gradient is
+biased: much at high temperatures, less at low ones, where the variance is large. REBAR (Tucker et
+al. 2017) uses it only as a control variate of the score function and is unbiased.
 
-``f`` takes one-hot vectors ``[..., K]`` of a categorical distribution, zeros and ones ``[..., A]``
-of a Bernoulli one, as floating-point numbers, and all points between.
+``f`` must accept one-hot vectors ``[..., K]`` for a categorical distribution, zeros and ones
+``[..., A]`` for a Bernoulli distribution, both as floating-point numbers, and all points between.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -28,17 +27,18 @@ Discrete = Categorical | Bernoulli
 
 
 class Relaxation(NamedTuple):
-    """A discrete sample and its smooth stand-ins."""
+    """A discrete sample and its continuous relaxations."""
 
     hard: Tensor
-    """One-hot, or zeros and ones; without a graph."""
+    """The discrete sample, one-hot or zeros and ones, without a graph."""
     soft: Tensor
-    """The same sample before it was rounded, with its path."""
+    """The relaxed sample for the same noise, with its path to the logits."""
     conditional: Tensor
-    """``soft`` again, as a function of the noise that is left once ``hard`` is given: equal in
-    value, with another path."""
+    """``soft`` as a function of ``hard`` and of the noise that remains given ``hard``: equal in
+    value, with another path to the logits."""
     log_prob: Tensor
-    """Of ``hard``: ``[..., ]`` of a categorical, ``[..., A]`` of a Bernoulli distribution."""
+    """Log probability of ``hard``: ``[...]`` for a categorical, ``[..., A]`` for a Bernoulli
+    distribution."""
 
 
 def gumbel_softmax_surrogate(
@@ -46,14 +46,14 @@ def gumbel_softmax_surrogate(
 ) -> Tensor:
     """``f(soft)`` ``[num_samples, *batch]``: value and gradient of the relaxed expectation.
 
-    **Biased** for ``E[f(hard)]``, in value and gradient, by an amount that can exceed the gradient
-    itself (``docs/estimators.md`` has a case where it is fourteen times too large).
+    **Biased** for ``E[f(hard)]``, in value and in gradient. The bias can exceed the gradient itself
+    (in a case in ``docs/estimators.md`` the estimate is fourteen times too large).
 
     Args:
-        f: differentiable between the corners.
-        distribution: its logits ``[*batch, K]``.
-        noise: ``[num_samples, *batch, K]``, of the distribution's own kind.
-        temperature: above 0.
+        f: differentiable also between the discrete values.
+        distribution: with logits ``[*batch, K]``.
+        noise: ``[num_samples, *batch, K]``, from the distribution's ``draw_noise``.
+        temperature: ``tau``, above 0.
 
     Raises:
         RequestError: the temperature is not above 0.
@@ -64,12 +64,10 @@ def gumbel_softmax_surrogate(
 def straight_through_surrogate(
     f: Function, distribution: Discrete, noise: Tensor, temperature: float = 0.5
 ) -> Tensor:
-    """``f(hard)`` forwards, the gradient of ``f`` there into the path of ``soft`` backwards.
+    """``f(hard)`` in the forward pass; its gradient is passed on to ``soft`` in the backward pass.
 
-    **Biased** (Bengio et al. 2013; Jang et al. 2017): the value is right, the gradient is not, and
-    no temperature makes it so.
-
-    Args: as :func:`gumbel_softmax_surrogate`.
+    **Biased** (Bengio et al. 2013; Jang et al. 2017): the value is right, but the gradient is not,
+    at any temperature. The arguments are those of :func:`gumbel_softmax_surrogate`.
 
     Raises:
         RequestError: the temperature is not above 0.
@@ -85,19 +83,20 @@ def rebar_surrogate(
     temperature: float = 0.5,
     scale: float | Tensor = 1.0,
 ) -> Tensor:
-    """The unbiased estimator with the relaxation as a control variate (Tucker et al. 2017, eq. 7).
+    """REBAR: the score function with the relaxation as a control variate; unbiased.
 
     *Estimates* ``d/dtheta E[f(hard)]``. *With* ``(f(hard) - c f(cond)) dlog p(hard)/dtheta + c
     df(soft)/dtheta - c df(cond)/dtheta``, where ``cond`` is distributed as ``soft`` given ``hard``,
-    so the last three terms have mean zero for any ``c``. *Requires* an ``f`` that is
-    differentiable, and continuous, between the corners.
+    so the terms with ``c`` have mean zero for any ``c``. *Requires* an ``f`` that is continuous and
+    differentiable between the discrete values. Source: Tucker et al. 2017, eq. 7.
 
     Args:
-        f: as :func:`gumbel_softmax_surrogate`; evaluated three times.
-        distribution: as above.
-        noise: as above.
-        temperature: as above; any is unbiased.
-        scale: ``c``; 0 is the score function without a baseline. Not from the same samples.
+        f: evaluated three times.
+        distribution: with logits ``[*batch, K]``.
+        noise: ``[num_samples, *batch, K]``, from the distribution's ``draw_noise``.
+        temperature: above 0; the estimate is unbiased for any.
+        scale: ``c``, which must not depend on the same samples. 0 gives the score function without
+            a baseline.
 
     Raises:
         RequestError: the temperature is not above 0.
@@ -116,23 +115,29 @@ def rebar_surrogate(
 
 
 def relax(distribution: Discrete, noise: Tensor, temperature: float) -> Relaxation:
-    """A hard sample, its soft version, and that version given the hard sample.
+    """The discrete sample for this noise, with its relaxations.
+
+    Args:
+        distribution: with logits ``[*batch, K]``.
+        noise: ``[num_samples, *batch, K]``.
+        temperature: ``tau``.
 
     Raises:
         RequestError: the temperature is not above 0.
     """
     if not (math.isfinite(temperature) and temperature > 0):
         raise RequestError(f"the temperature must be above 0, not {temperature}")
-    kind: Callable[[Tensor, Tensor, float], Relaxation]
-    kind = _choice if isinstance(distribution, Categorical) else _switch
-    return kind(distribution.logits, noise, temperature)
+    if isinstance(distribution, Categorical):
+        return _relax_categorical(distribution.logits, noise, temperature)
+    return _relax_bernoulli(distribution.logits, noise, temperature)
 
 
-def _choice(logits: Tensor, noise: Tensor, temperature: float) -> Relaxation:
-    """With ``z_i = log p_i + g_i`` and the largest ``z_k``.
+def _relax_categorical(logits: Tensor, noise: Tensor, temperature: float) -> Relaxation:
+    """:func:`relax` for a categorical distribution.
 
-    ``v_k = exp(-exp(-z_k))`` and, of the others, ``v_i = exp(-p_i (exp(-z_i) - exp(-z_k)))`` are
-    uniform and independent of ``k``; read the other way round they give ``z`` given ``k``.
+    Let ``z_i = log p_i + g_i`` with Gumbel noise ``g_i``, and ``z_k`` the largest. The variables
+    ``v_k = exp(-exp(-z_k))`` and ``v_i = exp(-p_i (exp(-z_i) - exp(-z_k)))`` for ``i != k`` are
+    uniform and independent of ``k``. Solved for ``z``, these equations give ``z`` given ``k``.
     """
     log_p = torch.log_softmax(logits, -1)
     z = log_p + noise
@@ -140,7 +145,7 @@ def _choice(logits: Tensor, noise: Tensor, temperature: float) -> Relaxation:
     hard = torch.zeros_like(z).scatter(-1, index, 1.0)
     with torch.no_grad():
         top = torch.exp(-z.gather(-1, index))  # -log v_k
-        # Kept above 0, where rounding would make a logarithm infinite.
+        # Clamped above 0, where rounding would make the logarithm infinite.
         tiny = torch.finfo(z.dtype).tiny
         rest = (torch.exp(-noise) - log_p.exp() * top).clamp_min(tiny)  # -log v_i
     others = log_p - torch.log(rest + log_p.exp() * top)
@@ -153,26 +158,29 @@ def _choice(logits: Tensor, noise: Tensor, temperature: float) -> Relaxation:
     )
 
 
-def _switch(logits: Tensor, noise: Tensor, temperature: float) -> Relaxation:
-    """With the noise written ``logit(u)``, ``u`` uniform: on if ``u > 1 - p``.
+def _relax_bernoulli(logits: Tensor, noise: Tensor, temperature: float) -> Relaxation:
+    """:func:`relax` for a Bernoulli distribution.
 
-    ``v = (u - (1 - p)) / p`` if on, ``u / (1 - p)`` if off, is uniform and independent of the
-    switch. All by logarithms of ``u`` and ``1 - u``, which do not cancel near 0 and 1.
+    The noise is ``logit(u)`` with ``u`` uniform, and the sample is 1 if ``u > 1 - p``. The variable
+    ``v``, which is ``(u - (1 - p)) / p`` if the sample is 1 and ``u / (1 - p)`` if it is 0, is
+    uniform and independent of the sample. Logarithms of ``u`` and ``1 - u`` are used throughout,
+    because these do not cancel near 0 and 1.
     """
     z = logits + noise
     hard = (z > 0).to(z)
-    log_on, log_off = F.logsigmoid(logits), F.logsigmoid(-logits)
+    log_p_one, log_p_zero = F.logsigmoid(logits), F.logsigmoid(-logits)
     with torch.no_grad():
-        # On: the share of [1 - p, 1] that lies above u. Off: the share of [0, 1 - p] below it.
+        # The share of [1 - p, 1] that is above u if the sample is 1, and else the share of
+        # [0, 1 - p] that is below u.
         log_share = torch.where(
-            hard > 0, F.logsigmoid(-noise) - log_on, F.logsigmoid(noise) - log_off
+            hard > 0, F.logsigmoid(-noise) - log_p_one, F.logsigmoid(noise) - log_p_zero
         )
-    log_tail = log_share + torch.where(hard > 0, log_on, log_off)
+    log_tail = log_share + torch.where(hard > 0, log_p_one, log_p_zero)
     rest = torch.log(-torch.expm1(log_tail))
     conditional = logits + torch.where(hard > 0, rest - log_tail, log_tail - rest)
     return Relaxation(
         hard,
         torch.sigmoid(z / temperature),
         torch.sigmoid(conditional / temperature),
-        torch.where(hard > 0, log_on, log_off),
+        torch.where(hard > 0, log_p_one, log_p_zero),
     )

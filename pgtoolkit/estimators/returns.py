@@ -1,14 +1,18 @@
-"""Returns and advantages, time-major, with two flags.
+"""Returns and advantages of windows ``[T, N]``, time-major.
 
-One recursion serves all. With ``d_t = terminated_t or truncated_t`` and
+All of them come from one recursion. Let ``d_t = terminated_t or truncated_t``, and
 ``v_t = 0 if terminated_t else V(next_obs_t)``, where ``next_obs`` is the observation *before* any
-reset,
+reset. Then
 
     ``G_t = r_t + gamma * (v_t if d_t else (1 - lambda) v_t + lambda G_{t+1})``,  ``G_T = v_{T-1}``.
 
-So the bootstrap is 0 on termination, ``V(next_obs)`` on truncation and at the window's end, and the
-recursion is cut on both. Steps that never happened (``valid`` false) come after a cut: they change
-no other step, and whoever reads the result masks them.
+``v_t`` is the *bootstrap*: the value function's estimate of the return after step ``t``, used where
+the recursion stops. It is 0 on termination, and ``V(next_obs)`` on truncation and at the window's
+end. Steps that are not valid follow a step with ``d_t`` true, so they change no other step; the
+caller must mask them in the result.
+
+A *segment* (:attr:`Window.segment_end <pgtoolkit.rollouts.window.Window.segment_end>`) is a part of
+a trajectory at whose end the recursion stops.
 """
 
 import torch
@@ -35,10 +39,10 @@ def td_lambda_returns(
         next_value: ``[T, N]`` ``V(next_obs)``, of the observation before any reset.
         terminated: ``[T, N]`` bool.
         truncated: ``[T, N]`` bool.
-        gamma: discount.
+        gamma: discount factor.
         lambda_: 0 is one-step TD, 1 is Monte Carlo with a bootstrap at the window's end.
-        segment_end: ``[T, N]`` bool, further steps at which the recursion is cut and bootstrapped;
-            None for none beside ends of episodes and of the window.
+        segment_end: ``[T, N]`` bool, further steps at which the recursion stops with a bootstrap.
+            None means only ends of episodes and of the window.
 
     Raises:
         ValueError: the shapes differ.
@@ -48,13 +52,13 @@ def td_lambda_returns(
         reward=reward, next_value=next_value, terminated=terminated, truncated=truncated
     )
     value = torch.where(terminated, torch.zeros_like(next_value), next_value)
-    cut = terminated | truncated
+    stops = terminated | truncated
     if segment_end is not None:
-        cut[:-1] |= segment_end[:-1]  # after the last step there is nothing to cut off
+        stops[:-1] |= segment_end[:-1]  # the recursion starts with the last step's bootstrap anyway
     following, result = value[-1], []
     for t in range(reward.shape[0] - 1, -1, -1):
         mixed = (1 - lambda_) * value[t] + lambda_ * following
-        following = reward[t] + gamma * torch.where(cut[t], value[t], mixed)
+        following = reward[t] + gamma * torch.where(stops[t], value[t], mixed)
         result.append(following)
     return torch.stack(result[::-1])
 
@@ -72,9 +76,21 @@ def gae(
 ) -> Tensor:
     """Generalised advantage estimates ``A_t = G_t - V(obs_t)`` ``[T, N]`` (Schulman et al. 2016).
 
-    The sum ``sum_k (gamma lambda)^k delta_{t+k}`` of TD errors is the TD(lambda) return less the
-    value, so it is computed as that. ``value`` is ``V(obs)``; the rest as in
-    :func:`td_lambda_returns`.
+    The sum ``sum_k (gamma lambda)^k delta_{t+k}`` of TD errors equals the TD(lambda) return minus
+    the value, and is computed that way.
+
+    Args:
+        reward: ``[T, N]``.
+        value: ``[T, N]`` ``V(obs)``.
+        next_value: ``[T, N]``; this and the rest as in :func:`td_lambda_returns`.
+        terminated: ``[T, N]`` bool.
+        truncated: ``[T, N]`` bool.
+        gamma: discount factor.
+        lambda_: weight of longer returns.
+        segment_end: ``[T, N]`` bool, or None.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     check_same_shape(reward=reward, value=value)
     returns = td_lambda_returns(
@@ -100,8 +116,16 @@ def reward_to_go(
 ) -> Tensor:
     """Discounted reward from each step to the end of its episode or of the window ``[T, N]``.
 
-    ``sum_{k >= t} gamma^(k-t) r_k``, with a bootstrap from ``next_value`` at truncation and at the
-    window's end if it is given.
+    ``sum_{k >= t} gamma^(k-t) r_k``. If ``next_value`` is given, it is the bootstrap on truncation
+    and at the ends of segments and of the window; otherwise there is none.
+
+    Args:
+        reward: ``[T, N]``; the rest as in :func:`td_lambda_returns`.
+        terminated: ``[T, N]`` bool.
+        truncated: ``[T, N]`` bool.
+        gamma: discount factor.
+        next_value: ``[T, N]`` ``V(next_obs)``, or None.
+        segment_end: ``[T, N]`` bool, or None.
     """
     if next_value is None:
         next_value = torch.zeros_like(reward)
@@ -117,9 +141,15 @@ def reward_to_go(
 
 
 def window_returns(window: Window, next_value: Tensor, *, gamma: float, lambda_: float) -> Tensor:
-    """:func:`td_lambda_returns` of a window ``[T, N]``, cut at its ``segment_end``.
+    """:func:`td_lambda_returns` of a window's segments ``[T, N]``.
 
-    GAE is these returns less ``V(obs)``.
+    Minus ``V(obs)``, they are the generalised advantage estimates.
+
+    Args:
+        window: gives rewards, ends of episodes and ends of segments.
+        next_value: ``[T, N]`` ``V(next_obs)``.
+        gamma: discount factor.
+        lambda_: 0 is one-step TD, 1 is Monte Carlo with a bootstrap at each segment's end.
     """
     return td_lambda_returns(
         window.reward,
@@ -133,23 +163,24 @@ def window_returns(window: Window, next_value: Tensor, *, gamma: float, lambda_:
 
 
 def steps_since_start(segment_end: Tensor) -> Tensor:
-    """How many steps of its segment went before each step ``[T, N]``.
+    """Number of earlier steps of the same segment, for each step ``[T, N]``.
 
-    A segment starts at the window's start and after each step where ``segment_end`` is true
-    (:attr:`pgtoolkit.rollouts.window.Window.segment_end`).
+    A segment starts at the window's start and after each step where ``segment_end`` ``[T, N]`` is
+    true.
     """
     check_shape("segment_end", segment_end, None, None)
-    step = (
-        torch.arange(segment_end.shape[0], device=segment_end.device)
-        .unsqueeze(1)
-        .expand_as(segment_end)
-    )
+    step = _step_index(segment_end)
     starts = torch.cat([torch.zeros_like(segment_end[:1]), segment_end[:-1]])
     return step - torch.where(starts, step, torch.zeros_like(step)).cummax(0).values
 
 
+def _step_index(like: Tensor) -> Tensor:
+    """``t`` at each step ``[T, N]``."""
+    return torch.arange(like.shape[0], device=like.device).unsqueeze(1).expand_as(like)
+
+
 def segment_discount(segment_end: Tensor, gamma: float) -> Tensor:
-    """``gamma^k`` ``[T, N]`` in float64, with ``k`` counted from the start of each segment."""
+    """``gamma^k`` ``[T, N]`` in float64, with ``k`` the number of earlier steps of the segment."""
     length = torch.arange(len(segment_end), dtype=torch.float64, device=segment_end.device)
     power = torch.as_tensor(gamma, dtype=torch.float64) ** length
     if not bool(segment_end[:-1].any()):
@@ -158,16 +189,12 @@ def segment_discount(segment_end: Tensor, gamma: float) -> Tensor:
 
 
 def segment_returns(returns: Tensor, segment_end: Tensor) -> Tensor:
-    """The return at the start of each step's segment ``[T, N]``: its whole discounted return.
+    """The discounted return of the whole segment, at each of its steps ``[T, N]``.
 
     Args:
         returns: ``[T, N]`` reward-to-go.
         segment_end: ``[T, N]`` bool, the last step of each segment.
     """
     check_same_shape(returns=returns, segment_end=segment_end)
-    step = (
-        torch.arange(segment_end.shape[0], device=segment_end.device)
-        .unsqueeze(1)
-        .expand_as(segment_end)
-    )
-    return returns.gather(0, step - steps_since_start(segment_end))
+    start = _step_index(segment_end) - steps_since_start(segment_end)
+    return returns.gather(0, start)

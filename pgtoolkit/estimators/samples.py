@@ -1,4 +1,4 @@
-"""Samples for an expectation, of this package's distributions or torch's; no global state."""
+"""Samples for an expectation, from this package's distributions or torch's."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from pgtoolkit.distributions.torch_transforms import draw_points, log_prob_at
 from pgtoolkit.distributions.transformed import Uniform
 from pgtoolkit.errors import RequestError
 
-NO_PATH = (
+NO_PATH_ADVICE = (
     "use method='score_function'; for a discrete distribution also 'rebar', which is unbiased, or "
     "'straight_through' and 'gumbel_softmax', which are biased"
 )
@@ -25,10 +25,20 @@ NO_PATH = (
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
-    """What to sample, and from which randomness; every method draws what it needs.
+    """A distribution with a source of randomness; each method draws samples in another form.
+
+    The global random state is neither used nor changed.
+
+    Args:
+        distribution: one of this package's, or of ``torch.distributions``.
+        num_samples: number of samples to draw with ``generator``.
+        generator: draws them.
+        given_noise: ``[num_samples, *batch, ...]`` standard noise in place of the two, for this
+            package's distributions.
 
     Raises:
-        RequestError: neither noise, nor a generator and a number of samples.
+        RequestError: neither noise, nor a generator and a number of samples; or noise for a
+            distribution of torch.
     """
 
     distribution: Distribution | TorchDistribution
@@ -52,30 +62,34 @@ class Samples:
             )
 
     def noise(self) -> Tensor:
-        """``[num_samples, *batch, ...]``, of the distribution as this package writes it."""
+        """Standard noise ``[num_samples, *batch, ...]`` for the distribution by :func:`as_ours`."""
         if self.given_noise is not None:
-            return self._checked(self.given_noise)
+            return self._with_checked_shape(self.given_noise)
         assert self.generator is not None and self.num_samples is not None
         return as_ours(self.distribution).draw_noise(self.generator, (self.num_samples,))
 
-    def _checked(self, noise: Tensor) -> Tensor:
-        """The noise that was given, if each sample has as much of it as it takes.
+    def _with_checked_shape(self, noise: Tensor) -> Tensor:
+        """The noise, if its last axis has as many entries as a sample needs.
 
-        The batch may broadcast: a copy of the parameters for each sample is one.
+        The batch is not checked, because it may broadcast: the distribution may have parameters of
+        its own for each sample.
+
+        Raises:
+            ValueError: it has another number of entries.
         """
-        none = as_ours(self.distribution).draw_noise(torch.Generator(noise.device), (0,))
-        if noise.dim() == 0 or (none.dim() > 1 and noise.shape[-1] != none.shape[-1]):
+        empty = as_ours(self.distribution).draw_noise(torch.Generator(noise.device), (0,))
+        if noise.dim() == 0 or (empty.dim() > 1 and noise.shape[-1] != empty.shape[-1]):
             raise ValueError(
                 f"noise {list(noise.shape)} does not fit: a {type(self.distribution).__name__} "
-                f"takes [num_samples, {', '.join(map(str, none.shape[1:]))}]"
+                f"takes [num_samples, {', '.join(map(str, empty.shape[1:]))}]"
             )
         return noise
 
     def with_log_prob(self) -> tuple[Tensor, Tensor]:
-        """Samples without a graph, and their log density, whose graph leads to the parameters.
+        """Samples without a graph, and their log density with the graph to the parameters.
 
         Raises:
-            RequestError: the support moves with a parameter, so there is no such density.
+            RequestError: the support depends on a parameter that is differentiated.
         """
         distribution = self.distribution
         require_fixed_support(distribution)
@@ -85,10 +99,10 @@ class Samples:
         return distribution.sample_with_log_prob(self.noise())
 
     def with_path(self) -> Tensor:
-        """Samples that carry the graph to the distribution's parameters.
+        """Samples with the graph to the distribution's parameters.
 
         Raises:
-            RequestError: there is no path, or only a biased one.
+            RequestError: the samples have no path to the parameters, or only a biased one.
         """
         distribution = self.distribution
         if not isinstance(distribution, TorchDistribution):
@@ -96,24 +110,30 @@ class Samples:
         return self._torch_points(distribution)[-1]
 
     def _torch_points(self, distribution: TorchDistribution) -> list[Tensor]:
+        """A sample of the base with its path, and its image after each of the transforms.
+
+        Raises:
+            RequestError: as :meth:`with_path`.
+        """
         name = type(distribution).__name__
         inner = distribution
         while isinstance(inner, td.Independent):
             inner = inner.base_dist
         if isinstance(inner, td.OneHotCategoricalStraightThrough):
-            raise RequestError(f"the path of torch's {name} is biased by design: {NO_PATH}")
+            raise RequestError(f"the path of torch's {name} is biased by design: {NO_PATH_ADVICE}")
         if not distribution.has_rsample:
             points = self._from_torch(lambda shape: draw_points(distribution, shape, path=False))
             if not distribution.log_prob(points[-1]).requires_grad:
-                return points  # It depends on nothing that is differentiated.
+                return points  # The distribution has no parameters to differentiate by.
             advice = "use pgtoolkit.GaussianMixture, or " if "Mixture" in name else ""
             raise RequestError(
-                f"torch's {name} has no path from its parameters to its samples: {advice}{NO_PATH}"
+                f"torch's {name} has no path from its parameters to its samples: "
+                f"{advice}{NO_PATH_ADVICE}"
             )
         return self._from_torch(lambda shape: draw_points(distribution, shape, path=True))
 
     def with_path_and_log_prob(self) -> tuple[Tensor, Tensor]:
-        """Samples with their path, and the log density of the same samples, detached.
+        """Samples with their path, and the log density of the same samples held fixed.
 
         Raises:
             RequestError: as :meth:`with_path`.
@@ -123,14 +143,14 @@ class Samples:
             points = self._torch_points(distribution)
             return points[-1], log_prob_at(distribution, points)
         noise = self.noise()
-        # From the noise: inverting a squashing loses digits near its bounds.
+        # Computed from the noise, because inverting a squashing loses digits near its bounds.
         return distribution.rsample(noise), distribution.sample_with_log_prob(noise)[1]
 
     def gaussian(self) -> DiagonalGaussian:
         """The distribution as a diagonal Gaussian.
 
         Raises:
-            RequestError: it is none.
+            RequestError: it is another distribution.
         """
         ours = as_ours(self.distribution)
         if not isinstance(ours, DiagonalGaussian):
@@ -142,7 +162,7 @@ class Samples:
         return ours
 
     def discrete(self) -> Categorical | Bernoulli:
-        """The distribution as a categorical or Bernoulli.
+        """The distribution as a categorical or Bernoulli distribution.
 
         Raises:
             RequestError: it is neither.
@@ -157,11 +177,14 @@ class Samples:
         return ours
 
     def _from_torch(self, sample: Callable[[torch.Size], list[Tensor]]) -> list[Tensor]:
-        # torch.distributions know the global generator only: it is seeded from ours, and restored.
+        """Calls ``sample`` with the sample shape, under a global generator seeded from ours.
+
+        torch.distributions use the global generator only. Its state is restored afterwards.
+        """
         assert self.generator is not None and self.num_samples is not None
         device = self.generator.device
         seed = torch.randint(2**62, (1,), generator=self.generator, device=device)
-        # Not torch.manual_seed: it would seed every device, also those that are not restored.
+        # torch.manual_seed would also seed devices whose state is not restored.
         initialised = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         cuda = range(torch.cuda.device_count()) if initialised else ()
         with torch.random.fork_rng(list(cuda)):
@@ -172,10 +195,12 @@ class Samples:
 
 
 def require_fixed_support(distribution: Distribution | TorchDistribution) -> None:
-    """Raises where the support of the distribution depends on what is differentiated.
+    """Raises if the support depends on a parameter that is differentiated.
+
+    Then the derivative of the expectation is not the integral of the derivative of the density.
 
     Raises:
-        RequestError: the derivative cannot pass under an integral whose bounds move.
+        RequestError: the support depends on such a parameter.
     """
     bounds: Iterable[object] = ()
     if isinstance(distribution, Uniform):
@@ -190,7 +215,7 @@ def require_fixed_support(distribution: Distribution | TorchDistribution) -> Non
 
 
 def as_ours(distribution: Distribution | TorchDistribution) -> Distribution:
-    """A torch distribution as this package writes it; ours as they are.
+    """This package's counterpart of a torch distribution; its own distributions unchanged.
 
     Raises:
         RequestError: there is no counterpart.
@@ -198,7 +223,7 @@ def as_ours(distribution: Distribution | TorchDistribution) -> Distribution:
     if isinstance(distribution, td.Independent):
         return as_ours(distribution.base_dist)
     if isinstance(distribution, td.Normal):
-        # An axis for the event: torch's Normal has none.
+        # torch's Normal has no event axis; here its last axis becomes the event.
         return DiagonalGaussian(distribution.loc, distribution.scale.log())
     if isinstance(distribution, td.Categorical | td.OneHotCategorical):
         return Categorical(distribution.logits)

@@ -1,8 +1,8 @@
-"""Steps on minibatches of one batch, in a Python loop or in one compiled loop.
+"""Optimiser steps on minibatches of one batch, in a Python loop or in one compiled loop.
 
-One minibatch is one function of all parameters as a vector: the loss that is given, its gradient,
-the clip and Adam. The function runs in a Python loop, or is traced once and compiled together with
-the loop over all minibatches.
+The step on one minibatch is a function of the vector of all parameters: it computes the loss, its
+gradient, the clipped gradient and Adam's update. The function is called in a Python loop, or it is
+traced once and compiled together with the loop over all minibatches.
 """
 
 import logging
@@ -26,7 +26,7 @@ from pgtoolkit.torch_private import copy_all, scan
 LOG = logging.getLogger("pgtoolkit")
 
 MAX_COMPILED_SHAPES = 2
-"""Number of minibatch shapes for which a loop is compiled; further shapes use the Python loop."""
+"""Most minibatch shapes for which a loop is compiled; further shapes use the Python loop."""
 
 Parameters = Mapping[str, Mapping[str, Tensor]]
 """``{module: {parameter: tensor}}``, for ``torch.func.functional_call``."""
@@ -35,18 +35,20 @@ Batch = TypeVar("Batch", bound=tuple[Tensor, ...])
 Loss = Callable[[Parameters, Batch], tuple[Tensor, dict[str, Tensor]]]
 """From parameters and a minibatch to the loss, a scalar, and further scalars to report."""
 Step = Callable[..., tuple[Any, ...]]
+"""From the tensors of an :class:`AdamState`, a minibatch and the learning rate to the next state
+and the scalars ``[loss, *reported, norm]``."""
 
 
 @final
 class Minibatches(Generic[Batch]):
-    """Takes the optimiser's steps of one or more modules that share a loss and a gradient norm.
+    """Optimises modules that share a loss and a gradient norm, on minibatches of a batch.
 
     Args:
-        modules: by name; their parameters are changed in place.
-        loss: of a minibatch, which is a named tuple of tensors ``[B, ...]``. It must use the
-            parameters that it is given, not those of the modules.
-        rule: the step.
-        compiled: whether the loop over minibatches is compiled.
+        modules: the modules by name; their parameters are changed in place.
+        loss: computes the loss of a minibatch, which is a named tuple of tensors ``[B, ...]``. It
+            must use the parameters that it is given, not those of the modules.
+        rule: clips the gradient and makes Adam's update.
+        compiled: whether to compile the loop over minibatches.
     """
 
     def __init__(
@@ -66,22 +68,23 @@ class Minibatches(Generic[Batch]):
         self._reported: tuple[str, ...] = ()
 
     def run(self, batch: Batch, rows: Tensor, learning_rate: float) -> dict[str, Tensor]:
-        """Takes one step for each row of indices.
+        """Makes one optimiser step for each minibatch.
 
         Args:
             batch: a named tuple of tensors ``[M, ...]``.
-            rows: ``[K, B]`` indices of each minibatch.
-            learning_rate: Adam's.
+            rows: ``[K, B]``, the indices into the batch of each minibatch.
+            learning_rate: Adam's learning rate.
 
         Returns:
-            ``[K]`` of each minibatch: ``loss``, what the loss reports, and ``norm``, the norm of
-            the gradient before the clip.
+            Numbers ``[K]`` of the minibatches: ``loss``, those that the loss reports, and ``norm``,
+            the norm of the gradient before clipping.
 
         Raises:
-            NonFiniteError: a loss or a gradient is not finite; names the minibatch, and changes
-                neither parameters nor optimiser.
+            NonFiniteError: a loss or a gradient is not finite; names the minibatch. Parameters and
+                optimiser are unchanged.
         """
-        flat = flatten(self.parameters)  # the modules may have been loaded or changed since
+        # The modules' parameters may have been loaded or changed since the last run.
+        flat = flatten(self.parameters)
         state = self.state._replace(parameters=flat)
         rate = torch.tensor(learning_rate, dtype=flat.dtype, device=flat.device)
         loop = self._loop(batch, rows, rate) if self.compiled else self._plain
@@ -95,16 +98,16 @@ class Minibatches(Generic[Batch]):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """The moments and the count; the parameters are the modules' own."""
+        """Adam's moments and number of steps; the parameters are saved with the modules."""
         return {name: getattr(self.state, name) for name in ("mean", "square", "steps")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from what :meth:`state_dict` returned."""
+        """Loads what :meth:`state_dict` returned."""
         moved = {name: value.to(self.state.mean.device) for name, value in state.items()}
         self.state = self.state._replace(**moved)
 
     def minibatch(self, state: AdamState, mini: Batch, rate: Tensor) -> tuple[AdamState, Tensor]:
-        """One step, and ``[loss, *reported, norm]``."""
+        """One step: the next state, and the scalars ``[loss, *reported, norm]``."""
         flat = state.parameters.detach().requires_grad_()
         with torch.enable_grad():
             loss, reported = self.loss(self._by_module(flat), mini)
@@ -114,6 +117,7 @@ class Minibatches(Generic[Batch]):
         return after, torch.stack([loss.detach(), *reported.values(), norm])
 
     def _by_module(self, flat: Tensor) -> Parameters:
+        """The vector of all parameters, split by module and parameter."""
         found: dict[str, dict[str, Tensor]] = {name: {} for name in self.modules}
         for name, tensor in zip(self.names, unflatten(flat, self.parameters), strict=True):
             module, _, rest = name.partition(".")
@@ -123,6 +127,7 @@ class Minibatches(Generic[Batch]):
     def _plain(
         self, batch: Batch, rows: Tensor, rate: Tensor, state: AdamState
     ) -> tuple[AdamState, Tensor]:
+        """The loop over minibatches in Python: the last state, and the scalars ``[K, ...]``."""
         metrics = []
         for index in rows:
             mini = _rebuild(batch, [x.index_select(0, index) for x in batch])
@@ -131,13 +136,14 @@ class Minibatches(Generic[Batch]):
         return state, torch.stack(metrics)
 
     def _loop(self, batch: Batch, rows: Tensor, rate: Tensor) -> Callable[..., Any]:
+        """The compiled loop for these shapes; the Python loop beyond ``MAX_COMPILED_SHAPES``."""
         key = (rows.shape[1], *((x.shape[1:], x.dtype, x.device) for x in batch))
         if key not in self._loops and len(self._loops) < MAX_COMPILED_SHAPES:
             self._loops[key] = self._compile(batch, rows, rate)
         return self._loops.get(key, self._plain)
 
     def _compile(self, batch: Batch, rows: Tensor, rate: Tensor) -> Callable[..., Any]:
-        """The loop with the traced minibatch; after a warning the Python loop, where that fails."""
+        """The compiled loop, or after a warning the Python loop if it cannot be compiled."""
 
         def step(state: list[Tensor], mini: list[Tensor], rate: Tensor) -> Any:
             after, metrics = self.minibatch(AdamState(*state), _rebuild(batch, mini), rate)
@@ -164,13 +170,14 @@ class Minibatches(Generic[Batch]):
 
 
 def _rebuild(batch: Batch, tensors: list[Tensor]) -> Batch:
-    """The same named tuple of other tensors."""
+    """A named tuple of the same type with these tensors."""
     return type(batch)(*tensors)
 
 
 def _scan_minibatches(
     step: Step, state: list[Tensor], batch: list[Tensor], rate: Tensor, rows: Tensor
 ) -> Any:
+    """The loop over minibatches that is compiled: scans ``step`` over ``rows``."""
     return scan(
         lambda carry, index: step(carry, [x.index_select(0, index) for x in batch], rate),
         state,
@@ -185,7 +192,7 @@ def require_finite_minibatches(metrics: Mapping[str, Tensor]) -> None:
         metrics: ``loss`` and ``norm`` ``[K]``.
 
     Raises:
-        NonFiniteError: names the loss, or else the gradient's norm, and the minibatch.
+        NonFiniteError: names the minibatch, and the loss or else the gradient's norm.
     """
     bad = ~torch.isfinite(torch.stack([metrics["loss"], metrics["norm"]], 1))
     if bool(bad.any()):
@@ -197,10 +204,16 @@ def require_finite_minibatches(metrics: Mapping[str, Tensor]) -> None:
 def draw_minibatches(
     size: int, batch_size: int, n_epochs: int, generator: torch.Generator
 ) -> Tensor:
-    """``[n_epochs * (M // B), B]`` indices: every epoch a fresh permutation of the ``M`` rows.
+    """Indices ``[n_epochs * (M // B), B]`` of minibatches; each epoch permutes the rows anew.
 
-    The ``M mod B`` rows that are left at a permutation's end are left out of that epoch. With fewer
-    than ``B`` rows all of them are one minibatch.
+    The last ``M mod B`` rows of a permutation are left out of that epoch. If there are fewer than
+    ``B`` rows, an epoch is one minibatch of all of them.
+
+    Args:
+        size: ``M``, the number of rows of the batch.
+        batch_size: ``B``.
+        n_epochs: passes over the batch.
+        generator: draws the permutations.
     """
     width = min(size, batch_size)
     device = generator.device

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.agent import Metrics
-from pgtoolkit.diagnostics.monitor import GradientMonitor, Gradients, variance_by_step
+from pgtoolkit.diagnostics.monitor import GradientMonitor, variance_by_step
+from pgtoolkit.diagnostics.per_trajectory import Gradients
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.estimators.signals import Signals

@@ -24,18 +24,18 @@ STATE = ("module", "lagged", "rule", "generator")
 
 @final
 class ValueLearner:
-    """Fits a value function to targets, then moves its lagged copy towards it.
+    """Fits a value function to targets and then updates its lagged copy (target network).
 
     Args:
         module: the value function; ``module.loss(*inputs, target)`` gives a loss ``[M]``.
-        rule: takes the steps.
+        rule: makes the optimiser's steps.
         tau: share of the new parameters in each update of the lagged copy; 1 means no lag.
-        n_epochs: passes over the data of a fit, each freshly shuffled.
+        n_epochs: passes over the data of a fit, each in a new random order.
         n_minibatches: minibatches in each pass.
-        generator: draws the shuffles.
+        generator: draws the random orders.
 
     Attributes:
-        lagged: the copy. Gradients pass through it to its inputs, never to its parameters.
+        lagged: the copy. Gradients pass through it to its inputs, but not to its parameters.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class ValueLearner:
         seed: int,
         device: torch.device,
     ) -> Self:
-        """``V`` on normalised observations, from an agent's settings.
+        """A learner of ``V`` on normalised observations, from an agent's settings.
 
         Args:
             config: an agent's configuration with the Adam, policy and value groups of settings.
-            observation_space: of one environment.
-            progress: gives the share of the run that is done, for the learning rate.
-            seed: determines the initial weights and the shuffles.
-            device: where the function lives.
+            observation_space: observation space of one environment.
+            progress: returns the completed share of the run, for the learning-rate schedule.
+            seed: determines the initial weights and the order of the data.
+            device: where the value function lives.
         """
         value = make_value_function(config, observation_space, seed=seed).to(device)
         return cls(
@@ -82,11 +82,18 @@ class ValueLearner:
         )
 
     def fit(self, inputs: tuple[Tensor, ...], target: Tensor) -> Metrics:
-        """Fits the function to ``target`` ``[M]`` at ``inputs``, each ``[M, ...]``.
+        """Fits the value function to a target, then updates the lagged copy.
+
+        Args:
+            inputs: arguments of the value function, ``[M, ...]`` each.
+            target: ``[M]``.
+
+        Returns:
+            The mean loss of the minibatches, and the explained variance before the fit.
 
         Raises:
-            NonFiniteError: a loss is not finite; no step is taken on it.
-            RequestError: there is no sample.
+            NonFiniteError: the loss of a minibatch is not finite; no step is made with it.
+            RequestError: there are no samples.
         """
         if target.shape[0] == 0:
             raise RequestError("the window has no valid step: use a longer one (--n-steps)")
@@ -104,21 +111,22 @@ class ValueLearner:
         }
 
     def fit_window(self, window: Window, features: Tensor, target: Tensor) -> Metrics:
-        """:meth:`fit` of ``V`` on the steps of a window that happened.
+        """:meth:`fit` of ``V`` on the valid steps of a window.
 
         Args:
-            window: says which steps happened.
+            window: gives the mask of valid steps.
             features: ``[T, N, F]`` normalised observations.
             target: ``[T, N]`` returns.
 
         Raises:
-            NonFiniteError: a target is not finite, names the step and the environment; or a loss.
-            RequestError: no step of the window happened.
+            NonFiniteError: a target is not finite (names the step and the environment), or a loss.
+            RequestError: the window has no valid step.
         """
         require_finite_steps({"value target": torch.where(window.valid, target, 0.0)})
         return self.fit((features[window.valid],), target[window.valid])
 
     def _step(self, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        """One step on a minibatch; returns its loss before the step, a scalar."""
         loss_of: Callable[..., Tensor] = self.module.loss  # type: ignore[assignment]
         loss = loss_of(*inputs, target).mean()
         if not bool(torch.isfinite(loss)):
@@ -138,7 +146,13 @@ class ValueLearner:
 def make_value_function(
     config: PolicySettings, observation_space: spaces.Space[Any], *, seed: int
 ) -> ValueFunction:
-    """``V`` with hidden layers and image encoder like the policy's; ``seed`` draws the weights."""
+    """``V`` with hidden layers and image encoder like the policy's.
+
+    Args:
+        config: the settings of the layers.
+        observation_space: observation space of one environment.
+        seed: determines the initial weights.
+    """
     weights = stream(seed, "value weights")
     encoder, num_features = make_encoder(observation_space, weights)
     return ValueFunction(

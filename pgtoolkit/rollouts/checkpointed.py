@@ -61,7 +61,7 @@ def unroll_in_segments(
     Args:
         env: a differentiable vector environment.
         policy: acts on every step, by its pathwise action.
-        rollout_state: from :func:`start <pgtoolkit.rollouts.rollout.start>` or the last call.
+        rollout_state: from :func:`reset <pgtoolkit.rollouts.rollout.reset>` or the last call.
         noise: ``[T, N, A]`` of every action.
         segment_length: ``K``; the last segment may be shorter. None is ``sqrt(T)``, rounded.
 
@@ -75,16 +75,16 @@ def unroll_in_segments(
         raise RequestError(f"segment_length is {length}: a segment has at least 1 step")
     start = env.detach(), *state_floats(env)
     shape = (*noise.shape[:-1], policy.action_size)
-    perturbation = noise.new_zeros(shape).requires_grad_()
+    action_shift = noise.new_zeros(shape).requires_grad_()
     parts: list[Window] = []
     segments: list[Segment] = []
     for first_step in range(0, noise.shape[0], length):
         rows = slice(first_step, first_step + length)
         segment = Segment(env, policy, rollout_state, noise[rows], first_step, detached_state(env))
-        part, rollout_state, start = run_and_attach(segment, perturbation[rows], start)
+        part, rollout_state, start = run_and_attach(segment, action_shift[rows], start)
         parts.append(part)
         segments.append(segment)
-    window = dataclasses.replace(concatenate(parts), perturbation=perturbation)
+    window = dataclasses.replace(concatenate(parts), action_shift=action_shift)
     for segment in segments:
         segment.obs = window.obs[segment.first_step : segment.first_step + length].detach()
     return window, rollout_state

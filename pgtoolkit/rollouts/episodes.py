@@ -1,4 +1,4 @@
-"""Returns and lengths of episodes, followed across windows."""
+"""Returns and lengths of episodes that may span several windows."""
 
 from typing import Any, final
 
@@ -10,9 +10,9 @@ from pgtoolkit.rollouts.window import Window
 
 @final
 class EpisodeTracker:
-    """Adds up each environment's undiscounted reward from an episode's first step to its last.
+    """Sums each environment's undiscounted reward from an episode's first step to its last.
 
-    An episode whose first step was not seen is not counted.
+    An episode is counted only if a window contained its first step.
     """
 
     def __init__(self, num_envs: int) -> None:
@@ -22,16 +22,21 @@ class EpisodeTracker:
         self.after_end = np.ones(num_envs, dtype=np.bool_)
 
     def update(self, window: Window) -> list[tuple[int, float, int]]:
-        """The episodes that ended in this window: (environment, return, length), in time order."""
+        """The episodes that ended in this window, in order of time.
+
+        Returns:
+            Of each episode: the environment's index, the undiscounted return, and the length in
+            steps.
+        """
         valid = window.valid.cpu().numpy()
         reward = np.where(valid, window.reward.detach().double().cpu().numpy(), 0.0)
         done = window.done.cpu().numpy() & valid
-        first = self._first(window, done)
-        # Sums from the window's start; an episode's return is the difference of two of them.
+        episode_start = self._episode_start(window, done)
+        # Sums from the window's start: an episode's return is the difference of two of them.
         total, steps = np.cumsum(reward, axis=0), np.cumsum(valid, axis=0)
         ended: list[tuple[int, float, int]] = []
-        for t, env in zip(*np.nonzero(first | done), strict=True):
-            if first[t, env]:
+        for t, env in zip(*np.nonzero(episode_start | done), strict=True):
+            if episode_start[t, env]:
                 self.running_return[env] = reward[t, env] - total[t, env]
                 self.running_length[env] = valid[t, env] - steps[t, env]
                 self.seen_first[env] = True
@@ -44,9 +49,10 @@ class EpisodeTracker:
         self.after_end = done[-1]
         return ended
 
-    def _first(self, window: Window, done: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        if window.first is not None:
-            return window.first.cpu().numpy()
+    def _episode_start(self, window: Window, done: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """``[T, N]``: the first steps of episodes."""
+        if window.episode_start is not None:
+            return window.episode_start.cpu().numpy()
         return np.concatenate([self.after_end[None], done[:-1]])
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Evaluation: a frozen policy in its own environments, every episode counted once."""
+"""Evaluation: returns of whole episodes of a policy that does not change."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.episodes import EpisodeTracker
-from pgtoolkit.rollouts.rollout import RolloutState, collect, start
+from pgtoolkit.rollouts.rollout import RolloutState, collect, reset
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
 
@@ -20,10 +20,11 @@ from pgtoolkit.seeding import stream
 @final
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Undiscounted returns and lengths, one entry an episode."""
+    """Undiscounted returns and lengths of episodes, one entry for each episode."""
 
     returns: list[float]
     lengths: list[int]
+    """In environment steps."""
 
     @property
     def mean_return(self) -> float:
@@ -31,7 +32,10 @@ class Evaluation:
 
     @property
     def std_return(self) -> float:
-        """Spread over episodes (population); divide by sqrt(episodes) for the mean's error."""
+        """Population standard deviation over episodes.
+
+        Divided by the square root of their number it is the standard error of the mean return.
+        """
         return float(np.std(self.returns))
 
     @property
@@ -50,34 +54,36 @@ def evaluate(
     chunk: int = 50,
     max_steps: int = 1_000_000,
 ) -> Evaluation:
-    """Runs whole episodes, a fixed number in each environment, so that short ones are not favoured.
+    """Runs whole episodes of a policy and returns their returns and lengths.
 
-    Nothing learns and the observation normaliser does not change.
+    Each environment contributes a fixed number of episodes, so short ones are not favoured. Nothing
+    learns, and the observation normaliser does not change.
 
     Args:
         env: a vector environment that nothing else uses, of at most ``episodes`` environments.
-        policy: acts by its mode, or by a sample if ``stochastic``.
-        episodes: how many to run in all.
-        seed: of the environments' starts and of the sampled actions.
+        policy: acts by its mode, or by samples if ``stochastic``.
+        episodes: number of episodes in all.
+        seed: determines the environments' start states and the sampled actions.
         device: where the policy lives.
-        stochastic: sample actions.
-        chunk: steps between looks at what has ended.
-        max_steps: of one environment; more is an error.
+        stochastic: whether to sample actions.
+        chunk: steps between checks for episodes that have ended.
+        max_steps: steps of each environment after which it is an error that episodes are missing.
 
     Raises:
-        RequestError: episodes do not end.
+        RequestError: episodes do not end within ``max_steps``.
     """
     generator = stream(seed, "evaluation noise", device)
-    draw_noise = (
-        noise_windows(policy, env.num_envs, generator)
-        if stochastic
-        else zero_noise_windows(policy, env.num_envs, device)
-    )
-    tracker, position = EpisodeTracker(env.num_envs), np.arange(env.num_envs)
-    wanted = episodes // env.num_envs + (position < episodes % env.num_envs)
-    found: list[list[tuple[float, int]]] = [[] for _ in position]
-    rollout_state = start(env, seed=seed, device=device)
-    for number, window in enumerate(windows(env, policy, rollout_state, draw_noise, chunk)):
+
+    def draw_noise(num_steps: int) -> Tensor:
+        if stochastic:
+            return policy.draw_noise(num_steps, env.num_envs, generator=generator)
+        return torch.zeros(num_steps, env.num_envs, policy.noise_size, device=device)
+
+    tracker, indices = EpisodeTracker(env.num_envs), np.arange(env.num_envs)
+    wanted = episodes // env.num_envs + (indices < episodes % env.num_envs)
+    found: list[list[tuple[float, int]]] = [[] for _ in indices]
+    rollout_state = reset(env, seed=seed, device=device)
+    for number, window in enumerate(collect_windows(env, policy, rollout_state, draw_noise, chunk)):
         for index, episode_return, length in tracker.update(window):
             if len(found[index]) < wanted[index]:
                 found[index].append((episode_return, length))
@@ -91,36 +97,22 @@ def evaluate(
     return Evaluation([r for r, _ in flat], [n for _, n in flat])
 
 
-def windows(
+def collect_windows(
     env: AnyVectorEnv,
     policy: Policy,
     rollout_state: RolloutState,
     draw_noise: Callable[[int], Tensor],
-    chunk: int,
+    num_steps: int,
 ) -> Iterator[Window]:
-    """Windows of ``chunk`` steps, one after the other, for ever."""
+    """Collects windows of ``num_steps`` steps one after the other, without end.
+
+    Args:
+        env: any Gymnasium vector environment.
+        policy: acts on every step.
+        rollout_state: where the first window starts.
+        draw_noise: from a number of steps ``T`` to the noise ``[T, N, A]`` of their actions.
+        num_steps: steps of each window.
+    """
     while True:
-        window, rollout_state = collect(env, policy, rollout_state, draw_noise(chunk))
+        window, rollout_state = collect(env, policy, rollout_state, draw_noise(num_steps))
         yield window
-
-
-def noise_windows(
-    policy: Policy, num_envs: int, generator: torch.Generator
-) -> Callable[[int], Tensor]:
-    """A function that draws the noise of ``T`` steps ``[T, N, A]``."""
-
-    def draw(num_steps: int) -> Tensor:
-        return policy.draw_noise(num_steps, num_envs, generator=generator)
-
-    return draw
-
-
-def zero_noise_windows(
-    policy: Policy, num_envs: int, device: torch.device
-) -> Callable[[int], Tensor]:
-    """The same with zeros: every action is the distribution's mode."""
-
-    def draw(num_steps: int) -> Tensor:
-        return torch.zeros(num_steps, num_envs, policy.noise_size, device=device)
-
-    return draw

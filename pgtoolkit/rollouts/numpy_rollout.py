@@ -52,7 +52,7 @@ def collect_arrays(
     mode: AutoresetMode,
     obs: NDArray[Any],
     needs_reset: Mask,
-    first: Mask,
+    episode_start: Mask,
 ) -> tuple[Window, NDArray[Any], Mask, Mask]:
     """Steps the environments ``T`` times.
 
@@ -63,10 +63,10 @@ def collect_arrays(
         mode: the environment's autoreset mode.
         obs: ``[N, O]`` the observation to act on.
         needs_reset: ``[N]`` the next step only resets the environment.
-        first: ``[N]`` the next step is the first of an episode.
+        episode_start: ``[N]`` the next step is the first of an episode.
 
     Returns:
-        The window, then ``obs``, ``needs_reset`` and ``first`` after its last step.
+        The window, then ``obs``, ``needs_reset`` and ``episode_start`` after its last step.
 
     Raises:
         NonFiniteError: an action, a reward or an observation, also one after a reset, is not
@@ -88,17 +88,17 @@ def collect_arrays(
             next_obs = before_reset(after, done, info)
         buffers.put(t, obs=obs, next_obs=next_obs, pre_action=pre_action, action=action)
         buffers.put(t, reward=reward, terminated=terminated, truncated=truncated)
-        buffers.put(t, valid=~needs_reset, first=first)
+        buffers.put(t, valid=~needs_reset, episode_start=episode_start)
         if mode is AutoresetMode.DISABLED and any_done:
             after, _ = env.reset(options={"reset_mask": done})
-        obs, first = np.array(after, np.float32), done
+        obs, episode_start = np.array(after, np.float32), done
         next_inputs.put(t, obs=obs)
         if mode is AutoresetMode.NEXT_STEP:
-            needs_reset, first = done, needs_reset
+            needs_reset, episode_start = done, needs_reset
     require_finite_buffers(buffers, next_inputs, num_steps)
     fields = buffers.tensors(noise.device)
     log_prob = policy(fields["obs"]).log_prob_of_pre_action(fields["pre_action"])
-    return Window(**fields, noise=noise, log_prob=log_prob), obs, needs_reset, first
+    return Window(**fields, noise=noise, log_prob=log_prob), obs, needs_reset, episode_start
 
 
 def require_finite_buffers(buffers: StepBuffers, next_inputs: StepBuffers, num_steps: int) -> None:

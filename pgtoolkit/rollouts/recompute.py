@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.autograd_nodes import Leaves, attach_outputs, policy_gradients
-from pgtoolkit.rollouts.rollout import OnTensors, RolloutState, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, TensorVectorEnv, unroll
 from pgtoolkit.rollouts.window import Window
 
 GRAPH_FIELDS = ("obs", "next_obs", "pre_action", "action", "reward")
@@ -20,7 +20,7 @@ RECOMPUTE_TOLERANCE = 1e-3
 """Tolerance, absolute and relative, between an observation and its recomputation."""
 
 
-class RecomputableEnv(OnTensors, Protocol):
+class RecomputableEnv(TensorVectorEnv, Protocol):
     """A vector environment whose steps can be run again from a saved state.
 
     The saved state is ``(state, elapsed, generator_state)``, where ``state`` is a tensor or a flat
@@ -127,8 +127,8 @@ class Segment:
         used = [(r, c) for r, c in pairs if c is not None and r.requires_grad]
         if not used:
             return [None] * (1 + len(start))
-        assert window.perturbation is not None, "it was unrolled with a graph"
-        leaves = [window.perturbation, *(x for x in inputs if x.requires_grad)]
+        assert window.action_shift is not None, "it was unrolled with a graph"
+        leaves = [window.action_shift, *(x for x in inputs if x.requires_grad)]
         outputs, given = zip(*used, strict=True)
         by_shift, *rest = torch.autograd.grad(outputs, leaves, given, allow_unused=True)
         by_start = iter(rest)

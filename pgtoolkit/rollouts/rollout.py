@@ -1,12 +1,13 @@
-"""Rollouts: a policy and vector environments in, a window out.
+"""Rollouts: a policy acts in vector environments, which gives a window.
 
 ``collect`` steps any Gymnasium vector environment, without a graph and under any autoreset mode.
 ``unroll`` steps a differentiable one and keeps the graph. Both take the noise of every action and
-the :class:`RolloutState` where the last window ended, and return the window and the next rollout
+the :class:`RolloutState` at which the last window ended, and return the window and the next rollout
 state. Neither draws random numbers of its own, so a window can be repeated.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -29,19 +30,19 @@ class RolloutState:
 
     Attributes:
         obs: ``[N, O]`` the observation to act on, without a graph.
-        needs_reset: ``[N]`` bool: the episode ended on the last step and the next step only resets
-            it (Gymnasium's NEXT_STEP autoreset).
-        first: ``[N]`` bool: the next step is the first of an episode.
+        needs_reset: ``[N]`` bool: the episode ended at the last step, and the next step only resets
+            the environment (Gymnasium's NEXT_STEP autoreset).
+        episode_start: ``[N]`` bool: the next step is the first of an episode.
     """
 
     obs: Tensor
     needs_reset: Tensor
-    first: Tensor
+    episode_start: Tensor
 
 
 @runtime_checkable
-class OnTensors(Protocol):
-    """What :func:`unroll` needs: a vector environment on tensors whose step has a gradient."""
+class TensorVectorEnv(Protocol):
+    """A vector environment on tensors, as :func:`unroll` requires it; its step has a gradient."""
 
     num_envs: int
 
@@ -49,14 +50,15 @@ class OnTensors(Protocol):
         """Cuts the graph at the current state; returns its observation ``[N, O]``."""
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
-        """As Gymnasium's vector environments, autoreset SAME_STEP."""
+        """Steps all environments as Gymnasium's vector environments do, autoreset SAME_STEP."""
 
 
 def autoreset_mode(env: AnyVectorEnv) -> AutoresetMode:
     """The environment's autoreset mode, from its metadata.
 
     Raises:
-        RequestError: the environment does not say, so the ends of episodes cannot be placed.
+        RequestError: the metadata has no valid mode, so it is unknown at which step an episode
+            ends.
     """
     mode = env.metadata.get("autoreset_mode")
     try:
@@ -68,12 +70,21 @@ def autoreset_mode(env: AnyVectorEnv) -> AutoresetMode:
         ) from error
 
 
-def start(env: AnyVectorEnv, *, seed: int | None, device: torch.device) -> RolloutState:
-    """Resets every environment and returns the first rollout state."""
+def reset(env: AnyVectorEnv, *, seed: int | None, device: torch.device) -> RolloutState:
+    """Resets every environment and returns the first rollout state.
+
+    Args:
+        env: the vector environment.
+        seed: of the reset, as in Gymnasium; None lets the environments' generators continue.
+        device: where the rollout state lives.
+
+    Raises:
+        NonFiniteError: an observation is not finite.
+    """
     obs = _to_tensor(env.reset(seed=seed)[0], device)
     require_finite_rows({"observation after a reset": obs}, 0)
-    nowhere = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
-    return RolloutState(obs, needs_reset=nowhere, first=~nowhere)
+    false = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
+    return RolloutState(obs, needs_reset=false, episode_start=~false)
 
 
 @torch.no_grad()
@@ -82,85 +93,99 @@ def collect(
 ) -> tuple[Window, RolloutState]:
     """Steps any Gymnasium vector environment ``T`` times, without a graph.
 
-    Correct under all three autoreset modes: ``next_obs`` is always the observation before a reset,
-    and the step that NEXT_STEP spends on resetting is not ``valid``.
+    In all three autoreset modes ``next_obs`` is the observation before a reset, and a step that
+    only resets an environment (NEXT_STEP) is not ``valid``.
 
     Args:
         env: the vector environment, sync, async or natively vectorised.
         policy: acts on every step.
-        rollout_state: from :func:`start` or the last call.
-        noise: ``[T, N, A]`` of every action; zeros for the deterministic one.
+        rollout_state: from :func:`reset` or the last call.
+        noise: ``[T, N, A]`` of every action; zeros give the mode of the action.
 
     Raises:
         NonFiniteError: an action, a reward or an observation, also one after a reset, is not
             finite.
-        RequestError: the environment does not say its autoreset mode.
+        RequestError: the environment's metadata has no valid autoreset mode.
     """
     mode, device = autoreset_mode(env), noise.device
-    if isinstance(env, OnTensors):
+    if isinstance(env, TensorVectorEnv):
         return _collect_tensors(env, policy, rollout_state, noise)
-    flags = (rollout_state.needs_reset.cpu().numpy(), rollout_state.first.cpu().numpy())
+    flags = (rollout_state.needs_reset.cpu().numpy(), rollout_state.episode_start.cpu().numpy())
     obs = rollout_state.obs.cpu().numpy()
     window, obs, *flags_after = collect_arrays(env, policy, noise, mode, obs, *flags)
-    needs_reset, first = (torch.from_numpy(x).to(device) for x in flags_after)
-    return window, RolloutState(torch.from_numpy(obs).to(device), needs_reset, first)
+    needs_reset, episode_start = (torch.from_numpy(x).to(device) for x in flags_after)
+    return window, RolloutState(torch.from_numpy(obs).to(device), needs_reset, episode_start)
 
 
 def _collect_tensors(
-    env: OnTensors, policy: Policy, rollout_state: RolloutState, noise: Tensor
+    env: TensorVectorEnv, policy: Policy, rollout_state: RolloutState, noise: Tensor
 ) -> tuple[Window, RolloutState]:
-    """The same on tensors, autoreset SAME_STEP."""
-    obs, first = rollout_state.obs, rollout_state.first
-    steps: list[dict[str, Tensor]] = []
-    for eps in noise.unbind(0):
-        acted = _act(policy, obs, eps)
-        after, reward, terminated, truncated, info = env.step(acted["action"])
-        steps.append(
-            {"obs": obs, "next_obs": info.get("final_obs", after), "noise": eps, "reward": reward}
-            | {"terminated": terminated, "truncated": truncated, "first": first, **acted}
-            | {"valid": torch.ones_like(terminated)}
-        )
-        obs, first = after, terminated | truncated
-    window = _stack(steps)
-    require_finite_window(window)
-    return window, RolloutState(obs, rollout_state.needs_reset, first)
+    """:func:`collect` in an environment on tensors."""
+    no_shift = [None] * len(noise)
+    return _run_steps(env, policy, rollout_state, rollout_state.obs, noise, no_shift)
 
 
 def unroll(
-    env: OnTensors, policy: Policy, rollout_state: RolloutState, noise: Tensor
+    env: TensorVectorEnv, policy: Policy, rollout_state: RolloutState, noise: Tensor
 ) -> tuple[Window, RolloutState]:
     """Steps a differentiable environment ``T`` times and keeps the graph.
 
-    The graph starts here: the state is detached first, so no gradient reaches an earlier window. It
-    runs through actions, dynamics, rewards and observations; an environment that resets inside the
-    window starts a new trajectory without a past, and the others keep theirs.
+    The state is detached first, so no gradient reaches an earlier window. The graph runs through
+    actions, dynamics, rewards and observations. A reset inside the window cuts the graph of that
+    environment alone.
 
     Args:
         env: a differentiable vector environment.
         policy: acts on every step, by its pathwise action.
-        rollout_state: from :func:`start` or the last call.
+        rollout_state: from :func:`reset` or the last call.
         noise: ``[T, N, A]`` of every action.
 
     Raises:
         NonFiniteError: an action, reward or observation is not finite; the earliest is named.
     """
-    obs, first = env.detach(), rollout_state.first
+    obs = env.detach()
     shape = (*noise.shape[:-1], policy.action_size)
-    perturbation = noise.new_zeros(shape).requires_grad_()
+    action_shift = noise.new_zeros(shape).requires_grad_()
+    window, after = _run_steps(env, policy, rollout_state, obs, noise, action_shift.unbind(0))
+    return dataclasses.replace(window, action_shift=action_shift), after
+
+
+def _run_steps(
+    env: TensorVectorEnv,
+    policy: Policy,
+    rollout_state: RolloutState,
+    obs: Tensor,
+    noise: Tensor,
+    shifts: Sequence[Tensor | None],
+) -> tuple[Window, RolloutState]:
+    """Steps an environment on tensors; keeps the graph unless gradients are disabled.
+
+    Args:
+        env: the environment.
+        policy: acts on every step.
+        rollout_state: of the environments.
+        obs: ``[N, O]`` the observation to act on first.
+        noise: ``[T, N, A]`` of every action.
+        shifts: ``T`` tensors ``[N, A]`` to add to the pre-squash actions, or None.
+
+    Raises:
+        NonFiniteError: an action, reward or observation is not finite; the earliest is named.
+    """
+    episode_start = rollout_state.episode_start
     steps: list[dict[str, Tensor]] = []
-    for eps, shift in zip(noise.unbind(0), perturbation.unbind(0), strict=True):
+    for eps, shift in zip(noise.unbind(0), shifts, strict=True):
         acted = _act(policy, obs, eps, shift)
         after, reward, terminated, truncated, info = env.step(acted["action"])
         next_obs = info.get("final_obs", after)
         steps.append(
             {"obs": obs, "next_obs": next_obs, "noise": eps, "reward": reward, **acted}
             | {"terminated": terminated, "truncated": truncated}
-            | {"valid": torch.ones_like(terminated), "first": first}
+            | {"valid": torch.ones_like(terminated), "episode_start": episode_start}
         )
-        obs, first = after, terminated | truncated
-    window = dataclasses.replace(_stack(steps), perturbation=perturbation)
+        obs, episode_start = after, terminated | truncated
+    window = _stack(steps)
     require_finite_window(window)
-    return window, RolloutState(obs.detach(), rollout_state.needs_reset, first)
+    return window, RolloutState(obs.detach(), rollout_state.needs_reset, episode_start)
 
 
 def require_finite_window(window: Window) -> None:
@@ -179,9 +204,8 @@ def require_finite_window(window: Window) -> None:
     )
 
 
-def _act(
-    policy: Policy, obs: Tensor, noise: Tensor, shift: Tensor | None = None
-) -> dict[str, Tensor]:
+def _act(policy: Policy, obs: Tensor, noise: Tensor, shift: Tensor | None) -> dict[str, Tensor]:
+    """Pre-squash action, action and log density of one step, as fields of a window."""
     distribution = policy(obs)
     pre_action = distribution.pre_action(noise)
     if shift is not None:
@@ -196,11 +220,15 @@ def _act(
 
 
 def _stack(steps: list[dict[str, Tensor]]) -> Window:
+    """A window of steps, each a field's name to its rows ``[N, ...]``."""
     return Window(**{name: torch.stack([step[name] for step in steps]) for name in steps[0]})
 
 
 def _to_tensor(array: Any, device: torch.device) -> Tensor:
-    """A tensor on the device, in float32; a copy, as environments may reuse their arrays."""
+    """The array on the device, in float32 unless it is boolean; a tensor keeps its dtype.
+
+    An array is copied, because environments may reuse theirs.
+    """
     if isinstance(array, Tensor):
         return array.to(device)
     tensor = torch.tensor(np.asarray(array), device=device)

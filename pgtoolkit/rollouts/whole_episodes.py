@@ -1,4 +1,4 @@
-"""Whole episodes, one of every environment."""
+"""Collects one whole episode of every environment."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import RolloutState, collect, start
+from pgtoolkit.rollouts.rollout import RolloutState, collect, reset
 from pgtoolkit.rollouts.window import Window, concatenate, first_episodes, map_window
 
 
@@ -20,24 +20,25 @@ def collect_episodes(
     chunk: int = 64,
     max_steps: int = 100_000,
 ) -> tuple[Window, RolloutState]:
-    """One whole episode of every environment, from a reset; later steps are not ``valid``.
+    """A window with one whole episode of every environment, from a reset.
 
-    Every environment counts once, so short episodes are not favoured. Steps after an environment's
-    first end are taken, because the others still run, and are discarded. The rollout state that is
-    returned with the window is where the environments stand after those.
+    Each environment contributes one episode, so short ones are not favoured. An environment whose
+    episode has ended is stepped until the last one has; these steps are not ``valid``. The rollout
+    state that is returned with the window is the one after these steps.
 
     Args:
         env: any Gymnasium vector environment.
         policy: acts on every step.
-        draw_noise: gives noise ``[T, N, A]`` for that many steps.
-        chunk: steps between checks whether all have ended.
-        max_steps: refuses to go on for ever.
+        draw_noise: from a number of steps ``T`` to the noise ``[T, N, A]`` of their actions.
+        chunk: steps between checks whether all episodes have ended.
+        max_steps: steps of each environment after which it is an error that episodes have not
+            ended.
 
     Raises:
         RequestError: an episode did not end within ``max_steps``.
     """
     noise = draw_noise(chunk)
-    rollout_state = start(env, seed=None, device=noise.device)
+    rollout_state = reset(env, seed=None, device=noise.device)
     windows: list[Window] = []
     while not windows or not bool(torch.cat([w.done for w in windows]).any(0).all()):
         if len(windows) * chunk >= max_steps:

@@ -1,4 +1,8 @@
-"""A window: T steps of N environments, the data that every estimator reads."""
+"""A window: ``T`` consecutive steps of ``N`` environments, the data of one update.
+
+Agents collect a window, estimate a gradient from it and collect the next one, which continues where
+the last one ended. Episodes may begin and end anywhere in a window, and may span several.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,47 +18,53 @@ from pgtoolkit.rollouts.transitions import TRANSITION_FIELDS, Transitions
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Window:
-    """``T`` steps of ``N`` environments, time-major. One environment's column is a trajectory.
+    """``T`` steps of ``N`` environments, time-major. A *trajectory* is one environment's column.
 
-    A window is *plain* (no graph), or *differentiable*: then ``obs``, ``next_obs``, ``action`` and
-    ``reward`` carry the graph back to the policy's parameters and to ``perturbation``.
+    A window is *plain* (no graph) or *differentiable*: then ``obs``, ``next_obs``, ``action`` and
+    ``reward`` carry the graph back to the policy's parameters and to ``action_shift``.
 
     For a discrete action space the axis ``A`` of ``pre_action`` and ``action`` is absent, and
-    ``noise`` holds one Gumbel variable per choice.
+    ``noise`` holds one Gumbel variable for each action of the space.
+
+    A *segment* is a part of a trajectory that is discounted from its own first step and has one
+    *bootstrap*: the value function's estimate ``V(next_obs)`` after its last step stands for all
+    later reward, and is 0 if the episode terminated there.
     """
 
     obs: Tensor
-    """``[T, N, O]`` what the policy saw."""
+    """``[T, N, O]`` the observation that the policy acted on."""
     next_obs: Tensor
-    """``[T, N, O]`` what came of it, *before* any reset."""
+    """``[T, N, O]`` the observation after the step, *before* any reset."""
     noise: Tensor
-    """``[T, N, A]`` the standard noise ``eps`` of each action; some distributions take more than
-    ``A`` numbers."""
+    """``[T, N, A]`` the standard noise ``eps`` of each action. Some distributions need more than
+    ``A`` numbers for an action."""
     pre_action: Tensor
     """``[T, N, A]`` ``u = mu + sigma * eps``, before squashing."""
     action: Tensor
-    """``[T, N, A]`` what the environment was given."""
+    """``[T, N, A]`` the action that the environment received."""
     log_prob: Tensor
-    """``[T, N]`` ``log pi(action | obs)`` when the action was taken; never carries a graph."""
+    """``[T, N]`` ``log pi(action | obs)`` at collection time, always without a graph."""
     reward: Tensor
-    """``[T, N]``."""
+    """``[T, N]`` the reward of the step."""
     terminated: Tensor
     """``[T, N]`` bool: the episode reached a terminal state, whose value is 0."""
     truncated: Tensor
-    """``[T, N]`` bool: the episode was cut, and its last state still has a value."""
+    """``[T, N]`` bool: the episode was cut off, for example by a time limit. Its last state still
+    has a value."""
     valid: Tensor
-    """``[T, N]`` bool: false on steps that never happened."""
+    """``[T, N]`` bool: false on steps that do not count, because the environment only reset itself
+    (autoreset NEXT_STEP) or because only the steps before it are kept."""
     segment_end: Tensor = None  # type: ignore[assignment]  # computed in __post_init__
-    """``[T, N]`` bool: the last step of a segment. A segment is a part of a trajectory with one
-    discount and one bootstrap. By default it ends with an episode, before a step that never
-    happened, on such a step, and with the window. An agent whose horizon differs between
+    """``[T, N]`` bool: the last step of a segment. By default it is true where an episode ends, on
+    steps that are not valid, and on the window's last step. An agent whose horizon differs between
     environments sets more ends."""
-    first: Tensor | None = None
-    """``[T, N]`` bool: the first step of an episode. None in a window that was made by hand: then
-    episodes are taken to start with it."""
-    perturbation: Tensor | None = None
-    """``[T, N, A]`` zeros added to ``pre_action``, the leaf that :func:`action_gradient
-    <pgtoolkit.estimators.surrogates.action_gradient>` differentiates by; None in a plain window."""
+    episode_start: Tensor | None = None
+    """``[T, N]`` bool: the first step of an episode. None in a window that was made by hand; its
+    episodes are assumed to start at its first step."""
+    action_shift: Tensor | None = None
+    """``[T, N, A]`` zeros that were added to ``pre_action``: the leaf by which
+    :func:`action_gradient <pgtoolkit.estimators.surrogates.action_gradient>` differentiates. None
+    in a plain window."""
 
     def __post_init__(self) -> None:
         if self.segment_end is None:
@@ -62,24 +72,27 @@ class Window:
 
     @property
     def num_steps(self) -> int:
+        """``T``."""
         return self.reward.shape[0]
 
     @property
     def num_envs(self) -> int:
+        """``N``."""
         return self.reward.shape[1]
 
     @property
     def done(self) -> Tensor:
-        """``[T, N]`` the episode ended here, in either way."""
+        """``[T, N]`` bool: the episode ended at this step, terminated or truncated."""
         return self.terminated | self.truncated
 
     @property
     def differentiable(self) -> bool:
-        return self.perturbation is not None
+        """Whether the window carries a graph."""
+        return self.action_shift is not None
 
     def detach(self) -> Self:
         """The same data without a graph."""
-        return dataclasses.replace(map_window(Tensor.detach, self), perturbation=None)
+        return dataclasses.replace(map_window(Tensor.detach, self), action_shift=None)
 
     def transitions(self, *extras: str) -> Transitions:
         """The valid steps as transitions ``[M]``, ordered by time and then by environment.
@@ -108,15 +121,15 @@ FIELDS = dataclasses.fields(Window)
 
 
 def map_window(function: Callable[[Tensor], Tensor], window: Window) -> Window:
-    """A window with the function applied to every tensor that it has."""
+    """A window with the function applied to every field that is not None."""
     tensors = {field.name: getattr(window, field.name) for field in FIELDS}
     return Window(**{k: function(v) for k, v in tensors.items() if v is not None})
 
 
 def default_segment_end(window: Window) -> Tensor:
-    """Ends of episodes, and the window's last step ``[T, N]``.
+    """``[T, N]`` bool: ends of episodes, steps that are not valid, and the window's last step.
 
-    A step that never happened is an end, and so is the step before it.
+    The step before one that is not valid is an end, too.
     """
     end = window.done | ~window.valid
     end[:-1] |= ~window.valid[1:]
@@ -125,9 +138,11 @@ def default_segment_end(window: Window) -> Tensor:
 
 
 def concatenate(windows: list[Window]) -> Window:
-    """Joins plain windows that follow each other in time; segments run on between them."""
-    columns = {field.name: [getattr(w, field.name) for w in windows] for field in FIELDS}
-    joined = Window(**{k: torch.cat(v) for k, v in columns.items() if v[0] is not None})
+    """Joins windows that follow each other in time.
+
+    A segment that only the end of a window has cut continues in the next window.
+    """
+    joined = _cat(windows, dim=0)
     end = joined.segment_end.clone()
     lengths = torch.tensor([w.num_steps for w in windows[:-1]], dtype=torch.long)
     last = lengths.cumsum(0).to(end.device) - 1
@@ -135,8 +150,18 @@ def concatenate(windows: list[Window]) -> Window:
     return dataclasses.replace(joined, segment_end=end)
 
 
+def concatenate_environments(windows: list[Window]) -> Window:
+    """Joins windows of equally many steps along the environment axis."""
+    return _cat(windows, dim=1)
+
+
+def _cat(windows: list[Window], dim: int) -> Window:
+    columns = {field.name: [getattr(w, field.name) for w in windows] for field in FIELDS}
+    return Window(**{k: torch.cat(v, dim) for k, v in columns.items() if v[0] is not None})
+
+
 def first_episodes(window: Window) -> Window:
-    """Keeps each environment's first episode: every step after its end becomes invalid."""
+    """Keeps each environment's first episode: every later step becomes invalid."""
     ended_before = torch.cat([torch.zeros_like(window.done[:1]), window.done[:-1]]).cummax(0).values
     valid = window.valid & ~ended_before
     return dataclasses.replace(window, valid=valid, segment_end=window.segment_end | ~valid)

@@ -1,7 +1,7 @@
-"""Checkpoints: one file, no pickle, never half written.
+"""Checkpoints: one safetensors file without pickle, replaced atomically.
 
-A nested state of dictionaries, lists, tuples, tensors and plain values becomes a safetensors file:
-the tensors under their path, everything else as JSON in the file's header.
+A nested state of dictionaries, lists, tuples, tensors and plain values is stored in one file: the
+tensors by numbered names, and everything else as JSON in the file's header.
 """
 
 import json
@@ -17,10 +17,18 @@ from torch import Tensor
 from pgtoolkit.errors import RequestError
 
 FORMAT = "pgtoolkit-checkpoint-1"
+"""Entry in the header by which a checkpoint is recognised."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes to a temporary name, flushes to disk, then renames: the old file or the new, whole."""
+    """Writes a nested state to a file, atomically.
+
+    The data go to a temporary file, are flushed to disk, and the file is renamed. After a crash
+    ``path`` is either the old file or the complete new one.
+
+    Raises:
+        TypeError: the state contains a value that cannot be stored.
+    """
     tensors: dict[str, Tensor] = {}
     skeleton = _pack(state, "", tensors)
     data = save(tensors, metadata={"format": FORMAT, "state": json.dumps(skeleton)})
@@ -32,13 +40,17 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     os.replace(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the new name, too, must be on disk
+        os.fsync(folder)  # so that the new name is on disk too
     finally:
         os.close(folder)
 
 
 def load_checkpoint(path: Path, device: torch.device | None = None) -> dict[str, Any]:
-    """Reads what :func:`save_checkpoint` wrote.
+    """The state that :func:`save_checkpoint` wrote.
+
+    Args:
+        path: the file.
+        device: where the tensors go; the CPU by default.
 
     Raises:
         RequestError: the file is missing, damaged, or not a checkpoint.
@@ -58,8 +70,12 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> dict[str,
 
 
 def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """The value as JSON, with its tensors replaced by names and added to ``tensors``.
+
+    ``path`` is the value's place in the state, such as ``/agent/policy``.
+    """
     if isinstance(value, Tensor):
-        name = f"{len(tensors)}{path}"  # numbered: two paths may read alike
+        name = f"{len(tensors)}{path}"  # numbered, because two paths may be equal as text
         tensors[name] = value.detach().contiguous().clone()
         return {"$tensor": name}
     if isinstance(value, dict):
@@ -73,6 +89,7 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The value that :func:`_pack` turned into JSON and tensors."""
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()

@@ -22,9 +22,10 @@ from pgtoolkit.training.run_folder import RunFolder
 from pgtoolkit.training.writer import RunWriter
 
 RECENT_EPISODES = 100
+"""Number of training episodes over which returns and lengths are averaged."""
 
-UNTHINNED_TAGS = ("gradient/", "eval/")
-"""Prefixes of the tags that ``log_interval`` does not thin out: they have their own schedules."""
+OWN_SCHEDULE_PREFIXES = ("gradient/", "eval/")
+"""Prefixes of tags that are logged whenever they are computed, whatever ``log_interval`` is."""
 
 PROGRESS_FIELDS = (
     "num_steps",
@@ -41,7 +42,7 @@ PROGRESS_FIELDS = (
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(Settings):
-    """Settings of the loop, whatever the agent."""
+    """Settings of the training loop; they do not depend on the agent."""
 
     total_steps: Annotated[int, at_least(1)] = 500_000
     """Environment steps to train for: as many whole windows as fit, and at least one."""
@@ -58,7 +59,21 @@ class TrainConfig(Settings):
 @final
 @dataclasses.dataclass
 class Progress:
-    """The state of a run: counts, recent episodes, and the scalars that the screen shows."""
+    """The state of a run: counts, recent episodes, and the latest scalars.
+
+    Attributes:
+        num_steps: valid environment steps so far.
+        num_updates: updates so far.
+        window_steps: valid steps of the latest window.
+        best_return: the best evaluation's mean return.
+        eval_return: the latest evaluation's mean return.
+        next_eval: environment step of the next evaluation.
+        next_checkpoint: environment step of the next checkpoint.
+        returns: returns of the recent training episodes.
+        lengths: lengths of the same episodes.
+        tracker: follows episodes across windows; None before the first window.
+        scalars: TensorBoard tag to its latest value.
+    """
 
     num_steps: int = 0
     num_updates: int = 0
@@ -78,7 +93,7 @@ class Progress:
         return float(np.mean(self.returns)) if self.returns else None
 
     def count(self, window: Window) -> None:
-        """Adds a window's steps and the episodes that ended in it."""
+        """Adds the steps of a window and the episodes that ended in it."""
         self.tracker = self.tracker or EpisodeTracker(window.num_envs)
         for _, episode_return, length in self.tracker.update(window):
             self.returns.append(episode_return)
@@ -88,7 +103,7 @@ class Progress:
         self.num_updates += 1
 
     def finished(self, total_steps: int) -> bool:
-        """Whether another window like the last would go beyond the total."""
+        """Whether another window as long as the last would exceed ``total_steps``."""
         return self.num_updates > 0 and self.num_steps + self.window_steps > total_steps
 
     def state_dict(self) -> dict[str, Any]:
@@ -118,19 +133,23 @@ def train(
     show: Callable[[Progress], None],
     progress: Progress | None = None,
 ) -> Progress:
-    """Trains until ``config.total_steps``.
+    """Trains an agent for ``config.total_steps`` environment steps.
 
     Args:
-        agent: collects and updates.
-        config: how long, and how often to do what.
-        run: where checkpoints go.
-        writer: where metrics go.
-        evaluate: returns of the agent's current policy in its own environments.
-        show: called after every update.
-        progress: of a resumed run; its agent has been loaded.
+        agent: collects windows and learns from them.
+        config: the total number of steps and the intervals.
+        run: the folder for checkpoints.
+        writer: writes metrics to TensorBoard.
+        evaluate: runs evaluation episodes of the agent's current policy.
+        show: displays the progress; called after every update.
+        progress: the state of a run that is resumed, whose agent has been loaded.
+
+    Returns:
+        The state at the end of the run.
 
     Raises:
-        NonFiniteError: with a note that says how far the run had come. The last checkpoint is good.
+        NonFiniteError: with a note on the number of environment steps so far. The last checkpoint
+            remains usable.
     """
     progress = progress or Progress()
     first_step, began = progress.num_steps, time.perf_counter()
@@ -153,8 +172,8 @@ def train(
             metrics |= _rollout_metrics(progress)
             metrics["time/fps"] = torch.tensor((progress.num_steps - first_step) / seconds)
         else:
-            # What was measured is rare and was paid for: it is written whenever it comes.
-            kept = [tag for tag in metrics if tag.startswith(UNTHINNED_TAGS)]
+            # Measurements and evaluations are rare and costly, so they are always written.
+            kept = [tag for tag in metrics if tag.startswith(OWN_SCHEDULE_PREFIXES)]
             metrics = {tag: metrics[tag] for tag in kept}
         progress.scalars |= writer.write(metrics, progress.num_steps)
         if progress.num_steps >= progress.next_checkpoint or finished:
@@ -166,7 +185,7 @@ def train(
 
 
 def _save(agent: Agent, progress: Progress, run: RunFolder) -> None:
-    """Writes the policy, and all that a resumed run needs."""
+    """Writes the last policy, and the state from which the run can be resumed."""
     _save_policy(agent, progress, run.policy_file("last"))
     if parallel.rank() == 0:
         state = {"agent": agent.state_dict(), "progress": progress.state_dict()}
@@ -174,6 +193,7 @@ def _save(agent: Agent, progress: Progress, run: RunFolder) -> None:
 
 
 def _save_policy(agent: Agent, progress: Progress, path: Path) -> None:
+    """Writes the policy alone, with the number of steps and the latest evaluation's return."""
     if parallel.rank() == 0:
         notes = {"num_steps": progress.num_steps, "eval_return": progress.eval_return}
         save_checkpoint(path, {"policy": agent.policy.state_dict()} | notes)
@@ -182,6 +202,7 @@ def _save_policy(agent: Agent, progress: Progress, path: Path) -> None:
 def _evaluate(
     agent: Agent, evaluate: Callable[[], Evaluation], progress: Progress, run: RunFolder
 ) -> Metrics:
+    """Evaluates the policy, saves it if it is the best so far, and returns the metrics."""
     try:
         evaluation = evaluate()
     except NonFiniteError as error:
@@ -198,6 +219,7 @@ def _evaluate(
 
 
 def _rollout_metrics(progress: Progress) -> Metrics:
+    """Mean return and length of the recent training episodes; nothing before the first one ends."""
     if not progress.returns:
         return {}
     return {

@@ -30,18 +30,18 @@ class RunFolder:
 
     @property
     def resume_file(self) -> Path:
-        """Everything that a resumed run needs: agent, environments, progress."""
+        """State from which the run can be resumed: agent, environments and progress."""
         return self.path / "resume.safetensors"
 
     def policy_file(self, which: Literal["best", "last"]) -> Path:
-        """The policy alone: of the best evaluation so far, or of the last checkpoint.
+        """File with the policy alone: of the best evaluation so far, or of the last checkpoint.
 
-        There is no best one before the first evaluation.
+        There is no best policy before the first evaluation.
         """
         return self.path / "policy" / f"{which}.safetensors"
 
     def saved_policy(self, which: Literal["best", "last"]) -> Path:
-        """:meth:`policy_file`, or the last one where there is no best one."""
+        """:meth:`policy_file`, but the last policy if there is no best one."""
         best = self.policy_file("best")
         return best if which == "best" and best.exists() else self.policy_file("last")
 
@@ -51,7 +51,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any]) -> Self:
-        """Makes the folder and writes the resolved configuration with the versions used.
+        """Makes the folder and writes ``config.yaml``: the settings and the packages' versions.
 
         Raises:
             RequestError: the folder already holds a run, or cannot be made.
@@ -73,7 +73,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> tuple[Self, dict[str, Any]]:
-        """An existing run and its configuration.
+        """An existing run, and its configuration as a dictionary.
 
         Raises:
             RequestError: there is no run there, or its configuration cannot be read.
@@ -101,14 +101,14 @@ class RunFolder:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes to a temporary name, then renames: the old file or the new, whole."""
+    """Writes a text file atomically: under a temporary name that is then renamed."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     os.replace(temporary, path)
 
 
 def default_path(env_name: str, agent_name: str, seed: int) -> Path:
-    """``runs/{env}__{agent}__{seed}__{timestamp}``."""
+    """``runs/{env}__{agent}__{seed}__{UTC time}``, with a number appended if it exists already."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     env = "".join(c if c.isalnum() or c in "-_." else "-" for c in env_name)
     path = Path("runs") / f"{env}__{agent_name}__{seed}__{stamp}"
@@ -117,7 +117,7 @@ def default_path(env_name: str, agent_name: str, seed: int) -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
+    """Versions of Python and of the packages that influence numerical results."""
     found = {"pgtoolkit": __version__, "python": platform.python_version()}
     for package in ("torch", "gymnasium", "numpy", "mujoco"):
         try:

@@ -22,7 +22,7 @@ from pgtoolkit.estimators.surrogates import (
 )
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.scripts.benchmarks.timing import OURS, Case, Run
 from pgtoolkit.seeding import stream
 
@@ -104,7 +104,7 @@ def _both_estimators(differentiate: Callable[[Policy, Surrogate], None]) -> Run:
     env = DifferentiableVectorEnv(Pendulum(), NUM_ENVS)
     policy = GaussianPolicy(env.single_observation_space, env.single_action_space, HIDDEN)
     noise = policy.draw_noise(NUM_STEPS, NUM_ENVS, generator=stream(0, "noise"))
-    rollout_state = start(env, seed=0, device=env.device)
+    rollout_state = reset(env, seed=0, device=env.device)
 
     def run(index: int) -> None:
         window, _ = unroll(env, policy, rollout_state, noise)

@@ -13,7 +13,7 @@ from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.estimators.surrogates import window_objective
 from pgtoolkit.learners.gradient_clip import clip_gradient
 from pgtoolkit.policies.gaussian import GaussianPolicy
-from pgtoolkit.rollouts.rollout import start
+from pgtoolkit.rollouts.rollout import reset
 from pgtoolkit.scripts.benchmarks.timing import OURS, Case, Run
 from pgtoolkit.seeding import stream
 
@@ -72,7 +72,7 @@ def make_gradient_step(
     policy = GaussianPolicy(env.single_observation_space, env.single_action_space, HIDDEN)
     optimizer = torch.optim.Adam(policy.parameters(), 3e-3, fused=True)
     generator = stream(0, "noise")
-    rollout_states = [start(env, seed=0, device=env.device)]
+    rollout_states = [reset(env, seed=0, device=env.device)]
 
     def gradient_step(num_steps: int) -> None:
         noise = policy.draw_noise(num_steps, num_envs, generator=generator)

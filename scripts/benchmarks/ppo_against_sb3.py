@@ -8,10 +8,10 @@ import statistics
 from typing import Any, final
 
 import gymnasium
-import torch
 
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.benchmarks.learning import Act, mean_return, mode_action, train
 from pgtoolkit.scripts.benchmarks.timing import NOT_INSTALLED
 
 FIRST_EVALUATION_SEED = 10_000
@@ -50,16 +50,8 @@ def train_ours(options: ComparisonArguments, seed: int) -> float:
     names = ("num_envs", "n_steps", "batch_size", "n_epochs", "learning_rate", "gamma")
     config = PpoConfig(**{name: getattr(options, name) for name in names}, diagnostics_interval=0)
     agent = Ppo(config, env, seed=seed, total_steps=options.total_steps)
-    for _ in range(-(-options.total_steps // (options.num_envs * options.n_steps))):
-        agent.update(agent.collect())
-    policy = agent.policy
-
-    @torch.no_grad()
-    def act(obs: Any) -> Any:
-        action = policy(torch.as_tensor(obs, dtype=torch.float32).unsqueeze(0)).mode[0]
-        return action.numpy() if action.dim() else int(action)
-
-    return evaluate(options, act)
+    train(agent, options.total_steps)
+    return evaluate(options, lambda obs: mode_action(agent, obs))
 
 
 def train_sb3(options: ComparisonArguments, seed: int) -> float:
@@ -81,22 +73,9 @@ def train_sb3(options: ComparisonArguments, seed: int) -> float:
     return evaluate(options, lambda obs: model.predict(obs, deterministic=True)[0])
 
 
-def evaluate(options: ComparisonArguments, act: Any) -> float:
-    """Mean return of whole episodes, from the same start states for both implementations.
-
-    Args:
-        options: give the environment and the number of episodes.
-        act: maps an observation to an action.
-    """
-    env, returns = gymnasium.make(options.env), []
-    for episode in range(options.episodes):
-        obs, _ = env.reset(seed=FIRST_EVALUATION_SEED + episode)
-        total, over = 0.0, False
-        while not over:
-            obs, reward, terminated, truncated, _ = env.step(act(obs))
-            total, over = total + float(reward), terminated or truncated
-        returns.append(total)
-    return statistics.mean(returns)
+def evaluate(options: ComparisonArguments, act: Act) -> float:
+    """Mean return of whole episodes, from the same start states for both implementations."""
+    return mean_return(act, options.env, episodes=options.episodes, seed=FIRST_EVALUATION_SEED)
 
 
 def standard_error(values: list[float]) -> float:

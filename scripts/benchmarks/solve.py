@@ -12,13 +12,13 @@ from typing import Any, Protocol, final
 
 import gymnasium
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.scripts.benchmarks.learning import mean_return, mode_action, train
 from pgtoolkit.scripts.benchmarks.timing import NOT_INSTALLED, OURS, Case, Row, Seconds, compare
 
 ENV_ID = "Pendulum-v1"
@@ -177,20 +177,20 @@ def solve(make: Callable[[int], Learner], seed: int) -> TrainingRun:
         steps += learner.learn()
         more = Seconds.now().since(begin)
         seconds = Seconds(seconds.cpu + more.cpu, seconds.wall + more.wall)
-        mean_return = evaluate(learner.act, seed)
-        if mean_return >= SOLVED_RETURN or steps >= MAX_STEPS:
-            return TrainingRun(seconds, steps, mean_return)
+        found = evaluate(learner.act, seed)
+        if found >= SOLVED_RETURN or steps >= MAX_STEPS:
+            return TrainingRun(seconds, steps, found)
 
 
 def evaluate(act: Callable[[Observations], Observations], seed: int) -> float:
     """The mean return of ``EPISODES`` episodes of Gymnasium's environment."""
-    env = gymnasium.make_vec(ENV_ID, EPISODES, vectorization_mode="sync")
-    obs, _ = env.reset(seed=100_000 * (seed + 1))
-    total = 0.0
-    for _ in range(EPISODE_STEPS):
-        obs, reward, *_ = env.step(act(obs))
-        total += float(reward.sum())
-    return total / EPISODES
+    return mean_return(
+        act,
+        ENV_ID,
+        episodes=EPISODES,
+        seed=100_000 * (seed + 1),
+        max_episode_steps=EPISODE_STEPS,
+    )
 
 
 @final
@@ -221,27 +221,6 @@ class PpoLearner:
 
     def act(self, obs: Observations) -> Observations:
         return mode_action(self.agent, obs)
-
-
-def train(agent: Apg | Ppo, steps: int) -> int:
-    """Updates the agent with whole windows of at least so many steps in all.
-
-    Returns:
-        The number of environment steps made.
-    """
-    done = 0
-    while done < steps:
-        window = agent.collect()
-        agent.update(window)
-        done += window.num_steps * window.num_envs
-    return done
-
-
-@torch.no_grad()
-def mode_action(agent: Apg | Ppo, obs: Observations) -> Observations:
-    """The mode of the policy's action ``[N, 1]``."""
-    found: Observations = agent.policy(torch.as_tensor(obs).float()).mode.numpy()
-    return found
 
 
 @final

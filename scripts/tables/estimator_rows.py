@@ -32,7 +32,7 @@ from pgtoolkit.estimators.surrogates import (
 )
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.scripts.cli.formatting import markdown_row
 from pgtoolkit.seeding import stream, stream_seed
@@ -222,7 +222,7 @@ def lqg_estimates(env: LQG, samples: int, seed: int) -> dict[str, Tensor]:
     vector = DifferentiableVectorEnv(env, samples, dtype=F64)
     generator = stream(seed, "action noise")
     noise = torch.randn(env.max_episode_steps, samples, 1, generator=generator, dtype=F64)
-    rollout_state = start(vector, seed=stream_seed(seed, "starts"), device=noise.device)
+    rollout_state = reset(vector, seed=stream_seed(seed, "starts"), device=noise.device)
     window, _ = unroll(vector, policy, rollout_state, noise)
     objective = window_objective(window, torch.zeros_like(window.log_prob), GAMMA)
     by_action = action_gradient(objective, window)

@@ -14,8 +14,8 @@ from pgtoolkit.envs.registry.construct import accepted_arguments
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators import horizon_study
-from pgtoolkit.estimators.catalogue import STUDY_ESTIMATORS
-from pgtoolkit.estimators.horizon_study import Estimator, Measurement
+from pgtoolkit.estimators.catalogue import STUDY_ESTIMATORS, StudyEstimator
+from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.factory import make_policy
 from pgtoolkit.policies.policy import Policy
@@ -61,14 +61,14 @@ class StudyInputs:
     """The checkpoint's path, or "a fresh policy"."""
     gamma: float
     seed: int
-    estimators: tuple[Estimator, ...]
+    estimators: tuple[StudyEstimator, ...]
     no_gradient: str
     """Why pathwise cannot be measured; empty if it can."""
     notes: list[str]
     """Sentences to print before the measurement begins."""
 
     def measure(
-        self, horizon: int, estimators: tuple[Estimator, ...] | None = None
+        self, horizon: int, estimators: tuple[StudyEstimator, ...] | None = None
     ) -> list[Measurement]:
         """Measures the estimators at one horizon.
 
@@ -251,7 +251,7 @@ def reason_for_no_gradient(env: AnyVectorEnv, name: str, differentiate: Differen
     return ""
 
 
-def chosen_estimators(names: Sequence[str], no_gradient: str) -> tuple[Estimator, ...]:
+def chosen_estimators(names: Sequence[str], no_gradient: str) -> tuple[StudyEstimator, ...]:
     """The estimators that were asked for; without names, all that can be measured.
 
     Args:

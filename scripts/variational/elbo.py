@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pgtoolkit import expectation
 from pgtoolkit.agent import Metrics
-from pgtoolkit.diagnostics.monitor import GradientMonitor, Gradients
+from pgtoolkit.diagnostics.monitor import GradientMonitor
+from pgtoolkit.diagnostics.per_trajectory import Gradients
 from pgtoolkit.distributions.gaussian import DiagonalGaussian, FullGaussian
 from pgtoolkit.estimators.expectation import Method
 from pgtoolkit.finite import require_finite

@@ -407,7 +407,7 @@ def test_a_bad_number_is_named_where_it_began_and_changes_nothing(
     if name == "reinforce" and failure == "gradient":
         pytest.skip("the score function does not differentiate the environment")
     monkeypatch.setattr(
-        "pgtoolkit.envs.collector.stagger", lambda env, rollout_state, seed: rollout_state
+        "pgtoolkit.envs.collector.stagger_ages", lambda env, rollout_state, seed: rollout_state
     )
     agent = AGENTS[name](DifferentiableVectorEnv(Blowup(failure), SMALL["num_envs"]), 0)
     before = parameters(agent)
@@ -440,7 +440,7 @@ def test_whole_episodes_are_whole() -> None:
     """Each environment's column holds one episode, from its first step to its end."""
     env = make_vector_env(find_env("CartPole-v1"), SMALL["num_envs"])
     window = Reinforce(ReinforceConfig(**SMALL, rollout="episodes"), env).collect()
-    assert window.first is not None and bool(window.first[0].all())
+    assert window.episode_start is not None and bool(window.episode_start[0].all())
     assert bool(((window.done & window.valid).sum(0) == 1).all())
     ends = (window.done & window.valid).int().argmax(0)
     assert torch.equal(window.valid.sum(0), ends + 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
-from pgtoolkit.diagnostics.monitor import per_trajectory_gradients
+from pgtoolkit.diagnostics.per_trajectory import per_trajectory_gradients
 from pgtoolkit.diagnostics.statistics import flatten_gradients
 from pgtoolkit.envs.analytic.lqg.env import LQG
 from pgtoolkit.envs.vector import DifferentiableVectorEnv

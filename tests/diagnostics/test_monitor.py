@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from pgtoolkit.diagnostics.monitor import (
     GradientMonitor,
     compare,
-    per_trajectory_gradients,
     variance_by_step,
 )
+from pgtoolkit.diagnostics.per_trajectory import per_trajectory_gradients
 from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference, variance
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
@@ -250,7 +250,7 @@ def test_variance_by_step_sums_over_the_actions_dimensions() -> None:
 
 
 def test_a_saved_state_does_not_change_with_the_monitor() -> None:
-    """What was saved stays as it was while the monitor goes on."""
+    """A saved state does not share its dictionaries with the monitor, which continues."""
     policy = policy_of()
     monitor = GradientMonitor(1)
     monitor.report({"pathwise": monitor.backward(policy, lambda: surrogate_of(policy))})

@@ -21,7 +21,7 @@ from pgtoolkit.estimators.surrogates import (
 from pgtoolkit.networks.mlp import Std
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.rollouts.window import Window
 
 F64 = torch.float64
@@ -136,7 +136,7 @@ def test_float32_gradients_are_those_of_a_loop(estimator: str) -> None:
 
 @pytest.mark.parametrize("estimator", ["score function", "pathwise"])
 def test_their_mean_is_the_gradient_of_a_plain_backward(estimator: str) -> None:
-    """So the measured gradient is the one that trains."""
+    """The mean of the measured gradients is the gradient that trains."""
     policy = make_policy(BOUNDED, layer_norm=True)
     surrogate = surrogate_of(estimator, policy)
     found = recorded(policy, surrogate)
@@ -150,7 +150,7 @@ def rollout_objective(env: DifferentiableEnv, policy: Policy) -> Callable[[], Te
 
     def objective() -> Tensor:
         vector = DifferentiableVectorEnv(env, FEW, dtype=F64)
-        rollout_state = start(vector, seed=0, device=CPU)
+        rollout_state = reset(vector, seed=0, device=CPU)
         window, _ = unroll(
             vector, policy, rollout_state, normal(LONG, FEW, policy.noise_size, seed=3)
         )
@@ -185,7 +185,7 @@ def test_back_propagation_and_the_pathwise_surrogate_agree_trajectory_by_traject
     policy = GaussianPolicy(env.observation_space, env.action_space, (7,)).double()
     vector = DifferentiableVectorEnv(env, FEW, dtype=F64)
     window, _ = unroll(
-        vector, policy, start(vector, seed=0, device=CPU), normal(LONG, FEW, 1, seed=3)
+        vector, policy, reset(vector, seed=0, device=CPU), normal(LONG, FEW, 1, seed=3)
     )
     objective = window_objective(window, window.next_obs.square().sum(-1), 0.99)
     weight = action_gradient(objective, window)
@@ -234,7 +234,7 @@ def test_a_subclass_of_a_ruled_layer_does_not_inherit_the_rule() -> None:
 
 
 def test_a_layer_that_is_partly_frozen_goes_the_general_way() -> None:
-    """Its bias is trained and its weight is not; frozen parameters have no gradient."""
+    """The layer's bias is trained and its weight is not; frozen parameters have no gradient."""
     frozen = nn.Linear(3, 4)
     frozen.weight.requires_grad_(False)
     module = nn.Sequential(frozen, nn.Tanh(), nn.Linear(4, 2)).double()
@@ -287,7 +287,7 @@ def test_a_weight_shared_with_a_module_without_a_rule_is_counted_in_full() -> No
 
 
 def test_layer_norms_without_parameters_are_allowed() -> None:
-    """Of different sizes, and one with a gain only."""
+    """Layer norms of different sizes, and one with a gain only."""
     module = nn.Sequential(
         nn.Linear(3, 4),
         nn.LayerNorm(4, elementwise_affine=False),
@@ -312,7 +312,7 @@ class Spare(nn.Module):
 
 
 def test_a_layer_whose_output_is_not_used_has_gradient_zero() -> None:
-    """It was called, but nothing in the surrogate depends on it."""
+    """The layer was called, but nothing in the surrogate depends on it."""
     module, x = Spare().double(), normal(LONG, FEW, 3)
     found = recorded(module, lambda: torch.sin(module(x)[0]).sum((0, 2)))
     assert found["unused.weight"].shape == (FEW, 2, 3)
@@ -383,7 +383,7 @@ def test_trajectories_must_be_the_last_axis_but_one() -> None:
 
 @pytest.mark.parametrize("shape", [(6, 5, 3), (5, 3)])
 def test_an_output_that_is_overwritten_is_refused(shape: tuple[int, ...]) -> None:
-    """Its gradient would be the activation's, or none."""
+    """The recorded gradient would be the activation's, or there would be none."""
     module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)).double()
     with pytest.raises(RequestError, match="in place"):
         recorded(module, lambda: module(normal(*shape)).square().reshape(-1, 5, 2).sum((0, 2)))

@@ -30,7 +30,7 @@ from pgtoolkit.estimators.surrogates import (
     window_objective,
 )
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 
 F64 = torch.float64
 CPU = torch.device("cpu")
@@ -129,7 +129,7 @@ def standard_errors(values: list[float], expected: float) -> float:
 
 
 def gaussian_statistics(n: int, repeats: int, signal: float, seed: int) -> list[GradientStatistics]:
-    """Of normal gradients with covariance diag(1, 4, 9, ...)/10 and a mean of that squared norm."""
+    """Normal gradients with covariance diag(1, 4, 9, ...)/10 and a mean of that squared norm."""
     scale = torch.arange(1, 6, dtype=F64) / math.sqrt(10)
     mean = torch.full((5,), math.sqrt(signal / 5), dtype=F64)
     draws = mean + scale * normal(repeats, n, 5, seed=seed)
@@ -146,7 +146,7 @@ def test_all_three_statistics_are_unbiased_for_normal_gradients(n: int) -> None:
 
 
 def test_a_signal_of_zero_is_negative_half_the_time() -> None:
-    """It is not clipped: with a true signal of 0 its mean is 0, so it must be below at times."""
+    """The signal is not clipped: its mean is 0 if the true one is, so some are negative."""
     found = gaussian_statistics(8, 500, signal=0.0, seed=1)
     signals = [float(s.signal) for s in found]
     assert abs(standard_errors(signals, 0.0)) < 4.5
@@ -369,7 +369,7 @@ def test_flattened_gradients_keep_every_number() -> None:
 
 
 def test_a_scalar_parameter_counts_as_one_number() -> None:
-    """Its gradients have shape [N], as those of a temperature, or of one shared log-sigma."""
+    """A scalar parameter has gradients [N], such as a temperature or one shared log-sigma."""
     scalar = normal(5)
     found = GradientStatistics.of({"a": normal(5, 2), "scalar": scalar})
     assert float(found.parameter_variance["scalar"]) == pytest.approx(float(scalar.var()))
@@ -470,7 +470,7 @@ def test_significance_where_gradients_are_skewed() -> None:
 
     Q is unbiased for normal gradients. The score function's are skewed, and a batch that happens
     to lack its rare large values has a shifted mean and a small Q. Of batches of 64, detectability
-    exceeds 3 in some 16 %, significance in 10 %, and 5 hardly ever: that is the bound of a verdict.
+    exceeds 3 in some 16 %, significance in 10 %, and 5, the threshold of a bias, hardly ever.
     The jackknife interval of the signal excludes 0 in some 2 %, less than nominal.
     """
     eps = normal(1000, 64, 1, seed=77)
@@ -485,8 +485,8 @@ def test_significance_where_gradients_are_skewed() -> None:
     assert np.mean([float(s.signal_low) > 0 for s in found]) < 0.05
 
 
-def test_the_largest_share_is_one_trajectorys_part_of_the_spread() -> None:
-    """(3, 0, 0): squares 4, 1, 1 about the mean, so 2/3; equal spreads give 1/N."""
+def test_the_largest_share_is_one_trajectorys_part_of_the_squared_deviations() -> None:
+    """(3, 0, 0): squares 4, 1, 1 about the mean, so 2/3; equal deviations give 1/N."""
     found = GradientStatistics.of({"p": torch.tensor([[3.0], [0.0], [0.0]])})
     assert float(found.largest_share) == pytest.approx(2 / 3)
     alike = GradientStatistics.of({"p": torch.eye(4)})
@@ -562,7 +562,7 @@ def lqg_gradients(num_envs: int, seed: int) -> dict[str, Tensor]:
         policy.head.std.log_std.fill_(math.log(SIGMA))
     vector = DifferentiableVectorEnv(env, num_envs, dtype=F64)
     noise = normal(5, num_envs, 1, seed=seed)
-    window, _ = unroll(vector, policy, start(vector, seed=seed, device=CPU), noise)
+    window, _ = unroll(vector, policy, reset(vector, seed=seed, device=CPU), noise)
     zeros = torch.zeros(5, num_envs, dtype=F64)
     objective = window_objective(window, zeros, 0.95)
     by_action = action_gradient(objective, window)

@@ -237,8 +237,8 @@ def test_windows_follow_each_other() -> None:
     for last, following in itertools.pairwise(windows):
         on = ~last.done[-1]
         assert torch.equal(following.obs[0][on], last.next_obs[-1][on])
-        assert following.first is not None
-        assert torch.equal(following.first[0], last.done[-1])
+        assert following.episode_start is not None
+        assert torch.equal(following.episode_start[0], last.done[-1])
 
 
 def test_whole_episodes_are_one_of_each_environment_from_a_reset() -> None:
@@ -281,7 +281,7 @@ def test_first_episodes_start_at_staggered_ages() -> None:
         vector = DifferentiableVectorEnv(Counter(), 64)
         collector = Collector(vector, config, seed=seed, total_steps=64)
         ages.append(vector.get_state().elapsed)
-        assert torch.equal(collector.rollout_state.first, ages[-1] == 0)
+        assert torch.equal(collector.rollout_state.episode_start, ages[-1] == 0)
     assert torch.equal(ages[0], ages[1]) and not torch.equal(ages[0], ages[2])
     assert set(ages[0].tolist()) == {0, 1, 2, 3, 4}
 
@@ -326,7 +326,7 @@ def test_environments_that_cannot_be_saved_start_new_episodes_of_another_seed() 
         other.load_state_dict(state)
         windows.append(other.collect(policy))
         assert torch.equal(windows[-1].noise, one.collect(policy).noise)
-        assert windows[-1].first is not None and bool(windows[-1].first[0].all())
+        assert windows[-1].episode_start is not None and bool(windows[-1].episode_start[0].all())
         assert not torch.equal(windows[-1].obs[0], first.obs[0])
         assert other.num_steps == state["num_steps"] + int(windows[-1].valid.sum())
     assert_same_window(windows[0], windows[1])

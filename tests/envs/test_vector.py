@@ -17,7 +17,7 @@ from pgtoolkit.envs.states import map_state, where_state
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.policies.gaussian import GaussianPolicy
-from pgtoolkit.rollouts.rollout import collect, start, unroll
+from pgtoolkit.rollouts.rollout import collect, reset, unroll
 
 
 class Walk(DifferentiableEnv[Tensor]):
@@ -245,14 +245,14 @@ def test_rollouts_accept_it() -> None:
     windows = []
     for roll in (collect, unroll):
         vector_env = DifferentiableVectorEnv(env, 4)
-        rollout_state = start(vector_env, seed=0, device=torch.device("cpu"))
+        rollout_state = reset(vector_env, seed=0, device=torch.device("cpu"))
         windows.append(roll(vector_env, policy, rollout_state, noise)[0])
     plain, differentiable = windows
     for name in ("obs", "next_obs", "action", "reward", "terminated", "truncated"):
         assert torch.equal(getattr(plain, name), getattr(differentiable, name)), name
-    assert differentiable.perturbation is not None
+    assert differentiable.action_shift is not None
     total = differentiable.reward[:3].sum()
-    gradient = torch.autograd.grad(total, differentiable.perturbation)[0]
+    gradient = torch.autograd.grad(total, differentiable.action_shift)[0]
     assert bool((gradient[:3] != 0).all()) and bool((gradient[3:] == 0).all())
 
 

@@ -134,8 +134,8 @@ def test_standardised_advantages_turn_the_gradient(n: int, cosine_: float, scale
     choices, probability = all_samples(n)
     r = REWARD[choices]
     centred = r - r.mean(1, keepdim=True)
-    spread = centred.square().mean(1, keepdim=True).sqrt()
-    standardised = torch.where(spread > 0, centred / spread.clamp_min(1e-12), 0.0)
+    deviation = centred.square().mean(1, keepdim=True).sqrt()
+    standardised = torch.where(deviation > 0, centred / deviation.clamp_min(1e-12), 0.0)
     mean = probability @ softmax_estimates(choices, standardised)
     cos = mean @ GRADIENT / mean.norm() / GRADIENT.norm()
     assert float(cos) == pytest.approx(cosine_, abs=6e-4)

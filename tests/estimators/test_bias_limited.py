@@ -119,7 +119,7 @@ def test_the_weight_of_a_batch_is_that_of_its_moments() -> None:
     assert radius > 1 and (2 - radius) / math.sqrt(square) < V / (V + R)  # all three cases occur
 
 
-def test_a_blind_pathwise_gradient_is_limited_and_not_shut_out() -> None:
+def test_a_pathwise_gradient_that_misses_a_jump_is_limited_and_not_excluded() -> None:
     """F = 1[x > 0], 10 000 trajectories: the bias of the mix is at most gamma, here 0.2.
 
     g = 0.399, so the weight is about (0.2 - radius) / 0.4; a larger gamma lets all of it in.

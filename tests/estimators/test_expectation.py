@@ -230,7 +230,7 @@ def test_surrogates_are_not_reduced(method: Method) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_of_expectations_is_each_of_them(method: Method) -> None:
-    """And a coupled f of independent parts has the same gradients: 2 (m - k), sampled."""
+    """A coupled f of independent parts has the same gradients, 2 (m - k), sampled."""
     mean = torch.tensor([[0.0, 1.0], [2.0, -1.0]], dtype=F64, requires_grad=True)
     distribution = DiagonalGaussian(mean, torch.zeros(2, 2, dtype=F64))
     for f in (lambda x: x.square().sum(-1), lambda x: x.square().sum((-2, -1))):
@@ -381,7 +381,7 @@ def test_torchs_distributions_with_has_rsample_as_a_property_have_a_path(method:
         lambda x: x[:, 0] ** 2, distribution, method, num_samples=20000, generator=seeded(3)
     )
     (gradient,) = torch.autograd.grad(surrogate.mean(), scale)
-    # E x^2 = scale^2 Gamma(2), so the gradient is 2 scale; the estimates' spread is below 10.
+    # E x^2 = scale^2 Gamma(2), so the gradient is 2 scale; the estimates' deviation is below 10.
     assert float(gradient) == pytest.approx(2.6, abs=4.5 * 10 / math.sqrt(20000))
 
 

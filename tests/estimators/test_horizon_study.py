@@ -1,4 +1,4 @@
-"""The gradient laboratory, against closed forms."""
+"""The horizon study, against closed forms."""
 
 import dataclasses
 import math
@@ -17,12 +17,13 @@ from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
-from pgtoolkit.estimators.horizon_study import Estimator, Measurement, measure_horizon, sample
+from pgtoolkit.estimators.catalogue import StudyEstimator
+from pgtoolkit.estimators.horizon_study import Measurement, measure_horizon, sample
 from pgtoolkit.policies.discrete import CategoricalPolicy
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
 
-ALL: tuple[Estimator, ...] = ("score_function", "pathwise", "mixed")
+ALL: tuple[StudyEstimator, ...] = ("score_function", "pathwise", "mixed")
 N = 4000
 
 
@@ -87,7 +88,7 @@ def measure(
     *,
     gamma: float,
     num: int = N,
-    estimators: tuple[Estimator, ...] = ALL,
+    estimators: tuple[StudyEstimator, ...] = ALL,
     seed: int = 0,
 ) -> dict[str, Measurement]:
     vector = DifferentiableVectorEnv(env, num)
@@ -166,7 +167,7 @@ def test_a_jump_gives_a_pathwise_gradient_of_zero_and_a_bias() -> None:
 
 
 def test_a_gradient_that_is_not_finite_is_a_finding() -> None:
-    """Its numbers are NaN, mixed's too; the score function's are measured all the same."""
+    """Statistics of pathwise and of mixed are NaN; those of the score function are measured."""
     found = measure(Root(), linear_policy(Root(), 0.0, 0.0, 1.0), 1, gamma=1.0)
     for name in ("pathwise", "mixed"):
         assert math.isnan(found[name].variance) and math.isnan(found[name].bias_z)

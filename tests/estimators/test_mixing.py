@@ -42,7 +42,7 @@ from pgtoolkit.estimators.surrogates import (
 )
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.rollouts.window import Window
 
 F64 = torch.float64
@@ -201,12 +201,12 @@ def test_the_optimum_elsewhere(problem: Problem) -> None:
     C, (V, R) = float(weight @ product - exact.gradient**2), (exact.score, exact.pathwise)
     assert float(exact.covariance) == pytest.approx(C, rel=1e-7, abs=1e-9)
     best = covariance_weight(V, R, exact.covariance)
-    spread = float(V + R) - 2 * C
-    least = (float(V * R) - C * C) / spread
+    difference_variance = float(V + R) - 2 * C
+    least = (float(V * R) - C * C) / difference_variance
     assert mixed_variance(exact, best) == pytest.approx(least, rel=1e-7)
     for step in (-0.3, 0.1):
         worse = mixed_variance(exact, best + step)
-        assert worse == pytest.approx(least + step**2 * spread, rel=1e-7)
+        assert worse == pytest.approx(least + step**2 * difference_variance, rel=1e-7)
 
 
 def test_raw_scores_may_have_so_much_covariance_that_inverse_variances_lose() -> None:
@@ -428,7 +428,7 @@ def test_the_guards_z_is_the_significance_of_the_difference(num: int, size: int)
     assert difference_z(torch.zeros(2, 6, 3, dtype=F64)).tolist() == [0.0, 0.0]
 
 
-def test_pathwise_that_is_blind_to_a_jump_is_shut_out() -> None:
+def test_pathwise_that_misses_a_jump_gets_the_weight_0() -> None:
     """F = 1[x > 0]: its pathwise gradient is 0 throughout, and without the guard has weight 1.
 
     1000 trajectories: in folds of 500, z is above 10 in every one of 2000 trials.
@@ -441,7 +441,7 @@ def test_pathwise_that_is_blind_to_a_jump_is_shut_out() -> None:
     assert torch.equal(mix_gradients(score, pathwise, weight)["m"], score["m"])
 
 
-def test_the_guard_judges_each_step_and_leaves_a_smooth_one_alone() -> None:
+def test_the_guard_tests_each_step_and_accepts_a_smooth_one() -> None:
     """Step 0 is 1[x > 0], step 1 cos x: its weight is the rule's, to the last bit."""
     eps = normal(1000, 1)
     smooth = cosine(1).gradients(eps)
@@ -522,7 +522,7 @@ def episodes(num_envs: int, seed: int) -> Episodes:
         policy.head.std.log_std.fill_(math.log(SIGMA))
     vector = DifferentiableVectorEnv(env, num_envs, dtype=F64)
     noise = normal(5, num_envs, 1, seed=seed)
-    window, _ = unroll(vector, policy, start(vector, seed=seed, device=CPU), noise)
+    window, _ = unroll(vector, policy, reset(vector, seed=seed, device=CPU), noise)
     objective = window_objective(window, torch.zeros(5, num_envs, dtype=F64), GAMMA)
     gradient = action_gradient(objective, window)
     return Episodes(policy, window.detach(), gradient)
@@ -632,7 +632,7 @@ def one_step(policy: Policy, noise: Tensor) -> Window:
 
 
 def expected_gradient(policy: Policy, surrogate: Tensor, weight: Tensor) -> list[float]:
-    """Of the weighted surrogate, by the mean and by sigma."""
+    """Gradients of the weighted surrogate by the mean and by sigma."""
     assert isinstance(policy.head, GaussianHead) and policy.head.std is not None
     head = policy.head.output
     leaves = [head.bias, policy.head.std.log_std]

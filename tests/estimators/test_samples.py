@@ -102,7 +102,7 @@ def test_our_own_chain_through_tanh_stays_finite() -> None:
 
 
 def test_what_cannot_be_a_base_or_a_link_is_refused() -> None:
-    """Its squashing would be ignored; and a density needs an inverse."""
+    """Otherwise its squashing would be ignored, and a density needs an inverse."""
     zero, one = torch.zeros(1), torch.ones(1)
     squashed: Any = pg.TanhGaussian(zero, zero, -one, one)
     with pytest.raises(RequestError, match="Squash last"):

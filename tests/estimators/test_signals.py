@@ -20,7 +20,7 @@ from pgtoolkit.estimators.surrogates import matched_score_weight, window_objecti
 from pgtoolkit.policies.discrete import CategoricalPolicy
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.rollouts.window import Window
 
 F64 = torch.float64
@@ -42,7 +42,7 @@ def pendulum_policy() -> Policy:
 def pendulum_window(policy: Policy, num_steps: int = 5, num_envs: int = 8) -> Window:
     env = DifferentiableVectorEnv(Pendulum(), num_envs)
     noise = policy.draw_noise(num_steps, num_envs, generator=seeded(1))
-    return unroll(env, policy, start(env, seed=0, device=CPU), noise)[0]
+    return unroll(env, policy, reset(env, seed=0, device=CPU), noise)[0]
 
 
 def make(policy: Policy, window: Window, **settings: Any) -> Signals:
@@ -142,13 +142,13 @@ def test_the_action_gradient_is_that_of_the_objective_and_frees_the_graph() -> N
     policy = pendulum_policy()
     window = pendulum_window(policy)
     objective = window_objective(window, torch.zeros_like(window.log_prob), GAMMA)
-    assert window.perturbation is not None
-    (expected,) = torch.autograd.grad(objective.sum(), window.perturbation, retain_graph=True)
+    assert window.action_shift is not None
+    (expected,) = torch.autograd.grad(objective.sum(), window.action_shift, retain_graph=True)
     signals = make(policy, window, objective=objective)
     assert torch.equal(signals.action_gradient, expected)
     assert signals.action_gradient is signals.action_gradient
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
-        torch.autograd.grad(objective.sum(), window.perturbation)
+        torch.autograd.grad(objective.sum(), window.action_shift)
 
 
 # The critic's gradient ----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The twin estimators against closed forms, against each other, and against back-propagation."""
+"""The two estimators against closed forms, against each other, and against back-propagation."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from pgtoolkit.estimators.surrogates import (
 from pgtoolkit.policies.discrete import CategoricalPolicy
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.rollouts.window import Window, map_window
 
 F64 = torch.float64
@@ -66,9 +66,9 @@ Function = Callable[[Tensor], Tensor]
 def one_step(policy: Policy, noise: Tensor, f: Function) -> Window:
     """A differentiable window of one step that ends the episode, with reward f(u)."""
     obs = torch.zeros(1, len(noise), 1, dtype=noise.dtype)
-    perturbation = torch.zeros_like(obs).requires_grad_()
+    action_shift = torch.zeros_like(obs).requires_grad_()
     distribution = policy(obs)
-    pre_action = distribution.pre_action(noise.reshape(obs.shape)) + perturbation
+    pre_action = distribution.pre_action(noise.reshape(obs.shape)) + action_shift
     over = torch.ones(1, len(noise), dtype=torch.bool)
     return Window(
         obs=obs,
@@ -81,7 +81,7 @@ def one_step(policy: Policy, noise: Tensor, f: Function) -> Window:
         terminated=over,
         truncated=~over,
         valid=over,
-        perturbation=perturbation,
+        action_shift=action_shift,
     )
 
 
@@ -203,7 +203,7 @@ def sample_lqg(env: LQG, K: Tensor, k: Tensor, sigma: Tensor, num_envs: int, see
     policy, gamma = linear_policy(env, K, k, sigma), env.system.gamma
     vector = DifferentiableVectorEnv(env, num_envs, dtype=F64)
     noise = torch.randn(env.max_episode_steps, num_envs, len(k), generator=seeded(seed), dtype=F64)
-    window, _ = unroll(vector, policy, start(vector, seed=seed, device=CPU), noise)
+    window, _ = unroll(vector, policy, reset(vector, seed=seed, device=CPU), noise)
     zeros = torch.zeros_like(window.reward).detach()
     objective = window_objective(window, zeros, gamma)
     weight = matched_score_weight(window, zeros, zeros, gamma)
@@ -301,7 +301,7 @@ def test_the_score_weight_without_the_discount_is_biased() -> None:
     vector = DifferentiableVectorEnv(env, 400_000, dtype=F64)
     noise = torch.randn(5, 400_000, 1, generator=seeded(2), dtype=F64)
     with torch.no_grad():
-        window, _ = unroll(vector, policy, start(vector, seed=2, device=CPU), noise)
+        window, _ = unroll(vector, policy, reset(vector, seed=2, device=CPU), noise)
     zeros = torch.zeros_like(window.reward)
     weight = matched_score_weight(window, zeros, zeros, gamma)
     undiscounted = weight / gamma ** torch.arange(5, dtype=F64).unsqueeze(1)
@@ -361,7 +361,7 @@ def test_the_pathwise_surrogate_has_the_gradient_of_back_propagation_through_tim
         log_std_init=-0.5,
     ).to(dtype)
     noise = torch.randn(14, 32, policy.noise_size, generator=seeded(3), dtype=dtype)
-    window, _ = unroll(vector, policy, start(vector, seed=3, device=CPU), noise)
+    window, _ = unroll(vector, policy, reset(vector, seed=3, device=CPU), noise)
     if case.startswith("walk"):
         assert bool(window.terminated.any()) and bool((window.truncated & ~window.terminated).any())
     objective = window_objective(window, critic(window.next_obs), 0.97)
@@ -382,7 +382,7 @@ def test_the_action_gradient_is_a_finite_difference_of_the_objective() -> None:
 
     def objective(shifted: Tensor) -> tuple[Tensor, Window]:
         vector = DifferentiableVectorEnv(Walk(), 3, dtype=F64)
-        window, _ = unroll(vector, policy, start(vector, seed=5, device=CPU), shifted)
+        window, _ = unroll(vector, policy, reset(vector, seed=5, device=CPU), shifted)
         return window_objective(window, critic(window.next_obs), 0.97), window
 
     value, window = objective(noise)
@@ -485,7 +485,7 @@ def test_steps_that_never_happened_weigh_nothing() -> None:
 
 @pytest.mark.parametrize("estimator", ["score function", "pathwise"])
 def test_the_surrogate_of_a_window_is_that_of_its_valid_steps(estimator: str) -> None:
-    """Value and gradient, whatever the weight of a step that never happened, NaN included."""
+    """Value and gradient do not depend on the weight of a step that is not valid, even if NaN."""
     valid = flags((1, 1, 0))
     window = window_of(column((1, 2, 3)), valid=valid)
     space = Box(-np.inf, np.inf, (3,), np.float32)
@@ -542,7 +542,7 @@ def unrolled_lqg() -> Window:
     vector = DifferentiableVectorEnv(LQG(), 4)
     policy = GaussianPolicy(vector.single_observation_space, vector.single_action_space, ())
     noise = torch.randn(3, 4, 1, generator=seeded())
-    return unroll(vector, policy, start(vector, seed=0, device=CPU), noise)[0]
+    return unroll(vector, policy, reset(vector, seed=0, device=CPU), noise)[0]
 
 
 def test_an_objective_without_a_graph_has_no_action_gradient() -> None:
@@ -552,7 +552,7 @@ def test_an_objective_without_a_graph_has_no_action_gradient() -> None:
 
 
 def test_an_objective_that_does_not_depend_on_the_actions_has_no_action_gradient() -> None:
-    """It has a graph, to a value function's parameters, but no path to any action.
+    """The objective has a graph to a value function's parameters, but no path to any action.
 
     Zeros would be taken for a gradient, and train nothing without a word.
     """
@@ -563,7 +563,7 @@ def test_an_objective_that_does_not_depend_on_the_actions_has_no_action_gradient
 
 
 def test_the_surrogates_have_one_entry_a_trajectory() -> None:
-    """And entry i depends on column i only."""
+    """Entry i of the surrogate depends on column i only."""
     window = window_of(torch.randn(6, 4, generator=seeded(7), dtype=F64))
     space = Box(-np.inf, np.inf, (3,), np.float32)
     policy = GaussianPolicy(space, Box(-1, 1, (2,), np.float32), (8,)).double()
@@ -591,8 +591,8 @@ def test_the_surrogates_gradient_reaches_the_policy_and_nothing_else() -> None:
     surrogate = score_function_surrogate(policy, window, weight) + pathwise_surrogate(
         policy, window, action_weight
     )
-    assert window.perturbation is not None
-    leaves = [weight, action_weight, window.perturbation]
+    assert window.action_shift is not None
+    leaves = [weight, action_weight, window.action_shift]
     others = torch.autograd.grad(surrogate.sum(), leaves, allow_unused=True, retain_graph=True)
     assert all(gradient is None for gradient in others)
     assert all(

@@ -30,7 +30,7 @@ from pgtoolkit.learners.step_rules.base import Problem, StepRule
 from pgtoolkit.networks.normalizer import ObservationNormalizer
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.rollouts.window import Window
 
 F64 = torch.float64
@@ -50,7 +50,7 @@ def make_policy(hidden: tuple[int, ...] = (8,), **settings: Any) -> Policy:
 def make_window(policy: Policy, dtype: torch.dtype = torch.float32) -> Window:
     env = DifferentiableVectorEnv(Pendulum(), NUM_ENVS, dtype=dtype)
     noise = policy.draw_noise(NUM_STEPS, NUM_ENVS, generator=seeded(1)).to(dtype)
-    return unroll(env, policy, start(env, seed=0, device=CPU), noise)[0]
+    return unroll(env, policy, reset(env, seed=0, device=CPU), noise)[0]
 
 
 def make_signals(policy: Policy, window: Window, **settings: Any) -> Signals:

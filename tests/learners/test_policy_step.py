@@ -26,7 +26,7 @@ from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_step import available, backward, measure
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import collect, start, unroll
+from pgtoolkit.rollouts.rollout import collect, unroll
 from pgtoolkit.rollouts.window import Window
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def make_window(policy: Policy, *, num_envs: int = 8, graph: bool = True) -> Win
     env = DifferentiableVectorEnv(Pendulum(), num_envs)
     noise = policy.draw_noise(NUM_STEPS, num_envs, generator=torch.Generator().manual_seed(1))
     rollout = unroll if graph else collect
-    return rollout(env, policy, start(env, seed=0, device=CPU), noise)[0]
+    return rollout(env, policy, reset(env, seed=0, device=CPU), noise)[0]
 
 
 def zeros(window: Window) -> Tensor:

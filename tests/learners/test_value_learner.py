@@ -95,7 +95,7 @@ def test_more_minibatches_than_samples_are_one_sample_each() -> None:
 
 
 def test_a_target_that_is_not_finite_takes_no_step() -> None:
-    """It is an error, and the function is as it was."""
+    """It is an error, and the value function is unchanged."""
     value, (obs, target) = value_function(), data()
     before = [parameter.clone() for parameter in value.parameters()]
     target[5] = float("nan")

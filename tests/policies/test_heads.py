@@ -35,7 +35,7 @@ from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.policies.factory import DistributionName, make_policy
 from pgtoolkit.policies.gaussian import FullGaussianHead, GaussianHead
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.rollouts.window import Window
 
 F64 = torch.float64
@@ -325,7 +325,7 @@ def test_every_parameter_belongs_to_a_layer_with_a_rule(case: str) -> None:
 
 @pytest.mark.parametrize("name", ["gaussian", *CONTINUOUS])
 def test_back_propagation_and_the_pathwise_surrogate_agree(name: DistributionName) -> None:
-    """Through 20 steps of the Pendulum: window, perturbation and noise fit every head."""
+    """Through 20 steps of the Pendulum: window, action shift and noise fit every head."""
     env = Pendulum()
     settings = Settings(distribution=name, std="state_dependent")
     policy = shaken(make_policy(settings, env.observation_space, env.action_space, seeded()))
@@ -333,7 +333,7 @@ def test_back_propagation_and_the_pathwise_surrogate_agree(name: DistributionNam
 
     def rollout() -> tuple[Window, Tensor]:
         vector = DifferentiableVectorEnv(env, FEW, dtype=F64)
-        window, _ = unroll(vector, policy, start(vector, seed=0, device=CPU), noise)
+        window, _ = unroll(vector, policy, reset(vector, seed=0, device=CPU), noise)
         return window, window_objective(window, window.next_obs.square().sum(-1), 0.99)
 
     window, objective = rollout()

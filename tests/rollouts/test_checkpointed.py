@@ -26,7 +26,7 @@ from pgtoolkit.estimators.surrogates import action_gradient, pathwise_surrogate,
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.checkpointed import choose_unroll, unroll_in_segments
-from pgtoolkit.rollouts.rollout import RolloutState, start, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, reset, unroll
 from pgtoolkit.rollouts.window import Window
 
 NUM_ENVS, STEPS = 4, 19
@@ -104,15 +104,15 @@ def rolled(
         with respect to actions and parameters, and the environment's state.
     """
     vector, policy = DifferentiableVectorEnv(env, NUM_ENVS, dtype=dtype), policy_for(env, dtype)
-    rollout_state, noise = start(vector, seed=0, device=CPU), noise_of(STEPS, dtype)
+    rollout_state, noise = reset(vector, seed=0, device=CPU), noise_of(STEPS, dtype)
     for _ in range(windows):
         window, rollout_state = roll(vector, policy, rollout_state, noise)
-    assert window.perturbation is not None
+    assert window.action_shift is not None
     value = torch.tanh(window.next_obs).sum(-1)
     objective = window_objective(window, value, 0.9) + window.action.square().sum((0, 2))
     # The objective also depends on the observations directly, not only through the actions.
     objective = objective + 0.1 * window.obs.sum((0, 2))
-    leaves = [window.perturbation, *policy.parameters()]
+    leaves = [window.action_shift, *policy.parameters()]
     gradients = torch.autograd.grad(objective.sum(), leaves)
     return window, rollout_state, gradients, vector.get_state()
 
@@ -144,7 +144,7 @@ def test_window_and_gradient_are_those_of_unroll(
         a, b = getattr(window, field.name), getattr(again, field.name)
         assert torch.equal(a, b) and a.requires_grad == b.requires_grad, field.name
     assert torch.equal(rollout_state.obs, other.obs) and torch.equal(
-        rollout_state.first, other.first
+        rollout_state.episode_start, other.episode_start
     )
     assert all(torch.equal(a, b) for a, b in zip(leaves_of(end), leaves_of(final), strict=True))
     if name in ("noise and ends", "three tensors", "gated"):
@@ -206,7 +206,7 @@ def peak_bytes(roll: Callable[..., Any], steps: int) -> int:
     """The most bytes that a window and its action gradient save at any time."""
     env, noise = LQG(horizon=9), noise_of(steps, torch.float32, 64)
     vector, policy = DifferentiableVectorEnv(env, 64), policy_for(env, torch.float32)
-    rollout_state, count = start(vector, seed=0, device=CPU), Bytes(noise, *policy.parameters())
+    rollout_state, count = reset(vector, seed=0, device=CPU), Bytes(noise, *policy.parameters())
     with count.counting():
         window, _ = roll(vector, policy, rollout_state, noise)
     objective = window_objective(window, torch.zeros(steps, 64), 0.99)
@@ -236,21 +236,21 @@ def test_the_live_environment_stays_where_it_is() -> None:
     expected = rolled(Drift(), unroll, torch.float64, windows=1)
     env = DifferentiableVectorEnv(Drift(), NUM_ENVS, dtype=torch.float64)
     policy, noise = policy_for(Drift(), torch.float64), noise_of(STEPS, torch.float64)
-    window, rollout_state = unroll_in_segments(env, policy, start(env, seed=0, device=CPU), noise)
+    window, rollout_state = unroll_in_segments(env, policy, reset(env, seed=0, device=CPU), noise)
     unroll_in_segments(env, policy, rollout_state, noise)
     before = env.get_state()
-    assert window.perturbation is not None
+    assert window.action_shift is not None
     total = window.reward.sum()
-    (found,) = torch.autograd.grad(total, window.perturbation)
+    (found,) = torch.autograd.grad(total, window.action_shift)
     assert all(
         torch.equal(a, b)
         for a, b in zip(leaves_of(before), leaves_of(env.get_state()), strict=True)
     )
-    assert expected[0].perturbation is not None
+    assert expected[0].action_shift is not None
     plain = DifferentiableVectorEnv(Drift(), NUM_ENVS, dtype=torch.float64)
-    other, _ = unroll(plain, policy, start(plain, seed=0, device=CPU), noise)
-    assert other.perturbation is not None
-    assert torch.equal(torch.autograd.grad(other.reward.sum(), other.perturbation)[0], found)
+    other, _ = unroll(plain, policy, reset(plain, seed=0, device=CPU), noise)
+    assert other.action_shift is not None
+    assert torch.equal(torch.autograd.grad(other.reward.sum(), other.action_shift)[0], found)
 
 
 def test_parameters_are_not_differentiated_unless_asked() -> None:
@@ -261,11 +261,11 @@ def test_parameters_are_not_differentiated_unless_asked() -> None:
     )
     seen: list[int] = []
     policy.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dim()))
-    rollout_state, noise = start(env, seed=0, device=CPU), noise_of(9, torch.float32)
+    rollout_state, noise = reset(env, seed=0, device=CPU), noise_of(9, torch.float32)
     window, _ = unroll_in_segments(env, policy, rollout_state, noise)
-    assert window.perturbation is not None
+    assert window.action_shift is not None
     total = window.reward.sum()
-    torch.autograd.grad(total, window.perturbation, retain_graph=True)
+    torch.autograd.grad(total, window.action_shift, retain_graph=True)
     assert seen == [2] * 18
     torch.autograd.grad(total, list(policy.parameters()))
     assert seen[18:].count(3) == 3
@@ -280,7 +280,7 @@ def test_a_recorder_sees_the_surrogate_and_nothing_else() -> None:
             policy_for(Pendulum(), torch.float32),
         )
         recorder = GradientRecorder(policy)
-        window, _ = roll(env, policy, start(env, seed=0, device=CPU), noise_of(9, torch.float32))
+        window, _ = roll(env, policy, reset(env, seed=0, device=CPU), noise_of(9, torch.float32))
         weight = action_gradient(window_objective(window, torch.zeros(9, NUM_ENVS), 0.9), window)
         with recorder.recording():
             surrogate = pathwise_surrogate(policy, window.detach(), weight)
@@ -298,7 +298,7 @@ class Cut(Drift):
 def test_a_missing_path_is_named_as_with_the_whole_graph() -> None:
     env = DifferentiableVectorEnv(Cut(), NUM_ENVS)
     policy, noise = policy_for(Cut(), torch.float32), noise_of(STEPS, torch.float32)
-    window, _ = unroll_in_segments(env, policy, start(env, seed=0, device=CPU), noise)
+    window, _ = unroll_in_segments(env, policy, reset(env, seed=0, device=CPU), noise)
     assert not window.reward.requires_grad and window.action.requires_grad
     with pytest.raises(RequestError, match="no differentiable path"):
         action_gradient(window_objective(window, torch.zeros(STEPS, NUM_ENVS), 0.9), window)
@@ -318,7 +318,7 @@ class Breaks(Drift):
 @pytest.mark.parametrize("roll", [unroll, unroll_in_segments])
 def test_what_is_not_finite_is_named_by_its_step_in_the_window(roll: Callable[..., Any]) -> None:
     env, policy = DifferentiableVectorEnv(Breaks(), NUM_ENVS), policy_for(Breaks(), torch.float32)
-    rollout_state, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
+    rollout_state, noise = reset(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
     with pytest.raises(NonFiniteError) as caught:
         roll(env, policy, rollout_state, noise)
     error = caught.value
@@ -339,7 +339,7 @@ class Hidden(Drift):
 def test_an_environment_that_does_not_repeat_itself_is_refused() -> None:
     """The gradient would be of another trajectory. The environment's state is restored."""
     env, policy = DifferentiableVectorEnv(Hidden(), NUM_ENVS), policy_for(Drift(), torch.float32)
-    rollout_state, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
+    rollout_state, noise = reset(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
     window, _ = unroll_in_segments(env, policy, rollout_state, noise)
     before = leaves_of(env.get_state())
     with pytest.raises(RequestError, match="does not repeat itself"):
@@ -349,7 +349,7 @@ def test_an_environment_that_does_not_repeat_itself_is_refused() -> None:
 
 def test_parameters_that_change_before_the_backward_pass_are_noticed() -> None:
     env, policy = DifferentiableVectorEnv(Drift(), NUM_ENVS), policy_for(Drift(), torch.float32)
-    rollout_state, noise = start(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
+    rollout_state, noise = reset(env, seed=0, device=CPU), noise_of(STEPS, torch.float32)
     window, _ = unroll_in_segments(env, policy, rollout_state, noise)
     with torch.no_grad():
         next(policy.parameters()).add_(1.0)
@@ -365,7 +365,7 @@ def test_the_global_generator_is_left_alone() -> None:
 
 def test_a_segment_has_a_step() -> None:
     env, policy = DifferentiableVectorEnv(Drift(), NUM_ENVS), policy_for(Drift(), torch.float32)
-    rollout_state = start(env, seed=0, device=CPU)
+    rollout_state = reset(env, seed=0, device=CPU)
     with pytest.raises(RequestError, match="segment_length is 0"):
         unroll_in_segments(env, policy, rollout_state, noise_of(4, torch.float32), 0)
 
@@ -384,7 +384,7 @@ def test_a_second_derivative_is_refused() -> None:
     env = DifferentiableVectorEnv(Pendulum(), NUM_ENVS)
     policy = GaussianPolicy(Pendulum().observation_space, Pendulum().action_space, (4,))
     noise = policy.draw_noise(6, NUM_ENVS, generator=torch.Generator().manual_seed(0))
-    window, _ = unroll_in_segments(env, policy, start(env, seed=0, device=CPU), noise, 3)
-    assert window.perturbation is not None
+    window, _ = unroll_in_segments(env, policy, reset(env, seed=0, device=CPU), noise, 3)
+    assert window.action_shift is not None
     with pytest.raises(RequestError, match="cannot be differentiated again"):
-        torch.autograd.grad(window.reward.sum(), window.perturbation, create_graph=True)
+        torch.autograd.grad(window.reward.sum(), window.action_shift, create_graph=True)

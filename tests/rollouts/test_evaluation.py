@@ -80,7 +80,7 @@ def test_the_policy_acts_by_its_mode_unless_asked_to_sample() -> None:
 
 
 def test_the_seed_decides_starts_and_noise() -> None:
-    """The same seed the same returns, another seed others."""
+    """The same seed gives the same returns, another seed gives others."""
 
     def returns(seed: int) -> list[float]:
         env = clocks(3, 3, reward="action")
@@ -112,7 +112,7 @@ def test_episodes_that_do_not_end_are_a_request_error() -> None:
     env.close()
 
 
-def test_mean_and_spread_are_those_of_the_episodes() -> None:
+def test_mean_and_deviation_are_those_of_the_episodes() -> None:
     """Returns 1, 2, 6: mean 3, variance (4 + 1 + 9) / 3."""
     found = Evaluation([1.0, 2.0, 6.0], [2, 4, 6])
     assert found.mean_return == 3

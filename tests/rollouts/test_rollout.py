@@ -19,7 +19,7 @@ from pgtoolkit.estimators.surrogates import action_gradient, matched_score_weigh
 from pgtoolkit.policies.discrete import CategoricalPolicy
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import RolloutState, autoreset_mode, collect, start, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, autoreset_mode, collect, reset, unroll
 from pgtoolkit.rollouts.whole_episodes import collect_episodes
 from pgtoolkit.rollouts.window import Window, concatenate
 
@@ -146,7 +146,7 @@ def test_valid_transitions_are_those_of_the_environment(
     In particular ``next_obs`` is the observation before the reset, in every mode.
     """
     env, policy = counters(PLANS, mode), linear_policy()
-    rollout_state, windows = start(env, seed=0, device=CPU), []
+    rollout_state, windows = reset(env, seed=0, device=CPU), []
     for _ in range(24 // window_length):
         window, rollout_state = collect(
             env, policy, rollout_state, zeros(window_length, len(PLANS))
@@ -165,7 +165,7 @@ def test_only_the_step_after_an_end_is_invalid_under_next_step() -> None:
     for mode in MODES:
         env = counters(PLANS, mode)
         window, rollout_state = collect(
-            env, linear_policy(), start(env, seed=0, device=CPU), zeros(12, len(PLANS))
+            env, linear_policy(), reset(env, seed=0, device=CPU), zeros(12, len(PLANS))
         )
         if mode is AutoresetMode.NEXT_STEP:
             assert window.valid[:, 0].int().tolist() == [1, 1, 1, 0, 1, 1, 0, 1, 0, 1, 1, 1]
@@ -182,7 +182,7 @@ def test_the_first_step_of_a_window_is_invalid_if_the_last_window_ended_an_episo
     """The rollout state carries the pending reset: environment 0 ends on step 3."""
     env = counters(PLANS, AutoresetMode.NEXT_STEP)
     first, rollout_state = collect(
-        env, linear_policy(), start(env, seed=0, device=CPU), zeros(3, len(PLANS))
+        env, linear_policy(), reset(env, seed=0, device=CPU), zeros(3, len(PLANS))
     )
     assert bool(first.terminated[2, 0]) and bool(rollout_state.needs_reset[0])
     second, _ = collect(env, linear_policy(), rollout_state, zeros(2, len(PLANS)))
@@ -195,13 +195,13 @@ def test_the_first_step_of_a_window_is_invalid_if_the_last_window_ended_an_episo
 def test_the_first_step_of_every_episode_is_marked(mode: AutoresetMode) -> None:
     """Over window boundaries too: it is the valid step whose observation has count 0."""
     env, policy = counters(PLANS, mode), linear_policy()
-    rollout_state, windows = start(env, seed=0, device=CPU), []
+    rollout_state, windows = reset(env, seed=0, device=CPU), []
     for _ in range(8):
         window, rollout_state = collect(env, policy, rollout_state, zeros(3, len(PLANS)))
         windows.append(window)
     whole = concatenate(windows)
-    assert whole.first is not None
-    assert whole.first.equal(whole.valid & (whole.obs[..., 1] == 0))
+    assert whole.episode_start is not None
+    assert whole.episode_start.equal(whole.valid & (whole.obs[..., 1] == 0))
     env.close()
 
 
@@ -227,7 +227,7 @@ def brute_force_returns(rows: list[Row], lambda_: float) -> list[float]:
 def test_returns_under_every_mode_equal_brute_force(mode: AutoresetMode, lambda_: float) -> None:
     """TD(lambda), GAE and reward-to-go on valid steps, with V = 100 + 3 episode + step."""
     env = counters(PLANS, mode)
-    window, _ = collect(env, linear_policy(), start(env, seed=0, device=CPU), zeros(16, len(PLANS)))
+    window, _ = collect(env, linear_policy(), reset(env, seed=0, device=CPU), zeros(16, len(PLANS)))
     flags = (window.terminated, window.truncated)
     next_value = value(window.next_obs).double()
     reward = window.reward.double()
@@ -258,7 +258,7 @@ def test_the_objective_under_every_mode_equals_brute_force(mode: AutoresetMode) 
     the first would weigh gamma times too little.
     """
     env = counters(PLANS, mode)
-    window, _ = collect(env, linear_policy(), start(env, seed=0, device=CPU), zeros(16, len(PLANS)))
+    window, _ = collect(env, linear_policy(), reset(env, seed=0, device=CPU), zeros(16, len(PLANS)))
     found = window_objective(window, value(window.next_obs), GAMMA)
     for index, plan in enumerate(PLANS):
         rows = by_hand(plan, int(window.valid[:, index].sum()))
@@ -272,7 +272,7 @@ def test_the_objective_under_every_mode_equals_brute_force(mode: AutoresetMode) 
 def test_the_matched_score_weight_under_every_mode_equals_brute_force(mode: AutoresetMode) -> None:
     """gamma^k (G_t - 7), k counted over valid steps from the segment's start."""
     env = counters(PLANS, mode)
-    window, _ = collect(env, linear_policy(), start(env, seed=0, device=CPU), zeros(16, len(PLANS)))
+    window, _ = collect(env, linear_policy(), reset(env, seed=0, device=CPU), zeros(16, len(PLANS)))
     baseline = torch.full_like(window.reward, 7.0)
     found = matched_score_weight(window, value(window.next_obs), baseline, GAMMA)
     for index, plan in enumerate(PLANS):
@@ -292,7 +292,7 @@ def test_an_asynchronous_vector_environment_gives_the_same_transitions() -> None
     )
     try:
         window, _ = collect(
-            env, linear_policy(), start(env, seed=0, device=CPU), zeros(9, len(PLANS))
+            env, linear_policy(), reset(env, seed=0, device=CPU), zeros(9, len(PLANS))
         )
         for index, plan in enumerate(PLANS):
             assert rows_of(window, index) == by_hand(plan, 9)
@@ -306,7 +306,7 @@ def test_valid_steps_of_a_natively_vectorised_cart_pole_are_those_of_a_single_on
     assert autoreset_mode(env) is AutoresetMode.NEXT_STEP
     policy = CategoricalPolicy(env.single_observation_space, env.single_action_space)
     noise = policy.draw_noise(80, 4, generator=torch.Generator().manual_seed(0))
-    window, _ = collect(env, policy, start(env, seed=0, device=CPU), noise)
+    window, _ = collect(env, policy, reset(env, seed=0, device=CPU), noise)
     assert int((~window.valid).sum()) >= 4  # a random cart pole falls within about 25 steps
     assert window.valid[1:].equal(~window.done[:-1])
     single: Any = gym.make("CartPole-v1").unwrapped
@@ -329,7 +329,7 @@ def test_an_unknown_autoreset_mode_is_a_request_error(mode: object) -> None:
     env = counters(PLANS, AutoresetMode.NEXT_STEP)
     env.metadata = {**env.metadata, "autoreset_mode": mode}
     with pytest.raises(RequestError, match="AutoresetMode"):
-        collect(env, linear_policy(), start(env, seed=0, device=CPU), zeros(1, len(PLANS)))
+        collect(env, linear_policy(), reset(env, seed=0, device=CPU), zeros(1, len(PLANS)))
     env.close()
 
 
@@ -343,7 +343,7 @@ def test_an_autoreset_mode_may_be_given_by_its_value() -> None:
 
 def collect_once(noise: Tensor) -> Window:
     env = counters(PLANS, AutoresetMode.SAME_STEP)
-    window, _ = collect(env, linear_policy(), start(env, seed=0, device=CPU), noise)
+    window, _ = collect(env, linear_policy(), reset(env, seed=0, device=CPU), noise)
     env.close()
     return window
 
@@ -389,7 +389,7 @@ def test_zero_noise_acts_by_the_mode() -> None:
     torch.testing.assert_close(window.action, linear_policy()(window.obs).mode)
     env = gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="vector_entry_point")
     policy = CategoricalPolicy(env.single_observation_space, env.single_action_space)
-    cart, _ = collect(env, policy, start(env, seed=0, device=CPU), torch.zeros(5, 2, 2))
+    cart, _ = collect(env, policy, reset(env, seed=0, device=CPU), torch.zeros(5, 2, 2))
     assert torch.equal(cart.action, policy(cart.obs).mode)
     env.close()
 
@@ -441,18 +441,18 @@ def test_what_is_not_finite_is_named_with_its_step_and_environment(
     plans: list[Plan] = [[(100, "terminated")], [(100, "terminated")], [(1, "terminated")]]
     env = counters(plans, mode, broken=broken, at=4)
     with pytest.raises(NonFiniteError) as caught:
-        collect(env, linear_policy(), start(env, seed=0, device=CPU), zeros(6, 3))
+        collect(env, linear_policy(), reset(env, seed=0, device=CPU), zeros(6, 3))
     assert (caught.value.tensor, caught.value.step, caught.value.env_index) == (broken, 3, 1)
     env.close()
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_final_observation_that_is_not_finite_is_named(mode: AutoresetMode) -> None:
-    """It is hidden by the reset under SAME_STEP, and is the one that is bootstrapped from."""
+    """Under SAME_STEP the reset hides the last observation, which the bootstrap needs."""
     plans: list[Plan] = [[(9, "truncated")], [(2, "truncated")]]
     env = counters(plans, mode, broken="observation", at=2)
     with pytest.raises(NonFiniteError) as caught:
-        collect(env, linear_policy(), start(env, seed=0, device=CPU), zeros(6, 2))
+        collect(env, linear_policy(), reset(env, seed=0, device=CPU), zeros(6, 2))
     assert (caught.value.tensor, caught.value.step, caught.value.env_index) == ("observation", 1, 1)
     env.close()
 
@@ -462,7 +462,7 @@ def test_an_observation_after_a_reset_that_is_not_finite_is_named(mode: Autorese
     """Environment 1's second episode starts at infinity; nothing may be learned from it."""
     env = counters([[(9, "truncated")], [(2, "truncated")]], mode, broken="reset")
     with pytest.raises(NonFiniteError) as caught:
-        collect(env, linear_policy(), start(env, seed=0, device=CPU), zeros(6, 2))
+        collect(env, linear_policy(), reset(env, seed=0, device=CPU), zeros(6, 2))
     assert caught.value.tensor == "observation"
     assert caught.value.env_index == 1
     env.close()
@@ -496,7 +496,7 @@ class Drift(DifferentiableEnv[Tensor]):
 def drifting(num_envs: int) -> tuple[DifferentiableVectorEnv, Policy, RolloutState]:
     env = DifferentiableVectorEnv(Drift(), num_envs)
     policy = GaussianPolicy(Drift.observation_space, Drift.action_space, (8,))
-    return env, policy, start(env, seed=3, device=CPU)
+    return env, policy, reset(env, seed=3, device=CPU)
 
 
 def test_unroll_and_collect_give_the_same_numbers() -> None:
@@ -509,17 +509,17 @@ def test_unroll_and_collect_give_the_same_numbers() -> None:
         other, other_state = collect(other_env, policy, other_state, noise)
         assert bool(window.terminated.any()) and bool(window.truncated.any())
         for name in other.__dataclass_fields__:
-            if name != "perturbation":
+            if name != "action_shift":
                 assert torch.equal(getattr(window, name).detach(), getattr(other, name)), name
         assert torch.equal(rollout_state.obs, other_state.obs)
 
 
 def test_an_unrolled_window_carries_the_graph_and_its_copy_does_not() -> None:
-    """Where it must: observation, action and reward; never the log density."""
+    """Observation, action and reward carry the graph; the log density does not."""
     env, policy, rollout_state = drifting(4)
     window, rollout_state = unroll(env, policy, rollout_state, normal_noise(0, 3, 4))
     assert window.differentiable
-    for name in ("obs", "next_obs", "action", "pre_action", "reward", "perturbation"):
+    for name in ("obs", "next_obs", "action", "pre_action", "reward", "action_shift"):
         assert getattr(window, name).requires_grad, name
     for name in ("log_prob", "noise", "terminated", "truncated", "valid"):
         assert not getattr(window, name).requires_grad, name
@@ -534,11 +534,11 @@ def test_the_graph_is_cut_where_a_window_starts() -> None:
     env, policy, rollout_state = drifting(4)
     first, rollout_state = unroll(env, policy, rollout_state, normal_noise(0, 3, 4))
     second, _ = unroll(env, policy, rollout_state, normal_noise(1, 3, 4))
-    assert first.perturbation is not None and second.perturbation is not None
+    assert first.action_shift is not None and second.action_shift is not None
     objective = window_objective(second, torch.zeros_like(second.reward), 0.9)
     own, earlier = torch.autograd.grad(
         objective.sum(),
-        [second.perturbation, first.perturbation],
+        [second.action_shift, first.action_shift],
         allow_unused=True,
         retain_graph=True,
     )
@@ -555,8 +555,8 @@ def test_a_step_after_a_reset_does_not_depend_on_the_action_before_it() -> None:
     env, policy, rollout_state = drifting(16)
     window, _ = unroll(env, policy, rollout_state, normal_noise(0, 10, 16))
     last = window.reward[-1]
-    assert window.perturbation is not None
-    (gradient,) = torch.autograd.grad(last.sum(), window.perturbation)
+    assert window.action_shift is not None
+    (gradient,) = torch.autograd.grad(last.sum(), window.action_shift)
     for index in range(16):
         ends = window.done[:-1, index].nonzero().flatten()
         since = int(ends[-1]) + 1 if len(ends) else 0

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.policies.gaussian import GaussianPolicy
-from pgtoolkit.rollouts.rollout import collect, start
+from pgtoolkit.rollouts.rollout import collect, reset
 from pgtoolkit.rollouts.transitions import Transitions
 from pgtoolkit.rollouts.window import Window
 
@@ -41,7 +41,7 @@ class Timer(gym.Env[np.ndarray, np.ndarray]):
 def collected(mode: AutoresetMode, num_steps: int, num_envs: int = 1) -> Window:
     env = SyncVectorEnv([Timer] * num_envs, autoreset_mode=mode)
     policy = GaussianPolicy(Timer.observation_space, Timer.action_space, ())
-    rollout_state = start(env, seed=0, device=torch.device("cpu"))
+    rollout_state = reset(env, seed=0, device=torch.device("cpu"))
     window, _ = collect(env, policy, rollout_state, torch.zeros(num_steps, num_envs, 1))
     return window
 
@@ -115,7 +115,7 @@ def test_transitions_keep_the_graph_of_a_window() -> None:
         assert gradient.tolist() == [[float(valid), 1], [1, 1], [1, 1]]
 
 
-@pytest.mark.parametrize("name", ["perturbation", "num_steps", "nothing"])
+@pytest.mark.parametrize("name", ["action_shift", "num_steps", "nothing"])
 def test_extras_that_a_window_has_not_are_refused(name: str) -> None:
     with pytest.raises(RequestError, match=f"no tensor '{name}'"):
         made_by_hand(3, 2).transitions(name)

@@ -223,10 +223,10 @@ def test_a_step_that_never_happened_stays_so() -> None:
 
 def test_a_detached_window_has_the_same_numbers_and_no_graph() -> None:
     leaf = torch.ones(2, 3, requires_grad=True)
-    made = window(2, 3, reward=2 * leaf, perturbation=torch.zeros(2, 3, 1, requires_grad=True))
+    made = window(2, 3, reward=2 * leaf, action_shift=torch.zeros(2, 3, 1, requires_grad=True))
     assert made.differentiable and (made.num_steps, made.num_envs) == (2, 3)
     plain = made.detach()
-    assert not plain.differentiable and plain.perturbation is None
+    assert not plain.differentiable and plain.action_shift is None
     assert not plain.reward.requires_grad and torch.equal(plain.reward, made.reward)
     assert made.reward.requires_grad
 

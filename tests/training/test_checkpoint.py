@@ -57,7 +57,7 @@ def test_a_nested_state_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_float_comes_back_to_the_last_bit(tmp_path: Path) -> None:
-    """And so do infinity and the largest integer."""
+    """Infinity and the largest integer are restored too."""
     state = {"x": 0.1 + 0.2, "tiny": 5e-324, "inf": float("inf"), "int": 2**63 - 1}
     assert round_trip(state, tmp_path) == state
 
@@ -161,7 +161,7 @@ def test_a_file_that_is_missing_damaged_or_foreign_is_a_request_error(tmp_path: 
 
 
 def test_a_tensor_is_loaded_onto_the_device_that_is_asked_for(tmp_path: Path) -> None:
-    """And onto the CPU by default."""
+    """Without a device, tensors are loaded onto the CPU."""
     path = tmp_path / "x"
     save_checkpoint(path, {"x": torch.zeros(1)})
     assert load_checkpoint(path, torch.device("cpu"))["x"].device == torch.device("cpu")

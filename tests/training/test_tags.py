@@ -32,7 +32,7 @@ AGENTS: dict[str, Callable[[DifferentiableVectorEnv], Any]] = {
 
 
 def defined() -> list[re.Pattern[str]]:
-    """Of each tag; ``group/a, b`` stands for ``group/a`` and ``group/b``."""
+    """A pattern for each defined tag; ``group/a, b`` means ``group/a`` and ``group/b``."""
     patterns = []
     for entry in DEFINITIONS:
         first, *others = entry.split(", ")

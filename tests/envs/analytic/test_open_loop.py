@@ -31,7 +31,7 @@ from pgtoolkit.estimators.surrogates import (
     window_objective,
 )
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 
 F64 = torch.float64
 CPU = torch.device("cpu")
@@ -233,7 +233,7 @@ def sample(env: OpenLoop, mean: float, sigma: float, num_envs: int, seed: int) -
         policy.head.std.log_std.fill_(math.log(sigma))
     vector = DifferentiableVectorEnv(env, num_envs, dtype=F64)
     noise = torch.randn(length(env), num_envs, 1, generator=seeded(seed), dtype=F64)
-    window, _ = unroll(vector, policy, start(vector, seed=seed, device=CPU), noise)
+    window, _ = unroll(vector, policy, reset(vector, seed=seed, device=CPU), noise)
     zeros = torch.zeros_like(window.reward).detach()
     objective = window_objective(window, zeros, 1.0)
     gradient = action_gradient(objective, window)

@@ -28,7 +28,7 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.surrogates import pathwise_surrogate, score_function_surrogate
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import RolloutState, start, unroll
+from pgtoolkit.rollouts.rollout import RolloutState, reset, unroll
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.scripts.cli.registry import registered_env_ids
 
@@ -76,7 +76,7 @@ def make(
         normalize_observations=True,
         generator=generator,
     ).to(dtype)
-    rollout_state = start(vector, seed=0, device=vector.device)
+    rollout_state = reset(vector, seed=0, device=vector.device)
     # Not start states: some components have variance 0, and dividing would amplify rounding errors.
     observed = torch.randn(20, num_envs, rollout_state.obs.shape[-1], generator=generator)
     policy.normalizer.update(observed.to(dtype), torch.ones(20, num_envs, dtype=torch.bool))
@@ -90,11 +90,11 @@ def noise_of(policy: Policy, steps: int, num_envs: int, dtype: torch.dtype) -> T
 
 def gradients(policy: Policy, window: Window) -> dict[str, Tensor]:
     """Gradients of an objective and of both surrogates, and the fields of the window."""
-    assert window.perturbation is not None
+    assert window.action_shift is not None
     objective = (window.reward.sum(0) + window.next_obs[-1].sum(-1)).mean()
-    wanted = [window.perturbation, *policy.parameters()]
+    wanted = [window.action_shift, *policy.parameters()]
     found = torch.autograd.grad(objective, wanted, retain_graph=True, allow_unused=True)
-    (by_action,) = torch.autograd.grad(objective, window.perturbation)
+    (by_action,) = torch.autograd.grad(objective, window.action_shift)
     results = {f"objective {i}": torch.zeros(()) if g is None else g for i, g in enumerate(found)}
     plain = window.detach()
     for name, surrogate in (
@@ -154,7 +154,7 @@ def test_ends_of_episodes_come_as_in_the_plain_rollout(steps: int) -> None:
     env.set_state(before)
     expected, expected_end = unroll(env, policy, rollout_state, noise)
     assert expected.terminated.any()
-    for name in ("terminated", "truncated", "first", "valid"):
+    for name in ("terminated", "truncated", "episode_start", "valid"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
     require_alike(gradients(policy, found), gradients(policy, expected), 1e-9)
     torch.testing.assert_close(end.obs, expected_end.obs)
@@ -172,7 +172,7 @@ def test_time_limits_come_as_in_the_plain_rollout(dynamics: DifferentiableEnv[An
     env.set_state(before)
     expected, _ = unroll(env, policy, rollout_state, noise)
     assert expected.truncated.sum() == 5
-    for name in ("terminated", "truncated", "first"):
+    for name in ("terminated", "truncated", "episode_start"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
     require_alike(gradients(policy, found), gradients(policy, expected), 1e-10)
 
@@ -206,9 +206,9 @@ def test_a_second_derivative_is_refused() -> None:
     env, policy, rollout_state = make(Pendulum(), torch.float64)
     noise = noise_of(policy, 4, 5, torch.float64)
     window, _ = unroll_compiled(uncompiled_step(env, policy, noise), env, rollout_state, noise)
-    assert window.perturbation is not None
+    assert window.action_shift is not None
     with pytest.raises(RequestError, match="cannot be differentiated again"):
-        torch.autograd.grad(window.reward.sum(), window.perturbation, create_graph=True)
+        torch.autograd.grad(window.reward.sum(), window.action_shift, create_graph=True)
 
 
 def test_a_policy_with_a_layer_that_has_no_rule_gets_its_gradient() -> None:

@@ -18,7 +18,7 @@ from pgtoolkit.envs.wrappers.gradient_gate import GradientGate, row_norm
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators.surrogates import action_gradient, window_objective
 from pgtoolkit.policies.gaussian import GaussianPolicy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 
 GROWTH = 1.5
 CLIPPED, DROPPED = "environment/gate_clipped", "environment/gate_dropped"
@@ -286,7 +286,7 @@ def test_a_gate_makes_no_path_where_there_is_none() -> None:
     env = GradientGate(Cut(), clip_norm=1.0, drop_nonfinite=True)
     vector = DifferentiableVectorEnv(env, 2)
     policy = GaussianPolicy(env.observation_space, env.action_space, hidden=())
-    rollout_state = start(vector, seed=0, device=torch.device("cpu"))
+    rollout_state = reset(vector, seed=0, device=torch.device("cpu"))
     window, _ = unroll(vector, policy, rollout_state, torch.zeros(3, 2, 1))
     with pytest.raises(RequestError, match="no differentiable path"):
         action_gradient(window_objective(window, torch.zeros(3, 2), 0.9), window)

@@ -10,7 +10,7 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wrappers.observation_detach import ObservationDetach
 from pgtoolkit.policies.gaussian import GaussianPolicy
-from pgtoolkit.rollouts.rollout import start, unroll
+from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.rollouts.window import Window
 
 A, B, GAIN, STEPS = 0.9, 0.5, -0.7, 6
@@ -33,9 +33,9 @@ def window_of(each: DifferentiableEnv) -> tuple[Window, Tensor]:
     noise = torch.randn(
         STEPS, 3, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
-    window, _ = unroll(vector, policy, start(vector, seed=0, device=torch.device("cpu")), noise)
-    assert window.perturbation is not None
-    (gradient,) = torch.autograd.grad(window.reward.sum(), window.perturbation)
+    window, _ = unroll(vector, policy, reset(vector, seed=0, device=torch.device("cpu")), noise)
+    assert window.action_shift is not None
+    (gradient,) = torch.autograd.grad(window.reward.sum(), window.action_shift)
     return window.detach(), gradient.squeeze(-1)
 
 

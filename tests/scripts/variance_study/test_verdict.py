@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pgtoolkit.estimators.horizon_study import Estimator, Measurement
+from pgtoolkit.estimators.catalogue import StudyEstimator
+from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.scripts.variance_study.plot import draw
 from pgtoolkit.scripts.variance_study.report import footnotes, table
 from pgtoolkit.scripts.variance_study.verdict import crossover, defect, objection, verdict
 
 
-def row(estimator: Estimator, horizon: int, variance: float, **changes: Any) -> Measurement:
+def row(estimator: StudyEstimator, horizon: int, variance: float, **changes: Any) -> Measurement:
     """A measurement without defect."""
     made = Measurement(
         estimator=estimator,
