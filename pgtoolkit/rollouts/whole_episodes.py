@@ -20,11 +20,10 @@ def collect_episodes(
     chunk: int = 64,
     max_steps: int = 100_000,
 ) -> tuple[Window, RolloutState]:
-    """A window with one whole episode of every environment, from a reset.
+    """Collects one whole episode of every environment, from a reset.
 
     Each environment contributes one episode, so short ones are not favoured. An environment whose
-    episode has ended is stepped until the last one has; these steps are not ``valid``. The rollout
-    state that is returned with the window is the one after these steps.
+    episode has ended is stepped until the last one has; these steps are not ``valid``.
 
     Args:
         env: any Gymnasium vector environment.
@@ -33,6 +32,9 @@ def collect_episodes(
         chunk: steps between checks whether all episodes have ended.
         max_steps: steps of each environment after which it is an error that episodes have not
             ended.
+
+    Returns:
+        The window, and the rollout state after all steps, those that are not valid included.
 
     Raises:
         RequestError: an episode did not end within ``max_steps``.

@@ -55,9 +55,9 @@ class Window:
     """``[T, N]`` bool: false on steps that do not count, because the environment only reset itself
     (autoreset NEXT_STEP) or because only the steps before it are kept."""
     segment_end: Tensor = None  # type: ignore[assignment]  # computed in __post_init__
-    """``[T, N]`` bool: the last step of a segment. By default it is true where an episode ends, on
-    steps that are not valid, and on the window's last step. An agent whose horizon differs between
-    environments sets more ends."""
+    """``[T, N]`` bool: the last step of a segment. By default it is true where an episode ends,
+    before and on steps that are not valid, and on the window's last step. An agent whose horizon
+    differs between environments sets more ends."""
     episode_start: Tensor | None = None
     """``[T, N]`` bool: the first step of an episode. None in a window that was made by hand; its
     episodes are assumed to start at its first step."""
@@ -127,10 +127,7 @@ def map_window(function: Callable[[Tensor], Tensor], window: Window) -> Window:
 
 
 def default_segment_end(window: Window) -> Tensor:
-    """``[T, N]`` bool: ends of episodes, steps that are not valid, and the window's last step.
-
-    The step before one that is not valid is an end, too.
-    """
+    """The default of :attr:`Window.segment_end` ``[T, N]``, from the other fields."""
     end = window.done | ~window.valid
     end[:-1] |= ~window.valid[1:]
     end[-1] = True

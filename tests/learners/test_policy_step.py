@@ -26,7 +26,7 @@ from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_step import available, backward, measure
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import collect, unroll
+from pgtoolkit.rollouts.rollout import collect, reset, unroll
 from pgtoolkit.rollouts.window import Window
 
 CPU = torch.device("cpu")
