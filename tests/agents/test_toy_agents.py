@@ -166,8 +166,9 @@ class NaturalGradient:
             solution, residual = solution + length * direction, residual - length * product
             direction = residual + (residual @ residual) / norm * direction
         with torch.no_grad():
+            # `grad` is that of the loss, minus the surrogate.
             for p, change in zip(parameters, unflatten(solution, parameters), strict=True):
-                p.add_(change, alpha=self.rate)
+                p.add_(change, alpha=-self.rate)
         return {"train/kl": problem.kl().detach()}
 
     def state_dict(self) -> dict[str, Any]:
