@@ -26,7 +26,7 @@ from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_step import available, backward, measure
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.rollout import collect, unroll
+from pgtoolkit.rollouts.rollout import collect, reset, unroll
 from pgtoolkit.rollouts.window import Window
 
 CPU = torch.device("cpu")
@@ -304,6 +304,7 @@ def test_an_estimator_that_is_not_available_says_so_and_sets_no_gradient(
     signals = make(policy, window, objective=None, matched_weight=None, q_value=None)
     with pytest.raises(RequestError, match="needs"):
         run(name, signals, interval=interval)
+    assert "distribution" not in vars(signals)  # it is found out before a pass
     assert all(parameter.grad is None for parameter in policy.parameters())
 
 
