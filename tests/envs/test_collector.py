@@ -291,7 +291,8 @@ def test_a_saved_collector_goes_on_bit_for_bit(tmp_path: Path) -> None:
     one, other = collector_of(seed=0), collector_of(seed=9)
     policy = one.make_policy()
     one.collect(policy)
-    other.collect(policy, 3)
+    for _ in range(2):
+        other.collect(policy, 3)
     save_checkpoint(tmp_path / "state.safetensors", one.state_dict())
     other.load_state_dict(load_checkpoint(tmp_path / "state.safetensors"))
     assert (other.num_steps, other.progress()) == (32, 0.5)

@@ -304,6 +304,7 @@ def test_an_estimator_that_is_not_available_says_so_and_sets_no_gradient(
     signals = make(policy, window, objective=None, matched_weight=None, q_value=None)
     with pytest.raises(RequestError, match="needs"):
         run(name, signals, interval=interval)
+    assert "distribution" not in vars(signals)  # it is found out before a pass
     assert all(parameter.grad is None for parameter in policy.parameters())
 
 

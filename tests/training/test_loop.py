@@ -309,6 +309,7 @@ def test_a_resumed_run_ends_like_one_that_was_not_interrupted(tmp_path: Path) ->
     agent.load_state_dict(state["agent"])
     agent.policy.load_state_dict(load_checkpoint(half.folder.policy_file("last"))["policy"])
     progress.load_state_dict(state["progress"])
+    assert (progress.best_return, progress.eval_return) == (3.0, 3.0)
     resumed = Run(
         tmp_path / "b",
         returns=tuple(half.remaining),
