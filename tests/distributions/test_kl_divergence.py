@@ -1,5 +1,6 @@
 """KL divergences against torch's, quadrature, enumeration, and large samples."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -267,9 +268,10 @@ def row(distribution: Any, at: tuple[int, int]) -> Distribution:
         return Squashed(row(distribution.base, at), distribution.low, distribution.high)  # type: ignore[arg-type]
     if isinstance(distribution, Transformed):
         return Transformed(row(distribution.base, at), distribution.transforms)  # type: ignore[arg-type]
+    fields = {f.name: getattr(distribution, f.name) for f in dataclasses.fields(distribution)}
     values = {
         name: value[at] if isinstance(value, Tensor) and value.ndim > 1 else value
-        for name, value in vars(distribution).items()
+        for name, value in fields.items()
     }
     made: Distribution = type(distribution)(**values)
     return made
