@@ -92,6 +92,8 @@ class Collector:
             graph: True keeps the graph through a differentiable environment, False leaves it out,
                 None leaves it to the collector's own rollout.
         """
+        if graph and not self.can_differentiate:
+            raise RequestError("this environment has no gradient: collect without graph=True")
         noise = self.draw_noise(policy, num_steps or self.config.n_steps)
         rollouts: dict[bool | None, Unroll] = {None: self.rollout, True: unroll, False: collect}
         window, self.rollout_state = rollouts[graph](self.env, policy, self.rollout_state, noise)

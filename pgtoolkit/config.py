@@ -76,6 +76,14 @@ def ranges(kind: Any) -> tuple[tuple[str, Range], ...]:
     )
 
 
+@functools.cache
+def optional_fields(kind: Any) -> frozenset[str]:
+    """The names of a dataclass's fields that may be None."""
+    hints = get_type_hints(kind)
+    names = (field.name for field in dataclasses.fields(kind))
+    return frozenset(name for name in names if type(None) in get_args(hints[name]))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """A frozen group of settings whose values are checked when it is made.
@@ -86,13 +94,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         kind: Any = type(self)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            given = value is not None or field.name in optional_fields(kind)
+            self.require(field.name, given, "given")
+            self.require(field.name, is_finite(value), "a finite number")
         for name, range_ in ranges(kind):
             value = getattr(self, name)
             if value is not None:
-                self.require(name, is_finite(value), "a finite number")
                 self.require(name, range_.holds(value), range_.text)
-        for field in dataclasses.fields(self):
-            self.require(field.name, is_finite(getattr(self, field.name)), "a finite number")
 
     def require(self, name: str, holds: bool, what: str) -> None:
         """Raises a :class:`RequestError` that names the setting's flag unless ``holds``."""

@@ -1,8 +1,8 @@
 """The processes of a run. This is the only module that knows how many there are.
 
 A run is one process today, so every function here returns at once. Code that would have to combine
-numbers over processes calls them already: the step rule its gradients, the normaliser its counts,
-the monitor its gradients by trajectory, and the loop asks who writes.
+numbers over processes calls them already: the step rule for its gradients, the normaliser for its
+observations, the monitor for its gradients by trajectory, and the loop for who writes files.
 """
 
 from collections.abc import Iterable

@@ -225,3 +225,10 @@ def test_the_help_of_a_command_has_every_flag_and_its_text(config: Any) -> None:
     }.get(config, ("Discount factor.", "Decay rates of Adam's two moments.", "Global norm"))
     for sentence in sentences:
         assert sentence in text
+
+
+@pytest.mark.parametrize("name", ["step_size", "free", "sizes"])
+def test_none_is_refused_where_the_annotation_has_none(name: str) -> None:
+    with pytest.raises(RequestError, match=f"--{name.replace('_', '-')} must be given, not None"):
+        Base(**{name: None})  # type: ignore[arg-type]
+    assert Base(limit=None).limit is None

@@ -155,19 +155,19 @@ class GradientMonitor:
             metrics: dict[str, Tensor] = {}
             variances: dict[str, Tensor] = {}
             for name, values in gradients.items():
-                gathered = {key: parallel.gather(value) for key, value in values.items()}
-                statistics = GradientStatistics.of(gathered)
+                statistics = GradientStatistics.of(_gather(values))
                 variances[name] = statistics.variance
                 metrics |= self._describe(name, statistics)
             if matched is None:
                 return metrics
             # If one of the pair is among `gradients`, its variance has been computed already.
             names = [next((n for n, g in gradients.items() if g is one), None) for one in matched]
+            score_function, pathwise = (_gather(one) for one in matched)
             pair = [
                 variance(one) if name is None else variances[name]
-                for name, one in zip(names, matched, strict=True)
+                for name, one in zip(names, (score_function, pathwise), strict=True)
             ]
-            return metrics | compare(*matched, pair)
+            return metrics | compare(score_function, pathwise, pair)
 
     def _describe(self, name: str, statistics: GradientStatistics) -> dict[str, Tensor]:
         """The metrics of one estimator; updates its running means."""
@@ -249,6 +249,11 @@ def _recorded_gradients(
         last = number == len(surrogates)
         found[name] = recorder.per_trajectory(values, retain_graph=not last)
     return found
+
+
+def _gather(gradients: Gradients) -> Gradients:
+    """The gradients of the trajectories of all processes."""
+    return {name: parallel.gather(values) for name, values in gradients.items()}
 
 
 def compare(

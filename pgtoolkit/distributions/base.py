@@ -213,8 +213,7 @@ class Unsquashed(Distribution):
 
     @property
     def support(self) -> Support:
-        like = self.parameter
-        size = sum(part.size for part in self.noise if part.kind == "normal")
+        like, size = self.parameter, self.mode.shape[-1]
         return Support(like.new_full((size,), -torch.inf), like.new_full((size,), torch.inf))
 
     def squash(self, pre_action: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class PolicyLearner:
             bonus = self.entropy.bonus(distribution, window)
             return (CATALOGUE[name].surrogate(signals, distribution) + bonus) / window.num_steps
 
-        problem = Problem(bare, signals.features, surrogate, window.valid)
+        problem = Problem(bare, signals.features, surrogate, window.valid, window.noise)
         metrics |= self.rule.step(self.policy, problem)
         metrics |= describe(bare(signals.features), window)
         return metrics | {"gradient/overhead": self.monitor.overhead}

@@ -373,3 +373,9 @@ def test_an_agent_that_needs_a_gradient_refuses_an_environment_without_one(
     with pytest.raises(RequestError, match=message):
         Collector(make(), config, seed=0, total_steps=64, gradient=True)
     Collector(make(), config, seed=0, total_steps=64)
+
+
+def test_a_graph_is_refused_where_the_environment_has_none() -> None:
+    collector = gymnasium_collector()
+    with pytest.raises(RequestError, match="without graph=True"):
+        collector.collect(collector.make_policy(), graph=True)

@@ -12,6 +12,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from pgtoolkit.agents.shac import ShacConfig
+from pgtoolkit.config import PolicySettings
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.diagnostics.statistics import GradientStatistics
 from pgtoolkit.distributions.base import Distribution
@@ -28,6 +29,7 @@ from pgtoolkit.learners.policy_learner import PolicyLearner, describe
 from pgtoolkit.learners.step_rules.adam import Adam
 from pgtoolkit.learners.step_rules.base import Problem, StepRule
 from pgtoolkit.networks.normalizer import ObservationNormalizer
+from pgtoolkit.policies.factory import choose_head
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.rollout import reset, unroll
@@ -429,3 +431,15 @@ def test_a_policy_on_a_window_is_described_in_numbers() -> None:
     log_ratio = math.log(2) - 1.5 * squares  # log N(u; 0, 1/4) - log N(u; 0, 1)
     expected = float(np.mean(np.exp(log_ratio) - 1 - log_ratio))
     assert found["train/approx_kl"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_divergence_without_a_closed_form_uses_the_noise_of_the_batch() -> None:
+    """A mixture's: zero at the old parameters to rounding, and refused without noise."""
+    head = choose_head(PolicySettings(distribution="mixture"), Pendulum().action_space)
+    policy = Policy(Pendulum().observation_space, head, (8,))
+    obs = torch.randn(4, 5, 3, generator=seeded())
+    noise = policy.draw_noise(4, 5, generator=seeded(1))
+    problem = Problem(policy, obs, lambda at: at.entropy(noise).sum(0), noise=noise)
+    assert float(problem.kl().detach().abs()) < 1e-6
+    with pytest.raises(ValueError, match="noise"):
+        Problem(policy, obs, lambda at: at.entropy(noise).sum(0)).kl()

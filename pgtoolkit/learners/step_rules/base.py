@@ -44,6 +44,7 @@ class Problem:
         features: the batch's normalised observations ``[..., N, F]``.
         surrogate: the surrogate ``[N]`` of a distribution; its mean is what the step increases.
         valid: which entries of the batch count; None means all.
+        noise: standard noise of the batch, for divergences that have no closed form.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class Problem:
         features: Tensor,
         surrogate: Callable[[Distribution], Tensor],
         valid: Tensor | None = None,
+        noise: Tensor | None = None,
     ) -> None:
         self._policy, self._features = policy, features
-        self._surrogate, self._valid = surrogate, valid
+        self._surrogate, self._valid, self._noise = surrogate, valid, noise
 
     def distribution(self) -> Distribution:
         """The policy's distribution now, with its graph to the parameters."""
@@ -71,8 +73,14 @@ class Problem:
             return copy.deepcopy(self._policy)(self._features)
 
     def kl(self) -> Tensor:
-        """Mean ``KL(old || now)`` in nats, with its graph to the parameters."""
-        divergence = self.old.kl_divergence(self.distribution())
+        """Mean ``KL(old || now)`` in nats, with its graph to the parameters.
+
+        Where it has no closed form it is estimated at the batch's own noise.
+
+        Raises:
+            ValueError: it has no closed form, and the problem has no noise.
+        """
+        divergence = self.old.kl_divergence(self.distribution(), self._noise)
         return (divergence if self._valid is None else divergence[self._valid]).mean()
 
     def objective(self) -> Tensor:
