@@ -1,7 +1,6 @@
 """Runs this package's own side of the benchmarks in two checkouts, in turns, and compares them.
 
-    python scripts/benchmarks/same_speed.py OLD NEW [--names pathwise ppo-gym] [--turns 5] [--json
-    FILE]
+    python scripts/benchmarks/same_speed.py OLD NEW [--names pathwise start] [--turns 5]
 
 OLD and NEW are folders that hold a checkout. In each turn, one process in each folder runs
 ``pgtoolkit benchmark`` with these names; which of the two goes first alternates. The command prints
