@@ -5,7 +5,8 @@ this package registers its environments with Gymnasium and imports nothing slow.
 """
 
 import gymnasium
-import lazy_loader
+
+from pgtoolkit.lazy_names import lazy_names
 
 REGISTERED = (
     "Acrobot",
@@ -28,7 +29,7 @@ REGISTERED = (
 )
 """Classes that are registered as ``pgtoolkit/{name}-v0``."""
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__ = lazy_names(__name__, __file__)
 
 for _name in REGISTERED:
     gymnasium.register(

@@ -6,8 +6,6 @@ name is imported when it is first used, so that ``import pgtoolkit`` and ``pgtoo
 wait for torch.
 """
 
-import lazy_loader
+from pgtoolkit.lazy_names import lazy_names
 
-from pgtoolkit.version import __version__ as __version__
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

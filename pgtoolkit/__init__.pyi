@@ -127,5 +127,4 @@ from .training.loop import (
 from .training.loop import (
     train as train,
 )
-
-__version__: str
+from .version import __version__ as __version__

@@ -8,7 +8,6 @@ from typing import NoReturn
 
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.scripts.cli.registry import COMMANDS, lookup
-from pgtoolkit.version import __version__
 
 
 def main() -> NoReturn:
@@ -18,6 +17,8 @@ def main() -> NoReturn:
         print(usage())
         sys.exit(0)
     if arguments[0] == "--version":
+        from pgtoolkit.version import __version__
+
         print(__version__)
         sys.exit(0)
     run_command(lambda rest: dispatch(arguments[0], rest), arguments[1:])
