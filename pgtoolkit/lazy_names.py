@@ -20,7 +20,8 @@ def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], Callable[
     def attach() -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
         import lazy_loader
 
-        return lazy_loader.attach_stub(package, file)
+        get_public, names, public = lazy_loader.attach_stub(package, file)
+        return get_public, names, public
 
     def get(name: str) -> Any:
         get_public, _, public = attach()

@@ -25,7 +25,13 @@ def run(arguments: Sequence[str]) -> None:
         return
     for kind in arguments:
         lookup(kind, dict.fromkeys(KINDS), "kind")
-    for kind in arguments or KINDS:
+    kinds = arguments or KINDS
+    if "envs" in kinds:
+        # Imported here, because NumPy's import takes 15 ms more from the deeper calls below: there
+        # the end of a chunk of CPython's call stack is crossed, and the next chunk is allocated and
+        # freed, a thousand times.
+        import pgtoolkit.envs  # noqa: F401
+    for kind in kinds:
         print(f"{kind}:")
         entries = notes(kind)
         width = max(map(len, entries))
