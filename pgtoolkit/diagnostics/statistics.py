@@ -51,11 +51,11 @@ class GradientStatistics:
     norm: Tensor
     """Norm of the mean gradient, before clipping."""
     variance: Tensor
-    """``V``, per trajectory."""
+    """``V``, the trace of the covariance of one trajectory's gradient."""
     variance_low: Tensor
     variance_high: Tensor
     signal: Tensor
-    """``U``; may be negative."""
+    """``U``, the unbiased squared norm of the mean gradient; may be negative."""
     signal_low: Tensor
     signal_high: Tensor
     squared_covariance: Tensor

@@ -20,7 +20,7 @@ class AffineCoupling(Transform):
     conditioner. Two couplings with opposite masks change every entry.
 
     Args:
-        mask: for each of the ``A`` dimensions, whether it is left unchanged.
+        mask: ``A`` bools; true for each dimension that is left unchanged.
         conditioner: gives shift and log-scale; usually a network, which may also read an
             observation.
     """
