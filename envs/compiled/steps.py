@@ -19,7 +19,7 @@ class Steps(NamedTuple):
     """The results of ``T`` steps, stacked; each as :meth:`DifferentiableVectorEnv.step` has it."""
 
     obs: Tensor
-    """``[T, N, O]`` after any reset."""
+    """``[T, N, O]`` the observations after any reset."""
     reward: Tensor
     """``[T, N]``."""
     terminated: Tensor

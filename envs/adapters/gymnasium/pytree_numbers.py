@@ -44,9 +44,9 @@ class Numbers(NamedTuple):
     """A flattened tree."""
 
     codes: tuple[int, ...]
-    """Types and shapes of its nodes."""
+    """Types and shapes of the tree's nodes."""
     values: list[float]
-    """Its numbers, in the order of the nodes."""
+    """The tree's numbers, in the order of the nodes."""
 
 
 def flatten(tree: Any) -> Numbers | None:
