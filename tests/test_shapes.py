@@ -1,4 +1,4 @@
-"""Shape checks name what is wrong."""
+"""Tests that shape checks name the argument and its shape."""
 
 import pytest
 import torch

@@ -77,7 +77,7 @@ def test_the_parts_of_a_loaded_owner_stay_the_same_objects() -> None:
 
 
 def test_an_owner_is_a_part_of_another() -> None:
-    """Anything with state_dict and load_state_dict, such as an agent's learner."""
+    """A part may be any object with ``state_dict`` and ``load_state_dict``, such as a learner."""
 
     class Outer:
         def __init__(self, seed: int) -> None:

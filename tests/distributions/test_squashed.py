@@ -57,7 +57,7 @@ def test_of_a_full_gaussian_it_is_torchs_tanh_and_affine_transform() -> None:
 
 
 def one_dimensional() -> tuple[Squashed, list[Tensor]]:
-    """A mixture of two on (-1, 4)."""
+    """A mixture of two Gaussians, squashed to (-1, 4), and its parameters."""
     leaves = [
         torch.tensor([0.3, -0.2], dtype=F64),
         torch.tensor([[-0.5], [0.6]], dtype=F64),

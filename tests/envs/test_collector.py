@@ -219,7 +219,7 @@ def test_a_seed_gives_the_same_windows_and_another_seed_others() -> None:
 def test_the_graph_is_kept_as_asked_for_and_by_default_as_the_agent_needs_it(
     gradient: bool, graph: bool | None
 ) -> None:
-    """The numbers are the same in every case."""
+    """The rewards are the same with and without a graph."""
     collector, plain = collector_of(gradient=gradient), collector_of(gradient=False)
     policy = collector.make_policy()
     window = collector.collect(policy, graph=graph)

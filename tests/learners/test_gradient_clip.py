@@ -1,4 +1,4 @@
-"""Clipping and schedules, in numbers."""
+"""Tests of gradient clipping against known numbers."""
 
 import pytest
 import torch

@@ -274,7 +274,7 @@ def test_the_old_distribution_stays_that_of_the_parameters_before_the_step(asked
 
 
 def quadratic(distribution: Distribution) -> Tensor:
-    """``-|mode|^2 + 0.1 entropy`` ``[M]``."""
+    """The surrogate ``-|mode|^2 + 0.1 entropy`` ``[M]``."""
     assert isinstance(distribution, TanhGaussian)
     noise = torch.zeros_like(distribution.mean)
     return -distribution.mode.square().sum(-1) + 0.1 * distribution.entropy(noise)

@@ -141,7 +141,7 @@ def test_what_is_followed_is_the_stand_alone_surrogate_with_the_bonus() -> None:
 
 @pytest.mark.parametrize("interval", [0, 1])
 def test_a_distribution_that_was_used_before_changes_no_gradient(interval: int) -> None:
-    """Its pass was not recorded: a measurement on it would find zeros everywhere."""
+    """The earlier pass was not recorded, so the measurement must not rely on it."""
     found = []
     for used_before in (False, True):
         policy = make_policy()
@@ -183,7 +183,7 @@ def test_the_loss_is_minus_the_mean_objective_a_step() -> None:
 
 
 def test_the_score_function_beside_pathwise_is_the_stand_alone_one() -> None:
-    """The same trajectories, the matched weight and the bonus; and their comparison."""
+    """Both estimators' statistics and their bias equal those computed one trajectory at a time."""
     policy = make_policy()
     metrics = run("pathwise", make(policy, make_window(policy)))
     window = make_window(policy)

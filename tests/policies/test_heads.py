@@ -94,7 +94,7 @@ CASES: dict[str, tuple[spaces.Space[Any], DistributionName]] = (
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_distribution_fits_the_space(case: str) -> None:
-    """Its kind; actions are in the space; noise has the size that the policy says."""
+    """Distribution class and noise size are as declared, and actions are in the space."""
     action_space, name = CASES[case]
     policy = policy_for(action_space, distribution=name)
     assert isinstance(policy, Policy)
@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[DistributionName, spaces.Space[Any], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_combination_that_cannot_be_is_refused_with_advice(case: str) -> None:
-    """The message says what to do."""
+    """The error says how to get a valid combination."""
     name, action_space, advice = REFUSED[case]
     with pytest.raises(RequestError, match=advice):
         policy_for(action_space, distribution=name)
@@ -211,7 +211,7 @@ def test_the_components_of_a_mixture_start_apart() -> None:
 
 
 def test_the_parameters_of_a_beta_policy_are_at_least_one() -> None:
-    """Both parameters are above 1 for any features, so the density is finite with one peak."""
+    """Both parameters are at least 1 for any features, so the density is finite."""
     policy = policy_for(BOUNDED, distribution="beta", hidden=())
     distribution = policy(1e6 * torch.randn(50, 3, generator=seeded(1)))
     assert isinstance(distribution, Beta)
@@ -240,7 +240,7 @@ def recorded(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
 
 
 def looped(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
-    """One backward pass for each trajectory."""
+    """Each trajectory's gradients, from one backward pass for each trajectory."""
     values, parameters = surrogate(), dict(module.named_parameters())
     rows = [
         torch.autograd.grad(
@@ -403,7 +403,7 @@ def test_reinforce_learns_multi_discrete_and_multi_binary_actions(space: spaces.
 
 
 def test_a_policy_with_a_head_is_saved_whole() -> None:
-    """Weights, bounds and normaliser."""
+    """A loaded policy gives the same actions, so its weights and normaliser are restored."""
     space = spaces.Box(-1, 1, (2,), np.float32)
     policy = policy_for(BOUNDED, distribution="flow", normalize_observations=True)
     other = make_policy(

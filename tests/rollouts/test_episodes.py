@@ -59,7 +59,7 @@ def test_an_episode_goes_on_over_windows() -> None:
 
 
 def test_an_end_on_a_window_boundary_is_an_end() -> None:
-    """Nothing of the old episode is left in the new one, with the mark or without it."""
+    """The next episode starts at return 0 and length 0, with ``episode_start`` or without."""
     for episode_start in ([[1, 0]], None):
         tracker = EpisodeTracker(1)
         one = window_of([[1, 2]], [[0, 1]], episode_start=episode_start)

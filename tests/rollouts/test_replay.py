@@ -135,7 +135,7 @@ def test_what_is_drawn_and_stored_is_a_copy_without_a_graph() -> None:
 
 
 def test_an_example_fixes_the_kind_and_stores_nothing() -> None:
-    """It may have no rows; without it an empty buffer has no shapes yet."""
+    """The example may have no rows; without one an empty buffer has no shapes yet."""
     buffer = ReplayBuffer(4, numbered(0, 0))
     assert len(buffer) == 0 and buffer.newest(3).obs.shape == (0, 1)
     with pytest.raises(RequestError, match="empty replay buffer: add transitions"):

@@ -148,7 +148,7 @@ def test_what_was_measured_before_an_interruption_is_reported(
 
 
 def test_the_script_shows_its_help_without_importing_torch() -> None:
-    """It is run as ``python scripts/variance.py``; the help says what is not divided by H."""
+    """The script's ``--help`` does not import torch; it says what is not divided by H."""
     root = Path(__file__).parents[2]
     code = "import sys; sys.argv = ['variance.py', '--help']; import runpy\ntry:\n"
     code += (

@@ -41,7 +41,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_place_where_no_folder_can_be_made_is_a_request_error(tmp_path: Path) -> None:
-    """Here a file is in the way."""
+    """A file has the name that the folder's parent would need."""
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match="--run-dir"):
         RunFolder.create(tmp_path / "file" / "run", {})
@@ -102,7 +102,7 @@ def test_runs_that_start_in_the_same_second_have_different_paths(
 
 
 def test_versions_name_what_numbers_depend_on() -> None:
-    """As YAML can hold them."""
+    """The versions name python, torch, gymnasium and numpy, and YAML can hold them."""
     found = versions()
     assert {"python", "torch", "gymnasium", "numpy"} <= set(found)
     assert yaml.safe_load(yaml.safe_dump(found)) == found

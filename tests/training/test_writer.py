@@ -36,7 +36,7 @@ def test_scalars_come_back_at_their_environment_steps(tmp_path: Path) -> None:
 
 
 def test_curves_by_step_become_one_image(tmp_path: Path) -> None:
-    """Of both estimators, in one picture that differs from that of one of them."""
+    """The image of two estimators' curves differs from the image of one of them."""
     curve = torch.tensor([1.0, 10.0, 100.0])
     with RunWriter(tmp_path) as writer:
         scalars = writer.write(
@@ -66,7 +66,7 @@ def test_a_curve_without_a_positive_number_draws_nothing(tmp_path: Path) -> None
 
 
 def test_metrics_may_be_curves_only(tmp_path: Path) -> None:
-    """There is nothing to convert then."""
+    """Metrics of curves alone give no scalars and one image."""
     with RunWriter(tmp_path) as writer:
         assert writer.write({"gradient/by_step/pathwise": torch.ones(3)}, 1) == {}
     assert read(tmp_path).Tags()["images"] == ["gradient/by_step"]

@@ -97,7 +97,7 @@ def test_wrong_arguments_are_refused() -> None:
 
 
 def test_every_argument_can_be_given_by_name() -> None:
-    """Also the argument called target."""
+    """All of Wall's arguments, ``target`` among them, can be given to ``gymnasium.make``."""
     env = gymnasium.make("pgtoolkit/Wall-v0", target=1.5, wall=0.25, jump=-1.0)
     view = env.unwrapped
     assert isinstance(view, NumpyEnv) and isinstance(view.env, Wall)

@@ -113,7 +113,7 @@ def test_metrics_of_wrappers_join() -> None:
 
 
 def test_a_surrogate_in_a_file(tmp_path: Path) -> None:
-    """As the command line names it."""
+    """A surrogate can be given as ``path/to/file.py:function``; wrong names are refused."""
     file = tmp_path / "costs.py"
     file.write_text("def cost(state, action, next_state):\n    return 3 * action[:, 0]\n")
     action = torch.ones(2, 1, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Adam's clip and schedule, in numbers."""
+"""Tests of Adam's clipping and learning-rate schedule against known numbers."""
 
 import copy
 
@@ -71,12 +71,12 @@ def test_a_linear_schedule_falls_to_a_hundredth_and_no_further() -> None:
 
 
 def test_a_constant_schedule_stays() -> None:
-    """Exactly."""
+    """A constant schedule keeps the learning rate exactly, at any progress."""
     assert [scheduled(0.2, "constant", p) for p in (0.0, 0.5, 2.0)] == [0.2] * 3
 
 
 def test_the_learning_rate_is_that_of_every_group() -> None:
-    """And the optimiser uses it: one step of plain descent moves by it."""
+    """The rate replaces that of every group: one step of plain descent moves by it."""
     one, two = (nn.Parameter(torch.zeros(1)) for _ in range(2))
     one.grad = two.grad = torch.ones(1)
     optimizer = torch.optim.SGD([{"params": [one], "lr": 1.0}, {"params": [two], "lr": 2.0}])

@@ -132,7 +132,7 @@ def test_measuring_changes_no_bit_of_the_fit(family: str) -> None:
 
 
 def test_the_baseline_is_the_mean_of_the_step_before() -> None:
-    """No sample of the present step is in it."""
+    """After a step the baseline is the mean of that step, so the next step is independent of it."""
     fitted = make_optimizer("diagonal", "pathwise", 8)
     metrics = fitted.step()
     start = DiagonalGaussian(torch.zeros(3, dtype=F64), torch.full((3,), -0.5, dtype=F64))
