@@ -206,7 +206,7 @@ def _choice_by_defect(good: list[int], row: Measurement) -> str:
 
 
 def _mixing_advice(rows: Sequence[Measurement], objections: dict[int, Objection | None]) -> str:
-    """A sentence on the gain of mixed over the better of the two; empty if it was not measured."""
+    """A sentence on mixed against the better of the two; empty where no horizon compares them."""
     score, pathwise = by_horizon(rows, "score_function"), by_horizon(rows, "pathwise")
     mixed = by_horizon(rows, "mixed")
     if biased := [h for h, row in mixed.items() if defect(row) == "biased"]:
