@@ -15,7 +15,7 @@ Differentiate: TypeAlias = Literal["auto", "none", "finite-difference", "mujoco"
 
 MakeEnv: TypeAlias = Callable[[], AnyEnv]
 Adapt: TypeAlias = Callable[[MakeEnv, dict[str, Any]], DifferentiableEnv]
-"""From a function that makes the environment, and arguments for the adapter."""
+"""Maps a function that makes the environment, and arguments for the adapter, to the adapter."""
 
 
 @final

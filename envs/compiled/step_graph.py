@@ -46,7 +46,7 @@ class StepGraph(NamedTuple):
     forward: fx.GraphModule
     adjoint: fx.GraphModule
     is_float: list[bool]
-    """Which tensors of the carry are floating-point, and so have an adjoint."""
+    """For each tensor of the carry, whether it is floating-point and so has an adjoint."""
     differentiable: list[int]
     auxiliary: list[int]
     saved: list[int]

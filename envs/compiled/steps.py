@@ -107,7 +107,7 @@ class TracedEnvStep(NamedTuple):
     """The graph of an environment's step on packed tensors, and the layouts of these."""
 
     graph: fx.GraphModule
-    """From carry, inputs and start states to the next carry and the fields of :class:`Steps`."""
+    """Maps carry, inputs and start states to the next carry and the fields of :class:`Steps`."""
     carry_layouts: list[Layout]
     input_layouts: list[Layout]
     result_layouts: list[Layout]

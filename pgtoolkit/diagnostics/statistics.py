@@ -99,7 +99,7 @@ class GradientStatistics:
 
     @classmethod
     def of(cls, gradients: Mapping[str, Tensor]) -> Self:
-        """From per-trajectory gradients ``{parameter name: [N, *shape]}``.
+        """Computes the statistics of gradients ``{parameter name: [N, *shape]}``, one a trajectory.
 
         Raises:
             RequestError: fewer than three trajectories.

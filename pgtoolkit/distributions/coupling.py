@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 
 Conditioner = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From the unchanged entries ``[..., S]`` to shift and log-scale ``[..., A - S]`` of the others."""
+"""Maps the unchanged entries ``[..., S]`` to shift and log-scale ``[..., A - S]`` of the others."""
 
 
 @final

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pgtoolkit.agent import Agent
 
 Act = Callable[[NDArray[Any]], NDArray[Any]]
-"""From observations ``[N, ...]`` to actions ``[N, ...]``."""
+"""Maps observations ``[N, ...]`` to actions ``[N, ...]``."""
 
 
 def train(agent: Agent, steps: int) -> int:

@@ -23,7 +23,7 @@ MIN_MIXING_GAIN = 1.25
 
 
 def verdict(rows: Sequence[Measurement]) -> str:
-    """Which estimator to use up to which horizon, and why, in a few sentences.
+    """A few sentences on which estimator to use up to which horizon, and why.
 
     Pathwise is not recommended from the first horizon on at which its gradient is biased, exactly
     zero, not finite, dominated by a single trajectory, or of higher variance than the score

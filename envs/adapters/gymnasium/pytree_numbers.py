@@ -114,7 +114,7 @@ def _compiled_reader(codes: tuple[float, ...]) -> Callable[[list[float]], Any]:
 
 
 def _compile(codes: Iterator[int]) -> tuple[int, Callable[[list[float]], Any]]:
-    """For the next node: how many values it has, and the function that rebuilds it from them."""
+    """The number of values of the next node, and the function that rebuilds it from them."""
     code = next(codes)
     if code == _ARRAY:
         dtype = _DTYPES[next(codes)]
