@@ -52,7 +52,7 @@ def test_each_kind_of_part_gives_its_own_state() -> None:
 
 
 def test_a_loaded_owner_goes_on_exactly(tmp_path: Path) -> None:
-    """Through a file, into an owner in which every part is another, and only the named ones."""
+    """An owner with other parts loads the file; parts that are not named keep their state."""
     one, other = Owner(0), Owner(1)
     one.run()
     save_checkpoint(tmp_path / "state.safetensors", state_of(one, NAMES))

@@ -88,7 +88,7 @@ def test_no_global_random_state_is_used(name: str) -> None:
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_resuming_from_a_file_equals_never_stopping(name: str, tmp_path: Path) -> None:
-    """On a differentiable environment: weights, optimiser, noise, environments, normaliser, all."""
+    """The whole state of agent and environments is saved in a differentiable environment."""
     whole = AGENTS[name](pendulum(), 3)
     step(whole, 4)
     save_checkpoint(tmp_path / "state.safetensors", whole.state_dict())
@@ -303,7 +303,7 @@ def test_weights_of_running_sums_see_that_pathwise_errors_add_up(
 @pytest.mark.parametrize("config", [ApgConfig, ShacConfig])
 @pytest.mark.parametrize("change", [{"num_envs": 5}, {"distribution": "full_gaussian"}])
 def test_what_cannot_be_mixed_is_refused(config: Any, change: dict[str, Any]) -> None:
-    """Mixing needs three trajectories in each of two folds, and no full Gaussian."""
+    """Mixing needs three trajectories in each of two folds, and the distribution ``gaussian``."""
     (name,) = change
     with pytest.raises(RequestError, match="--" + name.replace("_", "-")):
         config(estimator="mixed", **change)

@@ -201,7 +201,7 @@ def test_a_matched_pair_is_compared() -> None:
 def test_overhead_is_the_share_of_diagnosis_in_all_updates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On a clock that is told what to say: 1 second of 4, then 1 of 6."""
+    """With a fake clock, diagnosis takes 1 second of 4, then 1 second of 6 in total."""
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     monitor = GradientMonitor(1)
@@ -241,7 +241,7 @@ def test_gradients_of_a_surrogate_are_one_row_a_trajectory() -> None:
 
 
 def test_variance_by_step_sums_over_the_actions_dimensions() -> None:
-    """Over trajectories with N - 1: (1, 3) and (0, 0) have 2 and 0; together 2 at step 0."""
+    """The variance over trajectories divides by N - 1: (1, 3) and (0, 0) give 2 + 0 at step 0."""
     gradient = torch.zeros(3, 2, 2)
     gradient[0, :, 0] = torch.tensor([1.0, 3.0])
     gradient[2, :, 0] = torch.tensor([1.0, -1.0])

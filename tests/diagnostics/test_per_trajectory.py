@@ -62,7 +62,7 @@ def looped(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
 
 
 def assert_same(found: Gradients, expected: Gradients, tolerance: float = 1e-9) -> None:
-    """To the tolerance, relative to each parameter's largest gradient, which must not be 0."""
+    """Tolerances are relative to each parameter's largest gradient, which must not be 0."""
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         assert found[name].shape == gradient.shape, name

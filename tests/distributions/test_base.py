@@ -210,7 +210,7 @@ def test_a_choice_refuses_rsample_with_advice(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_generator_decides_and_the_global_random_state_is_left_alone(name: str) -> None:
-    """There is no global random state to fall back on either."""
+    """The global random state is neither used nor changed; without a generator it is an error."""
     torch.manual_seed(0)
     before = torch.get_rng_state()
     distribution, _ = ALL[name]()

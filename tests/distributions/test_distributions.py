@@ -39,7 +39,7 @@ def gaussian() -> DiagonalGaussian:
 
 
 def squashed() -> TanhGaussian:
-    """With bounds that are not symmetric about zero."""
+    """A squashed Gaussian whose bounds are not symmetric about zero."""
     bounds = torch.tensor(LOW, dtype=F64), torch.tensor(HIGH, dtype=F64)
     return TanhGaussian(*parameters(), *bounds)
 
@@ -140,7 +140,7 @@ def one_dimensional(mean: Tensor, log_std: Tensor, low: float, high: float) -> T
 def test_the_squashed_density_integrates_to_one_and_has_the_samples_mean(
     low: float, high: float, mean: float, std: float
 ) -> None:
-    """Over the action's interval, by Gauss-Legendre; the mean by Gauss-Hermite over the noise."""
+    """Integrals over actions are by Gauss-Legendre, the samples' mean by Gauss-Hermite."""
     distribution = one_dimensional(
         torch.tensor(mean, dtype=F64), torch.tensor(std, dtype=F64).log(), low, high
     )
@@ -226,7 +226,7 @@ def test_a_sample_with_its_density_is_the_sample_and_the_density(name: str) -> N
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_density_of_a_sample_has_the_score_as_its_gradient(name: str) -> None:
-    """With the action held fixed; a path through the action would change it (to 0 for a mean)."""
+    """The action is held fixed: a path through it would change the gradient (to 0 for a mean)."""
     distribution = ALL[name]()
     noise = distribution.draw_noise(seeded(6))
     action, log_prob = distribution.sample_with_log_prob(noise)
@@ -241,7 +241,7 @@ def test_the_density_of_a_sample_has_the_score_as_its_gradient(name: str) -> Non
 
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_noise_or_generator_must_be_given(name: str) -> None:
-    """There is no global random state to fall back on."""
+    """Without both it is an error: the global random state is never used."""
     distribution = CONTINUOUS[name]()
     for method in (distribution.sample, distribution.rsample, distribution.sample_with_log_prob):
         with pytest.raises(ValueError, match=r"noise.*Generator"):

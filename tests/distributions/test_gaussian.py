@@ -77,7 +77,7 @@ def test_one_scale_serves_all_rows() -> None:
 def test_both_gradients_have_the_exact_expectation(
     estimator: str, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Over the noise by Gauss-Hermite, against the closed form; tolerances are relative."""
+    """Gauss-Hermite quadrature over the noise gives the closed form; tolerances are relative."""
     mean, scale = parameters(dtype)
     noise, weight = nodes(dtype)
     distribution = FullGaussian(mean, scale)

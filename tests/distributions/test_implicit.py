@@ -47,7 +47,7 @@ def test_an_implicit_sample_has_the_value_of_one_and_the_derivative_of_the_other
 
 
 def test_a_second_derivative_of_an_implicit_sample_is_refused() -> None:
-    """With respect to the parameters; a function of the sample has all its derivatives by it."""
+    """It is refused by the parameters; by the sample itself all derivatives are available."""
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     y = implicit_sample(x, x.square())
     (by_result,) = torch.autograd.grad(y.pow(3).sum(), y, create_graph=True)

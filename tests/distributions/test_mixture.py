@@ -81,7 +81,7 @@ def test_it_is_torchs() -> None:
 
 
 def test_the_density_integrates_to_one() -> None:
-    """By the trapezoidal rule, which is spectrally accurate for it."""
+    """The trapezoidal rule is spectrally accurate for this density."""
     x = torch.linspace(-12, 12, 1001, dtype=F64)
     density = make(leaves(1)).log_prob(x.unsqueeze(-1)).exp()
     assert float(torch.trapezoid(density, x).detach()) == pytest.approx(1, abs=1e-12)

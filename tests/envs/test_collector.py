@@ -287,7 +287,7 @@ def test_first_episodes_start_at_staggered_ages() -> None:
 
 
 def test_a_saved_collector_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    """Through a file, into one of another seed: noise, states, process noise, ages and counts."""
+    """A collector of another seed loads the file and gives the same windows and counts."""
     one, other = collector_of(seed=0), collector_of(seed=9)
     policy = one.make_policy()
     one.collect(policy)

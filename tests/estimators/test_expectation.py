@@ -38,7 +38,7 @@ def gaussian(problem: GaussianProblem, copies: int, dtype: torch.dtype = F64) ->
 
 
 def estimates(surrogate: Tensor, distribution: DiagonalGaussian, std: float) -> Tensor:
-    """By mean and by standard deviation (not its logarithm), ``[N, 2]``."""
+    """Gradient estimates ``[N, 2]`` by mean and standard deviation (not its logarithm)."""
     leaves = [distribution.mean, distribution.log_std]
     by_mean, by_log_std = torch.autograd.grad(surrogate.sum(), leaves)
     return torch.cat([by_mean, by_log_std / std], 1)

@@ -77,7 +77,7 @@ class Problem(NamedTuple):
     s: float = 1.0
 
     def gradients(self, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """By the mean: score function and pathwise, matched."""
+        """Score-function and pathwise gradients by the mean, for the same noise."""
         x = self.m + self.s * eps
         return (self.f(x) - self.baseline) * eps / self.s, self.slope(x)
 

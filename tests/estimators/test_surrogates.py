@@ -272,7 +272,7 @@ def test_the_reference_system_has_the_published_gradient() -> None:
 def test_both_estimators_agree_with_the_exact_gradient_and_with_each_other(
     system: Callable[[], Sample],
 ) -> None:
-    """By gain, offset and sigma, within 4.5 standard errors at 100 000 episodes.
+    """The gradients by gain, offset and sigma agree within 4.5 standard errors.
 
     The difference is taken trajectory by trajectory, so its own standard error is the right one.
     """
@@ -520,7 +520,7 @@ def test_the_matched_weight_of_four_steps() -> None:
 
 
 def test_the_first_matched_weight_is_the_objective() -> None:
-    """Without a baseline, and summed over the starts of segments."""
+    """Without a baseline, the weights at the starts of episodes add up to the objective."""
     generator = seeded(6)
     reward, next_value = torch.randn(2, 9, 50, generator=generator, dtype=F64)
     terminated, truncated = torch.rand(2, 9, 50, generator=generator) < 0.2

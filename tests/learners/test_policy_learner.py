@@ -341,7 +341,7 @@ def test_a_rule_on_a_batch_has_the_surrogate_and_the_divergence_of_the_batch() -
 
 
 def test_an_update_is_counted_and_the_normaliser_sees_its_window_at_the_end() -> None:
-    """Only the steps that happened, and after the step of the rule."""
+    """The normaliser is updated with valid steps only, after the step of the rule."""
     policy = make_policy(normalize_observations=True)
     normalizer = policy.normalizer
     assert isinstance(normalizer, ObservationNormalizer)

@@ -89,7 +89,7 @@ def test_every_sample_is_used_once_in_every_epoch() -> None:
 
 
 def test_more_minibatches_than_samples_are_one_sample_each() -> None:
-    """No empty minibatch, whose mean would be NaN."""
+    """There is no empty minibatch, whose mean would be NaN."""
     obs, target = data(3)
     assert bool(fit(value_function(), obs, target, n_minibatches=8).isfinite())
 

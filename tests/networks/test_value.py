@@ -91,7 +91,7 @@ TARGETS = torch.linspace(-4, 6, 201, dtype=torch.float64)
 
 
 def test_a_histogram_is_a_probability_for_every_target() -> None:
-    """In the range, on its ends and far outside; in any shape."""
+    """Targets are in the range, on its ends and far outside, and may have any shape."""
     far = torch.tensor([-1e6, -4.1, 6.1, 1e6], dtype=torch.float64)
     histogram = head_of().histogram(torch.cat([TARGETS, far]).view(5, 41))
     assert histogram.shape == (5, 41, 50)

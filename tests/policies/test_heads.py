@@ -73,7 +73,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def shaken(policy: Policy) -> Policy:
-    """In float64 and away from its initial weights, of which many are 0, 1 or tiny."""
+    """The policy in float64, moved from its initial weights, many of which are 0, 1 or tiny."""
     policy.double()
     with torch.no_grad():
         for i, parameter in enumerate(policy.parameters()):
@@ -253,7 +253,7 @@ def looped(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
 
 
 def assert_same(found: Gradients, expected: Gradients, tolerance: float = 1e-9) -> None:
-    """To the tolerance, relative to each parameter's largest gradient, which must not be 0."""
+    """Tolerances are relative to each parameter's largest gradient, which must not be 0."""
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         scale = float(gradient.abs().max())
@@ -307,7 +307,7 @@ def test_gradients_by_trajectory_are_those_of_a_loop(
 @pytest.mark.parametrize("num_steps", [1, 50])
 @pytest.mark.parametrize("case", ["multi-discrete", "multi-binary"])
 def test_discrete_gradients_by_trajectory_are_those_of_a_loop(case: str, num_steps: int) -> None:
-    """By the score function, the only one there is."""
+    """A discrete head has gradients by the score function only."""
     policy = shaken(policy_for(CASES[case][0]))
     surrogate = surrogate_of("score function", policy, num_steps)
     assert_same(recorded(policy, surrogate), looped(policy, surrogate))
@@ -325,7 +325,7 @@ def test_every_parameter_belongs_to_a_layer_with_a_rule(case: str) -> None:
 
 @pytest.mark.parametrize("name", ["gaussian", *CONTINUOUS])
 def test_back_propagation_and_the_pathwise_surrogate_agree(name: DistributionName) -> None:
-    """Through 20 steps of the Pendulum: window, action shift and noise fit every head."""
+    """They agree through 20 steps of the Pendulum, for every continuous head."""
     env = Pendulum()
     settings = Settings(distribution=name, std="state_dependent")
     policy = shaken(make_policy(settings, env.observation_space, env.action_space, seeded()))

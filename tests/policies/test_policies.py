@@ -188,7 +188,7 @@ def test_a_reparameterised_action_that_is_not_detached_has_no_score_for_the_mean
 
 
 def test_the_log_derivative_loss_detaches_its_weight() -> None:
-    """No gradient by the weight, though it was computed with a graph."""
+    """The loss has no gradient by the weight, though the weight has a graph."""
     policy = GaussianPolicy(OBS, UNBOUNDED, ())
     weight = torch.tensor([2.0, 3.0], requires_grad=True)
     pre_action = normal(2, 2).requires_grad_()

@@ -178,7 +178,7 @@ def test_only_rows_can_be_added() -> None:
 
 @pytest.mark.parametrize("count", [0, 3, 11])
 def test_a_buffer_resumes_exactly(count: int, tmp_path: Path) -> None:
-    """By way of a file, in a buffer that was used before: ring places and later draws agree."""
+    """A new and a used buffer load the file; places in the ring and later draws agree."""
     buffer = ReplayBuffer(7, images(0))
     buffer.add(images(count))
     save_checkpoint(tmp_path / "buffer", buffer.state_dict())

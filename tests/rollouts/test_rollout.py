@@ -325,7 +325,7 @@ def test_valid_steps_of_a_natively_vectorised_cart_pole_are_those_of_a_single_on
 
 @pytest.mark.parametrize("mode", [None, "NextStepp", 3])
 def test_an_unknown_autoreset_mode_is_a_request_error(mode: object) -> None:
-    """Without it the ends of episodes cannot be placed."""
+    """Without a known mode it is unknown at which step an episode ends."""
     env = counters(PLANS, AutoresetMode.NEXT_STEP)
     env.metadata = {**env.metadata, "autoreset_mode": mode}
     with pytest.raises(RequestError, match="AutoresetMode"):
@@ -384,7 +384,7 @@ def test_a_window_holds_what_its_noise_and_the_policy_say() -> None:
 
 
 def test_zero_noise_acts_by_the_mode() -> None:
-    """For a Gaussian the mean, for a categorical policy the likeliest choice."""
+    """The mode is a Gaussian's mean and a categorical policy's likeliest choice."""
     window = collect_once(zeros(6, len(PLANS)))
     torch.testing.assert_close(window.action, linear_policy()(window.obs).mode)
     env = gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="vector_entry_point")

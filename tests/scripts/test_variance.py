@@ -106,7 +106,7 @@ def test_a_one_step_environment_is_measured_at_one_step(
 def test_an_environment_without_gradient_has_the_score_function(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """With discrete actions, episodes that end early, and NaN that becomes null in JSON."""
+    """CartPole has discrete actions and short episodes; NaN becomes null in the JSON file."""
     file = tmp_path / "rows.json"
     arguments = ["--env", "CartPole-v1", *QUICK[:2], "--horizons", "32", "--json", str(file)]
     assert call(*arguments) == 0

@@ -14,7 +14,7 @@ from pgtoolkit.training.run_folder import RunFolder, default_path, versions
 
 
 def test_a_run_comes_back_with_its_configuration_and_the_versions(tmp_path: Path) -> None:
-    """In the order in which it was given; a tuple comes back as a list."""
+    """The configuration keeps its order; a tuple comes back as a list."""
     config = {"env": "Pendulum-v1", "gamma": 0.99, "hidden": (64, 64), "flag": True, "none": None}
     made = RunFolder.create(tmp_path / "a" / "b", config)
     assert made.policy_file("last").parent.is_dir()

@@ -22,7 +22,7 @@ def read(path: Path) -> Any:
 
 
 def test_scalars_come_back_at_their_environment_steps(tmp_path: Path) -> None:
-    """To float32, which is what TensorBoard stores; and write returns them as floats."""
+    """TensorBoard stores float32; ``write`` returns the scalars as floats."""
     with RunWriter(tmp_path) as writer:
         first = writer.write({"a/x": torch.tensor(0.1), "b": torch.tensor(7)}, 640)
         writer.write({"a/x": torch.tensor(-2.5, dtype=torch.float64)}, 1280)
@@ -58,7 +58,7 @@ def test_curves_by_step_become_one_image(tmp_path: Path) -> None:
 
 
 def test_a_curve_without_a_positive_number_draws_nothing(tmp_path: Path) -> None:
-    """There is no logarithm of it; the scalars are written all the same."""
+    """Such a curve has no logarithm, so no image is written."""
     with RunWriter(tmp_path) as writer:
         for curve in (torch.zeros(3), torch.full((3,), float("nan"))):
             writer.write({"x": torch.tensor(1.0), "gradient/by_step/pathwise": curve}, 1)

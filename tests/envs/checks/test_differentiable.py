@@ -347,7 +347,7 @@ class NanRewardLater(Sound):
 
 
 class NanGradientAtReset(Sound):
-    """At rest at every start, where the norm of the speed has no derivative."""
+    """It starts at rest, where the norm of the speed has no derivative."""
 
     def initial(self, num_envs: int, generator: torch.Generator) -> Tensor:
         return super().initial(num_envs, generator) * torch.tensor([1.0, 0.0])

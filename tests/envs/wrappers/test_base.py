@@ -111,7 +111,7 @@ def test_an_agent_trains_through_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapped_environment_goes_on_from_a_saved_state(name: str) -> None:
-    """In plain tuples, as checkpoints give them back; noise, starts and time limits included."""
+    """The state may be plain tuples, as from a checkpoint; noise, starts and limits agree too."""
     env = WRAPPERS[name](Pendulum())
     env.max_episode_steps = 3
     actions = torch.randn(8, 4, 1, generator=torch.Generator().manual_seed(1))

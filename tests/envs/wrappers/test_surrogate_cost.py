@@ -57,7 +57,7 @@ def test_the_surrogate_is_given_both_states_and_the_gradient_reaches_them() -> N
 
 
 def test_both_are_logged_with_their_correlation() -> None:
-    """Against the formula, over three calls of different sizes."""
+    """Means and correlation over three calls equal those of all their steps together."""
     env = SurrogateCost(Pendulum(), square)
     generator = torch.Generator().manual_seed(0)
     rewards, costs = [], []

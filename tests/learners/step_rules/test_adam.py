@@ -34,7 +34,7 @@ def test_a_step_is_that_of_torch_after_a_clip() -> None:
 
 
 def test_the_learning_rate_follows_the_progress() -> None:
-    """At three quarters of the run a quarter of it is left."""
+    """After three quarters of the run a quarter of the learning rate is left."""
     module = layer()
     rule = Adam(module, 0.2, schedule="linear", progress=lambda: 0.75)
     metrics = rule.step(module)
@@ -65,7 +65,7 @@ def test_a_saved_rule_goes_on_exactly() -> None:
 
 
 def test_a_linear_schedule_falls_to_a_hundredth_and_no_further() -> None:
-    """At the start, in the middle, at the end and beyond it."""
+    """Tested at the start, in the middle, near the end, at the end and beyond it."""
     found = [scheduled(0.2, "linear", p) for p in (0.0, 0.5, 0.99, 1.0, 3.0)]
     assert found == pytest.approx([0.2, 0.1, 0.002, 0.002, 0.002])
 

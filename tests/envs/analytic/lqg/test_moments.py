@@ -397,7 +397,7 @@ def sample_gradients(
 
 
 def assert_sample_mean(sample: Tensor, truth: Tensor) -> None:
-    """Within 4.5 standard errors, taken from the sample."""
+    """The sample's mean is within 4.5 standard errors, taken from the sample, of the truth."""
     error = sample.std(0) / math.sqrt(len(sample))
     assert bool(((sample.mean(0) - truth).abs() < 4.5 * error).all())
 
@@ -438,7 +438,7 @@ def test_covariances_against_samples() -> None:
 
 
 def test_the_value_at_the_start_is_the_expected_return() -> None:
-    """Over sigma points of the start, which are exact for a quadratic."""
+    """The mean over sigma points of the start is exact, because the value is quadratic."""
     env = random_system(3, 2, seed=0, ranks=(2, 3))
     policy = random_policy(env)
     offsets = math.sqrt(3) * psd_root(env.system.P0).T
