@@ -44,7 +44,7 @@ class Collector:
 
     Attributes:
         spaces: observation and action space of one environment.
-        device: where a policy for these environments lives.
+        device: the device on which a policy for these environments must be.
         num_steps: environment steps so far, counted as they are collected.
 
     Raises:
@@ -129,7 +129,7 @@ class Collector:
         return (self.num_steps - self.window_steps) / self.total_steps
 
     def metrics(self) -> dict[str, Tensor]:
-        """What a differentiable environment, its wrappers and its adapter have counted."""
+        """Metrics of a differentiable environment with its wrappers; empty for any other."""
         return self.env.env.metrics() if isinstance(self.env, DifferentiableVectorEnv) else {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -173,9 +173,9 @@ def restore_env_state(
 
     Args:
         env: the vector environment.
-        rollout_state: of the environment; only its device is used.
-        saved: from :func:`env_state`.
-        seed: of the reset, if there is one.
+        rollout_state: the environments' present rollout state; only its device is used.
+        saved: a result of :func:`env_state`.
+        seed: determines the seed of the reset, if there is one.
 
     Returns:
         The rollout state to continue from.

@@ -116,9 +116,9 @@ class DifferentiableEnv(ABC, Generic[S]):
         start states are expensive.
 
         Args:
-            state: of all environments; it may carry a graph, which the other rows keep.
-            mask: the rows to reset.
-            generator: as in :meth:`initial`.
+            state: the state of all environments; it may carry a graph, which the other rows keep.
+            mask: ``[N]`` bool, true in the rows to reset.
+            generator: source of the start states' randomness, passed to :meth:`initial`.
         """
         fresh = self.initial(mask.shape[0], generator)
         return where_state(mask, cast_state_like(fresh, state), state)
@@ -137,7 +137,7 @@ class DifferentiableEnv(ABC, Generic[S]):
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact resume needs beside the states, such as the weights of a learned model.
+        """Data that an exact resume needs besides the states, such as a learned model's weights.
 
         Tensors, numbers, strings, lists and dictionaries. The default is empty.
         """
@@ -159,7 +159,7 @@ class DifferentiableEnv(ABC, Generic[S]):
 
         Args:
             action: ``[A]``.
-            dtype: in which the environment computes.
+            dtype: the dtype in which the environment computes.
         """
         return torch.tensor(action, dtype=dtype).unsqueeze(0)
 

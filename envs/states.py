@@ -16,7 +16,7 @@ S = TypeVar("S", bound=State, default=Any)
 
 
 class VectorState(NamedTuple):
-    """Everything that determines the future of a vector environment, given the actions."""
+    """A vector environment's whole state: with the actions it determines every later step."""
 
     state: State
     """The states of the ``N`` environments."""

@@ -52,9 +52,9 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
     Args:
         env: the dynamics.
         num_envs: ``N``.
-        device: of all tensors and of the generator.
-        dtype: of observations, rewards and the floating-point part of the state. Use float64 for
-            long horizons and gradient checks.
+        device: the device of all tensors and of the generator.
+        dtype: the dtype of observations, rewards and the floating-point part of the state. Use
+            float64 for long horizons and gradient checks.
 
     Raises:
         RequestError: the environment lacks an attribute.
@@ -93,7 +93,8 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         """Starts new episodes, in all environments or where ``options["reset_mask"]`` is true.
 
         Args:
-            seed: of the vector environment's generator; None keeps the generator's present state.
+            seed: the new seed of the vector environment's generator; None keeps the generator's
+                present state.
             options: ``reset_mask``, a boolean array or tensor ``[N]``. Other keys are ignored.
 
         Raises:
@@ -188,7 +189,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         return state._replace(state=map_state(Tensor.detach, state.state))
 
     def graph_state(self) -> VectorState:
-        """As :meth:`get_state`, but with the graph: for recomputation in the backward pass.
+        """The present state with its graph, for recomputation in the backward pass.
 
         Raises:
             ResetNeeded: before the first reset.
@@ -199,8 +200,8 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         """Continues from a saved state: the same actions give the same trajectories and noise.
 
         Args:
-            state: from :meth:`get_state` or :meth:`graph_state`. Plain tuples and lists, which
-                checkpoints restore in place of NamedTuples, are accepted.
+            state: a result of :meth:`get_state` or :meth:`graph_state`. Plain tuples and lists,
+                which checkpoints restore in place of NamedTuples, are accepted.
 
         Raises:
             ValueError: it does not fit this environment.

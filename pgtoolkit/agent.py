@@ -12,7 +12,7 @@ Metrics = dict[str, Tensor]
 
 
 class Agent(Protocol):
-    """Anything that can be trained. There is no base class.
+    """The interface that the training loop requires of an agent. There is no base class.
 
     The constructor takes ``(config, env, *, seed, total_steps)``. The module that defines an agent
     ``Name`` also defines its configuration ``NameConfig``.
@@ -26,10 +26,10 @@ class Agent(Protocol):
         """The policy that acts: it is evaluated, saved and exported."""
 
     def collect(self) -> Window:
-        """Acts for one window."""
+        """Acts in the environments for one window and returns it."""
 
     def update(self, window: Window) -> Metrics:
-        """Learns from the window."""
+        """Updates the agent from the window and returns what it measured."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs: tensors, numbers, strings, lists, dictionaries."""

@@ -1,4 +1,4 @@
-"""What all compiled parts share: when to compile, tracing, compiled loops, and decompositions."""
+"""Tools of all compiled parts: when to compile, tracing, compiled loops and decompositions."""
 
 import contextlib
 import contextvars
@@ -105,8 +105,8 @@ class CompiledLoop:
 
     Args:
         function: contains the loop.
-        num_operations: of one step, about; above :data:`MAX_O3_OPERATIONS` the C++ compiler
-            optimises less.
+        num_operations: approximate number of operations in one step of the loop; above
+            :data:`MAX_O3_OPERATIONS` the C++ compiler optimises less.
     """
 
     def __init__(self, function: Callable[..., Any], num_operations: int = 0) -> None:
@@ -125,8 +125,9 @@ class CompiledLoop:
         """The function's value.
 
         Args:
-            arguments: of the function.
-            free: those of its tensors whose first axis may have another length in a later call.
+            arguments: the function's arguments.
+            free: the tensors among the arguments whose first axis may have another length in a
+                later call.
         """
         if not self._is_compiled:
             for x in free:

@@ -222,7 +222,7 @@ class ValueSettings(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiagnosticsSettings(Settings):
-    """When gradients are measured."""
+    """Setting of how often gradients are measured."""
 
     diagnostics_interval: Annotated[int, at_least(0)] = 10
     """Updates between measurements of the gradients' variance; 0 never measures."""

@@ -78,7 +78,7 @@ def require_finite_adjoint(name: str, adjoint: Tensor) -> None:
     to all earlier ones.
 
     Args:
-        name: of the adjoint.
+        name: the adjoint's name in the error message.
         adjoint: ``[T, N, A]``, or with more axes.
 
     Raises:
@@ -94,7 +94,7 @@ def require_finite(name: str, per_trajectory: Tensor) -> None:
     """Raises if any trajectory's entry is not finite.
 
     Args:
-        name: of the tensor.
+        name: the tensor's name in the error message.
         per_trajectory: ``[N, ...]``.
 
     Raises:

@@ -10,11 +10,11 @@ def refuse_second_derivative(subject: str, alternative: str = "") -> None:
     """Raises in a backward pass that builds a graph of itself; call it in that backward pass.
 
     Args:
-        subject: what cannot be differentiated again; the message begins with it.
-        alternative: what to do instead, after "or".
+        subject: the quantity that cannot be differentiated again; the message begins with it.
+        alternative: advice after the word "or" at the end of the message; none if empty.
 
     Raises:
-        RequestError: in a backward pass with ``create_graph=True``.
+        RequestError: the backward pass was called with ``create_graph=True``.
     """
     # Gradient mode is on in a backward pass exactly when it builds a graph of itself.
     if torch.is_grad_enabled():
@@ -30,11 +30,11 @@ def once_differentiable(tensor: Tensor, subject: str, alternative: str = "") -> 
 
     Args:
         tensor: any; one without a graph is returned as it is.
-        subject: as in :func:`refuse_second_derivative`.
-        alternative: as there.
+        subject: the quantity that cannot be differentiated again; the message begins with it.
+        alternative: advice after the word "or" at the end of the message; none if empty.
 
     Raises:
-        RequestError: in a backward pass with ``create_graph=True``.
+        RequestError: the backward pass was called with ``create_graph=True``; raised there.
     """
     if tensor.requires_grad:
         tensor.register_hook(lambda gradient: refuse_second_derivative(subject, alternative))  # type: ignore[no-untyped-call]

@@ -17,8 +17,8 @@ def stream_seed(seed: int, name: str) -> int:
     with the next run.
 
     Args:
-        seed: the run's, at least 0.
-        name: of the stream, unique within the run.
+        seed: the run's seed, at least 0.
+        name: the stream's name, unique within the run.
 
     Raises:
         RequestError: the seed is negative.

@@ -26,8 +26,8 @@ def make_graph(
     Tensors that the function closes over become constants of the graph.
 
     Args:
-        function: of tensors, or of lists of tensors.
-        arguments: like those that the graph will be called with: shapes, dtypes, devices.
+        function: a function of tensors, or of lists of tensors.
+        arguments: examples with the shapes, dtypes and devices that the graph will be called with.
         decompositions: ``{operation: function that replaces it}``.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -45,9 +45,9 @@ def scan(step: Callable[..., Any], carry: list[Tensor], inputs: Any) -> Any:
     """``carry, row = step(carry, inputs[t])`` for each ``t``; inside compiled code one loop.
 
     Args:
-        step: from the carry and one row of the inputs to the next carry and a row of results.
-        carry: of the first step.
-        inputs: ``[L, ...]`` tensors.
+        step: maps the carry and one row of the inputs to the next carry and a row of results.
+        carry: the carry before the first step.
+        inputs: tensors ``[L, ...]``, one row for each step.
 
     Returns:
         The last carry, and the results ``[L, ...]``.

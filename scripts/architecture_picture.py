@@ -84,7 +84,7 @@ def draw(graph: Graph, package: Path) -> Any:
     """A matplotlib figure of the folders and their imports.
 
     Args:
-        graph: from :func:`folder_graph`.
+        graph: a result of :func:`folder_graph`.
         package: folder of the package ``pgtoolkit``.
     """
     import matplotlib.pyplot as plt
@@ -217,7 +217,7 @@ def _draw_arrow(
 
 
 def _port(box: Box, path: Sequence[Hashable], layout: Layout, end: int) -> float:
-    """Where an arrow meets its box: arrows at one side are spread over it, in order."""
+    """Horizontal position at which an arrow meets its box; a side's arrows are spread over it."""
     step = 1 if end == 0 else -2
     others = sorted((p for p in layout.paths if p[end] == box), key=lambda p: layout.x[p[step]])
     width = BOX_SIZE[0] * 0.7

@@ -1,4 +1,4 @@
-"""What every test runs under."""
+"""Settings of every test: torch uses one thread."""
 
 import pytest
 import torch

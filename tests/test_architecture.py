@@ -62,7 +62,7 @@ def layer_of(name: str) -> str | None:
 
 
 def forbidden(layer: str, source: str) -> list[str]:
-    """What a file of the layer imports and must not."""
+    """Names that a file imports although its layer must not import them."""
     order = list(LAYERS)
     found = []
     for name in imports(ast.parse(source)):
@@ -142,7 +142,7 @@ def test_an_import_inside_the_core_that_goes_the_other_way_would_be_seen() -> No
     ],
 )
 def test_an_import_that_goes_the_other_way_would_be_seen(layer: str, source: str) -> None:
-    """The check above is able to fail."""
+    """Each of these sources has an import that the check must find."""
     assert forbidden(layer, source)
 
 
@@ -155,7 +155,7 @@ def test_an_import_that_goes_the_other_way_would_be_seen(layer: str, source: str
     ],
 )
 def test_an_import_that_goes_down_is_allowed(layer: str, source: str) -> None:
-    """And so is one's own layer, and other people's packages."""
+    """Imports from lower layers, from the same layer and from other packages are allowed."""
     assert forbidden(layer, source) == []
 
 

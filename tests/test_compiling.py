@@ -1,4 +1,4 @@
-"""When to compile, the decompositions, and the options of a compiled loop."""
+"""Tests of when to compile, the decompositions, and the options of a compiled loop."""
 
 from typing import Any
 

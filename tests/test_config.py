@@ -60,12 +60,12 @@ class Base(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stricter(Base):
-    """The same field with another range, and one whose range is given up."""
+    """A subclass that narrows the range of ``count`` and gives up that of ``share``."""
 
     count: Annotated[int, at_least(5)] = 5
     """Number of samples."""
     share: float = 7.0
-    """Any share."""
+    """A share without a range."""
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ class Stricter(Base):
 def test_a_value_outside_its_range_is_refused_by_its_flag(
     name: str, good: tuple[Any, ...], bad: Any, message: str
 ) -> None:
-    """What is on the edge is inside or outside as the range says; the whole message."""
+    """The end points of each range are tested, and the error's whole message is compared."""
     for value in good:
         assert getattr(Base(**{name: value}), name) == value
     with pytest.raises(RequestError) as caught:
@@ -157,7 +157,7 @@ def test_a_group_may_replace_a_default_of_the_group_that_it_extends() -> None:
 
 
 def test_ppo_has_no_relative_entropy() -> None:
-    """Its loss takes ent_coef alone, so the setting would do nothing."""
+    """PPO's loss takes ``ent_coef`` alone, so a relative weight would do nothing."""
     assert "ent_coef_relative" not in {field.name for field in dataclasses.fields(PpoConfig)}
     with pytest.raises(RequestError, match="ent-coef-relative"):
         parse(PpoConfig, ["--ent-coef-relative", "0.1"], command="train ppo")

@@ -27,7 +27,7 @@ def call(*arguments: str) -> int:
 
 
 def quickened(arguments: list[str]) -> list[str]:
-    """The command with fewer steps."""
+    """The command's arguments with fewer steps or trajectories."""
     if arguments[0] == "train":
         at = arguments.index("--total-steps")
         return arguments[:at] + arguments[at + 2 :] + QUICK

@@ -37,7 +37,7 @@ def readme_blocks() -> list[str]:
 
 @pytest.mark.parametrize("code", readme_blocks())
 def test_the_readmes_examples_run(code: str) -> None:
-    """Each on its own."""
+    """Each example runs on its own."""
     exec(compile(code, "README.md", "exec"), {"__name__": "example"})
 
 
@@ -87,7 +87,7 @@ def test_the_tables_are_those_of_the_script() -> None:
 
 
 def test_measured_variances_are_the_exact_ones() -> None:
-    """Of this page's own numbers: within 4.5 of the standard errors that it gives."""
+    """The page's measured variances are within 4.5 of its own standard errors of the exact ones."""
     for cells in table_rows():
         if cells[4] and " ± " in cells[5]:
             variance, error = (float(number) for number in cells[5].split(" ± "))
@@ -98,7 +98,7 @@ def test_measured_variances_are_the_exact_ones() -> None:
 NAMING_PAGES = ("docs/architecture.md", "CONTRIBUTING.md")
 """Pages whose names of files, functions and classes must exist."""
 FOLDERS = ("", "pgtoolkit", "envs", "scripts")
-"""Where a path that a page names may start."""
+"""Folders to which a path in a page may be relative."""
 
 
 def code_spans(page: str) -> list[str]:
@@ -168,7 +168,7 @@ def test_every_name_of_code_that_a_page_names_exists(page: str) -> None:
 
 @pytest.mark.parametrize("page", NAMING_PAGES)
 def test_a_name_is_in_the_file_that_the_page_says(page: str) -> None:
-    """Where it says "`name` in `file.py`", "`name` of `file.py`" or "`name` (`file.py`)"."""
+    """A page says so by "`name` in `file.py`", "`name` of `file.py`" or "`name` (`file.py`)"."""
     text = re.sub(r"\s+", " ", (ROOT / page).read_text())
     pairs = re.findall(r"`([\w.]+)` (?:in |of |\()`([\w/.]+\.pyi?)`", text)
     assert len(pairs) > 4
@@ -177,7 +177,7 @@ def test_a_name_is_in_the_file_that_the_page_says(page: str) -> None:
 
 
 def test_a_name_that_does_not_exist_would_be_seen() -> None:
-    """Neither an unknown function nor an attribute of another class is in the source."""
+    """An unknown function or attribute is not among the names that the source defines."""
     names = defined_names()
     assert {"window_objective", "Signals.action_gradient", "ValueLearner.lagged"} <= names
     assert not {"no_such_function", "Signals.segment_end_"} & names

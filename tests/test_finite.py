@@ -57,7 +57,7 @@ def test_infinities_that_cancel_are_found(bad: float) -> None:
 
 @pytest.mark.parametrize("bad", BAD)
 def test_the_trajectory_is_named_where_there_is_no_time(bad: float) -> None:
-    """One entry a trajectory, or one row."""
+    """The tensor has one entry or one row for each trajectory."""
     values = torch.zeros(4)
     values[2] = bad
     for tensor in (values, torch.stack([torch.zeros(4), values], 1)):
@@ -69,7 +69,7 @@ def test_the_trajectory_is_named_where_there_is_no_time(bad: float) -> None:
 
 @pytest.mark.parametrize("bad", BAD)
 def test_a_gradient_is_named_where_it_began_which_is_its_latest_step(bad: float) -> None:
-    """It runs backwards in time: what broke at step 3 has spoilt steps 2, 1 and 0."""
+    """Adjoints run backwards in time: a NaN at step 3 spreads to steps 2, 1 and 0."""
     adjoint = torch.zeros(5, 3, 2)
     require_finite_adjoint("gradient", adjoint)
     adjoint[:4, 2, 1] = bad

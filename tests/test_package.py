@@ -23,7 +23,7 @@ def stub_names(package: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("package", STUBS)
 def test_every_public_name_is_the_object_of_the_module_in_the_stub(package: str) -> None:
-    """And the package's listing has it."""
+    """Each name is also in the package's ``dir()``."""
     names = list(stub_names(package))
     assert len(names) > 40
     for module, name in names:
@@ -41,7 +41,7 @@ def test_a_package_exports_what_its_stub_lists(package: str) -> None:
 
 @pytest.mark.parametrize("package", STUBS)
 def test_an_unknown_name_is_an_attribute_error(package: str) -> None:
-    """As for any module; hasattr and star imports rely on it."""
+    """``hasattr`` and star imports rely on an AttributeError."""
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = importlib.import_module(package).no_such_name
 

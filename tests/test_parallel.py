@@ -16,7 +16,7 @@ def test_a_run_is_one_process_that_writes() -> None:
 
 
 def test_means_and_sums_over_one_process_are_the_tensors_themselves() -> None:
-    """In place, so they return nothing; a generator is accepted."""
+    """The functions work in place, and accept a generator of tensors."""
     tensors = [torch.tensor([1.0, 2.0]), torch.tensor(3)]
     for function in (parallel.mean_, parallel.sum_):
         function(tensor for tensor in tensors)

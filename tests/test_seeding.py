@@ -1,4 +1,4 @@
-"""Named streams of one seed."""
+"""Tests of named random streams of one seed."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def draw(seed: int, name: str) -> list[float]:
 
 
 def test_a_stream_repeats_itself() -> None:
-    """Same seed, same name, same numbers."""
+    """The same seed and name give the same numbers."""
     assert draw(3, "noise") == draw(3, "noise")
 
 
@@ -29,6 +29,6 @@ def test_env_factory_of_neighbouring_seeds_do_not_overlap() -> None:
 
 
 def test_a_negative_seed_is_refused() -> None:
-    """With the name of the flag."""
+    """The error names the flag ``--seed``."""
     with pytest.raises(RequestError, match="--seed"):
         stream(-1, "noise")

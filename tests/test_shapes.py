@@ -1,4 +1,4 @@
-"""Shape checks name what is wrong."""
+"""Tests that shape checks name the argument and its shape."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def test_a_tensor_of_the_right_shape_passes() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 3, 1), (2,), (), (3, 2)])
 def test_another_shape_is_refused_by_name(shape: tuple[int, ...]) -> None:
-    """With the shape that was wanted and the one that came."""
+    """The error has the name, the shape that was wanted and the one that was given."""
     with pytest.raises(ValueError, match=r"reward must have shape \[any, 3\], but") as caught:
         check_shape("reward", torch.zeros(shape), None, 3)
     assert str(list(shape)) in str(caught.value)

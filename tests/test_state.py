@@ -52,7 +52,7 @@ def test_each_kind_of_part_gives_its_own_state() -> None:
 
 
 def test_a_loaded_owner_goes_on_exactly(tmp_path: Path) -> None:
-    """Through a file, into an owner in which every part is another, and only the named ones."""
+    """An owner with other parts loads the file; parts that are not named keep their state."""
     one, other = Owner(0), Owner(1)
     one.run()
     save_checkpoint(tmp_path / "state.safetensors", state_of(one, NAMES))
@@ -77,7 +77,7 @@ def test_the_parts_of_a_loaded_owner_stay_the_same_objects() -> None:
 
 
 def test_an_owner_is_a_part_of_another() -> None:
-    """Anything with state_dict and load_state_dict, such as an agent's learner."""
+    """A part may be any object with ``state_dict`` and ``load_state_dict``, such as a learner."""
 
     class Outer:
         def __init__(self, seed: int) -> None:

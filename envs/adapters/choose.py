@@ -15,7 +15,7 @@ Differentiate: TypeAlias = Literal["auto", "none", "finite-difference", "mujoco"
 
 MakeEnv: TypeAlias = Callable[[], AnyEnv]
 Adapt: TypeAlias = Callable[[MakeEnv, dict[str, Any]], DifferentiableEnv]
-"""From a function that makes the environment, and arguments for the adapter."""
+"""Maps a function that makes the environment, and arguments for the adapter, to the adapter."""
 
 
 @final
@@ -45,7 +45,7 @@ def choose_gradient(
     finite differences (if the state can be saved and restored), a learned model.
 
     Args:
-        source: from :func:`pgtoolkit.envs.registry.resolve.find_env`.
+        source: a result of :func:`pgtoolkit.envs.registry.resolve.find_env`.
         method: the requested method.
         kwargs: arguments for the adapter; only if ``method`` names one.
         needed: whether the agent needs a gradient of the environment.

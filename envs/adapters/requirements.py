@@ -1,4 +1,4 @@
-"""What the adapters require of a Gymnasium environment: flat Boxes and a time limit."""
+"""The adapters' requirements on a Gymnasium environment: flat Boxes and a time limit."""
 
 from gymnasium.spaces import Box
 
@@ -15,7 +15,7 @@ def require_flat_box(
     Args:
         env: the environment.
         kind: ``"observation_space"`` or ``"action_space"``.
-        advice: what to do otherwise; the end of the error message.
+        advice: a remedy, the end of the error message.
         floating: require a floating-point dtype too.
 
     Raises:
@@ -33,7 +33,7 @@ def find_time_limit(
     Args:
         env: the environment with its wrappers.
         given: replaces the environment's own limit.
-        advice: what to do if there is no limit; part of the error message.
+        advice: a remedy if there is no limit; part of the error message.
 
     Raises:
         RequestError: there is no limit, or it is less than 1.

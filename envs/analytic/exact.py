@@ -52,9 +52,9 @@ class ExactGradient(NamedTuple):
     """The moments for both parameters of the policy."""
 
     mean: ExactMoments
-    """For the derivative by the action's mean."""
+    """Moments of the derivative by the action's mean."""
     sigma: ExactMoments
-    """For the derivative by the action's standard deviation ``sigma``.
+    """Moments of the derivative by the action's standard deviation ``sigma``.
 
     By ``log sigma``, gradients are ``sigma`` times as large and variances ``sigma^2`` times.
     """

@@ -44,11 +44,11 @@ def check_env(
     Args:
         env: an id, ``path/to/file.py:Class``, an object, or a result of :func:`find_env
             <pgtoolkit.envs.registry.resolve.find_env>`.
-        kwargs: for the environment's constructor.
+        kwargs: arguments for the environment's constructor.
         differentiate: ``"auto"`` checks the gradient where there is one; ``"none"`` checks a
             differentiable environment as an ordinary one; an adapter's name checks the gradient
             that the adapter gives.
-        adapter_kwargs: for the adapter.
+        adapter_kwargs: arguments for the adapter's constructor.
         seed: seeds everything random.
         samples: points of random play at which derivatives are compared; fewer if steps are slow.
         seconds: about how long each of the longer checks may take.

@@ -1,4 +1,4 @@
-"""What a check of an environment reports: a status, what was seen, its effect, and what to do."""
+"""Findings of a check: a status, the observation, its effect on training, and advice."""
 
 import dataclasses
 import inspect
@@ -27,11 +27,11 @@ class Finding:
     status: Status
     """A fault makes training wrong or impossible; a warning is worth knowing before it starts."""
     finding: str
-    """What was seen, with numbers."""
+    """The observation, with numbers."""
     meaning: str = ""
     """The effect on training; empty for a pass."""
     advice: str = ""
-    """What to do; empty for a pass."""
+    """Advice on a remedy; empty for a pass."""
 
 
 @final
@@ -43,15 +43,15 @@ class Check:
     name: str
 
     def passed(self, finding: str) -> Finding:
-        """Nothing is wrong, or nothing could be checked; ``finding`` says which."""
+        """A finding that nothing is wrong or nothing could be checked; ``finding`` says which."""
         return Finding(part=self.part, check=self.name, status="pass", finding=finding)
 
     def warning(self, finding: str, meaning: str, advice: str) -> Finding:
-        """Training is possible, but the user should know this before it starts."""
+        """A finding that the user should know before training starts; training is possible."""
         return self._problem("warning", finding, meaning, advice)
 
     def fault(self, finding: str, meaning: str, advice: str) -> Finding:
-        """Training would be wrong or impossible."""
+        """A finding that makes training wrong or impossible."""
         return self._problem("fault", finding, meaning, advice)
 
     def run(self, env: object, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
@@ -110,7 +110,7 @@ def class_files(env: object) -> list[str]:
 
 
 def advice_for(error: BaseException) -> str:
-    """What to do about an exception, by the words of its message."""
+    """Advice on how to avoid an exception, chosen by the words of its message."""
     text = str(error)
     if "dtype" in text or "Double" in text or "double" in text:
         return (

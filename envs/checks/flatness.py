@@ -54,7 +54,7 @@ def check_reward_gradient(
         reward: ``[N]`` at the points.
         more_rewards: rewards at other points, to see their range.
         last: ``[N]`` bool, whether the step ends an episode.
-        claims: what the environment says of its gradient.
+        claims: the environment's own statement about its gradient.
     """
     by_state, by_action = (x[from_play] for x in _reward_gradients(blocks))
     reward = reward[from_play]

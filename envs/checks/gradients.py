@@ -91,7 +91,7 @@ def compare(at: Derivatives) -> Comparison:
 
 
 def check_block(block: Block, group: Tensor, claims: GradientInfo) -> Iterator[Finding]:
-    """One function by one of its inputs: correct, wrong (and how), or not finite.
+    """The finding on one function's derivative by one input: correct, wrong or not finite.
 
     Args:
         block: the derivatives at ``N`` points.
@@ -109,7 +109,10 @@ def check_block(block: Block, group: Tensor, claims: GradientInfo) -> Iterator[F
 
 
 def _claim(block: Block, claims: GradientInfo) -> Quality:
-    """What the environment claims of this block; of three steps, the weakest claim."""
+    """The quality that the environment claims for a block's derivatives.
+
+    Three steps in a row have the weakest of the claims for reward, action and state.
+    """
     if block.function == "three steps":
         qualities = {claims.reward, claims.action, claims.state}
         return next(q for q in ("none", "approximate", "exact") if q in qualities)

@@ -151,7 +151,7 @@ class OutputCheck:
     Args:
         env: the dynamics.
         count: number of environments.
-        dtype: of the state, action and noise.
+        dtype: the dtype of the state, action and noise.
         seed: seeds start state, action and noise.
     """
 

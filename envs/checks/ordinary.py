@@ -42,16 +42,16 @@ SEEDING_PROBLEM = (
 
 
 class PlayRecord(NamedTuple):
-    """What was seen in several episodes and resets."""
+    """Observations, rewards and lengths of several episodes, and of several resets."""
 
     starts: NDArray[Any]
     """``[K, O]`` observations after resets."""
     observations: NDArray[Any]
     """``[M, O]`` observations after steps."""
     rewards: NDArray[Any]
-    """``[M]``."""
+    """``[M]`` rewards of the same steps."""
     episodes: list[Episode]
-    """Those that ended."""
+    """The episodes that ended."""
     unfinished: int
     """Steps of the longest episode that did not end."""
     steps_per_second: float

@@ -118,7 +118,7 @@ def random_play(
 
 
 def _many_starts(env: DifferentiableEnv, at_least: int, generator: torch.Generator) -> State:
-    """From ``at_least`` up to 512 start states, as many as half a second allows."""
+    """``at_least`` to 512 start states, as many as half a second allows."""
     began = time.monotonic()
     first = start_states(env, at_least, generator)
     each = (time.monotonic() - began) / at_least
@@ -183,7 +183,7 @@ def draw_noise(
 def affordable_points(
     env: DifferentiableEnv, played: RandomPlay, seed: int, samples: int, seconds: float
 ) -> int:
-    """At how many points, up to ``samples``, derivatives can be checked in that time."""
+    """Number of points, 2 to ``samples``, at which derivatives can be checked in that time."""
     size = 2 * num_floats(played.starts) + env.action_space.shape[0]
     # Differences: two step sizes, both directions, three functions. The backward pass of each
     # output is cheap beside them, unless the environment computes its Jacobian by differences.

@@ -32,9 +32,9 @@ def look_ahead(env: DifferentiableVectorEnv, env_state: VectorState, num_steps: 
     """Draws from a copy of the environment's generator what its own steps would draw.
 
     Args:
-        env: it is not changed.
-        env_state: of the environment before the first step.
-        num_steps: ``L``.
+        env: the environment; it is not changed.
+        env_state: the environment's state before the first step.
+        num_steps: the number of steps ``L``.
     """
     limit = env.env.max_episode_steps
     step = torch.arange(1, num_steps + 1, device=env.device).unsqueeze(1)

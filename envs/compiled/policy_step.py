@@ -53,9 +53,9 @@ def trace_policy_step(
     Args:
         env: the dynamics.
         policy: chooses the action.
-        state: of ``N`` environments.
-        noise: ``[N, ...]`` of one action.
-        process_noise: ``[N, ...]`` of one transition, or None.
+        state: an example of the state of ``N`` environments.
+        noise: an example of one action's noise ``[N, ...]``.
+        process_noise: an example of one transition's noise ``[N, ...]``, or None.
     """
     names = [n for n, _ in policy.named_parameters()] + [n for n, _ in policy.named_buffers()]
     num_parameters = len(list(policy.parameters()))

@@ -62,8 +62,9 @@ class CompiledUnroll:
         Args:
             env: a differentiable vector environment.
             policy: acts on every step, by its pathwise action.
-            rollout_state: from :func:`reset <pgtoolkit.rollouts.rollout.reset>` or the last call.
-            noise: ``[T, N, A]`` of every action.
+            rollout_state: a result of :func:`reset <pgtoolkit.rollouts.rollout.reset>` or of the
+                last call.
+            noise: the noise ``[T, N, A]`` of every action.
 
         Raises:
             NonFiniteError: an action, reward or observation is not finite; the earliest is named.
@@ -137,8 +138,9 @@ def unroll_compiled(
     Args:
         step: compiled for this environment; its policy acts.
         env: a differentiable vector environment.
-        rollout_state: from :func:`reset <pgtoolkit.rollouts.rollout.reset>` or the last call.
-        noise: ``[T, N, A]`` of every action.
+        rollout_state: a result of :func:`reset <pgtoolkit.rollouts.rollout.reset>` or of the last
+            call.
+        noise: the noise ``[T, N, A]`` of every action.
 
     Raises:
         NonFiniteError: an action, reward or observation is not finite; the earliest is named.

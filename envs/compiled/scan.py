@@ -18,7 +18,7 @@ class CompiledScan:
     """``L`` forward steps as one compiled loop, and ``L`` adjoint steps as another, for any ``L``.
 
     Args:
-        graph: of one step.
+        graph: the graphs of one forward step and one adjoint step.
     """
 
     def __init__(self, graph: StepGraph) -> None:
@@ -34,9 +34,9 @@ class CompiledScan:
         """Runs ``L`` steps.
 
         Args:
-            constants: the same at every step.
-            carry: of the first step.
-            inputs: ``[L, ...]`` of every step.
+            constants: tensors that are the same at every step.
+            carry: the carry before the first step.
+            inputs: ``[L, ...]`` the inputs of every step.
 
         Returns:
             ``[L, ...]`` all results but the carry. Those that only :meth:`adjoint` reads are still
@@ -60,10 +60,10 @@ class CompiledScan:
         """Runs the adjoint steps, from the last to the first.
 
         Args:
-            constants: the same at every step.
+            constants: tensors that are the same at every step.
             carry: adjoints of the last carry's floating-point tensors.
             cotangents: ``[L, ...]`` of the differentiable results; None stands for zeros.
-            results: what :meth:`forward` returned.
+            results: the value of :meth:`forward`.
 
         Returns:
             The adjoints of the first carry, and ``[L, ...]`` those of the sources, in reversed

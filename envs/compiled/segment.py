@@ -31,7 +31,7 @@ class CompiledStep:
     policy: Policy
     all_parameters: list[nn.Parameter]
     parameters: list[nn.Parameter]
-    """Those that require a gradient."""
+    """The policy's parameters that require a gradient."""
     layers: list[nn.Module]
     """The policy's layer behind each recorded input."""
 
@@ -141,9 +141,9 @@ def run_segment(
     """Runs the steps up to the first at which an episode ends otherwise than by the time limit.
 
     Args:
-        step: compiled.
-        noise: ``[L, N, A]`` of the actions, ``L`` the most steps to run.
-        lookahead: of these steps.
+        step: the compiled step.
+        noise: the noise ``[L, N, A]`` of the actions; at most ``L`` steps are run.
+        lookahead: the random draws and time limits of these steps.
         state: the tensors of the state before the first step.
     """
     constants, graph = step.constants(), step.traced.graph
@@ -170,7 +170,7 @@ def attach(
     """Gives a segment's outputs a graph whose backward pass is the compiled adjoint loop.
 
     Args:
-        outputs: of the segment.
+        outputs: the segment's outputs, without a graph.
         shift: ``[L, N, A]`` zeros, added to the pre-squash actions; rows of a leaf.
         start: floating-point tensors of the state before the first step, with their graph.
 
@@ -209,7 +209,7 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _product_by_step(left: Tensor, right: Tensor) -> Tensor:
-    """The same as :func:`_product`, summed from one product per step; copies neither tensor."""
+    """The sum of :func:`_product`, from one product for each step; it copies neither tensor."""
     lefts, rights = left.unbind(0), right.unbind(0)[::-1]
     total = lefts[0].t() @ rights[0]
     for a, b in zip(lefts[1:], rights[1:], strict=True):

@@ -46,7 +46,7 @@ class StepGraph(NamedTuple):
     forward: fx.GraphModule
     adjoint: fx.GraphModule
     is_float: list[bool]
-    """Which tensors of the carry are floating-point, and so have an adjoint."""
+    """For each tensor of the carry, whether it is floating-point and so has an adjoint."""
     differentiable: list[int]
     auxiliary: list[int]
     saved: list[int]
@@ -73,9 +73,9 @@ def trace_step(
 
     Args:
         step: pure, a function of constants, carry and inputs.
-        constants: the same at every step: parameters, buffers.
-        carry: goes from step to step.
-        inputs: new at every step; here those of one step.
+        constants: tensors that are the same at every step: parameters, buffers.
+        carry: tensors that each step passes to the next.
+        inputs: tensors that are new at every step; here those of one step.
 
     Raises:
         Exception: whatever torch raises where a step cannot be traced, for example because it
@@ -131,11 +131,11 @@ def _split(
     """Splits the graph of a step with its adjoint in two.
 
     Args:
-        traced: from constants, carry, inputs and cotangents to results and adjoints.
-        num_constants: its first arguments.
-        num_cotangents: its last arguments.
+        traced: maps constants, carry, inputs and cotangents to results and adjoints.
+        num_constants: number of constants, its first arguments.
+        num_cotangents: number of cotangents, its last arguments.
         counts: the numbers of its carry, differentiable and auxiliary results.
-        is_float: of the carry.
+        is_float: for each tensor of the carry, whether it is floating-point.
     """
     for node in traced.graph.nodes:
         if node.target == torch.ops.aten.detach.default:
@@ -229,7 +229,7 @@ def _subgraph(
         root: the graph that the nodes are from; it holds their constant tensors.
         arguments: nodes that become the placeholders.
         nodes: all that the results need.
-        results: in the order in which the graph returns them.
+        results: nodes that the graph returns, in this order.
     """
     graph, copies = fx.Graph(), {}
     for node in arguments:

@@ -19,7 +19,7 @@ class Steps(NamedTuple):
     """The results of ``T`` steps, stacked; each as :meth:`DifferentiableVectorEnv.step` has it."""
 
     obs: Tensor
-    """``[T, N, O]`` after any reset."""
+    """``[T, N, O]`` the observations after any reset."""
     reward: Tensor
     """``[T, N]``."""
     terminated: Tensor
@@ -107,7 +107,7 @@ class TracedEnvStep(NamedTuple):
     """The graph of an environment's step on packed tensors, and the layouts of these."""
 
     graph: fx.GraphModule
-    """From carry, inputs and start states to the next carry and the fields of :class:`Steps`."""
+    """Maps carry, inputs and start states to the next carry and the fields of :class:`Steps`."""
     carry_layouts: list[Layout]
     input_layouts: list[Layout]
     result_layouts: list[Layout]

@@ -18,7 +18,7 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.rendering import canvas
 
 GRAVITY, DT = 9.8, 0.2
-"""In m/s^2 and s."""
+"""Units: m/s^2 and s."""
 COM, INERTIA = 0.5, 1.0
 """A link's centre of mass from its joint, in m, and the moment of inertia about it, in kg m^2."""
 MAX_SPEED_1, MAX_SPEED_2 = 4 * math.pi, 9 * math.pi
@@ -28,7 +28,7 @@ TARGET_HEIGHT = 1.0
 
 
 class _TwoLinks(DifferentiableEnv[Tensor]):
-    """Everything that the two environments below share: all but the reward."""
+    """State, dynamics and spaces of the two acrobot environments; each adds its reward."""
 
     max_episode_steps = 500
 

@@ -18,9 +18,9 @@ from pgtoolkit.envs.rendering import canvas
 from pgtoolkit.envs.rendering.cart import cart_on_track, rod
 
 GRAVITY, CART_MASS, POLE_MASS, HALF_LENGTH = 9.8, 1.0, 0.1, 0.5
-"""In m/s^2, kg, kg and m; the length is half that of the pole."""
+"""Units: m/s^2, kg, kg and m; ``HALF_LENGTH`` is half the pole's length."""
 TOTAL_MASS, MAX_FORCE = POLE_MASS + CART_MASS, 10.0
-"""In kg and N."""
+"""Units: kg and N."""
 DT, SWING_UP_DT = 0.02, 1 / 60
 """The time steps of the two environments, in s."""
 MAX_X, MAX_ANGLE = 2.4, 12 * 2 * math.pi / 360

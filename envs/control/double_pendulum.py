@@ -13,9 +13,9 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.rendering.cart import cart_on_track, rod
 
 GRAVITY, CART_MASS, ROD_MASS, LENGTH = 9.8, 1.0, 0.1, 0.5
-"""In m/s^2, kg, kg and m."""
+"""Units: m/s^2, kg, kg and m."""
 MAX_FORCE, DT = 10.0, 0.02
-"""In N and s."""
+"""Units: N and s."""
 MIN_TIP_HEIGHT = 1.2
 """An episode ends when the tip is lower than this above the hinge, in lengths of a rod."""
 # A to G of the equations in double_pendulum_derivative.

@@ -15,11 +15,11 @@ from pgtoolkit.envs.rendering import canvas
 from pgtoolkit.envs.rendering.canvas import Canvas, Point
 
 BODY_MASS, BODY_INERTIA, FOOT_MASS, GRAVITY = 5.0, 0.3, 0.5, 9.81
-"""In kg, kg m^2, kg and m/s^2."""
+"""Units: kg, kg m^2, kg and m/s^2."""
 LEG_LENGTH, LEG_STIFFNESS, LEG_DAMPING = 0.5, 1100.0, 10.0
 """``L_0`` in m, ``k`` in N/m and ``c`` in N s/m."""
 MAX_FORCE, MAX_TORQUE = 60.0, 6.0
-"""In N and N m."""
+"""Units: N and N m."""
 GROUND_STIFFNESS, GROUND_DISSIPATION, GROUND_ONSET_DEPTH = 6000.0, 0.5, 0.005
 """``k_g`` in N/m, ``c_g`` in s/m and ``w`` in m."""
 FRICTION, SLIP_SPEED = 0.8, 0.05

@@ -15,9 +15,9 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.rendering import canvas
 
 MAX_TORQUE, MAX_SPEED, DT = 2.0, 8.0, 0.05
-"""In N m, rad/s and s."""
+"""Units: N m, rad/s and s."""
 MASS, LENGTH = 1.0, 1.0
-"""In kg and m."""
+"""Units: kg and m."""
 
 
 @final

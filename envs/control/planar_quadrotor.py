@@ -18,7 +18,7 @@ from pgtoolkit.envs.rendering.canvas import Canvas, Point
 from pgtoolkit.errors import RequestError
 
 MASS, ARM, INERTIA, GRAVITY, DT = 1.0, 0.3, 0.09, 9.81, 0.05
-"""In kg, m, kg m^2, m/s^2 and s."""
+"""Units: kg, m, kg m^2, m/s^2 and s."""
 STEPS_PER_WAYPOINT = 100
 MAX_DISTANCE, MAX_SPEED, MAX_RATE = 3.0, 10.0, 10.0
 """Bounds of observed lengths, in m, m/s and rad/s; the state itself has none."""

@@ -12,7 +12,7 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.rendering import canvas
 
 DT, DAMPING = 0.1, 0.1
-"""In s and 1/s."""
+"""Units: s and 1/s."""
 
 
 @final

@@ -15,11 +15,11 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.rendering import canvas
 
 DISC_MASS, DISC_RADIUS, FINGER_MASS, FINGER_RADIUS = 1.0, 0.15, 0.5, 0.05
-"""In kg and m."""
+"""Masses in kg and radii in m."""
 MAX_FORCE, FINGER_DAMPING, GRAVITY = 5.0, 2.5, 9.81
-"""In N, N s/m and m/s^2."""
+"""Units: N, N s/m and m/s^2."""
 STIFFNESS, DISSIPATION = 2000.0, 1.0
-"""Of the contact: ``k`` in N/m and ``c`` in s/m."""
+"""Contact force: stiffness ``k`` in N/m and dissipation ``c`` in s/m."""
 DT, SUBSTEPS = 0.05, 8
 """The time of a step in s, and the Euler steps in it."""
 CONTACT_DISTANCE = DISC_RADIUS + FINGER_RADIUS
@@ -141,7 +141,7 @@ def slow_down(velocity: Tensor, loss: float) -> Tensor:
 
     Args:
         velocity: ``v`` ``[N, 2]``.
-        loss: in m/s.
+        loss: the loss of speed, in m/s.
     """
     square = velocity.square().sum(-1, keepdim=True)
     slides = square > loss * loss

@@ -14,7 +14,7 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.rendering.quadrotor import draw_quadrotor
 
 MASS, ARM, GRAVITY, DT = 1.0, 0.25, 9.81, 0.05
-"""In kg, m, m/s^2 and s."""
+"""Units: kg, m, m/s^2 and s."""
 INERTIA = (0.0625, 0.0625, 0.125)
 """The moments of inertia about the three body axes, in kg m^2."""
 MAX_DISTANCE, MAX_SPEED, MAX_RATE = 3.0, 10.0, 10.0
@@ -125,10 +125,10 @@ def rigid_body_step(state: QuadrotorState, wrench: Tensor, dt: float) -> Quadrot
     """The state after ``dt`` seconds by the equations of :class:`Quadrotor`.
 
     Args:
-        state: before the step.
+        state: the state before the step.
         wrench: ``[N, 4]`` thrust along the body's ``z`` axis in newtons, then the torque about the
             body's axes in newton metres; constant over the step.
-        dt: in seconds.
+        dt: the time of the step, in seconds.
     """
     position, velocity, attitude, rates = state
     thrust, torque = torch.split(wrench, [1, 3], dim=-1)

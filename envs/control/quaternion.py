@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 SERIES_LIMIT = 1e-2
-"""Where the square of half the angle is below it, sine and cosine are computed by their series.
+"""Upper limit of the squared half angle for which sine and cosine are computed by their series.
 
 The series below are exact there to the last bit of float64.
 """

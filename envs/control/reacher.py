@@ -15,9 +15,9 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.rendering import canvas
 
 MASS, LENGTH, DAMPING, DT = 1.0, 0.5, 0.2, 0.05
-"""In kg, m, N m s and s."""
+"""Units: kg, m, N m s and s."""
 MAX_TORQUE = (2.0, 1.0)
-"""At the shoulder and at the elbow, in N m."""
+"""Largest torques at the shoulder and at the elbow, in N m."""
 # The constants of the mass matrix, in kg m^2. Both links are uniform rods: their centres of mass
 # are in the middle, their moments of inertia are m l^2 / 12.
 ALPHA = 2 * MASS * LENGTH**2 / 12 + MASS * (LENGTH / 2) ** 2 + MASS * 1.25 * LENGTH**2

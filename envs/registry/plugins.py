@@ -44,7 +44,7 @@ def make_plugin(target: str, *, render_mode: str | None = None, **kwargs: Any) -
     Args:
         target: the value in the package's ``pyproject.toml``, ``"package.module:Class"``.
         render_mode: passed to the class or function if it is not None.
-        kwargs: for the class or function.
+        kwargs: arguments for the class or function.
 
     Raises:
         RequestError: importing the package fails, or the value is not an environment.

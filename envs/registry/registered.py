@@ -63,7 +63,7 @@ def import_package(package: str, who: str) -> Any:
 
     Args:
         package: the module's name.
-        who: what needs it, the subject of the message's sentence.
+        who: the thing that needs the package, the subject of the message's sentence.
 
     Raises:
         RequestError: it is not installed; the message says how to install it.
@@ -80,8 +80,8 @@ def missing_package(
     """The error that says which extra to install.
 
     Args:
-        name: what needs the package, the subject of the message's sentence.
-        error: of the import, or Gymnasium's.
+        name: the thing that needs the package, the subject of the message's sentence.
+        error: the error of the import, or Gymnasium's error about a missing package.
     """
     text, module = str(error).lower(), getattr(error, "name", None)
     for package, extra in EXTRA_OF_PACKAGE.items():

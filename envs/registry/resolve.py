@@ -100,9 +100,10 @@ def make_vector_env(
     """A vector environment of ``num_envs`` copies, autoreset SAME_STEP.
 
     Args:
-        source: from :func:`find_env`.
+        source: a result of :func:`find_env`.
         num_envs: the number of copies.
-        device: of a differentiable environment's tensors; other environments are on the CPU.
+        device: the device of a differentiable environment's tensors; other environments are on the
+            CPU.
         differentiate: ``"auto"`` makes a :class:`DifferentiableVectorEnv
             <pgtoolkit.envs.vector.DifferentiableVectorEnv>` if the environment is differentiable,
             ``"none"`` never does.

@@ -85,8 +85,9 @@ def _paint(on: Canvas, distance: NDArray[np.float64], colour: Colour) -> Canvas:
 
     Args:
         on: the canvas.
-        distance: ``[size, size]`` from the shape's outline in world units, negative inside.
-        colour: of the shape.
+        distance: ``[size, size]`` distances from the shape's outline in world units, negative
+            inside.
+        colour: the shape's colour.
     """
     pixel = 2 * on.extent / on.pixels.shape[0]
     cover = np.clip(0.5 - distance / pixel, 0.0, 1.0)[..., None]

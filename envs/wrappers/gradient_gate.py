@@ -139,7 +139,7 @@ def row_norm(tensors: Leaves) -> Tensor:
 
 
 def _with_backward_rule(rule: BackwardRule, *states: State) -> tuple[Any, ...]:
-    """The same states; in the backward pass the rule is applied to their tensors' adjoints."""
+    """States of the same value; the backward pass applies the rule to their tensors' adjoints."""
     leaves = [leaves_of(state) for state in states]
     carrying = [x for part in leaves for x in part if x.requires_grad]
     if not carrying or not torch.is_grad_enabled():

@@ -67,13 +67,13 @@ class SurrogateCost(DifferentiableWrapper[S]):
         return with_gradient_of(reward, -cost)
 
     def metrics(self) -> dict[str, Tensor]:
-        """Of all steps since the last call.
+        """Means and correlation of reward and surrogate cost over all steps since the last call.
 
-        - ``environment/reward``: its mean per step;
-        - ``environment/surrogate_cost``: likewise;
-        - ``environment/surrogate_correlation``: of the reward with minus the cost. 1 is a surrogate
-          that says the same, 0 one that says nothing, below 0 one of the wrong sign. Left out while
-          either is constant.
+        - ``environment/reward``: the mean reward of a step;
+        - ``environment/surrogate_cost``: the mean surrogate cost of a step;
+        - ``environment/surrogate_correlation``: the correlation of the reward with minus the cost.
+          It is 1 if the two agree up to scale and offset, 0 if they are uncorrelated, and negative
+          if the cost has the wrong sign. It is left out while either is constant.
         """
         found, moments = self.env.metrics(), self._moments
         self._moments = None

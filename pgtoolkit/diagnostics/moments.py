@@ -59,7 +59,7 @@ class TrajectoryMoments:
 
     @classmethod
     def of(cls, gradients: Mapping[str, Tensor]) -> Self:
-        """From per-trajectory gradients ``{parameter name: [N, *shape]}``."""
+        """Computes the moments of per-trajectory gradients ``{parameter name: [N, *shape]}``."""
         first = next(iter(gradients.values()))
         size, zeros = len(first), functools.partial(first.new_zeros, dtype=torch.float64)
         projections, means = zeros(size), []

@@ -30,7 +30,7 @@ Surrogate = Callable[[], Tensor]
 """Computes a surrogate ``[N]`` by calling the policy."""
 
 LayerRule = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
-"""From a layer, its inputs ``[L, N, in]`` and the derivatives by its outputs ``[L, N, out]`` to the
+"""Maps a layer, its inputs ``[L, N, in]`` and the derivatives by its outputs ``[L, N, out]`` to the
 gradients of its parameters ``{name: [N, *shape]}``, summed over ``L``."""
 
 

@@ -51,11 +51,11 @@ class GradientStatistics:
     norm: Tensor
     """Norm of the mean gradient, before clipping."""
     variance: Tensor
-    """``V``, per trajectory."""
+    """``V``, the trace of the covariance of one trajectory's gradient."""
     variance_low: Tensor
     variance_high: Tensor
     signal: Tensor
-    """``U``; may be negative."""
+    """``U``, the unbiased squared norm of the mean gradient; may be negative."""
     signal_low: Tensor
     signal_high: Tensor
     squared_covariance: Tensor
@@ -99,7 +99,7 @@ class GradientStatistics:
 
     @classmethod
     def of(cls, gradients: Mapping[str, Tensor]) -> Self:
-        """From per-trajectory gradients ``{parameter name: [N, *shape]}``.
+        """Computes the statistics of gradients ``{parameter name: [N, *shape]}``, one a trajectory.
 
         Raises:
             RequestError: fewer than three trajectories.

@@ -47,8 +47,8 @@ def beta_quantile_derivatives(
         noise: standard normal.
         alpha: first shape parameter.
         beta: second shape parameter.
-        x: from :func:`beta_quantile`.
-        y: ``1 - x`` from :func:`beta_quantile`.
+        x: the quantile, the first result of :func:`beta_quantile`.
+        y: ``1 - x``, the second result of :func:`beta_quantile`.
     """
     from scipy import special
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 
 Conditioner = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From the unchanged entries ``[..., S]`` to shift and log-scale ``[..., A - S]`` of the others."""
+"""Maps the unchanged entries ``[..., S]`` to shift and log-scale ``[..., A - S]`` of the others."""
 
 
 @final
@@ -20,7 +20,7 @@ class AffineCoupling(Transform):
     conditioner. Two couplings with opposite masks change every entry.
 
     Args:
-        mask: for each of the ``A`` dimensions, whether it is left unchanged.
+        mask: ``A`` bools; true for each dimension that is left unchanged.
         conditioner: gives shift and log-scale; usually a network, which may also read an
             observation.
     """

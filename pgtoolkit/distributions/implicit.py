@@ -20,7 +20,7 @@ def with_gradient_of(value: Tensor, other: Tensor) -> Tensor:
 
     Args:
         value: detached here.
-        other: of the same shape. If it has no graph, the result has none either.
+        other: a tensor of the same shape. If it has no graph, the result has none either.
 
     Raises:
         ValueError: the shapes differ.
@@ -53,10 +53,10 @@ def implicit_sample(value: Tensor, derivative_source: Tensor) -> Tensor:
 
     Args:
         value: detached here.
-        derivative_source: of the same shape; only its derivative is used, not its value.
+        derivative_source: a tensor of the same shape; only its derivative is used.
 
     Raises:
-        RequestError: in a backward pass through the sample that builds a graph
+        RequestError: a backward pass through the sample builds a graph of itself
             (``create_graph=True``).
     """
     # A view: the hook must not act on other uses of the tensor.

@@ -17,7 +17,7 @@ from torch.distributions import Transform
 
 
 def without_caches(transforms: Sequence[Transform]) -> tuple[Transform, ...]:
-    """The same chain with compositions flattened and caches off: a cached inverse has no graph."""
+    """Flattens compositions and turns caches off, because a cached inverse has no graph."""
     flat: list[Transform] = []
     for transform in transforms:
         if isinstance(transform, td.ComposeTransform):
@@ -82,7 +82,7 @@ def log_prob_at(distribution: TorchDistribution, points: Sequence[Tensor]) -> Te
 
     Args:
         distribution: the one that was sampled.
-        points: from :func:`draw_points`; detached here.
+        points: a result of :func:`draw_points`; detached here.
     """
     if isinstance(distribution, td.Independent):
         log_prob = log_prob_at(distribution.base_dist, points)

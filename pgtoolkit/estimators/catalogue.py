@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 EstimatorName = Literal["score_function", "pathwise", "mixed", "critic"]
 PathwiseEstimator = Literal["pathwise", "mixed"]
-"""What an agent that differentiates through its environment can follow."""
+"""Estimators that an agent can follow only if it differentiates through its environment."""
 StudyEstimator = Literal["score_function", "pathwise", "mixed"]
-"""What can be measured of a policy and an environment alone, without an agent."""
+"""Estimators that need a policy and an environment only, and no part of an agent."""
 
 
 @final

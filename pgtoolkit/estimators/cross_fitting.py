@@ -36,7 +36,7 @@ baseline, where pathwise is 0, the derivative by the mean is rejected in 99.5 % 
 """
 
 WeightRule = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From the variances of the score function and of pathwise and their covariance to the weight on
+"""Maps the variances of the score function and of pathwise and their covariance to the weight on
 pathwise, all of one shape."""
 
 

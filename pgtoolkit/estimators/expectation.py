@@ -94,7 +94,7 @@ def expectation(
             :func:`cross_fitted_weight <pgtoolkit.estimators.mixing.cross_fitted_weight>`. The
             difference of the two estimates is then a control variate (Stein), which has mean zero
             only where both are unbiased.
-        temperature: of the relaxation in the last three methods.
+        temperature: the temperature of the relaxation in the last three methods.
 
     Raises:
         RequestError: the method is unknown; the method needs a path from parameters to samples and
@@ -144,7 +144,7 @@ def score_function_term(value: Tensor, log_prob: Tensor, baseline: Baseline = 0.
             ``value`` may carry that of f's own parameters.
         log_prob: log density of the samples ``[num_samples, *batch]``. Further axes are summed,
             because ``f`` couples them.
-        baseline: as for :func:`expectation`; detached.
+        baseline: subtracted from ``value``, as in :func:`expectation`; detached here.
 
     Returns:
         ``[num_samples, *batch]``.

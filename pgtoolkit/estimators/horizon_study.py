@@ -92,7 +92,7 @@ class Measurement:
     horizon: int
     """``H`` in steps."""
     trajectories: int
-    """``N``."""
+    """``N``, the number of trajectories."""
     mean_length: float
     """Mean number of steps of a trajectory: less than the horizon if episodes end earlier."""
     seconds: float
@@ -106,7 +106,7 @@ class Measurement:
     signal_low: float
     signal_high: float
     snr: float
-    """Signal over variance."""
+    """The signal divided by the variance, for one trajectory."""
     noise_scale: float
     """Variance over signal: the number of trajectories with which an update has an SNR of 1."""
     effective_dimension: float
@@ -147,7 +147,7 @@ def measure_horizon(
         policy: acts by samples.
         horizon: ``H``.
         trajectories: ``N``, at least 3, and 6 for ``mixed``.
-        estimators: which to measure.
+        estimators: names of the estimators to measure.
         gamma: the discount factor of the objective.
         seed: determines start states, process noise and actions.
 
@@ -200,7 +200,8 @@ def sample(env: AnyVectorEnv, policy: Policy, noise: Tensor, *, seed: int) -> Wi
             until there are ``N``.
         policy: acts on every step.
         noise: ``[H, N, A]`` of every action.
-        seed: of the first reset. Later batches continue with the environments' generators.
+        seed: seed of the first batch's reset. Later batches continue with the environments'
+            generators.
     """
     size, count = env.num_envs, noise.shape[1]
     # The last batch is filled up with noise that has been used already; its surplus is discarded.
@@ -269,9 +270,9 @@ def statistics_of(
     """The statistics in a :class:`Measurement`, by the name of its field.
 
     Args:
-        gradients: ``{parameter name: [N, *shape]}`` by the estimator.
-        score_function: by the score function on the same trajectories; the same object if that is
-            the estimator.
+        gradients: the estimator's gradients, ``{parameter name: [N, *shape]}``.
+        score_function: the score function's gradients on the same trajectories; the same object if
+            the score function is the estimator.
 
     Raises:
         RequestError: fewer than three trajectories.

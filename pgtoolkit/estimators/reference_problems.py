@@ -35,9 +35,9 @@ class GaussianProblem:
     mean: float
     std: float
     expectation: float
-    """``E f``."""
+    """``E f``, the function's expectation."""
     variance: float
-    """``Var f``."""
+    """``Var f``, the function's variance."""
     gradient: ByParameter
     """``dE[f]/dmean`` and ``dE[f]/dstd``."""
     pathwise_variance: ByParameter

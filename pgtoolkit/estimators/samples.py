@@ -113,7 +113,7 @@ class Samples:
         """A sample of the base with its path, and its image after each of the transforms.
 
         Raises:
-            RequestError: as :meth:`with_path`.
+            RequestError: the samples have no path to the parameters, or only a biased one.
         """
         name = type(distribution).__name__
         inner = distribution
@@ -136,7 +136,7 @@ class Samples:
         """Samples with their path, and the log density of the same samples held fixed.
 
         Raises:
-            RequestError: as :meth:`with_path`.
+            RequestError: the samples have no path to the parameters, or only a biased one.
         """
         distribution = self.distribution
         if isinstance(distribution, TorchDistribution):

@@ -44,7 +44,7 @@ class Signals:
     Attributes:
         window: the window without its graph.
         differentiable: whether the window came with a graph.
-        objective: as given.
+        objective: the argument ``objective``, unchanged.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class EntropyBonus(NamedTuple):
 
     @classmethod
     def of(cls, config: PolicySettings) -> Self:
-        """From an agent's settings."""
+        """Makes the bonus from the two weights in an agent's settings."""
         relative = config.ent_coef_relative if isinstance(config, RelativeEntropySettings) else 0.0
         return cls(config.ent_coef, relative)
 

@@ -9,7 +9,7 @@ from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.torch_private import multiply_all, norms_of
 
 NamedParameters = Iterable[tuple[str, Tensor]]
-"""As ``module.named_parameters()`` gives them."""
+"""Pairs of name and parameter, such as ``module.named_parameters()``."""
 
 
 def clip_gradient(parameters: NamedParameters, max_norm: float) -> Tensor:

@@ -33,9 +33,9 @@ Parameters = Mapping[str, Mapping[str, Tensor]]
 Batch = TypeVar("Batch", bound=tuple[Tensor, ...])
 """A named tuple of tensors with one leading axis."""
 Loss = Callable[[Parameters, Batch], tuple[Tensor, dict[str, Tensor]]]
-"""From parameters and a minibatch to the loss, a scalar, and further scalars to report."""
+"""Maps parameters and a minibatch to the loss, a scalar, and further scalars to report."""
 Step = Callable[..., tuple[Any, ...]]
-"""From the tensors of an :class:`AdamState`, a minibatch and the learning rate to the next state
+"""Maps the tensors of an :class:`AdamState`, a minibatch and the learning rate to the next state
 and the scalars ``[loss, *reported, norm]``."""
 
 
@@ -107,7 +107,7 @@ class Minibatches(Generic[Batch]):
         self.state = self.state._replace(**moved)
 
     def minibatch(self, state: AdamState, mini: Batch, rate: Tensor) -> tuple[AdamState, Tensor]:
-        """One step: the next state, and the scalars ``[loss, *reported, norm]``."""
+        """Makes one step; returns the next state and the scalars ``[loss, *reported, norm]``."""
         flat = state.parameters.detach().requires_grad_()
         with torch.enable_grad():
             loss, reported = self.loss(self._by_module(flat), mini)

@@ -73,11 +73,11 @@ class PolicyLearner:
             self.policy.normalizer.update(window.obs.detach(), window.valid)
 
     def step(self, name: str, signals: Signals) -> Metrics:
-        """One step by an estimator of a window's gradient.
+        """Makes one step along an estimator's gradient on a window.
 
         Args:
-            name: of the estimator in the catalogue.
-            signals: of the window.
+            name: the estimator's name in the catalogue.
+            signals: the window, its objective and the numbers computed from them.
 
         Raises:
             NonFiniteError: names the tensor, the step and the environment; nothing is changed.
@@ -98,12 +98,13 @@ class PolicyLearner:
     def step_surrogate(
         self, name: str, surrogate: Callable[[Distribution], Tensor], obs: Tensor
     ) -> Metrics:
-        """One step on a batch that is no window: off-policy, or any loss of one's own.
+        """Makes one step on a batch that is no window: off-policy, or with any other loss.
 
         Args:
-            name: under which the gradient is reported, ``gradient/{name}/...``.
-            surrogate: from the policy's distribution at ``obs`` to ``[M]``; its mean is increased.
-            obs: ``[M, O]``.
+            name: the gradient's name in the metrics, ``gradient/{name}/...``.
+            surrogate: maps the policy's distribution at ``obs`` to the surrogate ``[M]``, whose
+                mean the step increases.
+            obs: the observations ``[M, O]``.
 
         Raises:
             NonFiniteError: the surrogate or a gradient is not finite; nothing is changed.

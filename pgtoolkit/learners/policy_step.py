@@ -25,8 +25,8 @@ def backward(
     The gradients are those of ``-mean_i (surrogate_i + entropy bonus_i) / T``.
 
     Args:
-        name: of the estimator in the catalogue.
-        signals: of the window.
+        name: the estimator's name in the catalogue.
+        signals: the window, its objective and the numbers computed from them.
         monitor: decides whether this update is measured.
         entropy: the bonus in the objective.
 
@@ -73,7 +73,7 @@ def backward(
 
 
 def available(names: tuple[str, ...], signals: Signals) -> tuple[str, ...]:
-    """Those estimators whose parts can be computed on this window and are finite."""
+    """The names of the estimators whose parts can be computed on this window and are finite."""
     found = []
     for name in names:
         estimator = CATALOGUE[name]

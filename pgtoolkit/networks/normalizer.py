@@ -77,4 +77,4 @@ class NoNormalizer(nn.Module):
         return obs
 
     def update(self, obs: Tensor, mask: Tensor) -> None:
-        """Does nothing."""
+        """Does nothing: there are no moments to update."""

@@ -13,7 +13,7 @@ from pgtoolkit.networks.mlp import Activation, mlp
 
 
 class ValueHead(nn.Module, ABC):
-    """From a network's outputs to a value, and the loss that fits it to a target."""
+    """Maps a network's outputs to a value, and has the loss that fits the value to a target."""
 
     num_outputs: int
     """Number of outputs ``K`` of the network."""

@@ -111,7 +111,8 @@ def CategoricalPolicy(
         hidden: sizes of the hidden layers; ``()`` is a linear policy.
         activation: activation of the hidden layers.
         layer_norm: whether a LayerNorm follows each hidden activation.
-        normalize_observations: as in :class:`Policy <pgtoolkit.policies.policy.Policy>`.
+        normalize_observations: whether observations are normalised by their running mean and
+            variance.
         generator: draws the initial weights; None means a new generator with seed 0.
 
     Raises:

@@ -206,7 +206,8 @@ def GaussianPolicy(
         layer_norm: whether a LayerNorm follows each hidden activation.
         std: one ``log sigma`` per dimension, or a second output of the network.
         log_std_init: initial value of ``log sigma``.
-        normalize_observations: as in :class:`Policy <pgtoolkit.policies.policy.Policy>`.
+        normalize_observations: whether observations are normalised by their running mean and
+            variance.
         generator: draws the initial weights; None means a new generator with seed 0.
 
     Raises:

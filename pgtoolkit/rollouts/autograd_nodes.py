@@ -22,9 +22,9 @@ class DifferentiableSegment(Protocol):
     """``K`` steps that have been run, and their vector-Jacobian products."""
 
     subject: ClassVar[str]
-    """What the error message about a second derivative calls the gradient."""
+    """Name of the gradient in the error message about a second derivative."""
     alternative: ClassVar[str]
-    """What that message advises."""
+    """Advice at the end of that error message: another way to compute the gradient."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -37,8 +37,8 @@ class DifferentiableSegment(Protocol):
 
         Args:
             start: the tensors passed to :func:`attach_outputs`.
-            needed: whether the adjoint of each is needed.
-            cotangents: of each output; None stands for zeros.
+            needed: for each tensor in ``start``, whether its adjoint is needed.
+            cotangents: for each output its cotangent; None stands for zeros.
         """
 
     def parameter_gradients(self, adjoint: Tensor) -> list[Tensor | None]:
@@ -59,13 +59,13 @@ def attach_outputs(
 
     Args:
         segment: computes the backward pass.
-        outputs: without a graph.
+        outputs: results of the steps, without a graph.
         differentiable: whether each output depends on shift, start or parameters.
         shift: ``[K, N, A]`` zeros, added to the pre-squash actions; rows of a leaf.
         start: floating-point tensors that the steps start from, with their graph.
 
     Raises:
-        RequestError: in backward: it was called with ``create_graph=True``.
+        RequestError: backward was called with ``create_graph=True``; raised there.
     """
     # Only the shape is used: the node must not lie on a path from the shift, or every gradient with
     # respect to the actions would run it.
@@ -83,10 +83,10 @@ def policy_gradients(
 
     Args:
         policy: maps observations ``[K, N, O]`` to actions.
-        parameters: of the policy.
-        obs: ``[K, N, O]``.
-        noise: ``[K, N, A]`` of the actions.
-        adjoint: ``[K, N, A]`` of the pre-squash actions.
+        parameters: the policy's parameters that require a gradient.
+        obs: the observations ``[K, N, O]``.
+        noise: the noise ``[K, N, A]`` of the actions.
+        adjoint: the adjoints ``[K, N, A]`` of the pre-squash actions.
     """
     with torch.enable_grad():
         pre_action = policy(obs).pre_action(noise)

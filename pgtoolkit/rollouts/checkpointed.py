@@ -61,8 +61,9 @@ def unroll_in_segments(
     Args:
         env: a differentiable vector environment.
         policy: acts on every step, by its pathwise action.
-        rollout_state: from :func:`reset <pgtoolkit.rollouts.rollout.reset>` or the last call.
-        noise: ``[T, N, A]`` of every action.
+        rollout_state: a result of :func:`reset <pgtoolkit.rollouts.rollout.reset>` or of the last
+            call.
+        noise: the noise ``[T, N, A]`` of every action.
         segment_length: ``K``; the last segment may be shorter. None is ``sqrt(T)``, rounded.
 
     Raises:

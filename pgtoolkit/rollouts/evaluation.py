@@ -24,7 +24,7 @@ class Evaluation:
 
     returns: list[float]
     lengths: list[int]
-    """In environment steps."""
+    """Number of environment steps of each episode."""
 
     @property
     def mean_return(self) -> float:
@@ -109,8 +109,8 @@ def collect_windows(
     Args:
         env: any Gymnasium vector environment.
         policy: acts on every step.
-        rollout_state: where the first window starts.
-        draw_noise: from a number of steps ``T`` to the noise ``[T, N, A]`` of their actions.
+        rollout_state: the rollout state before the first window.
+        draw_noise: maps a number of steps ``T`` to the noise ``[T, N, A]`` of their actions.
         num_steps: steps of each window.
     """
     while True:

@@ -141,8 +141,9 @@ def before_reset(after: NDArray[Any], done: Mask, info: dict[str, Any]) -> NDArr
 
     Args:
         after: ``[N, O]`` the observations after the resets.
-        done: ``[N]`` which episodes ended.
-        info: of the step; ``info["final_obs"]`` has the last observations of those episodes.
+        done: ``[N]`` bool, true where the episode ended.
+        info: the step's ``info``; ``info["final_obs"]`` has the last observations of those
+            episodes.
     """
     if "final_obs" not in info:
         return after

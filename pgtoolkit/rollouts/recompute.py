@@ -48,9 +48,9 @@ class Segment:
     env: RecomputableEnv
     policy: Policy
     rollout_state: RolloutState
-    """Before the first step."""
+    """The rollout state before the first step."""
     noise: Tensor
-    """``[K, N, A]`` of the actions."""
+    """The noise ``[K, N, A]`` of the actions."""
     first_step: int
     """Index of the segment's first step in the window."""
     env_state: tuple[Any, ...]
@@ -156,8 +156,8 @@ def run_and_attach(
 
     Raises:
         NonFiniteError: an action, reward or observation is not finite.
-        RequestError: in backward: the environment does not repeat itself, or a second derivative
-            was asked for.
+        RequestError: the environment does not repeat itself, or a second derivative was asked for;
+            raised in the backward pass.
     """
     with torch.enable_grad():
         # The graph tells which results carry one; it is freed here.

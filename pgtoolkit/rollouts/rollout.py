@@ -26,7 +26,7 @@ from pgtoolkit.rollouts.window import Window
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class RolloutState:
-    """What :func:`collect` and :func:`unroll` carry from the end of a window to the next one.
+    """The state that :func:`collect` and :func:`unroll` carry from one window to the next.
 
     Attributes:
         obs: ``[N, O]`` the observation to act on, without a graph.
@@ -75,8 +75,8 @@ def reset(env: AnyVectorEnv, *, seed: int | None, device: torch.device) -> Rollo
 
     Args:
         env: the vector environment.
-        seed: of the reset, as in Gymnasium; None lets the environments' generators continue.
-        device: where the rollout state lives.
+        seed: the seed for ``env.reset``; None lets the environments' generators continue.
+        device: the device of the rollout state.
 
     Raises:
         NonFiniteError: an observation is not finite.
@@ -99,8 +99,8 @@ def collect(
     Args:
         env: the vector environment, sync, async or natively vectorised.
         policy: acts on every step.
-        rollout_state: from :func:`reset` or the last call.
-        noise: ``[T, N, A]`` of every action; zeros give the mode of the action.
+        rollout_state: a result of :func:`reset` or of the last call.
+        noise: the noise ``[T, N, A]`` of every action; zeros give the mode of the action.
 
     Raises:
         NonFiniteError: an action, a reward or an observation, also one after a reset, is not
@@ -137,8 +137,8 @@ def unroll(
     Args:
         env: a differentiable vector environment.
         policy: acts on every step, by its pathwise action.
-        rollout_state: from :func:`reset` or the last call.
-        noise: ``[T, N, A]`` of every action.
+        rollout_state: a result of :func:`reset` or of the last call.
+        noise: the noise ``[T, N, A]`` of every action.
 
     Raises:
         NonFiniteError: an action, reward or observation is not finite; the earliest is named.
@@ -163,9 +163,9 @@ def _run_steps(
     Args:
         env: the environment.
         policy: acts on every step.
-        rollout_state: of the environments.
+        rollout_state: the environments' rollout state before the first step.
         obs: ``[N, O]`` the observation to act on first.
-        noise: ``[T, N, A]`` of every action.
+        noise: the noise ``[T, N, A]`` of every action.
         shifts: ``T`` tensors ``[N, A]`` to add to the pre-squash actions, or None.
 
     Raises:

@@ -71,5 +71,5 @@ class Transitions:
         return self.map(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str) -> Self:
-        """The same transitions on another device."""
+        """Copies the transitions to ``device``; tensors that are there already are not copied."""
         return self.map(lambda tensor: tensor.to(device))

@@ -28,7 +28,7 @@ def collect_episodes(
     Args:
         env: any Gymnasium vector environment.
         policy: acts on every step.
-        draw_noise: from a number of steps ``T`` to the noise ``[T, N, A]`` of their actions.
+        draw_noise: maps a number of steps ``T`` to the noise ``[T, N, A]`` of their actions.
         chunk: steps between checks whether all episodes have ended.
         max_steps: steps of each environment after which it is an error that episodes have not
             ended.

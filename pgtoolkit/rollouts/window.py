@@ -91,7 +91,7 @@ class Window:
         return self.action_shift is not None
 
     def detach(self) -> Self:
-        """The same data without a graph."""
+        """A window with the same values and without a graph."""
         return dataclasses.replace(map_window(Tensor.detach, self), action_shift=None)
 
     def transitions(self, *extras: str) -> Transitions:

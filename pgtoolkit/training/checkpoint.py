@@ -50,7 +50,7 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> dict[str,
 
     Args:
         path: the file.
-        device: where the tensors go; the CPU by default.
+        device: the device of the loaded tensors; the CPU by default.
 
     Raises:
         RequestError: the file is missing, damaged, or not a checkpoint.

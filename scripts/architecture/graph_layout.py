@@ -17,7 +17,7 @@ POSITION_SWEEPS = 60
 
 @final
 class Bend(NamedTuple):
-    """Where an arrow passes a row between its ends."""
+    """The point at which an arrow crosses a row between the rows of its two ends."""
 
     start: Hashable
     end: Hashable

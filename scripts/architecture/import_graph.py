@@ -82,7 +82,7 @@ def longest(name: str, modules: Iterable[Module]) -> Module | None:
 
 
 def box_graph(imports: Mapping[Module, Iterable[Module]]) -> Graph:
-    """The imports between boxes."""
+    """For each box, the other boxes that its modules import."""
     names = {module: _own_box(module) for module in imports}
     needs_folder = {
         names[module]
@@ -131,7 +131,7 @@ def transitive_reduction(graph: Graph) -> Graph:
 
 
 def describe(package: Path, box: Box, graph: Graph) -> str:
-    """What a box holds: the first line of its docstring, or the names of its files."""
+    """A box's description: the first line of its docstring, or the names of its files."""
     folder = package if box.layer == LAYERS[0] else package / box.layer
     if box.name == BESIDE:
         own_boxes = {other.name for other in graph if other.layer == box.layer} | {"__init__.py"}

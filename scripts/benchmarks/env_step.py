@@ -96,7 +96,7 @@ def gymnasium_side() -> Run:
 
 
 def envpool_side(name: str) -> Run:
-    """envpool, with one thread."""
+    """The environment of envpool, run with one thread."""
     import envpool
 
     env = envpool.make(f"{name}-v1", env_type="gymnasium", num_envs=NUM_ENVS, num_threads=1)
@@ -108,7 +108,7 @@ def envpool_side(name: str) -> Run:
 
 
 def jax_side(name: str) -> Run:
-    """The same equations in JAX, all steps in one compiled scan."""
+    """The environment's equations in JAX, all steps in one compiled scan."""
     from pgtoolkit.scripts.benchmarks import peer_jax
 
     runs = {"Pendulum": peer_jax.pendulum_run, "CartPole": peer_jax.cart_pole_run}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pgtoolkit.agent import Agent
 
 Act = Callable[[NDArray[Any]], NDArray[Any]]
-"""From observations ``[N, ...]`` to actions ``[N, ...]``."""
+"""Maps observations ``[N, ...]`` to actions ``[N, ...]``."""
 
 
 def train(agent: Agent, steps: int) -> int:
@@ -48,7 +48,7 @@ def mean_return(
         act: computes the actions.
         env_id: the environment's Gymnasium id.
         episodes: number of episodes, which run side by side.
-        seed: of the first episode's start state; the following episodes have the next seeds.
+        seed: seed of the first episode's start state; the following episodes have the next seeds.
         max_episode_steps: time limit in steps; the environment's own by default.
     """
     env = gymnasium.make_vec(

@@ -18,7 +18,7 @@ from pgtoolkit.scripts.benchmarks.timing import OURS, Case, Run
 from pgtoolkit.seeding import stream
 
 NUM_STEPS = 32
-"""The horizon."""
+"""The horizon, in environment steps."""
 
 HIDDEN = (64, 64)
 """Sizes of the policy's hidden layers."""

@@ -27,7 +27,8 @@ def show_machine(machine: Mapping[str, str | float | int | None]) -> None:
     """Prints versions and processor, and a warning if the load is too high for timings.
 
     Args:
-        machine: from :func:`~pgtoolkit.scripts.benchmarks.hardware.describe_machine`.
+        machine: a result of
+            :func:`~pgtoolkit.scripts.benchmarks.hardware.describe_machine`.
     """
     out = console()
     out.print(", ".join(f"{name} {value}" for name, value in machine.items() if value is not None))

@@ -71,7 +71,7 @@ def cost_rows(kind: str, horizons: Sequence[int], repeats: int) -> list[Row]:
 
     Args:
         kind: plain or compiled.
-        horizons: in steps.
+        horizons: the horizons, in steps.
         repeats: turns of each number of environments.
     """
     gradient_steps = {num_envs: warmed_up_step(kind, num_envs, 8) for num_envs in NUM_ENVS}

@@ -98,7 +98,7 @@ class TrainingRun:
 
     seconds: Seconds
     steps: int
-    """Environment steps."""
+    """Number of environment steps."""
     mean_return: float
     """Mean return of the last evaluation."""
 

@@ -178,7 +178,7 @@ def compare(
         case: gives name, goal and target.
         peer: the side that ours is compared with.
         ours: time of one call of our side, in the order of the repeats.
-        theirs: the same of the peer.
+        theirs: time of one call of the peer, in the same order.
         other: further fields of the row.
     """
     time_ratios = [a.cpu / b.cpu for a, b in zip(ours, theirs, strict=True)]

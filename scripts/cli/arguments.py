@@ -45,7 +45,7 @@ def parse(cls: type[T], arguments: Sequence[str], *, command: str) -> T:
 
 
 def program_name(command: str) -> str:
-    """What a user types to start it: ``pgtoolkit train``, or ``python scripts/plot_run.py``."""
+    """The command line that starts it: ``pgtoolkit train``, or ``python scripts/plot_run.py``."""
     is_subcommand = command.split()[0] in COMMANDS
     return f"pgtoolkit {command}" if is_subcommand else f"python scripts/{command}.py"
 

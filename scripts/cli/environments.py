@@ -74,11 +74,11 @@ def make_env_factory(
     Args:
         name: the environment's id, ``module:Id-v0``, or ``path/to/file.py:Class``.
         kwargs: arguments of the environment's constructor.
-        differentiate: value of ``--differentiate``: where the gradient comes from.
+        differentiate: value of ``--differentiate``: the source of the gradient.
         adapter_kwargs: arguments of the adapter's constructor.
         wrappers: wrapper name to its arguments, the innermost first.
         needed: whether an environment without a gradient of its own is to get an adapter.
-        device: where the tensors are.
+        device: the device of the environments' tensors.
 
     Raises:
         RequestError: there is no such environment, adapter or wrapper, or they cannot be combined.

@@ -35,7 +35,7 @@ class RunConfig(Settings):
     env_kwargs: str = "{}"
     """JSON object of arguments for the environment's constructor."""
     differentiate: Differentiate = "auto"
-    """Where the environment's gradient comes from. auto: its own if it has one, else the best
+    """Source of the environment's gradient. auto: its own if it has one, else the best
     adapter if the agent needs a gradient; none: no gradient; finite-difference: differences of its
     steps; mujoco: MuJoCo's derivatives, in batches; model: a model learned from its steps."""
     adapter_kwargs: str = "{}"
@@ -102,7 +102,8 @@ def settings_from_file(
     """Settings from a configuration like :meth:`RunSettings.as_dict`; flags override it.
 
     Raises:
-        RequestError: as :func:`parse_settings`; or the configuration names no agent.
+        RequestError: the configuration names no agent, or :func:`parse_settings` refuses a
+            setting.
     """
     agent_name = config.get("agent")
     if not isinstance(agent_name, str):
@@ -165,7 +166,8 @@ def env_factory_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFac
     """Makes the environments of a run.
 
     Raises:
-        RequestError: as :func:`~pgtoolkit.scripts.cli.environments.make_env_factory`.
+        RequestError: a JSON argument is not valid, there is no such environment, adapter or
+            wrapper, or they cannot be combined.
     """
     adapter_kwargs = parse_json_object(run.adapter_kwargs, "--adapter-kwargs")
     if run.differentiate == "model":

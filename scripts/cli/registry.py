@@ -167,8 +167,8 @@ def lookup(name: str, table: Mapping[str, T], what: str) -> T:
     """The table's entry of this name.
 
     Args:
-        name: as the user gave it.
-        table: name to entry.
+        name: the name that the user gave.
+        table: ``{name: entry}``.
         what: the kind of entry, in the singular, for the error message.
 
     Raises:

@@ -38,7 +38,7 @@ class VarianceArguments:
     env_kwargs: str | None = None
     """JSON object of arguments for the environment. Default: the run's, if env is the run's."""
     differentiate: Literal["auto", "none", "finite-difference", "mujoco", "model"] | None = None
-    """Where the environment's gradient comes from, as in `pgtoolkit train`; auto uses an adapter
+    """Source of the environment's gradient, as in `pgtoolkit train`; auto uses an adapter
     only if --estimators names one that needs a gradient. Default: the run's, or auto."""
     adapter_kwargs: str | None = None
     """JSON object of arguments for the adapter that --differentiate names."""

@@ -1,4 +1,4 @@
-"""What ``pgtoolkit variance`` measures: a policy, and environments for each horizon."""
+"""Inputs of ``pgtoolkit variance``: a policy, environments for each horizon, and estimators."""
 
 import dataclasses
 import json
@@ -46,16 +46,16 @@ MAX_UNBATCHED_ENVS = 50
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyInputs:
-    """Everything that the command's arguments, the run's settings and the defaults determine."""
+    """Inputs of a study, from the command's arguments, the run's settings and the defaults."""
 
     env_name: str
     env_kwargs: dict[str, Any]
     env_for: Callable[[int], AnyVectorEnv]
     """Vector environments for a horizon."""
     horizons: list[int]
-    """Ascending, in environment steps."""
+    """Horizons in ascending order, in environment steps."""
     trajectories: int
-    """Number at each horizon."""
+    """Number of trajectories at each horizon."""
     policy: Policy
     policy_name: str
     """The checkpoint's path, or "a fresh policy"."""
@@ -73,8 +73,8 @@ class StudyInputs:
         """Measures the estimators at one horizon.
 
         Args:
-            horizon: in environment steps.
-            estimators: those to measure; default: :attr:`estimators`.
+            horizon: number of environment steps of a trajectory.
+            estimators: names of the estimators to measure; default: :attr:`estimators`.
         """
         return horizon_study.measure_horizon(
             self.env_for(horizon),

@@ -75,7 +75,7 @@ def _cells(row: Measurement) -> tuple[str, ...]:
 
 
 def footnotes(rows: Sequence[Measurement]) -> str:
-    """What the columns mean, and whether episodes were shorter than the longest horizon."""
+    """Meaning of the columns, and a note if episodes were shorter than the longest horizon."""
     last = max(rows, key=lambda row: row.horizon)
     if last.mean_length > 0.99 * last.horizon:
         return LEGEND

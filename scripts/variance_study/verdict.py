@@ -23,7 +23,7 @@ MIN_MIXING_GAIN = 1.25
 
 
 def verdict(rows: Sequence[Measurement]) -> str:
-    """Which estimator to use up to which horizon, and why, in a few sentences.
+    """A few sentences on which estimator to use up to which horizon, and why.
 
     Pathwise is not recommended from the first horizon on at which its gradient is biased, exactly
     zero, not finite, dominated by a single trajectory, or of higher variance than the score
@@ -64,7 +64,7 @@ def verdict(rows: Sequence[Measurement]) -> str:
 
 
 def defect(row: Measurement) -> Objection | None:
-    """What is wrong with an estimator's gradient, apart from a high variance; None if nothing is.
+    """The fault of an estimator's gradient, other than a high variance; None if it has none.
 
     A gradient counts as biased if the z of its matched difference from the score function is above
     ``BIAS_Z`` (5) and the 95 % interval of the squared bias is above 0. Both are required: z is
@@ -157,7 +157,7 @@ def _choice_by_variance(good: list[int], better_again: list[int], ratios: dict[i
     Args:
         good: horizons at which pathwise is the better one, before its variance is higher.
         better_again: longer horizons at which it is the better one again.
-        ratios: of :func:`variance_ratios`.
+        ratios: ``{horizon: variance ratio}``, a result of :func:`variance_ratios`.
     """
     exception = ""
     if better_again:
@@ -206,7 +206,7 @@ def _choice_by_defect(good: list[int], row: Measurement) -> str:
 
 
 def _mixing_advice(rows: Sequence[Measurement], objections: dict[int, Objection | None]) -> str:
-    """What mixed gains over the better of the two; empty where it was not measured."""
+    """A sentence on mixed against the better of the two; empty where no horizon compares them."""
     score, pathwise = by_horizon(rows, "score_function"), by_horizon(rows, "pathwise")
     mixed = by_horizon(rows, "mixed")
     if biased := [h for h, row in mixed.items() if defect(row) == "biased"]:

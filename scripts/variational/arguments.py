@@ -11,7 +11,7 @@ NUM_CHAINS = 32
 """Chains of the Hamiltonian Monte Carlo reference."""
 
 MIN_DRAWS_PER_CHAIN = 4
-"""Split R-hat needs as many."""
+"""Fewest draws of each chain for which split R-hat can be computed."""
 
 
 @final

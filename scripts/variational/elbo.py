@@ -106,7 +106,7 @@ class ElboOptimizer:
 
     @property
     def distribution(self) -> DiagonalGaussian | FullGaussian:
-        """``q``, without a graph."""
+        """The distribution ``q`` at the present parameters, without a graph."""
         return self.family(self.parameters)
 
     def step(self) -> Metrics:

@@ -30,12 +30,12 @@ class Chains:
 
     @property
     def mean(self) -> Tensor:
-        """Mean ``[D]`` of all draws."""
+        """Mean ``[D]`` over the draws of all chains."""
         return self.draws.flatten(0, 1).mean(0)
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation ``[D]`` of all draws."""
+        """Standard deviation ``[D]`` over the draws of all chains."""
         return self.draws.flatten(0, 1).std(0)
 
     @property

@@ -78,7 +78,7 @@ def report(summary: Mapping[str, Any], *, mean_field: bool) -> str:
     """The comparison as a table, and notes on what it means.
 
     Args:
-        summary: of :func:`comparison`; with the last logged values, if there are any.
+        summary: a result of :func:`comparison`, with the last logged values if there are any.
         mean_field: whether the covariance of ``q`` is diagonal.
     """
     lines = [

@@ -1,4 +1,4 @@
-"""What every agent owes: the same bits from the same seed, exact resume, honest measurement."""
+"""Every agent repeats itself bit for bit, resumes exactly, and measures its gradients correctly."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_no_global_random_state_is_used(name: str) -> None:
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_resuming_from_a_file_equals_never_stopping(name: str, tmp_path: Path) -> None:
-    """On a differentiable environment: weights, optimiser, noise, environments, normaliser, all."""
+    """The whole state of agent and environments is saved in a differentiable environment."""
     whole = AGENTS[name](pendulum(), 3)
     step(whole, 4)
     save_checkpoint(tmp_path / "state.safetensors", whole.state_dict())
@@ -303,7 +303,7 @@ def test_weights_of_running_sums_see_that_pathwise_errors_add_up(
 @pytest.mark.parametrize("config", [ApgConfig, ShacConfig])
 @pytest.mark.parametrize("change", [{"num_envs": 5}, {"distribution": "full_gaussian"}])
 def test_what_cannot_be_mixed_is_refused(config: Any, change: dict[str, Any]) -> None:
-    """Both folds need three trajectories, and the policy a mean to compare derivatives by."""
+    """Mixing needs three trajectories in each of two folds, and the distribution ``gaussian``."""
     (name,) = change
     with pytest.raises(RequestError, match="--" + name.replace("_", "-")):
         config(estimator="mixed", **change)
@@ -332,7 +332,7 @@ def test_a_policy_without_a_mean_is_refused_by_the_ascent_and_has_one_curve_by_s
 
 @pytest.mark.parametrize("name", ["apg", "shac"])
 def test_a_pathwise_agent_refuses_an_environment_without_gradient(name: str) -> None:
-    """And says what to use instead."""
+    """The error names an agent that needs no gradient, ``reinforce``."""
     env = make_vector_env(find_env("Pendulum-v1"), SMALL["num_envs"])
     with pytest.raises(RequestError, match="reinforce"):
         AGENTS[name](env, 0)
@@ -474,7 +474,7 @@ def test_two_environments_train_without_measurements() -> None:
     [{"gamma": 1.5}, {"num_envs": 0}, {"learning_rate": 0.0}, {"hidden": (0,)}, {"n_steps": -1}],
 )
 def test_a_setting_out_of_range_is_named(change: dict[str, Any]) -> None:
-    """The error names the flag."""
+    """The error names the flag of the setting."""
     (name,) = change
     with pytest.raises(RequestError, match="--" + name.replace("_", "-")):
         ShacConfig(**change)
@@ -514,7 +514,7 @@ class Cut(DifferentiableEnv[Tensor]):
 
 @pytest.mark.parametrize("slope", ["detached", "declared", "not finite"])
 def test_reinforce_trains_where_pathwise_cannot_be_measured(slope: str) -> None:
-    """It needs no gradient of the environment; only the comparison is missing, and says so."""
+    """A metric says that pathwise is missing, unless the environment declares no gradient."""
     env = DifferentiableVectorEnv(Cut(slope), SMALL["num_envs"])
     metrics = step(Reinforce(ReinforceConfig(**SMALL), env, seed=0), 1)
     assert "gradient/score_function/variance" in metrics

@@ -77,7 +77,7 @@ def test_the_measured_gradient_is_that_of_the_first_step() -> None:
 
 
 def test_policy_and_value_function_learn_from_what_they_are_judged_by() -> None:
-    """Both see normalised observations in a minibatch: at a ratio of 1 nothing has moved."""
+    """In a minibatch both see normalised observations: before the first step the ratio is 1."""
     agent = pendulum(normalize_observations=True, batch_size=64, n_epochs=1, vf_coef=1.0)
     agent.update(agent.collect())  # the normaliser has seen a window
     window = agent.collect()
@@ -113,7 +113,7 @@ def test_without_normalised_advantages_they_are_measured_as_they_are() -> None:
 
 
 def test_a_window_in_which_one_step_happened_is_an_update() -> None:
-    """As when all others spent their steps on resetting: it has no advantage over a mean."""
+    """A single valid step has the mean advantage, so its policy loss is 0 and nothing is NaN."""
     agent = pendulum(ent_coef=0.01)
     window = agent.collect()
     valid = torch.zeros_like(window.valid)
@@ -165,7 +165,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 
 
 def test_a_relative_entropy_weight_is_no_setting_of_ppo() -> None:
-    """Its entropy weight is --ent-coef."""
+    """PPO has one entropy weight, ``ent_coef``."""
     with pytest.raises(TypeError, match="ent_coef_relative"):
         PpoConfig(**(SMALL | {"ent_coef_relative": 0.1}))
 

@@ -240,7 +240,7 @@ TOYS: dict[str, tuple[Any, ToyConfig, str, int]] = {
 
 @pytest.mark.parametrize("name", TOYS)
 def test_a_toy_agent_learns_and_its_gradient_is_measured(name: str) -> None:
-    """From about -2/3 to above -1/10, with the variance of the gradient that it follows."""
+    """The mean return rises from about -2/3 to above -1/10; its gradient's variance is reported."""
     make, config, estimator, updates = TOYS[name]
     agent = make(config, DifferentiableVectorEnv(TwoSteps(), config.num_envs), seed=1)
     before = mean_return(agent)
@@ -255,7 +255,7 @@ def test_a_toy_agent_learns_and_its_gradient_is_measured(name: str) -> None:
 
 @pytest.mark.parametrize("name", TOYS)
 def test_a_toy_agent_goes_on_from_its_state(name: str) -> None:
-    """The parts' states are enough."""
+    """An agent that loads the state of another one makes the same update afterwards."""
     make, config, _, _ = TOYS[name]
     one, other = (
         make(config, DifferentiableVectorEnv(TwoSteps(), config.num_envs), seed=seed)

@@ -39,7 +39,7 @@ def surrogate_of(policy: Policy, num_envs: int = 5) -> Tensor:
 
 
 def test_a_measurement_is_due_every_few_updates_from_the_first_on() -> None:
-    """Interval 3: updates 0, 3 and 6."""
+    """At interval 3, updates 0, 3 and 6 are measured."""
     monitor, due = GradientMonitor(3), []
     for _ in range(8):
         due.append(monitor.due)
@@ -96,7 +96,7 @@ def test_a_frozen_parameter_is_left_alone() -> None:
 
 @pytest.mark.parametrize("interval", [0, 1])
 def test_a_surrogate_that_is_not_finite_is_named_and_changes_nothing(interval: int) -> None:
-    """Trajectory 3; no gradient is set."""
+    """The error names trajectory 3, and no gradient is set."""
     policy = policy_of()
 
     def surrogate() -> Tensor:
@@ -160,7 +160,7 @@ def test_snr_is_a_ratio_of_running_means_and_no_running_mean_of_ratios() -> None
 
 
 def test_the_estimators_have_running_means_of_their_own() -> None:
-    """One does not smear into the other."""
+    """The SNR of one estimator does not depend on the gradients of the other."""
     monitor = GradientMonitor(1)
     found = monitor.report({"pathwise": gradients_of(10, 5), "mixed": gradients_of(1, 3)})
     assert float(found["gradient/pathwise/snr"]) == pytest.approx(0.5)
@@ -175,7 +175,7 @@ def test_there_is_no_noise_scale_while_no_signal_is_seen() -> None:
 
 
 def test_gradients_of_zero_are_reported_in_finite_numbers() -> None:
-    """As at a saddle, or of a policy that is saturated: nothing is 0 / 0."""
+    """All gradients are 0, as of a saturated policy: ratios of 0 and 0 are left out, not NaN."""
     zeros = {"p": torch.zeros(4, 2)}
     found = GradientMonitor(1).report({"pathwise": zeros}, matched=(zeros, zeros))
     assert all(bool(value.isfinite()) for value in found.values())
@@ -201,7 +201,7 @@ def test_a_matched_pair_is_compared() -> None:
 def test_overhead_is_the_share_of_diagnosis_in_all_updates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On a clock that is told what to say: 1 second of 4, then 1 of 6."""
+    """With a fake clock, diagnosis takes 1 second of 4, then 1 second of 6 in total."""
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     monitor = GradientMonitor(1)
@@ -216,7 +216,7 @@ def test_overhead_is_the_share_of_diagnosis_in_all_updates(
 
 
 def test_a_monitor_goes_on_from_its_state() -> None:
-    """The schedule and the running means."""
+    """A resumed monitor has the same schedule and the same running means."""
     monitor, resumed = GradientMonitor(2), GradientMonitor(2)
     with monitor.updating():
         monitor.report({"pathwise": gradients_of(10, 5)})
@@ -231,7 +231,7 @@ def test_a_monitor_goes_on_from_its_state() -> None:
 
 
 def test_gradients_of_a_surrogate_are_one_row_a_trajectory() -> None:
-    """Each is the gradient of its entry."""
+    """Row ``i`` is the gradient of the surrogate's entry ``i``."""
     policy = policy_of()
     found = per_trajectory_gradients(policy, lambda: surrogate_of(policy))
     first = policy.head.output
@@ -241,7 +241,7 @@ def test_gradients_of_a_surrogate_are_one_row_a_trajectory() -> None:
 
 
 def test_variance_by_step_sums_over_the_actions_dimensions() -> None:
-    """Over trajectories with N - 1: (1, 3) and (0, 0) have 2 and 0; together 2 at step 0."""
+    """The variance over trajectories divides by N - 1: (1, 3) and (0, 0) give 2 + 0 at step 0."""
     gradient = torch.zeros(3, 2, 2)
     gradient[0, :, 0] = torch.tensor([1.0, 3.0])
     gradient[2, :, 0] = torch.tensor([1.0, -1.0])

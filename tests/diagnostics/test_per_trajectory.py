@@ -62,7 +62,7 @@ def looped(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
 
 
 def assert_same(found: Gradients, expected: Gradients, tolerance: float = 1e-9) -> None:
-    """To the tolerance, relative to each parameter's largest gradient, which must not be 0."""
+    """Tolerances are relative to each parameter's largest gradient, which must not be 0."""
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         assert found[name].shape == gradient.shape, name
@@ -120,7 +120,7 @@ def test_a_surrogates_gradients_are_those_of_a_loop(
 
 @pytest.mark.parametrize("estimator", ["score function", "pathwise"])
 def test_float32_gradients_are_those_of_a_loop(estimator: str) -> None:
-    """As they are computed in training; 1e-5 is a hundred units of float32's rounding."""
+    """Training uses float32; the tolerance of 1e-5 is a hundred units of its rounding."""
     policy = make_policy(BOUNDED, layer_norm=True, std="state_dependent").float()
     window, weight = random_window(), normal(LONG, FEW, 2, seed=9).float()
     obs, noise, pre_action = (x.float() for x in (window.obs, window.noise, window.pre_action))
@@ -228,7 +228,7 @@ class Scaled(nn.Linear):
 
 
 def test_a_subclass_of_a_ruled_layer_does_not_inherit_the_rule() -> None:
-    """The linear rule would be wrong for it."""
+    """The rule for a linear layer would be wrong for its subclass ``Scaled``."""
     module = nn.Sequential(Scaled(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     assert_same(recorded(module, squares(module)), looped(module, squares(module)))
 
@@ -355,7 +355,7 @@ def test_a_second_recording_forgets_the_first() -> None:
 
 
 def test_a_call_without_a_graph_is_not_recorded() -> None:
-    """As when an agent acts with the policy under no_grad while recording."""
+    """A call of the policy under ``no_grad`` while recording changes no gradient."""
     policy = make_policy(BOUNDED)
     surrogate = surrogate_of("pathwise", policy)
 

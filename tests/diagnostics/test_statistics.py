@@ -84,7 +84,7 @@ def test_ratios_are_those_of_the_statistics() -> None:
 
 
 def test_parameter_variances_add_up_to_the_variance() -> None:
-    """Nothing is left out and nothing counted twice."""
+    """The sum over parameters counts every entry of the gradient once."""
     found = GradientStatistics.of(random_gradients(9))
     total = sum(float(value) for value in found.parameter_variance.values())
     assert total == pytest.approx(float(found.variance), rel=1e-12)
@@ -325,7 +325,7 @@ def test_squares_beyond_float32_are_no_matter(scale: float, n: int) -> None:
 def test_products_in_float32_are_far_within_the_sampling_error(
     n: int, power: int, mean: float
 ) -> None:
-    """Also with heavy tails, a fifth power of a normal variable; means of up to 1e4 deviations."""
+    """Tested with heavy tails (a normal's fifth power) and with means of up to 1e4 deviations."""
     generator = torch.Generator().manual_seed(0)
     tail = torch.randn(n, 1, generator=generator) ** (power - 1)
     gradients = mean + torch.randn(n, 2000, generator=generator) * tail
@@ -494,7 +494,7 @@ def test_the_largest_share_is_one_trajectorys_part_of_the_squared_deviations() -
 
 
 def test_the_difference_of_gradients_is_taken_trajectory_by_trajectory() -> None:
-    """Not of the means: entry i is a_i - b_i."""
+    """Entry ``i`` is ``a_i - b_i``, not the difference of the means."""
     a, b = random_gradients(5), random_gradients(5, seed=7)
     found = gradient_difference(a, b)
     for name in a:

@@ -172,7 +172,7 @@ def test_zero_noise_gives_the_mode(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_sample_carries_no_graph(name: str) -> None:
-    """Nor does one with its density: the density's graph leads to the parameters only."""
+    """Neither has a sample with its density; the density's graph leads to the parameters only."""
     distribution, leaves = ALL[name]()
     noise = distribution.draw_noise(seeded(5))
     sample = distribution.sample(noise)
@@ -201,7 +201,7 @@ def test_rsample_carries_the_graph_to_every_parameter(name: str) -> None:
 
 @pytest.mark.parametrize("name", DISCRETE)
 def test_a_choice_refuses_rsample_with_advice(name: str) -> None:
-    """It names the score function and the relaxations."""
+    """The error names the score function and the relaxations."""
     distribution, _ = DISCRETE[name]()
     assert isinstance(distribution, Discrete)
     with pytest.raises(RequestError, match=r"score function.*Gumbel-softmax.*REBAR"):
@@ -210,7 +210,7 @@ def test_a_choice_refuses_rsample_with_advice(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_generator_decides_and_the_global_random_state_is_left_alone(name: str) -> None:
-    """There is no global random state to fall back on either."""
+    """The global random state is neither used nor changed; without a generator it is an error."""
     torch.manual_seed(0)
     before = torch.get_rng_state()
     distribution, _ = ALL[name]()
@@ -229,7 +229,7 @@ def test_the_generator_decides_and_the_global_random_state_is_left_alone(name: s
 
 @pytest.mark.parametrize("name", ALL)
 def test_distributions_are_values(name: str) -> None:
-    """No attribute can be set."""
+    """Setting an attribute of a distribution raises an error."""
     distribution, _ = ALL[name]()
     field = dataclasses.fields(distribution)[0].name  # type: ignore[arg-type]
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -238,7 +238,7 @@ def test_distributions_are_values(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mixture", "beta", "squashed mixture"])
 def test_an_implicit_sample_refuses_a_second_derivative(name: str) -> None:
-    """It would be wrong; a first one is right, also by the action itself with a graph."""
+    """It would be wrong. A derivative by the action itself may have a graph."""
     distribution, leaves = CONTINUOUS[name]()
     action = distribution.rsample(distribution.draw_noise(seeded(8)))
     value = action.square().sum()

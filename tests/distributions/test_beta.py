@@ -23,7 +23,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def unit(alpha: Tensor, beta: Tensor) -> Beta:
-    """On [0, 1]."""
+    """A Beta distribution with bounds 0 and 1."""
     return Beta(alpha, beta, torch.zeros_like(alpha), torch.ones_like(alpha))
 
 
@@ -52,7 +52,7 @@ def test_it_is_torchs() -> None:
 
 
 def test_the_density_integrates_to_one() -> None:
-    """Over the bounds, by Gauss-Legendre."""
+    """The integral over the bounds is computed by Gauss-Legendre quadrature."""
     x, weight = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(400))
     alpha, beta = torch.tensor([2.0], dtype=F64), torch.tensor([3.5], dtype=F64)
     distribution = Beta(alpha, beta, LOW[:1], HIGH[:1])
@@ -120,7 +120,7 @@ def moments(alpha: Tensor, beta: Tensor) -> Tensor:
 def test_both_gradients_have_the_exact_expectation(
     alpha: float, beta: float, estimator: str, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Of a polynomial, over the noise by quadrature; tolerances relative to the largest entry."""
+    """Tested on a polynomial, by quadrature over the noise, relative to the largest entry."""
     leaves = [torch.tensor([v], dtype=dtype, requires_grad=True) for v in (alpha, beta)]
     noise, weight = (v.to(dtype) for v in nodes())
     distribution = unit(leaves[0], leaves[1])

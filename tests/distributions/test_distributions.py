@@ -39,7 +39,7 @@ def gaussian() -> DiagonalGaussian:
 
 
 def squashed() -> TanhGaussian:
-    """With bounds that are not symmetric about zero."""
+    """A squashed Gaussian whose bounds are not symmetric about zero."""
     bounds = torch.tensor(LOW, dtype=F64), torch.tensor(HIGH, dtype=F64)
     return TanhGaussian(*parameters(), *bounds)
 
@@ -85,7 +85,7 @@ def test_one_log_std_serves_all_rows() -> None:
 
 
 def test_the_squashed_gaussian_is_torchs_tanh_and_affine_transform() -> None:
-    """Both by the action and by the pre-squash action."""
+    """The densities agree, whether computed from the action or from the pre-squash action."""
     ours = squashed()
     scale, centre = (ours.high - ours.low) / 2, (ours.high + ours.low) / 2
     theirs: Any = Transformed(
@@ -140,7 +140,7 @@ def one_dimensional(mean: Tensor, log_std: Tensor, low: float, high: float) -> T
 def test_the_squashed_density_integrates_to_one_and_has_the_samples_mean(
     low: float, high: float, mean: float, std: float
 ) -> None:
-    """Over the action's interval, by Gauss-Legendre; the mean by Gauss-Hermite over the noise."""
+    """Integrals over actions are by Gauss-Legendre, the samples' mean by Gauss-Hermite."""
     distribution = one_dimensional(
         torch.tensor(mean, dtype=F64), torch.tensor(std, dtype=F64).log(), low, high
     )
@@ -191,7 +191,7 @@ def test_actions_stay_within_their_bounds_far_out() -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_sample_carries_no_graph(name: str) -> None:
-    """Nor does one with its density: the density's graph leads to the parameters only."""
+    """A sample with its density has no graph either; the density itself has one."""
     distribution = ALL[name]()
     assert not distribution.sample(generator=seeded()).requires_grad
     action, log_prob = distribution.sample_with_log_prob(generator=seeded())
@@ -216,7 +216,7 @@ def test_rsample_carries_the_graph(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_sample_with_its_density_is_the_sample_and_the_density(name: str) -> None:
-    """The same numbers as sample and log_prob by themselves, for the same noise."""
+    """For the same noise it equals ``sample`` and ``log_prob``, called one after the other."""
     distribution = ALL[name]()
     noise = distribution.draw_noise(seeded(5))
     action, log_prob = distribution.sample_with_log_prob(noise)
@@ -226,7 +226,7 @@ def test_a_sample_with_its_density_is_the_sample_and_the_density(name: str) -> N
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_density_of_a_sample_has_the_score_as_its_gradient(name: str) -> None:
-    """With the action held fixed; a path through the action would change it (to 0 for a mean)."""
+    """The action is held fixed: a path through it would change the gradient (to 0 for a mean)."""
     distribution = ALL[name]()
     noise = distribution.draw_noise(seeded(6))
     action, log_prob = distribution.sample_with_log_prob(noise)
@@ -241,7 +241,7 @@ def test_the_density_of_a_sample_has_the_score_as_its_gradient(name: str) -> Non
 
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_noise_or_generator_must_be_given(name: str) -> None:
-    """There is no global random state to fall back on."""
+    """Without both it is an error: the global random state is never used."""
     distribution = CONTINUOUS[name]()
     for method in (distribution.sample, distribution.rsample, distribution.sample_with_log_prob):
         with pytest.raises(ValueError, match=r"noise.*Generator"):
@@ -254,7 +254,7 @@ def test_noise_or_generator_must_be_given(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_sampling_leaves_the_global_random_state_alone(name: str) -> None:
-    """And is a function of the generator alone."""
+    """A sample depends on the generator alone."""
     torch.manual_seed(0)
     before = torch.get_rng_state()
     distribution = ALL[name]()
@@ -274,7 +274,7 @@ def test_sampling_leaves_the_global_random_state_alone(name: str) -> None:
 def test_the_entropy_of_the_squashed_gaussian_is_unbiased_and_so_is_its_gradient(
     mean: float, std: float
 ) -> None:
-    """Its expectation over the noise (Gauss-Hermite) is ``-int p log p`` (Gauss-Legendre)."""
+    """The mean over the noise (Gauss-Hermite) is the integral of ``-p log p`` (Gauss-Legendre)."""
     leaves = [
         torch.tensor(mean, dtype=F64, requires_grad=True),
         torch.tensor(np.log(std), dtype=F64, requires_grad=True),
@@ -292,7 +292,7 @@ def test_the_entropy_of_the_squashed_gaussian_is_unbiased_and_so_is_its_gradient
 
 
 def test_the_mode_is_the_squashed_location_or_the_likeliest_choice() -> None:
-    """What zero noise gives."""
+    """The mode is the sample for zero noise."""
     for distribution in (gaussian(), squashed()):
         assert torch.equal(distribution.mode, distribution.rsample(torch.zeros(5, 3, dtype=F64)))
     choice = Categorical(torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]]))
@@ -333,7 +333,7 @@ def test_categorical_noise_has_the_moments_of_a_gumbel_variable() -> None:
 
 
 def test_a_categorical_refuses_rsample_with_advice() -> None:
-    """It says what to use instead."""
+    """The error advises the score function."""
     with pytest.raises(RequestError, match="score function"):
         categorical().rsample(generator=seeded())
 

@@ -33,7 +33,7 @@ def nodes(dtype: torch.dtype = F64) -> tuple[Tensor, Tensor]:
 
 
 def function(a: Tensor) -> Tensor:
-    """``a_1^2 a_2 + exp(c . a)``."""
+    """The test function ``a_1^2 a_2 + exp(c . a)``."""
     return a[..., 0].square() * a[..., 1] + torch.exp(a @ torch.tensor(TILT, dtype=a.dtype))
 
 
@@ -63,7 +63,7 @@ def test_it_is_torchs() -> None:
 
 
 def test_one_scale_serves_all_rows() -> None:
-    """L ``[A, A]`` and mean ``[5, A]``."""
+    """A Cholesky factor ``[A, A]`` is broadcast to the rows of a mean ``[5, A]``."""
     mean, scale = torch.randn(5, 2, generator=seeded(1), dtype=F64), parameters()[1].detach()
     ours = FullGaussian(mean, scale)
     theirs: Any = MultivariateNormal(mean, scale_tril=scale)
@@ -77,7 +77,7 @@ def test_one_scale_serves_all_rows() -> None:
 def test_both_gradients_have_the_exact_expectation(
     estimator: str, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Over the noise by Gauss-Hermite, against the closed form; tolerances are relative."""
+    """Gauss-Hermite quadrature over the noise gives the closed form; tolerances are relative."""
     mean, scale = parameters(dtype)
     noise, weight = nodes(dtype)
     distribution = FullGaussian(mean, scale)

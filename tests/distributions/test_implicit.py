@@ -8,7 +8,7 @@ from pgtoolkit.errors import RequestError
 
 
 def test_value_of_one_gradient_of_the_other() -> None:
-    """Both to the bit."""
+    """Value and gradient equal those of the two tensors bit for bit."""
     x = torch.tensor([0.1, 2.0, -3.0], requires_grad=True)
     value, other = 7.3 * x, 1e8 * x**2
     result = with_gradient_of(value, other)
@@ -36,7 +36,7 @@ def test_shapes_must_agree() -> None:
 
 
 def test_an_implicit_sample_has_the_value_of_one_and_the_derivative_of_the_other() -> None:
-    """Also where gradients are batched, as the general way of per-trajectory gradients does."""
+    """This holds for batched gradients too, which per-trajectory gradients may use."""
     x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
     y = implicit_sample(10 * x, x.square())
     assert y.tolist() == [10.0, 20.0, 30.0]
@@ -47,7 +47,7 @@ def test_an_implicit_sample_has_the_value_of_one_and_the_derivative_of_the_other
 
 
 def test_a_second_derivative_of_an_implicit_sample_is_refused() -> None:
-    """With respect to the parameters; a function of the sample has all its derivatives by it."""
+    """It is refused by the parameters; by the sample itself all derivatives are available."""
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     y = implicit_sample(x, x.square())
     (by_result,) = torch.autograd.grad(y.pow(3).sum(), y, create_graph=True)
@@ -66,6 +66,6 @@ def test_the_derivative_source_of_an_implicit_sample_can_be_differentiated_elsew
 
 
 def test_an_implicit_sample_without_a_graph_is_its_value() -> None:
-    """No hook is needed, and none is set."""
+    """Without a graph the result is the value, and no hook is set."""
     x = torch.tensor([1.0, 2.0])
     assert implicit_sample(x, x.square()).tolist() == [1.0, 2.0]

@@ -369,7 +369,7 @@ def test_a_gaussian_and_a_mixture_are_two_families_over_the_same_actions() -> No
 
 
 def test_flows_are_sampled_without_bias() -> None:
-    """Against the Gaussians that affine maps make of a Gaussian."""
+    """Affine maps of Gaussians are Gaussians, whose divergence is known in closed form."""
     (base, _), (other, _) = gaussian(0, ()), gaussian(10, ())
     p = Transformed(base, (AffineTransform(0.5, 2.0),))
     q = Transformed(other, (AffineTransform(-0.3, 0.7),))

@@ -56,7 +56,7 @@ def function(a: Tensor) -> Tensor:
 
 
 def expectation(parameters: Leaves) -> Tensor:
-    """The same in closed form: within a component the dimensions are independent."""
+    """``E[f]`` in closed form: within a component the dimensions are independent."""
     weight, mean = torch.softmax(parameters[0], 0), parameters[1]
     variance = (2 * parameters[2]).exp()
     m, v = mean[:, 0], variance[:, 0]
@@ -81,7 +81,7 @@ def test_it_is_torchs() -> None:
 
 
 def test_the_density_integrates_to_one() -> None:
-    """By the trapezoidal rule, which is spectrally accurate for it."""
+    """The trapezoidal rule is spectrally accurate for this density."""
     x = torch.linspace(-12, 12, 1001, dtype=F64)
     density = make(leaves(1)).log_prob(x.unsqueeze(-1)).exp()
     assert float(torch.trapezoid(density, x).detach()) == pytest.approx(1, abs=1e-12)
@@ -114,7 +114,7 @@ def test_both_gradients_have_the_exact_expectation(
 
 
 def test_the_path_through_the_chosen_component_alone_would_be_wrong() -> None:
-    """It has no derivative by the logits at all, though ``E[f]`` has: the test above can fail."""
+    """That path has no derivative by the logits, but ``E[f]`` has one that is not 0."""
     exact = leaves(1)
     (by_logits, _, _) = torch.autograd.grad(expectation(exact), exact)
     assert float(by_logits.abs().max()) > 0.1
@@ -200,7 +200,7 @@ def test_samples_have_its_moments() -> None:
 
 
 def test_the_entropy_is_unbiased_and_so_is_its_gradient() -> None:
-    """Its expectation over the noise is ``-int p log p``, by the trapezoidal rule."""
+    """The mean over the noise is the integral of ``-p log p``, by the trapezoidal rule."""
     parameters = leaves(1)
     noise, weight = all_noise(parameters, 1)
     estimate = (weight * make(parameters).entropy(noise)).sum()

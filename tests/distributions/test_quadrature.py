@@ -22,7 +22,7 @@ def test_moments_of_a_standard_normal(size: int) -> None:
 
 
 def test_a_function_that_is_no_polynomial() -> None:
-    """E cos(eps) = exp(-1/2)."""
+    """For a standard normal, ``E[cos(eps)] = exp(-1/2)``."""
     noise, weight = gauss_hermite(40)
     assert float(weight @ torch.cos(noise[:, 0])) == pytest.approx(math.exp(-0.5), rel=1e-14)
 

@@ -43,7 +43,7 @@ def test_of_a_diagonal_gaussian_it_is_the_tanh_gaussian() -> None:
 
 
 def test_of_a_full_gaussian_it_is_torchs_tanh_and_affine_transform() -> None:
-    """By the action and by the pre-squash action."""
+    """The densities agree, whether computed from the action or from the pre-squash action."""
     mean, raw, noise = normal(5, 3, seed=1), normal(5, 3, 3, seed=2), normal(4, 5, 3, seed=3)
     scale = 0.5 * (raw.tril(-1) + raw.diagonal(dim1=-2, dim2=-1).abs().diag_embed())
     ours = Squashed(FullGaussian(mean, scale), LOW, HIGH)
@@ -57,7 +57,7 @@ def test_of_a_full_gaussian_it_is_torchs_tanh_and_affine_transform() -> None:
 
 
 def one_dimensional() -> tuple[Squashed, list[Tensor]]:
-    """A mixture of two on (-1, 4)."""
+    """A mixture of two Gaussians, squashed to (-1, 4), and its parameters."""
     leaves = [
         torch.tensor([0.3, -0.2], dtype=F64),
         torch.tensor([[-0.5], [0.6]], dtype=F64),

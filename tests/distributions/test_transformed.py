@@ -97,7 +97,7 @@ def test_an_inverse_distribution_function_of_uniform_noise() -> None:
 
 @pytest.mark.parametrize("size", [-1e3, -6.0, 6.0, 1e3])
 def test_uniform_noise_stays_off_its_ends(size: float) -> None:
-    """So an inverse distribution function of it is finite, also in float32."""
+    """So a quantile function of the noise is finite, even in float32."""
     zeros = torch.zeros(2)
     distribution = Uniform(zeros, zeros + 1)
     u = distribution.sample(torch.full((2,), size))
@@ -138,7 +138,7 @@ def second_moment(p: Tensor) -> Tensor:
 def test_both_gradients_of_a_flow_have_the_exact_expectation(
     estimator: str, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """By the parameters of its conditioner; Gauss-Hermite against the closed form."""
+    """Gradients by the conditioner's parameters: Gauss-Hermite quadrature gives the closed form."""
     values = (0.3, -0.6, -0.2, 0.7)
     parameters = leaf(*values, dtype=dtype)
     noise, weight = nodes(dtype)
@@ -208,6 +208,6 @@ def test_the_density_of_a_sample_does_not_invert() -> None:
 
 
 def test_a_map_of_more_than_the_last_axis_is_refused() -> None:
-    """The action has one axis."""
+    """A map of two axes is refused, because an action has one axis."""
     with pytest.raises(ValueError, match="last axis"):
         Transformed(standard(2, 3), (ReshapeTransform(torch.Size([2, 3]), torch.Size([3, 2])),))

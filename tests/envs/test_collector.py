@@ -219,7 +219,7 @@ def test_a_seed_gives_the_same_windows_and_another_seed_others() -> None:
 def test_the_graph_is_kept_as_asked_for_and_by_default_as_the_agent_needs_it(
     gradient: bool, graph: bool | None
 ) -> None:
-    """The numbers are the same in every case."""
+    """The rewards are the same with and without a graph."""
     collector, plain = collector_of(gradient=gradient), collector_of(gradient=False)
     policy = collector.make_policy()
     window = collector.collect(policy, graph=graph)
@@ -287,7 +287,7 @@ def test_first_episodes_start_at_staggered_ages() -> None:
 
 
 def test_a_saved_collector_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    """Through a file, into one of another seed: noise, states, process noise, ages and counts."""
+    """A collector of another seed loads the file and gives the same windows and counts."""
     one, other = collector_of(seed=0), collector_of(seed=9)
     policy = one.make_policy()
     one.collect(policy)

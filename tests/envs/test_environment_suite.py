@@ -62,7 +62,7 @@ def test_stable_baselines3_accepts_it(name: str) -> None:
 
 
 def test_derivatives(name: str) -> None:
-    """Of all three functions by state and action, at a start and on the way."""
+    """Gradcheck of transition, observation and reward by state and action, at three times."""
     env = CREATORS[name]()
     states = random_states(env, 20)
     for all_rows in (states[0], states[10], states[20]):
@@ -125,7 +125,7 @@ def test_observations_are_in_their_space(name: str) -> None:
 
 
 def test_gradients_stay_finite_through_a_whole_episode(name: str) -> None:
-    """And every action has one, in the reward of its own step or of a later one."""
+    """Every action has a finite, nonzero gradient of the rewards of its own and later steps."""
     env = CREATORS[name]()
     vector = DifferentiableVectorEnv(env, 4)
     vector.reset(seed=0)

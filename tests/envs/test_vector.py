@@ -102,7 +102,7 @@ def test_before_the_first_reset() -> None:
 def test_an_incomplete_environment_is_refused() -> None:
     class NoLimit(Walk):
         def __init__(self) -> None:
-            """Forgets the time limit."""
+            """Does not set the time limit."""
 
     with pytest.raises(RequestError, match="NoLimit has no max_episode_steps"):
         DifferentiableVectorEnv(NoLimit(), 1)

@@ -117,7 +117,7 @@ def test_the_mean_baseline_may_raise_the_variance() -> None:
 
 @pytest.mark.parametrize("n", [2, 4])
 def test_the_batch_mean_shrinks_the_gradient_and_leave_one_out_does_not(n: int) -> None:
-    """By enumeration: (N - 1) / N of the gradient, exactly."""
+    """By enumeration, the batch mean gives exactly (N - 1) / N of the gradient."""
     choices, probability = all_samples(n)
     r = REWARD[choices]
     own = probability @ softmax_estimates(choices, r - r.mean(1, keepdim=True))

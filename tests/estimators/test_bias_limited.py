@@ -70,7 +70,7 @@ def test_a_mean_lies_within_the_radius_as_often_as_it_says() -> None:
 
 @pytest.mark.parametrize("probability", [0.0, 1.0, -0.1])
 def test_a_probability_out_of_range_is_refused(probability: float) -> None:
-    """The message says which one is meant."""
+    """The error says which value belongs to a confidence of 95 %."""
     with pytest.raises(RequestError, match="95 %"):
         bernstein_radius(
             scalar(1),

@@ -38,7 +38,7 @@ def test_a_colour_in_numbers() -> None:
 
 
 def test_the_literal_types_list_the_names_of_the_catalogue() -> None:
-    """All of them; and those that need neither an agent nor, for pathwise, another part."""
+    """They are all names, all but critic, and those that need an action gradient, in order."""
     assert get_args(EstimatorName) == tuple(CATALOGUE)
     assert get_args(StudyEstimator) == tuple(name for name in CATALOGUE if name != "critic")
     through_env = tuple(n for n in CATALOGUE if "action_gradient" in CATALOGUE[n].needs)
@@ -54,7 +54,7 @@ def test_the_estimators_beside_a_row_are_others_of_the_catalogue(name: str) -> N
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_what_a_row_needs_is_a_part_of_the_signals(name: str) -> None:
-    """So that a misspelt name is found here and not in the middle of a run."""
+    """Each needed part is an attribute of ``Signals``, so that a misspelt name is found here."""
     needs = CATALOGUE[name].needs
     assert needs
     for part in needs:

@@ -38,7 +38,7 @@ def gaussian(problem: GaussianProblem, copies: int, dtype: torch.dtype = F64) ->
 
 
 def estimates(surrogate: Tensor, distribution: DiagonalGaussian, std: float) -> Tensor:
-    """By mean and by standard deviation (not its logarithm), ``[N, 2]``."""
+    """Gradient estimates ``[N, 2]`` by mean and standard deviation (not its logarithm)."""
     leaves = [distribution.mean, distribution.log_std]
     by_mean, by_log_std = torch.autograd.grad(surrogate.sum(), leaves)
     return torch.cat([by_mean, by_log_std / std], 1)
@@ -202,7 +202,7 @@ def test_parameters_of_f_get_their_gradient_under_the_integral(method: Method) -
 
 
 def test_parameters_in_f_and_in_the_distribution_add_up() -> None:
-    """d/dm E[m x] = E[x] + m = 2 m."""
+    """With ``x ~ N(m, 1)``: ``d/dm E[m x] = E[x] + m = 2 m``."""
     noise, weight = gauss_hermite(20)
     m = torch.tensor([0.7], dtype=F64, requires_grad=True)
     distribution = DiagonalGaussian(m, torch.zeros(1, dtype=F64))

@@ -57,7 +57,7 @@ class Jump(OneStep):
 
 
 class Root(OneStep):
-    """Finite, with a derivative that is not."""
+    """An environment with a finite reward whose derivative is not finite."""
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         x = next_state[:, 0]
@@ -180,12 +180,12 @@ def test_a_reward_that_is_not_finite_is_an_error() -> None:
 
 
 def numbers(row: Measurement) -> dict[str, object]:
-    """All but the time, which differs."""
+    """All fields of a measurement but the wall time, which differs between runs."""
     return {k: v for k, v in dataclasses.asdict(row).items() if k != "seconds"}
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
-    """Also after another horizon was measured in the same environments."""
+    """The bits are the same even after another horizon was measured in the same environments."""
     policy = linear_policy(LQG(), -0.4, 0.2, 0.3)
     vector = DifferentiableVectorEnv(LQG(), 20)
 
@@ -245,7 +245,7 @@ def test_discrete_actions_have_a_score_function() -> None:
 
 
 def test_measuring_changes_nothing() -> None:
-    """Neither the policy's weights nor its observation normaliser."""
+    """The policy's weights and observation normaliser are unchanged, and no gradient is set."""
     env = Pendulum()
     policy = GaussianPolicy(
         env.observation_space, env.action_space, (4,), normalize_observations=True

@@ -27,7 +27,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def rayleigh(nodes: int = 60) -> tuple[Tensor, Tensor]:
-    """By panels of Gauss-Legendre nodes on [0, 12], with the density."""
+    """Nodes and weights of a Rayleigh variable: panels of Gauss-Legendre nodes on [0, 12]."""
     x, w = panels(0.0, 12.0, nodes)
     return x, w * x * torch.exp(-x.square() / 2)
 
@@ -41,7 +41,7 @@ def panels(low: float, high: float, count: int) -> tuple[Tensor, Tensor]:
 
 
 def estimates(problem: GaussianProblem, noise: MeasureValuedNoise) -> Tensor:
-    """By mean and standard deviation, ``[N, 2]``."""
+    """Gradient estimates ``[N, 2]`` by mean and standard deviation."""
     copies = len(noise.normal)
     mean = torch.full((copies, 1), problem.mean, dtype=F64, requires_grad=True)
     log_std = torch.full((copies, 1), math.log(problem.std), dtype=F64, requires_grad=True)
@@ -62,7 +62,7 @@ PROBLEMS = [
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=["quadratic", "table", "exponential", "cosine"])
 def test_the_gradient_is_exact_by_quadrature(problem: GaussianProblem) -> None:
-    """To 1e-10: Rayleigh nodes for the mean; Maxwell and uniform nodes for the deviation."""
+    """Rayleigh nodes for the mean, Maxwell and uniform nodes for the deviation; to 1e-10."""
     w, weight = rayleigh()
     blank = torch.zeros(len(w), 1, dtype=F64)
     found = estimates(problem, MeasureValuedNoise(blank, w.unsqueeze(1), blank, blank))

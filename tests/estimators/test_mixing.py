@@ -77,7 +77,7 @@ class Problem(NamedTuple):
     s: float = 1.0
 
     def gradients(self, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """By the mean: score function and pathwise, matched."""
+        """Score-function and pathwise gradients by the mean, for the same noise."""
         x = self.m + self.s * eps
         return (self.f(x) - self.baseline) * eps / self.s, self.slope(x)
 
@@ -129,7 +129,7 @@ class Moments(NamedTuple):
 
 
 def moments(problem: Problem) -> Moments:
-    """Exact, by quadrature."""
+    """The exact moments of both estimators, by quadrature."""
     eps, weight = hermite()
     score, pathwise = problem.gradients(eps)
     gradient = weight @ pathwise
@@ -328,7 +328,7 @@ def test_cross_fitting_is_what_makes_the_mix_unbiased(
 
 @pytest.mark.parametrize("num", [6, 7, 12])
 def test_a_trajectorys_weight_does_not_depend_on_it(num: int) -> None:
-    """Nor on its fold: only the other fold's weights change with it."""
+    """A changed trajectory changes exactly the weights of the other fold."""
     score = {"a": normal(num, 2, 3), "b": normal(num, seed=1)}
     pathwise = {"a": normal(num, 2, 3, seed=2), "b": normal(num, seed=3)}
     before = cross_fitted_weight(score, pathwise)
@@ -393,7 +393,7 @@ def test_too_few_trajectories_are_refused(num: int) -> None:
 
 
 def test_shapes_that_differ_are_refused() -> None:
-    """Before anything broadcasts."""
+    """Shapes are checked before any tensor is broadcast."""
     with pytest.raises(ValueError, match="the same shape"):
         cross_fitted_step_weights(normal(4, 8, 2), normal(4, 8, 1))
     with pytest.raises(ValueError, match="score must have shape"):
@@ -495,14 +495,14 @@ class Episodes(NamedTuple):
     policy: Policy
     window: Window
     pathwise: Tensor
-    """``dJ/du`` ``[5, N, 1]``."""
+    """The pathwise gradient ``dJ/du`` ``[5, N, 1]``."""
 
     def weight(self, baseline: Tensor) -> Tensor:
         zeros = torch.zeros_like(self.window.reward)
         return matched_score_weight(self.window, zeros, baseline, GAMMA)
 
     def gradients(self, surrogate: Callable[[], Tensor]) -> Tensor:
-        """By K, k and sigma ``[N, 3]``."""
+        """Each trajectory's gradient ``[N, 3]`` by K, k and sigma."""
         recorder = GradientRecorder(self.policy)
         with recorder.recording():
             values = surrogate()

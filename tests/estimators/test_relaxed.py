@@ -92,7 +92,7 @@ def test_the_score_function_of_a_switch() -> None:
 @pytest.mark.parametrize("theta", [0.0, 1.0, -2.3])
 @pytest.mark.parametrize("tau", TAUS)
 def test_rebar_of_a_switch_is_unbiased_at_every_temperature(theta: float, tau: float) -> None:
-    """By quadrature to 1e-8; the value is that of the hard sample."""
+    """Quadrature gives the exact gradient to 1e-8, and the value of the hard sample."""
     p = 1 / (1 + math.exp(-theta))
     value, gradient, _ = moments(theta, "rebar", tau)
     assert gradient == pytest.approx(p * (1 - p) * (0.51**2 - 0.49**2), abs=1e-8)

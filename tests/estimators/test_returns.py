@@ -39,7 +39,7 @@ LAMBDA_CASES = {
 
 
 def column(values: tuple[float, ...]) -> Tensor:
-    """``[T, 1]``, one environment."""
+    """The values as a tensor ``[T, 1]``, for one environment."""
     return torch.tensor(values, dtype=F64).unsqueeze(1)
 
 
@@ -238,7 +238,7 @@ def test_steps_discounts_and_returns_of_segments() -> None:
 
 
 def test_an_end_on_the_last_step_starts_no_segment() -> None:
-    """The next window starts it."""
+    """The count does not return to 0 after the last step; the next window starts the segment."""
     assert steps_since_start(flags((0, 0, 1))).flatten().tolist() == [0, 1, 2]
     assert steps_since_start(flags((1, 1, 1))).flatten().tolist() == [0, 0, 0]
 

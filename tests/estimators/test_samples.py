@@ -238,7 +238,7 @@ def test_second_derivatives_that_would_be_wrong_are_refused(method: Method) -> N
 
 
 def test_straight_through_evaluates_f_at_the_very_choice() -> None:
-    """Zeros and ones, to the bit."""
+    """``f`` is evaluated at exact zeros and ones."""
     logits = torch.randn(6, generator=seeded(), requires_grad=True)
     seen = []
     expectation(
@@ -274,7 +274,7 @@ def test_arguments_of_another_kind_are_refused(arguments: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize(("alpha", "beta"), [(5.0, 0.2), (0.2, 0.2), (200.0, 0.3)])
 def test_the_beta_score_function_is_that_of_float64_in_float32(alpha: float, beta: float) -> None:
-    """Where much of the law is closer to 1 than float32 can tell; f = x at common nodes."""
+    """Much of the distribution is closer to 1 than float32 can tell; both use the same noise."""
     noise, _ = pg.gauss_hermite(60)
     found = []
     for dtype in (torch.float32, F64):

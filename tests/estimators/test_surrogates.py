@@ -44,7 +44,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def head(policy: Policy) -> nn.Linear:
-    """The last layer."""
+    """The policy's last layer."""
     layer = policy.head.output
     assert isinstance(layer, nn.Linear)
     return layer
@@ -183,9 +183,9 @@ class Sample(NamedTuple):
     pathwise: Tensor
     score: Tensor
     truth: Tensor
-    """``[P]``."""
+    """The exact gradient ``[P]``."""
     returns: Tensor
-    """``[N]``."""
+    """The return ``[N]`` of every trajectory."""
 
 
 def linear_policy(env: LQG, K: Tensor, k: Tensor, sigma: Tensor) -> Policy:
@@ -199,7 +199,7 @@ def linear_policy(env: LQG, K: Tensor, k: Tensor, sigma: Tensor) -> Policy:
 
 
 def sample_lqg(env: LQG, K: Tensor, k: Tensor, sigma: Tensor, num_envs: int, seed: int) -> Sample:
-    """Both estimators of the whole return's gradient on ``num_envs`` episodes."""
+    """Pathwise and score-function gradients of the whole return on ``num_envs`` episodes."""
     policy, gamma = linear_policy(env, K, k, sigma), env.system.gamma
     vector = DifferentiableVectorEnv(env, num_envs, dtype=F64)
     noise = torch.randn(env.max_episode_steps, num_envs, len(k), generator=seeded(seed), dtype=F64)
@@ -235,7 +235,7 @@ def standard_errors(values: Tensor, expected: Tensor | float) -> float:
 
 
 def reference_sample() -> Sample:
-    """The reference system."""
+    """Gradients of 100,000 episodes of the reference system."""
     k = torch.tensor([[-0.4]], dtype=F64), torch.tensor([0.2], dtype=F64)
     return sample_lqg(LQG(), *k, torch.tensor([0.3], dtype=F64), 100_000, seed=0)
 
@@ -272,7 +272,7 @@ def test_the_reference_system_has_the_published_gradient() -> None:
 def test_both_estimators_agree_with_the_exact_gradient_and_with_each_other(
     system: Callable[[], Sample],
 ) -> None:
-    """By gain, offset and sigma, within 4.5 standard errors at 100 000 episodes.
+    """The gradients by gain, offset and sigma agree within 4.5 standard errors.
 
     The difference is taken trajectory by trajectory, so its own standard error is the right one.
     """
@@ -520,7 +520,7 @@ def test_the_matched_weight_of_four_steps() -> None:
 
 
 def test_the_first_matched_weight_is_the_objective() -> None:
-    """Without a baseline, and summed over the starts of segments."""
+    """Without a baseline, the weights at the starts of episodes add up to the objective."""
     generator = seeded(6)
     reward, next_value = torch.randn(2, 9, 50, generator=generator, dtype=F64)
     terminated, truncated = torch.rand(2, 9, 50, generator=generator) < 0.2
@@ -532,7 +532,7 @@ def test_the_first_matched_weight_is_the_objective() -> None:
 
 
 def test_a_plain_window_has_no_action_gradient() -> None:
-    """The message says which call gives one."""
+    """The error says that ``unroll`` gives a window that has one."""
     window = window_of(column((1, 2, 3)))
     with pytest.raises(RequestError, match="unroll"):
         action_gradient(torch.zeros(1, requires_grad=True), window)
@@ -546,7 +546,7 @@ def unrolled_lqg() -> Window:
 
 
 def test_an_objective_without_a_graph_has_no_action_gradient() -> None:
-    """As from an environment that computes in NumPy; the message names what to do."""
+    """An environment that computes in NumPy gives such an objective; the error advises."""
     with pytest.raises(RequestError, match="score function"):
         action_gradient(torch.zeros(4), unrolled_lqg())
 
@@ -602,7 +602,7 @@ def test_the_surrogates_gradient_reaches_the_policy_and_nothing_else() -> None:
 
 
 def test_weights_of_another_shape_are_refused() -> None:
-    """By name, with both shapes."""
+    """The error names the argument and the shape that it must have."""
     window = window_of(torch.zeros(3, 4))
     space = Box(-np.inf, np.inf, (3,), np.float32)
     policy = GaussianPolicy(space, Box(-1, 1, (2,), np.float32), ())
@@ -635,7 +635,7 @@ def test_the_score_functions_action_gradient_is_its_derivative_by_the_mean() -> 
 
 
 def test_a_choice_has_no_action_gradient() -> None:
-    """There is no mean to differentiate by."""
+    """A categorical distribution has no mean to differentiate by."""
     window = window_of(torch.zeros(5, 4))
     space = Box(-np.inf, np.inf, (3,), np.float32)
     with pytest.raises(RequestError, match="Gaussian"):

@@ -15,7 +15,7 @@ from pgtoolkit.rollouts.window import Window
 
 VALID = torch.tensor([[True, True, True], [True, False, True]])
 REWARD = torch.tensor([[1.0, 5.0, 3.0], [3.0, 1e9, 3.0]])
-"""Of the steps that happened: 1, 5, 3, 3, 3, with mean 3 and standard deviation sqrt(8 / 5)."""
+"""Rewards. The valid ones are 1, 5, 3, 3, 3: mean 3, standard deviation sqrt(8 / 5)."""
 REWARD_STD = math.sqrt(8 / 5)
 
 
@@ -52,7 +52,7 @@ def gaussian(log_std: Tensor) -> DiagonalGaussian:
 def test_the_weight_is_absolute_plus_relative_times_the_rewards_standard_deviation(
     bonus: EntropyBonus, expected: float | None
 ) -> None:
-    """Of the rewards of steps that happened; that of the other step would be seen here."""
+    """Only valid steps count; the reward 1e9 of the other step would change the result."""
     weight = bonus.weight(window())
     if expected is None:
         assert weight is None
@@ -82,7 +82,7 @@ def test_entropy_of_a_step_that_never_happened_is_not_read() -> None:
 def test_without_a_weight_there_is_no_bonus_and_no_entropy_is_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Zeros without a graph."""
+    """The bonus is zero and has no graph."""
 
     def refuse(*_: object) -> Tensor:
         raise AssertionError("the entropy was computed")
@@ -118,7 +118,7 @@ def test_the_weight_is_a_constant_to_the_gradient() -> None:
 
 
 def test_the_bonus_is_made_from_an_agents_settings() -> None:
-    """PPO has no relative weight."""
+    """Both weights are taken from the settings; PPO, which has no relative weight, gets 0."""
     apg = ApgConfig(ent_coef=0.1, ent_coef_relative=0.2)
     assert EntropyBonus.of(apg) == EntropyBonus(0.1, 0.2)
     assert EntropyBonus.of(PpoConfig(ent_coef=0.1)) == EntropyBonus(0.1, 0.0)

@@ -1,4 +1,4 @@
-"""Clipping and schedules, in numbers."""
+"""Tests of gradient clipping against known numbers."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_a_long_gradient_is_scaled_to_the_norm_over_all_parameters() -> None:
 
 
 def test_a_short_gradient_is_left_as_it_is() -> None:
-    """To the last bit; the norm is returned all the same."""
+    """The gradient is unchanged to the last bit, and its norm is returned."""
     module = with_gradients([0.3, 0.4])
     (one,) = module
     assert float(clip_gradient(module.named_parameters(), 1.0)) == pytest.approx(0.5)

@@ -30,7 +30,7 @@ compiles = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
 def make(dtype: torch.dtype, *, compiled: bool = False, **settings: Any) -> Minibatches[Batch]:
-    """PPO's steps in that precision."""
+    """The minibatch steps of a PPO agent, with its modules in the given precision."""
     config = PpoConfig(**(SETTINGS | settings), compile="never")
     agent = Ppo(config, DifferentiableVectorEnv(Pendulum(), 2), seed=1)
     modules = {name: module.to(dtype) for name, module in agent.minibatches.modules.items()}
@@ -94,7 +94,7 @@ def test_it_is_the_loop_that_a_user_would_write() -> None:
 @compiles
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_compiled_and_plain_take_the_same_steps(dtype: torch.dtype, tolerance: float) -> None:
-    """Also with another number of steps in the window, and of minibatches."""
+    """They agree again on a window of another size with another number of minibatches."""
     plain, compiled = make(dtype), make(dtype, compiled=True)
     for size, epochs in ((64, 2), (80, 1)):
         batch = batch_for(plain, size, dtype)

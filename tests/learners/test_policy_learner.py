@@ -274,7 +274,7 @@ def test_the_old_distribution_stays_that_of_the_parameters_before_the_step(asked
 
 
 def quadratic(distribution: Distribution) -> Tensor:
-    """``-|mode|^2 + 0.1 entropy`` ``[M]``."""
+    """The surrogate ``-|mode|^2 + 0.1 entropy`` ``[M]``."""
     assert isinstance(distribution, TanhGaussian)
     noise = torch.zeros_like(distribution.mean)
     return -distribution.mode.square().sum(-1) + 0.1 * distribution.entropy(noise)
@@ -341,7 +341,7 @@ def test_a_rule_on_a_batch_has_the_surrogate_and_the_divergence_of_the_batch() -
 
 
 def test_an_update_is_counted_and_the_normaliser_sees_its_window_at_the_end() -> None:
-    """Only the steps that happened, and after the step of the rule."""
+    """The normaliser is updated with valid steps only, after the step of the rule."""
     policy = make_policy(normalize_observations=True)
     normalizer = policy.normalizer
     assert isinstance(normalizer, ObservationNormalizer)

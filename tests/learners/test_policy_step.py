@@ -1,4 +1,4 @@
-"""From an estimator to gradients: what is measured is what is followed, and what is beside it."""
+"""Tests of gradients by an estimator: the followed one, and those measured beside it."""
 
 import math
 from typing import Any
@@ -100,7 +100,7 @@ def assert_statistics(metrics: dict[str, Tensor], name: str, expected: dict[str,
 def test_the_mean_of_what_is_measured_is_the_gradient_that_is_followed(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the bit; and the same as without a measurement, up to rounding."""
+    """They are equal bit for bit, and equal up to rounding to those without a measurement."""
     policy, measured = make_policy(), []
     recorded = GradientRecorder.per_trajectory
 
@@ -141,7 +141,7 @@ def test_what_is_followed_is_the_stand_alone_surrogate_with_the_bonus() -> None:
 
 @pytest.mark.parametrize("interval", [0, 1])
 def test_a_distribution_that_was_used_before_changes_no_gradient(interval: int) -> None:
-    """Its pass was not recorded: a measurement on it would find zeros everywhere."""
+    """The earlier pass was not recorded, so the measurement must not rely on it."""
     found = []
     for used_before in (False, True):
         policy = make_policy()
@@ -183,7 +183,7 @@ def test_the_loss_is_minus_the_mean_objective_a_step() -> None:
 
 
 def test_the_score_function_beside_pathwise_is_the_stand_alone_one() -> None:
-    """The same trajectories, the matched weight and the bonus; and their comparison."""
+    """Both estimators' statistics and their bias equal those computed one trajectory at a time."""
     policy = make_policy()
     metrics = run("pathwise", make(policy, make_window(policy)))
     window = make_window(policy)
@@ -311,7 +311,7 @@ def test_an_estimator_that_is_not_available_says_so_and_sets_no_gradient(
 @pytest.mark.parametrize("name", CATALOGUE)
 @pytest.mark.parametrize("interval", [0, 1])
 def test_numbers_that_are_not_finite_set_no_gradient(name: str, interval: int) -> None:
-    """In the fourth environment, for each estimator in what it needs."""
+    """Each estimator finds the NaN of the fourth environment in the numbers that it needs."""
     policy = make_policy()
     window = make_window(policy)
     nan = zeros(window)

@@ -1,4 +1,4 @@
-"""The fit of a value function."""
+"""Tests of fitting a value function."""
 
 from typing import Any, final
 
@@ -58,7 +58,7 @@ def fit(value: ValueFunction, obs: Tensor, target: Tensor, **kwargs: float) -> T
 
 
 def test_the_fit_finds_a_linear_value() -> None:
-    """V = 3 x - y + 2, by a linear function."""
+    """A linear value function learns ``V = 3 x - y + 2``."""
     value, (obs, target) = value_function(()), data()
     fit(value, obs, target, n_epochs=60)
     layer = value.network[0]
@@ -89,13 +89,13 @@ def test_every_sample_is_used_once_in_every_epoch() -> None:
 
 
 def test_more_minibatches_than_samples_are_one_sample_each() -> None:
-    """No empty minibatch, whose mean would be NaN."""
+    """There is no empty minibatch, whose mean would be NaN."""
     obs, target = data(3)
     assert bool(fit(value_function(), obs, target, n_minibatches=8).isfinite())
 
 
 def test_a_target_that_is_not_finite_takes_no_step() -> None:
-    """It is an error, and the value function is unchanged."""
+    """A NaN in the target raises an error and leaves the value function unchanged."""
     value, (obs, target) = value_function(), data()
     before = [parameter.clone() for parameter in value.parameters()]
     target[5] = float("nan")

@@ -31,7 +31,7 @@ def test_running_moments_are_those_of_all_valid_observations() -> None:
 
 
 def test_normalised_observations_have_mean_zero_and_variance_one() -> None:
-    """(obs - mean) / sd, clipped at ten."""
+    """The normaliser returns ``(obs - mean) / sd``, clipped to [-10, 10]."""
     normalizer = ObservationNormalizer(2)
     obs = torch.tensor([3.0, -50.0]) + torch.tensor([2.0, 10.0]) * normal(50, 40, 2)
     normalizer.update(obs, torch.ones(50, 40, dtype=torch.bool))
@@ -49,14 +49,14 @@ def test_a_fresh_normaliser_is_the_identity() -> None:
 
 
 def test_a_window_without_valid_steps_leaves_the_normaliser_as_it_was() -> None:
-    """No 0 / 0."""
+    """Without valid steps there is no division 0 / 0."""
     normalizer = ObservationNormalizer(3)
     normalizer.update(torch.full((2, 2, 3), float("nan")), torch.zeros(2, 2, dtype=torch.bool))
     assert normalizer.mean.tolist() == [0, 0, 0] and normalizer.variance.tolist() == [1, 1, 1]
 
 
 def test_the_normalisers_moments_carry_no_gradient() -> None:
-    """Its input does: pathwise gradients go through it, by 1 / sd."""
+    """The input carries one: pathwise gradients pass the normaliser with slope ``1 / sd``."""
     normalizer = ObservationNormalizer(1)
     obs = torch.tensor([[[1.0], [5.0]]], requires_grad=True)
     normalizer.update(obs, torch.ones(1, 2, dtype=torch.bool))

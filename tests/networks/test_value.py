@@ -50,7 +50,7 @@ def test_explained_variance_of_known_predictions() -> None:
 
 
 def test_explained_variance_of_a_constant_target_is_finite() -> None:
-    """It would be 0 / 0."""
+    """The formula alone would give 0 / 0."""
     constant = torch.ones(4)
     assert float(explained_variance(constant, constant)) == 1
     assert bool(explained_variance(torch.arange(4.0), constant).isfinite())
@@ -83,7 +83,7 @@ def test_the_squared_error_of_known_outputs() -> None:
 
 
 def head_of(num_bins: int = 50) -> HLGauss:
-    """Bins of width 0.2 from -4 to 6."""
+    """A histogram head with bins from -4 to 6, of width 0.2 by default."""
     return HLGauss(-4.0, 6.0, num_bins).double()
 
 
@@ -91,7 +91,7 @@ TARGETS = torch.linspace(-4, 6, 201, dtype=torch.float64)
 
 
 def test_a_histogram_is_a_probability_for_every_target() -> None:
-    """In the range, on its ends and far outside; in any shape."""
+    """Targets are in the range, on its ends and far outside, and may have any shape."""
     far = torch.tensor([-1e6, -4.1, 6.1, 1e6], dtype=torch.float64)
     histogram = head_of().histogram(torch.cat([TARGETS, far]).view(5, 41))
     assert histogram.shape == (5, 41, 50)
@@ -163,7 +163,7 @@ def test_a_range_without_bins_is_refused(arguments: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize("head", [SquaredError(), HLGauss(-10.0, 10.0)])
 def test_a_value_of_either_head_has_a_finite_gradient_in_the_observation(head: ValueHead) -> None:
-    """Also far from the data, where a softmax is saturated."""
+    """It is finite even far from the data, where a softmax is saturated."""
     value = ValueFunction(
         2, (8,), activation="tanh", layer_norm=False, generator=seeded(), head=head
     )
@@ -191,7 +191,7 @@ def test_a_value_function_learns_with_either_head(head: ValueHead) -> None:
 
 
 def test_a_histograms_bins_are_not_saved_and_follow_the_module() -> None:
-    """They come from the settings; a change of precision reaches them."""
+    """The bins come from the settings; changing the module's precision changes theirs."""
     head = HLGauss(0.0, 1.0, 4)
     assert head.state_dict() == {} and list(head.parameters()) == []
     assert head.double().centres.dtype == torch.float64

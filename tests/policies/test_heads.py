@@ -73,7 +73,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def shaken(policy: Policy) -> Policy:
-    """In float64 and away from its initial weights, of which many are 0, 1 or tiny."""
+    """The policy in float64, moved from its initial weights, many of which are 0, 1 or tiny."""
     policy.double()
     with torch.no_grad():
         for i, parameter in enumerate(policy.parameters()):
@@ -94,7 +94,7 @@ CASES: dict[str, tuple[spaces.Space[Any], DistributionName]] = (
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_distribution_fits_the_space(case: str) -> None:
-    """Its kind; actions are in the space; noise has the size that the policy says."""
+    """Distribution class and noise size are as declared, and actions are in the space."""
     action_space, name = CASES[case]
     policy = policy_for(action_space, distribution=name)
     assert isinstance(policy, Policy)
@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[DistributionName, spaces.Space[Any], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_combination_that_cannot_be_is_refused_with_advice(case: str) -> None:
-    """The message says what to do."""
+    """The error says how to get a valid combination."""
     name, action_space, advice = REFUSED[case]
     with pytest.raises(RequestError, match=advice):
         policy_for(action_space, distribution=name)
@@ -211,7 +211,7 @@ def test_the_components_of_a_mixture_start_apart() -> None:
 
 
 def test_the_parameters_of_a_beta_policy_are_at_least_one() -> None:
-    """Both parameters are above 1 for any features, so the density is finite with one peak."""
+    """Both parameters are at least 1 for any features, so the density is finite."""
     policy = policy_for(BOUNDED, distribution="beta", hidden=())
     distribution = policy(1e6 * torch.randn(50, 3, generator=seeded(1)))
     assert isinstance(distribution, Beta)
@@ -240,7 +240,7 @@ def recorded(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
 
 
 def looped(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
-    """One backward pass for each trajectory."""
+    """Each trajectory's gradients, from one backward pass for each trajectory."""
     values, parameters = surrogate(), dict(module.named_parameters())
     rows = [
         torch.autograd.grad(
@@ -253,7 +253,7 @@ def looped(module: nn.Module, surrogate: Callable[[], Tensor]) -> Gradients:
 
 
 def assert_same(found: Gradients, expected: Gradients, tolerance: float = 1e-9) -> None:
-    """To the tolerance, relative to each parameter's largest gradient, which must not be 0."""
+    """Tolerances are relative to each parameter's largest gradient, which must not be 0."""
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         scale = float(gradient.abs().max())
@@ -307,7 +307,7 @@ def test_gradients_by_trajectory_are_those_of_a_loop(
 @pytest.mark.parametrize("num_steps", [1, 50])
 @pytest.mark.parametrize("case", ["multi-discrete", "multi-binary"])
 def test_discrete_gradients_by_trajectory_are_those_of_a_loop(case: str, num_steps: int) -> None:
-    """By the score function, the only one there is."""
+    """A discrete head has gradients by the score function only."""
     policy = shaken(policy_for(CASES[case][0]))
     surrogate = surrogate_of("score function", policy, num_steps)
     assert_same(recorded(policy, surrogate), looped(policy, surrogate))
@@ -325,7 +325,7 @@ def test_every_parameter_belongs_to_a_layer_with_a_rule(case: str) -> None:
 
 @pytest.mark.parametrize("name", ["gaussian", *CONTINUOUS])
 def test_back_propagation_and_the_pathwise_surrogate_agree(name: DistributionName) -> None:
-    """Through 20 steps of the Pendulum: window, action shift and noise fit every head."""
+    """They agree through 20 steps of the Pendulum, for every continuous head."""
     env = Pendulum()
     settings = Settings(distribution=name, std="state_dependent")
     policy = shaken(make_policy(settings, env.observation_space, env.action_space, seeded()))
@@ -403,7 +403,7 @@ def test_reinforce_learns_multi_discrete_and_multi_binary_actions(space: spaces.
 
 
 def test_a_policy_with_a_head_is_saved_whole() -> None:
-    """Weights, bounds and normaliser."""
+    """A loaded policy gives the same actions, so its weights and normaliser are restored."""
     space = spaces.Box(-1, 1, (2,), np.float32)
     policy = policy_for(BOUNDED, distribution="flow", normalize_observations=True)
     other = make_policy(

@@ -25,7 +25,7 @@ BOUNDED = spaces.Box(np.array([-2.0, 1.0], np.float32), np.array([2.0, 5.0], np.
 
 
 def head(policy: Policy) -> nn.Linear:
-    """The last layer."""
+    """The policy's last layer."""
     layer = policy.head.output
     assert isinstance(layer, nn.Linear)
     return layer
@@ -103,7 +103,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_space_that_fits_no_policy_is_refused_with_advice(case: str) -> None:
-    """The message names a way out."""
+    """The error says which space or wrapper would do."""
     observation_space, action_space, advice = REFUSED[case]
     with pytest.raises(RequestError, match=advice):
         make_policy(Settings(), observation_space, action_space, seeded())  # type: ignore[arg-type]
@@ -188,7 +188,7 @@ def test_a_reparameterised_action_that_is_not_detached_has_no_score_for_the_mean
 
 
 def test_the_log_derivative_loss_detaches_its_weight() -> None:
-    """No gradient by the weight, though it was computed with a graph."""
+    """The loss has no gradient by the weight, though the weight has a graph."""
     policy = GaussianPolicy(OBS, UNBOUNDED, ())
     weight = torch.tensor([2.0, 3.0], requires_grad=True)
     pre_action = normal(2, 2).requires_grad_()
@@ -247,7 +247,7 @@ def test_the_pathwise_action_has_the_analytic_derivative(std: Std) -> None:
 
 
 def test_a_categorical_policy_refuses_the_pathwise_action_with_advice() -> None:
-    """There is no derivative to give."""
+    """A choice has no derivative; the error advises the score function."""
     policy = CategoricalPolicy(OBS, spaces.Discrete(3))
     with pytest.raises(RequestError, match="score function"):
         policy.pathwise_action(normal(2, 3), torch.zeros(2, 3))
@@ -260,7 +260,7 @@ def normalising() -> tuple[Policy, ObservationNormalizer]:
 
 
 def test_acting_does_not_change_the_normaliser() -> None:
-    """Nor do the losses, in training mode or not: inside a window it is a constant."""
+    """Neither acting nor the losses change it, in training mode or in evaluation mode."""
     policy, normalizer = normalising()
     normalizer.update(5 + 3 * normal(7, 4, 3), torch.ones(7, 4, dtype=torch.bool))
     before = {name: buffer.clone() for name, buffer in normalizer.named_buffers()}
@@ -287,7 +287,7 @@ def test_an_update_does_not_break_a_graph_that_is_still_open() -> None:
 
 
 def test_a_saved_policy_is_whole() -> None:
-    """Its state_dict contains the normaliser."""
+    """The policy's ``state_dict`` contains the normaliser."""
     policy, normalizer = normalising()
     normalizer.update(5 + normal(7, 4, 3), torch.ones(7, 4, dtype=torch.bool))
     other = GaussianPolicy(OBS, UNBOUNDED, normalize_observations=True, generator=seeded(5))
@@ -297,7 +297,7 @@ def test_a_saved_policy_is_whole() -> None:
 
 
 def test_without_normalisation_observations_pass_unchanged() -> None:
-    """And updating changes nothing."""
+    """Updating a policy's missing normaliser changes nothing."""
     policy: Policy = CategoricalPolicy(OBS, spaces.Discrete(2))
     assert isinstance(policy.normalizer, NoNormalizer)
     obs = normal(4, 3)

@@ -289,7 +289,7 @@ def test_a_recorder_sees_the_surrogate_and_nothing_else() -> None:
 
 
 class Cut(Drift):
-    """Its dynamics have no gradient."""
+    """A Drift whose dynamics have no gradient by the action."""
 
     def transition(self, state: Any, action: Tensor, noise: Tensor | None) -> Parts:
         return super().transition(state, action.detach(), noise)
@@ -305,7 +305,7 @@ def test_a_missing_path_is_named_as_with_the_whole_graph() -> None:
 
 
 class Breaks(Drift):
-    """Not finite at the sixth step, in environment 2."""
+    """A Drift whose reward is NaN at the sixth step in environment 2."""
 
     def reward(self, state: Any, action: Tensor, next_state: Any) -> Tensor:
         here = (next_state.time == 6) & (torch.arange(len(action)) == 2)
@@ -326,7 +326,7 @@ def test_what_is_not_finite_is_named_by_its_step_in_the_window(roll: Callable[..
 
 
 class Hidden(Drift):
-    """Its transition differs at every call."""
+    """A Drift whose transition differs at every call, by a counter that is no state."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -380,7 +380,7 @@ def test_choosing() -> None:
 
 
 def test_a_second_derivative_is_refused() -> None:
-    """It would silently be wrong, because the graph of the window's steps is not kept."""
+    """A second derivative would be wrong, because the graph of the window's steps is not kept."""
     env = DifferentiableVectorEnv(Pendulum(), NUM_ENVS)
     policy = GaussianPolicy(Pendulum().observation_space, Pendulum().action_space, (4,))
     noise = policy.draw_noise(6, NUM_ENVS, generator=torch.Generator().manual_seed(0))

@@ -59,7 +59,7 @@ def test_an_episode_goes_on_over_windows() -> None:
 
 
 def test_an_end_on_a_window_boundary_is_an_end() -> None:
-    """Nothing of the old episode is left in the new one, with the mark or without it."""
+    """The next episode starts at return 0 and length 0, with ``episode_start`` or without."""
     for episode_start in ([[1, 0]], None):
         tracker = EpisodeTracker(1)
         one = window_of([[1, 2]], [[0, 1]], episode_start=episode_start)
@@ -97,7 +97,7 @@ def test_long_returns_do_not_lose_small_rewards() -> None:
 
 
 def test_a_tracker_goes_on_from_its_state(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """After a round trip through a checkpoint, in the middle of an episode."""
+    """A tracker saved in the middle of an episode and loaded finds the same episodes."""
     tracker = EpisodeTracker(2)
     tracker.update(window_of([[1, 2], [3, 4]], [[0, 0], [0, 1]], episode_start=[[1, 0], [1, 0]]))
     path = tmp_path_factory.mktemp("run") / "tracker"

@@ -93,7 +93,7 @@ def test_the_seed_decides_starts_and_noise() -> None:
 
 
 def test_nothing_learns() -> None:
-    """Neither the parameters nor the observation normaliser change."""
+    """Evaluation changes neither the parameters nor the normaliser, and sets no gradient."""
     policy = policy_of(normalize_observations=True)
     before = {name: value.clone() for name, value in policy.state_dict().items()}
     env = clocks(3)
@@ -105,7 +105,7 @@ def test_nothing_learns() -> None:
 
 
 def test_episodes_that_do_not_end_are_a_request_error() -> None:
-    """After ``max_steps`` steps, with advice."""
+    """After ``max_steps`` steps evaluation raises an error that advises a time limit."""
     env = clocks(10**9)
     with pytest.raises(RequestError, match="time limit"):
         evaluate(env, policy_of(), episodes=1, seed=0, device=CPU, chunk=10, max_steps=100)

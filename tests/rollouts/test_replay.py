@@ -135,7 +135,7 @@ def test_what_is_drawn_and_stored_is_a_copy_without_a_graph() -> None:
 
 
 def test_an_example_fixes_the_kind_and_stores_nothing() -> None:
-    """It may have no rows; without it an empty buffer has no shapes yet."""
+    """The example may have no rows; without one an empty buffer has no shapes yet."""
     buffer = ReplayBuffer(4, numbered(0, 0))
     assert len(buffer) == 0 and buffer.newest(3).obs.shape == (0, 1)
     with pytest.raises(RequestError, match="empty replay buffer: add transitions"):
@@ -178,7 +178,7 @@ def test_only_rows_can_be_added() -> None:
 
 @pytest.mark.parametrize("count", [0, 3, 11])
 def test_a_buffer_resumes_exactly(count: int, tmp_path: Path) -> None:
-    """By way of a file, in a buffer that was used before: ring places and later draws agree."""
+    """A new and a used buffer load the file; places in the ring and later draws agree."""
     buffer = ReplayBuffer(7, images(0))
     buffer.add(images(count))
     save_checkpoint(tmp_path / "buffer", buffer.state_dict())

@@ -129,7 +129,7 @@ def by_hand(plan: Plan, num_steps: int) -> list[Row]:
 
 
 def rows_of(window: Window, env: int) -> list[Row]:
-    """The same of a window's valid steps."""
+    """A window's valid steps in one environment, as rows like those of :func:`by_hand`."""
     names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
     columns = [getattr(window, name)[window.valid[:, env], env].float() for name in names]
     parts = [column.reshape(column.shape[0], -1) for column in columns]
@@ -286,7 +286,7 @@ def test_the_matched_score_weight_under_every_mode_equals_brute_force(mode: Auto
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_an_asynchronous_vector_environment_gives_the_same_transitions() -> None:
-    """Subprocesses, SAME_STEP."""
+    """Environments in subprocesses, with autoreset SAME_STEP."""
     env = AsyncVectorEnv(
         [functools.partial(Counter, p) for p in PLANS], autoreset_mode=AutoresetMode.SAME_STEP
     )
@@ -325,7 +325,7 @@ def test_valid_steps_of_a_natively_vectorised_cart_pole_are_those_of_a_single_on
 
 @pytest.mark.parametrize("mode", [None, "NextStepp", 3])
 def test_an_unknown_autoreset_mode_is_a_request_error(mode: object) -> None:
-    """Without it the ends of episodes cannot be placed."""
+    """Without a known mode it is unknown at which step an episode ends."""
     env = counters(PLANS, AutoresetMode.NEXT_STEP)
     env.metadata = {**env.metadata, "autoreset_mode": mode}
     with pytest.raises(RequestError, match="AutoresetMode"):
@@ -334,7 +334,7 @@ def test_an_unknown_autoreset_mode_is_a_request_error(mode: object) -> None:
 
 
 def test_an_autoreset_mode_may_be_given_by_its_value() -> None:
-    """As in metadata that went through JSON."""
+    """The mode may be the enum's value, as in metadata that was saved as JSON."""
     env = counters(PLANS, AutoresetMode.NEXT_STEP)
     env.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP.value}
     assert autoreset_mode(env) is AutoresetMode.SAME_STEP
@@ -353,7 +353,7 @@ def normal_noise(seed: int, num_steps: int = 6, num_envs: int = len(PLANS)) -> T
 
 
 def test_a_collected_window_carries_no_graph() -> None:
-    """Not in any field, though the policy has parameters."""
+    """No field of the window requires a gradient, though the policy has parameters."""
     window = collect_once(normal_noise(0))
     assert not window.differentiable
     fields = [getattr(window, name) for name in window.__dataclass_fields__]
@@ -384,7 +384,7 @@ def test_a_window_holds_what_its_noise_and_the_policy_say() -> None:
 
 
 def test_zero_noise_acts_by_the_mode() -> None:
-    """For a Gaussian the mean, for a categorical policy the likeliest choice."""
+    """The mode is a Gaussian's mean and a categorical policy's likeliest choice."""
     window = collect_once(zeros(6, len(PLANS)))
     torch.testing.assert_close(window.action, linear_policy()(window.obs).mode)
     env = gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="vector_entry_point")
@@ -417,7 +417,7 @@ def test_whole_episodes_are_each_environments_first_and_no_more(
 
 
 def test_an_episode_that_does_not_end_is_a_request_error() -> None:
-    """With advice, not for ever."""
+    """Collection stops after ``max_steps`` steps with an error that advises a time limit."""
     env = counters(PLANS, AutoresetMode.NEXT_STEP)
     with pytest.raises(RequestError, match="time limit"):
         collect_episodes(env, linear_policy(), episode_noise(len(PLANS)), chunk=8, max_steps=32)
@@ -425,7 +425,7 @@ def test_an_episode_that_does_not_end_is_a_request_error() -> None:
 
 
 def test_an_episode_as_long_as_the_limit_is_no_error() -> None:
-    """Five steps within at most five."""
+    """An episode of five steps is collected with ``max_steps=5``."""
     env = counters(PLANS[:4], AutoresetMode.SAME_STEP)
     window, _ = collect_episodes(env, linear_policy(), episode_noise(4), chunk=1, max_steps=5)
     assert window.num_steps == 5

@@ -86,7 +86,7 @@ def test_transitions_are_the_steps_that_happened_in_every_autoreset_mode(
 
 
 def test_rows_are_ordered_by_time_and_then_by_environment() -> None:
-    """With and without invalid steps."""
+    """The order is the same with and without invalid steps."""
     window = made_by_hand(3, 2)
     assert window.transitions().reward.tolist() == [0, 10, 20, 30, 40, 50]
     window.valid[1, 0] = False

@@ -70,7 +70,7 @@ def test_segments_end_by_default_with_episodes_the_window_and_steps_that_never_h
 
 
 def test_the_ends_that_an_agent_sets_are_kept() -> None:
-    """Also through detach and through functions of every tensor."""
+    """``segment_end`` is kept by ``detach`` and by ``map_window``."""
     end = flags((0, 1, 0, 1), (0, 0, 0, 1))
     made = window(4, 2, segment_end=end)
     for found in (made, made.detach(), map_window(Tensor.clone, made)):
@@ -84,7 +84,7 @@ NO = torch.zeros(4, 2, dtype=torch.bool)
 
 
 def test_an_environment_with_horizon_two_has_two_segments_with_a_bootstrap_each() -> None:
-    """2 + 10 twice is 24, beside 4 + 10 = 14."""
+    """Two segments give ``2 * (2 + 10) = 24``; a single one gives ``4 + 10 = 14``."""
     split = window(4, 2, segment_end=flags((0, 1, 0, 1), (0, 0, 0, 1)))
     assert window_objective(split, TEN, 1.0).tolist() == [24.0, 14.0]
     assert window_objective(window(4, 2), TEN, 1.0).tolist() == [14.0, 14.0]
@@ -119,7 +119,7 @@ def test_td_lambda_returns_are_cut_at_the_ends_of_segments() -> None:
 
 
 def test_td_lambda_returns_of_an_environment_that_stops_early() -> None:
-    """Its two steps return 12 and 11; what follows never happened and reaches none of them."""
+    """Its two valid steps return 12 and 11; the rewards of invalid steps do not count."""
     reward = torch.ones(4, 2)
     reward[2:, 0] = 777.0
     stopped = window(4, 2, valid=flags((1, 1, 0, 0), (1, 1, 1, 1)), reward=reward)
@@ -129,7 +129,7 @@ def test_td_lambda_returns_of_an_environment_that_stops_early() -> None:
 
 
 def test_returns_do_not_change_the_flags_that_are_given() -> None:
-    """The recursion works on a copy."""
+    """The arguments ``terminated``, ``truncated`` and ``segment_end`` are not written to."""
     terminated, truncated, end = NO.clone(), NO.clone(), flags((0, 1, 0, 1), (0, 0, 0, 1))
     given = (terminated, truncated, end.clone())
     td_lambda_returns(

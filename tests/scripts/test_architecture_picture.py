@@ -1,4 +1,4 @@
-"""The picture of the architecture."""
+"""Tests of the picture of the architecture."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_it_draws_every_suffix(tmp_path: Path) -> None:
 
 
 def test_another_suffix_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit 2, with the suffixes that work."""
+    """The command exits with 2 and names a suffix that works."""
     with pytest.raises(SystemExit) as caught:
         run_command(architecture_picture.run, ["--output", str(tmp_path / "picture.txt")])
     assert caught.value.code == 2

@@ -78,13 +78,13 @@ def test_rows_are_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixtur
     ],
 )
 def test_wrong_requests(arguments: list[str], advice: str) -> None:
-    """They are refused before anything is timed."""
+    """A wrong request raises an error with advice, before anything is timed."""
     with pytest.raises(RequestError, match=advice):
         benchmark.run(arguments)
 
 
 def test_the_list_has_every_benchmark_and_needs_no_torch() -> None:
-    """Names and notes."""
+    """The list's lines begin with the names, and torch is not imported."""
     code = (
         "from pgtoolkit.scripts import benchmark; benchmark.run(['--list']); "
         "import sys; assert 'torch' not in sys.modules"

@@ -43,7 +43,7 @@ def test_exit_codes_and_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_an_error_is_named_by_file_and_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No traceback, but where to look."""
+    """The finding names file and line, and no traceback is printed."""
     file = tmp_path / "mine.py"
     file.write_text(
         "from pgtoolkit.envs.control.point_mass import PointMass\n"

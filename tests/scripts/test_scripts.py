@@ -156,7 +156,7 @@ def test_resume_forgets_what_came_after_the_checkpoint(run: Path, tmp_path: Path
 
 
 def test_a_configuration_file_sets_flags_and_flags_win(run: Path, tmp_path: Path) -> None:
-    """A run's own config.yaml is one."""
+    """A run's own ``config.yaml`` is such a file; a flag overrides its value."""
     path = tmp_path / "again"
     arguments = ["shac", "--config", str(run / "config.yaml"), "--gamma", "0.5"]
     assert call("train", *arguments, "--run-dir", str(path), "--total-steps", "60") == 0
@@ -239,7 +239,7 @@ def test_a_wrong_request_ends_with_exit_2_and_a_line_of_advice(
 def test_a_folder_that_holds_a_run_is_not_written_over(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit 2, and the advice to resume."""
+    """The command exits with 2, advises resuming, and leaves the run as it was."""
     before = (run / "config.yaml").read_bytes()
     arguments = ["shac", "--env", "pgtoolkit/Pendulum-v0", "--run-dir", str(run), *QUICK]
     assert call("train", *arguments) == 2
@@ -306,14 +306,14 @@ def test_every_script_shows_its_help(script: str) -> None:
 
 
 def test_the_readmes_example_in_python_runs() -> None:
-    """It trains ten updates and leaves metrics."""
+    """The example trains ten updates and leaves the metrics of the last one."""
     found: dict[str, Any] = {}
     exec(SNIPPET, found)
     assert {"train/std", "gradient/overhead"} <= found["metrics"].keys()
 
 
 def test_the_readme_starts_with_the_main_job_and_the_tests() -> None:
-    """Its first two bash blocks install and run; each is complete on its own."""
+    """The README's first two bash blocks install and run; each is complete on its own."""
     first, second = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)[:2]
     assert "pip install" in first and "pgtoolkit train" in first
     assert "pip install" in second and "pytest" in second
@@ -334,7 +334,7 @@ def test_a_log_interval_thins_rows_but_no_measurement(tmp_path: Path) -> None:
 def test_how_often_is_logged_evaluated_and_saved_changes_nothing_that_is_learned(
     tmp_path: Path,
 ) -> None:
-    """Other intervals give the same bits."""
+    """Other intervals of evaluation and saving give the same policy bit for bit."""
     ends = []
     for name, intervals in (("a", "60"), ("b", "1000")):
         path = tmp_path / name

@@ -106,7 +106,7 @@ def test_a_one_step_environment_is_measured_at_one_step(
 def test_an_environment_without_gradient_has_the_score_function(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """With discrete actions, episodes that end early, and NaN that becomes null in JSON."""
+    """CartPole has discrete actions and short episodes; NaN becomes null in the JSON file."""
     file = tmp_path / "rows.json"
     arguments = ["--env", "CartPole-v1", *QUICK[:2], "--horizons", "32", "--json", str(file)]
     assert call(*arguments) == 0
@@ -148,7 +148,7 @@ def test_what_was_measured_before_an_interruption_is_reported(
 
 
 def test_the_script_shows_its_help_without_importing_torch() -> None:
-    """It is run as ``python scripts/variance.py``; the help says what is not divided by H."""
+    """The script's ``--help`` does not import torch; it says what is not divided by H."""
     root = Path(__file__).parents[2]
     code = "import sys; sys.argv = ['variance.py', '--help']; import runpy\ntry:\n"
     code += (

@@ -20,7 +20,7 @@ QUICK += ["--reference-samples", "128"]
 
 
 def call(*arguments: str) -> int:
-    """The exit code, in this process."""
+    """Runs the command in this process and returns its exit code."""
     with pytest.raises(SystemExit) as caught:
         cli.run_command(variational_inference.run, arguments)
     return int(caught.value.code or 0)

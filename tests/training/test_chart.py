@@ -16,7 +16,7 @@ def pixels(image: np.ndarray) -> np.ndarray:
 
 
 def test_it_is_an_rgb_array() -> None:
-    """Of the size that the writer expects."""
+    """The chart has the writer's height and width, in three 8-bit channels."""
     image = step_chart({"pathwise": [1.0, 2.0]}, title="t")
     assert image.shape == (HEIGHT, WIDTH, 3)
     assert image.dtype == np.uint8
@@ -40,7 +40,7 @@ def test_what_has_no_logarithm_is_left_out_and_little_data_is_drawn(values: list
 
 
 def test_each_estimator_has_its_colour() -> None:
-    """And an unknown one is drawn too."""
+    """Only the estimators that are given are drawn; an unknown name is no error."""
     image = step_chart({"score_function": [1.0, 2.0], "other": [2.0, 1.0]}, title="t")
     assert bool((image == np.array(COLOURS["score_function"])).all(-1).any())
     assert not bool((image == PATHWISE).all(-1).any())

@@ -20,7 +20,7 @@ def round_trip(state: dict[Any, Any], folder: Path) -> dict[Any, Any]:
 
 
 def assert_equal(found: Any, expected: Any) -> None:
-    """The same types, values, keys and their order, at every depth; tensors bit for bit."""
+    """Types, values and the order of keys are equal at every depth; tensors bit for bit."""
     assert type(found) is type(expected)
     if isinstance(expected, torch.Tensor):
         assert found.dtype == expected.dtype
@@ -106,7 +106,7 @@ def test_views_of_one_storage_are_saved_each_for_itself(tmp_path: Path) -> None:
 
 
 def test_no_object_is_smuggled_in(tmp_path: Path) -> None:
-    """Anything but data is refused, with the place where it is."""
+    """A state with a function in it is refused; the error names its place, and no file is left."""
     with pytest.raises(TypeError, match=r"a checkpoint cannot hold a function.*/a/1"):
         save_checkpoint(tmp_path / "x", {"a": [1, round_trip]})
     assert list(tmp_path.iterdir()) == []

@@ -336,7 +336,7 @@ def test_a_resumed_run_that_is_finished_writes_nothing(tmp_path: Path) -> None:
 def test_a_failure_says_how_far_the_run_had_come_and_leaves_the_last_checkpoint(
     tmp_path: Path,
 ) -> None:
-    """In the fourth update; the files are those of step 10."""
+    """The fourth update fails after 30 steps; the files are those of step 10."""
     run = Run(tmp_path, agent=FakeAgent(fails_at=3))
     with pytest.raises(NonFiniteError) as caught:
         run.train()

@@ -14,7 +14,7 @@ from pgtoolkit.training.run_folder import RunFolder, default_path, versions
 
 
 def test_a_run_comes_back_with_its_configuration_and_the_versions(tmp_path: Path) -> None:
-    """In the order in which it was given; a tuple comes back as a list."""
+    """The configuration keeps its order; a tuple comes back as a list."""
     config = {"env": "Pendulum-v1", "gamma": 0.99, "hidden": (64, 64), "flag": True, "none": None}
     made = RunFolder.create(tmp_path / "a" / "b", config)
     assert made.policy_file("last").parent.is_dir()
@@ -41,7 +41,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_place_where_no_folder_can_be_made_is_a_request_error(tmp_path: Path) -> None:
-    """Here a file is in the way."""
+    """A file has the name that the folder's parent would need."""
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match="--run-dir"):
         RunFolder.create(tmp_path / "file" / "run", {})
@@ -102,7 +102,7 @@ def test_runs_that_start_in_the_same_second_have_different_paths(
 
 
 def test_versions_name_what_numbers_depend_on() -> None:
-    """As YAML can hold them."""
+    """The versions name python, torch, gymnasium and numpy, and YAML can hold them."""
     found = versions()
     assert {"python", "torch", "gymnasium", "numpy"} <= set(found)
     assert yaml.safe_load(yaml.safe_dump(found)) == found

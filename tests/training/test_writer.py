@@ -22,7 +22,7 @@ def read(path: Path) -> Any:
 
 
 def test_scalars_come_back_at_their_environment_steps(tmp_path: Path) -> None:
-    """To float32, which is what TensorBoard stores; and write returns them as floats."""
+    """TensorBoard stores float32; ``write`` returns the scalars as floats."""
     with RunWriter(tmp_path) as writer:
         first = writer.write({"a/x": torch.tensor(0.1), "b": torch.tensor(7)}, 640)
         writer.write({"a/x": torch.tensor(-2.5, dtype=torch.float64)}, 1280)
@@ -36,7 +36,7 @@ def test_scalars_come_back_at_their_environment_steps(tmp_path: Path) -> None:
 
 
 def test_curves_by_step_become_one_image(tmp_path: Path) -> None:
-    """Of both estimators, in one picture that differs from that of one of them."""
+    """The image of two estimators' curves differs from the image of one of them."""
     curve = torch.tensor([1.0, 10.0, 100.0])
     with RunWriter(tmp_path) as writer:
         scalars = writer.write(
@@ -58,7 +58,7 @@ def test_curves_by_step_become_one_image(tmp_path: Path) -> None:
 
 
 def test_a_curve_without_a_positive_number_draws_nothing(tmp_path: Path) -> None:
-    """There is no logarithm of it; the scalars are written all the same."""
+    """Such a curve has no logarithm, so no image is written."""
     with RunWriter(tmp_path) as writer:
         for curve in (torch.zeros(3), torch.full((3,), float("nan"))):
             writer.write({"x": torch.tensor(1.0), "gradient/by_step/pathwise": curve}, 1)
@@ -66,7 +66,7 @@ def test_a_curve_without_a_positive_number_draws_nothing(tmp_path: Path) -> None
 
 
 def test_metrics_may_be_curves_only(tmp_path: Path) -> None:
-    """There is nothing to convert then."""
+    """Metrics of curves alone give no scalars and one image."""
     with RunWriter(tmp_path) as writer:
         assert writer.write({"gradient/by_step/pathwise": torch.ones(3)}, 1) == {}
     assert read(tmp_path).Tags()["images"] == ["gradient/by_step"]

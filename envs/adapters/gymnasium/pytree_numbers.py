@@ -44,9 +44,9 @@ class Numbers(NamedTuple):
     """A flattened tree."""
 
     codes: tuple[int, ...]
-    """Types and shapes of its nodes."""
+    """Types and shapes of the tree's nodes."""
     values: list[float]
-    """Its numbers, in the order of the nodes."""
+    """The tree's numbers, in the order of the nodes."""
 
 
 def flatten(tree: Any) -> Numbers | None:
@@ -114,7 +114,7 @@ def _compiled_reader(codes: tuple[float, ...]) -> Callable[[list[float]], Any]:
 
 
 def _compile(codes: Iterator[int]) -> tuple[int, Callable[[list[float]], Any]]:
-    """For the next node: how many values it has, and the function that rebuilds it from them."""
+    """The number of values of the next node, and the function that rebuilds it from them."""
     code = next(codes)
     if code == _ARRAY:
         dtype = _DTYPES[next(codes)]

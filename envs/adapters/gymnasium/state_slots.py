@@ -57,9 +57,9 @@ class StateSlots:
         code_ends = np.cumsum(code_sizes).tolist()
         self._ends = list(zip(slots, ends[1 : len(slots) + 1], code_ends, strict=True))
         self.size: int = ends[-1]
-        """``S``."""
+        """``S``, the number of entries of the array."""
         self.value_slices, self._code_slices = slices[: len(slots)], slices[len(slots) :]
-        """Where in the array the values and the codes of each slot are."""
+        """For each slot, the array's slice with its values and the slice with its codes."""
         floats = [_are_ever_floats(s, n) for s, n in zip(samples, value_sizes, strict=True)]
         self.are_floats: NDArray[np.bool_] = np.concatenate([*floats, np.zeros(0, dtype=bool)])
         """For each value of all slots, whether it was ever observed as a floating-point number."""

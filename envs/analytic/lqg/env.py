@@ -117,9 +117,9 @@ class LQG(DifferentiableEnv[LQGState]):
         """The exact ``E[sum_t gamma^t r_t]`` under ``u = K s + k + sigma eps``.
 
         Args:
-            K: ``[m, n]``, or a scalar where both are 1.
-            k: ``[m]``, or a scalar for every entry.
-            sigma: ``[m]``, or a scalar for every entry.
+            K: the policy's gain ``[m, n]``, or a scalar where ``m = n = 1``.
+            k: the policy's offset ``[m]``, or a scalar for every entry.
+            sigma: the policy's standard deviation ``[m]``, or a scalar for every entry.
 
         Raises:
             RequestError: one has another shape.
@@ -148,9 +148,9 @@ class LQG(DifferentiableEnv[LQGState]):
 
         Args:
             state: ``N`` states, each at its own time.
-            K: as in :meth:`expected_return`.
-            k: as in :meth:`expected_return`.
-            sigma: as in :meth:`expected_return`.
+            K: the policy's gain ``[m, n]``, or a scalar where ``m = n = 1``.
+            k: the policy's offset ``[m]``, or a scalar for every entry.
+            sigma: the policy's standard deviation ``[m]``, or a scalar for every entry.
 
         Raises:
             RequestError: a parameter has another shape.

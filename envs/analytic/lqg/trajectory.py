@@ -70,7 +70,8 @@ def value_forms(linear: LinearTrajectory, matrices: Tensor) -> Tensor:
 
     Args:
         linear: the trajectory.
-        matrices: from :func:`value_matrices <pgtoolkit.envs.analytic.lqg.cost.value_matrices>`.
+        matrices: a result of :func:`value_matrices
+            <pgtoolkit.envs.analytic.lqg.cost.value_matrices>`.
     """
     one = torch.zeros_like(linear.state[:, :1])
     one[..., 0] = 1.0

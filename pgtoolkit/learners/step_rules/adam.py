@@ -67,7 +67,7 @@ class Adam:
         *,
         learning_rate: float | None = None,
     ) -> Self:
-        """From an agent's settings; ``learning_rate`` replaces the configured one."""
+        """Makes the rule of an agent's settings; ``learning_rate`` replaces the configured one."""
         return cls(
             module,
             config.learning_rate if learning_rate is None else learning_rate,

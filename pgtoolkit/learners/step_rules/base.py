@@ -1,4 +1,4 @@
-"""What a step rule is, and what it may evaluate beside the gradient."""
+"""The protocol of a step rule, and the problem that it may evaluate besides the gradient."""
 
 import copy
 import functools
@@ -40,10 +40,10 @@ class Problem:
     """A policy's surrogate and distribution on one batch, at whatever its parameters are.
 
     Args:
-        policy: from features to a distribution; the module whose parameters are stepped.
+        policy: maps features to a distribution; the step changes its parameters.
         features: the batch's normalised observations ``[..., N, F]``.
         surrogate: the surrogate ``[N]`` of a distribution; its mean is what the step increases.
-        valid: which entries of the batch count; None means all.
+        valid: a bool mask of the batch's entries that count; None means all.
         noise: standard noise of the batch, for divergences that have no closed form.
     """
 

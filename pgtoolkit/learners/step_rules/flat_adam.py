@@ -19,7 +19,7 @@ class AdamState(NamedTuple):
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """One vector ``[P]`` of all, in their order; a copy."""
+    """Copies all tensors, in their order, into one vector ``[P]``."""
     return torch.cat([x.detach().reshape(-1) for x in tensors])
 
 
@@ -30,7 +30,7 @@ def unflatten(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 
 def adam_state(parameters: Sequence[Tensor]) -> AdamState:
-    """Before the first step."""
+    """The state before the first step, with moments of zero."""
     flat = flatten(parameters)
     count = torch.zeros((), dtype=flat.dtype, device=flat.device)
     return AdamState(flat, torch.zeros_like(flat), torch.zeros_like(flat), count)

@@ -27,7 +27,7 @@ def test_one_episode_by_hand() -> None:
 
 
 def test_derivatives() -> None:
-    """At the last step, which has a reward, and at the others, which have none."""
+    """Gradcheck at the last step, which has a reward, and at another one, which has none."""
     env, time = Chaos(horizon=3), torch.tensor([0, 2, 2])
     generator = torch.Generator().manual_seed(0)
     position, action = (
@@ -62,7 +62,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("horizon", PUBLISHED)
 def test_published_values(horizon: int) -> None:
-    """Equal to the published digits."""
+    """The exact gradient's moments equal the published digits; pathwise has no bias."""
     exact = Chaos(horizon=horizon).exact_gradient(0.0, 0.1).mean
     for name, expected in PUBLISHED[horizon].items():
         relative = 0.01 if abs(expected) < 1e-3 else 2e-6
@@ -79,7 +79,7 @@ def test_published_crossovers(rho: float, expected: int | None) -> None:
 
 
 def test_the_limit_of_rho_one_is_taken() -> None:
-    """At rho = 1 the sums are H; on either side of it, nearly so."""
+    """At rho = 1 the geometric sums are H, the limit of the formula for other rho."""
     at = Chaos(rho=1.0, horizon=7).exact_gradient(0.1, 0.2)
     near = Chaos(rho=1 + 1e-9, horizon=7).exact_gradient(0.1, 0.2)
     for exact, other in zip(at, near, strict=True):

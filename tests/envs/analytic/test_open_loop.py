@@ -204,7 +204,7 @@ def test_every_closed_form_against_quadrature(case: Case) -> None:
 
 @pytest.mark.parametrize("case", random_cases())
 def test_the_gradient_is_the_derivative_of_the_expected_return(case: Case) -> None:
-    """Central differences in float64."""
+    """The exact gradient equals central differences of the expected return, in float64."""
     env, m, s, step = case.env, case.mean, case.sigma, 1e-5
     by_mean = (env.expected_return(m + step, s) - env.expected_return(m - step, s)) / (2 * step)
     by_sigma = (env.expected_return(m, s + step) - env.expected_return(m, s - step)) / (2 * step)
@@ -260,7 +260,10 @@ def mean_errors(values: Tensor, expected: list[float]) -> Tensor:
 
 
 def variance_errors(values: Tensor, expected: list[float]) -> Tensor:
-    """The same for the columns' variances; the variance of a sample variance is (m_4 - V^2) / N."""
+    """The distance of the columns' variances from what is expected, in standard errors.
+
+    The variance of a sample variance is ``(m_4 - V^2) / N``.
+    """
     centred = values - values.mean(0)
     variance = centred.square().mean(0)
     error = ((centred.pow(4).mean(0) - variance.square()) / len(values)).sqrt()

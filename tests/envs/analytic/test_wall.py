@@ -39,7 +39,7 @@ def test_derivatives_on_either_side() -> None:
 
 @pytest.mark.parametrize(("mean", "sigma"), [(0.0, 1.0), (0.7, 0.4), (-2.0, 3.0)])
 def test_the_bias_is_the_jump_times_the_density_at_the_wall(mean: float, sigma: float) -> None:
-    """By the mean -jump phi(a) / sigma, by sigma a times that."""
+    """The bias by the mean is ``-jump phi(a) / sigma``; by sigma it is ``a`` times that."""
     env = Wall(target=0.3, wall=0.9, jump=1.7)
     a = (0.9 - mean) / sigma
     by_mean, by_sigma = env.exact_gradient(mean, sigma)
@@ -97,7 +97,7 @@ def test_wrong_arguments_are_refused() -> None:
 
 
 def test_every_argument_can_be_given_by_name() -> None:
-    """Also the argument called target."""
+    """All of Wall's arguments, ``target`` among them, can be given to ``gymnasium.make``."""
     env = gymnasium.make("pgtoolkit/Wall-v0", target=1.5, wall=0.25, jump=-1.0)
     view = env.unwrapped
     assert isinstance(view, NumpyEnv) and isinstance(view.env, Wall)

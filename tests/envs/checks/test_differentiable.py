@@ -227,7 +227,7 @@ class NotAState(Sound):
 
 
 class NeverCountsAnew(Sound):
-    """Ends by a counter that is never reset."""
+    """All its episodes end by a counter of calls that is never reset."""
 
     steps = 0
 
@@ -299,7 +299,7 @@ class TimeLimitBesideFalls(TimeLimitAsTermination):
 
 
 class FiniteHorizon(TimeLimitAsTermination):
-    """The same clock, but the last step pays something else: the end is part of the task."""
+    """A clock ends the episode, and the last step's reward differs: the end is part of the task."""
 
     def reward(self, state: Timed, action: Tensor, next_state: Timed) -> Tensor:
         usual = super().reward(state, action, next_state)
@@ -307,14 +307,14 @@ class FiniteHorizon(TimeLimitAsTermination):
 
 
 class SeesTheTime(TimeLimitAsTermination):
-    """The same clock, seen by the policy."""
+    """A clock ends the episode, and the observation contains it."""
 
     def observation(self, state: Timed) -> Tensor:
         return torch.stack([state.body[:, 0], state.steps.to(state.body) / 25], -1)
 
 
 class TimeInColumn(Sound):
-    """A third number of the state counts."""
+    """A third number of the state counts steps, 0.05 for each."""
 
     def initial(self, num_envs: int, generator: torch.Generator) -> Tensor:
         body = super().initial(num_envs, generator)
@@ -347,7 +347,7 @@ class NanRewardLater(Sound):
 
 
 class NanGradientAtReset(Sound):
-    """At rest at every start, where the norm of the speed has no derivative."""
+    """It starts at rest, where the norm of the speed has no derivative."""
 
     def initial(self, num_envs: int, generator: torch.Generator) -> Tensor:
         return super().initial(num_envs, generator) * torch.tensor([1.0, 0.0])

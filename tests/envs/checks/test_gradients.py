@@ -34,7 +34,7 @@ def test_at_a_kink_every_slope_between_is_right(slope: float) -> None:
     ("factor", "words"), [(0.0, "cut: "), (-1.0, "wrong sign"), (0.5, "factor of 0.5")]
 )
 def test_a_wrong_derivative_is_called_by_its_name(factor: float, words: str) -> None:
-    """Zero, the negative, and a multiple."""
+    """The finding says whether the derivative is 0, has the wrong sign, or is wrong by a factor."""
     found = differentiate(lambda v: v.square() * 0.5, normal(9, 1) + 3)
     wrong = Derivatives(**{**found.__dict__, "autograd": factor * found.autograd})
     block = Block("reward", "state", ["reward"], ["state"], wrong)

@@ -40,7 +40,7 @@ class OnlySingle(DifferentiableEnv[Tensor]):
 
 
 def test_an_environment_in_float32_alone_is_checked() -> None:
-    """With fewer digits, and without a fault."""
+    """An environment that computes in float32 alone has no fault."""
     assert refuses_double(OnlySingle(), 0) and not refuses_double(PointMass(), 0)
     found = check_differentiable(
         OnlySingle(), seed=0, samples=8, seconds=0.3, progress=lambda stage: None

@@ -54,7 +54,7 @@ def test_the_exponential_has_a_derivative_everywhere() -> None:
 
 
 def test_the_derivative_of_the_exponential_in_float32() -> None:
-    """No cancellation on either side of the point where the series takes over."""
+    """Float32 has no cancellation on either side of the point where the series takes over."""
     exact = jacobian(rotation_vectors())
     # sin(h) / h has the derivative (cos h - sin(h) / h) / h: roundings of 2^-24, divided by h =
     # 0.1 where it is used, and times the half length, h itself.

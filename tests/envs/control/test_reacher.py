@@ -12,7 +12,7 @@ LENGTH, MASS, DAMPING = 0.5, 1.0, 0.2
 
 
 def kinetic_energy(angles: Tensor, speeds: Tensor) -> Tensor:
-    """Of two uniform rods, from the velocities of their centres; ``[2]`` and ``[2]``."""
+    """Kinetic energy of two uniform rods, from their centres' velocities; inputs ``[2]`` each."""
     first, both = angles[0], angles[0] + angles[1]
     turn = torch.stack([speeds[0], speeds[0] + speeds[1]])
     elbow = LENGTH * turn[0] * torch.stack([-first.sin(), first.cos()])

@@ -19,7 +19,7 @@ def box(*shape: int) -> spaces.Box:
 
 
 class Shows(gymnasium.Env[Any, Any]):
-    """Shows a value of the space it is given."""
+    """An environment whose observation is a value of the given space."""
 
     action_space = spaces.Discrete(2)
 

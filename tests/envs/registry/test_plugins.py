@@ -1,4 +1,4 @@
-"""Environments of installed packages."""
+"""Tests of environments that installed packages register as plug-ins."""
 
 import os
 import subprocess

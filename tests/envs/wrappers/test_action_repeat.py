@@ -127,7 +127,7 @@ def test_a_terminal_state_within_stops_the_repetition() -> None:
 
 
 def test_the_reward_of_a_new_episode_starts_at_zero() -> None:
-    """And the row that goes on keeps its own."""
+    """After a reset a row's accumulated reward is 0; the row that goes on keeps its own."""
     vector = started(ActionRepeat(Root(), 3), 2)
     vector.step(torch.tensor([[0.5], [0.1]], dtype=torch.float64))
     state = vector.get_state().state

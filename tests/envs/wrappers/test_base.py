@@ -82,7 +82,7 @@ def test_values_are_the_same_in_any_composition(order: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", SAME_DRAWS)
 def test_the_numpy_view_is_the_inner_environments_to_the_bit(name: str) -> None:
-    """Its start, its action's dtype and its reward have their own hooks, which Pendulum uses."""
+    """A wrapper passes on Pendulum's own NumPy start, action and reward."""
     views = [NumpyEnv(env, dtype=torch.float64) for env in (Pendulum(), WRAPPERS[name](Pendulum()))]
     starts = [view.reset(seed=5)[0] for view in views]
     assert np.array_equal(starts[0], starts[1])
@@ -111,7 +111,7 @@ def test_an_agent_trains_through_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapped_environment_goes_on_from_a_saved_state(name: str) -> None:
-    """In plain tuples, as checkpoints give them back; noise, starts and time limits included."""
+    """The state may be plain tuples, as from a checkpoint; noise, starts and limits agree too."""
     env = WRAPPERS[name](Pendulum())
     env.max_episode_steps = 3
     actions = torch.randn(8, 4, 1, generator=torch.Generator().manual_seed(1))
@@ -126,7 +126,7 @@ def test_a_wrapped_environment_goes_on_from_a_saved_state(name: str) -> None:
 
 
 class Hooks(DifferentiableEnv[Tensor]):
-    """Records which methods are called."""
+    """An environment that records which methods are called."""
 
     observation_space, action_space = Pendulum().observation_space, Pendulum().action_space
     max_episode_steps = 7

@@ -59,7 +59,7 @@ def derivative(env: DifferentiableEnv, state: Tensor, action: Tensor, noise: Ten
 
 @pytest.mark.parametrize("state_std", [0.0, 0.4])
 def test_the_derivative_is_the_mean_over_the_branches_in_the_noise(state_std: float) -> None:
-    """Of a corner: the share of branches beyond it, row by row; the value has no part in it."""
+    """At a corner the derivative is the share of branches beyond it; the value is not smoothed."""
     branches, num_envs = 5, 4
     env = SmoothingBundle(Contact(), branches, action_std=0.3, state_std=state_std)
     noise = drawn(env, num_envs)

@@ -57,7 +57,7 @@ def test_the_surrogate_is_given_both_states_and_the_gradient_reaches_them() -> N
 
 
 def test_both_are_logged_with_their_correlation() -> None:
-    """Against the formula, over three calls of different sizes."""
+    """Means and correlation over three calls equal those of all their steps together."""
     env = SurrogateCost(Pendulum(), square)
     generator = torch.Generator().manual_seed(0)
     rewards, costs = [], []
@@ -113,7 +113,7 @@ def test_metrics_of_wrappers_join() -> None:
 
 
 def test_a_surrogate_in_a_file(tmp_path: Path) -> None:
-    """As the command line names it."""
+    """A surrogate can be given as ``path/to/file.py:function``; wrong names are refused."""
     file = tmp_path / "costs.py"
     file.write_text("def cost(state, action, next_state):\n    return 3 * action[:, 0]\n")
     action = torch.ones(2, 1, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Adam's clip and schedule, in numbers."""
+"""Tests of Adam's clipping and learning-rate schedule against known numbers."""
 
 import copy
 
@@ -34,7 +34,7 @@ def test_a_step_is_that_of_torch_after_a_clip() -> None:
 
 
 def test_the_learning_rate_follows_the_progress() -> None:
-    """At three quarters of the run a quarter of it is left."""
+    """After three quarters of the run a quarter of the learning rate is left."""
     module = layer()
     rule = Adam(module, 0.2, schedule="linear", progress=lambda: 0.75)
     metrics = rule.step(module)
@@ -65,18 +65,18 @@ def test_a_saved_rule_goes_on_exactly() -> None:
 
 
 def test_a_linear_schedule_falls_to_a_hundredth_and_no_further() -> None:
-    """At the start, in the middle, at the end and beyond it."""
+    """Tested at the start, in the middle, near the end, at the end and beyond it."""
     found = [scheduled(0.2, "linear", p) for p in (0.0, 0.5, 0.99, 1.0, 3.0)]
     assert found == pytest.approx([0.2, 0.1, 0.002, 0.002, 0.002])
 
 
 def test_a_constant_schedule_stays() -> None:
-    """Exactly."""
+    """A constant schedule keeps the learning rate exactly, at any progress."""
     assert [scheduled(0.2, "constant", p) for p in (0.0, 0.5, 2.0)] == [0.2] * 3
 
 
 def test_the_learning_rate_is_that_of_every_group() -> None:
-    """And the optimiser uses it: one step of plain descent moves by it."""
+    """The rate replaces that of every group: one step of plain descent moves by it."""
     one, two = (nn.Parameter(torch.zeros(1)) for _ in range(2))
     one.grad = two.grad = torch.ones(1)
     optimizer = torch.optim.SGD([{"params": [one], "lr": 1.0}, {"params": [two], "lr": 2.0}])

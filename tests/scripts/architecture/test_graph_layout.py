@@ -1,4 +1,4 @@
-"""The layered layout of a graph."""
+"""Tests of the layered layout of a graph."""
 
 from itertools import pairwise
 
@@ -22,7 +22,7 @@ def test_every_arrow_points_down() -> None:
 
 
 def test_an_arrow_over_several_rows_has_a_bend_in_each_row_between() -> None:
-    """And every node and bend has its room."""
+    """Neighbours in a row are far enough apart for nodes and bends."""
     layout = arrange(GRAPH, longest_path_rows(GRAPH), (2.0, 0.5))
     assert ["top", Bend("top", "bottom", 1), "bottom"] in layout.paths
     for row in layout.rows:

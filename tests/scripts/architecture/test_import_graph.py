@@ -65,7 +65,7 @@ def test_an_arrow_that_a_longer_way_implies_is_left_out() -> None:
 
 
 def test_a_cycle_is_an_error() -> None:
-    """It names the folders of the cycle."""
+    """The error names the boxes of the cycle in order."""
     graph: Graph = {A: {B}, B: {C}, C: {A}}
     with pytest.raises(ValueError, match="a -> b -> c -> a"):
         transitive_reduction(graph)

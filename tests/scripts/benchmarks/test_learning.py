@@ -11,7 +11,7 @@ from pgtoolkit.scripts.benchmarks.learning import mean_return
 
 
 def upright(obs: NDArray[Any]) -> NDArray[Any]:
-    """Pushes the cart under the pole."""
+    """CartPole actions that push the cart under the pole."""
     return (obs[:, 2] + 0.3 * obs[:, 3] + 0.05 * obs[:, 0] > 0).astype(np.int64)
 
 

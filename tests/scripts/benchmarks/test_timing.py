@@ -92,7 +92,7 @@ def test_the_sides_take_turns_and_short_work_is_repeated(
 
 
 def test_the_ratio_is_the_median_of_pairs(clock: Clock) -> None:
-    """It is not the ratio of medians: a turn in which both are slower does not change it."""
+    """The ratio is not that of the medians: a turn in which both are slow does not change it."""
     ours = [Seconds(x, x) for x in (1.0, 10.0, 2.0)]
     theirs = [Seconds(x, x) for x in (3.0, 20.0, 8.0)]
     row = compare(case(clock), "peer", ours, theirs)

@@ -5,7 +5,7 @@ from pgtoolkit.scripts.cli.check_env_report import summary
 
 
 def test_the_page_counts() -> None:
-    """In words that agree with the numbers."""
+    """Nouns are singular or plural as their numbers require."""
 
     def some(status: Status, count: int) -> list[Finding]:
         return [Finding(part="horizon", check="c", status=status, finding="f")] * count

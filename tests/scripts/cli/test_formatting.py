@@ -1,4 +1,4 @@
-"""Numbers as text for people."""
+"""Tests of numbers formatted as text for people."""
 
 import math
 

@@ -16,7 +16,7 @@ from pgtoolkit.scripts.variance_study.verdict import crossover, defect, objectio
 
 
 def row(estimator: StudyEstimator, horizon: int, variance: float, **changes: Any) -> Measurement:
-    """A measurement without defect."""
+    """A measurement without a defect, with the given changes."""
     made = Measurement(
         estimator=estimator,
         horizon=horizon,
@@ -43,7 +43,7 @@ def row(estimator: StudyEstimator, horizon: int, variance: float, **changes: Any
 
 
 def pair(horizon: int, score: float, pathwise: float, **changes: Any) -> list[Measurement]:
-    """Both estimators at one horizon; the changes apply to pathwise."""
+    """Measurements of both estimators at one horizon; the changes apply to pathwise."""
     changed = dataclasses.replace(row("pathwise", horizon, pathwise), **changes)
     return [row("score_function", horizon, score), changed]
 
@@ -70,7 +70,7 @@ OVERFLOW = {"variance": math.nan, "signal_low": math.nan}
 def test_the_crossover_is_interpolated_on_both_logarithms(
     ratios: list[float], expected: float | None
 ) -> None:
-    """For horizons 2 and 8."""
+    """The horizons are 2 and 8; ``ratios`` are the variance ratios there."""
     assert crossover([2, 8], ratios) == (None if expected is None else pytest.approx(expected))
 
 
@@ -149,7 +149,7 @@ VERDICTS: dict[str, tuple[list[Measurement], list[str]]] = {
 
 @pytest.mark.parametrize("name", VERDICTS)
 def test_the_closing_sentence(name: str) -> None:
-    """It names the estimator, the horizon and the reason."""
+    """The sentence names the estimator, the horizon and the reason."""
     rows, words = VERDICTS[name]
     sentence = verdict(rows)
     for word in words:

@@ -32,7 +32,7 @@ def make_optimizer(
 
 
 def exact_gradient(parameters: dict[str, Tensor], family: str) -> dict[str, Tensor]:
-    """By autograd of ``3 - 1/2 (m - c)'P(m - c) - 1/2 tr(P L L') + log det L + const``."""
+    """Gradient of ``3 - 1/2 (m - c)'P(m - c) - 1/2 tr(P L L') + log det L`` by autograd."""
     leaves = {name: p.clone().requires_grad_() for name, p in parameters.items()}
     lower = leaves.get("lower", torch.zeros(3, 3, dtype=F64)).tril(-1)
     L = lower + torch.diag(leaves["log_std"].exp())
@@ -80,7 +80,7 @@ def test_each_estimate_of_the_gradient_is_unbiased(family: str, estimator: Metho
 def test_mean_field_arrives_where_theory_puts_it(
     estimator: Method, mean_error: float, std_error: float
 ) -> None:
-    """At the posterior's mean, with std 1 / sqrt(P_ii), which is less than the marginal's.
+    """It has the posterior's mean and std 1 / sqrt(P_ii), which is less than the marginal's.
 
     The errors given are what noise leaves: root mean squares over ten seeds, of the worst entry.
     The fit starts with errors of 1 and of 60 %.
@@ -132,7 +132,7 @@ def test_measuring_changes_no_bit_of_the_fit(family: str) -> None:
 
 
 def test_the_baseline_is_the_mean_of_the_step_before() -> None:
-    """No sample of the present step is in it."""
+    """After a step the baseline is the mean of that step, so the next step is independent of it."""
     fitted = make_optimizer("diagonal", "pathwise", 8)
     metrics = fitted.step()
     start = DiagonalGaussian(torch.zeros(3, dtype=F64), torch.full((3,), -0.5, dtype=F64))

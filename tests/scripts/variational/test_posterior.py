@@ -147,7 +147,7 @@ def small_regression() -> LogisticRegression:
 
 
 def test_the_laplace_approximation_of_a_regression_is_at_its_mode() -> None:
-    """Also from a start so far off that full Newton steps overshoot."""
+    """It is found even from a start so far off that full Newton steps overshoot."""
     model = small_regression()
     far = torch.tensor([9.0, -9.0, 9.0], dtype=F64)
     for start in (torch.zeros(3, dtype=F64), far):
@@ -191,7 +191,7 @@ def test_r_hat_says_when_chains_disagree() -> None:
 
 
 def test_the_standard_error_is_that_of_independent_draws() -> None:
-    """It is 1 / sqrt(S C); with 400 chains its own relative error is 1 / sqrt(800)."""
+    """For standard normals it is ``1 / sqrt(S C)``, here known to a relative 1 / sqrt(800)."""
     chains = Chains(normal(25, 400, 3), 1.0)
     for error in chains.standard_error.tolist():
         assert error == pytest.approx(0.01, rel=4.5 / math.sqrt(800))

@@ -1,4 +1,4 @@
-"""The report of variational inference."""
+"""Tests of the report of variational inference."""
 
 from pgtoolkit.scripts.variational.report import report
 

@@ -38,7 +38,7 @@ class Cart(gymnasium.Env[NDArray[Any], NDArray[Any]]):
 
 
 class Exchanging(Cart):
-    """The same, with a state that only get_state() and set_state() can access."""
+    """A Cart whose state only ``get_state()`` and ``set_state()`` can access."""
 
     def __init__(self, dtype: Any = np.float64) -> None:
         self.hidden: Any = [collections.deque(maxlen=1)]
@@ -108,7 +108,7 @@ class Noisy(Cart):
 
 
 class Stateless(Cart):
-    """Its state is in a deque, which cannot be saved, and nothing else changes."""
+    """A Cart with its state in a deque, which cannot be saved; no other attribute changes."""
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[Any], Any]:
         super().reset(seed=seed)

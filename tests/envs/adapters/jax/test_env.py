@@ -199,7 +199,7 @@ def test_a_second_backward_gives_the_same_again(pendulum: JaxEnvironment) -> Non
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_other_leaves_come_through_unharmed(wide: bool) -> None:
-    """They equal those of plain JAX, for both of its integer widths."""
+    """After three steps they equal those of plain JAX, for both of its integer widths."""
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", wide)
     try:

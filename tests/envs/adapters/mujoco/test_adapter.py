@@ -170,7 +170,7 @@ def test_a_free_body_beyond_its_bounds(free_body: FiniteDifference) -> None:
 
 @pytest.mark.parametrize("name", ["Reacher", "Hopper", "HalfCheetah", "InvertedPendulum"])
 def test_gradient_of_an_eight_step_return(name: str) -> None:
-    """By autograd, compared with differences of the plain environment, to 1e-5."""
+    """Autograd's gradient equals differences of the plain environment, to 1e-5."""
     env = MuJoCo(lambda: plain(name))
     high = env.action_space.high.astype(np.float64)
     values = np.random.default_rng(1).uniform(-0.9, 0.9, (8, len(high))) * high

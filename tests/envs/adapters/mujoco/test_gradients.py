@@ -159,7 +159,7 @@ def differenced_return(env: gymnasium.Env[Any, Any], seed: int, actions: Array) 
 # stands in the air for these steps.
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "HumanoidStandup"])
 def test_gradient_of_an_eight_step_return(name: str) -> None:
-    """To 1e-5 of the largest entry. The humanoid takes only four steps, because it is slow."""
+    """It equals differences to 1e-5 of the largest entry. The slow humanoid takes four steps."""
     pure = simulator(name)
     actions = actions_for(pure, 4 if name == "Humanoid" else 8, seed=0)
     gradient, _ = return_gradient(pure, fast(name), 0, actions)
@@ -194,7 +194,7 @@ def test_without_what_the_step_before_left_the_gradient_is_wrong() -> None:
 @pytest.mark.parametrize("options", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_readouts_are_what_the_environments_return(name: str, options: bool) -> None:
-    """With the default options, and with every option that a readout uses changed."""
+    """Tested with the default options, and with every option changed that a readout uses."""
     pure = MuJoCoSimulator(lambda: plain(name, **(OPTIONS.get(name, {}) if options else {})))
     saved = states(pure, 6)
     actions = 1.5 * actions_for(pure, 6, seed=2)

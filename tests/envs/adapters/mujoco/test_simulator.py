@@ -52,7 +52,7 @@ def subclassed(kind: type[Any], **members: Any) -> MuJoCoSimulator:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_restored_step_is_the_environments_own_to_the_bit(name: str) -> None:
-    """Over 50 steps with float32 actions; between them the simulator takes other steps."""
+    """Tested over 50 steps; between them the simulator takes steps from another state."""
     env, pure = plain(name), simulator(name)
     observation, _ = env.reset(seed=3)
     saved, first = pure.reset(3)

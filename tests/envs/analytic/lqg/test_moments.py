@@ -22,7 +22,7 @@ PARAMETERS = ("K", "k", "sigma")
 
 
 def assert_printed(value: float | Tensor, printed: str) -> None:
-    """It equals the published number, to half a unit of its last digit."""
+    """The value equals the published number to half a unit of its last digit."""
     exponent = Decimal(printed).as_tuple().exponent
     assert isinstance(exponent, int)
     assert float(value) == pytest.approx(float(printed), abs=0.501 * 10.0**exponent)
@@ -126,7 +126,7 @@ def test_reference_mixture() -> None:
 
 
 def test_without_the_discount_on_the_score_the_gradient_is_biased() -> None:
-    """Most libraries use this estimator."""
+    """Most libraries use this estimator; its mean differs from the gradient."""
     env = LQG()
     policy = make_policy(env.system, *REFERENCE)
     linear = linear_trajectory(env.system, policy)
@@ -218,7 +218,7 @@ def test_dimension_scaling(estimator: LQGEstimator, by_K: Sequence[str], exponen
 @pytest.mark.parametrize("lambda_", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_every_mean_is_the_gradient(estimator: LQGEstimator, lambda_: float) -> None:
-    """Also with singular noise, or with none."""
+    """The mean is the gradient for random systems, also with singular process noise or none."""
     for n, m, ranks in (
         (1, 1, (1, 1)),
         (2, 2, (1, 2)),
@@ -397,7 +397,7 @@ def sample_gradients(
 
 
 def assert_sample_mean(sample: Tensor, truth: Tensor) -> None:
-    """Within 4.5 standard errors, taken from the sample."""
+    """The sample's mean is within 4.5 standard errors, taken from the sample, of the truth."""
     error = sample.std(0) / math.sqrt(len(sample))
     assert bool(((sample.mean(0) - truth).abs() < 4.5 * error).all())
 
@@ -438,7 +438,7 @@ def test_covariances_against_samples() -> None:
 
 
 def test_the_value_at_the_start_is_the_expected_return() -> None:
-    """Over sigma points of the start, which are exact for a quadratic."""
+    """The mean over sigma points of the start is exact, because the value is quadratic."""
     env = random_system(3, 2, seed=0, ranks=(2, 3))
     policy = random_policy(env)
     offsets = math.sqrt(3) * psd_root(env.system.P0).T

@@ -102,7 +102,7 @@ def test_affine_product_and_constant() -> None:
 
 
 def test_conditional_expectation() -> None:
-    """By quadrature over the unknown variable, at a few values of the known one."""
+    """It equals quadrature over the unknown variable, at three values of the known one."""
     form = random_forms(4)
     conditional = conditional_expectation(form, torch.tensor([True, False, True]))
     nodes, weights = np.polynomial.hermite_e.hermegauss(5)
