@@ -30,7 +30,7 @@ def check_detach(env: DifferentiableEnv, seed: int) -> Iterator[Finding]:
             "before it",
             "the graph grows from window to window until the memory is full, or backward fails on "
             "a graph that was freed",
-            "keep nothing on the environment: what a step needs of the past belongs into the state",
+            "keep nothing on the environment: what a step needs of the past belongs in the state",
         )
     else:
         yield check.passed("detach() cuts the graph")
