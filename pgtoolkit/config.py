@@ -156,6 +156,9 @@ class PolicySettings(Settings):
     """Activation of the hidden layers."""
     layer_norm: bool = False
     """Put a LayerNorm after each hidden activation."""
+    first_bias: Annotated[float, at_least(0)] = 0.0
+    """Half-width of the uniform distribution that the initial biases of the policy's first hidden
+    layer are drawn from; 0 starts them at 0."""
     distribution: DistributionName = "gaussian"
     """Distribution of Box actions: gaussian (independent dimensions, tanh-squashed to bounds),
     clipped_gaussian (its action clipped to them), full_gaussian (correlated), mixture (of four

@@ -39,14 +39,29 @@ def hidden_layers(
     activation: Activation,
     layer_norm: bool,
     generator: torch.Generator,
+    first_bias: float = 0.0,
 ) -> list[nn.Module]:
-    """Linear (orthogonal, gain sqrt(2)), activation and, on request, LayerNorm for each size."""
+    """Linear (orthogonal, gain sqrt(2)), activation and, on request, LayerNorm for each size.
+
+    Args:
+        inputs: number of inputs.
+        hidden: sizes of the layers.
+        activation: activation after each linear layer.
+        layer_norm: whether a LayerNorm follows each activation.
+        generator: draws the initial weights.
+        first_bias: half-width of the uniform distribution around 0 that the first layer's biases
+            are drawn from; all other biases start at 0. With a LayerNorm and no first bias, the
+            features of a small input do not shrink with it, and their slope has no bound.
+    """
     layers: list[nn.Module] = []
     for size in hidden:
         layers += [linear(inputs, size, math.sqrt(2), generator), ACTIVATIONS[activation]()]
         if layer_norm:
             layers.append(nn.LayerNorm(size))
         inputs = size
+    if first_bias > 0 and layers:
+        # Drawn last, so that the weights are those of a network without it.
+        nn.init.uniform_(layers[0].bias, -first_bias, first_bias, generator=generator)
     return layers
 
 
@@ -59,13 +74,19 @@ def mlp(
     layer_norm: bool,
     output_gain: float,
     generator: torch.Generator,
+    first_bias: float = 0.0,
 ) -> nn.Sequential:
     """:func:`hidden_layers` followed by a linear output layer with weights of ``output_gain``.
 
     ``hidden = ()`` gives the output layer alone.
     """
     layers = hidden_layers(
-        inputs, hidden, activation=activation, layer_norm=layer_norm, generator=generator
+        inputs,
+        hidden,
+        activation=activation,
+        layer_norm=layer_norm,
+        generator=generator,
+        first_bias=first_bias,
     )
     last = hidden[-1] if hidden else inputs
     return nn.Sequential(*layers, linear(last, outputs, output_gain, generator))

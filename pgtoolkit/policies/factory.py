@@ -43,6 +43,8 @@ class PolicySettings(Protocol):
     @property
     def layer_norm(self) -> bool: ...
     @property
+    def first_bias(self) -> float: ...
+    @property
     def distribution(self) -> DistributionName: ...
     @property
     def std(self) -> Std: ...
@@ -155,6 +157,7 @@ def make_policy(
         settings.hidden,
         activation=settings.activation,
         layer_norm=settings.layer_norm,
+        first_bias=settings.first_bias,
         normalize_observations=settings.normalize_observations,
         generator=generator,
     )

@@ -29,6 +29,7 @@ class Policy(nn.Module):
         hidden: sizes of the hidden layers; with ``()`` the head reads the observation itself.
         activation: activation of the hidden layers.
         layer_norm: whether a LayerNorm follows each hidden activation.
+        first_bias: half-width of the uniform distribution of the first layer's initial biases.
         normalize_observations: whether observations are normalised by their running mean and
             variance. Only ``normalizer.update`` changes these.
         generator: draws the initial weights; None means a new generator with seed 0.
@@ -47,6 +48,7 @@ class Policy(nn.Module):
         *,
         activation: Activation = "tanh",
         layer_norm: bool = False,
+        first_bias: float = 0.0,
         normalize_observations: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -55,7 +57,12 @@ class Policy(nn.Module):
         self.normalizer = make_normalizer(observation_space, normalize_observations)
         encoder, num_features = make_encoder(observation_space, generator)
         layers = hidden_layers(
-            num_features, hidden, activation=activation, layer_norm=layer_norm, generator=generator
+            num_features,
+            hidden,
+            activation=activation,
+            layer_norm=layer_norm,
+            generator=generator,
+            first_bias=first_bias,
         )
         self.torso = nn.Sequential(*encoder, *layers)
         self.head = make_head(hidden[-1] if hidden else num_features, generator)
