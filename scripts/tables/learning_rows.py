@@ -44,16 +44,15 @@ ENVS = (
 )
 """The environments of the package whose reward has a gradient, and two more."""
 
+SHAC = ("shac", "--estimator")
 SETTINGS: dict[str, tuple[str, ...]] = {
     "default": ("shac",),
-    "mixed, biases at 0": ("shac", "--estimator", "mixed", "--first-bias", "0"),
-    "pathwise": ("shac", "--estimator", "pathwise"),
-    "pathwise, biases at 0": ("shac", "--estimator", "pathwise", "--first-bias", "0"),
-    "pathwise, biases in +-1": ("shac", "--estimator", "pathwise", "--first-bias", "1"),
-    "pathwise, no LayerNorm": (
-        *("shac", "--estimator", "pathwise", "--first-bias", "0"),
-        "--no-layer-norm",
-    ),
+    "mixed, biases 0": (*SHAC, "mixed", "--first-bias", "0"),
+    "mixed, biases +-0.3": (*SHAC, "mixed", "--first-bias", "0.3"),
+    "pathwise, biases 0": (*SHAC, "pathwise", "--first-bias", "0"),
+    "pathwise, biases +-0.3": (*SHAC, "pathwise", "--first-bias", "0.3"),
+    "pathwise, biases +-1": (*SHAC, "pathwise", "--first-bias", "1"),
+    "pathwise, no LayerNorm": (*SHAC, "pathwise", "--first-bias", "0", "--no-layer-norm"),
     "ppo": ("ppo", "--num-envs", "64", "--n-steps", "32", "--batch-size", "256"),
 }
 """Settings to compare: name to agent and flags."""
