@@ -14,11 +14,16 @@ from pgtoolkit.config import (
     PolicySettings,
     RolloutSettings,
     above,
+    at_least,
     below,
     each,
 )
 from pgtoolkit.envs.collector import Collector
-from pgtoolkit.estimators.cross_fitting import leave_one_out_by_fold, require_mixable
+from pgtoolkit.estimators.cross_fitting import (
+    followed_estimator,
+    leave_one_out_by_fold,
+    require_mixable,
+)
 from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
@@ -45,6 +50,10 @@ class ApgConfig(
     """Activation of the hidden layers."""
     layer_norm: bool = True
     """Put a LayerNorm after each hidden activation."""
+    first_bias: Annotated[float, at_least(0)] = 0.3
+    """Half-width of the uniform distribution that the initial biases of the policy's first hidden
+    layer are drawn from. At 0, the LayerNorm would make the policy's gain grow without bound as
+    observations come near 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,7 +81,7 @@ class Apg:
     def __init__(
         self, config: ApgConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config = config
+        self.config, self.estimator = config, followed_estimator(config)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps, gradient=True)
         self.policy = self.collector.make_policy()
         self.learner = PolicyLearner.of(config, self.policy, self.collector.progress)
@@ -93,7 +102,7 @@ class Apg:
             signals = Signals(
                 self.policy, window, objective=objective, matched_weight=matched_weight
             )
-            return self.learner.step(self.config.estimator, signals) | self.collector.metrics()
+            return self.learner.step(self.estimator, signals) | self.collector.metrics()
 
     def state_dict(self) -> dict[str, Any]:
         return state_of(self, STATE)

@@ -14,12 +14,13 @@ from pgtoolkit.config import (
     RolloutSettings,
     ValueSettings,
     above,
+    at_least,
     below,
     between,
     each,
 )
 from pgtoolkit.envs.collector import Collector
-from pgtoolkit.estimators.cross_fitting import require_mixable
+from pgtoolkit.estimators.cross_fitting import followed_estimator, require_mixable
 from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
@@ -56,6 +57,10 @@ class ShacConfig(
     """Activation of the hidden layers."""
     layer_norm: bool = True
     """Put a LayerNorm after each hidden activation."""
+    first_bias: Annotated[float, at_least(0)] = 0.3
+    """Half-width of the uniform distribution that the initial biases of the policy's first hidden
+    layer are drawn from. At 0, the LayerNorm would make the policy's gain grow without bound as
+    observations come near 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +86,7 @@ class Shac:
     def __init__(
         self, config: ShacConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config = config
+        self.config, self.estimator = config, followed_estimator(config)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps, gradient=True)
         self.policy, progress = self.collector.make_policy(), self.collector.progress
         self.learner = PolicyLearner.of(config, self.policy, progress)
@@ -106,7 +111,7 @@ class Shac:
                 objective=window_objective(window, next_value, gamma),
                 matched_weight=matched_weight,
             )
-            metrics = self.learner.step(self.config.estimator, signals)
+            metrics = self.learner.step(self.estimator, signals)
             target = window_returns(
                 signals.window, next_value.detach(), gamma=gamma, lambda_=self.config.gae_lambda
             )

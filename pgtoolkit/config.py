@@ -194,9 +194,10 @@ class CompileSettings(Settings):
 class PathwiseSettings(RelativeEntropySettings, CompileSettings):
     """A gradient through the environment."""
 
-    estimator: PathwiseEstimator = "pathwise"
-    """Gradient that the optimiser follows: pathwise; or mixed, which adds the score function, each
-    step with the weight of least variance."""
+    estimator: PathwiseEstimator = "auto"
+    """Gradient that the optimiser follows: pathwise; mixed, which adds the score function, each
+    step with the weight of least variance; or auto: mixed with a Gaussian policy and at least six
+    environments, else pathwise."""
     checkpoint_every: Annotated[int, at_least(0)] = 0
     """Keep only every n-th state of the graph, and compute the steps between them again in the
     backward pass: the same gradient in less memory, least at about the square root of n_steps. 0

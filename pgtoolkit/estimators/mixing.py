@@ -25,7 +25,7 @@ from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.shapes import check_shape
 
-MIN_WEIGHT, MAX_WEIGHT = -1.0, 2.0
+MIN_WEIGHT, MAX_WEIGHT = 0.0, 1.5
 """Limits of :func:`covariance_weight`."""
 
 EQUAL_WEIGHT = 0.5
@@ -37,10 +37,10 @@ def covariance_weight(
 ) -> Tensor:
     """``(V_s - C) / (V_s + V_r - 2C)``, the weight on pathwise with the least variance.
 
-    It is above 1 where ``C > V_r`` and below 0 where ``C > V_s``: there, the noisier estimate is
-    best subtracted. It is clamped to ``[-1, 2]``, because few trajectories may give a far too large
-    weight. An optimum outside that range means that the two estimates are nearly equal, so that the
-    weight has little effect. Where the variance of their difference is 0 the weight is 1/2.
+    It is above 1 where ``C > V_r``: there, the noisier estimate is best subtracted. It is clamped
+    to ``[0, 1.5]``, because few trajectories may give a far too large weight. An optimum outside
+    that range means that the two estimates are nearly equal, so that the weight has little effect.
+    Where the variance of their difference is 0 the weight is 1/2.
 
     Args:
         score_variance: ``V_s``, any shape; so are the other two.

@@ -11,6 +11,7 @@ from pgtoolkit.agent import Agent
 from pgtoolkit.config import Settings, at_least
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
 from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.estimators.cross_fitting import followed_estimator
 from pgtoolkit.rollouts.evaluation import Evaluation, evaluate
 from pgtoolkit.scripts.cli.arguments import flag_name, flags_of, parse, parse_json_object
 from pgtoolkit.scripts.cli.environments import EnvFactory, make_env_factory, parse_wrappers
@@ -148,6 +149,7 @@ class Experiment:
             settings,
             run=dataclasses.replace(run, differentiate=resolved_adapter(run, self.environments)),
             loop=dataclasses.replace(settings.loop, eval_episodes=self.eval_episodes),
+            agent=resolved_estimator(settings.agent),
         )
         self._eval_env = self.environments.make_for_evaluation(self.eval_episodes)
 
@@ -187,6 +189,13 @@ def resolved_adapter(run: RunConfig, environments: EnvFactory) -> Differentiate:
     """``--differentiate`` with the adapter that ``auto`` chose, so that a resumed run keeps it."""
     chosen = environments.gradient.method
     return chosen if chosen in ADAPTERS else run.differentiate
+
+
+def resolved_estimator(config: Any) -> Any:
+    """An agent's configuration with the estimator that ``auto`` stands for."""
+    if getattr(config, "estimator", None) != "auto":
+        return config
+    return dataclasses.replace(config, estimator=followed_estimator(config))
 
 
 def choose_device(name: str) -> torch.device:
