@@ -49,7 +49,7 @@ pathwise, all of one shape."""
 
 
 def followed_estimator(config: Any) -> EstimatorName:
-    """The estimator that a pathwise agent follows: the one that is set, or what ``auto`` stands for.
+    """The estimator that a pathwise agent follows: the one that is set, or what ``auto`` means.
 
     ``auto`` is ``mixed`` wherever that is possible: with a Gaussian policy and at least six
     environments. Otherwise it is ``pathwise``. Mixed is no worse than the better of the two
@@ -102,8 +102,8 @@ GATHERED_ENTRIES = 4_000_000
 def folds(num_trajectories: int) -> list[slice]:
     """The folds: trajectory ``i`` is in fold ``i mod K``.
 
-    ``K`` is the fewest that leave ``MIN_FITTED`` trajectories outside each fold, but at least 2, and
-    at most so many that a fold has ``MIN_FOLD``.
+    ``K`` is the fewest that leave ``MIN_FITTED`` trajectories outside each fold, but at least 2,
+    and at most so many that a fold has ``MIN_FOLD``.
     """
     spare = max(num_trajectories - MIN_FITTED, 1)
     most = max(num_trajectories // MIN_FOLD, 2)
@@ -134,7 +134,7 @@ def cross_fitted(score: Tensor, pathwise: Tensor, rule: WeightRule) -> Tensor:
     at_once = max(GATHERED_ENTRIES // score.numel(), 1)
     fitted = [
         guarded_weight(score[..., rows, :], pathwise[..., rows, :], rule)
-        for rows in others.split(at_once)
+        for rows in torch.split(others, at_once)
     ]
     by_fold = torch.cat(fitted, -1)
     weight = score.new_empty(score.shape[:-1])
@@ -210,7 +210,7 @@ def cautious_z(difference: Tensor) -> Tensor:
 
 
 def _raised_z(difference: Tensor, factor_of: Callable[[Tensor], Tensor]) -> Tensor:
-    """The z ``[...]``, with the variance times ``factor_of`` the squared deviations ``[..., n]``."""
+    """The z ``[...]``, with the variance times ``factor_of`` squared deviations ``[..., n]``."""
     n, size = difference.shape[-2:]
     mean = difference.mean(-2, keepdim=True)
     centred = difference - mean

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.agent import Metrics
+from pgtoolkit.diagnostics.amplification import adjoint_growth, policy_gain
 from pgtoolkit.diagnostics.monitor import GradientMonitor, variance_by_step
 from pgtoolkit.diagnostics.per_trajectory import Gradients
 from pgtoolkit.errors import NonFiniteError, RequestError
@@ -67,9 +68,19 @@ def backward(
     if gradients:
         with monitor.diagnosing():
             metrics |= report({name: gradients} | measured, signals, monitor)
+            metrics |= amplification(signals)
         if "pathwise" in estimator.beside and signals.differentiable and not others:
             metrics["gradient/pathwise/missing"] = torch.ones(())
     return metrics
+
+
+def amplification(signals: Signals) -> Metrics:
+    """The policy's gain, and the growth of the pathwise adjoint where it was computed."""
+    window = signals.window
+    found = {"train/policy_gain": policy_gain(signals.policy, window.obs, window.valid)}
+    if "action_gradient" in vars(signals):
+        found["gradient/adjoint_growth"] = adjoint_growth(signals.action_gradient, window.valid)
+    return {tag: value for tag, value in found.items() if value is not None}
 
 
 def available(names: tuple[str, ...], signals: Signals) -> tuple[str, ...]:
@@ -120,4 +131,6 @@ def measure(
         surrogate = estimator.surrogate(signals, signals.distribution)
         return (surrogate + bonus) / window.num_steps
 
-    return monitor.report({name: monitor.measure(signals.policy, term)})
+    metrics = monitor.report({name: monitor.measure(signals.policy, term)})
+    with monitor.diagnosing():
+        return metrics | amplification(signals)

@@ -61,7 +61,9 @@ def hidden_layers(
         inputs = size
     if first_bias > 0 and layers:
         # Drawn last, so that the weights are those of a network without it.
-        nn.init.uniform_(layers[0].bias, -first_bias, first_bias, generator=generator)
+        first = layers[0]
+        assert isinstance(first, nn.Linear)
+        nn.init.uniform_(first.bias, -first_bias, first_bias, generator=generator)
     return layers
 
 

@@ -27,6 +27,9 @@ DEFINITIONS = {
     "train/std": "mean standard deviation of the Gaussian before squashing",
     "train/saturated_actions": "share of action entries with |tanh(u)| > 0.99, where the pathwise "
     "gradient nearly vanishes",
+    "train/policy_gain": "largest singular value of dmu/ds over the window, with mu the Gaussian "
+    "mean before squashing and s the observation before it is normalised; measured whenever "
+    "gradients are",
     "train/gradient_clipped": "1 if the norm of the policy's gradient exceeded max_grad_norm, "
     "else 0",
     "eval/mean_reward": "mean undiscounted return of evaluation episodes, in separate environments "
@@ -72,6 +75,9 @@ DEFINITIONS = {
     "on the other half of the trajectories, and may be below 0 or above 1",
     "gradient/mix/guarded": "share of steps at which the score function alone is used, because the "
     "two estimators' action gradients, summed up to that step, differ significantly (z above 5)",
+    "gradient/adjoint_growth": "factor by which the root mean square of dJ/du_t over trajectories "
+    "grows for each step backwards in time, by least squares of its logarithm over the window. "
+    "Above 1, the variance of pathwise grows with the length of the window",
     "gradient/by_step": "variance over trajectories of the gradient by each pre-squash action, "
     "dJ/du_t, at each step of the window. For mixed: of the weighted sum of both estimates",
     "gradient/overhead": "share of all update time so far that was spent on these measurements, "

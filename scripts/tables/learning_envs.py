@@ -72,7 +72,9 @@ class Wind(DifferentiableEnv[Tensor]):
         return state
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        return -next_state[:, :2].norm(dim=-1) - 0.01 * action.square().sum(-1)
+        distance: Tensor = torch.linalg.vector_norm(next_state[:, :2], dim=-1)
+        return -distance - 0.01 * action.square().sum(-1)
 
     def terminal(self, state: Tensor) -> Tensor:
-        return state[:, :2].norm(dim=-1) > 10
+        distance: Tensor = torch.linalg.vector_norm(state[:, :2], dim=-1)
+        return distance > 10

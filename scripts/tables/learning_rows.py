@@ -1,4 +1,4 @@
-"""Runs and table of ``scripts/learning_table.py``: returns of each setting, environment and seed."""
+"""Runs and table of ``scripts/learning_table.py``: returns by setting, environment and seed."""
 
 import dataclasses
 import json

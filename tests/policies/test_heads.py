@@ -59,6 +59,7 @@ class Settings:
     hidden: tuple[int, ...] = (7, 5)
     activation: Activation = "tanh"
     layer_norm: bool = False
+    first_bias: float = 0.0
     std: Std = "state_independent"
     log_std_init: float = -0.5
     normalize_observations: bool = False

@@ -46,6 +46,7 @@ class Settings:
     hidden: tuple[int, ...] = (8,)
     activation: Activation = "tanh"
     layer_norm: bool = False
+    first_bias: float = 0.0
     distribution: DistributionName = "gaussian"
     std: Std = "state_independent"
     log_std_init: float = -0.5
