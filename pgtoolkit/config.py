@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, final, get_args, get_origin, get_typ
 
 from pgtoolkit.compiling import Compile
 from pgtoolkit.errors import RequestError
-from pgtoolkit.estimators.catalogue import PathwiseEstimator
+from pgtoolkit.estimators.catalogue import PathwiseChoice
 from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.policies.factory import DistributionName
 
@@ -194,7 +194,7 @@ class CompileSettings(Settings):
 class PathwiseSettings(RelativeEntropySettings, CompileSettings):
     """A gradient through the environment."""
 
-    estimator: PathwiseEstimator = "auto"
+    estimator: PathwiseChoice = "auto"
     """Gradient that the optimiser follows: pathwise; mixed, which adds the score function, each
     step with the weight of least variance; or auto: mixed with a Gaussian policy and at least six
     environments, else pathwise."""

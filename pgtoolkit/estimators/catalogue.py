@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from pgtoolkit.estimators.signals import Signals
 
 EstimatorName = Literal["score_function", "pathwise", "mixed", "critic"]
-PathwiseEstimator = Literal["auto", "pathwise", "mixed"]
-"""Settings of an agent that differentiates through its environment; ``auto`` is one of the others
+PathwiseEstimator = Literal["pathwise", "mixed"]
+"""Estimators that an agent can follow only if it differentiates through its environment."""
+PathwiseChoice = Literal["auto", "pathwise", "mixed"]
+"""What such an agent can be told to follow; ``auto`` is one of the others
 (:func:`pgtoolkit.estimators.cross_fitting.followed_estimator`)."""
 StudyEstimator = Literal["score_function", "pathwise", "mixed"]
 """Estimators that need a policy and an environment only, and no part of an agent."""

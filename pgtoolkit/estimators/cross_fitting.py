@@ -130,10 +130,10 @@ def cross_fitted(score: Tensor, pathwise: Tensor, rule: WeightRule) -> Tensor:
             "environments (--num-envs)"
         )
     own = folds(num)
-    others = _others(own, num, score.device)
     at_once = max(GATHERED_ENTRIES // score.numel(), 1)
     fitted = [
         guarded_weight(score[..., rows, :], pathwise[..., rows, :], rule)
+        for others in _others(len(own), num, score.device)
         for rows in torch.split(others, at_once)
     ]
     by_fold = torch.cat(fitted, -1)
@@ -143,14 +143,16 @@ def cross_fitted(score: Tensor, pathwise: Tensor, rule: WeightRule) -> Tensor:
     return weight
 
 
-def _others(own: list[slice], num: int, device: torch.device) -> Tensor:
-    """Indices ``[K, n]`` of trajectories outside each fold; ``n`` is ``N`` less the largest fold.
+def _others(num_folds: int, num: int, device: torch.device) -> list[Tensor]:
+    """Indices of the trajectories outside each fold, in the order of the folds.
 
-    Where a smaller fold leaves one more, the last is left out.
+    The first folds may have one trajectory more than the last ones. There is one matrix ``[K, n]``
+    for the former and one for the latter.
     """
     rows = torch.arange(num, device=device)
-    size = num - len(rows[own[0]])
-    return torch.stack([rows[rows % len(own) != k][:size] for k in range(len(own))])
+    outside = [rows[rows % num_folds != fold] for fold in range(num_folds)]
+    larger = num % num_folds
+    return [torch.stack(group) for group in (outside[:larger], outside[larger:]) if group]
 
 
 def guarded_weight(score: Tensor, pathwise: Tensor, rule: WeightRule) -> Tensor:
