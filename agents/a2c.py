@@ -102,7 +102,13 @@ class A2c:
             advantage = target - value.detach()
             signals = Signals(self.policy, window, weight=advantage, features=features)
             entropy = EntropyBonus.of(config)
-            metrics = backward("score_function", signals, monitor=self.monitor, entropy=entropy)
+            metrics = backward(
+                "score_function",
+                signals,
+                monitor=self.monitor,
+                entropy=entropy,
+                divisor=config.n_steps,
+            )
             value_loss = (value - target)[valid].square().mean()
             self.value_function.zero_grad()
             (config.vf_coef * value_loss).backward()

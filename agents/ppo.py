@@ -214,7 +214,13 @@ class Ppo:
         weight[window.valid] = standardized(weights) if self.config.normalize_advantage else weights
         signals = Signals(self.policy, window, weight=weight, features=features)
         entropy = EntropyBonus.of(self.config)
-        return measure("score_function", signals, monitor=self.monitor, entropy=entropy)
+        return measure(
+            "score_function",
+            signals,
+            monitor=self.monitor,
+            entropy=entropy,
+            divisor=self.config.n_steps,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return state_of(self, STATE)

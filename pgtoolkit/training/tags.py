@@ -5,8 +5,7 @@ DEFINITIONS = {
     "rollout/ep_len_mean": "mean length of the last 100 training episodes, in steps",
     "time/fps": "environment steps per second since the run started or was resumed",
     "train/policy_gradient_loss": "minus the discounted return of the window's segments with "
-    "their bootstraps, mean over trajectories, divided by the number of steps of the window, "
-    "without the entropy bonus. In ppo: minus the clipped surrogate, mean over the update's "
+    "their bootstraps, mean over trajectories, divided by n_steps, without the entropy bonus. In ppo: minus the clipped surrogate, mean over the update's "
     "minibatches",
     "train/loss": "ppo only: policy_gradient_loss + vf_coef * value_loss + ent_coef * "
     "entropy_loss, mean over the update's minibatches",
@@ -82,9 +81,12 @@ DEFINITIONS = {
 CONVENTIONS = """\
 - A *trajectory* is one environment's column of a window. The N trajectories of a window are the
   sample.
-- Surrogates are summed over the window's steps, divided by their number T, and not reduced over
-  trajectories. V and U are therefore per trajectory and per step of the window, in
-  (return / parameter)^2.
+- Surrogates are summed over a trajectory's steps, divided by the setting n_steps, and not reduced
+  over trajectories. V and U are therefore of one trajectory's gradient divided by n_steps, in
+  (return / parameter)^2. n_steps is the number of steps of a window; with whole episodes
+  (reinforce --rollout episodes) it is divided by all the same, so that the unit stays while
+  episodes grow. Dividing by the episodes' length, which depends on the actions, would bias the
+  gradient.
 - The gradient of the estimator that trains is the very tensor that the optimiser uses, before
   clipping. The other estimator is computed on the same trajectories with the same noise. Ppo makes
   many steps with a window: its gradient is measured on the whole window at the first of them.
