@@ -136,4 +136,5 @@ def measure(
         surrogate = estimator.surrogate(signals, signals.distribution)
         return (surrogate + bonus) / divisor
 
-    return monitor.report({name: monitor.measure(signals.policy, term)})
+    gradients = monitor.measure(signals.policy, term)
+    return monitor.report({name: gradients}) if gradients else {}
