@@ -23,7 +23,7 @@ from pgtoolkit.config import (
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.envs.collector import Collector
-from pgtoolkit.estimators.proximal import clipped_surrogate, standardized
+from pgtoolkit.estimators.proximal import clipped_surrogate, mean_and_scale, standardized
 from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.finite import require_finite_steps
@@ -115,7 +115,9 @@ class Ppo:
 
     In an update that is measured, the gradient of its first step, at ``rho = 1``, is measured by
     trajectory before the epochs begin: it is the score function's, with the window's advantages as
-    weights, standardised where the minibatches' are.
+    weights, less their mean where the minibatches' are standardised. That is the standardised
+    gradient, the entropy bonus included, times the advantages' standard deviation: the direction of
+    the step in the unit of returns, as other agents' gradients are.
 
     Args:
         config: settings.
@@ -210,10 +212,11 @@ class Ppo:
         """Statistics of the gradient of the first step, by trajectory, if that is due."""
         if not self.monitor.measures(window.num_envs):
             return {}
-        weight, weights = torch.zeros_like(advantage), advantage[window.valid]
-        weight[window.valid] = standardized(weights) if self.config.normalize_advantage else weights
-        signals = Signals(self.policy, window, weight=weight, features=features)
-        entropy = EntropyBonus.of(self.config)
+        mean, scale = torch.zeros(()), torch.ones(())
+        if self.config.normalize_advantage:
+            mean, scale = mean_and_scale(advantage[window.valid])
+        signals = Signals(self.policy, window, weight=advantage - mean, features=features)
+        entropy = EntropyBonus(self.config.ent_coef * float(scale))
         return measure(
             "score_function",
             signals,

@@ -31,6 +31,11 @@ def standardized(advantage: Tensor) -> Tensor:
 
     A single advantage has no standard deviation, and is replaced by 0.
     """
-    if len(advantage) == 1:
-        return torch.zeros_like(advantage)
-    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    mean, scale = mean_and_scale(advantage)
+    return (advantage - mean) / scale
+
+
+def mean_and_scale(advantage: Tensor) -> tuple[Tensor, Tensor]:
+    """``mean A`` and ``std A + 1e-8`` of advantages ``[M]``, scalars; the scale of one is 1."""
+    mean = advantage.mean()
+    return mean, torch.ones_like(mean) if len(advantage) == 1 else advantage.std() + 1e-8

@@ -5,8 +5,8 @@ DEFINITIONS = {
     "rollout/ep_len_mean": "mean length of the last 100 training episodes, in steps",
     "time/fps": "environment steps per second since the run started or was resumed",
     "train/policy_gradient_loss": "minus the discounted return of the window's segments with "
-    "their bootstraps, mean over trajectories, divided by n_steps, without the entropy bonus. In ppo: minus the clipped surrogate, mean over the update's "
-    "minibatches",
+    "their bootstraps, mean over trajectories, divided by n_steps, without the entropy bonus. In "
+    "ppo: minus the clipped surrogate, mean over the update's minibatches",
     "train/loss": "ppo only: policy_gradient_loss + vf_coef * value_loss + ent_coef * "
     "entropy_loss, mean over the update's minibatches",
     "train/value_loss": "mean squared error of the value function, mean over the update's "
@@ -89,7 +89,9 @@ CONVENTIONS = """\
   gradient.
 - The gradient of the estimator that trains is the very tensor that the optimiser uses, before
   clipping. The other estimator is computed on the same trajectories with the same noise. Ppo makes
-  many steps with a window: its gradient is measured on the whole window at the first of them.
+  many steps with a window: its gradient is measured on the whole window at the first of them. Where
+  it standardises advantages, the measured gradient is that of the standardised ones times their
+  standard deviation over the window: the direction of the step, in the other agents' unit.
 - The matched pair (ratio, cosine, bias) estimates the gradient of one objective: the discounted
   reward of each segment from its start, with the value function's bootstrap on truncation and at
   the window's end.
