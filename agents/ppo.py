@@ -35,7 +35,7 @@ from pgtoolkit.learners.policy_step import measure
 from pgtoolkit.learners.step_rules.adam import scheduled
 from pgtoolkit.learners.step_rules.flat_adam import FlatAdam
 from pgtoolkit.learners.value_learner import make_value_function
-from pgtoolkit.networks.value import explained_variance
+from pgtoolkit.networks.value import explained_variance_metric
 from pgtoolkit.policies.factory import DistributionName
 from pgtoolkit.policies.policy import without_normalizer
 from pgtoolkit.rollouts.window import Window
@@ -173,7 +173,7 @@ class Ppo:
             metrics |= describe(without_normalizer(self.policy)(features), window)
             metrics |= {TAGS[name]: values.mean() for name, values in found.items()}
             valid = window.valid
-            metrics["train/explained_variance"] = explained_variance(value[valid], target[valid])
+            metrics |= explained_variance_metric(value[valid], target[valid])
             metrics["train/learning_rate"] = torch.tensor(learning_rate)
             metrics["gradient/overhead"] = self.monitor.overhead
             normalize.update(window.obs, window.valid)

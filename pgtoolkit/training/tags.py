@@ -12,7 +12,7 @@ DEFINITIONS = {
     "train/value_loss": "mean squared error of the value function, mean over the update's "
     "minibatches",
     "train/explained_variance": "1 - Var(target - V) / Var(target), before the value function is "
-    "fitted to this window; 1 is perfect",
+    "fitted to this window; 1 is perfect; absent if the target is constant up to rounding",
     "train/entropy_loss": "minus the mean entropy of the action distribution after squashing, in "
     "nats, after the update. In ppo: mean over the update's minibatches, each before its step",
     "train/approx_kl": "mean of r - 1 - log r with r = pi_new / pi_old on the window, after the "

@@ -40,6 +40,10 @@ AGENTS: dict[str, Callable[..., Any]] = {
         ReinforceConfig(**SMALL, **kwargs), env, seed=seed
     ),
 }
+ACTOR_CRITICS: dict[str, Callable[..., Any]] = {
+    "a2c": lambda env, seed, **kwargs: A2c(A2cConfig(**SMALL, **kwargs), env, seed=seed),
+    "ppo": lambda env, seed, **kwargs: Ppo(PpoConfig(**SMALL, **kwargs), env, seed=seed),
+}
 BOTH = ("score_function", "pathwise")
 
 
@@ -552,14 +556,20 @@ def test_an_agent_whose_policy_mixes_trajectories_trains_unmeasured(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One warning; no statistics of a gradient of each trajectory, which does not exist."""
-    makers: dict[str, Callable[..., Any]] = {
-        "a2c": lambda env, seed, **kwargs: A2c(A2cConfig(**SMALL, **kwargs), env, seed=seed),
-        "ppo": lambda env, seed, **kwargs: Ppo(PpoConfig(**SMALL, **kwargs), env, seed=seed),
-    }
-    agent = (AGENTS | makers)[name](pendulum(), 0, diagnostics_interval=1)
+    agent = (AGENTS | ACTOR_CRITICS)[name](pendulum(), 0, diagnostics_interval=1)
     agent.policy.torso.append(Centred())
     before = parameters(agent)
     metrics = step(agent, 3)
     assert not equal(before, parameters(agent))
     assert not any(tag.startswith("gradient/") and "variance" in tag for tag in metrics)
     assert sum("not measured" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("name", ["reinforce", "a2c", "ppo"])
+def test_a_constant_return_has_no_explained_variance(name: str) -> None:
+    """The reward of CartPole is 1, and without later rewards every return is 1."""
+    for gamma in (0.0, 0.9):
+        env = make_vector_env(find_env("CartPole-v1"), SMALL["num_envs"])
+        metrics = step((AGENTS | ACTOR_CRITICS)[name](env, 0, gamma=gamma), 2)
+        assert ("train/explained_variance" in metrics) == (gamma > 0)
+        assert "train/value_loss" in metrics
