@@ -23,7 +23,13 @@ from pgtoolkit.config import (
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.envs.collector import Collector
-from pgtoolkit.estimators.proximal import clipped_surrogate, mean_and_scale, standardized
+from pgtoolkit.estimators.proximal import (
+    approximate_kl,
+    clipped_surrogate,
+    mean_and_scale,
+    probability_ratio,
+    standardized,
+)
 from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.finite import require_finite_steps
@@ -278,20 +284,20 @@ def ppo_loss(
         ent_coef: weight of the entropy.
 
     Returns:
-        The loss and its parts. ``approx_kl`` is ``mean(rho - 1 - log rho)``, an estimate of
-        ``KL(pi_old, pi)`` (Schulman 2020); ``clip_fraction`` is the share of samples whose ratio
-        lies beyond the clip.
+        The loss and its parts. ``approx_kl`` is :func:`approximate_kl
+        <pgtoolkit.estimators.proximal.approximate_kl>`; ``clip_fraction`` is the share of samples
+        whose ratio lies beyond the clip.
     """
     policy_loss = -clipped_surrogate(log_prob, old_log_prob, advantage, clip_range).mean()
     value_loss = (value - target).square().mean()
     mean_entropy = entropy.mean()
     loss = policy_loss + vf_coef * value_loss - ent_coef * mean_entropy
     log_ratio = (log_prob - old_log_prob).detach()
-    ratio = log_ratio.exp()
+    ratio = probability_ratio(log_ratio)
     return loss, {
         "policy_loss": policy_loss.detach(),
         "value_loss": value_loss.detach(),
         "entropy_loss": -mean_entropy.detach(),
-        "approx_kl": (ratio - 1 - log_ratio).mean(),
+        "approx_kl": approximate_kl(log_ratio),
         "clip_fraction": ((ratio - 1).abs() > clip_range).to(ratio.dtype).mean(),
     }

@@ -12,6 +12,7 @@ from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.distributions.squashed import Squashed, TanhGaussian
 from pgtoolkit.estimators.catalogue import CATALOGUE
+from pgtoolkit.estimators.proximal import approximate_kl
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_step import backward
@@ -147,7 +148,7 @@ def describe(distribution: Distribution, window: Window) -> Metrics:
     log_ratio = (distribution.log_prob_of_pre_action(window.pre_action) - window.log_prob)[valid]
     metrics = {
         "train/entropy_loss": -distribution.entropy(window.noise)[valid].mean(),
-        "train/approx_kl": (log_ratio.exp() - 1 - log_ratio).mean(),
+        "train/approx_kl": approximate_kl(log_ratio),
     }
     if distribution.gaussian is not None:
         mean, log_std = distribution.gaussian

@@ -16,8 +16,8 @@ DEFINITIONS = {
     "train/entropy_loss": "minus the mean entropy of the action distribution after squashing, in "
     "nats, after the update. In ppo: mean over the update's minibatches, each before its step",
     "train/approx_kl": "mean of r - 1 - log r with r = pi_new / pi_old on the window, after the "
-    "update: an estimate of KL(pi_old, pi_new). In ppo: mean over the update's minibatches, each "
-    "before its step",
+    "update: an estimate of KL(pi_old, pi_new); r is limited to exp(20). In ppo: mean over the "
+    "update's minibatches, each before its step",
     "train/clip_fraction": "ppo only: share of samples whose r differs from 1 by more than "
     "clip_range, mean over the update's minibatches",
     "train/gradient_norm": "ppo only: norm of the gradient of policy and value function together, "

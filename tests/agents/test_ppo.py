@@ -241,3 +241,14 @@ def test_all_terms_by_hand() -> None:
     assert loss.item() == pytest.approx(-1.6 + 0.5 * 2.5 - 0.1 * 1.0)
     assert terms["approx_kl"].item() == pytest.approx((1.5 - 1 - math.log(1.5)) / 2)
     assert terms["clip_fraction"].item() == 0.5
+
+
+@pytest.mark.parametrize("shift", [-1000.0, 1000.0])
+def test_an_update_survives_ratios_that_overflow(shift: float) -> None:
+    """Densities at collection that are far off: one large step may bring that about."""
+    agent = pendulum()
+    window = agent.collect()
+    metrics = agent.update(dataclasses.replace(window, log_prob=window.log_prob - shift))
+    assert all(bool(value.isfinite().all()) for value in metrics.values())
+    assert all(bool(parameter.isfinite().all()) for parameter in agent.policy.parameters())
+    assert float(metrics["train/clip_fraction"]) == 1
