@@ -26,7 +26,7 @@ from pgtoolkit.learners.policy_learner import describe
 from pgtoolkit.learners.policy_step import backward
 from pgtoolkit.learners.step_rules.adam import Adam
 from pgtoolkit.learners.value_learner import make_value_function
-from pgtoolkit.networks.value import explained_variance
+from pgtoolkit.networks.value import explained_variance_metric
 from pgtoolkit.policies.factory import DistributionName
 from pgtoolkit.policies.policy import without_normalizer
 from pgtoolkit.rollouts.window import Window
@@ -102,16 +102,20 @@ class A2c:
             advantage = target - value.detach()
             signals = Signals(self.policy, window, weight=advantage, features=features)
             entropy = EntropyBonus.of(config)
-            metrics = backward("score_function", signals, monitor=self.monitor, entropy=entropy)
+            metrics = backward(
+                "score_function",
+                signals,
+                monitor=self.monitor,
+                entropy=entropy,
+                divisor=config.n_steps,
+            )
             value_loss = (value - target)[valid].square().mean()
             self.value_function.zero_grad()
             (config.vf_coef * value_loss).backward()
             metrics |= self.rule.step(self.modules)
             metrics |= describe(without_normalizer(self.policy)(features), window)
             metrics["train/value_loss"] = value_loss.detach()
-            metrics["train/explained_variance"] = explained_variance(
-                value.detach()[valid], target[valid]
-            )
+            metrics |= explained_variance_metric(value.detach()[valid], target[valid])
             metrics["gradient/overhead"] = self.monitor.overhead
             normalize.update(window.obs, valid)
             return metrics | self.collector.metrics()

@@ -23,7 +23,13 @@ from pgtoolkit.config import (
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.envs.collector import Collector
-from pgtoolkit.estimators.proximal import clipped_surrogate, standardized
+from pgtoolkit.estimators.proximal import (
+    approximate_kl,
+    clipped_surrogate,
+    mean_and_scale,
+    probability_ratio,
+    standardized,
+)
 from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.finite import require_finite_steps
@@ -35,7 +41,7 @@ from pgtoolkit.learners.policy_step import measure
 from pgtoolkit.learners.step_rules.adam import scheduled
 from pgtoolkit.learners.step_rules.flat_adam import FlatAdam
 from pgtoolkit.learners.value_learner import make_value_function
-from pgtoolkit.networks.value import explained_variance
+from pgtoolkit.networks.value import explained_variance_metric
 from pgtoolkit.policies.factory import DistributionName
 from pgtoolkit.policies.policy import without_normalizer
 from pgtoolkit.rollouts.window import Window
@@ -115,7 +121,9 @@ class Ppo:
 
     In an update that is measured, the gradient of its first step, at ``rho = 1``, is measured by
     trajectory before the epochs begin: it is the score function's, with the window's advantages as
-    weights, standardised where the minibatches' are.
+    weights, less their mean where the minibatches' are standardised. That is the standardised
+    gradient, the entropy bonus included, times the advantages' standard deviation: the direction of
+    the step in the unit of returns, as other agents' gradients are.
 
     Args:
         config: settings.
@@ -171,7 +179,7 @@ class Ppo:
             metrics |= describe(without_normalizer(self.policy)(features), window)
             metrics |= {TAGS[name]: values.mean() for name, values in found.items()}
             valid = window.valid
-            metrics["train/explained_variance"] = explained_variance(value[valid], target[valid])
+            metrics |= explained_variance_metric(value[valid], target[valid])
             metrics["train/learning_rate"] = torch.tensor(learning_rate)
             metrics["gradient/overhead"] = self.monitor.overhead
             normalize.update(window.obs, window.valid)
@@ -210,11 +218,18 @@ class Ppo:
         """Statistics of the gradient of the first step, by trajectory, if that is due."""
         if not self.monitor.measures(window.num_envs):
             return {}
-        weight, weights = torch.zeros_like(advantage), advantage[window.valid]
-        weight[window.valid] = standardized(weights) if self.config.normalize_advantage else weights
-        signals = Signals(self.policy, window, weight=weight, features=features)
-        entropy = EntropyBonus.of(self.config)
-        return measure("score_function", signals, monitor=self.monitor, entropy=entropy)
+        mean, scale = torch.zeros(()), torch.ones(())
+        if self.config.normalize_advantage:
+            mean, scale = mean_and_scale(advantage[window.valid])
+        signals = Signals(self.policy, window, weight=advantage - mean, features=features)
+        entropy = EntropyBonus(self.config.ent_coef * float(scale))
+        return measure(
+            "score_function",
+            signals,
+            monitor=self.monitor,
+            entropy=entropy,
+            divisor=self.config.n_steps,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return state_of(self, STATE)
@@ -269,20 +284,20 @@ def ppo_loss(
         ent_coef: weight of the entropy.
 
     Returns:
-        The loss and its parts. ``approx_kl`` is ``mean(rho - 1 - log rho)``, an estimate of
-        ``KL(pi_old, pi)`` (Schulman 2020); ``clip_fraction`` is the share of samples whose ratio
-        lies beyond the clip.
+        The loss and its parts. ``approx_kl`` is :func:`approximate_kl
+        <pgtoolkit.estimators.proximal.approximate_kl>`; ``clip_fraction`` is the share of samples
+        whose ratio lies beyond the clip.
     """
     policy_loss = -clipped_surrogate(log_prob, old_log_prob, advantage, clip_range).mean()
     value_loss = (value - target).square().mean()
     mean_entropy = entropy.mean()
     loss = policy_loss + vf_coef * value_loss - ent_coef * mean_entropy
     log_ratio = (log_prob - old_log_prob).detach()
-    ratio = log_ratio.exp()
+    ratio = probability_ratio(log_ratio)
     return loss, {
         "policy_loss": policy_loss.detach(),
         "value_loss": value_loss.detach(),
         "entropy_loss": -mean_entropy.detach(),
-        "approx_kl": (ratio - 1 - log_ratio).mean(),
+        "approx_kl": approximate_kl(log_ratio),
         "clip_fraction": ((ratio - 1).abs() > clip_range).to(ratio.dtype).mean(),
     }

@@ -51,7 +51,8 @@ class ReinforceConfig(
     log_std_init: float = -1.0
     """Initial logarithm of the standard deviation, before squashing."""
     n_steps: Annotated[int, at_least(1)] = 64
-    """Steps of each environment in a window; not used with whole episodes."""
+    """Steps of each environment in a window. The gradient is divided by this number, with whole
+    episodes too: their own length depends on the actions, and would bias the gradient."""
     rollout: Literal["windows", "episodes"] = "windows"
     """windows: n_steps of every environment, bootstrapped with the value function at their end;
     episodes: one whole episode of every environment, from a reset (steps that the faster ones take

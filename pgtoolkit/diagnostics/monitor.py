@@ -1,6 +1,7 @@
 """Metrics of the gradient that the optimiser uses, measured every few updates."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
@@ -13,7 +14,6 @@ from pgtoolkit.diagnostics.per_trajectory import (
     GradientRecorder,
     Gradients,
     Surrogate,
-    per_trajectory_gradients,
 )
 from pgtoolkit.diagnostics.statistics import (
     MIN_TRAJECTORIES,
@@ -22,8 +22,11 @@ from pgtoolkit.diagnostics.statistics import (
     gradient_difference,
     variance,
 )
+from pgtoolkit.errors import RequestError
 from pgtoolkit.finite import require_finite
 from pgtoolkit.policies.policy import Policy
+
+LOG = logging.getLogger("pgtoolkit")
 
 RUNNING_MEAN_DECAY = 0.9
 """Decay per measurement of the running means whose ratios are logged as SNR and noise scale."""
@@ -36,7 +39,8 @@ class GradientMonitor:
     In an update that is measured, the gradient of the update is the mean of the measured gradients,
     so the statistics describe the very gradient that trains. The samples are the entries of the
     surrogate: trajectories of a window, or transitions of a batch. With fewer than three samples
-    nothing is measured.
+    nothing is measured. If no gradient belongs to one sample (BatchNorm, say), a warning says so
+    once, and the run goes on with the ordinary gradient, unmeasured.
 
     Args:
         interval: updates between measurements; 0 never measures.
@@ -50,11 +54,13 @@ class GradientMonitor:
         self.diagnostic_seconds = 0.0
         self.unmeasured_seconds, self.num_unmeasured = 0.0, 0
         self._diagnosing = False
+        self._recorder: GradientRecorder | None = None
+        self._measurable = True
 
     @property
     def due(self) -> bool:
         """Whether this update is to be measured."""
-        return self.interval > 0 and self.num_updates % self.interval == 0
+        return self._measurable and self.interval > 0 and self.num_updates % self.interval == 0
 
     def measures(self, num_samples: int) -> bool:
         """Whether a surrogate with that many entries is measured in this update."""
@@ -90,25 +96,48 @@ class GradientMonitor:
             dictionaries if this update is not measured.
         """
         began = time.perf_counter()
-        recorder = GradientRecorder(policy)
+        recorder = self._recorder_of(policy)
         with recorder.recording() if self.due else contextlib.nullcontext():
             values = surrogate()
             measured = self.measures(len(values))
             require_finite("loss", values.detach())
             with self.diagnosing():
                 others = dict(beside()) if measured else {}
-        if not measured:
+        gradients: Gradients = {}
+        if measured:
+            with self._or_unmeasured():
+                gradients = recorder.per_trajectory(values, retain_graph=bool(others))
+        if not gradients:
             policy.zero_grad()
             (-values.mean()).backward()  # type: ignore[no-untyped-call]
             self._time_backward(time.perf_counter() - began, measured=False)
             return {}, {}
-        gradients = recorder.per_trajectory(values, retain_graph=bool(others))
         for name, parameter in policy.named_parameters():
             if parameter.requires_grad:
                 parameter.grad = -gradients[name].mean(0)
         self._time_backward(time.perf_counter() - began, measured=True)
         with self.diagnosing():
-            return gradients, _recorded_gradients(recorder, others)
+            found = _recorded_gradients(recorder, others)
+            recorder.forget()
+            return gradients, found
+
+    def _recorder_of(self, policy: Policy) -> GradientRecorder:
+        """The recorder of this policy, which keeps what it has checked."""
+        if self._recorder is None or self._recorder.module is not policy:
+            self._recorder = GradientRecorder(policy)
+        return self._recorder
+
+    @contextlib.contextmanager
+    def _or_unmeasured(self) -> Iterator[None]:
+        """A context in which a policy that cannot be measured ends all measuring, with a warning.
+
+        Measuring must not stop a run that could go on without it.
+        """
+        try:
+            yield
+        except RequestError as error:
+            self._measurable = False
+            LOG.warning("the policy's gradients are not measured in this run: %s", error)
 
     def _time_backward(self, seconds: float, *, measured: bool) -> None:
         """Counts what a measured backward pass takes beyond the mean of the others as overhead."""
@@ -122,19 +151,21 @@ class GradientMonitor:
     def measure(self, policy: Policy, surrogate: Surrogate) -> Gradients:
         """The gradient of every trajectory, for comparison only; its time counts as overhead.
 
-        The parameters' ``grad`` is not changed.
+        The parameters' ``grad`` is not changed. Empty if no gradient belongs to one sample.
 
         Raises:
             NonFiniteError: the surrogate is not finite; names the environment.
         """
-
-        def checked() -> Tensor:
-            values = surrogate()
-            require_finite("loss", values.detach())
-            return values
-
+        gradients: Gradients = {}
         with self.diagnosing():
-            return per_trajectory_gradients(policy, checked)
+            recorder = self._recorder_of(policy)
+            with recorder.recording():
+                values = surrogate()
+            require_finite("loss", values.detach())
+            with self._or_unmeasured():
+                gradients = recorder.per_trajectory(values)
+            recorder.forget()
+        return gradients
 
     def report(
         self,

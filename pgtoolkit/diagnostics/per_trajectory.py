@@ -9,14 +9,21 @@ layer is called ``T`` times, as in back-propagation through time, its calls are 
 
 The gradients of parameters in other kinds of modules are computed by one backward pass per
 trajectory, batched by vmap.
+
+A recorder checks its own assumptions by two more backward passes, of half of the trajectories each.
+The derivative by a layer's output must be 0 in the rows of the other half: otherwise trajectories
+are mixed, or they are on another axis. And the layers' gradients must add up to the ordinary
+gradient: a parameter for which they do not is used outside its layer too, and goes the general way.
+The passes are made when calls of a new kind are first recorded, and not at every measurement.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.networks.encoder import Convolution
@@ -89,6 +96,11 @@ class Call(NamedTuple):
     """Version counter of the output at recording time; a change in place increments it."""
 
 
+CallKind = frozenset[tuple[str, tuple[bool, ...]]]
+"""Of each recorded call, the layer, and which axes of its output are as long as there are
+trajectories."""
+
+
 @final
 class GradientRecorder:
     """Records the calls of a module's layers, then computes the gradient of every trajectory.
@@ -102,26 +114,37 @@ class GradientRecorder:
 
     Every tensor that passes through the module must have the trajectories on its last axis but one
     (``[..., N, features]``), and entry ``i`` of the surrogate must depend on trajectory ``i`` only.
-    A layer's weight must be used by calling the layer: ``F.linear(x, layer.weight)`` is not
-    recorded.
+    Both are checked at the outputs of the layers that have a rule; mixing that happens before the
+    first of them is found only where it is a BatchNorm's. A weight that is also used outside its
+    layer (``F.linear(x, layer.weight)``) is found, and its gradient computed the general way.
 
     Attributes:
         ruled: the layers that have a rule, by their prefix in the module.
         calls: their recorded calls, by the same prefix.
+        batch_norms: prefixes of the BatchNorms that were called and used the batch's statistics.
+        elsewhere: the names of the parameters that are used outside their layers, for each kind of
+            calls that has been checked.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.ruled: dict[str, nn.Module] = {}
         self.calls: dict[str, list[Call]] = {}
+        self.batch_norms: list[str] = []
+        self.elsewhere: dict[CallKind, frozenset[str]] = {}
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
         """A context in which inputs and outputs of the layers that have a rule are recorded."""
-        self.calls = {}
+        self.forget()
         self.ruled = {p: layer for p, layer in self.module.named_modules() if _has_rule(layer)}
         handles = [
             layer.register_forward_hook(self._hook(prefix)) for prefix, layer in self.ruled.items()
+        ]
+        handles += [
+            layer.register_forward_hook(self._batch_norm_hook(prefix))
+            for prefix, layer in self.module.named_modules()
+            if isinstance(layer, _BatchNorm)
         ]
         try:
             yield
@@ -138,6 +161,18 @@ class GradientRecorder:
 
         return record
 
+    def _batch_norm_hook(self, prefix: str) -> Callable[[nn.Module, Any, Any], None]:
+        def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            assert isinstance(layer, _BatchNorm)
+            if layer.training or layer.running_mean is None:
+                self.batch_norms.append(prefix)
+
+        return record
+
+    def forget(self) -> None:
+        """Forgets the recorded calls and their graph; what has been checked is kept."""
+        self.calls, self.batch_norms = {}, []
+
     def per_trajectory(self, surrogate: Tensor, *, retain_graph: bool = False) -> dict[str, Tensor]:
         """The gradient of each entry of ``surrogate`` ``[N]``: ``{parameter name: [N, *shape]}``.
 
@@ -148,22 +183,39 @@ class GradientRecorder:
             retain_graph: keep the graph for another surrogate of the same forward pass.
 
         Raises:
-            RequestError: a recorded output was changed in place.
+            RequestError: trajectories are mixed, or are not on the last axis but one of a layer's
+                output, or a recorded output was changed in place; the graph is kept.
         """
         check_shape("surrogate", surrogate, None)
-        size = surrogate.shape[0]
-        gradients = per_sample_gradients(surrogate, self.without_rule())
-        outputs = [call.output for calls in self.calls.values() for call in calls]
-        if any(c.output._version != c.version for calls in self.calls.values() for c in calls):
-            raise RequestError(
-                "a layer's output was changed in place after it was recorded (an activation with "
-                "inplace=True?), and its gradient with it: use the activation without inplace"
-            )
-        deltas: tuple[Tensor, ...] = ()
+        size, outputs = surrogate.shape[0], self.outputs
+        elsewhere = self.used_elsewhere(surrogate)
+        gradients = per_sample_gradients(surrogate, self.without_rule() | elsewhere)
+        deltas: Sequence[Tensor | None] = ()
         if outputs:
             deltas = torch.autograd.grad(
                 surrogate.sum(), outputs, retain_graph=retain_graph, allow_unused=True
             )
+        by_id = self._by_rule(deltas, size)
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad and name not in gradients:
+                found = by_id.get(id(parameter))
+                if found is None:
+                    found = parameter.new_zeros(size, *parameter.shape)
+                gradients[name] = found
+        return gradients
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """The outputs of all recorded calls, layer by layer."""
+        return [call.output for calls in self.calls.values() for call in calls]
+
+    def _by_rule(self, deltas: Sequence[Tensor | None], size: int) -> dict[int, Tensor]:
+        """The layers' gradients by their rules: ``{id of the parameter: [N, *shape]}``.
+
+        Args:
+            deltas: the derivative by each of :attr:`outputs`; None where there is none.
+            size: ``N``.
+        """
         remaining = iter(deltas)
         by_id: dict[int, Tensor] = {}
         for prefix, calls in self.calls.items():
@@ -177,13 +229,94 @@ class GradientRecorder:
             for leaf, gradient in LAYER_RULES[type(layer)](layer, inputs, delta).items():
                 key = id(getattr(layer, leaf))
                 by_id[key] = by_id[key] + gradient if key in by_id else gradient
-        for name, parameter in self.module.named_parameters():
-            if parameter.requires_grad and name not in gradients:
-                found = by_id.get(id(parameter))
-                if found is None:
-                    found = parameter.new_zeros(size, *parameter.shape)
-                gradients[name] = found
-        return gradients
+        return by_id
+
+    def used_elsewhere(self, surrogate: Tensor) -> dict[str, nn.Parameter]:
+        """The parameters whose layers' gradients do not add up to the ordinary one, by name.
+
+        They are used outside their layers as well. Costs two backward passes where the recorded
+        calls are of a kind that has not been checked before.
+
+        Args:
+            surrogate: ``[N]``; its graph is kept.
+
+        Raises:
+            RequestError: the gradient of an entry of the surrogate is not that of one trajectory.
+        """
+        size = surrogate.shape[0]
+        self._require_rows(size)
+        kind = frozenset(
+            (p, _axes(c.output, size)) for p, calls in self.calls.items() for c in calls
+        )
+        if kind not in self.elsewhere and surrogate.requires_grad:
+            names = self._check(surrogate)
+            if names is None:
+                return {}
+            self.elsewhere[kind] = names
+        found = self.elsewhere.get(kind, frozenset())
+        return {name: p for name, p in self.module.named_parameters() if name in found}
+
+    def _require_rows(self, size: int) -> None:
+        """Raises where the recorded calls alone show that there is no gradient per trajectory."""
+        if self.batch_norms:
+            raise RequestError(
+                f"no gradient belongs to one trajectory: the BatchNorm {self.batch_norms[0]!r} "
+                "mixes trajectories by the batch's statistics. Use LayerNorm, or put the BatchNorm "
+                "into evaluation mode (eval())"
+            )
+        for prefix, calls in self.calls.items():
+            if any(call.output._version != call.version for call in calls):
+                raise RequestError(
+                    f"the output of the layer {prefix!r} was changed in place after it was "
+                    "recorded (an activation with inplace=True?), and its gradient with it: use "
+                    "the activation without inplace"
+                )
+            for shape in (x.shape for call in calls for x in (call.inputs, call.output)):
+                if len(shape) < 2 or shape[-2] != size:
+                    raise RequestError(
+                        f"the layer {prefix!r} saw {list(shape)}, whose last axis but one is not "
+                        f"the surrogate's {size} trajectories: give the module [..., N, features]"
+                    )
+
+    def _check(self, surrogate: Tensor) -> frozenset[str] | None:
+        """Makes the check of :meth:`used_elsewhere`; None where a derivative is not finite."""
+        parameters = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+        if not parameters:
+            return frozenset()
+        general, names = self.without_rule(), set[str]()
+        half = _half(len(surrogate)).to(surrogate.device)
+        for rows in (half, ~half):
+            found = torch.autograd.grad(
+                surrogate,
+                [*self.outputs, *parameters.values()],
+                grad_outputs=rows.to(surrogate.dtype),
+                retain_graph=True,
+                allow_unused=True,
+            )
+            if not all(bool(x.isfinite().all()) for x in found if x is not None):
+                return None
+            deltas, gradients = found[: -len(parameters)], found[-len(parameters) :]
+            self._require_separate(deltas, ~rows)
+            by_id = self._by_rule(deltas, len(surrogate))
+            names |= {
+                name
+                for (name, p), gradient in zip(parameters.items(), gradients, strict=True)
+                if name not in general and not _adds_up(by_id.get(id(p)), gradient)
+            }
+        return frozenset(names)
+
+    def _require_separate(self, deltas: Sequence[Tensor | None], others: Tensor) -> None:
+        """Raises if a derivative of one half's surrogate is not 0 in the rows of the ``others``."""
+        prefixes = [prefix for prefix, calls in self.calls.items() for _ in calls]
+        for prefix, delta in zip(prefixes, deltas, strict=True):
+            if delta is not None and bool((delta[..., others, :] != 0).any()):
+                raise RequestError(
+                    f"no gradient belongs to one trajectory: entry i of the surrogate depends on "
+                    f"more than row i of the output of the layer {prefix!r}. Either the module "
+                    "mixes trajectories there (a mean over the batch, attention), or they are not "
+                    "on the last axis but one: give the module [..., N, features], and let it "
+                    "treat every row by itself"
+                )
 
     def without_rule(self) -> dict[str, nn.Parameter]:
         """Parameters of modules without a rule; some may be shared with a layer that has one."""
@@ -210,13 +343,33 @@ def _has_rule(layer: nn.Module) -> bool:
     )
 
 
+def _half(size: int) -> Tensor:
+    """Bools ``[N]`` of which half are true, always the same, without a pattern."""
+    half = torch.zeros(size, dtype=torch.bool)
+    half[torch.randperm(size, generator=torch.Generator().manual_seed(0))[: (size + 1) // 2]] = True
+    return half
+
+
+def _axes(tensor: Tensor, size: int) -> tuple[bool, ...]:
+    """For each axis, whether it is as long as there are trajectories."""
+    return tuple(length == size for length in tensor.shape)
+
+
+def _adds_up(by_rule: Tensor | None, gradient: Tensor | None) -> bool:
+    """Whether gradients ``[N, *shape]`` sum to a gradient ``[*shape]``, up to rounding.
+
+    The tolerance is relative to the sum of the ``N`` norms, because the terms may cancel. A wrong
+    "no" costs time and no accuracy.
+    """
+    if by_rule is None or gradient is None:
+        return gradient is None or not bool(gradient.any())
+    tolerance = 4 * torch.finfo(gradient.dtype).eps ** 0.5
+    scale = torch.linalg.vector_norm(by_rule.flatten(1), dim=1).sum()
+    return bool(torch.linalg.vector_norm(by_rule.sum(0) - gradient) <= tolerance * scale)
+
+
 def _flatten(tensor: Tensor, size: int) -> Tensor:
     """``[..., N, features]`` to ``[L, N, features]``."""
-    if tensor.shape[-2] != size:
-        raise ValueError(
-            f"a layer saw {list(tensor.shape)}, whose last axis but one is not the surrogate's "
-            f"{size} trajectories"
-        )
     return tensor.reshape(-1, size, tensor.shape[-1])
 
 
@@ -231,6 +384,9 @@ def per_trajectory_gradients(module: nn.Module, surrogate: Surrogate) -> Gradien
     Args:
         module: its parameters' gradients are computed.
         surrogate: computes ``[N]`` by calling the module, as :class:`GradientRecorder` requires.
+
+    Raises:
+        RequestError: the gradient of an entry of the surrogate is not that of one trajectory.
     """
     recorder = GradientRecorder(module)
     with recorder.recording():

@@ -9,14 +9,16 @@ from pgtoolkit.diagnostics.per_trajectory import GradientRecorder
 from pgtoolkit.shapes import check_shape
 
 
-def sample_variances(module: nn.Module, losses: Callable[[], Tensor]) -> dict[str, Tensor]:
+def sample_variances(
+    module: nn.Module, losses: Callable[[], Tensor], recorder: GradientRecorder | None = None
+) -> dict[str, Tensor]:
     """The unbiased variance of each entry of one sample's gradient: ``{parameter name: [*shape]}``.
 
     For a linear layer that is called once, sample ``i``'s gradient is an outer product
     ``g_i = delta_i x_i^T``, so that ``sum_i g_i^2 = (delta^2)^T x^2`` and
     ``sum_i g_i = delta^T x``: two matrix products, and no tensor of size ``N P``. If the module has
-    any other layer with parameters, the gradients of all samples are computed
-    (:meth:`GradientRecorder.per_trajectory
+    any other layer with parameters, or a weight that is used outside its layer, the gradients of
+    all samples are computed (:meth:`GradientRecorder.per_trajectory
     <pgtoolkit.diagnostics.per_trajectory.GradientRecorder.per_trajectory>`).
 
     The two products lose digits where an entry's mean is far larger than its standard deviation:
@@ -26,14 +28,18 @@ def sample_variances(module: nn.Module, losses: Callable[[], Tensor]) -> dict[st
         module: its parameters' gradients are measured.
         losses: computes ``[N]`` from the module. Entry ``i`` must depend on sample ``i`` alone, and
             every layer must be called on ``[N, features]``.
+        recorder: of the module; keeps what it has checked for the next call. A new one by default.
+
+    Raises:
+        RequestError: the gradient of an entry of the losses is not that of one sample.
 
     Source: Dangel et al. 2020, "BackPACK", appendix A.
     """
-    recorder = GradientRecorder(module)
+    recorder = recorder or GradientRecorder(module)
     with recorder.recording():
         values = losses()
     check_shape("losses", values, None)
-    if not _is_linear_throughout(recorder):
+    if recorder.used_elsewhere(values) or not _is_linear_throughout(recorder):
         gradients = recorder.per_trajectory(values)
         return {name: gradient.var(0) for name, gradient in gradients.items()}
     outputs = [calls[0].output for calls in recorder.calls.values()]

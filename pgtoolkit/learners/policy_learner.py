@@ -12,6 +12,7 @@ from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.distributions.squashed import Squashed, TanhGaussian
 from pgtoolkit.estimators.catalogue import CATALOGUE
+from pgtoolkit.estimators.proximal import approximate_kl
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_step import backward
@@ -38,6 +39,9 @@ class PolicyLearner:
         rule: takes the steps.
         monitor: measures the gradients, when that is due.
         entropy: the entropy bonus in the objective.
+        divisor: the constant by which surrogates are divided, such as the configured number of
+            steps of a window. It must not depend on the window (:func:`backward
+            <pgtoolkit.learners.policy_step.backward>`).
     """
 
     def __init__(
@@ -46,16 +50,18 @@ class PolicyLearner:
         rule: StepRule,
         monitor: GradientMonitor,
         entropy: EntropyBonus | None = None,
+        divisor: float = 1.0,
     ) -> None:
         self.policy, self.rule, self.monitor = policy, rule, monitor
-        self.entropy = entropy or EntropyBonus()
+        self.entropy, self.divisor = entropy or EntropyBonus(), divisor
 
     @classmethod
     def of(cls, config: Any, policy: Policy, progress: Progress) -> Self:
         """Adam with the settings of an agent's configuration.
 
         Args:
-            config: has the Adam, policy and diagnostics groups of settings.
+            config: has the rollout, Adam, policy and diagnostics groups of settings. Surrogates
+                are divided by its ``n_steps``.
             policy: changed in place.
             progress: gives the share of the run that is done, for the learning rate.
         """
@@ -63,7 +69,7 @@ class PolicyLearner:
             Adam.of(config, policy, progress),
             GradientMonitor(config.diagnostics_interval),
         )
-        return cls(policy, rule, monitor, EntropyBonus.of(config))
+        return cls(policy, rule, monitor, EntropyBonus.of(config), config.n_steps)
 
     @contextlib.contextmanager
     def updating(self, window: Window) -> Iterator[None]:
@@ -83,12 +89,14 @@ class PolicyLearner:
             NonFiniteError: names the tensor, the step and the environment; nothing is changed.
             RequestError: the estimator is not available for this policy and window.
         """
-        metrics = backward(name, signals, monitor=self.monitor, entropy=self.entropy)
+        metrics = backward(
+            name, signals, monitor=self.monitor, entropy=self.entropy, divisor=self.divisor
+        )
         bare, window = without_normalizer(self.policy), signals.window
 
         def surrogate(distribution: Distribution) -> Tensor:
             bonus = self.entropy.bonus(distribution, window)
-            return (CATALOGUE[name].surrogate(signals, distribution) + bonus) / window.num_steps
+            return (CATALOGUE[name].surrogate(signals, distribution) + bonus) / self.divisor
 
         problem = Problem(bare, signals.features, surrogate, window.valid, window.noise)
         metrics |= self.rule.step(self.policy, problem)
@@ -140,7 +148,7 @@ def describe(distribution: Distribution, window: Window) -> Metrics:
     log_ratio = (distribution.log_prob_of_pre_action(window.pre_action) - window.log_prob)[valid]
     metrics = {
         "train/entropy_loss": -distribution.entropy(window.noise)[valid].mean(),
-        "train/approx_kl": (log_ratio.exp() - 1 - log_ratio).mean(),
+        "train/approx_kl": approximate_kl(log_ratio),
     }
     if distribution.gaussian is not None:
         mean, log_std = distribution.gaussian

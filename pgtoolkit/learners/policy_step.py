@@ -19,17 +19,25 @@ MATCHED = "matched score function"
 
 
 def backward(
-    name: str, signals: Signals, *, monitor: GradientMonitor, entropy: EntropyBonus
+    name: str,
+    signals: Signals,
+    *,
+    monitor: GradientMonitor,
+    entropy: EntropyBonus,
+    divisor: float = 1.0,
 ) -> Metrics:
     """Sets the policy's gradients by one estimator; measures it and others where that is due.
 
-    The gradients are those of ``-mean_i (surrogate_i + entropy bonus_i) / T``.
+    The gradients are those of ``-mean_i (surrogate_i + entropy bonus_i) / divisor``.
 
     Args:
         name: the estimator's name in the catalogue.
         signals: the window, its objective and the numbers computed from them.
         monitor: decides whether this update is measured.
         entropy: the bonus in the objective.
+        divisor: a constant, such as the configured number of steps of a window. It must not depend
+            on the window: the length of whole episodes depends on the actions, and the quotient
+            would then be a biased estimate, even of the gradient's direction.
 
     Raises:
         NonFiniteError: names the tensor, the step and the environment; no gradient is set.
@@ -50,7 +58,7 @@ def backward(
         return term(estimator.surrogate(signals, signals.distribution))
 
     def term(surrogate: Tensor) -> Tensor:
-        return (surrogate + bonus[0]) / window.num_steps
+        return (surrogate + bonus[0]) / divisor
 
     def beside() -> dict[str, Tensor]:
         at = signals.distribution
@@ -63,7 +71,7 @@ def backward(
     gradients, measured = monitor.backward_beside(signals.policy, followed, beside)
     metrics = estimator.metrics(signals)
     if signals.objective is not None:
-        loss = -signals.objective.detach().mean() / window.num_steps
+        loss = -signals.objective.detach().mean() / divisor
         metrics["train/policy_gradient_loss"] = loss
     if gradients:
         with monitor.diagnosing():
@@ -116,9 +124,17 @@ def report(
 
 
 def measure(
-    name: str, signals: Signals, *, monitor: GradientMonitor, entropy: EntropyBonus
+    name: str,
+    signals: Signals,
+    *,
+    monitor: GradientMonitor,
+    entropy: EntropyBonus,
+    divisor: float = 1.0,
 ) -> Metrics:
-    """Statistics of one estimator's gradient where a measurement is due; nothing is changed."""
+    """Statistics of one estimator's gradient where a measurement is due; nothing is changed.
+
+    The arguments are those of :func:`backward`.
+    """
     window, estimator = signals.window, CATALOGUE[name]
     if not monitor.measures(window.num_envs):
         return {}
@@ -129,8 +145,11 @@ def measure(
         signals.renew_distribution()
         bonus = entropy.bonus(signals.distribution, window)
         surrogate = estimator.surrogate(signals, signals.distribution)
-        return (surrogate + bonus) / window.num_steps
+        return (surrogate + bonus) / divisor
 
-    metrics = monitor.report({name: monitor.measure(signals.policy, term)})
+    gradients = monitor.measure(signals.policy, term)
+    if not gradients:
+        return {}
+    metrics = monitor.report({name: gradients})
     with monitor.diagnosing():
         return metrics | amplification(signals)

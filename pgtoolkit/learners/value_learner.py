@@ -14,7 +14,7 @@ from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.learners.step_rules.adam import Adam, Progress
 from pgtoolkit.learners.step_rules.base import StepRule
 from pgtoolkit.networks.encoder import make_encoder
-from pgtoolkit.networks.value import Lagged, ValueFunction, explained_variance
+from pgtoolkit.networks.value import Lagged, ValueFunction, explained_variance_metric
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
 from pgtoolkit.state import load_state_of, state_of
@@ -89,7 +89,8 @@ class ValueLearner:
             target: ``[M]``.
 
         Returns:
-            The mean loss of the minibatches, and the explained variance before the fit.
+            The mean loss of the minibatches, and the explained variance before the fit unless the
+            target is constant.
 
         Raises:
             NonFiniteError: the loss of a minibatch is not finite; no step is made with it.
@@ -98,17 +99,14 @@ class ValueLearner:
         if target.shape[0] == 0:
             raise RequestError("the window has no valid step: use a longer one (--n-steps)")
         with torch.no_grad():
-            explained = explained_variance(self.module(*inputs), target)
+            explained = explained_variance_metric(self.module(*inputs), target)
         losses = []
         for _ in range(self.n_epochs):
             order = torch.randperm(len(target), generator=self.generator, device=target.device)
             for rows in order.chunk(self.n_minibatches):
                 losses.append(self._step(tuple(x[rows] for x in inputs), target[rows]))
         self.lagged.update()
-        return {
-            "train/value_loss": torch.stack(losses).mean(),
-            "train/explained_variance": explained,
-        }
+        return {"train/value_loss": torch.stack(losses).mean()} | explained
 
     def fit_window(self, window: Window, features: Tensor, target: Tensor) -> Metrics:
         """:meth:`fit` of ``V`` on the valid steps of a window.

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 from pgtoolkit.networks.mlp import Activation, mlp
 
+ROUNDINGS_OF_A_CONSTANT = 16
+"""Standard deviation, in units of rounding of the largest entry, up to which returns count as
+constant. A return is a sum of many rounded terms, so it is off by several units."""
+
 
 class ValueHead(nn.Module, ABC):
     """Maps a network's outputs to a value, and has the loss that fits the value to a target."""
@@ -218,9 +222,29 @@ class Lagged:
 
 
 def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:
-    """``1 - Var(target - prediction) / Var(target)``; 1 is perfect, 0 is as good as a constant."""
-    variance = target.var(unbiased=False)
-    return 1 - (target - prediction).var(unbiased=False) / variance.clamp_min(1e-12)
+    """``1 - Var(target - prediction) / Var(target)``; 1 is perfect, 0 is as good as a constant.
+
+    NaN for a target that is constant up to rounding, or has no entries: there is nothing to
+    explain, and the quotient would be that of two rounding errors.
+
+    Args:
+        prediction: ``[M]``.
+        target: ``[M]``. It counts as constant if its standard deviation is at most
+            :data:`ROUNDINGS_OF_A_CONSTANT` units of rounding of its largest entry.
+    """
+    if len(target) == 0:
+        return target.new_tensor(torch.nan)
+    exact = target.double()
+    variance = exact.var(unbiased=False)
+    rounding = ROUNDINGS_OF_A_CONSTANT * torch.finfo(target.dtype).eps * exact.abs().max()
+    ratio = (exact - prediction.double()).var(unbiased=False) / variance
+    return torch.where(variance.sqrt() <= rounding, torch.nan, 1 - ratio).to(target.dtype)
+
+
+def explained_variance_metric(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """``{"train/explained_variance": ...}``; empty for a constant target."""
+    explained = explained_variance(prediction, target)
+    return {} if bool(explained.isnan()) else {"train/explained_variance": explained}
 
 
 @torch.no_grad()

@@ -5,20 +5,19 @@ DEFINITIONS = {
     "rollout/ep_len_mean": "mean length of the last 100 training episodes, in steps",
     "time/fps": "environment steps per second since the run started or was resumed",
     "train/policy_gradient_loss": "minus the discounted return of the window's segments with "
-    "their bootstraps, mean over trajectories, divided by the number of steps of the window, "
-    "without the entropy bonus. In ppo: minus the clipped surrogate, mean over the update's "
-    "minibatches",
+    "their bootstraps, mean over trajectories, divided by n_steps, without the entropy bonus. In "
+    "ppo: minus the clipped surrogate, mean over the update's minibatches",
     "train/loss": "ppo only: policy_gradient_loss + vf_coef * value_loss + ent_coef * "
     "entropy_loss, mean over the update's minibatches",
     "train/value_loss": "mean squared error of the value function, mean over the update's "
     "minibatches",
     "train/explained_variance": "1 - Var(target - V) / Var(target), before the value function is "
-    "fitted to this window; 1 is perfect",
+    "fitted to this window; 1 is perfect; absent if the target is constant up to rounding",
     "train/entropy_loss": "minus the mean entropy of the action distribution after squashing, in "
     "nats, after the update. In ppo: mean over the update's minibatches, each before its step",
     "train/approx_kl": "mean of r - 1 - log r with r = pi_new / pi_old on the window, after the "
-    "update: an estimate of KL(pi_old, pi_new). In ppo: mean over the update's minibatches, each "
-    "before its step",
+    "update: an estimate of KL(pi_old, pi_new); r is limited to exp(20). In ppo: mean over the "
+    "update's minibatches, each before its step",
     "train/clip_fraction": "ppo only: share of samples whose r differs from 1 by more than "
     "clip_range, mean over the update's minibatches",
     "train/gradient_norm": "ppo only: norm of the gradient of policy and value function together, "
@@ -88,12 +87,17 @@ DEFINITIONS = {
 CONVENTIONS = """\
 - A *trajectory* is one environment's column of a window. The N trajectories of a window are the
   sample.
-- Surrogates are summed over the window's steps, divided by their number T, and not reduced over
-  trajectories. V and U are therefore per trajectory and per step of the window, in
-  (return / parameter)^2.
+- Surrogates are summed over a trajectory's steps, divided by the setting n_steps, and not reduced
+  over trajectories. V and U are therefore of one trajectory's gradient divided by n_steps, in
+  (return / parameter)^2. n_steps is the number of steps of a window; with whole episodes
+  (reinforce --rollout episodes) it is divided by all the same, so that the unit stays while
+  episodes grow. Dividing by the episodes' length, which depends on the actions, would bias the
+  gradient.
 - The gradient of the estimator that trains is the very tensor that the optimiser uses, before
   clipping. The other estimator is computed on the same trajectories with the same noise. Ppo makes
-  many steps with a window: its gradient is measured on the whole window at the first of them.
+  many steps with a window: its gradient is measured on the whole window at the first of them. Where
+  it standardises advantages, the measured gradient is that of the standardised ones times their
+  standard deviation over the window: the direction of the step, in the other agents' unit.
 - The matched pair (ratio, cosine, bias) estimates the gradient of one objective: the discounted
   reward of each segment from its start, with the value function's bootstrap on truncation and at
   the window's end.

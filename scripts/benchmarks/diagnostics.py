@@ -21,7 +21,6 @@ from pgtoolkit.estimators.surrogates import (
     window_objective,
 )
 from pgtoolkit.policies.gaussian import GaussianPolicy
-from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.scripts.benchmarks.timing import OURS, Case, Run
 from pgtoolkit.seeding import stream
@@ -76,8 +75,7 @@ def cases() -> list[Case]:
 def measured_side() -> Run:
     """Every trajectory's gradient by both estimators, with their statistics."""
 
-    def differentiate(policy: Policy, surrogate: Surrogate) -> None:
-        recorder = GradientRecorder(policy)
+    def differentiate(recorder: GradientRecorder, surrogate: Surrogate) -> None:
         with recorder.recording():
             values = surrogate()
         GradientStatistics.of(recorder.per_trajectory(values))
@@ -88,21 +86,23 @@ def measured_side() -> Run:
 def plain_side() -> Run:
     """A plain backward pass of both estimators."""
 
-    def differentiate(policy: Policy, surrogate: Surrogate) -> None:
-        policy.zero_grad()
+    def differentiate(recorder: GradientRecorder, surrogate: Surrogate) -> None:
+        recorder.module.zero_grad()
         (-surrogate().mean()).backward()  # type: ignore[no-untyped-call]
 
     return _both_estimators(differentiate)
 
 
-def _both_estimators(differentiate: Callable[[Policy, Surrogate], None]) -> Run:
+def _both_estimators(differentiate: Callable[[GradientRecorder, Surrogate], None]) -> Run:
     """A rollout with its graph, the action gradient, and the gradients of both surrogates.
 
     Args:
-        differentiate: computes the gradient of a surrogate by the policy's parameters.
+        differentiate: computes the gradient of a surrogate by the parameters of the recorder's
+            module, the policy.
     """
     env = DifferentiableVectorEnv(Pendulum(), NUM_ENVS)
     policy = GaussianPolicy(env.single_observation_space, env.single_action_space, HIDDEN)
+    recorder = GradientRecorder(policy)
     noise = policy.draw_noise(NUM_STEPS, NUM_ENVS, generator=stream(0, "noise"))
     rollout_state = reset(env, seed=0, device=env.device)
 
@@ -112,8 +112,8 @@ def _both_estimators(differentiate: Callable[[Policy, Surrogate], None]) -> Run:
         gradient = action_gradient(window_objective(window, zeros, 0.99), window)
         plain = window.detach()
         weight = matched_score_weight(plain, zeros, zeros, 0.99)
-        differentiate(policy, lambda: pathwise_surrogate(policy, plain, gradient))
-        differentiate(policy, lambda: score_function_surrogate(policy, plain, weight))
+        differentiate(recorder, lambda: pathwise_surrogate(policy, plain, gradient))
+        differentiate(recorder, lambda: score_function_surrogate(policy, plain, weight))
 
     return run
 
@@ -158,9 +158,10 @@ def regression() -> tuple[nn.Sequential, Tensor, Tensor]:
 def sample_variance_side() -> Run:
     """Our variance over samples of the squared error's gradient, for every parameter."""
     network, inputs, targets = regression()
+    recorder = GradientRecorder(network)
 
     def run(index: int) -> None:
-        sample_variances(network, lambda: (network(inputs) - targets).square().sum(-1))
+        sample_variances(network, lambda: (network(inputs) - targets).square().sum(-1), recorder)
 
     return run
 

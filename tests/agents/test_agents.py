@@ -7,9 +7,11 @@ from typing import Any, final
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from torch import Tensor
+from torch import Tensor, nn
 
+from pgtoolkit.agents.a2c import A2c, A2cConfig
 from pgtoolkit.agents.apg import Apg, ApgConfig
+from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
@@ -37,6 +39,10 @@ AGENTS: dict[str, Callable[..., Any]] = {
     "reinforce": lambda env, seed, **kwargs: Reinforce(
         ReinforceConfig(**SMALL, **kwargs), env, seed=seed
     ),
+}
+ACTOR_CRITICS: dict[str, Callable[..., Any]] = {
+    "a2c": lambda env, seed, **kwargs: A2c(A2cConfig(**SMALL, **kwargs), env, seed=seed),
+    "ppo": lambda env, seed, **kwargs: Ppo(PpoConfig(**SMALL, **kwargs), env, seed=seed),
 }
 BOTH = ("score_function", "pathwise")
 
@@ -536,3 +542,34 @@ def test_checkpointing_changes_nothing_but_memory(name: str) -> None:
 def test_a_negative_segment_is_refused() -> None:
     with pytest.raises(RequestError, match="--checkpoint-every must be at least 0"):
         ShacConfig(checkpoint_every=-1)
+
+
+class Centred(nn.Module):
+    """Takes the mean over trajectories away, as a BatchNorm does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(-2, keepdim=True)
+
+
+@pytest.mark.parametrize("name", ["reinforce", "shac", "a2c", "ppo"])
+def test_an_agent_whose_policy_mixes_trajectories_trains_unmeasured(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning; no statistics of a gradient of each trajectory, which does not exist."""
+    agent = (AGENTS | ACTOR_CRITICS)[name](pendulum(), 0, diagnostics_interval=1)
+    agent.policy.torso.append(Centred())
+    before = parameters(agent)
+    metrics = step(agent, 3)
+    assert not equal(before, parameters(agent))
+    assert not any(tag.startswith("gradient/") and "variance" in tag for tag in metrics)
+    assert sum("not measured" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("name", ["reinforce", "a2c", "ppo"])
+def test_a_constant_return_has_no_explained_variance(name: str) -> None:
+    """The reward of CartPole is 1, and without later rewards every return is 1."""
+    for gamma in (0.0, 0.9):
+        env = make_vector_env(find_env("CartPole-v1"), SMALL["num_envs"])
+        metrics = step((AGENTS | ACTOR_CRITICS)[name](env, 0, gamma=gamma), 2)
+        assert ("train/explained_variance" in metrics) == (gamma > 0)
+        assert "train/value_loss" in metrics

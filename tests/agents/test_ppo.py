@@ -54,8 +54,12 @@ def test_advantages_are_gae_and_targets_their_sum_with_the_value() -> None:
 
 
 def test_the_measured_gradient_is_that_of_the_first_step() -> None:
-    """One minibatch of everything, at a ratio of 1: the score function with its weights."""
-    agent = pendulum(diagnostics_interval=1, normalize_observations=True)
+    """One minibatch of everything, at a ratio of 1, the entropy bonus included.
+
+    The advantages of the loss are standardised; what is measured is in the unit of returns, so it
+    is larger by the advantages' standard deviation.
+    """
+    agent = pendulum(diagnostics_interval=1, normalize_observations=True, ent_coef=0.3)
     window = agent.collect()
     value, target = value_and_target(agent, window)
     measured: list[dict[str, torch.Tensor]] = []
@@ -70,10 +74,37 @@ def test_the_measured_gradient_is_that_of_the_first_step() -> None:
     assert metrics["gradient/score_function/variance"] > 0
     weight = standardized((target - value).flatten()).view_as(value)
     loss = agent.policy.log_derivative_loss(window.obs, window.pre_action, weight).mean()
+    loss = loss - 0.3 * agent.policy(window.obs).entropy(window.noise).mean()
     expected = torch.autograd.grad(-loss, list(agent.policy.parameters()))
-    names = [name for name, _ in agent.policy.named_parameters()]
+    names, scale = [name for name, _ in agent.policy.named_parameters()], (target - value).std()
+    assert abs(float(scale) - 1) > 0.5
     for name, gradient in zip(names, expected, strict=True):
-        torch.testing.assert_close(measured[0][name].mean(0), gradient, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            measured[0][name].mean(0), scale * gradient, rtol=1e-4, atol=1e-5
+        )
+
+
+def score_statistics(agent: Any, window: Window, advantage: Tensor) -> dict[str, Tensor]:
+    metrics: dict[str, Tensor] = agent.measure(window, window.obs, advantage)
+    return {tag: metrics[f"gradient/score_function/{tag}"] for tag in ("variance", "signal")}
+
+
+def test_the_measured_gradient_is_in_the_unit_of_returns() -> None:
+    """Advantages ten times as large have a hundred times the variance, and a mean changes none.
+
+    So does the gradient of an agent that does not standardise: a2c's, for example.
+    """
+    agent, plain = pendulum(diagnostics_interval=1), pendulum(diagnostics_interval=1)
+    plain.config = dataclasses.replace(plain.config, normalize_advantage=False)
+    window = agent.collect()
+    advantage = torch.randn(window.reward.shape, generator=torch.Generator().manual_seed(0))
+    centred = advantage - advantage.mean()
+    found = score_statistics(agent, window, 10 * advantage + 5)
+    for tag, value in score_statistics(agent, window, advantage).items():
+        assert float(found[tag]) == pytest.approx(100 * float(value), rel=1e-3)
+    expected = score_statistics(plain, window, centred)
+    for tag, value in score_statistics(agent, window, centred).items():
+        assert float(value) == pytest.approx(float(expected[tag]), rel=1e-3)
 
 
 def test_policy_and_value_function_learn_from_what_they_are_judged_by() -> None:
@@ -210,3 +241,14 @@ def test_all_terms_by_hand() -> None:
     assert loss.item() == pytest.approx(-1.6 + 0.5 * 2.5 - 0.1 * 1.0)
     assert terms["approx_kl"].item() == pytest.approx((1.5 - 1 - math.log(1.5)) / 2)
     assert terms["clip_fraction"].item() == 0.5
+
+
+@pytest.mark.parametrize("shift", [-1000.0, 1000.0])
+def test_an_update_survives_ratios_that_overflow(shift: float) -> None:
+    """Densities at collection that are far off: one large step may bring that about."""
+    agent = pendulum()
+    window = agent.collect()
+    metrics = agent.update(dataclasses.replace(window, log_prob=window.log_prob - shift))
+    assert all(bool(value.isfinite().all()) for value in metrics.values())
+    assert all(bool(parameter.isfinite().all()) for parameter in agent.policy.parameters())
+    assert float(metrics["train/clip_fraction"]) == 1

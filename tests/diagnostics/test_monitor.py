@@ -258,3 +258,52 @@ def test_a_saved_state_does_not_change_with_the_monitor() -> None:
     before = {name: dict(values) for name, values in state["smoothed"].items()}
     monitor.report({"pathwise": monitor.measure(policy, lambda: 2 * surrogate_of(policy))})
     assert state["smoothed"] == before != monitor.state_dict()["smoothed"]
+
+
+# Policies that cannot be measured -----------------------------------------------------------------
+
+
+class Centred(nn.Module):
+    """Takes the batch's mean away."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(-2, keepdim=True)
+
+
+def unmeasurable(kind: str) -> Policy:
+    policy = policy_of()
+    layers = {"mixing": Centred(), "in place": nn.ReLU(inplace=True)}
+    policy.torso = nn.Sequential(nn.Linear(2, 6), layers[kind])
+    return policy
+
+
+@pytest.mark.parametrize("kind", ["mixing", "in place"])
+def test_a_policy_that_cannot_be_measured_trains_on_after_one_warning(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its gradient is the ordinary one, bit for bit; nothing is measured from then on."""
+    plain, policy = unmeasurable(kind), unmeasurable(kind)
+    policy.load_state_dict(plain.state_dict())
+    GradientMonitor(0).backward(plain, lambda: surrogate_of(plain))
+    monitor = GradientMonitor(1)
+    for _ in range(3):
+        with monitor.updating():
+            assert monitor.backward(policy, lambda: surrogate_of(policy)) == {}
+        for one, two in zip(plain.parameters(), policy.parameters(), strict=True):
+            assert one.grad is not None and two.grad is not None
+            assert torch.equal(one.grad, two.grad)
+    assert not monitor.due and not monitor.measures(5)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "not measured" in caplog.text
+    comparing = GradientMonitor(1)
+    assert comparing.measure(policy, lambda: surrogate_of(policy)) == {}
+    assert not comparing.due
+
+
+def test_a_measurement_keeps_no_graph() -> None:
+    """The recorder outlives the update; the calls that it recorded must not."""
+    monitor, policy = GradientMonitor(1), policy_of()
+    monitor.backward(policy, lambda: surrogate_of(policy))
+    assert monitor._recorder is not None and not monitor._recorder.calls
+    monitor.measure(policy, lambda: surrogate_of(policy))
+    assert not monitor._recorder.calls

@@ -1,6 +1,7 @@
 """Per-trajectory gradients against one plain backward for each trajectory."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -409,6 +410,157 @@ def test_a_weight_that_is_computed_from_others_goes_the_general_way(change: str)
         return output.square().sum((0, 2))
 
     assert_same(recorded(module, surrogate), looped(module, surrogate))
+
+
+# The recorder's check of its own assumptions ------------------------------------------------------
+
+
+class Functional(nn.Module):
+    """Uses the weight of a linear layer a second time, or only, outside of its call."""
+
+    def __init__(self, use: Callable[["Functional", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.outer, self.use = nn.Linear(3, 3), nn.Linear(3, 2), use
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.outer(torch.tanh(self.use(self, x)))
+        return y
+
+
+USES: dict[str, Callable[[Functional, Tensor], Tensor]] = {
+    "called and tied": lambda m, x: nn.functional.linear(torch.tanh(m.layer(x)), m.layer.weight.T),
+    "never called": lambda m, x: nn.functional.linear(x, m.layer.weight, m.layer.bias),
+    "its bias only": lambda m, x: m.layer(x) * (1 + m.layer.bias),
+    "its output's gain": lambda m, x: m.layer(x) * m.layer.weight.norm(),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("use", USES)
+def test_a_weight_used_outside_its_layer_goes_the_general_way(use: str, dtype: Any) -> None:
+    """The layer's own calls give only a part of the gradient, or none."""
+    module, x = Functional(USES[use]).to(dtype), normal(LONG, FEW, 3).to(dtype)
+
+    def surrogate() -> Tensor:
+        return torch.sin(module(x)).square().sum((0, 2))
+
+    tolerance = 1e-9 if dtype == F64 else 1e-4
+    assert_same(recorded(module, surrogate), looped(module, surrogate), tolerance)
+
+
+def test_a_weight_used_outside_its_layer_is_found_only_where_it_is() -> None:
+    """The layers that are only called keep their fast rule."""
+    module = Functional(USES["called and tied"]).double()
+    recorder = GradientRecorder(module)
+    with recorder.recording():
+        values = squares(module)()
+    assert set(recorder.used_elsewhere(values)) == {"layer.weight"}
+    plain = make_policy(BOUNDED, layer_norm=True)
+    recorder = GradientRecorder(plain)
+    with recorder.recording():
+        values = surrogate_of("pathwise", plain)()
+    assert recorder.used_elsewhere(values) == {}
+
+
+class Mixing(nn.Module):
+    """Something between two linear layers."""
+
+    def __init__(self, mix: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.outer, self.mix = nn.Linear(3, 4), nn.Linear(4, 2), mix
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.outer(self.mix(torch.tanh(self.inner(x))))
+        return y
+
+
+MIXES: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda y: y - y.mean(-2, keepdim=True),
+    "one row for all": lambda y: y + y[..., :1, :],
+    "neighbours": lambda y: y + 0.1 * y.roll(1, -2),
+    "two apart": lambda y: y + 0.1 * y.roll(2, -2),
+    "attention": lambda y: torch.softmax(y @ y.mT, -1) @ y,
+}
+
+
+@pytest.mark.parametrize("size", [5, 6, 16])
+@pytest.mark.parametrize("mix", MIXES)
+def test_a_module_that_mixes_trajectories_is_refused(mix: str, size: int) -> None:
+    """Their gradients would not be those of one trajectory; the layer before it is named."""
+    module, x = Mixing(MIXES[mix]).double(), normal(LONG, size, 3)
+    with pytest.raises(RequestError, match="mixes trajectories") as caught:
+        recorded(module, lambda: module(x).square().sum((0, 2)))
+    assert "'inner'" in str(caught.value)
+
+
+@pytest.mark.parametrize("mean", [lambda y: y.mean(0), lambda y: y.mean(-1)])
+def test_a_module_that_mixes_time_or_features_is_allowed(mean: Callable[[Tensor], Tensor]) -> None:
+    """The features are not independent samples, and neither are the steps."""
+    axis = 0 if mean(torch.zeros(2, 3, 4)).shape == (3, 4) else -1
+    module = Mixing(lambda y: y - y.mean(axis, keepdim=True)).double()
+    assert_same(recorded(module, squares(module)), looped(module, squares(module)))
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["inside", "first"])
+def test_a_batch_norm_is_refused_unless_its_statistics_are_fixed(first: bool) -> None:
+    """In training its statistics are those of all trajectories; the error names it."""
+    layers = [nn.BatchNorm1d(3), nn.Linear(3, 2)] if first else [nn.Linear(3, 2), nn.BatchNorm1d(2)]
+    module, x = nn.Sequential(*layers).double(), normal(FEW, 3)
+
+    def surrogate() -> Tensor:
+        return torch.sin(module(x)).sum(1)
+
+    with pytest.raises(RequestError, match=r"BatchNorm '[01]' mixes"):
+        recorded(module, surrogate)
+    module.eval()
+    assert_same(recorded(module, surrogate), looped(module, surrogate))
+
+
+def test_batch_first_is_refused_even_if_there_are_as_many_steps_as_trajectories() -> None:
+    """On [N, T, O] with T = N the shapes fit, and the rule would sum over trajectories."""
+    policy, obs = make_policy(BOUNDED), normal(FEW, FEW, 3)
+    with pytest.raises(RequestError, match="last axis but one"):
+        recorded(policy, lambda: policy(obs).mode.sum((1, 2)))
+    # One recorder, which has seen other shapes before, finds it too.
+    recorder = GradientRecorder(policy)
+    with recorder.recording():
+        values = surrogate_of("pathwise", policy)()
+    recorder.per_trajectory(values)
+    with recorder.recording():
+        values = policy(obs).mode.sum((1, 2))
+    with pytest.raises(RequestError, match="last axis but one"):
+        recorder.per_trajectory(values)
+
+
+def test_the_check_is_made_once_for_each_kind_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More steps are no new kind; and the check changes no bit of the gradients."""
+    checks: list[int] = []
+    check = GradientRecorder._check
+
+    def count(self: GradientRecorder, surrogate: Tensor) -> Any:
+        checks.append(len(surrogate))
+        return check(self, surrogate)
+
+    monkeypatch.setattr(GradientRecorder, "_check", count)
+    policy = make_policy(BOUNDED)
+    recorder, found = GradientRecorder(policy), []
+    for num_steps in (LONG, LONG, LONG + 1):
+        obs = normal(LONG + 1, FEW, 3)[:num_steps]
+        with recorder.recording():
+            values = policy(obs).mode[:LONG].square().sum((0, 2))
+        found.append(recorder.per_trajectory(values))
+    assert checks == [FEW]
+    for name, gradient in found[0].items():
+        assert torch.equal(gradient, found[1][name])
+
+
+def test_a_derivative_that_is_not_finite_is_no_reason_to_refuse() -> None:
+    """What follows is the caller's business: a run ends with a NonFiniteError that names it."""
+    module, x = nn.Linear(3, 2).double(), torch.zeros(LONG, FEW, 3, dtype=F64)
+    with torch.no_grad():
+        module.bias.zero_()
+    found = recorded(module, lambda: module(x).sqrt().sum((0, 2)))
+    assert not bool(found["bias"].isfinite().any())
 
 
 def test_a_chunk_at_a_time_is_the_same() -> None:

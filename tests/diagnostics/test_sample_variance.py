@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from pgtoolkit.diagnostics.per_trajectory import per_sample_gradients
 from pgtoolkit.diagnostics.sample_variance import sample_variances
+from pgtoolkit.errors import RequestError
 
 
 def networks() -> dict[str, nn.Module]:
@@ -45,3 +46,19 @@ def test_samples_that_agree_have_none() -> None:
     found = sample_variances(module, lambda: module(x).squeeze(-1).square())
     for variance in found.values():
         assert (variance < 1e-5).all() and (variance >= 0).all()
+
+
+def test_a_weight_used_outside_its_layer_and_mixed_samples() -> None:
+    """The first is measured the general way, the second is refused."""
+    layer = torch.nn.Linear(3, 3).double()
+    x = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def losses() -> Tensor:
+        return torch.nn.functional.linear(torch.tanh(layer(x)), layer.weight).square().sum(-1)
+
+    found = sample_variances(layer, losses)
+    values = losses()
+    rows = [torch.autograd.grad(value, layer.weight, retain_graph=True)[0] for value in values]
+    torch.testing.assert_close(found["weight"], torch.stack(rows).var(0))
+    with pytest.raises(RequestError, match="mixes trajectories"):
+        sample_variances(layer, lambda: (layer(x) - layer(x).mean(0)).square().sum(-1))

@@ -15,7 +15,7 @@ from torch.distributions import (
 
 from pgtoolkit.distributions.gaussian import DiagonalGaussian, FullGaussian
 from pgtoolkit.distributions.mixture import GaussianMixture
-from pgtoolkit.distributions.squashed import Squashed, TanhGaussian
+from pgtoolkit.distributions.squashed import Squashed, TanhGaussian, tanh_unsquash
 
 F64 = torch.float64
 LOW = torch.tensor([-1.0, 0.5, -7.0], dtype=F64)
@@ -123,3 +123,61 @@ def test_densities_and_bounds_hold_far_out(dtype: torch.dtype) -> None:
         action, log_prob = distribution.sample_with_log_prob(torch.full((2,), size, dtype=dtype))
         assert bool((action >= low).all() and (action <= high).all())
         assert bool(log_prob.isfinite() and distribution.log_prob(action).isfinite())
+
+
+# The density of an action alone ------------------------------------------------------------------
+
+
+def around(u: Tensor, low: float, high: float) -> TanhGaussian:
+    """A unit Gaussian around each pre-action, squashed to the bounds."""
+    like = u.new_zeros(1)
+    return TanhGaussian(u, like, like + low, like + high)
+
+
+@pytest.mark.parametrize(("saturation", "bound"), [(4, 5e-5), (6, 3e-3), (7, 0.02), (8, 0.2)])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_error_at_saturation_is_the_documented_one(
+    saturation: float, bound: float, sign: int
+) -> None:
+    """In float32 between -1 and 1; the bound is not loose, and the pre-action has no error."""
+    u = sign * torch.linspace(saturation - 0.5, saturation, 2001).unsqueeze(-1)
+    distribution = around(u, -1, 1)
+    exact = around(u.double(), -1, 1).log_prob_of_pre_action(u.double())
+    error = (distribution.log_prob(distribution.squash(u)).double() - exact).abs().max()
+    assert bound / 4 < float(error) < bound
+    action, log_prob = distribution.sample_with_log_prob(torch.zeros_like(u))
+    assert torch.equal(action, distribution.squash(u))
+    torch.testing.assert_close(log_prob.double(), exact, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 1.0), (10.0, 20.0), (-7.0, -3.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_the_error_follows_its_law(bounds: tuple[float, float], dtype: torch.dtype) -> None:
+    """At most ``|2 tanh u| rho exp(2 |u|) / 4`` where that is small, whatever the bounds."""
+    low, high = bounds
+    largest = 5.5 if dtype == torch.float32 else 15.0
+    u = torch.linspace(-largest, largest, 4001, dtype=dtype).unsqueeze(-1)
+    distribution = around(u, low, high)
+    error = distribution.log_prob(distribution.squash(u)) - distribution.log_prob_of_pre_action(u)
+    eps = torch.finfo(dtype).eps
+    rho = eps * max(abs(low), abs(high)) / (high - low)
+    law = 2 * u.squeeze(-1).tanh().abs() * rho * torch.exp(2 * u.squeeze(-1).abs()) / 4
+    rounding = 40 * eps
+    assert bool((error.abs() <= 1.2 * law + rounding).all())
+
+
+@pytest.mark.parametrize(("dtype", "smallest"), [(torch.float32, 9.0109), (F64, 18.7150)])
+def test_an_action_at_a_bound_has_the_smallest_pre_action_that_is_rounded_to_it(
+    dtype: torch.dtype, smallest: float
+) -> None:
+    """Finite, at both bounds, also for offset bounds of which float32 sees little."""
+    like = torch.zeros(1, dtype=dtype)
+    for sign in (-1.0, 1.0):
+        u = tanh_unsquash(like + sign, like - 1, like + 1)
+        assert float(u) == pytest.approx(sign * smallest, abs=1e-3)
+        distribution = around(like, -1, 1)
+        expected = distribution.log_prob_of_pre_action(u)
+        assert torch.equal(distribution.log_prob(like + sign), expected)
+    for low, high in ((1000.0, 1001.0), (1e8, 1e8 + 16), (-1e-30, 1e-30)):
+        for action in (low, high):
+            assert bool(around(like, low, high).log_prob(like + action).isfinite())

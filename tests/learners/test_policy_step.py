@@ -65,8 +65,8 @@ def make(policy: Policy, window: Window, **settings: Any) -> Signals:
 
 
 def run(name: str, signals: Signals, *, interval: int = 1, **settings: Any) -> dict[str, Tensor]:
-    given: dict[str, Any] = {"monitor": GradientMonitor(interval), "entropy": BONUS} | settings
-    return backward(name, signals, **given)
+    given: dict[str, Any] = {"monitor": GradientMonitor(interval), "entropy": BONUS}
+    return backward(name, signals, **(given | {"divisor": NUM_STEPS} | settings))
 
 
 def gradients(policy: Policy) -> dict[str, Tensor]:
@@ -336,7 +336,11 @@ def test_a_measurement_alone_sets_no_gradient_and_equals_that_of_a_step() -> Non
     policy = make_policy()
     window = make_window(policy, graph=False)
     found = measure(
-        "score_function", make(policy, window), monitor=GradientMonitor(1), entropy=BONUS
+        "score_function",
+        make(policy, window),
+        monitor=GradientMonitor(1),
+        entropy=BONUS,
+        divisor=NUM_STEPS,
     )
     assert all(parameter.grad is None for parameter in policy.parameters())
     expected = run("score_function", make(policy, window))

@@ -14,6 +14,7 @@ from pgtoolkit.networks.value import (
     ValueFunction,
     ValueHead,
     explained_variance,
+    explained_variance_metric,
     polyak_update,
 )
 
@@ -49,11 +50,28 @@ def test_explained_variance_of_known_predictions() -> None:
         assert float(explained_variance(prediction, target)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_explained_variance_of_a_constant_target_is_finite() -> None:
-    """The formula alone would give 0 / 0."""
-    constant = torch.ones(4)
-    assert float(explained_variance(constant, constant)) == 1
-    assert bool(explained_variance(torch.arange(4.0), constant).isfinite())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("constant", [0.0, 1.0, -0.1, 1e6, 1.7e9, 1e-12])
+def test_a_constant_target_has_no_explained_variance(constant: float, dtype: torch.dtype) -> None:
+    """Up to rounding, at any size: a few neighbours of the constant are a constant, too."""
+    generator, eps = seeded(0), torch.finfo(dtype).eps
+    units = torch.randint(-4, 5, (64,), generator=generator).to(dtype)
+    for target in (torch.full((64,), constant, dtype=dtype), constant * (1 + eps * units)):
+        for prediction in (target, target + torch.randn(64, generator=generator, dtype=dtype)):
+            assert bool(explained_variance(prediction, target).isnan())
+            assert explained_variance_metric(prediction, target) == {}
+    assert bool(explained_variance(torch.ones(1), torch.ones(1)).isnan())
+    assert bool(explained_variance(torch.ones(0), torch.ones(0)).isnan())
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e12])
+def test_a_target_that_varies_by_more_than_rounding_has_one(scale: float) -> None:
+    """Whatever its unit: the criterion is relative. The ratio of the variances is 1 / 4."""
+    target = scale * (1 + 1e-4 * torch.randn(1000, generator=seeded(0), dtype=torch.float64))
+    prediction = target + 0.5 * (target - target.mean())
+    assert float(explained_variance(prediction, target)) == pytest.approx(0.75)
+    metric = explained_variance_metric(prediction.float(), target.float())
+    assert float(metric["train/explained_variance"]) == pytest.approx(0.75, abs=0.01)
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.25, 1.0])
