@@ -17,8 +17,8 @@ start states.
 - ``mixed``: a weighted mean of the two with cross-fitted weights
   (:mod:`pgtoolkit.estimators.mixing`).
 
-The trajectories form two folds, and no baseline is shared between them. The weights for one fold
-are fitted on the other, so ``mixed`` is exactly as unbiased as the two estimators that it mixes.
+The trajectories form folds, and no baseline is shared between them. The weights for one fold are
+fitted on the others, so ``mixed`` is exactly as unbiased as the two estimators that it mixes.
 """
 
 import dataclasses
