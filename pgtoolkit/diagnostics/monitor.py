@@ -155,7 +155,9 @@ class GradientMonitor:
             metrics: dict[str, Tensor] = {}
             variances: dict[str, Tensor] = {}
             for name, values in gradients.items():
-                statistics = GradientStatistics.of(_gather(values))
+                gathered = _gather(values)
+                metrics["gradient/trajectories"] = _count(gathered)
+                statistics = GradientStatistics.of(gathered)
                 variances[name] = statistics.variance
                 metrics |= self._describe(name, statistics)
             if matched is None:
@@ -254,6 +256,11 @@ def _recorded_gradients(
 def _gather(gradients: Gradients) -> Gradients:
     """The gradients of the trajectories of all processes."""
     return {name: parallel.gather(values) for name, values in gradients.items()}
+
+
+def _count(gradients: Gradients) -> Tensor:
+    """Number of trajectories, as a metric."""
+    return torch.tensor(float(len(next(iter(gradients.values())))))
 
 
 def compare(

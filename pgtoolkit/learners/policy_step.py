@@ -67,6 +67,7 @@ def backward(
     if gradients:
         with monitor.diagnosing():
             metrics |= report({name: gradients} | measured, signals, monitor)
+        metrics[f"gradient/{name}/followed"] = torch.ones(())
         if "pathwise" in estimator.beside and signals.differentiable and not others:
             metrics["gradient/pathwise/missing"] = torch.ones(())
     return metrics

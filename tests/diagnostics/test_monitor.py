@@ -146,7 +146,8 @@ def test_a_report_has_every_statistic() -> None:
     assert values["signal_z"] == pytest.approx(float(expected.significance))
     assert values["effective_dimension"] == pytest.approx(float(expected.effective_dimension))
     assert values["largest_share"] == pytest.approx(1 / 4)
-    assert len(values) == 11
+    assert values["gradient/trajectories"] == 4
+    assert len(values) == 12
 
 
 def test_snr_is_a_ratio_of_running_means_and_no_running_mean_of_ratios() -> None:

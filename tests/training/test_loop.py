@@ -80,10 +80,15 @@ class FakeWriter:
     def __init__(self) -> None:
         self.rows: dict[int, set[str]] = {}
         self.flushed: list[int] = []
+        self.texts: dict[int, str] = {}
 
     def write(self, metrics: dict[str, Tensor], step: int) -> dict[str, float]:
         self.rows[step] = set(metrics)
         return {tag: float(value) for tag, value in metrics.items()}
+
+    def write_text(self, tag: str, text: str, step: int) -> None:
+        assert tag == "diagnosis"
+        self.texts[step] = text
 
     def flush(self) -> None:
         self.flushed.append(max(self.rows))
