@@ -76,7 +76,7 @@ CLIPPED = 0.8
 """Share of the last 50 updates. While the return rises, healthy runs clip all of their updates, so
 that clipping counts only where it is noise that is clipped."""
 CLIP_FRACTION = 0.4
-"""Share of samples beyond PPO's clip. Healthy runs have 0.02 to 0.3."""
+"""Share of samples beyond PPO's clip. Healthy runs have 0.02 to 0.31."""
 
 
 @final
