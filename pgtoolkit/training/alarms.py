@@ -35,7 +35,8 @@ CARRIES_MOST = 0.5
 """Share of one trajectory in the variance from which the update is that trajectory's."""
 MIN_TRAJECTORIES = 16
 """Fewest trajectories for which a share means anything. With 8, one of them has half of the squared
-deviations in a third of all batches, even if they are Gaussian in one direction."""
+deviations in a quarter of all batches, even if they are Gaussian in one direction; with 16, in
+2 %."""
 BIAS_Z = 5.0
 """z from which the bias is no chance (see the definition of ``gradient/bias_z``): 0.3 % of batches
 of 64 trajectories with skewed gradients and no bias exceed it."""
@@ -139,8 +140,8 @@ def ratios(history: History, other: str) -> list[float]:
     Where the score function is followed, its ratio to pathwise is ``gradient/variance_ratio``,
     which is of one objective: an agent may follow the score function with a weight of its own.
     """
-    matched = history.get("gradient/variance_ratio")
-    if matched is not None and (history.followed, other) == ("score_function", "pathwise"):
+    matched = matched_ratio(history, other)
+    if matched is not None:
         return [x for x in matched.last(MEASUREMENTS) if x > 0]
     followed, beside = (history.get(f"gradient/{x}/variance") for x in (history.followed, other))
     if followed is None or beside is None:
@@ -150,13 +151,20 @@ def ratios(history: History, other: str) -> list[float]:
     return [one / two for one, two in pairs[-MEASUREMENTS:] if two > 0]
 
 
+def matched_ratio(history: History, other: str) -> Series | None:
+    """``gradient/variance_ratio``, if that is the ratio of the followed estimator to this one."""
+    if (history.followed, other) != ("score_function", "pathwise"):
+        return None
+    return history.get("gradient/variance_ratio")
+
+
 def usual_ratio(history: History, other: str) -> float:
     """The ratio of the median variances at the last measurements; NaN where there is none."""
     followed, beside = (history.get(f"gradient/{x}/variance") for x in (history.followed, other))
     found = ratios(history, other)
     if followed is None or beside is None or not found:
         return math.nan
-    if (history.followed, other) == ("score_function", "pathwise"):
+    if matched_ratio(history, other) is not None:
         return statistics.median(found)
     middle = beside.median(MEASUREMENTS)
     return followed.median(MEASUREMENTS) / middle if middle > 0 else math.nan
@@ -222,11 +230,12 @@ def words_variance(history: History, since: int) -> Words:
     ratio = usual_ratio(history, other)
     mine, theirs = (variance_text(history, x) for x in (name, other))
     times = format_number(ratio, 2)
+    what = "medians" if matched_ratio(history, other) is None else "medians; the ratio matched"
     return Words(
         ratio,
         f"{label(name)} variance {times} times {noun(other)}'s",
         f"the {label(name)} gradient, which is followed, has had the larger variance since step "
-        f"{since:,}: {mine} beside {noun(other)}'s {theirs}, {times} times as much (medians)"
+        f"{since:,}: {mine} beside {noun(other)}'s {theirs}, {times} times as much ({what})"
         f"{cause(history)}; {instead(name)}",
     )
 
@@ -327,7 +336,7 @@ def words_bias(history: History, since: int) -> Words:
     size = ""
     if bias is not None and signal is not None and signal.median(MEASUREMENTS) > 0:
         share = bias.median(MEASUREMENTS) / signal.median(MEASUREMENTS)
-        size = f", a squared bias of {format_number(share, 2)} times its squared norm"
+        size = f"; the squared bias is {format_number(share, 2)} times its own squared norm"
     return Words(
         number,
         f"pathwise is biased (z {number:.1f})",

@@ -171,15 +171,27 @@ def gradient_text(diagnosis: Diagnosis) -> str:
     history = diagnosis.history
     if not history.estimators():
         return "not measured (--diagnostics-interval 0, or fewer than 3 trajectories)"
-    variance = alarms.of_followed(history, "variance")
-    if variance is None:
+    if alarms.of_followed(history, "variance") is None:
         return "measured, but the metrics do not say which estimator is followed"
     unreliable = [rule.kind for rule in RULES if rule.gradient and rule.kind in diagnosis.kinds]
-    verdict = "unreliable" if unreliable else "sound"
-    if len(variance.recent) < MEASUREMENTS:
-        verdict = f"only {len(variance.recent)} measurements"
     parts = [variance_words(history), signal_words(history), bias_words(history, unreliable)]
-    return f"{verdict}: " + "; ".join(part for part in parts if part)
+    return f"{verdict(history, unreliable)}: " + "; ".join(part for part in parts if part)
+
+
+def verdict(history: History, unreliable: Sequence[str]) -> str:
+    """The followed gradient's quality in a word or two.
+
+    A gradient that varies more than another one still serves its purpose if an update's signal is
+    above its noise.
+    """
+    name, number = str(history.followed), history.now("gradient/trajectories") or 0.0
+    count = len(history.series[f"gradient/{name}/variance"].recent)
+    if count < MEASUREMENTS:
+        return f"only {count} measurements"
+    update = (alarms.snr(history, name) or 0.0) * number
+    if list(unreliable) == ["variance"] and update >= 1:
+        return "usable, but noisier than need be"
+    return "unreliable" if unreliable else "sound"
 
 
 def variance_words(history: History) -> str:

@@ -474,6 +474,17 @@ def test_the_closing_line_on_an_unreliable_gradient() -> None:
     )
 
 
+def test_the_closing_line_on_a_gradient_that_another_one_would_beat() -> None:
+    """The ratio of the score function to pathwise is the matched one, not 400 / 5."""
+    change = {"gradient/variance_ratio": 50.0, "gradient/score_function/signal": 7.0}
+    text = gradient_text(diagnose(run(change, followed="score_function")))
+    assert text.startswith("usable, but noisier than need be: the score function is followed")
+    assert "50 times more than pathwise's 5" in text
+    unseen = {"gradient/score_function/signal": 6.0}  # 64 * 6 / 400 is below 1
+    text = gradient_text(diagnose(run(change | unseen, followed="score_function")))
+    assert text.startswith("unreliable")
+
+
 def test_the_closing_line_after_few_measurements_says_so() -> None:
     assert gradient_text(diagnose(run(), 25)).startswith("only 3 measurements: pathwise")
 
