@@ -31,6 +31,8 @@ ADJOINT_GROWTH = 1.05
 the gradient and of 23 in its variance."""
 GAIN_RISE = 5.0
 """Ratio of the policy's gain to that early in the run from which it is named as a cause."""
+FIRST_GAINS = 3
+"""Measurements that count as early in the run: the gain may explode within ten."""
 CARRIES_MOST = 0.5
 """Share of one trajectory in the variance from which the update is that trajectory's."""
 MIN_TRAJECTORIES = 16
@@ -265,7 +267,7 @@ def cause(history: History) -> str:
     growth, gain = history.get("gradient/adjoint_growth"), history.get("train/policy_gain")
     parts = []
     if gain is not None:
-        now, early = gain.median(MEASUREMENTS), statistics.median(gain.early)
+        now, early = gain.median(MEASUREMENTS), statistics.median(gain.early[:FIRST_GAINS])
         if now > GAIN_RISE * early or grows(growth):
             parts.append(
                 f"the policy's gain is {format_number(now, 2)} "
@@ -543,7 +545,7 @@ RULES = (
     Rule("below_best", "eval/mean_reward", 2, 2, 0, below_best, words_below_best, at_end=True),
     Rule("one_trajectory", VARIANCE, 5, 4, 2, carried_by_one, words_carried_by_one, gradient=True),
     # The condition is over five measurements itself.
-    Rule("noise", VARIANCE, 3, 3, 0, only_noise, words_noise, gradient=True),
+    Rule("noise", VARIANCE, 3, 3, 1, only_noise, words_noise, gradient=True),
     Rule("kl", "train/approx_kl", 50, KL_SPIKES, 0, kl_spike, words_kl),
     Rule("std", "train/std", 20, 16, 10, collapsed, words_collapsed),
     Rule(
