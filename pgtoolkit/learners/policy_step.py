@@ -67,9 +67,9 @@ def backward(
     if gradients:
         with monitor.diagnosing():
             metrics |= report({name: gradients} | measured, signals, monitor)
-        metrics[f"gradient/{name}/followed"] = torch.ones(())
         if "pathwise" in estimator.beside and signals.differentiable and not others:
             metrics["gradient/pathwise/missing"] = torch.ones(())
+        metrics[f"gradient/{name}/followed"] = torch.ones(())
     return metrics
 
 

@@ -27,10 +27,10 @@ DEFINITIONS = {
     "train/std": "mean standard deviation of the Gaussian before squashing",
     "train/saturated_actions": "share of action entries with |tanh(u)| > 0.99, where the pathwise "
     "gradient nearly vanishes",
-    "train/clipped_actions": "share of action entries that a clipped_gaussian draws beyond the "
-    "action bounds, so that they are clipped",
     "train/gradient_clipped": "1 if the norm of the policy's gradient exceeded max_grad_norm, "
     "else 0",
+    "train/clipped_actions": "share of action entries that a clipped_gaussian draws beyond the "
+    "action bounds, so that they are clipped",
     "eval/mean_reward": "mean undiscounted return of evaluation episodes, in separate environments "
     "with deterministic actions and a frozen observation normaliser",
     "eval/mean_ep_length": "mean length of the evaluation episodes, in steps",
