@@ -155,9 +155,7 @@ class GradientMonitor:
             metrics: dict[str, Tensor] = {}
             variances: dict[str, Tensor] = {}
             for name, values in gradients.items():
-                gathered = _gather(values)
-                metrics["gradient/trajectories"] = _count(gathered)
-                statistics = GradientStatistics.of(gathered)
+                statistics = GradientStatistics.of(_gather(values))
                 variances[name] = statistics.variance
                 metrics |= self._describe(name, statistics)
             if matched is None:
@@ -194,6 +192,7 @@ class GradientMonitor:
             metrics[f"{prefix}/noise_scale"] = torch.tensor(variance / signal)
         for parameter, value in statistics.parameter_variance.items():
             metrics[f"{prefix}/parameter/{parameter}"] = value
+        metrics["gradient/trajectories"] = torch.tensor(float(statistics.num_trajectories))
         return metrics
 
     def _smooth(self, name: str, variance: float, signal: float) -> tuple[float, float]:
@@ -256,11 +255,6 @@ def _recorded_gradients(
 def _gather(gradients: Gradients) -> Gradients:
     """The gradients of the trajectories of all processes."""
     return {name: parallel.gather(values) for name, values in gradients.items()}
-
-
-def _count(gradients: Gradients) -> Tensor:
-    """Number of trajectories, as a metric."""
-    return torch.tensor(float(len(next(iter(gradients.values())))))
 
 
 def compare(

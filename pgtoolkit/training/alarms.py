@@ -319,8 +319,12 @@ def trajectories_text(history: History) -> str:
 
 def biased_now(history: History) -> bool:
     """Whether pathwise is seen to be biased at the latest measurement."""
-    z, low = history.now("gradient/bias_z"), history.now("gradient/bias_low")
-    return z is not None and low is not None and z > BIAS_Z and low > 0
+    z, low = history.get("gradient/bias_z"), history.get("gradient/bias_low")
+    variance = of_followed(history, "variance")
+    if z is None or low is None or variance is None:
+        return False
+    together = z.steps[-1] == low.steps[-1] == variance.steps[-1]
+    return together and z.recent[-1] > BIAS_Z and low.recent[-1] > 0
 
 
 def follows_bias(history: History) -> bool:

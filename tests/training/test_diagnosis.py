@@ -286,6 +286,17 @@ def test_a_bias_needs_a_lower_end_above_zero() -> None:
     assert kinds({"gradient/bias_z": 4.9, "gradient/bias_low": 0.1}) == set()
 
 
+def test_a_bias_without_an_interval_at_the_same_measurement_is_none() -> None:
+    """The interval is absent where there are too few trajectories for one."""
+    biased = run({"gradient/bias_z": 9.0, "gradient/bias_low": 0.1})
+
+    def row(update: int) -> dict[str, float]:
+        found = biased(update)
+        return found if update == 0 else found | {"gradient/bias_low": math.nan}
+
+    assert diagnose(biased).kinds == ("bias",) and diagnose(row).kinds == ()
+
+
 def test_a_heavy_tail_that_is_still_the_better_gradient_is_no_finding() -> None:
     """As on the healthy pendulum. With few trajectories a share means nothing."""
     heavy = {"gradient/pathwise/largest_share": 0.98}
