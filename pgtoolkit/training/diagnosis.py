@@ -11,6 +11,8 @@ from pgtoolkit.training.alarms import MEASUREMENTS, RULES, Rule, variance_text
 from pgtoolkit.training.history import History
 
 NOTHING = "nothing to report"
+SIMILAR = 1.2
+"""Ratio of two variances below which they are said to be about the same."""
 
 
 @final
@@ -200,12 +202,19 @@ def variance_words(history: History) -> str:
     text = f"{alarms.noun(name)} is followed, with a variance of {variance_text(history, name)}"
     ratios = {other: alarms.usual_ratio(history, other) for other in alarms.others(history)}
     found = [
-        f"{format_number(max(ratio, 1 / ratio), 2)} times {'more' if ratio >= 1 else 'less'} than "
-        f"{alarms.noun(other)}'s {variance_text(history, other)}"
+        f"{times_text(ratio)} {alarms.noun(other)}'s {variance_text(history, other)}"
         for other, ratio in ratios.items()
         if ratio > 0
     ]
     return ", ".join([text, *found]) if found else f"{text} (no other is measured beside it)"
+
+
+def times_text(ratio: float) -> str:
+    """``12 times more than``, ``12 times less than``, or ``about``."""
+    larger = max(ratio, 1 / ratio)
+    if larger < SIMILAR:
+        return "about"
+    return f"{format_number(larger, 2)} times {'more' if ratio > 1 else 'less'} than"
 
 
 def signal_words(history: History) -> str:
@@ -230,7 +239,7 @@ def bias_words(history: History, unreliable: Sequence[str]) -> str:
         return ""
     highest = max(z.last(MEASUREMENTS))
     if highest > alarms.BIAS_Z:
-        return f"a bias of pathwise is seen (z up to {highest:.1f})"
+        return f"a bias of pathwise is seen (z up to {alarms.z_text(highest)})"
     if {"variance", "one_trajectory"} & set(unreliable):
         return "a bias of pathwise would not be seen in this variance"
-    return f"no bias of pathwise is seen (z up to {highest:.1f})"
+    return f"no bias of pathwise is seen (z up to {alarms.z_text(highest)})"

@@ -400,7 +400,7 @@ def test_a_gain_and_an_adjoint_that_grows_are_named_as_the_cause() -> None:
 def test_the_causes_are_named_one_by_one() -> None:
     assert "gain is 310" in (gain := sentence_with(gain=310.0)) and "adjoint" not in gain
     assert "adjoint grows 1.40" in (growth := sentence_with(growth=1.4)) and "gain" not in growth
-    assert "amplifies" not in sentence_with(gain=20.0, growth=1.0)
+    assert "amplifies" not in sentence_with(gain=20.0, growth=1.13)
 
 
 def test_no_cause_is_named_where_the_variance_does_not_explode() -> None:
@@ -494,6 +494,15 @@ def test_the_closing_line_on_a_gradient_that_another_one_would_beat() -> None:
     unseen = {"gradient/score_function/signal": 6.0}  # 64 * 6 / 400 is below 1
     text = gradient_text(diagnose(run(change | unseen, followed="score_function")))
     assert text.startswith("unreliable")
+
+
+@pytest.mark.parametrize(
+    ("variance", "text"),
+    [(5.5, "about the score function's 5.5"), (4.6, "about"), (7.0, "1.4 times less than")],
+)
+def test_variances_that_are_alike_are_said_to_be_so(variance: float, text: str) -> None:
+    row = run({"gradient/score_function/variance": variance})
+    assert f"with a variance of 5, {text}" in gradient_text(diagnose(row))
 
 
 def test_the_closing_line_after_few_measurements_says_so() -> None:
