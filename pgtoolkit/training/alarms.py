@@ -28,8 +28,8 @@ EXPLODES = 10.0
 """Ratio of variances from which a cause is named: the adjoint's growth, or the policy's gain."""
 ADJOINT_GROWTH = 1.15
 """Growth of the adjoint by step from which it is named. It is 1.08 to 1.13 with an untrained
-policy, because more rewards follow an early action, and 0.9 to 1.1 in healthy runs; where the closed
-loop chatters it is 1.2 to 1.7. Over 32 steps 1.15 makes a factor of 90 in the gradient."""
+policy, because more rewards follow an early action, and 0.9 to 1.1 in healthy runs; where the
+closed loop chatters it is 1.2 to 1.7. Over 32 steps 1.15 makes a factor of 90 in the gradient."""
 GAIN_RISE = 5.0
 """Ratio of the policy's gain to that early in the run from which it is named as a cause."""
 FIRST_GAINS = 3
