@@ -119,12 +119,15 @@ def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
         "training_return": progress.mean_return,
         "eval_return": progress.eval_return,
         "best_eval_return": progress.best_return,
+        "diagnosis": [finding.as_dict() for finding in progress.diagnosis.findings_at_end],
         "last": progress.scalars,
     }
 
 
 def report(run_folder: "RunFolder", progress: "Progress") -> str:
-    """The lines that are printed at the end: returns, policy file, next commands."""
+    """The lines printed at the end: returns, gradient, diagnosis, policy file, next commands."""
+    from pgtoolkit.training.diagnosis import report_lines
+
     policy = run_folder.saved_policy("best")
     lines = []
     if progress.eval_return is not None:
@@ -134,12 +137,7 @@ def report(run_folder: "RunFolder", progress: "Progress") -> str:
         )
     elif progress.mean_return is not None:
         lines.append(f"learned return: {progress.mean_return:.1f} (last training episodes)")
-    saturated = progress.scalars.get("train/saturated_actions", 0.0)
-    if saturated > SATURATED_SHARE:
-        lines.append(
-            f"note: {saturated:.0%} of the actions lie at their bounds, where a pathwise gradient "
-            "vanishes; a larger --ent-coef-relative keeps them away"
-        )
+    lines += report_lines(progress.diagnosis)
     lines += [
         f"policy:         {policy}",
         f"evaluate it:    pgtoolkit evaluate {run_folder.path}",
@@ -163,9 +161,6 @@ def take_option(arguments: list[str], flag: str) -> tuple[list[str], str | None]
             return arguments[:i] + arguments[i + 1 :], argument.removeprefix(f"{flag}=")
     return arguments, None
 
-
-SATURATED_SHARE = 0.5
-"""Share of saturated actions above which the report warns."""
 
 EXTRA_HELP = """\
 Beside the options below:

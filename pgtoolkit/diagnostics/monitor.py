@@ -223,6 +223,7 @@ class GradientMonitor:
             metrics[f"{prefix}/noise_scale"] = torch.tensor(variance / signal)
         for parameter, value in statistics.parameter_variance.items():
             metrics[f"{prefix}/parameter/{parameter}"] = value
+        metrics["gradient/trajectories"] = torch.tensor(float(statistics.num_trajectories))
         return metrics
 
     def _smooth(self, name: str, variance: float, signal: float) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from pgtoolkit.agent import Metrics
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
+from pgtoolkit.distributions.clipped import ClippedGaussian
 from pgtoolkit.distributions.squashed import Squashed, TanhGaussian
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.estimators.proximal import approximate_kl
@@ -138,7 +139,7 @@ class PolicyLearner:
 
 @torch.no_grad()
 def describe(distribution: Distribution, window: Window) -> Metrics:
-    """Entropy, standard deviation and saturation of a policy on a window, and how far it has moved.
+    """A policy on a window: entropy, standard deviation, actions at bounds, how far it has moved.
 
     Args:
         distribution: the policy's distribution at the window's observations, after an update.
@@ -156,4 +157,8 @@ def describe(distribution: Distribution, window: Window) -> Metrics:
     if isinstance(distribution, TanhGaussian | Squashed):
         saturated = torch.tanh(window.pre_action).abs() > SATURATED
         metrics["train/saturated_actions"] = saturated[valid].double().mean()
+    if isinstance(distribution, ClippedGaussian):
+        pre_action = window.pre_action
+        outside = (pre_action < distribution.low) | (pre_action > distribution.high)
+        metrics["train/clipped_actions"] = outside[valid].double().mean()
     return metrics

@@ -79,6 +79,7 @@ def backward(
             metrics |= amplification(signals)
         if "pathwise" in estimator.beside and signals.differentiable and not others:
             metrics["gradient/pathwise/missing"] = torch.ones(())
+        metrics[f"gradient/{name}/followed"] = torch.ones(())
     return metrics
 
 

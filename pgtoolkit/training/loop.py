@@ -18,8 +18,10 @@ from pgtoolkit.rollouts.episodes import EpisodeTracker
 from pgtoolkit.rollouts.evaluation import Evaluation
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.training.checkpoint import save_checkpoint
+from pgtoolkit.training.diagnosis import Diagnosis, markdown
+from pgtoolkit.training.history import watched
 from pgtoolkit.training.run_folder import RunFolder
-from pgtoolkit.training.writer import RunWriter
+from pgtoolkit.training.writer import RunWriter, as_floats
 
 RECENT_EPISODES = 100
 """Number of training episodes over which returns and lengths are averaged."""
@@ -73,6 +75,7 @@ class Progress:
         lengths: lengths of the same episodes.
         tracker: follows episodes across windows; None before the first window.
         scalars: TensorBoard tag to its latest value.
+        diagnosis: reads the scalars of every update and says what is wrong.
     """
 
     num_steps: int = 0
@@ -86,6 +89,7 @@ class Progress:
     lengths: deque[int] = dataclasses.field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
     tracker: EpisodeTracker | None = None
     scalars: dict[str, float] = dataclasses.field(default_factory=dict)
+    diagnosis: Diagnosis = dataclasses.field(default_factory=Diagnosis)
 
     @property
     def mean_return(self) -> float | None:
@@ -111,6 +115,7 @@ class Progress:
             "returns": list(self.returns),
             "lengths": list(self.lengths),
             "tracker": None if self.tracker is None else self.tracker.state_dict(),
+            "diagnosis": self.diagnosis.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -121,6 +126,7 @@ class Progress:
         if state["tracker"] is not None:
             self.tracker = EpisodeTracker(len(state["tracker"]["running_return"]))
             self.tracker.load_state_dict(state["tracker"])
+        self.diagnosis.load_state_dict(state["diagnosis"])
 
 
 def train(
@@ -167,6 +173,7 @@ def train(
         if config.eval_interval and (progress.num_steps >= progress.next_eval or finished):
             progress.next_eval = progress.num_steps + config.eval_interval
             metrics |= _evaluate(agent, evaluate, progress, run)
+        _diagnose(metrics | _rollout_metrics(progress), progress, writer, finished=finished)
         if progress.num_updates % config.log_interval == 0 or finished:
             seconds = time.perf_counter() - began
             metrics |= _rollout_metrics(progress)
@@ -182,6 +189,20 @@ def train(
             writer.flush()
         show(progress)
     return progress
+
+
+def _diagnose(metrics: Metrics, progress: Progress, writer: RunWriter, *, finished: bool) -> None:
+    """Reads an update's metrics, whatever ``log_interval`` is; writes the findings as they change.
+
+    They are written once more at the end of the run, with their last numbers.
+    """
+    diagnosis = progress.diagnosis
+    before = diagnosis.kinds
+    scalars = as_floats({tag: value for tag, value in metrics.items() if watched(tag)})
+    diagnosis.observe(scalars, progress.num_steps)
+    if finished or diagnosis.kinds != before:
+        findings = diagnosis.findings_at_end if finished else diagnosis.findings
+        writer.write_text("diagnosis", markdown(findings, progress.num_steps), progress.num_steps)
 
 
 def _save(agent: Agent, progress: Progress, run: RunFolder) -> None:

@@ -31,11 +31,16 @@ DEFINITIONS = {
     "gradients are",
     "train/gradient_clipped": "1 if the norm of the policy's gradient exceeded max_grad_norm, "
     "else 0",
+    "train/clipped_actions": "share of action entries that a clipped_gaussian draws beyond the "
+    "action bounds, so that they are clipped",
     "eval/mean_reward": "mean undiscounted return of evaluation episodes, in separate environments "
     "with deterministic actions and a frozen observation normaliser",
     "eval/mean_ep_length": "mean length of the evaluation episodes, in steps",
     "variational/elbo": "evidence lower bound of a variational run, mean over a step's samples. In "
     "such a run a trajectory is a sample of q, and the x-axis counts optimiser steps",
+    "gradient/trajectories": "N: number of trajectories (or samples of a batch) that were measured",
+    "gradient/{estimator}/followed": "1 for the estimator that the optimiser follows; others are "
+    "measured beside it",
     "gradient/{estimator}/variance": "V: unbiased trace of the covariance of one trajectory's "
     "gradient; the variance of the update is V / N",
     "gradient/{estimator}/variance_low, variance_high": "95 % jackknife interval of V, computed on "

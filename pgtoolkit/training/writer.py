@@ -45,6 +45,15 @@ def layout(followed: str) -> dict[str, dict[str, list[Any]]]:
     return {"return and gradient variance": charts}
 
 
+def as_floats(metrics: Metrics) -> dict[str, float]:
+    """The scalars among metrics as floats; vectors are left out."""
+    names = [name for name, value in metrics.items() if value.dim() == 0]
+    # One conversion for all: each would wait for the device on its own.
+    columns = [metrics[name].detach().double().cpu() for name in names]
+    values = torch.stack(columns).tolist() if columns else []
+    return dict(zip(names, values, strict=True))
+
+
 @final
 class RunWriter:
     """Writes one run's event file.
@@ -78,11 +87,7 @@ class RunWriter:
 
     def write(self, metrics: Metrics, step: int) -> dict[str, float]:
         """Writes scalars, and vectors by step as an image; returns the scalars as floats."""
-        names = [name for name, value in metrics.items() if value.dim() == 0]
-        # One conversion for all: each would wait for the device on its own.
-        columns = [metrics[name].detach().double().cpu() for name in names]
-        values = torch.stack(columns).tolist() if columns else []
-        scalars = dict(zip(names, values, strict=True))
+        scalars = as_floats(metrics)
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, step)
         curves = {
@@ -94,6 +99,10 @@ class RunWriter:
             image = step_chart(curves, title=f"variance of dJ/du by step, at {step:,} steps")
             self.writer.add_image(BY_STEP.rstrip("/"), image, step, dataformats="HWC")
         return scalars
+
+    def write_text(self, tag: str, text: str, step: int) -> None:
+        """Writes Markdown for TensorBoard's Text tab."""
+        self.writer.add_text(tag, text, step)
 
     def end(self) -> None:
         """Marks the run as finished in the HParams tab."""

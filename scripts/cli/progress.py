@@ -11,6 +11,7 @@ from rich.progress import Progress as RichProgress
 
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.scripts.cli.formatting import format_number
+from pgtoolkit.training.diagnosis import short_text
 from pgtoolkit.training.loop import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -83,13 +84,15 @@ class ProgressView(BarView):
 
 
 def describe(progress: Progress) -> str:
-    """Returns, and the variance of each gradient that has been measured, on one line."""
+    """Returns, variances of the gradients measured, and the most serious finding, on one line."""
     parts = []
     if progress.mean_return is not None:
         parts.append(f"return {progress.mean_return:.1f}")
     if progress.eval_return is not None:
         parts.append(f"evaluation {progress.eval_return:.1f}")
-    return "  ".join([*parts, *describe_variances(progress.scalars)]) or "training"
+    parts += describe_variances(progress.scalars)
+    alarm = short_text(progress.diagnosis.findings)
+    return "  ".join([*parts, alarm] if alarm else parts) or "training"
 
 
 def describe_variances(scalars: Mapping[str, float]) -> list[str]:

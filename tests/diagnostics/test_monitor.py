@@ -134,6 +134,7 @@ def test_a_report_has_every_statistic() -> None:
     """V = 6, U = 2; the running means start at the first values."""
     found = GradientMonitor(1).report({"pathwise": gradients_of(6, 2)})
     expected = GradientStatistics.of(gradients_of(6, 2))
+    assert float(found.pop("gradient/trajectories")) == 4
     values = {tag.removeprefix("gradient/pathwise/"): float(x) for tag, x in found.items()}
     assert values["variance"] == pytest.approx(6)
     assert values["signal"] == pytest.approx(2)

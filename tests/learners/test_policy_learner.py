@@ -1,6 +1,7 @@
 """The policy learner: estimators and step rules in any pair, batches that are no windows."""
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, final
@@ -16,6 +17,7 @@ from pgtoolkit.config import PolicySettings
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.diagnostics.statistics import GradientStatistics
 from pgtoolkit.distributions.base import Distribution
+from pgtoolkit.distributions.clipped import ClippedGaussian
 from pgtoolkit.distributions.gaussian import DiagonalGaussian
 from pgtoolkit.distributions.squashed import TanhGaussian
 from pgtoolkit.envs.control.pendulum import Pendulum
@@ -431,6 +433,21 @@ def test_a_policy_on_a_window_is_described_in_numbers() -> None:
     log_ratio = math.log(2) - 1.5 * squares  # log N(u; 0, 1/4) - log N(u; 0, 1)
     expected = float(np.mean(np.exp(log_ratio) - 1 - log_ratio))
     assert found["train/approx_kl"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_clipped_actions_are_those_that_are_drawn_beyond_the_bounds() -> None:
+    """Two of four valid entries: 3 and -1.5 for bounds of -1 and 1; at a bound nothing is cut."""
+    window = make_window(make_policy()).detach()
+    pre_action = torch.zeros_like(window.pre_action)
+    pre_action[0, :3, 0] = torch.tensor([3.0, -1.5, 1.0])
+    pre_action[1] = 9.0
+    valid = torch.zeros_like(window.valid)
+    valid[0, :4] = True
+    window = dataclasses.replace(window, pre_action=pre_action, valid=valid)
+    zero, bound = torch.zeros_like(pre_action), torch.ones(1)
+    found = describe(ClippedGaussian(zero, zero, -bound, bound), window)
+    assert float(found["train/clipped_actions"]) == 0.5
+    assert "train/saturated_actions" not in found
 
 
 def test_a_divergence_without_a_closed_form_uses_the_noise_of_the_batch() -> None:

@@ -253,6 +253,17 @@ def test_the_critic_has_the_score_function_beside_it_where_it_has_a_weight() -> 
     assert "gradient/score_function/variance" not in alone
 
 
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_measured_step_says_which_estimator_it_follows(name: str) -> None:
+    policy = make_policy()
+    signals = make(policy, make_window(policy))
+    metrics = run(name, signals)
+    followed = [tag for tag in metrics if tag.endswith("/followed")]
+    assert followed == [f"gradient/{name}/followed"]
+    unmeasured = run(name, signals, interval=0)
+    assert not any(tag.endswith("/followed") for tag in unmeasured)
+
+
 @pytest.mark.parametrize("fault", ["not finite", "no path"])
 def test_pathwise_that_cannot_be_measured_is_reported_missing(fault: str) -> None:
     """dJ/du is NaN, or no path joins action and objective; the score function goes on."""
@@ -344,8 +355,9 @@ def test_a_measurement_alone_sets_no_gradient_and_equals_that_of_a_step() -> Non
     )
     assert all(parameter.grad is None for parameter in policy.parameters())
     expected = run("score_function", make(policy, window))
-    tags = [tag for tag in expected if tag.startswith("gradient/score_function/")]
-    assert set(found) == set(tags)
+    own = [tag for tag in expected if tag.startswith("gradient/score_function/")]
+    tags = {*own, "gradient/trajectories"} - {"gradient/score_function/followed"}
+    assert set(found) == tags
     for tag in tags:
         torch.testing.assert_close(found[tag], expected[tag])
 

@@ -99,6 +99,33 @@ def test_the_event_file_has_the_tags_finite_and_in_order(run: Path) -> None:
     )
 
 
+def test_the_closing_lines_and_the_summary_say_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wide Gaussian before tanh saturates: it takes 16 updates, of which the first run has 10."""
+    path = tmp_path / "run"
+    arguments = ["reinforce", "--env", "pgtoolkit/Pendulum-v0", "--run-dir", str(path), *QUICK]
+    assert call("train", *arguments, "--log-std-init", "3") == 0
+    assert "saturated_actions" not in summarised(path)
+    capsys.readouterr()
+    assert call("resume", str(path), "--total-steps", "1500") == 0
+    lines = capsys.readouterr().out.splitlines()
+    finding = summarised(path)["saturated_actions"]
+    assert finding["since_step"] == 60 and finding["number"] > 0.8
+    assert "--ent-coef-relative" in finding["sentence"]
+    assert f"  - {finding['sentence']}" in lines and "diagnosis:" in lines
+    assert any(line.startswith("gradient:       ") and "score" in line for line in lines)
+    assert any(line.startswith("1500/1500 steps") and " ! " in line for line in lines)
+    texts = events(path).Tensors("diagnosis/text_summary")
+    assert finding["sentence"] in texts[-1].tensor_proto.string_val[0].decode()
+
+
+def summarised(path: Path) -> dict[str, Any]:
+    """The findings in the summary of a run, by kind."""
+    findings = json.loads((path / "summary.json").read_text())["diagnosis"]
+    return {finding["kind"]: finding for finding in findings}
+
+
 def test_episodes_are_logged_once_they_end(tmp_path: Path) -> None:
     """LQG's episodes last 5 steps, so their length is seen at once, and is exact."""
     path = tmp_path / "run"

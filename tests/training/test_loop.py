@@ -40,7 +40,6 @@ def make_window(num_steps: int = 5, ends: tuple[int, ...] = (4,)) -> Window:
     )
 
 
-@final
 class FakeAgent:
     """Each update adds 1 to the policy's last bias, and reports a measurement every other time."""
 
@@ -80,10 +79,15 @@ class FakeWriter:
     def __init__(self) -> None:
         self.rows: dict[int, set[str]] = {}
         self.flushed: list[int] = []
+        self.texts: dict[int, str] = {}
 
     def write(self, metrics: dict[str, Tensor], step: int) -> dict[str, float]:
         self.rows[step] = set(metrics)
         return {tag: float(value) for tag, value in metrics.items()}
+
+    def write_text(self, tag: str, text: str, step: int) -> None:
+        assert tag == "diagnosis"
+        self.texts[step] = text
 
     def flush(self) -> None:
         self.flushed.append(max(self.rows))
@@ -289,6 +293,57 @@ def test_the_mean_return_is_of_the_last_hundred_episodes() -> None:
         progress.count(make_window())
     assert (len(progress.returns), len(progress.lengths)) == (100, 100)
     assert progress.mean_return == 7.5
+
+
+# Diagnosis ----------------------------------------------------------------------------------------
+
+
+class SaturatedAgent(FakeAgent):
+    """All of its actions are at their bounds until the 30th update."""
+
+    def update(self, window: Window) -> dict[str, Tensor]:
+        metrics = super().update(window)
+        return metrics | {"train/saturated_actions": torch.tensor(float(self.num_updates <= 30))}
+
+
+@pytest.mark.parametrize("log_interval", [1, 7])
+def test_findings_are_written_when_they_begin_and_end_and_at_the_end(
+    tmp_path: Path, log_interval: int
+) -> None:
+    """Whatever is logged: 16 of the last 20 updates, then 10 of them; 400 steps are 40 updates."""
+    run = Run(tmp_path, agent=SaturatedAgent(), total_steps=400, log_interval=log_interval)
+    progress = run.train()
+    assert list(run.writer.texts) == [160, 400]
+    assert "100% of the actions have been at their bounds since step 10" in run.writer.texts[160]
+    assert run.writer.texts[400] == "At step 400:\n\nnothing to report"
+    assert progress.diagnosis.findings == []
+
+
+def test_findings_that_last_are_written_again_at_the_end(tmp_path: Path) -> None:
+    run = Run(tmp_path, agent=SaturatedAgent(), total_steps=300)
+    progress = run.train()
+    assert list(run.writer.texts) == [160, 300] and "since step 10" in run.writer.texts[300]
+    assert progress.diagnosis.kinds == ("saturated_actions",)
+
+
+def test_the_last_evaluation_counts_at_the_end(tmp_path: Path) -> None:
+    """Returns 1, 10 and 5: the run ends far below its best."""
+    run = Run(tmp_path, returns=(1.0, 10.0, 5.0), eval_interval=20)
+    (finding,) = run.train().diagnosis.findings_at_end
+    assert (finding.kind, finding.since_step, finding.number) == ("below_best", 50, 5.0)
+    assert list(run.writer.texts) == [50] and "5 after 10" in run.writer.texts[50]
+
+
+def test_a_diagnosis_goes_on_in_a_resumed_run(tmp_path: Path) -> None:
+    """Interrupted after 10 updates: the finding is that of the whole run."""
+    whole = Run(tmp_path / "a", agent=SaturatedAgent(), total_steps=300).train()
+    half = Run(tmp_path / "b", agent=SaturatedAgent(), total_steps=100)
+    half.train()
+    state, progress = load_checkpoint(half.folder.resume_file), Progress()
+    progress.load_state_dict(state["progress"])
+    resumed = Run(tmp_path / "b", agent=half.agent, progress=progress, total_steps=300)
+    assert resumed.train().diagnosis.state_dict() == whole.diagnosis.state_dict()
+    assert list(half.writer.texts) == [100] and list(resumed.writer.texts) == [160, 300]
 
 
 # Resuming and failing -----------------------------------------------------------------------------

@@ -88,6 +88,14 @@ def text(events: Any, tag: str) -> str:
     return str(event.tensor_proto.string_val[0].decode())
 
 
+def test_text_comes_back_at_its_step(tmp_path: Path) -> None:
+    with RunWriter(tmp_path) as writer:
+        writer.write_text("diagnosis", "At step 64:\n\n- One.", 64)
+    events = read(tmp_path)
+    (event,) = events.Tensors("diagnosis/text_summary")
+    assert event.step == 64 and text(events, "diagnosis/text_summary").endswith("- One.")
+
+
 def test_hyperparameters_show_in_their_tab(tmp_path: Path) -> None:
     """The experiment with its metrics, the session's start with the settings, and its end."""
     from tensorboard.plugins.hparams import plugin_data_pb2

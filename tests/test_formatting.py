@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pgtoolkit.scripts.cli.formatting import format_number
+from pgtoolkit.formatting import format_number
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,600 @@
+"""The rules of the diagnosis: what is wrong in a run's measurements, and what to do about it.
+
+Each rule has a condition, which is tested whenever its trigger is measured, and words. A finding
+begins when the condition held at ``begins`` of the last ``window`` tests, and it ends when it holds
+at no more than ``ends`` of them. The rules stand in the order of their weight.
+"""
+
+import math
+import statistics
+from collections.abc import Callable
+from typing import NamedTuple, final
+
+from pgtoolkit.estimators.catalogue import CATALOGUE
+from pgtoolkit.formatting import format_number
+from pgtoolkit.training.history import History, Series
+
+MEASUREMENTS = 5
+"""Measurements over which the gradient is summed up. One measurement of a heavy tail says little:
+on the pendulum the pathwise variance is 700 times the score function's at one measurement of 25,
+and a hundredth of it at most others. Five are 50 updates by default."""
+UPDATES = 20
+"""Updates over which numbers of every update are summed up."""
+LARGER = 2.0
+"""Ratio of variances from which the followed gradient counts as the worse one. It would be
+worthwhile to halve the trajectories that are needed; a smaller ratio is within the error of one
+measurement with 64 trajectories."""
+EXPLODES = 10.0
+"""Ratio of variances from which a cause is named: the adjoint's growth, or the policy's gain."""
+ADJOINT_GROWTH = 1.15
+"""Growth of the adjoint by step from which it is named. It is 1.08 to 1.13 with an untrained
+policy, because more rewards follow an early action, and 0.9 to 1.1 in healthy runs; where the
+closed loop chatters it is 1.2 to 1.7. Over 32 steps 1.15 makes a factor of 90 in the gradient."""
+GAIN_RISE = 5.0
+"""Ratio of the policy's gain to that early in the run from which it is named as a cause."""
+FIRST_GAINS = 3
+"""Measurements that count as early in the run: the gain may explode within ten."""
+CARRIES_MOST = 0.5
+"""Share of one trajectory in the variance from which the update is that trajectory's."""
+MIN_TRAJECTORIES = 16
+"""Fewest trajectories for which a share means anything. With 8, one of them has half of the squared
+deviations in a quarter of all batches, even if they are Gaussian in one direction; with 16, in
+2 %."""
+BIAS_Z = 5.0
+"""z from which the bias is no chance (see the definition of ``gradient/bias_z``): 0.3 % of batches
+of 64 trajectories with skewed gradients and no bias exceed it."""
+GUARDED = 0.5
+"""Share of guarded steps from which the mixed gradient is the score function's, so that a bias of
+pathwise does not reach it."""
+SEEN_Z = 2.0
+"""z of the signals of several measurements together, ``sum z / sqrt(n)``, below which there is no
+sign of a gradient."""
+SURELY_SEEN_Z = 3.0
+"""The same z from which another estimator's gradient is surely there, on the same trajectories."""
+IMPROVED = 0.3
+"""Rise of the return over its first value, as a share of the larger of the two in size, from which
+a run counts as having learned. Runs that solve their task exceed 0.8; without learning, chance
+evaluations of the pendulum differ by up to 0.25."""
+LOST = 0.3
+"""Share of the rise that a run may have lost to count as one that has learned."""
+DROP = 0.1
+"""Share of the best evaluation's size by which the last one may be below it."""
+DROP_OF_RANGE = 0.01
+"""The same as a share of the rise from the first evaluation to the best one. It matters where the
+best return is near 0, of which every difference would be a large share."""
+AT_BOUNDS = 0.5
+"""Share of actions at their bounds from which exploration counts as stuck."""
+STD_RATIO, STD_SMALL = 0.1, 0.05
+"""Ratio to its start, and size before squashing, below which the standard deviation counts as
+collapsed. Healthy runs keep a third of it or more."""
+EXPLAINED = 0.05
+"""Explained variance below which the value function is worth no more than a constant."""
+KL_LARGE = 0.5
+"""KL of one update, in nats, that is always too large: that of a Gaussian whose mean moves by its
+standard deviation."""
+KL_NOTICED, KL_RISE = 0.2, 10.0
+"""KL of one update that is too large if it is also so many times the median of the recent ones."""
+KL_SPIKES = 3
+"""Spikes among the last 50 updates from which they are no exception. Healthy runs have one."""
+CLIPPED = 0.8
+"""Share of the last 50 updates. While the return rises, healthy runs clip all of their updates, so
+that clipping counts only where it is noise that is clipped."""
+CLIP_FRACTION = 0.4
+"""Share of samples beyond PPO's clip. Healthy runs have 0.02 to 0.31."""
+
+
+@final
+class Words(NamedTuple):
+    """A finding in words.
+
+    Attributes:
+        number: the measured value that the finding is about.
+        short: a few words for the progress line.
+        sentence: what is measured, since when, and what to do.
+    """
+
+    number: float
+    short: str
+    sentence: str
+
+
+@final
+class Rule(NamedTuple):
+    """A rule of the diagnosis; how it begins and ends is said at the top of this file."""
+
+    kind: str
+    trigger: str
+    """Tag at which the condition is tested; ``{followed}`` stands for the followed estimator."""
+    window: int
+    begins: int
+    ends: int
+    holds: Callable[[History], bool]
+    words: Callable[[History, int], Words]
+    """Maps the history and the step at which the condition began to words."""
+    gradient: bool = False
+    """Whether a finding says that the followed gradient is unreliable."""
+    at_end: bool = False
+    """Whether the last test alone counts at the end of a run, which has no further one."""
+
+
+def label(name: str) -> str:
+    """The name of an estimator before a noun: ``score function`` (gradient)."""
+    return CATALOGUE[name].label if name in CATALOGUE else name.replace("_", " ")
+
+
+def noun(name: str) -> str:
+    """The name of an estimator as a noun: ``the score function``, ``pathwise``."""
+    return f"the {label(name)}" if name in ("score_function", "critic") else label(name)
+
+
+def of_followed(history: History, what: str) -> Series | None:
+    """The values of ``gradient/{followed}/{what}``."""
+    return history.get(f"gradient/{history.followed}/{what}")
+
+
+def others(history: History) -> list[str]:
+    """The estimators that were measured beside the followed one."""
+    return [name for name in history.estimators() if name != history.followed]
+
+
+def ratios(history: History, other: str) -> list[float]:
+    """Variance of the followed gradient over that of another one, at the last measurements.
+
+    Where the score function is followed, its ratio to pathwise is ``gradient/variance_ratio``,
+    which is of one objective: an agent may follow the score function with a weight of its own.
+    """
+    matched = matched_ratio(history, other)
+    if matched is not None:
+        return [x for x in matched.last(MEASUREMENTS) if x > 0]
+    followed, beside = (history.get(f"gradient/{x}/variance") for x in (history.followed, other))
+    if followed is None or beside is None:
+        return []
+    at = dict(zip(beside.steps, beside.recent, strict=True))
+    pairs = [(x, at.get(s, 0.0)) for s, x in zip(followed.steps, followed.recent, strict=True)]
+    return [one / two for one, two in pairs[-MEASUREMENTS:] if two > 0]
+
+
+def matched_ratio(history: History, other: str) -> Series | None:
+    """``gradient/variance_ratio``, if that is the ratio of the followed estimator to this one."""
+    if (history.followed, other) != ("score_function", "pathwise"):
+        return None
+    return history.get("gradient/variance_ratio")
+
+
+def usual_ratio(history: History, other: str) -> float:
+    """The ratio of the median variances at the last measurements; NaN where there is none."""
+    followed, beside = (history.get(f"gradient/{x}/variance") for x in (history.followed, other))
+    found = ratios(history, other)
+    if followed is None or beside is None or not found:
+        return math.nan
+    if matched_ratio(history, other) is not None:
+        return statistics.median(found)
+    middle = beside.median(MEASUREMENTS)
+    return followed.median(MEASUREMENTS) / middle if middle > 0 else math.nan
+
+
+def rival(history: History) -> str | None:
+    """The other estimator of least variance; not pathwise where that is seen to be biased."""
+    found = {name: ratios(history, name) for name in others(history)}
+    if biased_now(history):
+        found.pop("pathwise", None)
+    usable = {name: values for name, values in found.items() if values}
+    return max(usable, key=lambda name: statistics.median(usable[name])) if usable else None
+
+
+def pooled_z(history: History, name: str) -> float | None:
+    """``sum z / sqrt(n)`` of the signals of the last measurements; None before there are enough."""
+    series = history.get(f"gradient/{name}/signal_z")
+    if series is None or len(series.recent) < MEASUREMENTS:
+        return None
+    return sum(series.last(MEASUREMENTS)) / math.sqrt(MEASUREMENTS)
+
+
+def snr(history: History, name: str) -> float | None:
+    """SNR of one trajectory: mean signal over mean variance of the last measurements."""
+    signal, variance = (history.get(f"gradient/{name}/{what}") for what in ("signal", "variance"))
+    if signal is None or variance is None:
+        return None
+    total = sum(variance.last(MEASUREMENTS))
+    return sum(signal.last(MEASUREMENTS)) / total if total > 0 else None
+
+
+def settled(history: History) -> bool:
+    """Whether the run has learned and is at its best, so that signal and noise may vanish.
+
+    A run without a return counts as settled: nothing can be said of it.
+    """
+    returns = [history.get(tag) for tag in ("eval/mean_reward", "rollout/ep_rew_mean")]
+    known = [series for series in returns if series is not None]
+    return not known or any(map(has_learned, known))
+
+
+def has_learned(returns: Series) -> bool:
+    """Whether the best return is well above the first, and most of the rise has been kept."""
+    first, best = returns.early[0], returns.highest
+    risen = best - first > IMPROVED * max(abs(first), abs(best))
+    return risen and best - returns.recent[-1] < LOST * (best - first)
+
+
+# Variance -----------------------------------------------------------------------------------------
+
+
+def varies_more(history: History) -> bool:
+    """Whether the followed gradient has the larger variance now, and more variance than signal."""
+    other = rival(history)
+    variance, signal = of_followed(history, "variance"), of_followed(history, "signal")
+    if other is None or variance is None or signal is None:
+        return False
+    return variance.recent[-1] > signal.recent[-1] and ratios(history, other)[-1] > LARGER
+
+
+def words_variance(history: History, since: int) -> Words:
+    name, other = str(history.followed), rival(history) or others(history)[0]
+    ratio = usual_ratio(history, other)
+    mine, theirs = (variance_text(history, x) for x in (name, other))
+    times = format_number(ratio, 2)
+    what = "medians" if matched_ratio(history, other) is None else "medians; the ratio matched"
+    return Words(
+        ratio,
+        f"{label(name)} variance {times} times {noun(other)}'s",
+        f"the {label(name)} gradient, which is followed, has had the larger variance since step "
+        f"{since:,}: {mine} beside {noun(other)}'s {theirs}, {times} times as much ({what})"
+        f"{cause(history)}; {instead(name)}",
+    )
+
+
+def variance_text(history: History, name: str) -> str:
+    """The median variance of an estimator at the last measurements."""
+    series = history.get(f"gradient/{name}/variance")
+    return "-" if series is None else format_number(series.median(MEASUREMENTS), 2)
+
+
+def instead(followed: str) -> str:
+    """What to do where the followed gradient varies too much."""
+    if followed == "pathwise":
+        return "follow --estimator mixed, or shorten --n-steps"
+    if followed == "score_function":
+        return "train with an agent that follows pathwise (shac, apg)"
+    if followed == "mixed":
+        return "shorten --n-steps, or collect more trajectories (--num-envs)"
+    return "follow the other one, or collect more samples"
+
+
+def cause(history: History) -> str:
+    """``". The closed loop amplifies: ..."`` where the adjoint grows or the gain is high."""
+    other = rival(history)
+    if other is None or not usual_ratio(history, other) > EXPLODES:
+        return ""
+    growth, gain = history.get("gradient/adjoint_growth"), history.get("train/policy_gain")
+    parts = []
+    if gain is not None:
+        now, early = gain.median(MEASUREMENTS), statistics.median(gain.early[:FIRST_GAINS])
+        if now > GAIN_RISE * early or grows(growth):
+            parts.append(
+                f"the policy's gain is {format_number(now, 2)} "
+                f"({format_number(early, 2)} early in the run)"
+            )
+    if growth is not None and grows(growth):
+        parts.append(f"the adjoint grows {growth.median(MEASUREMENTS):.2f} times a step")
+    return f". The closed loop amplifies: {', '.join(parts)}" if parts else ""
+
+
+def grows(growth: Series | None) -> bool:
+    """Whether the adjoint grows from step to step."""
+    return growth is not None and growth.median(MEASUREMENTS) > ADJOINT_GROWTH
+
+
+def carried_by_one(history: History) -> bool:
+    """Whether one trajectory carries most of a variance that no other estimator makes up for."""
+    share, trajectories = (
+        of_followed(history, "largest_share"),
+        history.now("gradient/trajectories"),
+    )
+    if share is None or (trajectories is not None and trajectories < MIN_TRAJECTORIES):
+        return False
+    other = rival(history)
+    worse = other is None or ratios(history, other)[-1] > LARGER
+    return share.recent[-1] > CARRIES_MOST and worse
+
+
+def words_carried_by_one(history: History, since: int) -> Words:
+    name, series = str(history.followed), of_followed(history, "largest_share")
+    share = series.median(MEASUREMENTS) if series is not None else 0.0
+    return Words(
+        share,
+        f"one trajectory has {share:.0%} of the variance",
+        f"one trajectory of {trajectories_text(history)} has carried {share:.0%} of the "
+        f"{label(name)} gradient's variance (median) since step {since:,}, so an update follows "
+        f"that trajectory{cause(history)}; {instead(name)}",
+    )
+
+
+def z_text(z: float) -> str:
+    """A z with one decimal, and without the sign of a negative 0."""
+    return f"{round(z, 1) + 0.0:.1f}"
+
+
+def trajectories_text(history: History) -> str:
+    """``64``, or ``the batch`` where the number of trajectories is not known."""
+    number = history.now("gradient/trajectories")
+    return "the batch" if number is None else f"{number:,.0f}"
+
+
+# Bias and signal ----------------------------------------------------------------------------------
+
+
+def biased_now(history: History) -> bool:
+    """Whether pathwise is seen to be biased at the latest measurement."""
+    z, low = history.get("gradient/bias_z"), history.get("gradient/bias_low")
+    variance = of_followed(history, "variance")
+    if z is None or low is None or variance is None:
+        return False
+    together = z.steps[-1] == low.steps[-1] == variance.steps[-1]
+    return together and z.recent[-1] > BIAS_Z and low.recent[-1] > 0
+
+
+def follows_bias(history: History) -> bool:
+    """Whether the bias of pathwise reaches the followed gradient."""
+    guarded = history.now("gradient/mix/guarded") or 0.0
+    mixed = history.followed == "mixed" and guarded < GUARDED
+    return biased_now(history) and (history.followed == "pathwise" or mixed)
+
+
+def words_bias(history: History, since: int) -> Words:
+    z, bias, signal = (
+        history.get(tag) for tag in ("gradient/bias_z", "gradient/bias", "gradient/pathwise/signal")
+    )
+    number = z.median(MEASUREMENTS) if z is not None else 0.0
+    size = ""
+    if bias is not None and signal is not None and signal.median(MEASUREMENTS) > 0:
+        share = bias.median(MEASUREMENTS) / signal.median(MEASUREMENTS)
+        size = f"; the squared bias is {format_number(share, 2)} times its own squared norm"
+    return Words(
+        number,
+        f"pathwise is biased (z {number:.1f})",
+        f"the pathwise gradient has been biased since step {since:,}: its mean differs from the "
+        f"score function's (z {number:.1f}{size}). Jumps of reward or dynamics, contacts, and "
+        "episodes that end by the action cause it; follow --estimator mixed, or use reinforce",
+    )
+
+
+def only_noise(history: History) -> bool:
+    """Whether there is no sign of a gradient in the followed estimate, and there should be one."""
+    z = pooled_z(history, str(history.followed))
+    if z is None or z >= SEEN_Z:
+        return False
+    return seen_by(history) is not None or not settled(history)
+
+
+def seen_by(history: History) -> str | None:
+    """An estimator beside the followed one that surely sees a gradient."""
+    found = {name: pooled_z(history, name) or 0.0 for name in others(history)}
+    seen = {name: z for name, z in found.items() if z > SURELY_SEEN_Z}
+    return max(seen, key=lambda name: seen[name]) if seen else None
+
+
+def words_noise(history: History, since: int) -> Words:
+    name = str(history.followed)
+    z, seen = pooled_z(history, name) or 0.0, seen_by(history)
+    if seen is None:
+        advice = more_trajectories(history)
+    else:
+        found = pooled_z(history, seen) or 0.0
+        advice = (
+            f"{noun(seen)} beside it sees one (z {z_text(found)}) on the same trajectories: "
+            f"{instead(name)}"
+        )
+    return Words(
+        z,
+        f"nothing but noise in the gradient (z {z_text(z)})",
+        f"since step {since:,} the {label(name)} gradient, which is followed, cannot be told from "
+        f"0 (z {z_text(z)} over {MEASUREMENTS} measurements): an update is nothing but noise; "
+        f"{advice}",
+    )
+
+
+def more_trajectories(history: History) -> str:
+    """How many times more trajectories an update needs for an SNR of 1."""
+    ratio, number = snr(history, str(history.followed)), history.now("gradient/trajectories")
+    if ratio is None or ratio <= 0 or number is None or ratio * number >= 1:
+        return (
+            "collect more trajectories (--num-envs); no signal is seen, so it cannot be told how "
+            "many"
+        )
+    times = 1 / (ratio * number)
+    return (
+        f"collect {format_number(times, 2)} times more trajectories for an SNR of 1 "
+        f"({number:,.0f} now; --num-envs {times * number:,.0f})"
+    )
+
+
+# Return -------------------------------------------------------------------------------------------
+
+
+def below_best(history: History) -> bool:
+    """Whether the latest evaluation is far below the best one."""
+    returns = history.get("eval/mean_reward")
+    if returns is None:
+        return False
+    best, drop = returns.highest, returns.highest - returns.recent[-1]
+    return drop > DROP * abs(best) and drop > DROP_OF_RANGE * (best - returns.early[0])
+
+
+def words_below_best(history: History, since: int) -> Words:
+    returns = history.series["eval/mean_reward"]
+    last, best = format_number(returns.recent[-1], 4), format_number(returns.highest, 4)
+    return Words(
+        returns.recent[-1],
+        f"evaluation {last} after {best}",
+        f"the evaluations since step {since:,} are far below the best: {last} after {best} at step "
+        f"{returns.highest_step:,}. policy/best.safetensors holds the best policy; a smaller "
+        "--learning-rate may keep it",
+    )
+
+
+# Policy -------------------------------------------------------------------------------------------
+
+
+def above(tag: str, limit: float) -> Callable[[History], bool]:
+    """The condition that the latest value of a tag is above a limit."""
+    return lambda history: (history.now(tag) or 0.0) > limit
+
+
+def words_saturated(history: History, since: int) -> Words:
+    share = history.series["train/saturated_actions"].median(UPDATES)
+    return Words(
+        share,
+        f"{share:.0%} of actions saturated",
+        f"{share:.0%} of the actions have been at their bounds since step {since:,}, where tanh is "
+        "flat: a pathwise gradient vanishes there and noise explores nothing; a larger "
+        "--ent-coef-relative keeps them away",
+    )
+
+
+def words_clipped_actions(history: History, since: int) -> Words:
+    share = history.series["train/clipped_actions"].median(UPDATES)
+    return Words(
+        share,
+        f"{share:.0%} of actions clipped",
+        f"{share:.0%} of the actions have been beyond their bounds since step {since:,} and are "
+        "clipped, so noise explores nothing there; use --distribution gaussian, or a smaller "
+        "--log-std-init",
+    )
+
+
+def collapsed(history: History) -> bool:
+    """Whether the standard deviation is far below its start before the run has learned."""
+    std = history.series["train/std"]
+    small = std.recent[-1] < min(STD_SMALL, STD_RATIO * std.early[0])
+    return small and not settled(history)
+
+
+def words_collapsed(history: History, since: int) -> Words:
+    std = history.series["train/std"]
+    now, first = format_number(std.recent[-1], 2), format_number(std.early[0], 2)
+    return Words(
+        std.recent[-1],
+        f"std collapsed to {now}",
+        f"the policy's standard deviation has collapsed since step {since:,}: {now} after {first} "
+        "at the start, while the return has not risen or has fallen again; a larger "
+        "--ent-coef-relative (or --ent-coef) keeps it up",
+    )
+
+
+def kl_spike(history: History) -> bool:
+    """Whether the policy moved far more in this update than it usually does."""
+    kl = history.series["train/approx_kl"]
+    noticed = max(KL_NOTICED, KL_RISE * statistics.median(kl.recent))
+    return kl.recent[-1] > min(KL_LARGE, noticed)
+
+
+def words_kl(history: History, since: int) -> Words:
+    kl = history.series["train/approx_kl"]
+    highest, usual = max(kl.recent), statistics.median(kl.recent)
+    return Words(
+        highest,
+        f"KL up to {format_number(highest, 2)} in an update",
+        f"since step {since:,} single updates have moved the policy too far: KL up to "
+        f"{format_number(highest, 2)} nats, with a median of {format_number(usual, 2)}; use a "
+        "smaller --learning-rate, or collect more for each update",
+    )
+
+
+# Value function and clipping ----------------------------------------------------------------------
+
+
+def explains_nothing(history: History) -> bool:
+    """Whether the value function is worth no more than a constant before the run has learned."""
+    explained = history.series["train/explained_variance"].recent[-1]
+    return explained < EXPLAINED and not settled(history)
+
+
+def words_value(history: History, since: int) -> Words:
+    explained = history.series["train/explained_variance"].median(UPDATES)
+    return Words(
+        explained,
+        f"value function explains nothing ({explained:.2f})",
+        f"the value function has explained nothing since step {since:,}: its explained variance "
+        f"is {explained:.2f} (median; 1 is perfect), so it is worth no more than a constant; scale "
+        "the rewards to a standard deviation of about 1, or fit it more (--vf-learning-rate and "
+        "--vf-epochs; in ppo --vf-coef and --n-epochs)",
+    )
+
+
+def clips_noise(history: History) -> bool:
+    """Whether this update was clipped, and there is no sign of a gradient in what is clipped."""
+    return history.now("train/gradient_clipped") == 1 and only_noise(history)
+
+
+def words_gradient_clipped(history: History, since: int) -> Words:
+    clipped = history.series["train/gradient_clipped"].recent
+    share = sum(clipped) / len(clipped)
+    return Words(
+        share,
+        f"{share:.0%} of updates clipped",
+        f"{share:.0%} of the last {len(clipped)} updates were clipped to --max-grad-norm (since "
+        f"step {since:,}) although there is no sign of a gradient: each is a step of full length "
+        "along noise; collect more trajectories (--num-envs) or use a smaller --learning-rate",
+    )
+
+
+def words_clip_fraction(history: History, since: int) -> Words:
+    share = history.series["train/clip_fraction"].median(UPDATES)
+    return Words(
+        share,
+        f"ppo clips {share:.0%} of samples",
+        f"{share:.0%} of the samples have been beyond --clip-range since step {since:,}, so the "
+        "later passes of an update move little; use a smaller --learning-rate or fewer --n-epochs",
+    )
+
+
+VARIANCE = "gradient/{followed}/variance"
+
+RULES = (
+    Rule("variance", VARIANCE, 5, 4, 2, varies_more, words_variance, gradient=True),
+    Rule("bias", VARIANCE, 5, 3, 1, follows_bias, words_bias, gradient=True),
+    Rule("below_best", "eval/mean_reward", 2, 2, 0, below_best, words_below_best, at_end=True),
+    Rule("one_trajectory", VARIANCE, 5, 4, 2, carried_by_one, words_carried_by_one, gradient=True),
+    # The condition is over five measurements itself.
+    Rule("noise", VARIANCE, 3, 3, 1, only_noise, words_noise, gradient=True),
+    Rule("kl", "train/approx_kl", 50, KL_SPIKES, 0, kl_spike, words_kl),
+    Rule("std", "train/std", 20, 16, 10, collapsed, words_collapsed),
+    Rule(
+        "saturated_actions",
+        "train/saturated_actions",
+        20,
+        16,
+        10,
+        above("train/saturated_actions", AT_BOUNDS),
+        words_saturated,
+    ),
+    Rule(
+        "clipped_actions",
+        "train/clipped_actions",
+        20,
+        16,
+        10,
+        above("train/clipped_actions", AT_BOUNDS),
+        words_clipped_actions,
+    ),
+    Rule("value_function", "train/explained_variance", 20, 16, 10, explains_nothing, words_value),
+    Rule(
+        "gradient_clipped",
+        "train/gradient_clipped",
+        50,
+        int(50 * CLIPPED),
+        25,
+        clips_noise,
+        words_gradient_clipped,
+    ),
+    Rule(
+        "clip_fraction",
+        "train/clip_fraction",
+        20,
+        16,
+        10,
+        above("train/clip_fraction", CLIP_FRACTION),
+        words_clip_fraction,
+    ),
+)
+"""All rules, the most serious first."""

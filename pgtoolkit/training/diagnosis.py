@@ -1,0 +1,245 @@
+"""The diagnosis: reads a run's measurements while it trains, and says what is wrong with them."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+from pgtoolkit.formatting import format_number
+from pgtoolkit.training import alarms
+from pgtoolkit.training.alarms import MEASUREMENTS, RULES, Rule, variance_text
+from pgtoolkit.training.history import History
+
+NOTHING = "nothing to report"
+SIMILAR = 1.2
+"""Ratio of two variances below which they are said to be about the same."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        kind: name of the rule.
+        since_step: environment step at which the condition began.
+        number: the measured value that it is about.
+        sentence: what is measured, since when, and what to do.
+        short: a few words for the progress line.
+    """
+
+    kind: str
+    since_step: int
+    number: float
+    sentence: str
+    short: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of one entry of ``summary.json``."""
+        return {name: getattr(self, name) for name in ("kind", "since_step", "sentence", "number")}
+
+
+@final
+@dataclasses.dataclass
+class Persistence:
+    """How a rule's condition has turned out lately.
+
+    Attributes:
+        steps: environment steps of the last tests.
+        outcomes: whether the condition held at them.
+        since: the step at which the present finding began; None if there is none.
+    """
+
+    steps: deque[int]
+    outcomes: deque[bool]
+    since: int | None = None
+
+    def add(self, holds: bool, step: int, rule: Rule) -> None:
+        """Counts one test; begins or ends the finding."""
+        self.steps.append(step)
+        self.outcomes.append(holds)
+        count = sum(self.outcomes)
+        if self.since is None and count >= rule.begins:
+            self.since = next(s for s, held in zip(self.steps, self.outcomes, strict=True) if held)
+        elif self.since is not None and count <= rule.ends:
+            self.since = None
+
+    def since_at_end(self, rule: Rule) -> int | None:
+        """``since`` if the run ends here."""
+        alone = rule.at_end and bool(self.outcomes) and self.outcomes[-1]
+        return self.steps[-1] if self.since is None and alone else self.since
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": list(self.steps), "outcomes": list(self.outcomes), "since": self.since}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.steps.extend(state["steps"])
+        self.outcomes.extend(state["outcomes"])
+        self.since = state["since"]
+
+
+@final
+class Diagnosis:
+    """Reads the scalars of every update and keeps the findings that hold at present.
+
+    All tags are optional: a rule whose tag is absent or not finite is not tested, and neither
+    begins nor ends a finding.
+    """
+
+    def __init__(self) -> None:
+        self.history = History()
+        self._persistence = new_persistence()
+
+    def observe(self, scalars: Mapping[str, float], step: int) -> None:
+        """Reads the scalars of one update.
+
+        Args:
+            scalars: TensorBoard tag to value.
+            step: environment steps so far.
+        """
+        found = self.history.add(scalars, step)
+        for rule in RULES:
+            if rule.trigger.format(followed=self.history.followed) in found:
+                state = self._persistence[rule.kind]
+                state.add(rule.holds(self.history), step, rule)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of the present findings, the most serious first."""
+        return tuple(r.kind for r in RULES if self._persistence[r.kind].since is not None)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The present findings, the most serious first."""
+        since = {rule: self._persistence[rule.kind].since for rule in RULES}
+        return [self._finding(rule, step) for rule, step in since.items() if step is not None]
+
+    @property
+    def findings_at_end(self) -> list[Finding]:
+        """The findings if the run ends here: the last evaluation counts without a second one."""
+        since = {rule: self._persistence[rule.kind].since_at_end(rule) for rule in RULES}
+        return [self._finding(rule, step) for rule, step in since.items() if step is not None]
+
+    def _finding(self, rule: Rule, since: int) -> Finding:
+        words = rule.words(self.history, since)
+        sentence = f"{words.sentence[0].upper()}{words.sentence[1:]}."
+        return Finding(rule.kind, since, words.number, sentence, words.short)
+
+    def state_dict(self) -> dict[str, Any]:
+        states = {kind: state.state_dict() for kind, state in self._persistence.items()}
+        return {"history": self.history.state_dict(), "rules": states}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.history.load_state_dict(state["history"])
+        self._persistence = new_persistence()
+        for kind, found in state["rules"].items():
+            self._persistence[kind].load_state_dict(found)
+
+
+def new_persistence() -> dict[str, Persistence]:
+    """The state of every rule before its first test."""
+    return {
+        rule.kind: Persistence(deque(maxlen=rule.window), deque(maxlen=rule.window))
+        for rule in RULES
+    }
+
+
+def short_text(findings: Sequence[Finding]) -> str:
+    """The most serious finding in a few words; empty if there is none."""
+    if not findings:
+        return ""
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return f"! {findings[0].short}{more}"
+
+
+def markdown(findings: Sequence[Finding], step: int) -> str:
+    """The findings as a list for TensorBoard's Text tab, the newest first."""
+    newest = sorted(findings, key=lambda finding: -finding.since_step)
+    rows = "\n".join(f"- {finding.sentence}" for finding in newest)
+    return f"At step {step:,}:\n\n{rows or NOTHING}"
+
+
+def report_lines(diagnosis: Diagnosis) -> list[str]:
+    """The lines of the closing report: the gradient's quality, and all findings in full."""
+    findings = diagnosis.findings_at_end
+    lines = [f"gradient:       {gradient_text(diagnosis)}"]
+    if not findings:
+        return [*lines, f"diagnosis:      {NOTHING}"]
+    return [*lines, "diagnosis:", *(f"  - {finding.sentence}" for finding in findings)]
+
+
+def gradient_text(diagnosis: Diagnosis) -> str:
+    """What the last measurements say of the gradient that was followed, in one line."""
+    history = diagnosis.history
+    if not history.estimators():
+        return "not measured (--diagnostics-interval 0, or fewer than 3 trajectories)"
+    if alarms.of_followed(history, "variance") is None:
+        return "measured, but the metrics do not say which estimator is followed"
+    unreliable = [rule.kind for rule in RULES if rule.gradient and rule.kind in diagnosis.kinds]
+    parts = [variance_words(history), signal_words(history), bias_words(history, unreliable)]
+    return f"{verdict(history, unreliable)}: " + "; ".join(part for part in parts if part)
+
+
+def verdict(history: History, unreliable: Sequence[str]) -> str:
+    """The followed gradient's quality in a word or two.
+
+    A gradient that varies more than another one still serves its purpose if an update's signal is
+    above its noise.
+    """
+    name, number = str(history.followed), history.now("gradient/trajectories") or 0.0
+    count = len(history.series[f"gradient/{name}/variance"].recent)
+    if count < MEASUREMENTS:
+        return f"only {count} measurements"
+    update = (alarms.snr(history, name) or 0.0) * number
+    if list(unreliable) == ["variance"] and update >= 1:
+        return "usable, but noisier than need be"
+    return "unreliable" if unreliable else "sound"
+
+
+def variance_words(history: History) -> str:
+    """The followed gradient's variance, beside that of each other estimator."""
+    name = str(history.followed)
+    text = f"{alarms.noun(name)} is followed, with a variance of {variance_text(history, name)}"
+    ratios = {other: alarms.usual_ratio(history, other) for other in alarms.others(history)}
+    found = [
+        f"{times_text(ratio)} {alarms.noun(other)}'s {variance_text(history, other)}"
+        for other, ratio in ratios.items()
+        if ratio > 0
+    ]
+    return ", ".join([text, *found]) if found else f"{text} (no other is measured beside it)"
+
+
+def times_text(ratio: float) -> str:
+    """``12 times more than``, ``12 times less than``, or ``about``."""
+    larger = max(ratio, 1 / ratio)
+    if larger < SIMILAR:
+        return "about"
+    return f"{format_number(larger, 2)} times {'more' if ratio > 1 else 'less'} than"
+
+
+def signal_words(history: History) -> str:
+    """The SNR of an update, and the number of trajectories that would give 1."""
+    name, number = str(history.followed), history.now("gradient/trajectories")
+    ratio, z = alarms.snr(history, name), alarms.pooled_z(history, name)
+    if ratio is None or number is None:
+        return ""
+    count = f"{number:,.0f} trajectories"
+    if ratio <= 0 or (z is not None and z < alarms.SEEN_Z):
+        if alarms.only_noise(history):
+            return f"no gradient is seen in the noise of {count}"
+        return f"no gradient is left in the noise of {count}, as at the end of learning"
+    update, needed = format_number(ratio * number, 2), max(1, round(1 / ratio))
+    return f"{count} give an update an SNR of {update} ({needed:,} give 1)"
+
+
+def bias_words(history: History, unreliable: Sequence[str]) -> str:
+    """Whether a bias of pathwise is seen."""
+    z = history.get("gradient/bias_z")
+    if z is None:
+        return ""
+    highest = max(z.last(MEASUREMENTS))
+    if highest > alarms.BIAS_Z:
+        return f"a bias of pathwise is seen (z up to {alarms.z_text(highest)})"
+    if {"variance", "one_trajectory"} & set(unreliable):
+        return "a bias of pathwise would not be seen in this variance"
+    return f"no bias of pathwise is seen (z up to {alarms.z_text(highest)})"
