@@ -46,6 +46,9 @@ class ApgConfig(
     """Adam's learning rate for the policy."""
     adam_betas: Annotated[tuple[float, float], each(below(0, 1))] = (0.7, 0.95)
     """Decay rates of Adam's two moments."""
+    log_std_init: float = -0.5
+    """Initial logarithm of the standard deviation, before squashing. A larger one makes the policy
+    learn a high gain against its own noise."""
     activation: Activation = "elu"
     """Activation of the hidden layers."""
     layer_norm: bool = True
