@@ -95,15 +95,15 @@ def test_the_critics_gradient_takes_one_more_pass_without_a_graph() -> None:
     assert calls == {"normalizer": 1, "torso": 2}
 
 
-def test_a_measured_update_of_shac_normalises_twice_and_passes_twice() -> None:
-    """Observations and next observations; the policy before the step and after it."""
+def test_a_measured_update_of_shac_normalises_and_passes_three_times() -> None:
+    """Observations and next observations; the policy before the step and after it; its gain."""
     config = ShacConfig(num_envs=6, n_steps=8, hidden=(8,), diagnostics_interval=1)
     agent, calls = Shac(config, DifferentiableVectorEnv(Pendulum(), 6)), Counter[str]()
     window = agent.collect()
     count_calls(agent.policy, calls)
     metrics = agent.update(window)
     assert {"gradient/pathwise/variance", "gradient/score_function/variance"} <= metrics.keys()
-    assert calls == {"normalizer": 2, "torso": 2}
+    assert calls == {"normalizer": 3, "torso": 3}
 
 
 def test_weights_are_computed_once_and_are_zero_on_steps_that_never_happened() -> None:
