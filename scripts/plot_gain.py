@@ -16,13 +16,13 @@ from pgtoolkit.scripts.cli.arguments import parse
 from pgtoolkit.scripts.cli.files import require_picture
 from pgtoolkit.scripts.plot_run import Scalars, read_scalars
 
-GAIN = "train/policy_gain"
+GAIN, RETURN = "train/policy_gain", "eval/mean_reward"
 
 PANELS = {
     GAIN: "policy's gain",
     "gradient/adjoint_growth": "adjoint's growth\na step backwards",
     "variance": "variance of pathwise\nover score function",
-    "eval/mean_reward": "return\n(evaluation)",
+    RETURN: "return\n(evaluation)",
 }
 """Tag of a run, or ``variance``, to the label of its panel."""
 
@@ -96,6 +96,11 @@ def draw(runs: Mapping[str, Scalars]) -> Any:
     for axes, level in ((panels[1], 1.0), (panels[2], 1.0)):
         axes.axhline(level, color="0.5", linewidth=0.8, linestyle=":")
     panels[0].legend(frameon=False)
+    later = [x for found in runs.values() for x in found.get(RETURN, ([], []))[1][1:]]
+    if later:
+        # The first evaluation is of an untrained policy, and would flatten the rest.
+        margin = 0.1 * (max(later) - min(later)) or 1.0
+        panels[-1].set_ylim(min(later) - margin, max(later) + margin)
     panels[-1].set_xlabel("environment steps")
     panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     return figure
