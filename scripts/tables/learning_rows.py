@@ -47,12 +47,21 @@ ENVS = (
 SHAC = ("shac", "--estimator")
 SETTINGS: dict[str, tuple[str, ...]] = {
     "default": ("shac",),
-    "mixed, biases 0": (*SHAC, "mixed", "--first-bias", "0"),
-    "mixed, biases +-0.3": (*SHAC, "mixed", "--first-bias", "0.3"),
-    "pathwise, biases 0": (*SHAC, "pathwise", "--first-bias", "0"),
-    "pathwise, biases +-0.3": (*SHAC, "pathwise", "--first-bias", "0.3"),
-    "pathwise, biases +-1": (*SHAC, "pathwise", "--first-bias", "1"),
-    "pathwise, no LayerNorm": (*SHAC, "pathwise", "--first-bias", "0", "--no-layer-norm"),
+    "pathwise": (*SHAC, "pathwise"),
+    "biases 0": ("shac", "--first-bias", "0"),
+    "std 1": ("shac", "--log-std-init", "0"),
+    "pathwise, biases 0, std 1": (
+        *(*SHAC, "pathwise"),
+        *("--first-bias", "0", "--log-std-init", "0"),
+    ),
+    "pathwise, biases 0, std 1, no LayerNorm": (
+        *(*SHAC, "pathwise", "--no-layer-norm"),
+        *("--first-bias", "0", "--log-std-init", "0"),
+    ),
+    "pathwise, biases +-1, std 1": (
+        *(*SHAC, "pathwise"),
+        *("--first-bias", "1", "--log-std-init", "0"),
+    ),
     "ppo": ("ppo", "--num-envs", "64", "--n-steps", "32", "--batch-size", "256"),
 }
 """Settings to compare: name to agent and flags."""

@@ -207,7 +207,7 @@ def test_what_is_measured_of_the_mix_is_the_mix(
 
 
 def test_where_pathwise_is_blind_a_mixed_agent_climbs_by_the_score_function() -> None:
-    """Reward 1[s' > 0] + 1[a > 0], 1024 environments: guarded at every step, and not on s' - a^2."""
+    """Reward 1[s' > 0] + 1[a > 0]: guarded at every step, and not on s' - a^2."""
     config: dict[str, Any] = {
         "num_envs": 1024,
         "n_steps": 4,
