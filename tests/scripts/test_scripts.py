@@ -320,6 +320,8 @@ def test_the_console_command_and_the_scripts_are_one(command: list[str]) -> None
         "variance",
         "plot_run",
         "reference_table",
+        "learning_table",
+        "plot_gain",
         "architecture_picture",
     ],
 )
