@@ -14,7 +14,8 @@ Notation: ``g_i`` is the gradient of trajectory ``i`` of ``N``, ``m`` the mean g
   Gram matrices: one for up to 64 trajectories, and otherwise the average over blocks of 16.
 - Effective dimension ``V^2 / Q``. Detectability ``U / sqrt(2 Q / (N (N - 1)))``, and the same on a
   normal scale, :func:`significance <pgtoolkit.diagnostics.significance.significance>`.
-- 95 % intervals of ``V`` and ``U`` by the leave-one-out jackknife.
+- 95 % intervals of ``V`` and ``U`` (:mod:`pgtoolkit.diagnostics.intervals`): NaN where so few
+  trajectories make up the variance that nothing can be said, such as in a batch without any reward.
 - Largest share: one trajectory's share of ``sum_i |c_i|^2``, at most; near 1 it warns of a heavy
   tail.
 
@@ -34,7 +35,13 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from pgtoolkit.diagnostics.moments import FLOAT64_TINY, TrajectoryMoments, jackknife_intervals
+from pgtoolkit.diagnostics.intervals import (
+    FLOAT64_TINY,
+    Deviations,
+    signal_interval,
+    variance_interval,
+)
+from pgtoolkit.diagnostics.moments import TrajectoryMoments
 from pgtoolkit.diagnostics.significance import effective_dimension, significance, standardised
 from pgtoolkit.errors import RequestError
 
@@ -53,6 +60,7 @@ class GradientStatistics:
     variance: Tensor
     """``V``, the trace of the covariance of one trajectory's gradient."""
     variance_low: Tensor
+    """This and the other ends of 95 % intervals are NaN where N is too small for an interval."""
     variance_high: Tensor
     signal: Tensor
     """``U``, the unbiased squared norm of the mean gradient; may be negative."""
@@ -114,8 +122,9 @@ class GradientStatistics:
         squares = moments.squares
         variance = squares.sum() / (n - 1)
         signal = moments.squared_mean - variance / n
-        intervals = jackknife_intervals(moments, variance, signal)
-        variance_low, variance_high, signal_low, signal_high = intervals
+        deviations = Deviations.of(squares, moments.projections, moments.squared_covariance)
+        variance_low, variance_high = variance_interval(deviations)
+        signal_low, signal_high = signal_interval(deviations, moments.squared_mean)
         by_parameter = moments.parameter_squares.items()
         return cls(
             num_trajectories=n,
