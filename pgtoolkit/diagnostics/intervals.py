@@ -121,11 +121,15 @@ class Deviations:
         return 1 + UNSEEN_BELOW * self.unseen, 1 + UNSEEN_ABOVE * self.unseen
 
     @property
-    def enough(self) -> Tensor:
-        """Whether so many trajectories make up the variance that it has an interval, a bool."""
+    def shortage(self) -> Tensor:
+        """By what factor too few trajectories make up the variance; 1 if there are enough.
+
+        The larger one of ``2.2 sqrt N / n_eff`` and ``35 / ((N - 1) nu)``.
+        """
         n = self.num_trajectories
-        contributing = self.contributing >= MIN_CONTRIBUTING_SCALE * math.sqrt(n)
-        return contributing & ((n - 1) * self.dimension >= MIN_VARIANCE_DOF)
+        by_number = MIN_CONTRIBUTING_SCALE * math.sqrt(n) / self.contributing
+        by_dimension = MIN_VARIANCE_DOF / ((n - 1) * self.dimension)
+        return by_number.maximum(by_dimension).clamp_min(1)
 
     @property
     def left_out_logs(self) -> Tensor:
@@ -148,17 +152,21 @@ def variance_interval(deviations: Deviations) -> Interval:
     with (:func:`degrees_of_freedom`), and the ends are moved outwards by
     :attr:`Deviations.allowances`.
     """
-    n = deviations.num_trajectories
-    squared_error = jackknife_variance(deviations.left_out_logs)
-    error = squared_error.maximum(deviations.least_log_variance).sqrt()
-    quantile = student_95(degrees_of_freedom(deviations.contributing_to_error, n))
-    factor = (quantile * error).clamp_max(700).exp()
+    factor = log_error(deviations).clamp_max(700).exp()
     below, above = deviations.allowances
     return given_if(
-        deviations.enough,
+        deviations.shortage == 1,
         deviations.variance / factor / below,
         deviations.variance * factor * above,
     )
+
+
+def log_error(deviations: Deviations) -> Tensor:
+    """Student's quantile times the standard error of ``log V``, before any allowance."""
+    squared_error = jackknife_variance(deviations.left_out_logs)
+    error = squared_error.maximum(deviations.least_log_variance).sqrt()
+    degrees = degrees_of_freedom(deviations.contributing_to_error, deviations.num_trajectories)
+    return student_95(degrees) * error
 
 
 def signal_interval(deviations: Deviations, squared_mean: Tensor) -> Interval:

@@ -71,6 +71,8 @@ class GradientStatistics:
     largest_share: Tensor
     """``max_i |c_i|^2 / sum_i |c_i|^2``: near ``1/N`` if all trajectories contribute alike. If far
     larger, a few trajectories determine ``V``, and ``V`` and its interval are unreliable."""
+    deviations: Deviations
+    """The squared deviations of the trajectories, from which the intervals come."""
     parameter_variance: dict[str, Tensor]
     """``V`` of each parameter tensor; their sum is ``variance``."""
 
@@ -137,6 +139,7 @@ class GradientStatistics:
             signal_high=signal_high,
             squared_covariance=moments.squared_covariance,
             largest_share=squares.max() / squares.sum().clamp_min(FLOAT64_TINY),
+            deviations=deviations,
             parameter_variance={name: square.sum() / (n - 1) for name, square in by_parameter},
         )
 
@@ -144,20 +147,6 @@ class GradientStatistics:
 def flatten_gradients(gradients: Mapping[str, Tensor]) -> Tensor:
     """``{name: [N, *shape]}`` to ``[N, P]`` in float64."""
     return torch.cat([_rows(gradient) for gradient in gradients.values()], dim=1)
-
-
-def variance(gradients: Mapping[str, Tensor]) -> Tensor:
-    """``V`` of :class:`GradientStatistics`, a scalar in float64, without the other statistics.
-
-    Args:
-        gradients: ``{parameter name: [N, *shape]}``.
-    """
-    parts = []
-    for gradient in gradients.values():
-        rows = _rows(gradient)
-        centred = rows - rows.mean(0)
-        parts.append(torch.linalg.vecdot(centred, centred).sum() / (len(rows) - 1))
-    return torch.stack(parts).sum()
 
 
 def entry_variances(flat: Tensor) -> Tensor:
@@ -177,9 +166,3 @@ def gradient_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dic
     unbiased, the signal ``U`` of the difference is the squared bias of ``b``.
     """
     return {name: a[name] - b[name] for name in a}
-
-
-def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
-    """Cosine of the angle between the mean gradients of two ``{name: [N, *shape]}``, a scalar."""
-    mean_a, mean_b = (torch.cat([_rows(x[name]).mean(0) for name in a]) for x in (a, b))
-    return torch.nn.functional.cosine_similarity(mean_a, mean_b, dim=0)

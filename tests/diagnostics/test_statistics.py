@@ -15,7 +15,6 @@ from pgtoolkit.diagnostics.per_trajectory import GradientRecorder
 from pgtoolkit.diagnostics.significance import significance
 from pgtoolkit.diagnostics.statistics import (
     GradientStatistics,
-    cosine,
     flatten_gradients,
     gradient_difference,
 )
@@ -390,14 +389,6 @@ def test_a_small_signal_is_not_lost_in_float32() -> None:
     expected = ((100 / 32) ** 2 - 100 * (1e6 + 1 / 32**2)) / 9900
     assert float(found.signal) == pytest.approx(expected, rel=1e-12)
     assert found.signal.dtype == F64
-
-
-def test_cosine_of_mean_gradients() -> None:
-    """(1, 0) and (1, 1): 1 / sqrt 2; of opposite ones -1; over all parameters together."""
-    one = {"a": torch.tensor([[2.0], [0.0]]), "b": torch.tensor([[1.0], [-1.0]])}
-    two = {"a": torch.tensor([[1.0], [1.0]]), "b": torch.tensor([[1.0], [1.0]])}
-    assert float(cosine(one, two)) == pytest.approx(1 / math.sqrt(2))
-    assert float(cosine(one, {k: -v for k, v in one.items()})) == pytest.approx(-1)
 
 
 def test_flattened_gradients_keep_every_number() -> None:
