@@ -121,15 +121,11 @@ class Deviations:
         return 1 + UNSEEN_BELOW * self.unseen, 1 + UNSEEN_ABOVE * self.unseen
 
     @property
-    def shortage(self) -> Tensor:
-        """By what factor too few trajectories make up the variance; 1 if there are enough.
-
-        The larger one of ``2.2 sqrt N / n_eff`` and ``35 / ((N - 1) nu)``.
-        """
+    def enough(self) -> Tensor:
+        """Whether so many trajectories make up the variance that it has an interval, a bool."""
         n = self.num_trajectories
-        by_number = MIN_CONTRIBUTING_SCALE * math.sqrt(n) / self.contributing
-        by_dimension = MIN_VARIANCE_DOF / ((n - 1) * self.dimension)
-        return by_number.maximum(by_dimension).clamp_min(1)
+        contributing = self.contributing >= MIN_CONTRIBUTING_SCALE * math.sqrt(n)
+        return contributing & ((n - 1) * self.dimension >= MIN_VARIANCE_DOF)
 
     @property
     def left_out_logs(self) -> Tensor:
@@ -155,7 +151,7 @@ def variance_interval(deviations: Deviations) -> Interval:
     factor = log_error(deviations).clamp_max(700).exp()
     below, above = deviations.allowances
     return given_if(
-        deviations.shortage == 1,
+        deviations.enough,
         deviations.variance / factor / below,
         deviations.variance * factor * above,
     )
@@ -220,10 +216,11 @@ def degrees_of_freedom(contributing: Tensor, n: int) -> Tensor:
     The squared error is a sum to which ``contributing`` trajectories contribute effectively, so its
     relative variance is about ``1 / contributing - 1 / N``. Two over it are the degrees of freedom
     of a chi-squared variable with the same variance (Satterthwaite 1946); two thirds over it are
-    used, because with a heavy tail the sample shows less of it than there is. At most ``N - 1``.
+    used, because with a heavy tail the sample shows less of it than there is. At least 2, and at
+    most ``N - 1``.
     """
     relative = (1 / contributing.clamp_min(1) - 1 / n).clamp_min(0)
-    return 1 / (1.5 * relative).clamp_min(1 / (n - 1))
+    return 1 / (1.5 * relative).clamp(1 / (n - 1), 1 / 2)
 
 
 def student_95(degrees: Tensor) -> Tensor:

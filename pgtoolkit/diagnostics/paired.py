@@ -25,8 +25,8 @@ from pgtoolkit.diagnostics.intervals import (
 from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference
 
 MARKOV = math.log(40)
-"""The logarithm of 1 / 0.025: an unbiased estimate of a variance exceeds it by a larger factor in at
-most 2.5 % of batches, whatever the law."""
+"""The logarithm of 1 / 0.025: an unbiased estimate of a variance exceeds it by a larger factor in
+at most 2.5 % of batches, whatever the law."""
 
 
 @final
@@ -38,8 +38,8 @@ class PairStatistics:
     """``log(V_1 / V_2)``, the logarithm of the ratio of the two variances; NaN if one of them is
     0."""
     log_ratio_low: Tensor
-    """This and the other ends of 95 % intervals are NaN where nothing is known. One end may be known
-    alone: where one trajectory makes up a variance, it may be any number of times larger."""
+    """This and the other ends of 95 % intervals are NaN where nothing is known. One end may be
+    known alone: where one trajectory makes up a variance, the true one may be far larger."""
     log_ratio_high: Tensor
     cosine: Tensor
     """Cosine of the angle between the two measured mean gradients."""
@@ -84,9 +84,8 @@ def log_variance_ratio(first: Deviations, second: Deviations) -> tuple[Tensor, I
 
     The quantile is Student's t, as for a single variance. The upper end is moved by what the first
     variance may be larger, and the second smaller, for trajectories that are rarer than those seen
-    (:attr:`Deviations.allowances`); the lower end the other way round. Where too few trajectories
-    make up a variance, it may be larger by the square of
-    :attr:`Deviations.shortage <pgtoolkit.diagnostics.intervals.Deviations.shortage>` besides.
+    (:attr:`Deviations.allowances`); the lower end the other way round. Those ends are so cautious
+    that they also hold where too few trajectories make up a variance for an interval of its own.
 
     No end is further out than that of two separate bounds: the one variance larger by its own error
     and allowances, the other one 40 times smaller. An unbiased estimate is 40 times too large in at
@@ -106,7 +105,7 @@ def log_variance_ratio(first: Deviations, second: Deviations) -> tuple[Tensor, I
     below = (error + larger_2 + smaller_1).minimum(log_error(second) + larger_2 + MARKOV)
     both = (first.variance > 0) & (second.variance > 0)
     value = torch.where(both, (first.variance / second.variance).log(), math.nan)
-    # Below two trajectories one is nearly all of the variance: it may be any number of times larger.
+    # Below two trajectories one is nearly all of the variance, and the true one may be far larger.
     low_known = both & (second.contributing >= MIN_CONTRIBUTING)
     high_known = both & (first.contributing >= MIN_CONTRIBUTING)
     low = torch.where(low_known, value - below, math.nan)
@@ -116,7 +115,7 @@ def log_variance_ratio(first: Deviations, second: Deviations) -> tuple[Tensor, I
 def log_allowances(deviations: Deviations) -> tuple[Tensor, Tensor]:
     """Logarithms of the factors by which a variance may be smaller and larger than it seems."""
     below, above = deviations.allowances
-    return below.log(), (above * deviations.shortage.square()).log()
+    return below.log(), above.log()
 
 
 def cosine(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
