@@ -83,9 +83,10 @@ def log_variance_ratio(first: Deviations, second: Deviations) -> tuple[Tensor, I
     """``log(V_1 / V_2)`` and its interval, by the jackknife over pairs.
 
     The quantile is Student's t, as for a single variance. The upper end is moved by what the first
-    variance may be larger, and the second smaller, for trajectories that are rarer than those seen
-    (:attr:`Deviations.allowances`); the lower end the other way round. Those ends are so cautious
-    that they also hold where too few trajectories make up a variance for an interval of its own.
+    variance may be larger for trajectories that are rarer than those seen
+    (:attr:`Deviations.allowances <pgtoolkit.diagnostics.intervals.Deviations.allowances>`), and the
+    lower end by what the second one may be. These ends also hold where too few trajectories make up
+    a variance for an interval of its own.
 
     No end is further out than that of two separate bounds: the one variance larger by its own error
     and allowances, the other one 40 times smaller. An unbiased estimate is 40 times too large in at
@@ -100,9 +101,9 @@ def log_variance_ratio(first: Deviations, second: Deviations) -> tuple[Tensor, I
     influence = (left_out - left_out.mean()).square()
     contributing = influence.sum().square() / influence.square().sum().clamp_min(FLOAT64_TINY)
     error = jackknife_variance(left_out).sqrt() * student_95(degrees_of_freedom(contributing, n))
-    (smaller_1, larger_1), (smaller_2, larger_2) = (log_allowances(d) for d in (first, second))
-    above = (error + larger_1 + smaller_2).minimum(log_error(first) + larger_1 + MARKOV)
-    below = (error + larger_2 + smaller_1).minimum(log_error(second) + larger_2 + MARKOV)
+    larger_1, larger_2 = (d.allowances[1].log() for d in (first, second))
+    above = larger_1 + error.minimum(log_error(first) + MARKOV)
+    below = larger_2 + error.minimum(log_error(second) + MARKOV)
     both = (first.variance > 0) & (second.variance > 0)
     value = torch.where(both, (first.variance / second.variance).log(), math.nan)
     # Below two trajectories one is nearly all of the variance, and the true one may be far larger.
@@ -110,12 +111,6 @@ def log_variance_ratio(first: Deviations, second: Deviations) -> tuple[Tensor, I
     high_known = both & (first.contributing >= MIN_CONTRIBUTING)
     low = torch.where(low_known, value - below, math.nan)
     return value, Interval(low, torch.where(high_known, value + above, math.nan))
-
-
-def log_allowances(deviations: Deviations) -> tuple[Tensor, Tensor]:
-    """Logarithms of the factors by which a variance may be smaller and larger than it seems."""
-    below, above = deviations.allowances
-    return below.log(), above.log()
 
 
 def cosine(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
