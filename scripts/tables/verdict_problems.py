@@ -114,7 +114,8 @@ def problems() -> dict[str, Callable[[], Problem]]:
         "Wall, the true gradient has the other sign": lambda: wall(0.6, 0.5, -10.744, -1.5),
         "Wall, the true gradient is about 0": lambda: wall(0.5, 0.3, -1.539, -1.0),
         "Wall, far away and without effect": lambda: wall(1.0, 2.0, -1.0, -1.5),
-        "Wall, a bias at the limit": lambda: wall(1.0, 1.0, -1.2, -0.5),
+        "Wall, a bias that hardly matters": lambda: wall(1.0, 1.0, -1.2, -0.5),
+        "Wall, a bias that just matters": lambda: wall(1.0, 1.0, -5.3, -0.5),
         "Step": step,
         "Step, smooth over 0.1": smooth_step,
         "Tie": lambda: tie(1.0),
@@ -189,12 +190,13 @@ def lqg() -> Problem:
 
 
 def quadratic() -> Problem:
-    """With a mean of 0 and a sigma of 1: pathwise 4 + 44, the score function 138 + 696.
+    """With a mean of 0 and a sigma of 1: pathwise 4 + 44, the score function 82 + 416.
 
-    By the mean, pathwise ``-2 (u - 3)`` has variance 4, and by log sigma ``-2 (u - 3) u`` has
-    ``4 E[(eps^2 - 3 eps)^2] - 4 = 44``. The score function's are those of ``(x + 3)^2``.
+    With the baseline the reward is ``-w``, ``w = eps^2 - 6 eps - 1``. By the mean and by log sigma,
+    pathwise is ``-2 (eps - 3)`` and ``-2 (eps^2 - 3 eps)``, and the score function ``-w eps`` and
+    ``-w (eps^2 - 1)``.
     """
-    return Problem(Quadratic(), 1, 0.0, 1.0, 48 / 834, 0.0)
+    return Problem(Quadratic(), 1, 0.0, 1.0, (4 + 44) / (82 + 416), 0.0)
 
 
 def early_end() -> Problem:

@@ -97,8 +97,13 @@ def is_wrong(problem: Problem, found: Outcome) -> bool:
 
 
 def is_silent(problem: Problem, found: Outcome) -> bool:
-    """Whether a bias that matters is neither found nor cautioned against."""
-    return problem.bias_share >= BIAS_SHARE and not found.alarm and not found.cautioned
+    """Whether a bias that matters is neither found nor cautioned against.
+
+    That no gradient was found is a caution of its own: the score function cannot be told from
+    noise.
+    """
+    warned = found.alarm or found.cautioned or found.choice == "no gradient"
+    return problem.bias_share >= BIAS_SHARE and not warned
 
 
 def is_false_alarm(problem: Problem, found: Outcome) -> bool:

@@ -52,7 +52,7 @@ def verdict(rows: Sequence[Measurement]) -> str:
     alike = groupby(decisions, key=lambda d: (d.choice, d.defect))
     groups = [list(group) for _, group in alike]
     parts = [_sentence(group, decisions) for group in groups]
-    parts += [_cost(decisions), _caution(decisions), _unseen(decisions)]
+    parts += [_caution(decisions), _unseen(decisions), _cost(decisions)]
     parts.append(_mixing_advice(rows, decisions))
     return " ".join(part for part in parts if part)
 
@@ -89,16 +89,21 @@ def crossover(horizons: Sequence[int], ratios: Sequence[float]) -> float | None:
 
 
 def span(group: Sequence[Decision], everything: Sequence[Decision]) -> str:
-    """The horizons of a group in words: ``up to H = 16``, ``at H = 32``, ``from H = 64 on``."""
+    """The horizons of a group in words: ``up to H = 16``, ``at H = 32``, ``from H = 64 on``.
+
+    Args:
+        group: decisions at successive horizons.
+        everything: all decisions, in ascending order of the horizon.
+    """
     first, last = group[0].horizon, group[-1].horizon
     if len(everything) == 1:
         return f"at H = {first}"
     if group[0] is everything[0]:
         longest = ", the longest measured" if group[-1] is everything[-1] else ""
         return f"up to H = {last}{longest}"
-    if group[-1] is everything[-1]:
-        return f"from H = {first} on"
-    return f"at H = {first}" if first == last else f"from H = {first} to {last}"
+    if first == last:
+        return f"at H = {first}"
+    return f"from H = {first} {'on' if group[-1] is everything[-1] else f'to {last}'}"
 
 
 def _sentence(group: Sequence[Decision], everything: Sequence[Decision]) -> str:

@@ -104,16 +104,16 @@ VERDICTS: dict[str, tuple[list[Measurement], list[str]]] = {
         pair(2, 100, 25) + pair(8, 100, 400),
         [
             "Use pathwise up to H = 2: its variance is 4 times lower.",
-            "Use the score function from H = 8 on: pathwise's variance is 4 times higher.",
+            "Use the score function at H = 8: pathwise's variance is 4 times higher.",
         ],
     ),
     "in any order": (
         pair(8, 100, 400) + pair(2, 100, 25),
-        ["Use pathwise up to H = 2", "Use the score function from H = 8 on"],
+        ["Use pathwise up to H = 2", "Use the score function at H = 8"],
     ),
     "above, then below": (
         pair(2, 1, 2) + pair(8, 4, 1),
-        ["Use the score function up to H = 2", "Use pathwise from H = 8 on"],
+        ["Use the score function up to H = 2", "Use pathwise at H = 8"],
     ),
     "undecided between the two": (
         pair(2, 100, 1) + pair(4, 100, 95) + pair(8, 100, 400),
@@ -140,7 +140,7 @@ VERDICTS: dict[str, tuple[list[Measurement], list[str]]] = {
     ),
     "biased later on": (
         pair(2, 100, 1) + pair(8, 100, 1, **BIASED),
-        ["Use pathwise up to H = 2", "Use the score function from H = 8 on", "z = 12 at H = 8"],
+        ["Use pathwise up to H = 2", "Use the score function at H = 8", "z = 12 at H = 8"],
     ),
     "biased, and higher": (pair(2, 1, 100, **BIASED), ["is biased (z = 12 at H = 2)"]),
     "biased, and episodes end": (
@@ -157,7 +157,7 @@ VERDICTS: dict[str, tuple[list[Measurement], list[str]]] = {
     ),
     "overflow": (
         pair(2, 100, 1) + pair(8, 100, 1, **OVERFLOW),
-        ["Use pathwise up to H = 2", "Use the score function from H = 8 on", "not finite at H = 8"],
+        ["Use pathwise up to H = 2", "Use the score function at H = 8", "not finite at H = 8"],
     ),
     "one estimator": ([row("score_function", 2, 1)], ["were not both measured"]),
     "mixed helps": (
