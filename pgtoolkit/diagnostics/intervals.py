@@ -43,7 +43,7 @@ It is the number of degrees of freedom of a variance of normal gradients: 5 effe
 with 8 trajectories, or one dimension with 36.
 """
 
-UNSEEN_ABOVE, UNSEEN_BELOW = 30.0, 5.0
+UNSEEN_ABOVE, UNSEEN_BELOW = 40.0, 5.0
 """How far :attr:`Deviations.unseen` moves the upper and the lower end of the variance."""
 
 SKEWNESS_WEIGHT = 10.0

@@ -20,6 +20,7 @@ from pgtoolkit.diagnostics.intervals import (
     degrees_of_freedom,
     jackknife_variance,
     log_error,
+    signal_interval,
     student_95,
 )
 from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference
@@ -69,14 +70,10 @@ class PairStatistics:
             RequestError: fewer than three trajectories.
         """
         log_ratio, ratio = log_variance_ratio(*(s.deviations for s in statistics))
-        angle = cosine_interval(first, second, statistics)
-        return cls(
-            log_ratio,
-            *ratio,
-            cosine(first, second),
-            *angle,
-            GradientStatistics.of(gradient_difference(first, second)),
-        )
+        difference = GradientStatistics.of(gradient_difference(first, second))
+        means = mean_of(first), mean_of(second)
+        angle = cosine_interval((first, second), means, (*statistics, difference))
+        return cls(log_ratio, *ratio, cosine(*means), *angle, difference)
 
 
 def log_variance_ratio(first: Deviations, second: Deviations) -> tuple[Tensor, Interval]:
@@ -113,45 +110,79 @@ def log_variance_ratio(first: Deviations, second: Deviations) -> tuple[Tensor, I
     return value, Interval(low, torch.where(high_known, value + above, math.nan))
 
 
-def cosine(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
-    """Cosine of the angle between the mean gradients of two ``{name: [N, *shape]}``, a scalar."""
-    a, b = (torch.cat([g[name].double().mean(0).flatten() for name in g]) for g in (first, second))
-    return torch.nn.functional.cosine_similarity(a, b, dim=0)
+def mean_of(gradients: Mapping[str, Tensor]) -> Tensor:
+    """The mean gradient ``[P]`` in float64, of ``{name: [N, *shape]}``."""
+    return torch.cat([g.mean(0, dtype=torch.float64).flatten() for g in gradients.values()])
+
+
+def cosine(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine of the angle between two mean gradients ``[P]``, a scalar."""
+    return torch.nn.functional.cosine_similarity(first, second, dim=0)
 
 
 def cosine_interval(
-    first: Mapping[str, Tensor],
-    second: Mapping[str, Tensor],
-    statistics: tuple[GradientStatistics, GradientStatistics],
+    gradients: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+    means: tuple[Tensor, Tensor],
+    statistics: tuple[GradientStatistics, GradientStatistics, GradientStatistics],
 ) -> Interval:
     """The interval of the cosine between the two true mean gradients.
 
     With the directions ``u = m / |m|`` of the two means, ``1 - cos = |u_1 - u_2|^2 / 2``. So
-    ``2 - 2 cos`` is the signal of gradients ``u_1 - u_2 + d_i`` whose deviations ``d_i`` are those
-    of the directions, to first order ``(c_i - u (u . c_i)) / |m|`` of the first less the same of
-    the second, and it has a signal's interval. That also holds where the true means are parallel.
+    ``2 - 2 cos`` is the signal of gradients with the mean ``u_1 - u_2`` and the deviations ``d_i =
+    P_1 c_1i / |m_1| - P_2 c_2i / |m_2|``, where ``P = 1 - u u^T`` because a deviation along the
+    mean does not turn it, and it has a signal's interval. That also holds where the true means are
+    parallel.
+
+    Args:
+        gradients: of both estimators, ``{name: [N, *shape]}``.
+        means: their mean gradients ``[P]``.
+        statistics: of the first, of the second, and of their difference.
     """
-    if not all(float(found.signal_low) > 0 for found in statistics):
+    if not all(float(found.signal_low) > 0 for found in statistics[:2]):
         nothing = torch.full_like(statistics[0].signal, math.nan)
         return Interval(nothing, nothing)
-    ahead, behind = directions(first), directions(second)
-    apart = GradientStatistics.of(gradient_difference(ahead, behind))
-    return Interval(
-        (1 - apart.signal_high / 2).clamp(-1, 1), (1 - apart.signal_low / 2).clamp(-1, 1)
-    )
+    norms = means[0].norm(), means[1].norm()
+    directions = torch.stack([m / norm for m, norm in zip(means, norms, strict=True)], 1)
+    parallel = directions[:, 0] @ directions[:, 1]
+    squares, along = _turning(gradients, directions, norms, statistics)
+    roots = [
+        found.squared_covariance.clamp_min(0).sqrt().sqrt() / norm
+        for found, norm in zip(statistics[:2], norms, strict=True)
+    ]
+    # The trace of the squared covariance of d is at most the fourth power of the sum of the roots.
+    deviations = Deviations.of(squares, along, (roots[0] + roots[1]).pow(4))
+    low, high = signal_interval(deviations, 2 - 2 * parallel)
+    return Interval((1 - high / 2).clamp(-1, 1), (1 - low / 2).clamp(-1, 1))
 
 
-def directions(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each trajectory's part in the direction of the mean, ``{name: [N, *shape]}`` in float64.
+def _turning(
+    gradients: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+    directions: Tensor,
+    norms: tuple[Tensor, Tensor],
+    statistics: tuple[GradientStatistics, GradientStatistics, GradientStatistics],
+) -> tuple[Tensor, Tensor]:
+    """``|d_i|^2`` and ``d_i . (u_1 - u_2)``, both ``[N]``, of :func:`cosine_interval`.
 
-    It is ``u + (g_i - u (u . g_i)) / |m|``; its mean over trajectories is ``u = m / |m|``.
+    They follow from the squares of the deviations, of their difference, and from their products
+    with the two directions ``[P, 2]``.
     """
-    flat = {name: g.double().reshape(len(g), -1) for name, g in gradients.items()}
-    means = {name: g.mean(0) for name, g in flat.items()}
-    squared = torch.stack([mean.square().sum() for mean in means.values()]).sum()
-    along = torch.stack([g @ means[name] for name, g in flat.items()]).sum(0) / squared
-    norm = squared.sqrt()
-    return {
-        name: ((g + (1 - along).unsqueeze(1) * means[name]) / norm).view_as(gradients[name])
-        for name, g in flat.items()
-    }
+    first, second, difference = (s.deviations.shares * s.deviations.variance for s in statistics)
+    scale = statistics[0].num_trajectories - 1
+    first, second, difference = first * scale, second * scale, difference * scale
+    product = (first + second - difference) / 2
+    (a, across_a), (across_b, b) = (_products(g, directions).unbind(1) for g in gradients)
+    parallel = directions[:, 0] @ directions[:, 1]
+    inner = product - b * across_a - a * across_b + a * b * parallel
+    squares = (first - a.square()) / norms[0] ** 2 + (second - b.square()) / norms[1] ** 2
+    squares = squares - 2 * inner / (norms[0] * norms[1])
+    along = (a * parallel - across_a) / norms[0] + (b * parallel - across_b) / norms[1]
+    return squares.clamp_min(0), along
+
+
+def _products(gradients: Mapping[str, Tensor], directions: Tensor) -> Tensor:
+    """``c_i . u`` ``[N, K]`` in float64, for directions ``[P, K]``."""
+    total = directions.new_zeros(len(next(iter(gradients.values()))), directions.shape[1])
+    sizes = [g[0].numel() for g in gradients.values()]
+    for g, part in zip(gradients.values(), torch.split(directions, sizes), strict=True):
+        total += (g.reshape(len(g), -1) @ part.to(g)).double()
+    return total - total.mean(0)

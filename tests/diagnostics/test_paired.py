@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgtoolkit.diagnostics.paired import PairStatistics, cosine, directions
+from pgtoolkit.diagnostics.intervals import Deviations, signal_interval
+from pgtoolkit.diagnostics.paired import PairStatistics, cosine, mean_of
 from pgtoolkit.diagnostics.statistics import GradientStatistics
 
 F64 = torch.float64
@@ -30,8 +31,8 @@ def test_cosine_of_mean_gradients() -> None:
     """(1, 0) and (1, 1): 1 / sqrt 2; of opposite ones -1; over all parameters together."""
     one = {"a": torch.tensor([[2.0], [0.0]]), "b": torch.tensor([[1.0], [-1.0]])}
     two = {"a": torch.tensor([[1.0], [1.0]]), "b": torch.tensor([[1.0], [1.0]])}
-    assert float(cosine(one, two)) == pytest.approx(1 / math.sqrt(2))
-    assert float(cosine(one, {k: -v for k, v in one.items()})) == pytest.approx(-1)
+    assert float(cosine(mean_of(one), mean_of(two))) == pytest.approx(1 / math.sqrt(2))
+    assert float(cosine(mean_of(one), -mean_of(one))) == pytest.approx(-1)
 
 
 @pytest.mark.parametrize("n", [16, 64, 256])
@@ -88,15 +89,30 @@ def test_a_heavy_tail_widens_the_ratio_but_a_factor_of_a_million_is_beyond_doubt
     assert float(closed.log_ratio_low) > 0
 
 
-def test_directions_have_the_direction_of_the_mean_as_their_mean() -> None:
-    """Deviations along the mean do not turn it, so they are left out."""
-    gradients = {"a": 1 + normal(9, 2, 2, generator=seeded(0)), "b": normal(9, generator=seeded(1))}
-    found = directions(gradients)
-    flat = torch.cat([g.reshape(9, -1) for g in gradients.values()], 1).mean(0)
-    mean = torch.cat([g.reshape(9, -1) for g in found.values()], 1).mean(0)
-    torch.testing.assert_close(mean, flat / flat.norm())
-    rows = torch.cat([g.reshape(9, -1) for g in found.values()], 1)
-    torch.testing.assert_close(rows @ (flat / flat.norm()), torch.ones(9, dtype=F64))
+def test_the_interval_of_the_cosine_is_that_of_the_turning_gradients() -> None:
+    """The gradients whose signal is 2 - 2 cos, made one by one, have the same interval.
+
+    In one effective dimension the bound of the squared covariance is the largest possible one.
+    """
+    generator = seeded(5)
+    noise = normal(50, 1, generator=generator) * torch.tensor([[1.0, 2.0, -1.0]], dtype=F64)
+    first, second = noise + 4, 0.3 * noise + torch.tensor([4.0, 3.0, 2.0], dtype=F64)
+    pair, parts, roots = compared(first, second), [], 0.0
+    for g in (first, second):
+        mean = g.mean(0)
+        u, norm = mean / mean.norm(), mean.norm()
+        centred = g - mean
+        parts.append(u + (centred - (centred @ u).unsqueeze(1) * u) / norm)
+        found = GradientStatistics.of({"p": g})
+        roots += float(found.squared_covariance) ** 0.25 / float(norm)
+    turning = parts[0] - parts[1]
+    deviations = turning - turning.mean(0)
+    bound = torch.tensor(roots**4, dtype=F64)
+    mean = turning.mean(0)
+    made = Deviations.of(deviations.square().sum(1), deviations @ mean, bound)
+    low, high = signal_interval(made, mean @ mean)
+    assert float(pair.cosine_low) == pytest.approx(1 - float(high) / 2, abs=1e-10)
+    assert float(pair.cosine_high) == pytest.approx(1 - float(low) / 2, abs=1e-10)
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.5, 2.0])
