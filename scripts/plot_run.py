@@ -1,6 +1,7 @@
 """``python scripts/plot_run.py RUN --output FILE.png``: plots return and gradient variance."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, final
@@ -113,16 +114,27 @@ def _draw_variances(axes: Any, scalars: Scalars) -> None:
     """Each estimator's variance with its 95 % interval, on a logarithmic scale."""
     for name, estimator in CATALOGUE.items():
         colour = estimator.colour
-        series = [scalars.get(f"gradient/{name}/variance{end}") for end in ("", "_low", "_high")]
-        mean, low, high = series
-        if mean is not None and low is not None and high is not None:
-            axes.fill_between(mean[0], low[1], high[1], color=colour, alpha=0.2, linewidth=0)
+        tag = f"gradient/{name}/variance"
+        if tag in scalars:
+            mean = scalars[tag]
+            ends = [_at_steps(scalars, tag + end, mean[0]) for end in ("_low", "_high")]
+            axes.fill_between(mean[0], *ends, color=colour, alpha=0.2, linewidth=0)
             # Mixed is drawn last and dashed, so that the lines below it stay visible.
             dashes = "--" if name == "mixed" else "-"
             axes.plot(*mean, dashes, color=colour, label=f"{estimator.label}, with 95 % interval")
     axes.set_yscale("log")
     axes.set_ylabel("variance of one trajectory's gradient")
     axes.legend(frameon=False, loc="best")
+
+
+def _at_steps(scalars: Scalars, tag: str, steps: Sequence[int]) -> list[float]:
+    """The values of a tag at these steps; NaN, a gap, where there is none.
+
+    An interval has gaps where too few trajectories make up the variance.
+    """
+    known, values = scalars.get(tag, ([], []))
+    found = dict(zip(known, values, strict=True))
+    return [found.get(step, math.nan) for step in steps]
 
 
 if __name__ == "__main__":

@@ -3,13 +3,16 @@
 import ast
 import contextlib
 import io
+import math
 import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 
+from pgtoolkit.scripts.tables.coverage_rows import SIZES, coverage_laws
 from pgtoolkit.scripts.tables.estimator_rows import Row, bernoulli_rows, gaussian_rows, lqg_rows
+from pgtoolkit.scripts.tables.verdict_problems import problems
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -181,3 +184,33 @@ def test_a_name_that_does_not_exist_would_be_seen() -> None:
     names = defined_names()
     assert {"window_objective", "Signals.action_gradient", "ValueLearner.lagged"} <= names
     assert not {"no_such_function", "Signals.segment_end_"} & names
+
+
+def rows_after(title: str) -> list[list[str]]:
+    """The cells of the table in ``docs/estimators.md`` whose head begins with these cells."""
+    text = (ROOT / "docs" / "estimators.md").read_text()
+    lines = text.split(title)[1].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_table_of_intervals_has_the_scripts_laws_and_keeps_its_promise() -> None:
+    """Coverage of nine in ten, wherever more than one batch in fifty has an interval."""
+    page = rows_after("\n| law |")
+    assert [cells[0] for cells in page] == list(coverage_laws())
+    for name, *cells in page:
+        assert len(cells) == 2 * len(SIZES)
+        for cell in cells:
+            covered, shown = (0.0, 0.0) if cell == "none" else cell.rstrip(")").split(" (")
+            assert float(covered) >= 90 or float(shown) <= 2, name
+
+
+def test_the_tables_of_the_verdicts_errors_have_the_scripts_problems() -> None:
+    """Both tables; and with 1000 trajectories hardly any verdict is wrong."""
+    page = rows_after("\n| problem |")
+    found = {cells[0]: [float(x) for x in cells[-3:]] for cells in page}
+    for name, make in problems().items():
+        assert max(found[name]) <= 1
+        problem = make()
+        share, ratio = (next(c[k] for c in page if c[0] == name) for k in (2, 1))
+        assert share == f"{problem.bias_share:.2g}"
+        assert ratio == ("" if math.isnan(problem.ratio) else f"{problem.ratio:.2g}")

@@ -1,4 +1,4 @@
-"""Moments of per-trajectory gradients and jackknife intervals: what all statistics come from.
+"""Moments of per-trajectory gradients: what all statistics come from.
 
 Notation: ``g_i`` is the gradient of trajectory ``i`` of ``N``, all parameters together; ``m`` is
 the mean gradient, ``c_i = g_i - m`` a centred gradient, ``V`` the trace of the covariance of one
@@ -7,18 +7,11 @@ trajectory's gradient and ``Q`` the trace of the squared covariance.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterator, Mapping
 from typing import Self, final
 
 import torch
 from torch import Tensor
-
-NORMAL_95 = 1.959963984540054
-"""Half-width of a 95 % interval in standard deviations of a normal variable."""
-
-FLOAT64_TINY = torch.finfo(torch.float64).tiny
-"""The smallest normal number of float64, to divide by in place of 0."""
 
 GRAM_BLOCK, MAX_SINGLE_GRAM = 16, 64
 """Trajectories in each Gram matrix, where there are more trajectories than the second number.
@@ -153,70 +146,3 @@ def unbiased_squared_covariance(squared_norm: Tensor, variance: Tensor, n: int) 
     """
     plug_in = squared_norm / (n - 1) ** 2
     return (n - 1) ** 2 / ((n - 2) * (n + 1)) * (plug_in - variance.square() / (n - 1))
-
-
-def jackknife_intervals(
-    moments: TrajectoryMoments, variance: Tensor, signal: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """95 % intervals of the variance ``V`` and of the signal ``U``, from leave-one-out estimates.
-
-    Without trajectory ``i`` the mean is ``m - c_i / (N - 1)``, and the squares add up to
-    ``sum_j |c_j|^2 - N / (N - 1) |c_i|^2``.
-
-    The signal's interval is :func:`hall_interval`, but no shorter than it is where there is no
-    signal: ``1.96 sqrt(2 Q / (N (N - 1)))`` to either side.
-
-    The variance's interval is that of its logarithm, and its upper end is the larger one of that
-    interval and of :func:`hall_interval`: an estimated variance tends to be too small, and far too
-    small with a heavy tail. For the score function of ``x^2`` without a baseline the interval then
-    covers 91 % instead of 87 % with 1000 trajectories, and 81 % instead of 74 % with 64.
-
-    Returns:
-        The lower and the upper end for the variance, then for the signal.
-    """
-    squares = moments.squares
-    n = len(squares)
-    variances = (squares.sum() - n / (n - 1) * squares) / (n - 2)
-    means = moments.squared_mean - 2 * moments.projections / (n - 1) + squares / (n - 1) ** 2
-    low, high = hall_interval(
-        torch.stack([variance, signal]), torch.stack([variances, means - variances / (n - 1)])
-    )
-    # Where the mean gradient happens to be near 0, the influences on the signal are near 0 too, and
-    # this half-width remains.
-    half_width = NORMAL_95 * (2 * moments.squared_covariance.clamp_min(0) / (n * (n - 1))).sqrt()
-    signal_low = low[1].minimum(signal - half_width)
-    signal_high = high[1].maximum(signal + half_width)
-    # The limit is for rounding: if one trajectory alone differs from the others, the variance
-    # without it is 0.
-    if not bool((variances > 1e-12 * variance).all()):
-        # At most one trajectory differs, so the logarithm has no jackknife.
-        highest = torch.maximum(variance, variances.max())
-        return torch.zeros_like(variance), highest, signal_low, signal_high
-    factor = (NORMAL_95 * math.sqrt(n - 1) * variances.log().std(unbiased=False)).exp()
-    return variance / factor, torch.maximum(variance * factor, high[0]), signal_low, signal_high
-
-
-def hall_interval(estimate: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
-    """A 95 % jackknife interval, corrected for skewness (Hall 1992, section 3.9).
-
-    With the standard error ``s``, and with ``c`` the skewness of the trajectories' influences over
-    ``sqrt N``, the studentised error ``T`` is normal to the next order once it is transformed as
-    ``T + c T^2 / 3 + c^2 T^3 / 27 + c / 6``. The inverse of that is
-    ``h(z) = 3 ((1 + c (z - c / 6))^(1/3) - 1) / c``, and the ends are ``estimate - s h(+-1.96)``.
-
-    Args:
-        estimate: ``[...]`` from all trajectories.
-        left_out: ``[..., N]`` the estimate without each trajectory.
-    """
-    n = left_out.shape[-1]
-    influence = left_out.mean(-1, keepdim=True) - left_out
-    deviation = influence.std(-1, unbiased=False)
-    standardised = influence / deviation.clamp_min(FLOAT64_TINY).unsqueeze(-1)
-    c = standardised.pow(3).mean(-1) / math.sqrt(n)
-    # Without skewness h(z) = z, which the formula gives up to rounding at this small c.
-    c = torch.where(c.abs() < 1e-6, 1e-6, c)
-    z = torch.tensor([NORMAL_95, -NORMAL_95], dtype=c.dtype, device=c.device)
-    cube = 1 + c.unsqueeze(-1) * (z - c.unsqueeze(-1) / 6)
-    h = 3 * (cube.sign() * cube.abs() ** (1 / 3) - 1) / c.unsqueeze(-1)
-    ends = estimate.unsqueeze(-1) - (math.sqrt(n - 1) * deviation).unsqueeze(-1) * h
-    return ends[..., 0], ends[..., 1]

@@ -2,26 +2,22 @@
 
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from pgtoolkit import parallel
+from pgtoolkit.diagnostics.paired import PairStatistics
 from pgtoolkit.diagnostics.per_trajectory import (
     GradientRecorder,
     Gradients,
     Surrogate,
 )
-from pgtoolkit.diagnostics.statistics import (
-    MIN_TRAJECTORIES,
-    GradientStatistics,
-    cosine,
-    gradient_difference,
-    variance,
-)
+from pgtoolkit.diagnostics.statistics import MIN_TRAJECTORIES, GradientStatistics
 from pgtoolkit.errors import RequestError
 from pgtoolkit.finite import require_finite
 from pgtoolkit.policies.policy import Policy
@@ -184,32 +180,35 @@ class GradientMonitor:
         """
         with self.diagnosing():
             metrics: dict[str, Tensor] = {}
-            variances: dict[str, Tensor] = {}
+            found: dict[str, GradientStatistics] = {}
             for name, values in gradients.items():
-                statistics = GradientStatistics.of(_gather(values))
-                variances[name] = statistics.variance
-                metrics |= self._describe(name, statistics)
+                found[name] = GradientStatistics.of(_gather(values))
+                metrics |= self._describe(name, found[name])
             if matched is None:
                 return metrics
-            # If one of the pair is among `gradients`, its variance has been computed already.
+            # If one of the pair is among `gradients`, its statistics have been computed already.
             names = [next((n for n, g in gradients.items() if g is one), None) for one in matched]
             score_function, pathwise = (_gather(one) for one in matched)
-            pair = [
-                variance(one) if name is None else variances[name]
+            first, second = (
+                GradientStatistics.of(one) if name is None else found[name]
                 for name, one in zip(names, (score_function, pathwise), strict=True)
-            ]
-            return metrics | compare(score_function, pathwise, pair)
+            )
+            return metrics | compare(score_function, pathwise, (first, second))
 
     def _describe(self, name: str, statistics: GradientStatistics) -> dict[str, Tensor]:
         """The metrics of one estimator; updates its running means."""
         prefix = f"gradient/{name}"
         metrics = {
             f"{prefix}/variance": statistics.variance,
-            f"{prefix}/variance_low": statistics.variance_low,
-            f"{prefix}/variance_high": statistics.variance_high,
             f"{prefix}/signal": statistics.signal,
             f"{prefix}/norm": statistics.norm,
         }
+        metrics |= _given(
+            {
+                f"{prefix}/variance_low": statistics.variance_low,
+                f"{prefix}/variance_high": statistics.variance_high,
+            }
+        )
         if float(statistics.variance) > 0:
             metrics |= {
                 f"{prefix}/signal_z": statistics.significance,
@@ -289,29 +288,44 @@ def _gather(gradients: Gradients) -> Gradients:
 
 
 def compare(
-    score_function: Gradients, pathwise: Gradients, variances: Sequence[Tensor]
+    score_function: Gradients,
+    pathwise: Gradients,
+    statistics: tuple[GradientStatistics, GradientStatistics],
 ) -> dict[str, Tensor]:
     """Metrics of two matched estimators: variance ratio, cosine, squared bias and its z.
 
     Args:
         score_function: gradients of every trajectory by the score function.
         pathwise: gradients by pathwise, for the same objective on the same trajectories.
-        variances: ``V`` of the score function and of pathwise.
+        statistics: of the score function and of pathwise.
 
     Returns:
-        TensorBoard tag to scalar. The ratio is absent if pathwise has no variance.
+        TensorBoard tag to scalar. Ends of intervals are absent where there is no interval, and the
+        ratio if an estimator has no variance.
     """
-    difference = GradientStatistics.of(gradient_difference(score_function, pathwise))
+    pair = PairStatistics.of(score_function, pathwise, statistics)
+    logs = {"": pair.log_ratio, "_low": pair.log_ratio_low, "_high": pair.log_ratio_high}
     metrics = {
-        "gradient/cosine": cosine(score_function, pathwise),
-        "gradient/bias": difference.signal,
-        "gradient/bias_low": difference.signal_low,
-        "gradient/bias_high": difference.signal_high,
-        "gradient/bias_z": difference.significance,
+        "gradient/cosine": pair.cosine,
+        "gradient/bias": pair.difference.signal,
+        "gradient/bias_z": pair.difference.significance,
     }
-    if float(variances[1]) > 0:
-        metrics["gradient/variance_ratio"] = variances[0] / variances[1]
-    return metrics
+    intervals = {
+        "gradient/cosine_low": pair.cosine_low,
+        "gradient/cosine_high": pair.cosine_high,
+        "gradient/bias_low": pair.difference.signal_low,
+        "gradient/bias_high": pair.difference.signal_high,
+    }
+    for end, log in logs.items():
+        intervals[f"gradient/variance_ratio{end}"] = log.exp()
+        intervals[f"gradient/log10_variance_ratio{end}"] = log / math.log(10)
+    return metrics | _given(intervals)
+
+
+def _given(metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The metrics that are not NaN, which stands for what does not exist."""
+    missing = torch.stack([*metrics.values()]).isnan().tolist()
+    return {tag: x for (tag, x), no in zip(metrics.items(), missing, strict=True) if not no}
 
 
 def variance_by_step(action_gradient: Tensor) -> Tensor:

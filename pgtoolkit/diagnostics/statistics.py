@@ -14,7 +14,8 @@ Notation: ``g_i`` is the gradient of trajectory ``i`` of ``N``, ``m`` the mean g
   Gram matrices: one for up to 64 trajectories, and otherwise the average over blocks of 16.
 - Effective dimension ``V^2 / Q``. Detectability ``U / sqrt(2 Q / (N (N - 1)))``, and the same on a
   normal scale, :func:`significance <pgtoolkit.diagnostics.significance.significance>`.
-- 95 % intervals of ``V`` and ``U`` by the leave-one-out jackknife.
+- 95 % intervals of ``V`` and ``U`` (:mod:`pgtoolkit.diagnostics.intervals`): NaN where so few
+  trajectories make up the variance that nothing can be said, such as in a batch without any reward.
 - Largest share: one trajectory's share of ``sum_i |c_i|^2``, at most; near 1 it warns of a heavy
   tail.
 
@@ -34,7 +35,13 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from pgtoolkit.diagnostics.moments import FLOAT64_TINY, TrajectoryMoments, jackknife_intervals
+from pgtoolkit.diagnostics.intervals import (
+    FLOAT64_TINY,
+    Deviations,
+    signal_interval,
+    variance_interval,
+)
+from pgtoolkit.diagnostics.moments import TrajectoryMoments
 from pgtoolkit.diagnostics.significance import effective_dimension, significance, standardised
 from pgtoolkit.errors import RequestError
 
@@ -53,6 +60,7 @@ class GradientStatistics:
     variance: Tensor
     """``V``, the trace of the covariance of one trajectory's gradient."""
     variance_low: Tensor
+    """This and the other ends of 95 % intervals are NaN where N is too small for an interval."""
     variance_high: Tensor
     signal: Tensor
     """``U``, the unbiased squared norm of the mean gradient; may be negative."""
@@ -63,6 +71,8 @@ class GradientStatistics:
     largest_share: Tensor
     """``max_i |c_i|^2 / sum_i |c_i|^2``: near ``1/N`` if all trajectories contribute alike. If far
     larger, a few trajectories determine ``V``, and ``V`` and its interval are unreliable."""
+    deviations: Deviations
+    """The squared deviations of the trajectories, from which the intervals come."""
     parameter_variance: dict[str, Tensor]
     """``V`` of each parameter tensor; their sum is ``variance``."""
 
@@ -114,8 +124,9 @@ class GradientStatistics:
         squares = moments.squares
         variance = squares.sum() / (n - 1)
         signal = moments.squared_mean - variance / n
-        intervals = jackknife_intervals(moments, variance, signal)
-        variance_low, variance_high, signal_low, signal_high = intervals
+        deviations = Deviations.of(squares, moments.projections, moments.squared_covariance)
+        variance_low, variance_high = variance_interval(deviations)
+        signal_low, signal_high = signal_interval(deviations, moments.squared_mean)
         by_parameter = moments.parameter_squares.items()
         return cls(
             num_trajectories=n,
@@ -128,6 +139,7 @@ class GradientStatistics:
             signal_high=signal_high,
             squared_covariance=moments.squared_covariance,
             largest_share=squares.max() / squares.sum().clamp_min(FLOAT64_TINY),
+            deviations=deviations,
             parameter_variance={name: square.sum() / (n - 1) for name, square in by_parameter},
         )
 
@@ -135,20 +147,6 @@ class GradientStatistics:
 def flatten_gradients(gradients: Mapping[str, Tensor]) -> Tensor:
     """``{name: [N, *shape]}`` to ``[N, P]`` in float64."""
     return torch.cat([_rows(gradient) for gradient in gradients.values()], dim=1)
-
-
-def variance(gradients: Mapping[str, Tensor]) -> Tensor:
-    """``V`` of :class:`GradientStatistics`, a scalar in float64, without the other statistics.
-
-    Args:
-        gradients: ``{parameter name: [N, *shape]}``.
-    """
-    parts = []
-    for gradient in gradients.values():
-        rows = _rows(gradient)
-        centred = rows - rows.mean(0)
-        parts.append(torch.linalg.vecdot(centred, centred).sum() / (len(rows) - 1))
-    return torch.stack(parts).sum()
 
 
 def entry_variances(flat: Tensor) -> Tensor:
@@ -168,9 +166,3 @@ def gradient_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dic
     unbiased, the signal ``U`` of the difference is the squared bias of ``b``.
     """
     return {name: a[name] - b[name] for name in a}
-
-
-def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
-    """Cosine of the angle between the mean gradients of two ``{name: [N, *shape]}``, a scalar."""
-    mean_a, mean_b = (torch.cat([_rows(x[name]).mean(0) for name in a]) for x in (a, b))
-    return torch.nn.functional.cosine_similarity(mean_a, mean_b, dim=0)

@@ -21,15 +21,17 @@ The trajectories form folds, and no baseline is shared between them. The weights
 fitted on the others, so ``mixed`` is exactly as unbiased as the two estimators that it mixes.
 """
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
+from pgtoolkit.diagnostics.paired import log_variance_ratio
 from pgtoolkit.diagnostics.per_trajectory import Gradients, per_trajectory_gradients
 from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference
 from pgtoolkit.errors import RequestError
@@ -78,6 +80,12 @@ BIAS_FIELDS = {
 }
 """Field of a :class:`Measurement` to the statistic of the difference from the score function."""
 
+RATIO_FIELDS = ("ratio", "ratio_low", "ratio_high")
+"""Fields of a :class:`Measurement` that compare its variance with the score function's."""
+
+ROUNDING_STEPS = 8.0
+"""Rounding errors, in units of the last place, that one step is taken to add to a return."""
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,8 +103,15 @@ class Measurement:
     """``N``, the number of trajectories."""
     mean_length: float
     """Mean number of steps of a trajectory: less than the horizon if episodes end earlier."""
+    ended_early: float
+    """Share of trajectories that terminated before the longest one ended. When they do may depend
+    on the actions, and a pathwise gradient does not see that."""
     seconds: float
     """Wall time of all estimators together at this horizon."""
+    seconds_per_trajectory: float
+    """Wall time of this estimator's own work for one trajectory: sampling and its gradient."""
+    rounding: float
+    """Variance plus signal that may be nothing but rounding of the returns."""
     variance: float
     """Trace of the covariance of one trajectory's gradient."""
     variance_low: float
@@ -123,6 +138,13 @@ class Measurement:
     bias_high: float
     bias_z: float
     """The z of the hypothesis of no bias, on a normal scale."""
+    ratio: float
+    """The variance divided by the score function's on the same trajectories. This and the next two
+    fields are NaN for the score function itself, and where one of the two has no variance."""
+    ratio_low: float
+    """The ends of a paired interval, of which one may be NaN alone (see :class:`PairStatistics
+    <pgtoolkit.diagnostics.paired.PairStatistics>`)."""
+    ratio_high: float
 
 
 def measure_horizon(
@@ -163,31 +185,80 @@ def measure_horizon(
     generator = stream(seed, f"noise, horizon {horizon}", next(policy.parameters()).device)
     noise = policy.draw_noise(horizon, trajectories, generator=generator)
     start_seed = stream_seed(seed, f"starts, horizon {horizon}")
-    gradients: dict[str, Gradients] = {}
+    gradients: dict[StudyEstimator, Gradients] = {}
+    clock = Stopwatch()
     if any("action_gradient" in CATALOGUE[name].needs for name in estimators):
-        window = sample_with_graph(env, policy, noise, seed=start_seed)
-        # Before the others, because it frees the graph.
-        gradients["pathwise"] = pathwise_gradients(policy, window, gamma)
+        _warm_up(env, policy, noise, start_seed, gamma)
+        # The score function needs no graph, so its sampling is timed without one.
+        with clock.timing("plain"):
+            sample(env, policy, noise, seed=start_seed)
+        with clock.timing("graph"):
+            window = sample_with_graph(env, policy, noise, seed=start_seed)
+        with clock.timing("pathwise"):
+            # Before the others, because it frees the graph.
+            gradients["pathwise"] = pathwise_gradients(policy, window, gamma)
         window = window.detach()
     else:
-        window = sample(env, policy, noise, seed=start_seed)
-    score_function = gradients["score_function"] = score_gradients(policy, window, gamma)
+        with clock.timing("plain"):
+            window = sample(env, policy, noise, seed=start_seed)
+    with clock.timing("score_function"):
+        gradients["score_function"] = score_gradients(policy, window, gamma)
     if "mixed" in estimators:
-        gradients["mixed"] = mixed_gradients(score_function, gradients["pathwise"])
-    found = {name: statistics_of(gradients[name], score_function) for name in estimators}
-    length = float(window.valid.sum(0).double().mean())
+        with clock.timing("mixed"):
+            gradients["mixed"] = mixed_gradients(gradients["score_function"], gradients["pathwise"])
+    found = statistics_of(gradients)
+    lengths = window.valid.sum(0)
+    ended = (window.terminated & window.valid).any(0) & (lengths < lengths.max())
+    level = rounding_level(policy, window, gamma)
     seconds = time.perf_counter() - began
     return [
         Measurement(
             estimator=name,
             horizon=horizon,
             trajectories=trajectories,
-            mean_length=length,
+            mean_length=float(lengths.double().mean()),
+            ended_early=float(ended.double().mean()),
             seconds=seconds,
+            seconds_per_trajectory=clock.total(*WORK[name]) / trajectories,
+            rounding=level,
             **found[name],
         )
         for name in estimators
     ]
+
+
+WORK: dict[StudyEstimator, tuple[str, ...]] = {
+    "score_function": ("plain", "score_function"),
+    "pathwise": ("graph", "pathwise"),
+    "mixed": ("graph", "pathwise", "score_function", "mixed"),
+}
+"""Estimator to the parts of the work, by name, that it needs."""
+
+
+@final
+class Stopwatch:
+    """Wall times of named parts of a computation, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def timing(self, name: str) -> Iterator[None]:
+        """Times the block."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began
+
+    def total(self, *names: str) -> float:
+        """The time of several parts together."""
+        return sum(self.seconds[name] for name in names)
+
+
+def _warm_up(env: AnyVectorEnv, policy: Policy, noise: Tensor, seed: int, gamma: float) -> None:
+    """Does all work once for a single step: whatever runs first in a process takes longer."""
+    window = sample_with_graph(env, policy, noise[:1], seed=seed)
+    pathwise_gradients(policy, window, gamma)
+    score_gradients(policy, window.detach(), gamma)
 
 
 def sample(env: AnyVectorEnv, policy: Policy, noise: Tensor, *, seed: int) -> Window:
@@ -256,6 +327,25 @@ def pathwise_gradients(policy: Policy, window: Window, gamma: float) -> Gradient
     return per_trajectory_gradients(policy, lambda: pathwise_surrogate(policy, plain, weight))
 
 
+def rounding_level(policy: Policy, window: Window, gamma: float) -> float:
+    """The squared norm of a gradient that rounding errors of the returns may add up to.
+
+    A return over H steps is off by about ``8 eps sqrt H`` of its size, with the machine epsilon
+    ``eps`` of the rewards. So is the score function without a baseline, ``sum_k gamma^k G_k dlog
+    pi_k``, whose mean squared norm is multiplied by the square of that. Pathwise is in the same
+    units: a derivative below this level changes the return by less than its rounding error when the
+    action moves by a standard deviation.
+    """
+    zeros = torch.zeros_like(window.reward)
+    weight = matched_score_weight(window, zeros, zeros, gamma).abs()
+    gradients = per_trajectory_gradients(
+        policy, lambda: score_function_surrogate(policy, window, weight)
+    )
+    squares = torch.stack([g.double().square().sum() for g in gradients.values()]).sum()
+    error = ROUNDING_STEPS * torch.finfo(window.reward.dtype).eps
+    return float(squares) / window.num_envs * error**2 * window.num_steps
+
+
 def mixed_gradients(score_function: Gradients, pathwise: Gradients) -> Gradients:
     """The mix of both with cross-fitted weights; pathwise itself if that is not finite."""
     if not _all_finite(pathwise):
@@ -265,27 +355,42 @@ def mixed_gradients(score_function: Gradients, pathwise: Gradients) -> Gradients
 
 
 def statistics_of(
-    gradients: Mapping[str, Tensor], score_function: Mapping[str, Tensor]
-) -> dict[str, float]:
-    """The statistics in a :class:`Measurement`, by the name of its field.
+    gradients: Mapping[StudyEstimator, Gradients],
+) -> dict[StudyEstimator, dict[str, float]]:
+    """The statistics in a :class:`Measurement`, by estimator and by the name of the field.
 
     Args:
-        gradients: the estimator's gradients, ``{parameter name: [N, *shape]}``.
-        score_function: the score function's gradients on the same trajectories; the same object if
-            the score function is the estimator.
+        gradients: estimator to its gradients ``{parameter name: [N, *shape]}``, with the score
+            function's among them, on the same trajectories.
 
     Raises:
         RequestError: fewer than three trajectories.
     """
-    if not _all_finite(gradients):
-        return dict.fromkeys((*ESTIMATOR_FIELDS, *BIAS_FIELDS), math.nan)
-    own = GradientStatistics.of(gradients)
-    numbers = {name: float(getattr(own, name)) for name in ESTIMATOR_FIELDS}
-    if gradients is score_function:
-        return numbers | dict.fromkeys(BIAS_FIELDS, math.nan)
-    difference = GradientStatistics.of(gradient_difference(score_function, gradients))
-    bias = {name: float(getattr(difference, source)) for name, source in BIAS_FIELDS.items()}
-    return numbers | bias
+    nothing = dict.fromkeys((*ESTIMATOR_FIELDS, *BIAS_FIELDS, *RATIO_FIELDS), math.nan)
+    own = {name: GradientStatistics.of(g) for name, g in gradients.items() if _all_finite(g)}
+    found = {}
+    for name in gradients:
+        numbers = {
+            field: float(getattr(own[name], field)) for field in ESTIMATOR_FIELDS if name in own
+        }
+        if name != "score_function" and {name, "score_function"} <= own.keys():
+            numbers |= _compared(gradients, own, name)
+        found[name] = nothing | numbers
+    return found
+
+
+def _compared(
+    gradients: Mapping[StudyEstimator, Gradients],
+    own: Mapping[StudyEstimator, GradientStatistics],
+    name: StudyEstimator,
+) -> dict[str, float]:
+    """Bias and variance ratio of one estimator, against the score function."""
+    reference: StudyEstimator = "score_function"
+    log_ratio, ends = log_variance_ratio(own[name].deviations, own[reference].deviations)
+    difference = GradientStatistics.of(gradient_difference(gradients[reference], gradients[name]))
+    bias = {field: float(getattr(difference, source)) for field, source in BIAS_FIELDS.items()}
+    logs = zip(RATIO_FIELDS, (log_ratio, *ends), strict=True)
+    return bias | {field: float(log.exp()) for field, log in logs}
 
 
 def _all_finite(gradients: Mapping[str, Tensor]) -> bool:

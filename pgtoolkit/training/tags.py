@@ -1,5 +1,7 @@
 """Definitions of the TensorBoard tags, written once as text into every run."""
 
+from pgtoolkit.diagnostics.bias import BIAS_SHARE, BIAS_Z
+
 DEFINITIONS = {
     "rollout/ep_rew_mean": "mean undiscounted return of the last 100 training episodes",
     "rollout/ep_len_mean": "mean length of the last 100 training episodes, in steps",
@@ -43,8 +45,9 @@ DEFINITIONS = {
     "measured beside it",
     "gradient/{estimator}/variance": "V: unbiased trace of the covariance of one trajectory's "
     "gradient; the variance of the update is V / N",
-    "gradient/{estimator}/variance_low, variance_high": "95 % jackknife interval of V, computed on "
-    "log V",
+    "gradient/{estimator}/variance_low, variance_high": "95 % interval of V, by the jackknife of "
+    "log V with an allowance for a tail that was not seen; absent where too few trajectories make "
+    "up V, such as in a batch without any reward",
     "gradient/{estimator}/signal": "U: unbiased squared norm of the mean gradient, which is the "
     "mean of g_i . g_j over pairs of different trajectories; may be negative and is never clipped",
     "gradient/{estimator}/signal_z": "z of the hypothesis that the true signal is 0, on a normal "
@@ -62,16 +65,27 @@ DEFINITIONS = {
     "gradient/{estimator}/parameter/{name}": "V of one parameter tensor; the sum over tensors is V",
     "gradient/variance_ratio": "V of the score function divided by V of pathwise, on the same "
     "trajectories and for the same objective",
+    "gradient/variance_ratio_low, variance_ratio_high": "95 % interval of the ratio, by the "
+    "jackknife over trajectories of the logarithm of the ratio; an end is absent where nothing is "
+    "known. If 1 is between the ends, these trajectories cannot tell which V is larger",
+    "gradient/log10_variance_ratio": "log10 of gradient/variance_ratio; 0 is break-even, and above "
+    "0 pathwise has the lower variance",
+    "gradient/log10_variance_ratio_low, log10_variance_ratio_high": "log10 of the ends of the "
+    "ratio's interval",
     "gradient/cosine": "cosine of the angle between the mean gradients of the score function and "
-    "of pathwise",
+    "of pathwise. Noise makes it smaller than that of the true means",
+    "gradient/cosine_low, cosine_high": "95 % interval of the cosine between the true means, "
+    "without that noise; absent unless both estimators show a signal",
     "gradient/bias": "unbiased squared norm of the mean of g_i(score function) - g_i(pathwise) on "
-    "the same trajectories; its expectation is 0 if pathwise is unbiased",
-    "gradient/bias_low, bias_high": "95 % jackknife interval of gradient/bias",
+    "the same trajectories; its expectation is 0 if pathwise is unbiased. It matters from "
+    f"{BIAS_SHARE:.0%} of pathwise's signal on",
+    "gradient/bias_low, bias_high": "95 % interval of gradient/bias; absent where too few "
+    "trajectories make up the difference",
     "gradient/bias_z": "z of the hypothesis that the squared bias is 0, on a normal scale "
-    "(Wilson-Hilferty). If it is above 5 and bias_low is above 0, pathwise is biased here, or "
-    "terminations depend on the action. Smaller values prove nothing: with few trajectories and "
-    "skewed gradients z exceeds 3 without any bias, for f(x) = x^2 in about 10 % of batches of 64 "
-    "trajectories and 1 % of batches of 1000; it exceeds 5 in 0.3 % and in none",
+    f"(Wilson-Hilferty). If it is above {BIAS_Z:.0f} and bias_low is above 0, pathwise is biased "
+    "here, or terminations depend on the action. Smaller values prove nothing: with few "
+    "trajectories and skewed gradients z exceeds 3 without any bias, for f(x) = x^2 in about 10 % "
+    "of batches of 64 trajectories and 1 % of batches of 1000; it exceeds 5 in 0.3 % and in none",
     "gradient/pathwise/missing": "1 if pathwise could not be measured beside the score function, "
     "because no differentiable path joins the actions to the objective or because the gradient is "
     "not finite",

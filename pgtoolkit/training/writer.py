@@ -38,9 +38,10 @@ def layout(followed: str) -> dict[str, dict[str, list[Any]]]:
     shown = {followed, *CATALOGUE[followed].beside}
     for name, estimator in CATALOGUE.items():
         if name in shown:
+            # Lines and not a margin, which needs both ends at every step.
             charts[f"{estimator.label}, 95 % interval"] = [
-                "Margin",
-                [f"gradient/{name}/{end}" for end in ("variance", "variance_low", "variance_high")],
+                "Multiline",
+                [f"gradient/{name}/variance{end}$" for end in ("", "_low", "_high")],
             ]
     return {"return and gradient variance": charts}
 

@@ -9,8 +9,9 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.scripts.cli.formatting import format_number
 from pgtoolkit.scripts.variance_study.arguments import VarianceArguments
+from pgtoolkit.scripts.variance_study.decision import Decision, decide
 from pgtoolkit.scripts.variance_study.inputs import prepare_inputs
-from pgtoolkit.scripts.variance_study.verdict import by_horizon, objection, variance_ratios
+from pgtoolkit.scripts.variance_study.verdict import variance_ratios
 
 HEADINGS = (
     "environment",
@@ -70,10 +71,15 @@ def ratio_cell(rows: Sequence[Measurement]) -> str:
 
 def usable_horizon_cell(rows: Sequence[Measurement]) -> str:
     """The longest horizon up to which pathwise is the better estimator, and why no longer."""
-    score, pathwise = by_horizon(rows, "score_function"), by_horizon(rows, "pathwise")
-    objections = {h: objection(pathwise[h], score[h]) for h in score}
-    good = list(takewhile(lambda h: objections[h] is None, objections))
-    if len(good) == len(objections):
+    decisions = decide(rows)
+    good = [d.horizon for d in takewhile(lambda d: d.choice == "pathwise", decisions)]
+    if len(good) == len(decisions):
         return f"{good[-1]}, all that was measured"
-    reason = objections[list(objections)[len(good)]]
-    return f"{good[-1] if good else 'none'} ({reason})"
+    return f"{good[-1] if good else 'none'} ({_objection(decisions[len(good)])})"
+
+
+def _objection(decision: Decision) -> str:
+    """Why pathwise is not the better estimator at this horizon, in a word or two."""
+    if decision.choice == "score function":
+        return decision.defect or "variance"
+    return decision.choice

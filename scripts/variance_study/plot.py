@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from pgtoolkit.diagnostics.bias import BIAS_Z
 from pgtoolkit.estimators.catalogue import CATALOGUE, STUDY_ESTIMATORS
-from pgtoolkit.estimators.cross_fitting import BIAS_Z
 from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.scripts.cli.formatting import format_number, join_names
-from pgtoolkit.scripts.variance_study.verdict import by_horizon, crossover, defect, variance_ratios
+from pgtoolkit.scripts.variance_study.decision import by_horizon, defect, is_seen, is_zero
+from pgtoolkit.scripts.variance_study.verdict import crossover, variance_ratios
 
 STYLES: dict[str, dict[str, Any]] = {
     name: {"color": CATALOGUE[name].colour, "marker": CATALOGUE[name].marker, "markersize": 7}
@@ -26,7 +27,7 @@ MARKER_OFFSET = 9
 
 UNSEEN_LABEL = "no signal seen (95 % interval includes 0)"
 
-BIASED_LABEL = f"biased (z > {BIAS_Z:.0f}): not comparable"
+BIASED_LABEL = f"biased (z > {BIAS_Z:.0f}, interval above 0): not comparable"
 
 
 def draw(rows: Sequence[Measurement], title: str) -> Any:
@@ -52,7 +53,7 @@ def draw(rows: Sequence[Measurement], title: str) -> Any:
 
 
 def _draw_variance(axes: Any, rows: Sequence[Measurement], style: dict[str, Any]) -> None:
-    """One estimator's variance with its 95 % interval."""
+    """One estimator's variance with its 95 % interval, where it has one."""
     found = [row for row in rows if row.variance > 0]
     if not found:
         return
@@ -66,7 +67,7 @@ def _draw_variance(axes: Any, rows: Sequence[Measurement], style: dict[str, Any]
 def _draw_snr(axes: Any, rows: Sequence[Measurement], style: dict[str, Any]) -> None:
     """One estimator's SNR with its interval; the line is broken where no signal is seen."""
     horizons = [row.horizon for row in rows]
-    variances = [row.variance if is_seen(row) else math.nan for row in rows]
+    variances = [row.variance if has_snr(row) else math.nan for row in rows]
     low, mean, high = (
         [getattr(row, end) / variance for row, variance in zip(rows, variances, strict=True)]
         for end in ("signal_low", "signal", "signal_high")
@@ -95,18 +96,18 @@ def _cross_out_biased(
     axes.plot(*at, color=colour, zorder=5, **CROSS)
 
 
-def is_seen(row: Measurement) -> bool:
-    """Whether the 95 % interval of the signal is above 0; otherwise the SNR is only noise."""
-    return row.variance > 0 and row.signal_low > 0
+def has_snr(row: Measurement) -> bool:
+    """Whether there is a signal and a variance to divide it by; otherwise the SNR is only noise."""
+    return row.variance > 0 and is_seen(row)
 
 
 def _mark_unseen_signals(axes: Any, rows: Sequence[Measurement]) -> None:
     """Open markers on the lower edge, side by side, at the horizons where no signal is seen."""
     from matplotlib.transforms import offset_copy
 
-    axes.set_ylim(bottom=min((row.snr for row in rows if is_seen(row)), default=1e-3) / 10)
+    axes.set_ylim(bottom=min((row.snr for row in rows if has_snr(row)), default=1e-3) / 10)
     edge, open_marker = axes.get_xaxis_transform(), {"markerfacecolor": "w", "linestyle": ""}
-    unseen = [row for row in rows if row.variance > 0 and not is_seen(row)]
+    unseen = [row for row in rows if row.variance > 0 and not has_snr(row)]
     for order, (name, style) in enumerate(STYLES.items()):
         at = [row.horizon for row in unseen if row.estimator == name]
         if at:
@@ -159,8 +160,8 @@ def _add_variance_legend(axes: Any, rows: Sequence[Measurement]) -> None:
     biased = [row for row in rows if defect(row) == "biased"]
     if biased:
         axes.plot([], [], color=GREY, label=BIASED_LABEL, **CROSS)
-    zero = [row.horizon for row in rows if row.estimator == "pathwise" and row.variance == 0]
+    zero = [row.horizon for row in rows if row.estimator == "pathwise" and is_zero(row)]
     if zero:
-        axes.plot([], [], linestyle="", label=f"pathwise is exactly 0 at H = {join_names(zero)}")
+        axes.plot([], [], linestyle="", label=f"pathwise is 0 at H = {join_names(zero)}")
     axes.fill_between([], [], color=GREY, alpha=0.18, linewidth=0, label="95 % interval")
     axes.legend(frameon=False, loc="best")

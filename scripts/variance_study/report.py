@@ -7,19 +7,23 @@ from typing import final
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from pgtoolkit.diagnostics.bias import BIAS_SHARE, BIAS_Z
 from pgtoolkit.estimators.catalogue import CATALOGUE
-from pgtoolkit.estimators.cross_fitting import BIAS_Z
 from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.scripts.cli.formatting import format_number
 from pgtoolkit.scripts.cli.progress import BarView
-from pgtoolkit.scripts.variance_study.verdict import defect
+from pgtoolkit.scripts.variance_study.decision import defect
 
 LEGEND = (
     "Variance: of one trajectory's gradient of its return, not divided by H. SNR: squared norm of "
     "the mean gradient over variance; unseen where the interval of the squared norm includes 0. "
     "Bias z: significance of the mean difference from the score function, as a normal z; "
-    f"biased above {BIAS_Z:.0f}."
+    f"biased above {BIAS_Z:.0f} where the interval of the squared bias is above 0 as well. A bias "
+    f"matters if its square is {BIAS_SHARE:.0%} of the squared norm of the pathwise gradient."
 )
+
+NO_INTERVAL = "too few trajectories"
+"""Shown in place of an interval where too few trajectories make up the variance."""
 
 
 @final
@@ -50,7 +54,7 @@ class MeasurementView(BarView):
 
 def table(rows: Sequence[Measurement]) -> Table:
     """A table with one line for each measurement; fits 80 columns."""
-    found = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    found = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
     found.add_column("H", justify="right", no_wrap=True)
     found.add_column("estimator", no_wrap=True)
     for title in ("variance", "95 % interval", "SNR", "bias z"):
@@ -65,7 +69,9 @@ def table(rows: Sequence[Measurement]) -> Table:
 
 def _cells(row: Measurement) -> tuple[str, ...]:
     """Estimator, variance, its interval, SNR, bias z and defect."""
-    interval = f"{format_number(row.variance_low)}..{format_number(row.variance_high)}"
+    interval = "-" if math.isnan(row.variance) else NO_INTERVAL
+    if math.isfinite(row.variance_low):
+        interval = f"{format_number(row.variance_low)}..{format_number(row.variance_high)}"
     snr = "-" if math.isnan(row.variance) else "unseen"
     # If the interval of the signal includes 0, the ratio is noise and would look like a number.
     if row.signal_low > 0:

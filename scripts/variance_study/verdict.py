@@ -1,33 +1,37 @@
-"""The advice of ``pgtoolkit variance``: which estimator to use up to which horizon, and why."""
+"""The advice of ``pgtoolkit variance``: which estimator to use at which horizon, and how sure."""
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise, takewhile
-from typing import Literal
+from itertools import groupby, pairwise
 
-from pgtoolkit.estimators.cross_fitting import BIAS_Z
+from pgtoolkit.diagnostics.bias import BIAS_SHARE
 from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.scripts.cli.formatting import format_number, join_names
-
-Objection = Literal["not finite", "zero", "biased", "heavy tail", "variance"]
-"""A reason not to use an estimator; "variance" means that the score function's is lower."""
-
-ByHorizon = dict[int, Measurement]
-
-HEAVY_TAIL_SHARE = 0.5
-"""Share of the sum of squared deviations that comes from one trajectory, above which the variance
-counts as unknown: it rests on so few trajectories that the next batch may give another."""
+from pgtoolkit.scripts.variance_study.decision import (
+    TIMING_DOUBT,
+    Decision,
+    by_horizon,
+    decide,
+    defect,
+    is_seen,
+    is_zero,
+)
 
 MIN_MIXING_GAIN = 1.25
 """The better estimator's variance over mixed's, from which mixed counts as a gain."""
 
+SEEN_Z = 3.0
+"""Standard deviations from which a signal counts as detectable, for the number of trajectories."""
+
+MANY = 1000
+"""Factors above this are said to be more than this."""
+
 
 def verdict(rows: Sequence[Measurement]) -> str:
-    """A few sentences on which estimator to use up to which horizon, and why.
+    """A few sentences on which estimator to use at which horizon, why, and how sure that is.
 
-    Pathwise is not recommended from the first horizon on at which its gradient is biased, exactly
-    zero, not finite, dominated by a single trajectory, or of higher variance than the score
-    function's.
+    At each horizon it is pathwise, the score function, or neither that the trajectories can tell.
+    The paired interval of the variance ratio decides, unless pathwise has a defect.
 
     Args:
         rows: the measurements, score function and pathwise at the same horizons.
@@ -38,71 +42,19 @@ def verdict(rows: Sequence[Measurement]) -> str:
             "No advice: it compares the score function with pathwise, and they were not both "
             "measured (use --estimators score_function pathwise)."
         )
-    if not any(defect(row) in (None, "heavy tail") for row in score.values()):
-        return _no_reference(score, pathwise)
-    objections = {h: objection(pathwise[h], score[h]) for h in score}
-    good = list(takewhile(lambda h: objections[h] is None, objections))
-    ratios = variance_ratios(rows)
-    if len(good) == len(objections):
-        choice = (
-            f"Use pathwise up to H = {good[-1]}, the longest measured: its variance is below the "
-            f"score function's at every horizon ({_ratio_range(ratios)})."
+    decisions = decide(rows)
+    if not decisions:
+        return (
+            f"The score function's gradient is not finite at H = {next(iter(score))}, so there is "
+            "no reference to compare pathwise with: check the policy's standard deviation "
+            "(--log-std-init)."
         )
-    elif objections[first := list(objections)[len(good)]] == "variance":
-        better_again = [h for h in objections if h > first and objections[h] is None]
-        choice = _choice_by_variance(good, better_again, ratios)
-    else:
-        choice = _choice_by_defect(good, pathwise[first])
-    unchecked = [h for h in good if bias_is_undetectable(pathwise[h], score[h])]
-    caution = ""
-    if unchecked:
-        caution = (
-            f" At H = {join_names(unchecked)} no bias was detected, but even a bias as large as "
-            "the gradient itself would not have been (try more --trajectories)."
-        )
-    return f"{choice}{caution} {_mixing_advice(rows, objections)}".rstrip()
-
-
-def defect(row: Measurement) -> Objection | None:
-    """The fault of an estimator's gradient, other than a high variance; None if it has none.
-
-    A gradient counts as biased if the z of its matched difference from the score function is above
-    ``BIAS_Z`` (5) and the 95 % interval of the squared bias is above 0. Both are required: z is
-    skewed and exceeds 5 by chance now and then, and the interval misses 0 in some cases, too.
-    """
-    if not math.isfinite(row.variance):
-        return "not finite"
-    if row.variance == 0 and row.signal == 0:
-        return "zero"
-    if row.bias_z > BIAS_Z and row.bias_low > 0:
-        return "biased"
-    return "heavy tail" if row.largest_share > HEAVY_TAIL_SHARE else None
-
-
-def objection(pathwise: Measurement, score_function: Measurement) -> Objection | None:
-    """The reason not to use pathwise at this horizon; None if it is the better estimator."""
-    found = defect(pathwise)
-    # A heavy tail means that the variance is underestimated, so one that is already higher decides.
-    if found in (None, "heavy tail") and pathwise.variance >= score_function.variance:
-        return "variance"
-    return found
-
-
-def bias_is_undetectable(pathwise: Measurement, score_function: Measurement) -> bool:
-    """Whether a bias as large as the pathwise gradient itself would have been missed.
-
-    The squared norm of the mean difference has a standard error of about ``V / N``, with ``V`` the
-    score function's variance and ``N`` the number of trajectories. A bias is reported from
-    ``BIAS_Z`` standard errors on.
-    """
-    noise = score_function.variance / score_function.trajectories
-    return BIAS_Z * noise > pathwise.signal
-
-
-def by_horizon(rows: Sequence[Measurement], estimator: str) -> ByHorizon:
-    """Horizon to measurement of one estimator, in ascending order."""
-    ascending = sorted(rows, key=lambda row: row.horizon)
-    return {row.horizon: row for row in ascending if row.estimator == estimator}
+    alike = groupby(decisions, key=lambda d: (d.choice, d.defect))
+    groups = [list(group) for _, group in alike]
+    parts = [_sentence(group, decisions) for group in groups]
+    parts += [_caution(decisions), _unseen(decisions), _cost(decisions)]
+    parts.append(_mixing_advice(rows, decisions))
+    return " ".join(part for part in parts if part)
 
 
 def variance_ratios(rows: Sequence[Measurement]) -> dict[int, float]:
@@ -136,86 +88,214 @@ def crossover(horizons: Sequence[int], ratios: Sequence[float]) -> float | None:
     return None
 
 
-def _no_reference(score: ByHorizon, pathwise: ByHorizon) -> str:
-    """The verdict where the score function's gradient is unusable, so no bias can be measured."""
-    first = next(iter(score))
-    if defect(score[first]) == "zero" and defect(pathwise[first]) == "zero":
-        return (
-            "Neither estimator has a gradient: within these horizons all rewards are the same "
-            "whatever the actions."
-        )
-    return (
-        f"The score function's gradient is {defect(score[first])} at H = {first}, so there is no "
-        "reference to compare pathwise with: check the policy's standard deviation "
-        "(--log-std-init)."
-    )
-
-
-def _choice_by_variance(good: list[int], better_again: list[int], ratios: dict[int, float]) -> str:
-    """The choice where pathwise is given up because its variance exceeds the score function's.
+def span(group: Sequence[Decision], everything: Sequence[Decision]) -> str:
+    """The horizons of a group in words: ``up to H = 16``, ``at H = 32``, ``from H = 64 on``.
 
     Args:
-        good: horizons at which pathwise is the better one, before its variance is higher.
-        better_again: longer horizons at which it is the better one again.
-        ratios: ``{horizon: variance ratio}``, a result of :func:`variance_ratios`.
+        group: decisions at successive horizons.
+        everything: all decisions, in ascending order of the horizon.
     """
-    exception = ""
-    if better_again:
-        exception = f" At H = {join_names(better_again)}, however, pathwise is the better one."
-    if not good:
+    first, last = group[0].horizon, group[-1].horizon
+    if len(everything) == 1:
+        return f"at H = {first}"
+    if group[0] is everything[0]:
+        longest = ", the longest measured" if group[-1] is everything[-1] else ""
+        return f"up to H = {last}{longest}"
+    if first == last:
+        return f"at H = {first}"
+    return f"from H = {first} {'on' if group[-1] is everything[-1] else f'to {last}'}"
+
+
+def _sentence(group: Sequence[Decision], everything: Sequence[Decision]) -> str:
+    """What to use at the horizons of a group with one choice and one reason."""
+    where, first = span(group, everything), group[0]
+    if first.choice == "no gradient":
+        return _nothing(group, where)
+    if first.choice == "undecided":
+        return _undecided(group, where)
+    if first.choice == "pathwise":
+        return f"Use pathwise {where}: its variance is {_ratio_range(group)}."
+    if first.defect is None:
+        return f"Use the score function {where}: pathwise's variance is {_ratio_range(group)}."
+    return f"Use the score function {where}: {_reason(first)}."
+
+
+def _reason(decision: Decision) -> str:
+    """Why pathwise is not to be used from this horizon on, because of a defect."""
+    row, at = decision.pathwise, f"at H = {decision.horizon}"
+    z = f"z = {format_number(row.bias_z)} {at}"
+    if decision.defect == "not finite":
+        return f"the pathwise gradient is not finite {at}"
+    if decision.defect == "zero":
         return (
-            "Use the score function: from the shortest horizon on, pathwise's variance is not "
-            f"below the score function's ({_ratio_range(ratios)}).{exception}"
-        )
-    horizon = crossover(list(ratios), list(ratios.values()))
-    return (
-        f"Use pathwise up to about H = {format_number(horizon or good[-1], 2)} and the score "
-        f"function beyond: there pathwise's variance exceeds the score function's "
-        f"({_ratio_range(ratios)}).{exception}"
-    )
-
-
-def _choice_by_defect(good: list[int], row: Measurement) -> str:
-    """The choice where pathwise is given up because its gradient has a defect.
-
-    Args:
-        good: horizons at which pathwise is the better one.
-        row: pathwise at the first horizon with a defect.
-    """
-    found, at = defect(row), f"at H = {row.horizon}"
-    reason = f"the pathwise gradient is not finite {at}"
-    if found == "biased":
-        reason = (
-            f"the pathwise gradient is biased here (z = {format_number(row.bias_z)} {at}), "
-            "whatever its variance"
-        )
-    elif found == "zero":
-        reason = (
-            f"the pathwise gradient is exactly zero {at}, so its variance of 0 is no advantage: "
+            f"the pathwise gradient is exactly zero {at}, but the score function's is not ({z}): "
             "either no reward depends smoothly on an action, or an operation (detach, numpy, a "
             "comparison) cuts torch's graph"
         )
-    elif found == "heavy tail":
-        reason = (
-            f"one trajectory contributes {row.largest_share:.0%} of the squared deviations of "
-            f"pathwise {at}, so its variance is not reliable (try more --trajectories)"
+    reason = f"the pathwise gradient is biased ({z}), whatever its variance"
+    if row.ended_early > 0:
+        reason += (
+            f"; {row.ended_early:.0%} of the trajectories terminate early, which is the likely "
+            "reason, because pathwise does not see that actions decide when"
         )
-    if not good:
-        return f"Use the score function: {reason}."
-    return f"Use pathwise up to H = {good[-1]} and the score function beyond: {reason}."
+    return reason
 
 
-def _mixing_advice(rows: Sequence[Measurement], objections: dict[int, Objection | None]) -> str:
+def _undecided(group: Sequence[Decision], where: str) -> str:
+    """That the variances cannot be told apart, and how many more trajectories it takes."""
+    count = group[0].pathwise.trajectories
+    ends = {decision.horizon: _interval(decision.pathwise) for decision in (group[0], group[-1])}
+    return (
+        f"No difference that {count:,} trajectories can tell {where}: pathwise's variance is "
+        f"{_at_horizons(ends)}."
+    )
+
+
+def _at_horizons(words: dict[int, str]) -> str:
+    """Phrases with their horizons, or a single phrase alone."""
+    if len(words) == 1:
+        return next(iter(words.values()))
+    return ", ".join(f"{text} at H = {horizon}" for horizon, text in words.items())
+
+
+def _interval(row: Measurement) -> str:
+    """The interval of the ratio in words, and how many times more trajectories would narrow it."""
+    if not (math.isfinite(row.ratio_low) and math.isfinite(row.ratio_high)):
+        shown = format_number(row.ratio, 2)
+        return f"{shown} times the score function's, but rests on too few trajectories"
+    low, high = (format_number(end, 2) for end in (row.ratio_low, row.ratio_high))
+    needed = _times_as_many(_needed(row))
+    return f"{low} to {high} times the score function's ({needed} would tell)"
+
+
+def _needed(row: Measurement) -> float:
+    """How many times as many trajectories make the interval of the log ratio too short to hold 0.
+
+    An interval shrinks with the square root of their number.
+    """
+    distance = math.log(row.ratio)
+    width = (
+        math.log(row.ratio_high / row.ratio)
+        if distance < 0
+        else math.log(row.ratio / row.ratio_low)
+    )
+    return (width / distance) ** 2 if distance else math.inf
+
+
+def _times_as_many(factor: float) -> str:
+    """``about 4 times as many``; never less than twice."""
+    if not factor <= MANY:
+        return f"more than {MANY:,} times as many"
+    return f"about {format_number(max(math.ceil(factor), 2), 2)} times as many"
+
+
+def _nothing(group: Sequence[Decision], where: str) -> str:
+    """That no gradient was found at these horizons."""
+    if all(is_zero(decision.score) for decision in group):
+        return (
+            f"Neither estimator has a gradient {where}: all rewards are the same whatever the "
+            "actions, up to rounding."
+        )
+    return (
+        f"Neither estimator shows a gradient {where}: pathwise is zero, and the score function's "
+        "mean gradient cannot be told from noise. Either no reward depends on the actions, or "
+        f"{_to_see(group[-1].score)} are needed."
+    )
+
+
+def _to_see(row: Measurement) -> str:
+    """How many times as many trajectories it takes to see a signal of the size that is possible.
+
+    The noise of the signal falls with their number. The signal is the measured one, or, if that is
+    not positive, the largest one that its interval holds.
+    """
+    possible = row.signal if row.signal > 0 else row.signal_high
+    noise = row.variance / math.sqrt(row.effective_dimension) * math.sqrt(2) / row.trajectories
+    factor = SEEN_Z * noise / possible if possible > 0 else math.inf
+    least = "" if row.signal > 0 else "at least "
+    return f"{least}{_times_as_many(factor)} trajectories".replace("at least about", "at least")
+
+
+def _cost(decisions: Sequence[Decision]) -> str:
+    """The time of a trajectory by either estimator, and where it reverses the choice."""
+    compared = [d for d in decisions if d.choice in ("pathwise", "score function") and not d.defect]
+    compared = [d for d in compared if math.isfinite(d.time_ratio) and d.pathwise.variance > 0]
+    if not compared:
+        return ""
+    last = compared[-1]
+    text = (
+        f"At H = {last.horizon} a trajectory takes {_as_long(last.time_ratio)} by pathwise as by "
+        f"the score function; variance times seconds per trajectory is "
+        f"{format_number(cost(last.pathwise), 2)} by pathwise and "
+        f"{format_number(cost(last.score), 2)} by the score function."
+    )
+    reversed_at = [d.horizon for d in compared if d.cheaper not in (d.choice, "undecided")]
+    if reversed_at:
+        other = next(d.cheaper for d in compared if d.horizon == reversed_at[0])
+        text += (
+            f" That reverses the choice at H = {join_names(reversed_at)}: for the same computing "
+            f"time {'the ' * (other != 'pathwise')}{other} has the lower variance."
+        )
+    return text
+
+
+def _as_long(factor: float) -> str:
+    """``about as long`` or ``3 times as long``."""
+    about = 1 / TIMING_DOUBT < factor < TIMING_DOUBT
+    return "about as long" if about else f"{format_number(factor, 2)} times as long"
+
+
+def cost(row: Measurement) -> float:
+    """Variance times seconds per trajectory: the variance that one second of work leaves."""
+    return row.variance * row.seconds_per_trajectory
+
+
+def _caution(decisions: Sequence[Decision]) -> str:
+    """Where a bias that matters is not excluded."""
+    unsure = [decision for decision in decisions if decision.cautioned]
+    if not unsure:
+        return ""
+    row = unsure[-1].pathwise
+    bound = "nothing is known of it"
+    if math.isfinite(row.bias_high):
+        bound = (
+            f"its square may be up to {format_number(row.bias_high, 2)}, and the squared norm of "
+            f"the pathwise gradient is {format_number(row.signal, 2)}"
+        )
+    return (
+        f"Caution: at H = {join_names(d.horizon for d in unsure)} a bias of pathwise that matters, "
+        f"with a square of {BIAS_SHARE:.0%} of its signal or more, is not excluded; at H = "
+        f"{row.horizon} {bound} (try more --trajectories)."
+    )
+
+
+def _unseen(decisions: Sequence[Decision]) -> str:
+    """Where neither estimator shows a signal, and how many trajectories it takes."""
+    compared = [d for d in decisions if d.choice != "no gradient" and d.defect is None]
+    unseen = [d for d in compared if not (is_seen(d.score) or is_seen(d.pathwise))]
+    if not unseen:
+        return ""
+    last = unseen[-1]
+    row = min(last.score, last.pathwise, key=lambda r: r.variance)
+    return (
+        f"At H = {join_names(d.horizon for d in unseen)} no gradient is detectable by "
+        f"either: at H = {last.horizon} {_to_see(row)} are needed."
+    )
+
+
+def _mixing_advice(rows: Sequence[Measurement], decisions: Sequence[Decision]) -> str:
     """A sentence on mixed against the better of the two; empty where no horizon compares them."""
-    score, pathwise = by_horizon(rows, "score_function"), by_horizon(rows, "pathwise")
     mixed = by_horizon(rows, "mixed")
     if biased := [h for h, row in mixed.items() if defect(row) == "biased"]:
         return f"Mixed is biased as well, at H = {join_names(biased)}."
     gains = {}
-    for h, row in mixed.items():
+    for decision in decisions:
+        row = mixed.get(decision.horizon)
         # Where pathwise has a defect, mixed is the score function, or no better than pathwise.
-        if defect(row) is None and objections[h] in (None, "variance") and row.variance > 0:
-            gains[h] = min(score[h].variance, pathwise[h].variance) / row.variance
+        usable = decision.defect is None and decision.choice != "no gradient"
+        if row is not None and usable and defect(row) is None and row.variance > 0:
+            better = min(decision.score.variance, decision.pathwise.variance)
+            gains[decision.horizon] = better / row.variance
     if not gains:
         return ""
     best = max(gains, key=lambda h: gains[h])
@@ -227,17 +307,20 @@ def _mixing_advice(rows: Sequence[Measurement], objections: dict[int, Objection 
     )
 
 
-def _ratio_range(ratios: dict[int, float]) -> str:
-    """The ratios at the first and the last horizon, in words.
+def _ratio_range(group: Sequence[Decision]) -> str:
+    """The ratios at the first and the last horizon of a group, in words.
 
-    For example ``4,200 times lower at H = 4, 2.1 times higher at H = 128``.
+    For example ``4,200 times lower at H = 4, 2.1 times lower at H = 128``; only the first part, and
+    without its horizon, if there is but one.
     """
-    parts = []
-    for h in dict.fromkeys([*ratios][:1] + [*ratios][-1:]):
-        if ratios[h] == 0:
-            parts.append(f"0 at H = {h}")
-        elif ratios[h] < 1:
-            parts.append(f"{format_number(1 / ratios[h], 2)} times lower at H = {h}")
-        else:
-            parts.append(f"{format_number(ratios[h], 2)} times higher at H = {h}")
-    return ", ".join(parts) or "the score function's is 0"
+    return _at_horizons({d.horizon: _lower_or_higher(d.pathwise) for d in (group[0], group[-1])})
+
+
+def _lower_or_higher(row: Measurement) -> str:
+    """The variance ratio in words; in per cent where it would be rounded to 1."""
+    if row.variance == 0:
+        return "0"
+    word, factor = ("lower", 1 / row.ratio) if row.ratio < 1 else ("higher", row.ratio)
+    if factor < 1.1:
+        return f"{format_number(100 * (factor - 1), 2)} % {word}"
+    return f"{format_number(factor, 2)} times {word}"

@@ -248,7 +248,7 @@ def test_a_toy_agent_learns_and_its_gradient_is_measured(name: str) -> None:
         metrics = agent.update(agent.collect())
     assert before < -0.5
     assert mean_return(agent) > -0.1
-    for statistic in ("variance", "variance_low", "variance_high", "signal", "norm"):
+    for statistic in ("variance", "signal", "norm"):
         assert bool(metrics[f"gradient/{estimator}/{statistic}"].isfinite())
     assert float(metrics[f"gradient/{estimator}/variance"]) > 0
 

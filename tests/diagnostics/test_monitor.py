@@ -15,8 +15,9 @@ from pgtoolkit.diagnostics.monitor import (
     compare,
     variance_by_step,
 )
+from pgtoolkit.diagnostics.paired import PairStatistics
 from pgtoolkit.diagnostics.per_trajectory import per_trajectory_gradients
-from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference, variance
+from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
 from pgtoolkit.policies.policy import Policy
@@ -142,12 +143,22 @@ def test_a_report_has_every_statistic() -> None:
     assert values["snr"] == pytest.approx(2 / 6)
     assert values["noise_scale"] == pytest.approx(3)
     assert values["parameter/p"] == pytest.approx(6)
-    assert values["variance_low"] == pytest.approx(float(expected.variance_low))
-    assert values["variance_high"] == pytest.approx(float(expected.variance_high))
     assert values["signal_z"] == pytest.approx(float(expected.significance))
     assert values["effective_dimension"] == pytest.approx(float(expected.effective_dimension))
     assert values["largest_share"] == pytest.approx(1 / 4)
-    assert len(values) == 11
+    assert len(values) == 9  # four trajectories have no interval
+
+
+def test_intervals_are_reported_where_there_are_any() -> None:
+    """With 100 trajectories in ten dimensions; four of them have none, and no tag is NaN."""
+    many = {"p": normal(100, 10, seed=3)}
+    found, expected = GradientMonitor(1).report({"pathwise": many}), GradientStatistics.of(many)
+    for end in ("variance_low", "variance_high"):
+        value = float(found[f"gradient/pathwise/{end}"])
+        assert value == pytest.approx(float(getattr(expected, end)))
+    few = GradientMonitor(1).report({"pathwise": gradients_of(6, 2)})
+    assert "gradient/pathwise/variance_low" not in few
+    assert all(bool(value.isfinite()) for value in few.values())
 
 
 def test_snr_is_a_ratio_of_running_means_and_no_running_mean_of_ratios() -> None:
@@ -185,18 +196,32 @@ def test_gradients_of_zero_are_reported_in_finite_numbers() -> None:
 
 
 def test_a_matched_pair_is_compared() -> None:
-    """Ratio of variances, cosine of the means, and the squared norm of the mean difference."""
-    score = {"p": normal(6, 3, seed=2).double()}
-    pathwise = {"p": normal(6, 3, seed=3).double() + 1}
-    found = compare(score, pathwise, [variance(score), variance(pathwise)])
+    """Ratio of variances, cosine of the means, squared bias, each with its interval."""
+    score = {"p": normal(100, 3, seed=2).double() + 1}
+    pathwise = {"p": 0.5 * normal(100, 3, seed=3).double() + 1}
+    both = GradientStatistics.of(score), GradientStatistics.of(pathwise)
+    found = {tag: float(value) for tag, value in compare(score, pathwise, both).items()}
+    pair = PairStatistics.of(score, pathwise, both)
     difference = GradientStatistics.of(gradient_difference(score, pathwise))
-    ratio = score["p"].var(0).sum() / pathwise["p"].var(0).sum()
-    means = score["p"].mean(0), pathwise["p"].mean(0)
-    cosine = means[0] @ means[1] / means[0].norm() / means[1].norm()
-    assert float(found["gradient/variance_ratio"]) == pytest.approx(float(ratio))
-    assert float(found["gradient/cosine"]) == pytest.approx(float(cosine))
-    assert float(found["gradient/bias"]) == pytest.approx(float(difference.signal))
-    assert float(found["gradient/bias_z"]) == pytest.approx(float(difference.significance))
+    ratio = float(score["p"].var(0).sum() / pathwise["p"].var(0).sum())
+    for end, log in (("_low", pair.log_ratio_low), ("_high", pair.log_ratio_high)):
+        assert found[f"gradient/variance_ratio{end}"] == pytest.approx(math.exp(float(log)))
+    assert found["gradient/variance_ratio"] == pytest.approx(ratio)
+    for end in ("", "_low", "_high"):
+        value = math.log10(found[f"gradient/variance_ratio{end}"])
+        assert found[f"gradient/log10_variance_ratio{end}"] == pytest.approx(value)
+        assert found[f"gradient/cosine{end}"] == float(getattr(pair, f"cosine{end}"))
+        assert found[f"gradient/bias{end}"] == float(getattr(difference, f"signal{end}"))
+    assert found["gradient/bias_z"] == float(difference.significance)
+
+
+def test_a_pair_of_few_trajectories_has_no_interval_of_the_cosine() -> None:
+    """No signal is seen, so neither direction is known: the tags are absent, not NaN."""
+    score, pathwise = {"p": normal(6, 3, seed=2)}, {"p": normal(6, 3, seed=3)}
+    both = GradientStatistics.of(score), GradientStatistics.of(pathwise)
+    found = compare(score, pathwise, both)
+    assert "gradient/cosine" in found and "gradient/cosine_low" not in found
+    assert all(bool(value.isfinite()) for value in found.values())
 
 
 def test_overhead_is_the_share_of_diagnosis_in_all_updates(

@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor
 
+from pgtoolkit.diagnostics.intervals import student_95
 from pgtoolkit.diagnostics.per_trajectory import GradientRecorder
 from pgtoolkit.diagnostics.significance import significance
 from pgtoolkit.diagnostics.statistics import (
     GradientStatistics,
-    cosine,
     flatten_gradients,
     gradient_difference,
 )
@@ -31,9 +32,11 @@ from pgtoolkit.estimators.surrogates import (
 )
 from pgtoolkit.policies.gaussian import GaussianHead, GaussianPolicy
 from pgtoolkit.rollouts.rollout import reset, unroll
+from pgtoolkit.scripts.tables.coverage_rows import coverage_laws
 
 F64 = torch.float64
 CPU = torch.device("cpu")
+COVERAGE_LAWS = coverage_laws()
 Gradients = dict[str, Tensor]
 
 
@@ -153,73 +156,92 @@ def test_a_signal_of_zero_is_negative_half_the_time() -> None:
     assert 0.4 < np.mean(np.array(signals) < 0) < 0.8
 
 
-@pytest.mark.parametrize("n", [4, 7])
-def test_the_intervals_are_those_of_a_jackknife_by_hand(n: int) -> None:
-    """Leave out one trajectory at a time and compute V and U of the rest from nothing.
+def test_the_intervals_are_those_of_a_computation_by_hand() -> None:
+    """40 trajectories, 10 entries: every step of the definitions, from the flat gradients.
 
-    Half width 1.96 sqrt((n - 1) / n sum (x_i - mean)^2) of log V; the upper end is Hall's if that
-    is higher, and U has Hall's at both: the T that solves h(T) = +-1.96, here by bisection; and no
-    less than 1.96 sqrt(2 Q / (n (n - 1))) to either side.
+    The signal's upper end is the true signal from which U is t deviations away.
     """
-    gradients = random_gradients(n)
+    n, gradients = 40, random_gradients(40)
     found = GradientStatistics.of(gradients)
-    variances, signals = [], []
-    for left_out in range(n):
-        rest = torch.cat([g.flatten(1) for g in gradients.values()], 1).numpy()
-        rest = np.delete(rest, left_out, axis=0)
-        variances.append(rest.var(0, ddof=1).sum())
-        pairs = [rest[i] @ rest[j] for i in range(n - 1) for j in range(n - 1) if i != j]
-        signals.append(np.mean(pairs))
+    flat = torch.cat([g.flatten(1) for g in gradients.values()], 1).numpy()
+    mean, V, U, Q = (
+        flat.mean(0),
+        *(float(x) for x in (found.variance, found.signal, found.squared_covariance)),
+    )
+    squares, along = ((flat - mean) ** 2).sum(1), (flat - mean) @ mean
+    w, nu = squares / squares.sum(), V**2 / Q
+    skewness = float((along**3).mean() / (along**2).mean() ** 1.5)
 
-    def error(values: list[float]) -> float:
-        return math.sqrt((n - 1) / n * np.sum((np.array(values) - np.mean(values)) ** 2))
+    logs = [math.log(np.delete(flat, i, axis=0).var(0, ddof=1).sum()) for i in range(n)]
+    error = math.sqrt(max((n - 1) * float(np.var(logs)), 2 / ((n - 1) * nu)))
+    relative = float((w**4).sum() / (w**2).sum() ** 2) - 1 / n
+    factor = math.exp(error * student(max(2.0, min(1 / (1.5 * relative), n - 1))))
+    unseen = (n * (w**2).sum() - 1 + 10 * skewness**2 / nu) / n
+    assert float(found.variance_low) == pytest.approx(V / factor / (1 + 5 * unseen), rel=1e-9)
+    assert float(found.variance_high) == pytest.approx(V * factor * (1 + 40 * unseen), rel=1e-9)
 
-    def hall(estimate: float, values: list[float]) -> tuple[float, float]:
-        influence = np.mean(values) - np.array(values)
-        c = float(np.mean((influence / influence.std()) ** 3)) / math.sqrt(n)
+    t, c = student((1 / (w**2).sum() - 1) / 2), skewness / math.sqrt(n)
+    L = along.var(ddof=1) / (mean @ mean)
 
-        def solve(z: float) -> float:
-            low, high = -1e6, 1e6
-            for _ in range(200):
-                T = (low + high) / 2
-                rises = T + c * T**2 / 3 + c**2 * T**3 / 27 + c / 6 < z
-                low, high = (T, high) if rises else (low, T)
-            return low
+    def hall(z: float) -> float:
+        return bisect(lambda x: x + c * x**2 / 3 + c**2 * x**3 / 27 + c / 6 - z, -50, 50)
 
-        s = error(values)
-        return estimate - s * solve(1.959963984540054), estimate - s * solve(-1.959963984540054)
+    def away(u: float, quantile: float) -> float:
+        return abs(U - u) - quantile * math.sqrt(4 * max(u, 0) * L / n + 2 * Q / (n * (n - 1)))
 
-    factor = math.exp(1.959963984540054 * error(list(np.log(variances))))
-    V, U = float(found.variance), float(found.signal)
-    assert float(found.variance_low) == pytest.approx(V / factor, rel=1e-9)
-    upper = max(V * factor, hall(V, variances)[1])
-    assert float(found.variance_high) == pytest.approx(upper, rel=1e-9)
-    low, high = hall(U, signals)
-    Q = max(float(found.squared_covariance), 0.0)
-    least = 1.959963984540054 * math.sqrt(2 * Q / (n * (n - 1)))
-    low, high = min(low, U - least), max(high, U + least)
-    assert float(found.signal_low) == pytest.approx(low, rel=1e-9)
-    assert float(found.signal_high) == pytest.approx(high, rel=1e-9)
+    low = U - hall(t) * math.sqrt(4 * U * L / n + 2 * Q / (n * (n - 1)))
+    high = bisect(lambda u: away(u, max(-hall(-t), t)), U, U + 10 * V)
+    assert float(found.signal_low) == pytest.approx(low, rel=1e-6)
+    assert float(found.signal_high) == pytest.approx(high, rel=1e-6)
+
+
+def student(degrees: float) -> float:
+    """Wallace's approximation of the 97.5 % quantile of Student's t."""
+    z = 1.959963984540054 * (8 * degrees + 3) / (8 * degrees + 1)
+    return math.sqrt(degrees * math.expm1(z * z / degrees))
+
+
+def bisect(f: Callable[[float], float], low: float, high: float) -> float:
+    """The root of a function that rises through 0."""
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if f(middle) < 0 else (low, middle)
+    return low
+
+
+@pytest.mark.parametrize("degrees", [2, 3, 10, 100])
+def test_the_quantile_of_students_t_is_close_to_the_exact_one(degrees: int) -> None:
+    """Within 5 % for two degrees of freedom, and never below the exact one by more than 0.1 %."""
+    found = float(student_95(torch.tensor(float(degrees), dtype=F64)))
+    exact = float(scipy.stats.t.ppf(0.975, degrees))
+    assert 0.999 < found / exact < 1.05
+
+
+def test_the_intervals_scale_with_the_gradients() -> None:
+    """Ten times the gradients have a hundred times the ends of both intervals."""
+    gradients = random_gradients(40)
+    one = GradientStatistics.of(gradients)
+    ten = GradientStatistics.of({name: 10 * g for name, g in gradients.items()})
+    for name in ("variance_low", "variance_high", "signal_low", "signal_high"):
+        assert float(getattr(ten, name)) == pytest.approx(100 * float(getattr(one, name)), rel=1e-9)
 
 
 @pytest.mark.parametrize("n", [32, 200])
 def test_the_intervals_cover_the_truth_in_400_repeats(n: int) -> None:
-    """Normal gradients with a signal: between 90 and 99 %, for the variance and for the signal."""
+    """Normal gradients with and without a signal: at least 95 %, less 4.5 binomial errors."""
     found = gaussian_statistics(n, 400, signal=2.0, seed=6)
-    by_variance = np.mean([float(s.variance_low) < 5.5 < float(s.variance_high) for s in found])
-    by_signal = np.mean([float(s.signal_low) < 2.0 < float(s.signal_high) for s in found])
     nothing = gaussian_statistics(n, 400, signal=0.0, seed=7)
-    # On the safe side: near 98 % where the gradient has few dimensions.
-    none = np.mean([float(s.signal_low) < 0.0 < float(s.signal_high) for s in nothing])
-    assert none > 0.90
-    assert 0.90 < by_variance < 0.99 and 0.90 < by_signal < 0.99
+    least = 0.95 - 4.5 * math.sqrt(0.95 * 0.05 / 400)
+    assert np.mean([float(s.variance_low) < 5.5 < float(s.variance_high) for s in found]) > least
+    assert np.mean([float(s.signal_low) < 2.0 < float(s.signal_high) for s in found]) > least
+    assert np.mean([float(s.signal_low) < 0.0 < float(s.signal_high) for s in nothing]) > least
 
 
 @pytest.mark.parametrize("problem", [quadratic(1.0, 1.0, 0.0), cosine_problem(1.0, 1.0, 1.0)])
 def test_the_intervals_cover_the_closed_forms_in_400_repeats(problem: GaussianProblem) -> None:
-    """Both estimators by mean and sigma, N = 1000; the raw score function of x^2 has a heavy tail.
+    """Both estimators by mean and sigma, N = 1000: at least 90 % less 2 standard errors (3 %).
 
-    Between 90 and 99 %, less and more 2 binomial standard errors of 400 repeats (1.5 and 0.5 %).
+    The variance of the raw score function of x^2 has a heavy tail and mostly no interval.
     """
     truths = {
         "score": problem.score_function_variance("mean") + problem.score_function_variance("std"),
@@ -237,10 +259,14 @@ def test_the_intervals_cover_the_closed_forms_in_400_repeats(problem: GaussianPr
     }
     for name, sample in samples.items():
         found = [GradientStatistics.of({"p": batch}) for batch in sample]
-        inside = [float(s.variance_low) < truths[name] < float(s.variance_high) for s in found]
-        assert 0.87 < np.mean(inside) < 0.995
+        shown = [s for s in found if math.isfinite(float(s.variance_low))]
+        assert len(shown) > 350 or name == "score"
+        for s in shown:
+            assert float(s.variance_low) <= float(s.variance) <= float(s.variance_high)
+        inside = [float(s.variance_low) < truths[name] < float(s.variance_high) for s in shown]
+        assert not inside or np.mean(inside) > 0.87
         inside = [float(s.signal_low) < signal < float(s.signal_high) for s in found]
-        assert 0.87 < np.mean(inside) < 0.995
+        assert np.mean(inside) > 0.87
 
 
 def test_many_trajectories_have_the_squared_covariance_of_their_blocks() -> None:
@@ -254,47 +280,59 @@ def test_many_trajectories_have_the_squared_covariance_of_their_blocks() -> None
     assert float(found.variance) == pytest.approx(float(flat.var(0).sum()), rel=1e-12)
 
 
-@pytest.mark.parametrize("signal", [0.0, 2.0, 20.0])
-def test_the_intervals_cover_the_truth_about_as_often_as_they_say(signal: float) -> None:
-    """N = 16, 1000 samples of normal gradients, nominally 95 %.
+@pytest.mark.parametrize("name", COVERAGE_LAWS)
+@pytest.mark.parametrize("n", [8, 16, 64])
+def test_the_intervals_cover_the_truth_for_every_law_and_size(name: str, n: int) -> None:
+    """Normal, skewed, heavy-tailed and sparse gradients: nine in ten, less 4 binomial errors.
 
-    A jackknife of 16 is a little off: coverage from 90 to 98.5 % passes for it. The bounds are
-    these, less and more 4.5 binomial standard errors of 1000 samples (0.95 and 0.38 %).
+    It counts the batches that have an interval; that of the variance where there are 30 of them.
     """
-    found = gaussian_statistics(16, 1000, signal=signal, seed=2)
-    by_variance = np.mean([float(s.variance_low) < 5.5 < float(s.variance_high) for s in found])
-    by_signal = np.mean([float(s.signal_low) < signal < float(s.signal_high) for s in found])
-    for coverage in (by_variance, by_signal):
-        assert 0.857 < coverage < 1.0
+    law, generator = COVERAGE_LAWS[name], seeded(n)
+    found = [GradientStatistics.of({"p": law.draw(n, generator)}) for _ in range(250)]
+    for what, truth, fewest in (("variance", law.variance, 30), ("signal", law.signal, 1)):
+        ends = [
+            (float(getattr(s, f"{what}_low")), float(getattr(s, f"{what}_high"))) for s in found
+        ]
+        shown = [(low, high) for low, high in ends if math.isfinite(low)]
+        covered = [low <= truth <= high for low, high in shown]
+        if len(shown) >= fewest:
+            assert np.mean(covered) >= 0.9 - 4 * math.sqrt(0.09 / len(shown)), what
 
 
-def test_gradients_of_zero_have_finite_statistics() -> None:
-    """Variance 0, an interval around it, and no signal to detect: nothing is NaN."""
-    found = GradientStatistics.of({"p": torch.zeros(5, 3)})
-    for name in (
-        "variance",
-        "variance_low",
-        "variance_high",
-        "signal",
-        "norm",
-        "detectability",
-        "significance",
-        "largest_share",
-    ):
+@pytest.mark.parametrize("n", [8, 16, 64])
+def test_normal_gradients_have_intervals(n: int) -> None:
+    """Five dimensions, of which 3.1 are effective: the variance from some 16 trajectories on.
+
+    With nine effective dimensions it has an interval with 8 trajectories in most batches.
+    """
+    few = gaussian_statistics(n, 100, signal=0.5, seed=3)
+    law, generator = COVERAGE_LAWS["normal, P = 50, correlated, U = 0"], seeded(1)
+    many = [GradientStatistics.of({"p": law.draw(n, generator)}) for _ in range(100)]
+    assert np.mean([math.isfinite(float(s.variance_low)) for s in many]) > 0.7
+    for found in (few, many):
+        assert np.mean([math.isfinite(float(s.signal_low)) for s in found]) > 0.95
+    if n >= 64:
+        assert np.mean([math.isfinite(float(s.variance_low)) for s in few]) > 0.95
+
+
+def test_gradients_of_zero_have_statistics_but_no_interval() -> None:
+    """A batch without any reward does not show that nothing varies."""
+    found = GradientStatistics.of({"p": torch.zeros(100, 3)})
+    for name in ("variance", "signal", "norm", "detectability", "significance", "largest_share"):
         assert float(getattr(found, name)) == 0.0, name
-    assert float(found.signal_low) == 0.0 == float(found.signal_high)
+    for name in ("variance_low", "variance_high", "signal_low", "signal_high"):
+        assert math.isnan(float(getattr(found, name))), name
 
 
-def test_one_trajectory_that_differs_from_all_others_has_a_finite_interval() -> None:
-    """Without it nothing varies, and log 0 has no jackknife; the interval holds V."""
-    gradients = torch.zeros(5, 3)
-    gradients[2] = 1.0
+@pytest.mark.parametrize("differing", [1, 2, 5])
+def test_a_few_trajectories_that_differ_from_all_others_have_no_interval(differing: int) -> None:
+    """As where a reward is rare: the variance is unknown, the signal with one of them as well."""
+    gradients = torch.zeros(100, 3)
+    gradients[:differing] = normal(differing, 3).float()
     found = GradientStatistics.of({"p": gradients})
-    low, middle, high = (
-        float(x) for x in (found.variance_low, found.variance, found.variance_high)
-    )
-    assert 0 <= low <= middle <= high < math.inf
-    assert middle == pytest.approx(3 * 0.2)
+    assert math.isnan(float(found.variance_low)) and math.isnan(float(found.variance_high))
+    if differing == 1:
+        assert math.isnan(float(found.signal_low)) and math.isnan(float(found.signal_high))
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -304,7 +342,7 @@ def test_fewer_than_three_trajectories_are_refused(n: int) -> None:
         GradientStatistics.of(random_gradients(n))
 
 
-@pytest.mark.parametrize("n", [5, 70])
+@pytest.mark.parametrize("n", [12, 70])
 @pytest.mark.parametrize("scale", [1e-30, 1e25])
 def test_squares_beyond_float32_are_no_matter(scale: float, n: int) -> None:
     """Gradients through chaotic dynamics are that large: their squares are not of float32."""
@@ -314,7 +352,9 @@ def test_squares_beyond_float32_are_no_matter(scale: float, n: int) -> None:
     found = GradientStatistics.of({"x": (gradients.double() * scale).float()})
     for name in ("variance", "variance_low", "variance_high", "signal_low", "signal_high"):
         expected = getattr(plain, name) * scale**2
-        torch.testing.assert_close(getattr(found, name), expected, rtol=1e-4, atol=0.0)
+        torch.testing.assert_close(
+            getattr(found, name), expected, rtol=1e-4, atol=0.0, equal_nan=True
+        )
     expected = plain.squared_covariance * scale**4
     torch.testing.assert_close(found.squared_covariance, expected, rtol=1e-5, atol=0.0)
 
@@ -349,14 +389,6 @@ def test_a_small_signal_is_not_lost_in_float32() -> None:
     expected = ((100 / 32) ** 2 - 100 * (1e6 + 1 / 32**2)) / 9900
     assert float(found.signal) == pytest.approx(expected, rel=1e-12)
     assert found.signal.dtype == F64
-
-
-def test_cosine_of_mean_gradients() -> None:
-    """(1, 0) and (1, 1): 1 / sqrt 2; of opposite ones -1; over all parameters together."""
-    one = {"a": torch.tensor([[2.0], [0.0]]), "b": torch.tensor([[1.0], [-1.0]])}
-    two = {"a": torch.tensor([[1.0], [1.0]]), "b": torch.tensor([[1.0], [1.0]])}
-    assert float(cosine(one, two)) == pytest.approx(1 / math.sqrt(2))
-    assert float(cosine(one, {k: -v for k, v in one.items()})) == pytest.approx(-1)
 
 
 def test_flattened_gradients_keep_every_number() -> None:

@@ -120,13 +120,17 @@ def test_hyperparameters_show_in_their_tab(tmp_path: Path) -> None:
 
 
 def test_the_custom_tab_draws_an_interval_of_each_estimator(tmp_path: Path) -> None:
-    """Margin charts: the value, its lower and its upper bound."""
+    """Three lines: the value, and the two ends where there is an interval.
+
+    TensorBoard draws no margin chart unless both ends are there at every step of the value.
+    """
     with RunWriter(tmp_path) as writer:
         writer.begin(SETTINGS)
     assert "custom_scalars__config__" in read(tmp_path).Tags()["tensors"]
-    margins = [tags for kind, tags in LAYOUT_ENTRIES if kind == "Margin"]
-    assert margins == [
-        [f"gradient/{name}/variance{suffix}" for suffix in ("", "_low", "_high")]
+    assert {kind for kind, _ in LAYOUT_ENTRIES} == {"Multiline"}
+    intervals = [tags for _, tags in LAYOUT_ENTRIES if any("_low" in tag for tag in tags)]
+    assert intervals == [
+        [f"gradient/{name}/variance{suffix}$" for suffix in ("", "_low", "_high")]
         for name in ("score_function", "pathwise")
     ]
 
