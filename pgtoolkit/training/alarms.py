@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable
 from typing import NamedTuple, final
 
+from pgtoolkit.diagnostics.bias import is_biased
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.formatting import format_number
 from pgtoolkit.training.history import History, Series
@@ -40,9 +41,6 @@ MIN_TRAJECTORIES = 16
 """Fewest trajectories for which a share means anything. With 8, one of them has half of the squared
 deviations in a quarter of all batches, even if they are Gaussian in one direction; with 16, in
 2 %."""
-BIAS_Z = 5.0
-"""z from which the bias is no chance (see the definition of ``gradient/bias_z``): 0.3 % of batches
-of 64 trajectories with skewed gradients and no bias exceed it."""
 GUARDED = 0.5
 """Share of guarded steps from which the mixed gradient is the score function's, so that a bias of
 pathwise does not reach it."""
@@ -330,7 +328,7 @@ def biased_now(history: History) -> bool:
     if z is None or low is None or variance is None:
         return False
     together = z.steps[-1] == low.steps[-1] == variance.steps[-1]
-    return together and z.recent[-1] > BIAS_Z and low.recent[-1] > 0
+    return together and is_biased(z.recent[-1], low.recent[-1])
 
 
 def follows_bias(history: History) -> bool:

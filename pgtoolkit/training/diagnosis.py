@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
+from pgtoolkit.diagnostics.bias import BIAS_Z
 from pgtoolkit.formatting import format_number
 from pgtoolkit.training import alarms
 from pgtoolkit.training.alarms import MEASUREMENTS, RULES, Rule, variance_text
@@ -238,7 +239,7 @@ def bias_words(history: History, unreliable: Sequence[str]) -> str:
     if z is None:
         return ""
     highest = max(z.last(MEASUREMENTS))
-    if highest > alarms.BIAS_Z:
+    if highest > BIAS_Z:
         return f"a bias of pathwise is seen (z up to {alarms.z_text(highest)})"
     if {"variance", "one_trajectory"} & set(unreliable):
         return "a bias of pathwise would not be seen in this variance"

@@ -11,13 +11,13 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
+from pgtoolkit.diagnostics.bias import BIAS_Z
 from pgtoolkit.diagnostics.per_trajectory import GradientRecorder
 from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference
 from pgtoolkit.envs import LQG, DifferentiableVectorEnv
 from pgtoolkit.envs.analytic.lqg.cost import closed_loop, cost_to_go
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.cross_fitting import (
-    BIAS_Z,
     cautious_z,
     cross_fitted,
     difference_z,
