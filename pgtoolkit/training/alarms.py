@@ -57,7 +57,7 @@ LOST = 0.3
 """Share of the rise that a run may have lost to count as one that has learned."""
 DROP = 0.1
 """Share of the best evaluation's size by which the last one may be below it."""
-DROP_OF_RANGE = 0.01
+DROP_OF_RANGE = 0.001
 """The same as a share of the rise from the first evaluation to the best one. It matters where the
 best return is near 0, of which every difference would be a large share."""
 AT_BOUNDS = 0.5
