@@ -114,7 +114,8 @@ def _sentence(group: Sequence[Decision], everything: Sequence[Decision]) -> str:
     if first.choice == "undecided":
         return _undecided(group, where)
     if first.choice == "pathwise":
-        return f"Use pathwise {where}: its variance is {_ratio_range(group)}."
+        careful = ", with caution" if any(d.cautioned for d in group) else ""
+        return f"Use pathwise {where}{careful}: its variance is {_ratio_range(group)}."
     if first.defect is None:
         return f"Use the score function {where}: pathwise's variance is {_ratio_range(group)}."
     return f"Use the score function {where}: {_reason(first)}."

@@ -172,7 +172,7 @@ VERDICTS: dict[str, tuple[list[Measurement], list[str]]] = {
     "a bias is not excluded": (
         pair(2, 100, 1, bias_high=7.05) + pair(4, 100, 1),
         [
-            "Use pathwise up to H = 4",
+            "Use pathwise up to H = 4, the longest measured, with caution: ",
             "Caution: at H = 2 a bias of pathwise that matters, with a square of 25% of its signal",
             "up to 7, and the squared norm of the pathwise gradient is 1 ",
         ],
