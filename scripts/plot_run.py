@@ -111,20 +111,23 @@ def _draw_returns(axes: Any, scalars: Scalars) -> None:
 
 
 def _draw_variances(axes: Any, scalars: Scalars) -> None:
-    """Each estimator's variance with its 95 % interval, on a logarithmic scale."""
+    """Each estimator's variance on a logarithmic scale, with a bar for each 95 % interval.
+
+    There are bars and no bands, because a measurement may have no interval.
+    """
     for name, estimator in CATALOGUE.items():
         colour = estimator.colour
         tag = f"gradient/{name}/variance"
         if tag in scalars:
             mean = scalars[tag]
             ends = [_at_steps(scalars, tag + end, mean[0]) for end in ("_low", "_high")]
-            axes.fill_between(mean[0], *ends, color=colour, alpha=0.2, linewidth=0)
+            axes.vlines(mean[0], *ends, color=colour, alpha=0.4, linewidth=4)
             # Mixed is drawn last and dashed, so that the lines below it stay visible.
             dashes = "--" if name == "mixed" else "-"
-            axes.plot(*mean, dashes, color=colour, label=f"{estimator.label}, with 95 % interval")
+            axes.plot(*mean, dashes, color=colour, label=estimator.label)
     axes.set_yscale("log")
     axes.set_ylabel("variance of one trajectory's gradient")
-    axes.legend(frameon=False, loc="best")
+    axes.legend(frameon=False, loc="best", title="bar: 95 % interval; none: too few trajectories")
 
 
 def _at_steps(scalars: Scalars, tag: str, steps: Sequence[int]) -> list[float]:
