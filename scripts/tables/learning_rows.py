@@ -194,10 +194,12 @@ def cell(runs: Sequence[LearningRun]) -> str:
     if not runs:
         return "-"
     ends = [run.end for run in runs]
-    error = statistics.stdev(ends) / math.sqrt(len(ends)) if len(ends) > 1 else math.nan
+    error = ""
+    if len(ends) > 1:
+        error = f" +- {statistics.stdev(ends) / math.sqrt(len(ends)):.2g}"
     spoilt = sum(run.spoilt for run in runs)
     note = f", {spoilt} spoilt" if spoilt else ""
-    return f"{statistics.mean(ends):.4g} +- {error:.2g} ({len(ends)}{note})"
+    return f"{statistics.mean(ends):.4g}{error} ({len(ends)}{note})"
 
 
 def as_markdown(rows: Sequence[Sequence[Any]]) -> str:
