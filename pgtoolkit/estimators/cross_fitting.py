@@ -30,6 +30,22 @@ from pgtoolkit.shapes import check_same_shape
 MIN_MIXED = 2 * MIN_TRAJECTORIES
 """Fewest trajectories that can be mixed, because statistics are computed for each of two folds."""
 
+MIN_FITTED = 56
+"""Trajectories that a weight is fitted on, at least, where there are enough. From about 50 on the
+mix is no worse than the better estimator, also with a heavy tail."""
+
+MIN_FOLD = 8
+"""Fewest trajectories of a fold, unless there would be one fold only. A fold shares a baseline
+(:func:`leave_one_out_by_fold`), which is noisy in a small one."""
+
+HEAVY_TAIL = 2.0
+"""Strength of :func:`tail_factor`. Chosen on thirteen functions of a Gaussian variable, for the
+derivative by mean and sigma with 16, 64 and 256 trajectories: with 64 and more the mix has at most
+1.1 times the variance of the better estimator on each of them (``docs/estimators.md``)."""
+
+GATHERED_ENTRIES = 4_000_000
+"""Entries of the gradients that are copied at once, to fit several folds in one batch."""
+
 WeightRule = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Maps the variances of the score function and of pathwise and their covariance to the weight on
 pathwise, all of one shape."""
@@ -39,9 +55,9 @@ def followed_estimator(config: Any) -> EstimatorName:
     """The estimator that a pathwise agent follows: the one that is set, or what ``auto`` means.
 
     ``auto`` is ``mixed`` wherever that is possible: with a Gaussian policy and at least six
-    environments. Otherwise it is ``pathwise``. Mixed is no worse than the better of the two
-    gradients, within sampling error, and where the variance of pathwise explodes or pathwise is
-    biased, the score function remains.
+    environments. Otherwise it is ``pathwise``. With 64 trajectories the mix has at most about the
+    variance of the better of the two, with fewer up to twice as much; and where the variance of
+    pathwise explodes or pathwise is biased, the score function remains.
 
     Args:
         config: an agent's configuration with ``estimator``, ``num_envs`` and ``distribution``.
@@ -67,23 +83,6 @@ def require_mixable(config: Any) -> None:
         config.require("num_envs", config.num_envs >= MIN_MIXED, enough)
         gaussian = config.distribution == "gaussian"
         config.require("distribution", gaussian, "gaussian with --estimator mixed")
-
-
-MIN_FITTED = 56
-"""Trajectories that a weight is fitted on, at least, where there are enough. From about 50 on the
-mix is no worse than the better estimator, also with a heavy tail."""
-
-MIN_FOLD = 8
-"""Fewest trajectories of a fold, unless there would be one fold only. A fold shares a baseline
-(:func:`leave_one_out_by_fold`), which is noisy in a small one."""
-
-HEAVY_TAIL = 2.0
-"""Strength of :func:`tail_factor`. Chosen on thirteen functions of a Gaussian variable, for the
-derivative by mean and sigma with 16, 64 and 256 trajectories: with 64 and more the mix has at most
-1.1 times the variance of the better estimator on each of them (``docs/estimators.md``)."""
-
-GATHERED_ENTRIES = 4_000_000
-"""Entries of the gradients that are copied at once, to fit several folds in one batch."""
 
 
 def folds(num_trajectories: int) -> list[slice]:
