@@ -185,27 +185,8 @@ def measure_horizon(
     generator = stream(seed, f"noise, horizon {horizon}", next(policy.parameters()).device)
     noise = policy.draw_noise(horizon, trajectories, generator=generator)
     start_seed = stream_seed(seed, f"starts, horizon {horizon}")
-    gradients: dict[StudyEstimator, Gradients] = {}
     clock = Stopwatch()
-    if any("action_gradient" in CATALOGUE[name].needs for name in estimators):
-        _warm_up(env, policy, noise, start_seed, gamma)
-        # The score function needs no graph, so its sampling is timed without one.
-        with clock.timing("plain"):
-            sample(env, policy, noise, seed=start_seed)
-        with clock.timing("graph"):
-            window = sample_with_graph(env, policy, noise, seed=start_seed)
-        with clock.timing("pathwise"):
-            # Before the others, because it frees the graph.
-            gradients["pathwise"] = pathwise_gradients(policy, window, gamma)
-        window = window.detach()
-    else:
-        with clock.timing("plain"):
-            window = sample(env, policy, noise, seed=start_seed)
-    with clock.timing("score_function"):
-        gradients["score_function"] = score_gradients(policy, window, gamma)
-    if "mixed" in estimators:
-        with clock.timing("mixed"):
-            gradients["mixed"] = mixed_gradients(gradients["score_function"], gradients["pathwise"])
+    window, gradients = _timed_gradients(env, policy, noise, start_seed, gamma, estimators, clock)
     found = statistics_of(gradients)
     lengths = window.valid.sum(0)
     ended = (window.terminated & window.valid).any(0) & (lengths < lengths.max())
@@ -225,6 +206,39 @@ def measure_horizon(
         )
         for name in estimators
     ]
+
+
+def _timed_gradients(
+    env: AnyVectorEnv,
+    policy: Policy,
+    noise: Tensor,
+    start_seed: int,
+    gamma: float,
+    estimators: Sequence[StudyEstimator],
+    clock: "Stopwatch",
+) -> tuple[Window, dict[StudyEstimator, Gradients]]:
+    """The trajectories, without a graph, and the gradients of the estimators; times every part."""
+    gradients: dict[StudyEstimator, Gradients] = {}
+    if any("action_gradient" in CATALOGUE[name].needs for name in estimators):
+        _warm_up(env, policy, noise, start_seed, gamma)
+        # The score function needs no graph, so its sampling is timed without one.
+        with clock.timing("plain"):
+            sample(env, policy, noise, seed=start_seed)
+        with clock.timing("graph"):
+            window = sample_with_graph(env, policy, noise, seed=start_seed)
+        with clock.timing("pathwise"):
+            # Before the others, because it frees the graph.
+            gradients["pathwise"] = pathwise_gradients(policy, window, gamma)
+        window = window.detach()
+    else:
+        with clock.timing("plain"):
+            window = sample(env, policy, noise, seed=start_seed)
+    with clock.timing("score_function"):
+        gradients["score_function"] = score_gradients(policy, window, gamma)
+    if "mixed" in estimators:
+        with clock.timing("mixed"):
+            gradients["mixed"] = mixed_gradients(gradients["score_function"], gradients["pathwise"])
+    return window, gradients
 
 
 WORK: dict[StudyEstimator, tuple[str, ...]] = {

@@ -25,8 +25,9 @@ from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.shapes import check_shape
 
-MIN_WEIGHT, MAX_WEIGHT = 0.0, 1.5
-"""Limits of :func:`covariance_weight`."""
+MIN_WEIGHT, MAX_WEIGHT = torch.finfo(torch.float32).tiny, 1.5
+"""Limits of :func:`covariance_weight`. The lower one is 0 in every sum, but not equal to it: a
+weight of exactly 0 says that pathwise was rejected as biased."""
 
 EQUAL_WEIGHT = 0.5
 """The weight on pathwise where every weight gives the same variance."""
@@ -75,7 +76,7 @@ def cross_fitted_weight(
     pathwise: Mapping[str, Tensor],
     rule: WeightRule = covariance_weight,
 ) -> Tensor:
-    """The weight on pathwise of every trajectory ``[N]``, in float64, fitted on the other fold.
+    """The weight on pathwise of every trajectory ``[N]``, in float64, fitted on other folds.
 
     One weight is used for all parameters of a trajectory. It is 0 where pathwise is found biased
     (:func:`guarded_weight <pgtoolkit.estimators.cross_fitting.guarded_weight>`).
@@ -95,13 +96,13 @@ def cross_fitted_weight(
 def cross_fitted_step_weights(
     score: Tensor, pathwise: Tensor, rule: WeightRule = covariance_weight
 ) -> Tensor:
-    """The weight on pathwise of every step and trajectory ``[T, N]``, fitted on the other fold.
+    """The weight on pathwise of every step and trajectory ``[T, N]``, fitted on other folds.
 
     It is computed from gradients by the actions, as in IVW-H, so it needs no parameter gradients.
     Given a state, both estimators estimate the derivative of ``Q(s, u)`` by ``u``, so a mix with a
     different weight at each step is unbiased if both are. The variance between states adds the same
-    amount to ``V_s``, ``V_r`` and ``C``: it cancels in :func:`covariance_weight`, and moves
-    :func:`inverse_variance_weight` towards 1/2.
+    amount to ``V_s``, ``V_r`` and ``C``: it cancels in :func:`covariance_weight`, but for the tail
+    factor, and moves :func:`inverse_variance_weight` towards 1/2.
 
     Args:
         score: ``[T, N, A]`` :func:`score_action_gradient

@@ -90,7 +90,7 @@ DEFINITIONS = {
     "because no differentiable path joins the actions to the objective or because the gradient is "
     "not finite",
     "gradient/mix/weight": "mean weight on pathwise over the window's steps. Each weight is fitted "
-    "on the other half of the trajectories, and may be below 0 or above 1",
+    "on other trajectories, and is between 0 and 1.5",
     "gradient/mix/guarded": "share of steps at which the score function alone is used, because the "
     "two estimators' action gradients, summed up to that step, differ significantly (z above 5)",
     "gradient/adjoint_growth": "factor by which the root mean square of dJ/du_t over trajectories "
