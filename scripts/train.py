@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import read_yaml
-from pgtoolkit.scripts.cli.registry import AGENTS, lookup
+from pgtoolkit.scripts.cli.registry import AGENTS, find_agent
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.experiment import Experiment, RunSettings
@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> None:
             f"name the agent first: pgtoolkit train AGENT --env ENV ({', '.join(AGENTS)})"
         )
     agent_name = arguments[0]
-    lookup(agent_name, AGENTS, "agent")
+    find_agent(agent_name)
     rest, run_dir = take_option(list(arguments[1:]), "--run-dir")
     rest, config_file = take_option(rest, "--config")
     if "-h" in rest or "--help" in rest:

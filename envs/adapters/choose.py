@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias, final
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.registry.construct import construct
+from pgtoolkit.envs.registry.registered import exact_twin
 from pgtoolkit.envs.registry.resolve import EnvSpec
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
@@ -82,11 +83,13 @@ def _first_usable_adapter(source: EnvSpec) -> GradientSource:
             refusals.append(f"not {method}: {error}")
             continue
         reasons = f" ({'; '.join(refusals)})" if refusals else ""
+        twin = exact_twin(source.name)
+        exact = "" if twin is None else f". {twin} is the task with an exact gradient"
         return GradientSource(
             method,
             env,
             f"{source.name} has no gradient of its own and is differentiated by "
-            f"{METHOD_DESCRIPTIONS[method]}: --differentiate {method}{reasons}",
+            f"{METHOD_DESCRIPTIONS[method]}: --differentiate {method}{reasons}{exact}",
         )
     raise RequestError(
         f"{source.name} has no gradient, and no adapter can give it one ({'; '.join(refusals)}): "

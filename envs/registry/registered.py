@@ -2,19 +2,58 @@
 
 import difflib
 import importlib
+import logging
 from typing import Any
 
 import gymnasium
 import torch
 from gymnasium import error as gymnasium_error
-from gymnasium.envs.registration import load_env_creator
+from gymnasium.envs.registration import find_highest_version, load_env_creator, parse_env_id
 
 from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.registry.construct import arguments_message, construct
 from pgtoolkit.errors import RequestError
+from pgtoolkit.extras import install_command
 
-EXTRA_OF_PACKAGE = {"mujoco": "mujoco", "pygame": "classic", "jax": "jax", "warp": "warp"}
-"""An optional package to the extra of ``policy-gradient-toolkit`` that installs it."""
+LOG = logging.getLogger("pgtoolkit")
+
+EXTRA_OF_PACKAGE = {
+    "mjx": "mjx",
+    "brax": "brax",
+    "mujoco": "mujoco",
+    "pygame": "classic",
+    "Box2D": "box2d",
+    "jax": "jax",
+    "warp": "warp",
+}
+"""An optional package to the extra that installs it; the first that fits an error counts."""
+
+
+def with_version(env_id: str) -> str:
+    """The id with the newest registered version, which a message names, if it has none itself.
+
+    Ids with a module (``module:Id``) are left to Gymnasium, which imports the module first.
+    """
+    try:
+        namespace, name, version = parse_env_id(env_id)
+    except gymnasium_error.Error:
+        return env_id
+    newest = find_highest_version(namespace, name)
+    if version is not None or newest is None or env_id in gymnasium.registry:
+        return env_id
+    LOG.warning("%s names no version: %s-v%d is used", env_id, env_id, newest)
+    return f"{env_id}-v{newest}"
+
+
+def exact_twin(name: str) -> str | None:
+    """The id of this package's environment of the same task, which has an exact gradient.
+
+    Args:
+        name: another environment's id without its namespace, such as ``Pendulum-v1``.
+    """
+    task = name.rpartition("-v")[0]
+    version = find_highest_version("pgtoolkit", task)
+    return None if version is None else f"pgtoolkit/{task}-v{version}"
 
 
 def make_registered(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
@@ -85,10 +124,11 @@ def missing_package(
     """
     text, module = str(error).lower(), getattr(error, "name", None)
     for package, extra in EXTRA_OF_PACKAGE.items():
-        if module == package or f"{package} is not installed" in text:
+        # `from mujoco import mjx` fails with the name of the package that was found.
+        absent = (f"{package} is not installed".lower(), f"cannot import name '{package}'".lower())
+        if module == package or any(sentence in text for sentence in absent):
             return RequestError(
-                f"{name} needs {package}, which is not installed: "
-                f'pip install "policy-gradient-toolkit[{extra}]"'
+                f"{name} needs {package}, which is not installed: {install_command(extra)}"
             )
     return RequestError(f"{name} cannot be made: {error}")
 

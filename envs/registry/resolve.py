@@ -24,7 +24,7 @@ from pgtoolkit.envs.registry.files import load_class
 from pgtoolkit.envs.registry.flatten import flatten_observations
 from pgtoolkit.envs.registry.ordinary import time_limit, with_time_limit, without_checking_wrappers
 from pgtoolkit.envs.registry.plugins import register_plugins
-from pgtoolkit.envs.registry.registered import make_registered, missing_package
+from pgtoolkit.envs.registry.registered import make_registered, missing_package, with_version
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv, AnyVectorEnv
@@ -119,6 +119,7 @@ def _from_id(env_id: str, kwargs: dict[str, Any]) -> EnvSpec:
         return flatten_observations(make_registered(env_id, kwargs | mode))
 
     register_plugins()
+    env_id = with_version(env_id)
     probe = factory(None)
     differentiable = _dynamics_inside(probe)
     probe.close()

@@ -52,6 +52,7 @@ class GradientMonitor:
         self._diagnosing = False
         self._recorder: GradientRecorder | None = None
         self._measurable = True
+        self._warned_of_few = False
 
     @property
     def due(self) -> bool:
@@ -59,7 +60,18 @@ class GradientMonitor:
         return self._measurable and self.interval > 0 and self.num_updates % self.interval == 0
 
     def measures(self, num_samples: int) -> bool:
-        """Whether a surrogate with that many entries is measured in this update."""
+        """Whether a surrogate with that many entries is measured in this update.
+
+        If they are too few, a warning says so once.
+        """
+        if self.due and num_samples < MIN_TRAJECTORIES and not self._warned_of_few:
+            self._warned_of_few = True
+            LOG.warning(
+                "the gradient's variance is not measured: an update has %s (--num-envs), and at "
+                "least %d are needed",
+                "1 trajectory" if num_samples == 1 else f"{num_samples} trajectories",
+                MIN_TRAJECTORIES,
+            )
         return self.due and num_samples >= MIN_TRAJECTORIES
 
     def backward(self, policy: Policy, surrogate: Surrogate) -> Gradients:

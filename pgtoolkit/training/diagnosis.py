@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from pgtoolkit.diagnostics.bias import BIAS_Z
+from pgtoolkit.diagnostics.statistics import MIN_TRAJECTORIES
 from pgtoolkit.formatting import format_number
 from pgtoolkit.training import alarms
 from pgtoolkit.training.alarms import MEASUREMENTS, RULES, Rule, variance_text
@@ -173,7 +174,10 @@ def gradient_text(diagnosis: Diagnosis) -> str:
     """What the last measurements say of the gradient that was followed, in one line."""
     history = diagnosis.history
     if not history.estimators():
-        return "not measured (--diagnostics-interval 0, or fewer than 3 trajectories)"
+        return (
+            f"not measured: that needs {MIN_TRAJECTORIES} trajectories or more in an update "
+            "(--num-envs), and a --diagnostics-interval above 0"
+        )
     if alarms.of_followed(history, "variance") is None:
         return "measured, but the metrics do not say which estimator is followed"
     unreliable = [rule.kind for rule in RULES if rule.gradient and rule.kind in diagnosis.kinds]

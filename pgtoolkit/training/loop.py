@@ -1,6 +1,7 @@
 """The training loop: collect, update, log, evaluate, checkpoint."""
 
 import dataclasses
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from pgtoolkit.training.diagnosis import Diagnosis, markdown
 from pgtoolkit.training.history import watched
 from pgtoolkit.training.run_folder import RunFolder
 from pgtoolkit.training.writer import RunWriter, as_floats
+
+LOG = logging.getLogger("pgtoolkit")
 
 RECENT_EPISODES = 100
 """Number of training episodes over which returns and lengths are averaged."""
@@ -169,6 +172,13 @@ def train(
             error.add_note(f"after {progress.num_steps} environment steps.")
             raise
         progress.count(window)
+        if progress.num_updates == 1 and progress.window_steps > config.total_steps:
+            LOG.warning(
+                "a window has %s environment steps, more than the %s of total_steps: one window is "
+                "trained",
+                f"{progress.window_steps:,}",
+                f"{config.total_steps:,}",
+            )
         finished = progress.finished(config.total_steps)
         if config.eval_interval and (progress.num_steps >= progress.next_eval or finished):
             progress.next_eval = progress.num_steps + config.eval_interval

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, final
 
+from pgtoolkit.extras import install_command
+
 OURS = "pgtoolkit"
 
-NOT_INSTALLED = "not installed: pip install 'policy-gradient-toolkit[bench]'"
+NOT_INSTALLED = f"not installed: {install_command('bench')}"
 
 MIN_REPEAT_SECONDS = 0.3
 """Wall time that a repeat lasts at least; shorter work is called several times within it."""

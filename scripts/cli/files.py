@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.extras import install_command
 
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -39,9 +40,7 @@ def require_picture(path: Path, flag: str) -> None:
     try:
         import matplotlib  # noqa: F401  # is it installed?
     except ImportError as error:
-        raise RequestError(
-            'plots need matplotlib: pip install "policy-gradient-toolkit[plot]"'
-        ) from error
+        raise RequestError(f"plots need matplotlib: {install_command('plot')}") from error
     require_writable(path, flag)
 
 

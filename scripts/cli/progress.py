@@ -52,7 +52,7 @@ class BarView:
         """
         if self.console.is_terminal:
             done = self.total if finished else completed
-            self.bar.update(self.task, completed=done, description=description)
+            self.bar.update(self.task, completed=done, total=self.total, description=description)
         elif finished or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             print(f"{completed}/{self.total} steps  {description}", flush=True)
@@ -78,8 +78,10 @@ class ProgressView(BarView):
         super().__init__("training", total_steps)
 
     def __call__(self, progress: Progress) -> None:
-        # The last whole window may end before total_steps; the bar is full all the same.
+        # The last whole window may end before total_steps; the bar is full all the same. The only
+        # window of a short run may end beyond it.
         finished = progress.finished(self.total)
+        self.total = max(self.total, progress.num_steps)
         self.show(progress.num_steps, describe(progress), finished=finished)
 
 

@@ -70,6 +70,42 @@ AGENTS = {
     ),
 }
 
+OTHER_ALGORITHMS = frozenset(
+    (
+        "acer",
+        "acktr",
+        "ahac",
+        "ars",
+        "c51",
+        "cem",
+        "crossq",
+        "ddpg",
+        "dqn",
+        "dreamer",
+        "droq",
+        "impala",
+        "mpo",
+        "muzero",
+        "npg",
+        "ppg",
+        "qrdqn",
+        "rainbow",
+        "redq",
+        "reppo",
+        "rpo",
+        "sac",
+        "sapo",
+        "spo",
+        "svg",
+        "td3",
+        "tqc",
+        "trpo",
+        "vmpo",
+        "vpg",
+    )
+)
+"""Algorithms of the field. Such a name is not a misspelling of an agent, however close it is."""
+
 BENCHMARKS = {
     "pathwise": Benchmark(
         "pgtoolkit.scripts.benchmarks.pathwise",
@@ -143,13 +179,24 @@ EXPECTATION_NOTES = {
 }
 
 
+def find_agent(name: str) -> LazyClass:
+    """The table's entry of an agent.
+
+    Raises:
+        RequestError: there is no such agent; a misspelt name gets a suggestion.
+    """
+    if name not in AGENTS and name.lower() in OTHER_ALGORITHMS:
+        raise RequestError(f"this package has no agent {name}: known: {', '.join(AGENTS)}")
+    return lookup(name, AGENTS, "agent")
+
+
 def load_agent(name: str) -> tuple[type[Any], type[Any]]:
     """An agent's class and its configuration's class.
 
     Raises:
         RequestError: there is no such agent.
     """
-    agent = lookup(name, AGENTS, "agent")
+    agent = find_agent(name)
     module = importlib.import_module(agent.module)
     return getattr(module, agent.name), getattr(module, f"{agent.name}Config")
 

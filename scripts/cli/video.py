@@ -10,6 +10,7 @@ from PIL import Image
 from pgtoolkit.envs.registry.registered import missing_package
 from pgtoolkit.envs.registry.resolve import EnvSpec
 from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.extras import install_command
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.policies.policy import Policy
 
@@ -79,6 +80,6 @@ def write_mp4(path: Path, frames: list[np.ndarray], fps: int) -> None:
         import imageio_ffmpeg  # noqa: F401  # imageio's writer needs it
     except ImportError as error:
         raise RequestError(
-            'writing .mp4 needs imageio: pip install "policy-gradient-toolkit[video]" (or .gif)'
+            f"writing .mp4 needs imageio: {install_command('video')} (or write .gif)"
         ) from error
     imageio.mimwrite(path, frames, fps=fps)  # type: ignore[arg-type]  # frames are arrays

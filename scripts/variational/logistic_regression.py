@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.extras import install_command
 
 
 @final
@@ -53,8 +54,7 @@ class LogisticRegression:
             from sklearn.datasets import load_breast_cancer
         except ImportError as error:
             raise RequestError(
-                "the data come with scikit-learn: "
-                'pip install "policy-gradient-toolkit[variational]"'
+                f"the data come with scikit-learn: {install_command('variational')}"
             ) from error
         data = load_breast_cancer()
         raw = torch.as_tensor(data.data, dtype=torch.float64)

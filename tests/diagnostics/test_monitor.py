@@ -60,6 +60,17 @@ def test_nothing_is_measured_where_it_is_not_wanted_or_not_possible(
     assert all(parameter.grad is not None for parameter in policy.parameters())
 
 
+@pytest.mark.parametrize(("num", "words"), [(1, "has 1 trajectory"), (2, "has 2 trajectories")])
+def test_too_few_trajectories_are_said_once(
+    num: int, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    monitor = GradientMonitor(1)
+    assert not monitor.measures(num) and not monitor.measures(num)
+    assert [words in record.getMessage() for record in caplog.records] == [True]
+    assert not GradientMonitor(0).measures(num)
+    assert len(caplog.records) == 1
+
+
 def test_the_gradient_is_the_same_whether_it_is_measured_or_not() -> None:
     """Descent on minus the mean of the surrogate; what was there before is replaced."""
     plain, measured = policy_of(), policy_of()

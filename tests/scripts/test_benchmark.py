@@ -62,7 +62,7 @@ def test_rows_are_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert row.keys() >= KEYS and row["benchmark"] == "tiny"
         assert row["versions"]["torch"] == torch.__version__
     assert timed["repeats"] == 5 and timed["reached"] == (timed["ratio"] >= 2.0)
-    assert absent["ratio"] is None and "policy-gradient-toolkit[bench]" in absent["note"]
+    assert absent["ratio"] is None and 'pip install "backpack-for-pytorch' in absent["note"]
     assert made_up["reached"] is False
     shown = capsys.readouterr().out
     assert "no work at all" in shown and "missed" in shown and "not installed" in shown

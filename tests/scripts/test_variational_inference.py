@@ -84,7 +84,7 @@ def test_a_missing_scikit_learn_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     assert call("--run-dir", str(tmp_path / "run")) == 2
-    assert 'pip install "policy-gradient-toolkit[variational]"' in capsys.readouterr().err
+    assert 'pip install "scikit-learn' in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

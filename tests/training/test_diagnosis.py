@@ -417,7 +417,8 @@ def test_a_run_without_anything_has_no_findings() -> None:
     diagnosis = diagnose(lambda update: {"mine/score": 1.0})
     assert diagnosis.findings_at_end == []
     gradient, verdict = report_lines(diagnosis)
-    assert "not measured (--diagnostics-interval 0" in gradient
+    assert "not measured: that needs 3 trajectories or more" in gradient
+    assert "--num-envs" in gradient and "--diagnostics-interval" in gradient
     assert verdict.split() == ["diagnosis:", "nothing", "to", "report"]
     assert report_lines(Diagnosis()) == [gradient, verdict]
 

@@ -159,6 +159,17 @@ def test_a_run_is_as_many_whole_windows_as_fit_and_at_least_one(
     assert run.shown == [(n, 10 * n) for n in range(1, updates + 1)]
 
 
+def test_a_window_of_more_than_all_steps_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Windows have ten steps."""
+    Run(tmp_path, total_steps=9).train()
+    assert ["a window has" in record.getMessage() for record in caplog.records] == [True]
+    caplog.clear()
+    Run(tmp_path, total_steps=10).train()
+    assert not caplog.records
+
+
 def test_only_steps_that_happened_are_counted(tmp_path: Path) -> None:
     """Eight of ten in every window; a sixth would go beyond 45 steps."""
 

@@ -26,11 +26,11 @@ class Nothing(JaxEnvironment):
 
 def test_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jax", None)
-    with pytest.raises(RequestError, match=r"needs jax.*policy-gradient-toolkit\[jax\]"):
+    with pytest.raises(RequestError, match=r"needs jax.*pip install \"jax"):
         Nothing()
 
 
 def test_without_warp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "warp", None)
-    with pytest.raises(RequestError, match=r"needs warp.*policy-gradient-toolkit\[warp\]"):
+    with pytest.raises(RequestError, match=r"needs warp.*pip install \"warp-lang"):
         WarpKernel(lambda: None, outputs=[(1,)])

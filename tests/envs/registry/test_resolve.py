@@ -273,10 +273,16 @@ def test_an_error_in_the_file_is_named_with_its_line(
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (DependencyNotInstalled("MuJoCo is not installed, run `pip install ...`"), r"\[mujoco\]"),
-        (ModuleNotFoundError("No module named 'mujoco'", name="mujoco"), r"\[mujoco\]"),
-        (DependencyNotInstalled("pygame is not installed, run ..."), r"toolkit\[classic\]"),
-        (DependencyNotInstalled("Box2D is not installed, do this"), "X cannot be made: Box2D is"),
+        (
+            DependencyNotInstalled("MuJoCo is not installed, run `pip install ...`"),
+            r"gymnasium\[mujoco\]",
+        ),
+        (ModuleNotFoundError("No module named 'mujoco'", name="mujoco"), r"gymnasium\[mujoco\]"),
+        (
+            DependencyNotInstalled("pygame is not installed, run ..."),
+            r"gymnasium\[classic-control\]",
+        ),
+        (DependencyNotInstalled("Box2D is not installed, do this"), r"gymnasium\[box2d\]"),
         (ImportError("mujoco v2 and v3 have moved"), "X cannot be made: mujoco v2 and v3"),
     ],
 )
@@ -290,7 +296,7 @@ def test_a_mujoco_environment_without_mujoco(monkeypatch: pytest.MonkeyPatch) ->
         raise DependencyNotInstalled('MuJoCo is not installed, run `pip install "gymnasium"`')
 
     monkeypatch.setattr(gymnasium, "make", make)
-    with pytest.raises(RequestError, match=r'pip install "policy-gradient-toolkit\[mujoco\]"'):
+    with pytest.raises(RequestError, match=r'pip install "gymnasium\[mujoco\]"'):
         find_env("Ant-v5")
 
 

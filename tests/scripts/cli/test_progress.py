@@ -1,6 +1,8 @@
 """The progress line of a run that trains."""
 
-from pgtoolkit.scripts.cli.progress import describe
+import pytest
+
+from pgtoolkit.scripts.cli.progress import ProgressView, describe
 from pgtoolkit.training.loop import Progress
 
 
@@ -17,3 +19,20 @@ def test_the_line_ends_with_the_most_serious_finding() -> None:
     for step in range(20):
         progress.diagnosis.observe({"train/saturated_actions": 0.75}, step)
     assert describe(progress) == f"{line}  ! 75% of actions saturated"
+
+
+def test_a_run_of_less_than_one_window_ends_at_the_windows_steps(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One window is trained at least, and the line does not say 2048/100."""
+    view = ProgressView(100)
+    view(Progress(num_steps=2048, num_updates=1, window_steps=2048))
+    assert capsys.readouterr().out.startswith("2048/2048 steps")
+
+
+def test_a_run_that_ends_before_its_total_names_the_total(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    view = ProgressView(5000)
+    view(Progress(num_steps=4096, num_updates=2, window_steps=2048))
+    assert capsys.readouterr().out.startswith("4096/5000 steps")

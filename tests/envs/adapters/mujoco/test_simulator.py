@@ -154,7 +154,7 @@ def test_a_missing_mujoco_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatc
         return real(name, package)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(RequestError, match=r"policy-gradient-toolkit\[mujoco\]"):
+    with pytest.raises(RequestError, match=r"pip install \"gymnasium\[mujoco\]"):
         MuJoCoSimulator(lambda: gymnasium.make("Reacher-v5"))
 
 
