@@ -141,9 +141,10 @@ class Experiment:
         agent_class = load_agent(settings.agent_name)[0]
         self.environments = env_factory_of(run, agent_class.needs_gradient, self.device)
         self.source = self.environments.source
+        env = self.environments.make(settings.agent.num_envs)
         self.agent: Agent = agent_class(
             settings.agent,
-            self.environments.make(settings.agent.num_envs),
+            env,
             seed=run.seed,
             total_steps=settings.loop.total_steps,
         )
@@ -151,7 +152,7 @@ class Experiment:
         default_episodes = BATCHED_EVAL_EPISODES if batched else UNBATCHED_EVAL_EPISODES
         self.eval_episodes = settings.loop.eval_episodes or default_episodes
         self._eval_env = self.environments.make_for_evaluation(self.eval_episodes)
-        self.eval_max_steps = settings.loop.eval_max_steps or default_max_steps(self._eval_env)
+        self.eval_max_steps = settings.loop.eval_max_steps or default_max_steps(self._eval_env, env)
         self.settings = dataclasses.replace(
             settings,
             run=dataclasses.replace(run, differentiate=resolved_adapter(run, self.environments)),
@@ -185,9 +186,14 @@ class Experiment:
         return evaluation
 
 
-def default_max_steps(env: AnyVectorEnv) -> int:
-    """The length at which an evaluation episode is cut off where the user gives none."""
-    return time_limit_of(env) or MAX_EPISODE_STEPS
+def default_max_steps(*envs: AnyVectorEnv) -> int:
+    """The length at which an evaluation episode is cut off where the user gives none.
+
+    It is the first time limit that one of the environments has: that of the evaluation's own, else
+    that which an adapter gives to those for training, else ``MAX_EPISODE_STEPS``.
+    """
+    limits = (time_limit_of(env) for env in envs)
+    return next((limit for limit in limits if limit is not None), MAX_EPISODE_STEPS)
 
 
 def cut_off_sentence(evaluation: Evaluation, env: AnyVectorEnv, name: str, max_steps: int) -> str:
