@@ -5,11 +5,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
+from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from typing_extensions import TypeIs
 
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError, single_line
-from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.gymnasium_types import AnyEnv, AnyVectorEnv
 
 CHECKING_WRAPPERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
 """Wrappers that ``gymnasium.make`` adds. They check and truncate, and change nothing else."""
@@ -35,6 +37,17 @@ def time_limit(env: AnyEnv) -> int | None:
             limits.append(env._max_episode_steps)
         env = env.env
     return min(limits, default=None)
+
+
+def time_limit_of(env: AnyVectorEnv) -> int | None:
+    """The time limit of a vector environment's episodes, in steps; None if none is known."""
+    if isinstance(env, DifferentiableVectorEnv):
+        return env.env.max_episode_steps
+    if isinstance(env, SyncVectorEnv):
+        limits = [time_limit(single) for single in env.envs]
+        known = [limit for limit in limits if limit is not None]
+        return max(known) if len(known) == len(limits) else None
+    return None if env.spec is None else env.spec.max_episode_steps
 
 
 def with_time_limit(env: AnyEnv) -> AnyEnv:

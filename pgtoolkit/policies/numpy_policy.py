@@ -96,10 +96,11 @@ def _normalizer(normalizer: nn.Module) -> Layer | None:
         return None
     mean, limit = normalizer.mean.numpy(), normalizer.limit
     scale = torch.rsqrt(normalizer.variance + 1e-8).numpy()
+    dtype = normalizer.unit.numpy().dtype
 
     def normalize(x: Array) -> Array:
         standardised = (x - mean.astype(x.dtype)) * scale.astype(x.dtype)
-        return np.clip(standardised, -limit, limit)
+        return np.clip(standardised, -limit, limit).astype(dtype, copy=False)
 
     return normalize
 

@@ -38,6 +38,8 @@ DEFINITIONS = {
     "eval/mean_reward": "mean undiscounted return of evaluation episodes, in separate environments "
     "with deterministic actions and a frozen observation normaliser",
     "eval/mean_ep_length": "mean length of the evaluation episodes, in steps",
+    "eval/cut_off_episodes": "share of the evaluation episodes that did not end within "
+    "eval_max_steps and were cut off there, with the return so far; absent until there is one",
     "variational/elbo": "evidence lower bound of a variational run, mean over a step's samples. In "
     "such a run a trajectory is a sample of q, and the x-axis counts optimiser steps",
     "gradient/trajectories": "N: number of trajectories (or samples of a batch) that were measured",

@@ -36,7 +36,8 @@ def record_episode(source: EnvSpec, policy: Policy, path: Path, *, seed: int) ->
     for _ in range(MAX_FRAMES):
         frames.append(_render(env, source.name))
         with torch.no_grad():
-            action = policy(torch.as_tensor(obs, dtype=torch.float32)).mode.numpy()
+            inputs = torch.from_numpy(np.array(obs, policy.normalizer.input_dtype))
+            action = policy(inputs).mode.numpy()
         obs, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             break

@@ -92,3 +92,25 @@ def test_what_it_does_not_know_acts_by_torch() -> None:
     policy.torso.append(torch.nn.Softplus())
     assert numpy_actor(policy) is None
     assert numpy_actor(GaussianPolicy(OBS, FREE, std="state_dependent")) is None
+
+
+@pytest.mark.parametrize("actions", [BOUNDED, Discrete(3)], ids=["bounded", "choice"])
+def test_large_observations_are_normalised_in_double_precision(actions: Any) -> None:
+    """Around 1.7e9 it acts as torch does, and differently at observations that differ by 1."""
+    generator = torch.Generator().manual_seed(0)
+    settings = PpoConfig(hidden=(8,), normalize_observations=True)
+    space = Box(-np.inf, np.inf, (5,), np.float64)
+    policy = make_policy(settings, space, actions, generator)
+    with torch.no_grad():
+        policy.get_parameter("head.output.weight").mul_(100)  # the head starts small
+    obs = 1.7e9 + torch.randint(2, (9, 5), generator=generator).double()
+    policy.normalizer.update(obs.unsqueeze(0), torch.ones(1, 9, dtype=torch.bool))
+    noise = torch.zeros(9, policy.noise_size)
+    act = numpy_actor(policy)
+    assert act is not None
+    pre_action: Any = act(obs.numpy(), noise.numpy())[0]
+    with torch.no_grad():
+        expected = policy(obs).pre_action(noise).numpy()
+    assert pre_action.dtype == expected.dtype
+    np.testing.assert_allclose(pre_action, expected, 1e-5, 1e-5)
+    assert len(np.unique(pre_action, axis=0)) > 1
