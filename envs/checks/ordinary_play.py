@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pgtoolkit.envs.checks.episodes import Episode
 from pgtoolkit.envs.registry.ordinary import CHECKING_WRAPPERS, seeded_copy
+from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
 MAX_EPISODES = 8
@@ -147,10 +148,19 @@ def _more_starts(env: AnyEnv, seconds: float) -> list[Row]:
 
 
 def flatten(space: spaces.Space[Any], value: Any) -> Row:
-    """A value of any space as a float64 row."""
-    if isinstance(space, spaces.Box) or not space.is_np_flattenable:
-        return np.asarray(value, dtype=np.float64).ravel()
-    return np.asarray(spaces.flatten(space, value), dtype=np.float64).ravel()
+    """A value of any space as a float64 row.
+
+    Raises:
+        RequestError: it has not the shape of the space.
+    """
+    if not isinstance(space, spaces.Box) and space.is_np_flattenable:
+        return np.asarray(spaces.flatten(space, value), dtype=np.float64).ravel()
+    row = np.asarray(value, dtype=np.float64)
+    if isinstance(space, spaces.Box) and row.shape != space.shape:
+        raise RequestError(
+            f"an observation has the shape {list(row.shape)}, its space has {list(space.shape)}"
+        )
+    return row.ravel()
 
 
 def _ways_to_act(space: spaces.Space[Any]) -> list[Act]:

@@ -1,6 +1,7 @@
 """What an ordinary environment returns from ``reset`` and ``step``: types, shapes and dtypes."""
 
 import copy
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from pgtoolkit.envs.checks.finding import Check, Finding
 from pgtoolkit.envs.checks.ordinary_play import seeded_actions, without_added_wrappers
+from pgtoolkit.envs.registry.ordinary import time_limit
 from pgtoolkit.errors import single_line
 from pgtoolkit.gymnasium_types import AnyEnv
 
@@ -25,8 +27,8 @@ SHAPE_MEANING = "windows are built of rows of one shape"
 
 INTERFACE = "every caller unpacks Gymnasium's results: (obs, info), and five values of a step"
 
-STEPS = 4
-"""Steps whose results are looked at."""
+STEPS, SECONDS = 60, 1.0
+"""Steps whose results are looked at, or fewer when that time is over."""
 
 
 class Part(NamedTuple):
@@ -46,31 +48,51 @@ def check_outputs(env: AnyEnv, seed: int) -> Iterator[Finding]:
     """
     inner = without_added_wrappers(env)
     act = seeded_actions(inner, seed)
-    result: Any = inner.reset(seed=seed, options=None)
-    if not (isinstance(result, tuple) and len(result) == 2):
-        text = f"reset returned {_describe(result)}, not (observation, info)"
-        yield RESULTS.fault(text, INTERFACE, "return observation, {} from reset")
-        return
-    first, info = result
-    kept = copy.deepcopy(first)
-    found = _check_observation("reset", inner, first) + _check_info("reset", info)
-    for _ in range(STEPS):
-        result = inner.step(act())
-        if not (isinstance(result, tuple) and len(result) == 5):
-            text = (
-                f"step returned {_describe(result)}, not (observation, reward, terminated, "
-                "truncated, info)"
-            )
-            yield RESULTS.fault(text, INTERFACE, "return these five; a `done` is `terminated`")
-            return
-        observation, reward, terminated, truncated, info = result
-        found += _check_observation("step", inner, observation) + _check_info("step", info)
-        found += [*_check_reward(reward), *_check_flags(terminated, truncated)]
-        if found or bool(terminated) or bool(truncated):
+    first, found = _reset(inner, seed)
+    kept, stays, began = copy.deepcopy(first), True, time.monotonic()
+    limit = time_limit(env) or STEPS
+    for number in range(1, STEPS + 1):
+        if found or time.monotonic() - began > SECONDS:
             break
+        over, found = _step(inner, act())
+        stays = stays and _same_observation(inner, first, kept)
+        # Without its wrappers nothing stops the environment at its time limit.
+        if not found and (over or number % limit == 0):
+            _, found = _reset(inner, None)
     yield from found
     if not found:
-        yield _check_copies(inner, first, kept)
+        yield _copies(stays and _same_observation(inner, first, kept))
+
+
+def _reset(env: AnyEnv, seed: int | None) -> tuple[Any, list[Finding]]:
+    """The observation of a reset, and what is wrong with its results."""
+    try:
+        result: Any = env.reset(seed=seed, options=None)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        text = f"reset does not take seed and options: {error}"
+        advice = "write def reset(self, *, seed=None, options=None), and call super().reset(seed)"
+        return None, [RESULTS.fault(text, INTERFACE, advice)]
+    if not (isinstance(result, tuple) and len(result) == 2):
+        text = f"reset returned {_describe(result)}, not (observation, info)"
+        return None, [RESULTS.fault(text, INTERFACE, "return observation, {} from reset")]
+    return result[0], _check_observation("reset", env, result[0]) + _check_info("reset", result[1])
+
+
+def _step(env: AnyEnv, action: Any) -> tuple[bool, list[Finding]]:
+    """Whether the episode is over after a step, and what is wrong with the step's results."""
+    result: Any = env.step(action)
+    if not (isinstance(result, tuple) and len(result) == 5):
+        text = (
+            f"step returned {_describe(result)}, not (observation, reward, terminated, truncated, "
+            "info)"
+        )
+        return True, [RESULTS.fault(text, INTERFACE, "return these five; `done` is `terminated`")]
+    observation, reward, terminated, truncated, info = result
+    found = _check_observation("step", env, observation) + _check_info("step", info)
+    found += [*_check_reward(reward), *_check_flags(terminated, truncated)]
+    return bool(found) or bool(terminated) or bool(truncated), found
 
 
 def _describe(result: object) -> str:
@@ -165,26 +187,18 @@ def _check_part(name: str, part: Part) -> Iterator[Finding]:
 
 
 def _wrong_dtype(text: str, part: Part, array: NDArray[Any]) -> Finding:
-    """A fault unless every number of the array's dtype is one of the space's."""
-    if np.can_cast(array.dtype, np.dtype(part.space.dtype)):
+    """A fault unless Gymnasium takes it: a list, or numbers that the space's dtype can hold."""
+    listed = isinstance(part.value, list | tuple)
+    if listed or np.can_cast(array.dtype, np.dtype(part.space.dtype)):
         meaning = "nothing is lost, and Gymnasium allows it; some libraries do not"
         return DTYPES.warning(text, meaning, OBSERVATION_ADVICE)
     meaning = "digits are lost, or wrappers and other libraries refuse the observation"
     return DTYPES.fault(text, meaning, OBSERVATION_ADVICE)
 
 
-def _check_copies(env: AnyEnv, first: Any, kept: Any) -> Finding:
-    """Whether an observation stayed as it was when the environment went on and was reset.
-
-    Args:
-        env: the environment.
-        first: the observation of an earlier reset, which steps have followed.
-        kept: a copy of it that was made at once.
-    """
-    env.reset()
-    before = _parts("", env.observation_space, kept)
-    after = _parts("", env.observation_space, first)
-    if all(_same(a.value, b.value) for a, b in zip(before, after, strict=True)):
+def _copies(stays: bool) -> Finding:
+    """Whether an observation stayed as it was returned while the environment went on."""
+    if stays:
         return COPIES.passed("an observation stays as it was returned")
     return COPIES.warning(
         "an observation changes after it was returned: the environment writes into one array again "
@@ -194,7 +208,12 @@ def _check_copies(env: AnyEnv, first: Any, kept: Any) -> Finding:
     )
 
 
-def _same(a: Any, b: Any) -> bool:
-    if not isinstance(a, np.ndarray):
-        return True  # numbers and texts do not change
-    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+def _same_observation(env: AnyEnv, a: Any, b: Any) -> bool:
+    """Whether the arrays of two observations are equal; numbers and texts cannot change."""
+    space = env.observation_space
+    pairs = zip(_parts("", space, a), _parts("", space, b), strict=True)
+    return all(
+        np.array_equal(x.value, y.value, equal_nan=x.value.dtype.kind == "f")
+        for x, y in pairs
+        if isinstance(x.value, np.ndarray)
+    )

@@ -29,6 +29,9 @@ NOT_ROUNDED = "return numbers that are not rounded"
 MIN_VALUES = 5
 """Numbers of fewer values are flags or categories, which have no slope anyway."""
 
+GRID_TOLERANCE = 0.01
+"""Numbers of single precision are this near to a grid, in its gaps, and others are not all."""
+
 MAX_STILL_SHARE = 0.5
 """A larger share of entries that a difference's step does not move is worth a warning."""
 
@@ -44,7 +47,11 @@ def check_rounding(env: AnyEnv, seed: int) -> Iterator[Finding]:
     if not _takes_differences(env):
         return
     assert isinstance(space, spaces.Box)
-    step = SINGLE_STEP if space.dtype == np.float32 else DOUBLE_STEP
+    precise = SINGLE_STEP if space.dtype == np.float32 else DOUBLE_STEP
+    step = max(precise, _smallest_step(env))
+    if step > FAR_STEP / 4:
+        yield ROUNDING.not_checked("actions of this dtype cannot be moved by little")
+        return
     usual, near, far = (_episodes(env, seed, move) for move in (0.0, step, FAR_STEP))
     length = min(len(usual), len(near), len(far))
     rounded = rounded_columns(usual[:length], near[:length], far[:length])
@@ -106,7 +113,8 @@ def check_rounded_outcomes(
 def rounded_columns(usual: NDArray[Any], near: NDArray[Any], far: NDArray[Any]) -> NDArray[Any]:
     """The columns on a grid that is coarser than a difference's step.
 
-    Most of their entries that a far move changes are not changed by the step of a difference.
+    Most of their entries that a far move changes are not changed by the step of a difference, and
+    their values are multiples of one number, apart from the smallest.
 
     Args:
         usual: ``[M, D]`` numbers.
@@ -115,9 +123,21 @@ def rounded_columns(usual: NDArray[Any], near: NDArray[Any], far: NDArray[Any]) 
     """
     moved = (far != usual) & np.isfinite(far) & np.isfinite(usual)
     still = moved & (near == usual)
-    many = np.array([len(np.unique(column)) >= MIN_VALUES for column in usual.T])
     share = still.sum(0) / np.maximum(moved.sum(0), 1)
-    return np.flatnonzero(many & (share > MAX_STILL_SHARE))
+    columns = np.concatenate([usual, near, far]).T
+    return np.array([i for i in np.flatnonzero(share > MAX_STILL_SHARE) if _on_a_grid(columns[i])])
+
+
+def _on_a_grid(column: NDArray[Any]) -> bool:
+    """Whether numbers are multiples of their smallest gap, from the least one on.
+
+    A clipped force or a contact is not: it stands still at its bounds, and varies between them.
+    """
+    values = np.unique(column[np.isfinite(column)])
+    if len(values) < MIN_VALUES:
+        return False
+    multiples = (values - values[0]) / np.diff(values).min()
+    return bool((np.abs(multiples - np.round(multiples)) < GRID_TOLERANCE).all())
 
 
 def _names(columns: NDArray[Any], size: int) -> str:
@@ -138,23 +158,44 @@ def _takes_differences(env: AnyEnv) -> bool:
 
 def _episodes(env: AnyEnv, seed: int, move: float) -> NDArray[Any]:
     """``[M, O + 1]`` observations and rewards of short episodes with actions moved by ``move``."""
-    assert isinstance(env.action_space, spaces.Box)
-    low, high = (
-        bound.astype(np.float64) for bound in (env.action_space.low, env.action_space.high)
-    )
-    bounded = np.isfinite(low) & np.isfinite(high)
+    low, high, width = _bounds(env)
     random = np.random.default_rng(seed)
     rows: list[Row] = []
     for episode in range(EPISODES):
         env.reset(seed=seed + episode)
         for _ in range(STEPS):
-            unit = random.uniform(0.1, 0.8, low.shape)
+            unit = random.uniform(0.1, 0.8, low.shape) + move
             # Inside the bounds, where a clamp does not hold the moved action.
-            inside = np.where(bounded, low + (high - low) * (unit + move), 2 * unit - 1 + move)
-            given = inside.astype(env.action_space.dtype)
+            one_sided = np.where(np.isfinite(low), low + unit, high - 1 + unit)
+            open_ends = np.where(np.isfinite(low) | np.isfinite(high), one_sided, 2 * unit - 1)
+            given = np.where(np.isfinite(width), low + width * unit, open_ends)
+            given = given.astype(env.action_space.dtype)
             observation, reward, terminated, truncated, _ = env.step(given)
             row = flatten(env.observation_space, observation)
             rows.append(np.append(row, np.asarray(reward, dtype=np.float64).reshape(-1)[0]))
             if terminated or truncated:
                 break
     return np.array(rows)
+
+
+def _bounds(env: AnyEnv) -> tuple[Row, Row, Row]:
+    """``[A]`` lower and upper bounds of the actions, and their distance; it may be infinite."""
+    assert isinstance(env.action_space, spaces.Box)
+    low, high = env.action_space.low, env.action_space.high
+    low, high = low.astype(np.float64), high.astype(np.float64)
+    width = high - low
+    return low, high, width
+
+
+def _smallest_step(env: AnyEnv) -> float:
+    """A part of the range, or a distance where there is none, that moves every action.
+
+    It is 16 units in the last place of the largest number between the bounds.
+    """
+    low, high, width = _bounds(env)
+    epsilon = float(np.finfo(env.action_space.dtype or np.float64).eps)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        bounds = [np.abs(x[np.isfinite(x)]).max(initial=1.0) for x in (low, high)]
+        relative = np.maximum(np.abs(low), np.abs(high)) / np.where(width > 0, width, np.nan)
+    largest = np.where(np.isfinite(width), np.nan_to_num(relative, nan=1.0), max(bounds))
+    return 16 * epsilon * float(largest.max(initial=1.0))

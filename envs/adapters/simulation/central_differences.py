@@ -118,9 +118,9 @@ class CentralDifferences:
     disagreement is relative to the largest row sum of ``|J|`` plus the possible rounding error; of
     the three parts the largest disagreement is reported.
 
-    A number that is the same at all points, but not after a step of ``2^-4`` along ``v``, is a
-    stair (rounded observations): its derivative is 0 and says nothing, and the disagreement is
-    at least 1.
+    A number that is the same at all points, but changes in proportion with steps of ``2^-5`` and
+    ``2^-4`` along ``v``, is a stair, as of rounded observations: its derivative is 0 and says
+    nothing, and the disagreement is at least 1.
 
     Args:
         simulator: computes the steps.
@@ -197,15 +197,18 @@ class CentralDifferences:
         return StencilValues(*(part.reshape(*shape, -1) for part in parts))
 
     def _stairs(self, saved: Array, stencil: Stencil, name: str, part: Array) -> Array:
-        """``[K]``: 1 where a number that no point of the stencil moves is moved further away."""
-        unmoved = part[:, -3]
+        """``[K]``: 1 where a number that no point of the stencil moves is moved further away.
+
+        Half of the far step must move it by more than a third of what the whole does: a smooth
+        function without a slope, such as ``x^2`` at 0, moves by a quarter or less.
+        """
         still = (part == part[:, -3:-2]).all(1)
         rows = still.any(1)
         found = np.zeros(len(saved))
         if rows.any():
             far = getattr(self._far_values(saved[rows], stencil, rows), name)
-            moved = (far != unmoved[rows, None]).any(1)
-            found[rows] = (moved & still[rows]).any(1)
+            half, whole = (np.abs(far[:, i] - far[:, 0]) for i in (1, 2))
+            found[rows] = ((half > whole / 3) & (half > 0) & still[rows]).any(1)
         return found
 
     def _far_values(self, saved: Array, stencil: Stencil, rows: NDArray[np.bool_]) -> StencilValues:
