@@ -22,6 +22,9 @@ MAX_EPISODE_STEPS = 3000
 MAX_RESETS = 200
 """Resets after play, to see more start states."""
 
+MAX_NUMBERS = 2 * 10**7
+"""Numbers of observations that are kept; images fill the memory otherwise."""
+
 SHORT_STEPS = 12
 """Steps of the episodes that are played again to compare them."""
 
@@ -38,9 +41,9 @@ class PlayRecord(NamedTuple):
     starts: NDArray[Any]
     """``[K, O]`` observations after resets."""
     observations: NDArray[Any]
-    """``[M, O]`` observations after steps."""
+    """``[M, O]`` observations after steps; of the first ones only, where they are large."""
     rewards: NDArray[Any]
-    """``[M]`` rewards of the same steps."""
+    """``[L]`` rewards of all steps."""
     episodes: list[Episode]
     """The episodes that ended."""
     unfinished: int
@@ -120,7 +123,9 @@ def play_episodes(env: AnyEnv, seed: int, seconds: float) -> PlayRecord:
         starts.append(flatten(env.observation_space, env.reset(seed=seed + number)[0]))
         for length in range(1, MAX_EPISODE_STEPS + 1):
             obs, reward, terminated, truncated, _ = env.step(act())
-            observations.append(flatten(env.observation_space, obs))
+            row = flatten(env.observation_space, obs)
+            if (len(observations) + 1) * row.size <= MAX_NUMBERS:
+                observations.append(row)
             rewards.append(float(np.asarray(reward).reshape(-1)[0]))
             if terminated or truncated:
                 episodes.append(Episode(length, bool(terminated)))
@@ -142,7 +147,8 @@ def _more_starts(env: AnyEnv, seconds: float) -> list[Row]:
     starts = []
     for number in range(MAX_RESETS):
         starts.append(flatten(env.observation_space, env.reset(seed=1000 + number)[0]))
-        if time.monotonic() - began > seconds:
+        too_large = (len(starts) + 1) * starts[0].size > MAX_NUMBERS
+        if too_large or time.monotonic() - began > seconds:
             break
     return starts
 

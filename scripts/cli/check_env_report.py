@@ -98,9 +98,10 @@ def findings_table(findings: Sequence[Finding]) -> Table:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """``1 fault, 2 warnings, 1 not checked, 20 passes``."""
+    """``1 fault, 2 warnings, 1 not checked, 20 passes``; without the third if all was checked."""
     counts = Counter(finding.status for finding in findings)
     return ", ".join(
         f"{counts[status]} {one if counts[status] == 1 else many}"
         for status, (one, many) in STATUS_NOUNS.items()
+        if status != "not checked" or counts[status]
     )

@@ -30,7 +30,7 @@ REFUSED: list[spaces.Space[Any]] = [
     spaces.Box(-1, 1, ()),
     spaces.Box(0, 3, (1,), np.int64),
     spaces.MultiBinary(np.array([2, 2])),
-    spaces.MultiDiscrete([[2, 3], [4, 5]]),
+    spaces.MultiDiscrete(np.array([[2, 3], [4, 5]])),
 ]
 
 

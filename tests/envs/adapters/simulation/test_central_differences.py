@@ -210,4 +210,4 @@ def test_stairs_disagree() -> None:
     """A rounded function has the derivative 0 at almost every point, which is flagged."""
     stairs = scalar(lambda x: np.round(3 * x, 2))
     assert at(stairs, 0.4013, 0.7031, -2.0021).disagreement.min() == 1.0
-    assert at(scalar(np.ones_like), 0.4013).disagreement.max() == 0.0
+    assert at(scalar(np.ones_like), 0.4013).disagreement.max() < 1e-6
