@@ -116,7 +116,10 @@ def play_episodes(env: AnyEnv, seed: int, seconds: float) -> PlayRecord:
     """
     ways = _ways_to_act(seeded_copy(env.action_space, seed))
     began = time.monotonic()
-    starts, observations, rewards, episodes = [], [], [], []
+    starts: list[Row] = []
+    observations: list[Row] = []
+    rewards: list[float] = []
+    episodes: list[Episode] = []
     unfinished = 0
     for number in range(MAX_EPISODES):
         act = ways[number % 4]
