@@ -10,6 +10,7 @@ import tyro
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse, parse_json_object
 from pgtoolkit.scripts.cli.files import require_writable, write_json
+from pgtoolkit.scripts.cli.registry import AGENTS, load_agent
 
 MAX_SAMPLES = 10_000
 
@@ -19,9 +20,10 @@ MAX_SAMPLES = 10_000
 class CheckEnvArguments:
     """Checks an environment, and its gradient if it has one.
 
-    Each finding is a pass, a warning or a fault; the last two say what they mean and what to do.
-    Exit 1 if there is a fault, 0 if there is none, 2 if the request is wrong. In a test of your own
-    call `pgtoolkit.envs.checks.check_env.check_env(env)`.
+    Each finding is a pass, a warning or a fault, or says that something was not checked, and why.
+    Warnings and faults say what they mean and what to do. Exit 1 if there is a fault; 0 if there is
+    none, also with warnings and with things that were not checked; 2 if the request is wrong. In a
+    test of your own call `pgtoolkit.envs.checks.check_env.check_env(env)`.
     """
 
     env: Annotated[str, tyro.conf.Positional]
@@ -72,12 +74,18 @@ def run(arguments: Sequence[str]) -> None:
 
     import torch
 
+    from pgtoolkit.envs.checks.agents import AgentNeeds
     from pgtoolkit.envs.checks.check_env import check_env
     from pgtoolkit.envs.checks.finding import has_fault
     from pgtoolkit.envs.registry.resolve import find_env
     from pgtoolkit.scripts.cli.check_env_report import CheckProgress, print_findings
 
     torch.set_num_threads(options.threads)
+    classes = {name: load_agent(name) for name in AGENTS}
+    agents = {
+        name: AgentNeeds(config(), agent.needs_gradient)
+        for name, (agent, config) in classes.items()
+    }
     source = find_env(options.env, kwargs)
     with CheckProgress() as progress:
         findings = check_env(
@@ -87,6 +95,7 @@ def run(arguments: Sequence[str]) -> None:
             seed=options.seed,
             samples=options.samples,
             seconds=options.seconds,
+            agents=agents,
             progress=progress.begin,
         )
     # The file is written first: printing fails if the reader of a pipe stops early.

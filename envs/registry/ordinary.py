@@ -1,5 +1,6 @@
 """Spaces, time limits and outer wrappers of ordinary Gymnasium environments."""
 
+import copy
 from typing import Any
 
 import gymnasium
@@ -57,6 +58,16 @@ def with_time_limit(env: AnyEnv) -> AnyEnv:
     """
     limit = getattr(env, "max_episode_steps", None)
     return TimeLimit(env, limit) if isinstance(limit, int) and limit > 0 else env
+
+
+def seeded_copy(space: gymnasium.Space[Any], seed: int) -> gymnasium.Space[Any]:
+    """A copy of the space with a generator of its own, to draw from.
+
+    An environment may replace its spaces at a reset, and a seed that they were given is then lost.
+    """
+    copied = copy.deepcopy(space)
+    copied.seed(seed)
+    return copied
 
 
 def is_flat_box(space: object) -> TypeIs[Box]:

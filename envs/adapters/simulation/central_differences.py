@@ -8,6 +8,7 @@ import dataclasses
 from typing import NamedTuple, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Linearization, Precision, Simulator
 from pgtoolkit.errors import RequestError
@@ -19,6 +20,10 @@ derivative. They are powers of two, so that ``x + step`` and ``x - step`` are ro
 
 PROBE_RATIO, MAX_PROBE_STEP = 10.0, 2.0**-6
 """The step size of the test is ten times that of the derivative, but at most ``2^-6``."""
+
+FAR_STEP = 2.0**-4
+"""A number that the steps of a difference do not move at all, but this one does, is on a grid that
+is coarser than the step, or near a jump: its derivative of 0 is that of a stair."""
 
 ROUNDING_MARGIN = 20.0
 """The assumed rounding error of a value, in epsilons of the value and per coordinate."""
@@ -113,6 +118,10 @@ class CentralDifferences:
     disagreement is relative to the largest row sum of ``|J|`` plus the possible rounding error; of
     the three parts the largest disagreement is reported.
 
+    A number that is the same at all points, but changes in proportion with steps of ``2^-5`` and
+    ``2^-4`` along ``v``, is a stair, as of rounded observations: its derivative is 0 and says
+    nothing, and the disagreement is at least 1.
+
     Args:
         simulator: computes the steps.
         steps: the step sizes; None takes :func:`step_sizes_for` the simulator's precision.
@@ -144,6 +153,8 @@ class CentralDifferences:
                     rounding = self._rounding_error(name, part) / step
                     found = _disagreement(part, jacobians[name], stencil, rounding)
                     disagreement = np.maximum(disagreement, found)
+                    stairs = self._stairs(saved, stencil, name, part)
+                    disagreement = np.maximum(disagreement, stairs)
         return Linearization(
             jacobians["state"], jacobians["observation"], jacobians["reward"][:, 0], disagreement
         )
@@ -184,6 +195,34 @@ class CentralDifferences:
         tangent = self.simulator.displacement(outcome.saved, unmoved)
         parts = (tangent, outcome.observation, outcome.reward)
         return StencilValues(*(part.reshape(*shape, -1) for part in parts))
+
+    def _stairs(self, saved: Array, stencil: Stencil, name: str, part: Array) -> Array:
+        """``[K]``: 1 where a number that no point of the stencil moves is moved further away.
+
+        Half of the far step must move it by more than a third of what the whole does: a smooth
+        function without a slope, such as ``x^2`` at 0, moves by a quarter or less.
+        """
+        still = (part == part[:, -3:-2]).all(1)
+        rows = still.any(1)
+        found = np.zeros(len(saved))
+        if rows.any():
+            far = getattr(self._far_values(saved[rows], stencil, rows), name)
+            half, whole = (np.abs(far[:, i] - far[:, 0]) for i in (1, 2))
+            found[rows] = ((half > whole / 3) & (half > 0) & still[rows]).any(1)
+        return found
+
+    def _far_values(self, saved: Array, stencil: Stencil, rows: NDArray[np.bool_]) -> StencilValues:
+        """Values at the unmoved point, and at half of and all of :data:`FAR_STEP` along the probe.
+
+        An action within its bounds is not moved beyond them.
+        """
+        fractions, states = np.array([0.0, 0.5, 1.0])[:, None], self.simulator.tangent_size
+        action = stencil.action[rows, -3][:, None]
+        moved = action + FAR_STEP * fractions * stencil.probe[rows, None, states:]
+        inside = (self._low <= action) & (action <= self._high)
+        moved = np.where(inside, np.clip(moved, self._low, self._high), moved)
+        tangent = FAR_STEP * fractions * self._direction[:states]
+        return self._values(saved, stencil._replace(tangent=tangent, action=moved))
 
     def _rounding_error(self, name: str, part: Array) -> Array:
         """``[K]``: an upper bound of the rounding error in the values of one part."""

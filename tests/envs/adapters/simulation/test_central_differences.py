@@ -204,3 +204,10 @@ def test_a_simulation_that_breaks_spoils_its_own_row_without_a_warning() -> None
     assert np.isfinite(found.reward[[0, 2]]).all() and not np.isfinite(found.reward[1]).any()
     assert not found.disagreement[1] < 1.0
     assert found.disagreement[[0, 2]].max() < 1e-3
+
+
+def test_stairs_disagree() -> None:
+    """A rounded function has the derivative 0 at almost every point, which is flagged."""
+    stairs = scalar(lambda x: np.round(3 * x, 2))
+    assert at(stairs, 0.4013, 0.7031, -2.0021).disagreement.min() == 1.0
+    assert at(scalar(np.ones_like), 0.4013).disagreement.max() < 1e-6
