@@ -28,6 +28,8 @@ class CheckEnvArguments:
     """An id, or path/to/file.py:Class."""
     env_kwargs: str = "{}"
     """JSON object of keyword arguments for the environment's constructor."""
+    gym_wrappers: str = "{}"
+    """JSON object of Gymnasium's wrappers for an ordinary environment, as in `pgtoolkit train`."""
     differentiate: Literal["auto", "none", "finite-difference", "mujoco", "model"] = "auto"
     """auto: check the gradient if the environment has one; none: check it as an ordinary
     environment only; an adapter's name: check the gradient that the adapter gives."""
@@ -69,6 +71,7 @@ def run(arguments: Sequence[str]) -> None:
         require_writable(options.json, "--json")
     kwargs = parse_json_object(options.env_kwargs, "--env-kwargs")
     adapter = parse_json_object(options.adapter_kwargs, "--adapter-kwargs")
+    wrappers = parse_json_object(options.gym_wrappers, "--gym-wrappers")
 
     import torch
 
@@ -78,7 +81,7 @@ def run(arguments: Sequence[str]) -> None:
     from pgtoolkit.scripts.cli.check_env_report import CheckProgress, print_findings
 
     torch.set_num_threads(options.threads)
-    source = find_env(options.env, kwargs)
+    source = find_env(options.env, kwargs, wrappers)
     with CheckProgress() as progress:
         findings = check_env(
             source,

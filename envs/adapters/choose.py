@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias, final
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.registry.construct import construct
+from pgtoolkit.envs.registry.guard import require_interface
 from pgtoolkit.envs.registry.resolve import EnvSpec
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
@@ -55,6 +56,7 @@ def choose_gradient(
     """
     given = dict(kwargs or {})
     if method in ADAPTERS:
+        _require_interface(source)
         env = ADAPTERS[method](source.make, given)
         message = f"{source.name} is differentiated by {METHOD_DESCRIPTIONS[method]}"
         return GradientSource(method, env, message)
@@ -72,6 +74,7 @@ def choose_gradient(
 
 def _first_usable_adapter(source: EnvSpec) -> GradientSource:
     """The first adapter that accepts the environment; the message says why others did not."""
+    _require_interface(source)
     refusals: list[str] = []
     for method, adapt in ADAPTERS.items():
         if method == "mujoco" and not _is_mujoco(source):
@@ -92,6 +95,17 @@ def _first_usable_adapter(source: EnvSpec) -> GradientSource:
         f"{source.name} has no gradient, and no adapter can give it one ({'; '.join(refusals)}): "
         "train with `reinforce`, which needs none"
     )
+
+
+def _require_interface(source: EnvSpec) -> None:
+    """Raises unless the environment can be reset and stepped, as every adapter does.
+
+    Raises:
+        RequestError: it returns something else than Gymnasium's interface and its spaces say.
+    """
+    probe = source.factory(None)
+    require_interface(probe, source.name)
+    probe.close()
 
 
 def _is_mujoco(source: EnvSpec) -> bool:

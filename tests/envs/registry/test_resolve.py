@@ -8,12 +8,13 @@ import pytest
 import torch
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import RescaleAction, TimeLimit
+from gymnasium.wrappers import RescaleAction
 
 from pgtoolkit.envs.analytic.lqg.env import LQG
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.numpy_env import NumpyEnv
+from pgtoolkit.envs.registry.ordinary import time_limit
 from pgtoolkit.envs.registry.registered import missing_package
 from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -126,7 +127,7 @@ def test_any_registered_id_is_ordinary_and_keeps_its_time_limit() -> None:
     env = make_vector_env(source, 2)
     assert isinstance(env, SyncVectorEnv) and env.num_envs == 2
     assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
-    assert isinstance(env.envs[0], TimeLimit)
+    assert time_limit(env.envs[0]) == 200
 
 
 def test_an_id_with_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
