@@ -57,7 +57,7 @@ def choose_gradient(
     given = dict(kwargs or {})
     if method in ADAPTERS:
         _require_interface(source)
-        env = ADAPTERS[method](source.make, given)
+        env = _adapted(source, method, given)
         message = f"{source.name} is differentiated by {METHOD_DESCRIPTIONS[method]}"
         return GradientSource(method, env, message)
     if given:
@@ -76,11 +76,11 @@ def _first_usable_adapter(source: EnvSpec) -> GradientSource:
     """The first adapter that accepts the environment; the message says why others did not."""
     _require_interface(source)
     refusals: list[str] = []
-    for method, adapt in ADAPTERS.items():
+    for method in ADAPTERS:
         if method == "mujoco" and not _is_mujoco(source):
             continue
         try:
-            env = adapt(source.make, {})
+            env = _adapted(source, method, {})
         except RequestError as error:
             refusals.append(f"not {method}: {error}")
             continue
@@ -97,8 +97,19 @@ def _first_usable_adapter(source: EnvSpec) -> GradientSource:
     )
 
 
+def _adapted(source: EnvSpec, method: Differentiate, kwargs: dict[str, Any]) -> DifferentiableEnv:
+    """The environment differentiated by one adapter.
+
+    Raises:
+        RequestError: the adapter cannot be used with it.
+    """
+    # MuJoCo's adapter refuses wrappers, because it steps the environment inside them.
+    make = source.make if method == "mujoco" else source.make_guarded
+    return ADAPTERS[method](make, kwargs)
+
+
 def _require_interface(source: EnvSpec) -> None:
-    """Raises unless the environment can be reset and stepped, as every adapter does.
+    """Raises unless an environment can be reset and stepped, once for all adapters that are tried.
 
     Raises:
         RequestError: it returns something else than Gymnasium's interface and its spaces say.
