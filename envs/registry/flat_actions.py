@@ -99,7 +99,8 @@ def _categories(space: AnySpace, counts: NDArray[Any], start: NDArray[Any]) -> F
     shape, dtype, lowest = start.shape, space.dtype, start.astype(np.int64)
 
     def to_env(action: Any) -> Any:
-        return (np.reshape(action, shape) + lowest).astype(dtype)
+        # An array also without axes, where NumPy's sum is a scalar.
+        return np.asarray(np.reshape(action, shape) + lowest, dtype)
 
     return FlatSpace(spaces.MultiDiscrete(counts.reshape(-1)), to_env)
 

@@ -216,7 +216,7 @@ def _describe(value: Any) -> str:
     """What a function returned, in words: ``4 values`` or ``None`` or ``an array [2]``."""
     if isinstance(value, tuple):
         old = " (the interface of the old Gym)" if len(value) == 4 else ""
-        return f"{len(value)} values{old}"
+        return f"{len(value)} value{'s' * (len(value) != 1)}{old}"
     if isinstance(value, np.ndarray):
         return f"an array {list(value.shape)}"
     if value is None or isinstance(value, str | bool | int | float):

@@ -1,7 +1,7 @@
 """Environments written in JAX as differentiable environments of PyTorch."""
 
 import functools
-import inspect
+import sys
 from abc import abstractmethod
 from typing import Any, NamedTuple, final
 
@@ -117,7 +117,8 @@ class JaxEnvironment(DifferentiableEnv[JaxState]):
             raise RequestError(f"{type(self).__name__}: {error} {CHECK_HINT}") from error
         except import_jax().errors.JAXTypeError as error:
             # A Python condition, loop or NumPy function on a traced array.
-            what = describe_exception(error, inspect.getfile(type(self))).splitlines()[0]
+            file = getattr(sys.modules.get(type(self).__module__), "__file__", None) or "a prompt"
+            what = describe_exception(error, file).splitlines()[0]
             raise RequestError(
                 f"{type(self).__name__}: JAX cannot trace reset and step ({what}): use jax.numpy, "
                 f"jnp.where and jax.lax.cond in them {CHECK_HINT}"
