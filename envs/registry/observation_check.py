@@ -42,7 +42,7 @@ def mismatch(space: AnySpace, value: Any, part: str = "") -> str:
 def _array_mismatch(space: AnySpace, value: Any, part: str) -> str:
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError):  # lists of different lengths, objects
+    except (RuntimeError, TypeError, ValueError):  # lists of different lengths, odd tensors
         return f"{_subject(part)} is {_show(value)} where the space has an array {_shape(space)}"
     if array.dtype.kind not in "biuf":
         return f"{_subject(part)} is {_show(value)} where the space has numbers {_shape(space)}"
@@ -53,6 +53,8 @@ def _array_mismatch(space: AnySpace, value: Any, part: str) -> str:
         )
     if not isinstance(space, spaces.MultiDiscrete):
         return ""
+    if array.dtype.kind == "f":
+        return f"{_subject(part)} is {_show(value)} where the space has integers, {space}"
     inside = (array >= space.start) & (array < space.start + space.nvec)
     return "" if inside.all() else f"{_subject(part)} is {_show(value)}, outside of its {space}"
 
@@ -78,7 +80,7 @@ def _mapping_mismatch(space: spaces.Dict, value: Any, part: str) -> str:
 
 
 def _sequence_mismatch(space: "Tuple[Any]", value: Any, part: str) -> str:
-    if not isinstance(value, Sequence) or len(value) != len(space):
+    if not isinstance(value, Sequence | np.ndarray) or len(value) != len(space):
         return f"{_subject(part)} is {_show(value)} where the space has a tuple of {len(space)}"
     pairs = enumerate(zip(space, value, strict=True))
     found = (mismatch(of_part, entry, _join(part, i)) for i, (of_part, entry) in pairs)

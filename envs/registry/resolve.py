@@ -35,7 +35,7 @@ from pgtoolkit.envs.registry.ordinary import (
 from pgtoolkit.envs.registry.plugins import register_plugins
 from pgtoolkit.envs.registry.registered import make_registered, missing_package
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv, AnyVectorEnv
 
 LOG = logging.getLogger("pgtoolkit")
@@ -119,8 +119,17 @@ def flatten_spaces(env: AnyEnv) -> AnyEnv:
     """The environment with the spaces that policies take.
 
     Raises:
-        RequestError: its spaces cannot become such spaces.
+        RequestError: it has no spaces of Gymnasium's, or they cannot become such spaces.
     """
+    for kind in ("observation_space", "action_space"):
+        space = getattr(env, kind, None)
+        if not isinstance(space, gymnasium.Space):
+            found = (
+                "no" if space is None else f"{single_line(space)} ({type(space).__module__}) as its"
+            )
+            raise RequestError(
+                f"{env_name(env)} has {found} {kind}: make a space of gymnasium.spaces in __init__"
+            )
     return flatten_actions(flatten_observations(env))
 
 

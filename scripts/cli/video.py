@@ -42,7 +42,7 @@ def record_episode(source: EnvSpec, policy: Policy, path: Path, *, seed: int) ->
         obs, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             break
-    fps = int(env.metadata.get("render_fps", DEFAULT_FPS))
+    fps = int(env.metadata.get("render_fps") or DEFAULT_FPS)
     env.close()
     try:
         if path.suffix == ".gif":

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from pgtoolkit.envs.registry.observation_check import mismatch
@@ -44,12 +45,21 @@ def test_text_may_be_missing() -> None:
         ({"body": {"place": [0, 0], "mode": 0.5}}, "is 0.5 where the space has one integer"),
         ({"both": ([0, 1],)}, "where the space has a tuple of 2"),
         ({"both": ([0, 1], [0, 1])}, "the part 'both.1' of the observation is [0, 1], outside"),
+        ({"both": ([0, 1], [1.0, 1.0])}, "where the space has integers, MultiDiscrete"),
         ({"both": (["a", "b"], [1, 1])}, "where the space has numbers [2]"),
     ],
 )
 def test_the_part_that_is_wrong_is_named(change: dict[str, Any], words: str) -> None:
     value = {"body": {"place": [0, 0], "mode": 1}, "both": ([0, 1], [3, 1]), "said": "hello"}
     assert words in mismatch(NESTED, value | change)
+
+
+def test_a_tuple_may_be_an_array() -> None:
+    assert mismatch(spaces.Tuple((spaces.Discrete(3), spaces.Discrete(3))), np.array([1, 2])) == ""
+
+
+def test_a_tensor_with_a_graph_is_no_observation() -> None:
+    assert "where the space has an array" in mismatch(PAIR, torch.zeros(2, requires_grad=True))
 
 
 def test_long_observations_are_shortened() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.error import DependencyNotInstalled
+from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import RescaleAction
 
@@ -303,3 +304,25 @@ def test_every_form_gives_the_same_protocol(user_file: str) -> None:
         assert isinstance(vector, DifferentiableVectorEnv)
         vector.reset(seed=0)
         assert vector.step(torch.zeros(2, 1))[1].shape == (2,)
+
+
+class SpacesInReset(gymnasium.Env[Any, Any]):
+    """Its observation space is missing until the first reset."""
+
+    action_space = Discrete(2)
+
+
+class OldSpace(SpacesInReset):
+    observation_space: Any = "Box(2,)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (SpacesInReset, "SpacesInReset has no observation_space: make a space of gymnasium.spaces"),
+        (OldSpace, r"OldSpace has Box\(2,\) \(builtins\) as its observation_space"),
+    ],
+)
+def test_an_environment_without_spaces_of_gymnasium_is_refused(kind: Any, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        find_env(kind())
