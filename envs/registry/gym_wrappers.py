@@ -169,5 +169,7 @@ def _names_in(module: ModuleType) -> list[str]:
     return [
         name
         for name, kind in vars(module).items()
-        if isinstance(kind, type) and issubclass(kind, gymnasium.Wrapper)
+        if isinstance(kind, type)
+        and issubclass(kind, gymnasium.Wrapper)
+        and kind.__module__ != "gymnasium.core"  # base classes that the module imports
     ]
