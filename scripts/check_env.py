@@ -30,6 +30,8 @@ class CheckEnvArguments:
     """An id, or path/to/file.py:Class."""
     env_kwargs: str = "{}"
     """JSON object of keyword arguments for the environment's constructor."""
+    gym_wrappers: str = "{}"
+    """JSON object of Gymnasium's wrappers for an ordinary environment, as in `pgtoolkit train`."""
     differentiate: Literal["auto", "none", "finite-difference", "mujoco", "model"] = "auto"
     """auto: check the gradient if the environment has one; none: check it as an ordinary
     environment only; an adapter's name: check the gradient that the adapter gives."""
@@ -71,6 +73,7 @@ def run(arguments: Sequence[str]) -> None:
         require_writable(options.json, "--json")
     kwargs = parse_json_object(options.env_kwargs, "--env-kwargs")
     adapter = parse_json_object(options.adapter_kwargs, "--adapter-kwargs")
+    wrappers = parse_json_object(options.gym_wrappers, "--gym-wrappers")
 
     import torch
 
@@ -86,7 +89,7 @@ def run(arguments: Sequence[str]) -> None:
         name: AgentNeeds(config(), agent.needs_gradient)
         for name, (agent, config) in classes.items()
     }
-    source = find_env(options.env, kwargs)
+    source = find_env(options.env, kwargs, wrappers)
     with CheckProgress() as progress:
         findings = check_env(
             source,

@@ -25,6 +25,9 @@ class EvaluateArguments:
     Default: the run's."""
     env_kwargs: str | None = None
     """JSON object of arguments for the environment. Default: the run's, if env is the run's."""
+    gym_wrappers: str | None = None
+    """JSON object of Gymnasium's wrappers for the environment, as in `pgtoolkit train`. Default:
+    the run's, if env is the run's."""
     episodes: int = 20
     """Number of episodes."""
     eval_max_steps: int | None = None
@@ -126,8 +129,11 @@ def chosen_environment(options: EvaluateArguments, run: Any) -> Any:
             env_kwargs="{}",
             differentiate="auto" if chosen.differentiate == "auto" else "none",
             adapter_kwargs="{}",
+            gym_wrappers="{}",
             wrappers="{}",
         )
+    if options.gym_wrappers is not None:
+        chosen = dataclasses.replace(chosen, gym_wrappers=options.gym_wrappers)
     if options.env_kwargs is not None:
         chosen = dataclasses.replace(chosen, env_kwargs=options.env_kwargs)
     return chosen

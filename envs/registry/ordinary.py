@@ -18,6 +18,12 @@ CHECKING_WRAPPERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
 """Wrappers that ``gymnasium.make`` adds. They check and truncate, and change nothing else."""
 
 
+def env_name(env: AnyEnv) -> str:
+    """The environment's id, or the name of its class if it has none, for messages."""
+    spec = env.unwrapped.spec
+    return type(env.unwrapped).__name__ if spec is None else spec.id
+
+
 def without_checking_wrappers(env: AnyEnv) -> AnyEnv:
     """The environment inside the outermost wrappers that only check and truncate."""
     while isinstance(env, CHECKING_WRAPPERS):

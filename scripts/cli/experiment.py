@@ -1,6 +1,7 @@
 """A run's settings, and the agent, environments and evaluator that they describe."""
 
 import dataclasses
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,12 @@ from pgtoolkit.estimators.cross_fitting import followed_estimator
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.rollouts.evaluation import MAX_EPISODE_STEPS, Evaluation, evaluate
 from pgtoolkit.scripts.cli.arguments import flag_name, flags_of, parse, parse_json_object
-from pgtoolkit.scripts.cli.environments import EnvFactory, make_env_factory, parse_wrappers
+from pgtoolkit.scripts.cli.environments import (
+    EnvFactory,
+    make_env_factory,
+    parse_gym_wrappers,
+    parse_wrappers,
+)
 from pgtoolkit.scripts.cli.malloc import keep_freed_memory
 from pgtoolkit.scripts.cli.registry import load_agent
 from pgtoolkit.seeding import stream_seed
@@ -46,6 +52,10 @@ class RunConfig(Settings):
     steps; mujoco: MuJoCo's derivatives, in batches; model: a model learned from its steps."""
     adapter_kwargs: str = "{}"
     """JSON object of arguments for the adapter that --differentiate names."""
+    gym_wrappers: str = "{}"
+    """JSON object of Gymnasium's wrappers for an ordinary environment and their arguments, the
+    innermost first, such as '{"TimeLimit": {"max_episode_steps": 200}}'. A name in
+    gymnasium.wrappers, module:Class or path/to/file.py:Class."""
     wrappers: str = "{}"
     """JSON object of wrappers for a differentiable environment and their arguments, the innermost
     first, such as '{"GradientGate": {"clip_norm": 10}}'. `pgtoolkit list wrappers` names them."""
@@ -73,7 +83,7 @@ class RunSettings:
         merged: dict[str, Any] = {"agent": self.agent_name}
         for part in (self.run, self.loop, self.agent):
             merged |= dataclasses.asdict(part)
-        for name in ("env_kwargs", "adapter_kwargs", "wrappers"):
+        for name in ("env_kwargs", "adapter_kwargs", "gym_wrappers", "wrappers"):
             merged[name] = parse_json_object(getattr(self.run, name), flag_name(name))
         return {k: list(v) if isinstance(v, tuple) else v for k, v in merged.items()}
 
@@ -92,8 +102,19 @@ def parse_settings(agent_name: str, arguments: list[str], *, command: str) -> Ru
     group.__doc__ = f"{config.__doc__}"
     flat: type[Any] = tyro.conf.OmitArgPrefixes[group]  # type: ignore[valid-type,misc]
     parsed = parse(flat, arguments, command=command)
-    run = dataclasses.replace(parsed.run, env=absolute_path(parsed.run.env))
+    run = with_absolute_paths(parsed.run)
     return RunSettings(agent_name, run, parsed.loop, parsed.agent)
+
+
+def with_absolute_paths(run: RunConfig) -> RunConfig:
+    """The settings, with absolute paths of environment and wrappers that are classes in files.
+
+    Raises:
+        RequestError: ``--gym-wrappers`` is not a JSON object.
+    """
+    wrappers = parse_gym_wrappers(run.gym_wrappers)
+    absolute = {absolute_path(name): arguments for name, arguments in wrappers.items()}
+    return dataclasses.replace(run, env=absolute_path(run.env), gym_wrappers=json.dumps(absolute))
 
 
 def absolute_path(env: str) -> str:
@@ -228,6 +249,7 @@ def env_factory_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFac
         parse_json_object(run.env_kwargs, "--env-kwargs"),
         differentiate=run.differentiate,
         adapter_kwargs=adapter_kwargs,
+        gym_wrappers=parse_gym_wrappers(run.gym_wrappers),
         wrappers=parse_wrappers(run.wrappers),
         needed=needed,
         device=device,
