@@ -12,6 +12,7 @@ from pgtoolkit.envs.registry.resolve import EnvSpec
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.policies.policy import Policy
+from pgtoolkit.rollouts.given_action import given_action
 
 MAX_FRAMES = 2000
 
@@ -31,12 +32,13 @@ def record_episode(source: EnvSpec, policy: Policy, path: Path, *, seed: int) ->
         raise RequestError(f"--video must end in .gif or .mp4, not {path.name}")
     env = source.make(render_mode="rgb_array")
     frames: list[np.ndarray] = []
+    give = given_action(env.action_space)
     obs, _ = env.reset(seed=seed)
     for _ in range(MAX_FRAMES):
         frames.append(_render(env, source.name))
         with torch.no_grad():
             action = policy(torch.as_tensor(obs, dtype=torch.float32)).mode.numpy()
-        obs, _, terminated, truncated, _ = env.step(action)
+        obs, _, terminated, truncated, _ = env.step(give(action))
         if terminated or truncated:
             break
     fps = int(env.metadata.get("render_fps", DEFAULT_FPS))
