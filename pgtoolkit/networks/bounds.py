@@ -9,7 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.errors import RequestError
 
 LOG = logging.getLogger("pgtoolkit")
 
@@ -58,7 +58,7 @@ def action_bounds(action_space: spaces.Space[np.ndarray]) -> ActionBounds:
     large = (~below & np.isfinite(low)) | (~above & np.isfinite(high))
     if large.any():
         LOG.warning(
-            "bounds of %.2g and more count as none: %s of the action space",
+            "bounds of %.2g and more count as none: %s",
             limit,
             name_entries(action_space, large),
         )
@@ -80,8 +80,8 @@ def tanh_bounds(action_space: spaces.Space[np.ndarray]) -> ActionBounds | None:
     if bool((torch.isinf(bounds.low) & torch.isinf(bounds.high)).all()):
         return None
     raise RequestError(
-        f"tanh-squashing needs bounds on both sides of every entry, or none at all, and "
-        f"{name_entries(action_space, lacking)} of the action space {single_line(action_space)}: "
+        "tanh-squashing needs bounds on both sides of every entry, or none at all, and "
+        f"{name_entries(action_space, lacking)}: "
         "use --distribution clipped_gaussian, which takes any bounds, or bound every entry on both "
         "sides (gymnasium.wrappers.TransformAction)"
     )
@@ -97,17 +97,19 @@ def finite_bounds(action_space: spaces.Space[np.ndarray]) -> ActionBounds:
     lacking = _lacking(bounds)
     if lacking.any():
         raise RequestError(
-            f"a beta distribution needs bounds on both sides, and "
-            f"{name_entries(action_space, lacking)} of the action space "
-            f"{single_line(action_space)}: use --distribution clipped_gaussian, which takes any "
-            "bounds (gaussian, full_gaussian, mixture and flow take boxes without any), or bound "
-            "the actions (gymnasium.wrappers.TransformAction)"
+            "a beta distribution needs bounds on both sides, and "
+            f"{name_entries(action_space, lacking)}: use --distribution clipped_gaussian, which "
+            "takes any bounds (gaussian, full_gaussian, mixture and flow take boxes without any), "
+            "or bound the actions (gymnasium.wrappers.TransformAction)"
         )
     return bounds
 
 
 def name_entries(action_space: spaces.Space[np.ndarray], which: Mask) -> str:
-    """``entry 1 has [0.0, inf], entry 4 has ... (the first entry is 0)``, as the space has them."""
+    """The bounds of some entries, as the space has them.
+
+    ``in the action space entry 1 has [0.0, inf], entry 4 has ... (the first entry is 0)``.
+    """
     assert isinstance(action_space, spaces.Box)
     numbers = np.flatnonzero(which).tolist()
     named = [
@@ -115,7 +117,7 @@ def name_entries(action_space: spaces.Space[np.ndarray], which: Mask) -> str:
         for i in numbers[:MAX_NAMED]
     ]
     more = f" and {len(numbers) - MAX_NAMED} more" if len(numbers) > MAX_NAMED else ""
-    return f"{', '.join(named)}{more} (the first entry is 0)"
+    return f"in the action space {', '.join(named)}{more} (the first entry is 0)"
 
 
 def _lacking(bounds: ActionBounds) -> Mask:
@@ -129,15 +131,14 @@ def _require_range(space: spaces.Box, low: Array, high: Array, limit: float) -> 
     if wrong.any():
         raise RequestError(
             "bounds must be numbers, the lower one not above the upper one, and "
-            f"{name_entries(space, wrong)} of the action space: correct the environment's "
-            "action_space"
+            f"{name_entries(space, wrong)}: correct the environment's action_space"
         )
     beyond = (low >= limit) | (high <= -limit)
     if beyond.any():
         raise RequestError(
             f"policies compute in float32 with magnitudes up to {limit:.2g}, and all actions of an "
-            f"entry are beyond that: {name_entries(space, beyond)} of the action space. Scale the "
-            "actions (gymnasium.wrappers.TransformAction)"
+            f"entry are beyond that: {name_entries(space, beyond)}. Scale the actions "
+            "(gymnasium.wrappers.TransformAction)"
         )
 
 
@@ -156,6 +157,6 @@ def _require_resolution(space: spaces.Box, low: Array, high: Array) -> None:
     if coarse.any():
         raise RequestError(
             "policies compute in float32, which has too few numbers at these bounds: "
-            f"{name_entries(space, coarse)} of the action space. Shift or scale the actions "
+            f"{name_entries(space, coarse)}. Shift or scale the actions "
             "(gymnasium.wrappers.RescaleAction, TransformAction)"
         )
