@@ -86,8 +86,8 @@ class PpoConfig(
     vf_coef: Annotated[float, at_least(0)] = 0.5
     """Weight of the value function's squared error in the loss."""
     distribution: DistributionName = "clipped_gaussian"
-    """Distribution of Box actions: clipped_gaussian, as PPO usually has it (the action is clipped
-    on its way into the environment); or any other."""
+    """Distribution of Box actions: clipped_gaussian (a Gaussian in units of the box, with mean 0 in
+    its middle, clipped on its way into the environment); or any other."""
     normalize_observations: bool = False
     """Normalise observations by their running mean and variance. These are frozen inside a window
     and saved with the policy."""

@@ -161,12 +161,14 @@ class PolicySettings(Settings):
     layer are drawn from; 0 starts them at 0."""
     distribution: DistributionName = "gaussian"
     """Distribution of Box actions: gaussian (independent dimensions, tanh-squashed to bounds),
-    clipped_gaussian (its action clipped to them), full_gaussian (correlated), mixture (of four
-    Gaussians), beta (bounded boxes only; it has no std), flow (affine couplings)."""
+    clipped_gaussian (in units of each entry's box, [-1, 1], and clipped there; takes any bounds),
+    full_gaussian (correlated), mixture (of four Gaussians), beta (bounded boxes only; it has no
+    std), flow (affine couplings). All but clipped_gaussian and beta need bounds on both sides of
+    every entry, or none."""
     std: Std = "state_independent"
     """Standard deviation of the policy: one per dimension, or a function of the observation."""
     log_std_init: float = 0.0
-    """Initial logarithm of the standard deviation, before squashing."""
+    """Initial logarithm of the standard deviation, before squashing or scaling to the box."""
     normalize_observations: bool = True
     """Normalise observations by their running mean and variance. These are frozen inside a window
     and saved with the policy."""

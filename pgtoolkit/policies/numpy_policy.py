@@ -73,7 +73,8 @@ def _squash(head: GaussianHead | ClippedGaussianHead) -> Layer:
         return lambda pre_action: pre_action
     low, high = head.low.numpy(), head.high.numpy()
     if isinstance(head, ClippedGaussianHead):
-        return lambda pre_action: np.clip(pre_action, low, high)
+        centre, scale = head.centre.numpy(), head.scale.numpy()
+        return lambda pre_action: np.clip(centre + scale * pre_action, low, high)
     scale, centre = 0.5 * (high - low), 0.5 * (high + low)
     return lambda pre_action: np.clip(centre + scale * np.tanh(pre_action), low, high)
 

@@ -12,6 +12,7 @@ from pgtoolkit.finite import require_finite_rows, require_finite_steps
 from pgtoolkit.networks.normalizer import SINGLE, exact_dtype
 from pgtoolkit.policies.numpy_policy import Act, numpy_actor
 from pgtoolkit.policies.policy import Policy
+from pgtoolkit.rollouts.given_action import given_action
 from pgtoolkit.rollouts.window import Window
 
 MAX_NUMPY_BATCH = 64
@@ -63,7 +64,7 @@ def collect_arrays(
     needs_reset: Mask,
     episode_start: Mask,
 ) -> tuple[Window, NDArray[Any], Mask, Mask]:
-    """Steps the environments ``T`` times.
+    """Steps the environments ``T`` times, with actions that are in their action space.
 
     Observations are kept in the dtype that the policy's normaliser reads. Those after the last step
     keep more digits if the environment gave them, as :func:`exact_observations` does.
@@ -84,7 +85,7 @@ def collect_arrays(
         NonFiniteError: an action, a reward or an observation, also one after a reset, is not
             finite.
     """
-    act = choose_actor(policy, env.num_envs)
+    act, give = choose_actor(policy, env.num_envs), given_action(env.single_action_space)
     num_steps, noise_array = len(noise), noise.cpu().numpy()
     dtype = policy.normalizer.input_dtype
     buffers, next_inputs = StepBuffers(num_steps, dtype), StepBuffers(num_steps, dtype)
@@ -94,7 +95,7 @@ def collect_arrays(
         if not np.isfinite(action).all():
             require_finite_buffers(buffers, next_inputs, t)
             require_finite_rows({"action": torch.from_numpy(action)}, t)
-        after, reward, terminated, truncated, info = env.step(action)
+        after, reward, terminated, truncated, info = env.step(give(action))
         terminated, truncated = terminated & ~needs_reset, truncated & ~needs_reset
         done = terminated | truncated
         any_done, next_obs = bool(done.any()), after

@@ -25,7 +25,8 @@ DEFINITIONS = {
     "train/gradient_norm": "ppo only: norm of the gradient of policy and value function together, "
     "before clipping, mean over the update's minibatches",
     "train/learning_rate": "learning rate of the policy in this update, by its schedule",
-    "train/std": "mean standard deviation of the Gaussian before squashing",
+    "train/std": "mean standard deviation of the Gaussian before squashing; with clipped_gaussian "
+    "in units of half of the action bounds' distance",
     "train/saturated_actions": "share of action entries with |tanh(u)| > 0.99, where the pathwise "
     "gradient nearly vanishes",
     "train/policy_gain": "largest singular value of dmu/ds over the window, with mu the Gaussian "
@@ -33,8 +34,8 @@ DEFINITIONS = {
     "gradients are",
     "train/gradient_clipped": "1 if the norm of the policy's gradient exceeded max_grad_norm, "
     "else 0",
-    "train/clipped_actions": "share of action entries that a clipped_gaussian draws beyond the "
-    "action bounds, so that they are clipped",
+    "train/clipped_actions": "share of the action entries in a window's valid steps that a "
+    "clipped_gaussian draws beyond the action bounds, so that they are clipped",
     "eval/mean_reward": "mean undiscounted return of evaluation episodes, in separate environments "
     "with deterministic actions and a frozen observation normaliser",
     "eval/mean_ep_length": "mean length of the evaluation episodes, in steps",

@@ -298,12 +298,12 @@ def load_policy(path: Path, settings: Any, env: Any) -> Any:
     policy = make_policy(settings.agent, *spaces, torch.Generator())
     fresh = policy.state_dict()
     same = {k: v.shape for k, v in saved.items()} == {k: v.shape for k, v in fresh.items()}
-    bounds = [key for key in ("low", "high") if key in fresh]
+    bounds = [key for key in fresh if key.endswith((".low", ".high", ".centre", ".scale"))]
     if not same or any(not torch.equal(saved[key], fresh[key]) for key in bounds):
         raise RequestError(
             f"the policy in {path} was trained for other spaces than this environment's "
-            f"({single_line(spaces[0])} to {single_line(spaces[1])}), or its config.yaml was "
-            "edited: evaluate it on an environment with its own spaces"
+            f"({single_line(spaces[0])} to {single_line(spaces[1])}), its config.yaml was edited, "
+            "or an earlier version saved it: evaluate it on an environment with its own spaces"
         )
     policy.load_state_dict(saved)
     return policy

@@ -13,6 +13,7 @@ from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.extras import install_command
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.policies.policy import Policy
+from pgtoolkit.rollouts.given_action import given_action
 
 MAX_FRAMES = 2000
 
@@ -35,13 +36,14 @@ def record_episode(source: EnvSpec, policy: Policy, path: Path, *, seed: int) ->
         raise RequestError(f"--video must end in .gif or .mp4, not {path.name}")
     env = source.make_guarded(render_mode="rgb_array")
     frames: list[np.ndarray] = []
+    give = given_action(env.action_space)
     obs, _ = env.reset(seed=seed)
     for _ in range(MAX_FRAMES):
         frames.append(_render(env, source.name))
         with torch.no_grad():
             inputs = torch.from_numpy(np.array(obs, policy.normalizer.input_dtype))
             action = policy(inputs).mode.numpy()
-        obs, _, terminated, truncated, _ = env.step(action)
+        obs, _, terminated, truncated, _ = env.step(give(action))
         if terminated or truncated:
             break
     fps = int(env.metadata.get("render_fps") or DEFAULT_FPS)
