@@ -74,7 +74,7 @@ def test_what_is_no_picture_is_refused_in_one_sentence(drawn: Any, tmp_path: Pat
 def test_actions_are_in_the_space(dtype: Any, tmp_path: Path) -> None:
     """float32 rounds a bound of 0.1 outwards; ``Draws`` asserts that it contains its action."""
     env = Draws(picture(1))
-    env.action_space = spaces.Box(0.1, 0.1, (1,), dtype)
+    env.action_space = spaces.Box(0.1, 0.1, (1,), dtype)  # type: ignore[assignment]
     settings = PolicySettings(distribution="clipped_gaussian", normalize_observations=False)
     generator = torch.Generator().manual_seed(0)
     policy = make_policy(settings, env.observation_space, env.action_space, generator)
