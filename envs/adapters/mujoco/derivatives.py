@@ -6,7 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatchSimulator
-from pgtoolkit.envs.adapters.mujoco.snapshot import import_mujoco, physics_tangent_size
+from pgtoolkit.envs.adapters.mujoco.snapshot import (
+    depends_on_warmstart,
+    import_mujoco,
+    physics_tangent_size,
+)
 from pgtoolkit.envs.adapters.simulation.central_differences import (
     DOUBLE_STEP,
     CentralDifferences,
@@ -146,13 +150,14 @@ class ChainedTransitions:
 def can_chain(batches: MuJoCoBatchSimulator) -> bool:
     """Whether :class:`ChainedTransitions` can be used for an environment.
 
-    ``mjd_transitionFD`` must support the integrator, and the readout may use only derived fields
-    that are functions of the positions. Of Gymnasium's models this holds for HalfCheetah and
-    Pusher; most others are integrated by RK4.
+    ``mjd_transitionFD`` must support the integrator, steps may not depend on the solver's warm
+    start, and the readout may use only derived fields that are functions of the positions. Of
+    Gymnasium's models this holds for HalfCheetah and Pusher; most others are integrated by RK4.
     """
     kinds = import_mujoco().mjtIntegrator
     supported = (kinds.mjINT_EULER, kinds.mjINT_IMPLICIT, kinds.mjINT_IMPLICITFAST)
-    integrator = batches.snapshot.model.opt.integrator
+    model = batches.snapshot.model
     readout = batches.readout
     reads_positions = POSITION_FIELDS.issuperset(readout.after) and not readout.before
-    return integrator in [int(kind) for kind in supported] and reads_positions
+    integrates = model.opt.integrator in [int(kind) for kind in supported]
+    return integrates and reads_positions and not depends_on_warmstart(model)
