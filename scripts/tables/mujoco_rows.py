@@ -113,7 +113,8 @@ def measure(name: str, start: Start, seed: int, horizon: int) -> MuJoCoCase:
         horizon: number of steps of the return.
     """
     env, plain = MuJoCo(lambda: _make(name, start)), _make(name, start)
-    low, high = (b.astype(np.float64) for b in (plain.action_space.low, plain.action_space.high))
+    space = env.action_space
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     random = np.random.default_rng(100 + seed)
     actions = 0.9 * random.uniform(low, high, (horizon, len(low)))
     before = start.scale * random.uniform(low, high, (start.steps, len(low)))

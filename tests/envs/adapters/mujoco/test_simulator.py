@@ -146,7 +146,7 @@ def test_the_warm_start_is_moved_as_a_velocity() -> None:
     saved, nv = pure.reset(0)[0][None], pure.env.model.nv
     tangent = np.zeros((1, pure.tangent_size))
     tangent[0, -nv:] = np.arange(nv)
-    moved = pure.perturb(saved, tangent) - saved
+    moved = pure.perturb(saved, tangent) - pure.perturb(saved, 0 * tangent)
     warmstart = moved[0, pure.snapshot.warmstart]
     assert np.allclose(warmstart, np.arange(nv) / pure.env.model.opt.timestep)
     assert np.count_nonzero(moved) == nv - 1

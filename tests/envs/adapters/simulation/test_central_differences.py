@@ -242,7 +242,7 @@ def test_jacobians_computed_elsewhere_are_tested_in_the_same_way() -> None:
     tested = differences.test(saved, np.zeros((2, 1)), Parts(own.state, own.observation, reward))
     assert tested.disagreement[0] == own.disagreement[0]
     assert tested.error[0] < MAX_ERROR
-    assert tested.error[1] == pytest.approx(1e-4, rel=0.01)
+    assert 0.7e-4 < tested.error[1] < 1.0e-4  # along a direction of components 0.8 to 1
 
 
 def test_the_worst_part_counts() -> None:
