@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium
-import mujoco
 import numpy as np
 import pytest
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatchSimulator, batch_step, loop_step
 from pgtoolkit.envs.adapters.mujoco.derivatives import ChainedTransitions, can_chain
 from pgtoolkit.envs.adapters.mujoco.simulator import MuJoCoSimulator
-from pgtoolkit.envs.adapters.mujoco.snapshot import quiet_loading
+from pgtoolkit.envs.adapters.mujoco.snapshot import import_mujoco, quiet_loading
 from pgtoolkit.envs.adapters.simulation.central_differences import CentralDifferences, Steps
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Linearization, Linearizer
 
@@ -253,7 +252,7 @@ def test_a_solver_that_stops_early_is_not_chained() -> None:
     def make() -> gymnasium.Env[Any, Any]:
         env = plain("HalfCheetah")
         inner: Any = env.unwrapped
-        inner.model.opt.solver = mujoco.mjtSolver.mjSOL_PGS
+        inner.model.opt.solver = import_mujoco().mjtSolver.mjSOL_PGS
         return env
 
     assert not can_chain(batches(MuJoCoSimulator(make)))
