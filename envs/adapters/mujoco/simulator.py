@@ -12,7 +12,9 @@ from pgtoolkit.envs.adapters.mujoco import snapshot as mujoco_snapshot
 from pgtoolkit.envs.adapters.mujoco.readouts import Readout, readout_of
 from pgtoolkit.envs.adapters.mujoco.snapshot import (
     DERIVED_FIELDS,
+    OtherInputs,
     Snapshot,
+    depends_on_warmstart,
     import_mujoco,
     physics_tangent_size,
     quiet_loading,
@@ -38,7 +40,10 @@ class MuJoCoSimulator(Simulator):
 
     The tangent space has MuJoCo's ``2 nv + na`` numbers for positions, velocities and activations,
     and then the derived numbers on which the step depends, which are found by changing each. For
-    example, Ant's reward depends on the torso's position before the last substep.
+    example, Ant's reward depends on the torso's position before the last substep. With a solver
+    that does not converge to rounding (PGS in the two humanoids, CG) the step also depends on the
+    ``nv`` accelerations from which the solver starts, see :func:`depends_on_warmstart`. Times the
+    time step they are velocities, and so they are measured in the tangent space.
 
     Args:
         make: makes the environment; called once. Only ``TimeLimit`` and the wrappers by which
@@ -60,11 +65,11 @@ class MuJoCoSimulator(Simulator):
         fields = DERIVED_FIELDS if self.readout is None else self.readout.before
         self.snapshot = Snapshot(self.env.model, fields)
         self.saved_size = self.snapshot.size
-        self.derived_inputs: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
-        """Indices of the saved derived numbers on which the step depends."""
         saved, observation, reward = self._check_replay()
         self.derived_inputs = self._find_derived_inputs(saved)
-        self.tangent_size = physics_tangent_size(self.snapshot) + len(self.derived_inputs)
+        """Indices of the saved derived numbers on which the step depends."""
+        self._others = _other_inputs(self.snapshot, self.derived_inputs)
+        self.tangent_size = physics_tangent_size(self.snapshot) + len(self._others.indices)
         self.precision = Precision(
             state=np.dtype(np.float64),
             observation=_float_dtype(observation),
@@ -96,10 +101,10 @@ class MuJoCoSimulator(Simulator):
         return Outcome(after, observation, reward, terminated)
 
     def perturb(self, saved: Array, tangent: Array) -> Array:
-        return mujoco_snapshot.perturb(self.snapshot, saved, tangent, self.derived_inputs)
+        return mujoco_snapshot.perturb(self.snapshot, saved, tangent, self._others)
 
     def displacement(self, saved: Array, origin: Array) -> Array:
-        return mujoco_snapshot.displacement(self.snapshot, saved, origin, self.derived_inputs)
+        return mujoco_snapshot.displacement(self.snapshot, saved, origin, self._others)
 
     def render(self, saved: Array) -> NDArray[np.uint8]:
         """The environment's own image of a saved state ``[S]``.
@@ -166,6 +171,17 @@ class MuJoCoSimulator(Simulator):
     def _actions(self, count: int) -> Array:
         space, rng = self.action_space, np.random.default_rng(0)
         return np.clip(rng.uniform(-1, 1, (count, *space.shape)), space.low, space.high)
+
+
+def _other_inputs(snapshot: Snapshot, derived_inputs: NDArray[np.intp]) -> OtherInputs:
+    """The derived inputs and, if steps depend on it, the solver's warm start."""
+    indices, units = derived_inputs, np.ones(len(derived_inputs))
+    if depends_on_warmstart(snapshot.model):
+        warmstart = np.arange(snapshot.warmstart.start, snapshot.warmstart.stop)
+        indices = np.concatenate([indices, warmstart])
+        accelerations = np.full(len(warmstart), 1 / snapshot.model.opt.timestep)
+        units = np.concatenate([units, accelerations])
+    return OtherInputs(indices, units)
 
 
 def _make(make: Callable[[], AnyEnv]) -> AnyEnv:

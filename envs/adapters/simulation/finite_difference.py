@@ -18,6 +18,9 @@ FINITE_DIFFERENCES = GradientInfo(
 )
 """The description of gradients by finite differences."""
 
+KNOWN_ERROR = 1e-5
+"""The largest estimated error of a derivative that is not flagged, relative to its row."""
+
 
 class SimulatedState(NamedTuple):
     """States of a simulator, with the results of the steps that led to them."""
@@ -49,14 +52,15 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
     three dimensions however it is stored. A ``tangent`` that is not zero moves the state before the
     step.
 
-    A step is counted as flagged if its derivative changes with the step size by more than
-    ``tolerance``: it is near a jump or a kink, or in a contact too stiff for the step size. Its
-    gradient is used nevertheless. Steps with derivatives that are not finite are flagged too.
+    A step is counted as flagged if its derivative changes by more than ``tolerance`` with a longer
+    step size: it is near a jump or a kink, or in a contact too stiff for the step size. It is also
+    flagged if its derivative changes by more than ``1e-5`` with a shorter step size, that is, if it
+    is itself not known to ``1e-5``, or if it is not finite. Its gradient is used nevertheless.
 
     Args:
         simulator: computes the steps.
         linearize: computes the Jacobians; None takes :class:`CentralDifferences`.
-        tolerance: the largest relative disagreement of two step sizes that is not flagged.
+        tolerance: the largest relative disagreement with a longer step that is not flagged.
         gradient: the description of the derivatives.
     """
 
@@ -73,7 +77,7 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
         self.observation_space = simulator.observation_space
         self.action_space = simulator.action_space
         self.max_episode_steps = simulator.max_episode_steps
-        self._differentiated, self._flagged, self._worst = 0, 0, 0.0
+        self._differentiated, self._flagged, self._worst, self._error = 0, 0, 0.0, 0.0
 
     def initial(self, num_envs: int, generator: torch.Generator) -> SimulatedState:
         seeds = _draw_seeds(num_envs, generator).tolist()
@@ -117,7 +121,7 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
         return state.terminated
 
     def metrics(self) -> dict[str, Tensor]:
-        """Share of flagged steps and largest disagreement, over the steps since the last call.
+        """Share of flagged steps, largest disagreement and error, over the steps since last call.
 
         Only steps whose Jacobians were computed count.
         """
@@ -126,8 +130,9 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
         found = {
             "environment/flagged_steps": torch.tensor(self._flagged / self._differentiated),
             "environment/worst_disagreement": torch.tensor(self._worst),
+            "environment/worst_error": torch.tensor(self._error),
         }
-        self._differentiated, self._flagged, self._worst = 0, 0, 0.0
+        self._differentiated, self._flagged, self._worst, self._error = 0, 0, 0.0, 0.0
         return found
 
     def jacobians(self, saved: Array, action: NDArray[np.floating]) -> tuple[Array, Array, Array]:
@@ -138,10 +143,12 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
             action: ``[K, A]``.
         """
         found = self.linearize(saved, action.astype(np.float64))
-        finite = np.nan_to_num(found.disagreement, nan=np.inf)
-        self._differentiated += len(finite)
-        self._flagged += int((finite > self.tolerance).sum())
-        self._worst = max(self._worst, float(finite.max(initial=0.0)))
+        disagreement = np.nan_to_num(found.disagreement, nan=np.inf)
+        error = np.nan_to_num(found.error, nan=np.inf)
+        self._differentiated += len(error)
+        self._flagged += int(((disagreement > self.tolerance) | (error > KNOWN_ERROR)).sum())
+        self._worst = max(self._worst, float(disagreement.max(initial=0.0)))
+        self._error = max(self._error, float(error.max(initial=0.0)))
         return found.state, found.observation, found.reward
 
 

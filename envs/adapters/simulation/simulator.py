@@ -42,7 +42,10 @@ class Linearization(NamedTuple):
     reward: Array
     """``[K, D + A]``."""
     disagreement: Array
-    """``[K]``: relative change of the derivative with the step size; 0 where it was not tested."""
+    """``[K]``: relative change of the derivative with a longer step; 0 where it was not tested."""
+    error: Array
+    """``[K]``: relative change of the derivative with a shorter step, beyond rounding: an estimate
+    of its own error. 0 where it was not tested."""
 
 
 Linearizer: TypeAlias = Callable[[Array, Array], Linearization]

@@ -14,7 +14,12 @@ from gymnasium.envs.mujoco.reacher_v5 import ReacherEnv
 from gymnasium.wrappers import ClipAction, TimeLimit
 
 from pgtoolkit.envs.adapters.mujoco.simulator import MuJoCoSimulator
-from pgtoolkit.envs.adapters.mujoco.snapshot import DERIVED_FIELDS, import_mujoco, quiet_loading
+from pgtoolkit.envs.adapters.mujoco.snapshot import (
+    DERIVED_FIELDS,
+    depends_on_warmstart,
+    import_mujoco,
+    quiet_loading,
+)
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
@@ -117,6 +122,34 @@ def test_what_a_step_reads_of_the_step_before_is_part_of_the_tangent() -> None:
     ant = simulator("Ant")
     torso = ant.env.model.body("torso").id
     assert ant.derived_inputs[0] == ant.snapshot.parts["xpos"].start + 3 * torso
+
+
+def test_a_warm_start_that_matters_is_part_of_the_tangent() -> None:
+    """The humanoids are solved by PGS, the others by Newton's method, which converges."""
+    for name in NAMES:
+        pure = simulator(name)
+        nv, na = pure.env.model.nv, pure.env.model.na
+        warm = nv if name.startswith("Humanoid") else 0
+        assert pure.tangent_size == 2 * nv + na + len(pure.derived_inputs) + warm, name
+
+
+def test_who_starts_its_solver_anew_has_no_warm_start() -> None:
+    model = import_mujoco().MjModel.from_xml_string("<mujoco><option solver='PGS'/></mujoco>")
+    assert depends_on_warmstart(model)
+    model.opt.disableflags |= int(import_mujoco().mjtDisableBit.mjDSBL_WARMSTART)
+    assert not depends_on_warmstart(model)
+
+
+def test_the_warm_start_is_moved_as_a_velocity() -> None:
+    """A tangent of 1 is an acceleration of ``1 / timestep``."""
+    pure = simulator("HumanoidStandup")
+    saved, nv = pure.reset(0)[0][None], pure.env.model.nv
+    tangent = np.zeros((1, pure.tangent_size))
+    tangent[0, -nv:] = np.arange(nv)
+    moved = pure.perturb(saved, tangent) - pure.perturb(saved, 0 * tangent)
+    warmstart = moved[0, pure.snapshot.warmstart]
+    assert np.allclose(warmstart, np.arange(nv) / pure.env.model.opt.timestep)
+    assert np.count_nonzero(moved) == nv - 1
 
 
 def test_what_an_unknown_class_reads_is_found() -> None:
