@@ -123,14 +123,13 @@ class CentralDifferences:
         self.steps = steps or step_sizes_for(simulator.precision)
         low, high = simulator.action_space.low, simulator.action_space.high
         self._low, self._high = low.astype(np.float64), high.astype(np.float64)
-        # The components are unequal, so that no difference of two coordinates is constant along
-        # the direction. They are at least 0.8, because with 0.6 the two differences of a jump
-        # would be equal.
-        size, random = simulator.tangent_size + len(low), np.random.default_rng(0)
-        self._direction = random.choice([-1.0, 1.0], size) * random.uniform(0.8, 1.0, size)
+        self._direction = _direction(simulator.tangent_size + len(low))
 
     def __call__(self, saved: Array, action: Array) -> Linearization:
         """Jacobians at saved states ``[K, S]`` and actions ``[K, A]``."""
+        size = self.simulator.tangent_size + len(self._low)
+        if len(self._direction) != size:
+            self._direction = _direction(size)
         jacobians: dict[str, Array] = {}
         disagreement = np.zeros(len(saved))
         for step in sorted(set(dataclasses.asdict(self.steps).values())):
@@ -149,7 +148,8 @@ class CentralDifferences:
         )
 
     def _stencil(self, action: Array, step: float) -> Stencil:
-        states, size = self.simulator.tangent_size, len(self._direction)
+        size = len(self._direction)
+        states = size - action.shape[1]
         probe = self._probe(action)
         probe_step = max(2 * step, min(PROBE_RATIO * step, MAX_PROBE_STEP))
         moves = np.zeros((len(action), 2 * size + 3, size))
@@ -167,7 +167,7 @@ class CentralDifferences:
     def _probe(self, action: Array) -> Array:
         """The probe direction ``[K, D + A]``; bounded actions move away from the nearer bound."""
         probe = np.tile(self._direction, (len(action), 1))
-        action_part = probe[:, self.simulator.tangent_size :]
+        action_part = probe[:, -action.shape[1] :]
         near_upper = action - self._low > self._high - action
         inwards = np.where(near_upper, -1.0, 1.0) * np.abs(action_part)
         bounded = np.isfinite(self._low) | np.isfinite(self._high)
@@ -191,6 +191,17 @@ class CentralDifferences:
         # Tangent vectors are differences, so the size of a state is not known; 1 is assumed.
         size = np.ones(len(part)) if name == "state" else np.abs(part).max((1, 2), initial=0.0)
         return ROUNDING_MARGIN * len(self._direction) * epsilon * size
+
+
+def _direction(size: int) -> Array:
+    """The direction ``[D + A]`` along which the derivative is tested.
+
+    The components are unequal, so that no difference of two coordinates is constant along the
+    direction. They are at least 0.8, because with 0.6 the two differences of a jump would be equal.
+    """
+    random = np.random.default_rng(0)
+    found: Array = random.choice([-1.0, 1.0], size) * random.uniform(0.8, 1.0, size)
+    return found
 
 
 def _jacobian(part: Array, span: Array) -> Array:
