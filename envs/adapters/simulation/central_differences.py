@@ -171,14 +171,13 @@ class CentralDifferences:
         self.steps = steps or step_sizes_for(simulator.precision)
         low, high = simulator.action_space.low, simulator.action_space.high
         self._low, self._high = low.astype(np.float64), high.astype(np.float64)
-        # The components are unequal, so that no difference of two coordinates is constant along
-        # the direction. They are at least 0.8, because with 0.6 the two differences of a jump
-        # would be equal.
-        size, random = simulator.tangent_size + len(low), np.random.default_rng(0)
-        self._direction = random.choice([-1.0, 1.0], size) * random.uniform(0.8, 1.0, size)
+        self._direction = _direction(simulator.tangent_size + len(low))
 
     def __call__(self, saved: Array, action: Array) -> Linearization:
         """Jacobians at saved states ``[K, S]`` and actions ``[K, A]``."""
+        size = self.simulator.tangent_size + len(self._low)
+        if len(self._direction) != size:
+            self._direction = _direction(size)
         return self.refine(saved, action, self.differences(saved, action, self.steps))
 
     def refine(self, saved: Array, action: Array, found: Linearization) -> Linearization:
@@ -195,6 +194,8 @@ class CentralDifferences:
             if len(rows) == 0 or steps == self.steps:
                 break
             again = self.differences(saved[rows], action[rows], steps)
+            if again.state.shape[1:] != found.state.shape[1:]:
+                break  # a constant has become state meanwhile: the next call differentiates it
             better = again.error < found.error[rows]
             for name in ("state", "observation", "reward", "error"):
                 getattr(found, name)[rows[better]] = getattr(again, name)[better]
@@ -249,7 +250,8 @@ class CentralDifferences:
         return Steps(**finer)
 
     def _stencil(self, action: Array, step: float) -> Stencil:
-        states, size = self.simulator.tangent_size, len(self._direction)
+        size = len(self._direction)
+        states = size - action.shape[1]
         probe = self._probe(action)
         probe_step = max(2 * step, min(PROBE_RATIO * step, MAX_PROBE_STEP))
         moves = np.zeros((len(action), 2 * size + 5, size))
@@ -274,7 +276,7 @@ class CentralDifferences:
     def _probe(self, action: Array) -> Array:
         """The probe direction ``[K, D + A]``; bounded actions move away from the nearer bound."""
         probe = np.tile(self._direction, (len(action), 1))
-        action_part = probe[:, self.simulator.tangent_size :]
+        action_part = probe[:, -action.shape[1] :]
         near_upper = action - self._low > self._high - action
         inwards = np.where(near_upper, -1.0, 1.0) * np.abs(action_part)
         bounded = np.isfinite(self._low) | np.isfinite(self._high)
@@ -313,7 +315,7 @@ class CentralDifferences:
 
         An action within its bounds is not moved beyond them.
         """
-        fractions, states = np.array([0.0, 0.5, 1.0])[:, None], self.simulator.tangent_size
+        fractions, states = np.array([0.0, 0.5, 1.0])[:, None], stencil.tangent.shape[1]
         action = stencil.action[rows, UNMOVED][:, None]
         moved = action + FAR_STEP * fractions * stencil.probe[rows, None, states:]
         inside = (self._low <= action) & (action <= self._high)
@@ -330,6 +332,17 @@ class CentralDifferences:
     def _epsilon(self, name: str) -> float:
         """The rounding unit of one part."""
         return float(np.finfo(getattr(self.simulator.precision, name)).eps)
+
+
+def _direction(size: int) -> Array:
+    """The direction ``[D + A]`` along which the derivative is tested.
+
+    The components are unequal, so that no difference of two coordinates is constant along the
+    direction. They are at least 0.8, because with 0.6 the two differences of a jump would be equal.
+    """
+    random = np.random.default_rng(0)
+    found: Array = random.choice([-1.0, 1.0], size) * random.uniform(0.8, 1.0, size)
+    return found
 
 
 def _jacobian(part: Array, span: Array) -> Array:
