@@ -31,6 +31,10 @@ FINER_RATIOS = (2.0**-4, 2.0**-6)
 """These shorter steps, relative to the step for the precision: in double precision ``2^-24``, where
 the rounding error is about ``1e-8``, and ``2^-26``."""
 
+MIN_GAIN = 0.9
+"""A shorter step is taken if it lowers the error to this share at least. At a jump it does not, and
+its rounding error is larger."""
+
 FAR_STEP = 2.0**-4
 """A number that the steps of a difference do not move at all, but this one does, is on a grid that
 is coarser than the step, or near a jump: its derivative of 0 is that of a stair."""
@@ -157,8 +161,8 @@ class CentralDifferences:
     plus that rounding error, and the largest over the rows and parts is reported.
 
     **Shorter steps.** States whose error is above ``1e-6`` are computed again with ``h / 16``, and
-    if it is still above, with ``h / 64``; the Jacobians with the smallest error are returned, with
-    that error. Parts in single precision keep their step, since a shorter one would measure their
+    if it is still above, with ``h / 64``, and are replaced if that lowers the error by a tenth or
+    more. Parts in single precision keep their step, since a shorter one would measure their
     rounding. The disagreement is always that of ``h``.
 
     Args:
@@ -196,7 +200,7 @@ class CentralDifferences:
             again = self.differences(saved[rows], action[rows], steps)
             if again.state.shape[1:] != found.state.shape[1:]:
                 break  # a constant has become state meanwhile: the next call differentiates it
-            better = again.error < found.error[rows]
+            better = again.error < MIN_GAIN * found.error[rows]
             for name in ("state", "observation", "reward", "error"):
                 getattr(found, name)[rows[better]] = getattr(again, name)[better]
         return found

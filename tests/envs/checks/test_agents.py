@@ -11,6 +11,7 @@ from pgtoolkit.config import PolicySettings
 from pgtoolkit.envs.checks.agents import AgentNeeds, check_agents
 from pgtoolkit.envs.checks.check_env import check_env
 from pgtoolkit.envs.control.point_mass import PointMass
+from pgtoolkit.errors import RequestError
 from pgtoolkit.policies.factory import choose_head
 
 AGENTS = {
@@ -87,7 +88,16 @@ def test_agents_that_need_a_gradient_need_floating_actions_or_dynamics() -> None
 
 
 def test_check_env_reports_refused_actions() -> None:
-    """The other checks are made all the same."""
-    found = check_env(Acts(REFUSED[0]), seconds=0.3)
-    assert [f.check for f in found if f.status == "fault"] == ["agents"]
-    assert "throughput" in [f.check for f in found]
+    """Parts that cannot be put into one row are named, before any check."""
+    with pytest.raises(
+        RequestError, match=r"have the parts 'mode' .*, and policies choose one row"
+    ):
+        check_env(Acts(REFUSED[0]), seconds=0.3)
+
+
+def test_check_env_sees_the_actions_that_policies_choose() -> None:
+    """Arrays of several axes and integer boxes are translated to one row, which agents take."""
+    for space in (spaces.Box(-1, 1, (2, 2)), spaces.Box(0, 3, (1,), np.int64)):
+        found = check_env(Acts(space), seconds=0.3)
+        (agents,) = [f for f in found if f.check == "agents"]
+        assert agents.status == "pass"

@@ -484,7 +484,7 @@ BROKEN: dict[type[DifferentiableEnv[Any]], tuple[str, str]] = {
     Buffer: ("aliasing", "transition writes into what it returned before"),
     OutOfSpace: ("observation space", "observations are out of their space"),
     EndsAtStart: ("termination", "terminal is true at the start"),
-    HalfBounded: ("spaces", "bounded on some sides only"),
+    HalfBounded: ("spaces", "tanh-squashing needs bounds on both sides"),
     KeepsGraph: ("detach", "the graph is not cut by detach()"),
     RestartCutsAll: ("resets", "lose or change their gradient when others are reset"),
     RestartMovesAll: ("restart", "reset_where changes environments that it should leave alone"),

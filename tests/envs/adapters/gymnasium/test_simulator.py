@@ -280,7 +280,7 @@ def test_hidden_global_randomness_is_refused() -> None:
 
 
 def test_a_time_limit_is_needed_and_a_given_one_replaces_the_environment_s_own() -> None:
-    with pytest.raises(RequestError, match="no time limit: give max_episode_steps"):
+    with pytest.raises(RequestError, match="no time limit, and a differentiable"):
         simulator(Cart(), None)
     with pytest.raises(RequestError, match="at least 1"):
         simulator(Cart(), 0)
