@@ -128,6 +128,9 @@ class RolloutSettings(Settings):
     """Steps of each environment in a window (the horizon of a pathwise gradient)."""
     gamma: Annotated[float, between(0, 1)] = 0.99
     """Discount factor."""
+    normalize_rewards: bool = False
+    """Divide rewards by the running standard deviation of the discounted return, in updates only:
+    returns that are logged, and evaluations, stay in the environment's unit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
