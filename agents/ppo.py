@@ -126,7 +126,7 @@ class Ppo:
     trajectory before the epochs begin: it is the score function's, with the window's advantages as
     weights, less their mean where the minibatches' are standardised. That is the standardised
     gradient, the entropy bonus included, times the advantages' standard deviation: the direction of
-    the step in the unit of returns, as other agents' gradients are.
+    the step in the unit of (normalised) returns, as other agents' gradients are.
 
     Args:
         config: settings.

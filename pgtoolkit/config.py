@@ -152,7 +152,8 @@ class PolicySettings(Settings):
     """The policy's network and distribution, and the weight of its entropy."""
 
     ent_coef: Annotated[float, at_least(0)] = 0.0
-    """Weight of the policy's entropy (of the squashed action) in the objective."""
+    """Weight of the policy's entropy (of the squashed action) in the objective, in the unit of the
+    rewards that the update sees: with normalize_rewards, of the normalised ones."""
     hidden: Annotated[tuple[int, ...], each(at_least(1), "sizes of at least 1")] = (64, 64)
     """Sizes of the hidden layers of the policy, and of the value function if there is one."""
     activation: Activation = "tanh"

@@ -13,9 +13,9 @@ from pgtoolkit.networks.normalizer import Moments
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import load_state_of, state_of
 
-CONSTANT = 2.0**-40
+CONSTANT = 2.0**-20
 """Standard deviation of the returns, as a share of their mean's size, up to which they count as
-constant: what is left then are rounding errors of float64 sums."""
+constant. What is left then are rounding errors of rewards, which are float32: eight units."""
 STATE = ("running", "count", "mean", "scatter")
 
 

@@ -174,6 +174,17 @@ def test_a_return_without_variance_leaves_rewards_as_they_are(value: float) -> N
     assert torch.equal(normalizer(window).reward, window.reward)
 
 
+def test_rounding_errors_of_a_constant_are_no_variance() -> None:
+    """Neighbouring float32 numbers in turns; divided by their deviation, they would be 1e7."""
+    yes = torch.ones(8, 3, dtype=torch.bool)
+    reward = torch.full((8, 3), 0.7)
+    reward[::2] = torch.nextafter(reward[::2], torch.ones(()))
+    window = window_of(reward, terminated=yes, episode_start=yes)
+    assert float(seen(window).return_std) == 1
+    small = dataclasses.replace(window, reward=reward + 1e-4 * torch.arange(8.0).unsqueeze(1))
+    assert float(seen(small).return_std) == pytest.approx(1e-4 * math.sqrt(63 / 12), rel=1e-2)
+
+
 def test_before_the_first_valid_step_rewards_are_left_as_they_are() -> None:
     window = eventful()
     nothing = dataclasses.replace(window, valid=torch.zeros_like(window.valid))
