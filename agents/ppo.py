@@ -80,7 +80,7 @@ class PpoConfig(
     gae_lambda: Annotated[float, between(0, 1)] = 0.95
     """Lambda of generalised advantage estimates, and of the value function's targets."""
     normalize_rewards: bool = True
-    """Divide rewards by the running standard deviation of the discounted return, in updates only:
+    """Scale rewards by the running standard deviation of the discounted return, in updates only:
     returns that are logged, and evaluations, stay in the environment's unit."""
     clip_range: Annotated[float, above(0)] = 0.2
     """Distance of the probability ratio from 1 beyond which its gradient is 0."""

@@ -129,7 +129,7 @@ class RolloutSettings(Settings):
     gamma: Annotated[float, between(0, 1)] = 0.99
     """Discount factor."""
     normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of the discounted return, in updates only:
+    """Scale rewards by the running standard deviation of the discounted return, in updates only:
     returns that are logged, and evaluations, stay in the environment's unit."""
 
 

@@ -13,6 +13,11 @@ from pgtoolkit.networks.normalizer import Moments
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import load_state_of, state_of
 
+TARGET = 10.0
+"""Standard deviation of the discounted return of normalised rewards. At 1, the value function's
+own errors are as large as the returns once these have shrunk below the early ones, and ``ppo``,
+whose value function shares a clip with the policy, moves the policy before values are known: it
+lost the point mass. Returns of common tasks are around 10 (``docs/decisions.md``)."""
 CONSTANT = 2.0**-20
 """Standard deviation of the returns, as a share of their mean's size, up to which they count as
 constant. What is left then are rounding errors of rewards, which are float32: eight units."""
@@ -21,17 +26,17 @@ STATE = ("running", "count", "mean", "scatter")
 
 @final
 class RewardNormalizer:
-    """``r / std(G)``, with the running standard deviation of ``G_t = r_t + gamma G_{t-1}``.
+    """``10 r / std(G)``, with the running standard deviation of ``G_t = r_t + gamma G_{t-1}``.
 
     ``G`` is the discounted sum of an environment's rewards so far. It starts at 0 with every
-    episode, and its variance is taken over all valid steps of all environments. Divided by its
-    standard deviation, rewards of any unit have returns of order 1, for which learning rates,
-    clips and initial weights are made. Nothing is subtracted, because a constant added to rewards
-    changes what a policy with terminations should do, and nothing is clipped, because that would
-    bias the gradient. A step does not depend on later ones, so that ``G`` goes on from window to
-    window. The same statistic is in Engstrom et al. (2020, "Implementation matters in deep policy
-    gradients"), Gymnasium's ``NormalizeReward`` and Stable-Baselines3's ``VecNormalize``; these
-    divide every step by the deviation up to that step.
+    episode, and its variance is taken over all valid steps of all environments. Divided by a
+    tenth of its standard deviation, rewards of any unit have returns of one size, for which
+    learning rates, clips and initial weights are made. Nothing is subtracted, because a constant
+    added to rewards changes what a policy with terminations should do, and nothing is clipped,
+    because that would bias the gradient. ``G`` goes on from window to window. The same statistic is
+    in Engstrom et al. (2020, "Implementation matters in deep policy gradients"), Gymnasium's
+    ``NormalizeReward`` and Stable-Baselines3's ``VecNormalize``; these divide every step by the
+    deviation up to that step.
 
     Here ``update`` takes in a whole window first, and all of its rewards are then divided by one
     number. The first window would have no scale otherwise. A positive factor that all rewards of a
@@ -72,19 +77,19 @@ class RewardNormalizer:
         self.count, self.mean, self.scatter = merged.size, merged.mean, merged.scatter
 
     @property
-    def return_std(self) -> Tensor:
-        """The divisor, a float64 scalar: ``std(G)``, or 1 where ``G`` is constant so far."""
+    def scale(self) -> Tensor:
+        """The divisor, a float64 scalar: ``std(G) / 10``, or 1 where ``G`` is constant so far."""
         std = (self.scatter / self.count.clamp(min=1)).sqrt()
-        return torch.where(std > CONSTANT * self.mean.abs(), std, 1.0)
+        return torch.where(std > CONSTANT * self.mean.abs(), std / TARGET, 1.0)
 
     def __call__(self, window: Window) -> Window:
-        """The window with its rewards divided by :attr:`return_std`; their graph is kept."""
-        reward = window.reward.double() / float(self.return_std)
+        """The window with its rewards divided by :attr:`scale`; their graph is kept."""
+        reward = window.reward.double() / float(self.scale)
         return dataclasses.replace(window, reward=reward.to(window.reward.dtype))
 
     def metrics(self) -> dict[str, Tensor]:
-        """``{"train/return_std": ...}``, the divisor."""
-        return {"train/return_std": self.return_std}
+        """``{"train/reward_scale": ...}``, the divisor."""
+        return {"train/reward_scale": self.scale}
 
     def state_dict(self) -> dict[str, Any]:
         return state_of(self, STATE)

@@ -24,9 +24,9 @@ DEFINITIONS = {
     "clip_range, mean over the update's minibatches",
     "train/gradient_norm": "ppo only: norm of the gradient of policy and value function together, "
     "before clipping, mean over the update's minibatches",
-    "train/return_std": "with --normalize-rewards: the number by which the window's rewards were "
-    "divided in the update, the standard deviation of the discounted return so far of an "
-    "episode, G_t = r_t + gamma G_(t-1), over all steps of the run; 1 while that is constant",
+    "train/reward_scale": "with --normalize-rewards: the number by which the window's rewards were "
+    "divided in the update, a tenth of the standard deviation of the discounted return so far of "
+    "an episode, G_t = r_t + gamma G_(t-1), over all steps of the run; 1 while that is constant",
     "train/learning_rate": "learning rate of the policy in this update, by its schedule",
     "train/std": "mean standard deviation of the Gaussian before squashing",
     "train/saturated_actions": "share of action entries with |tanh(u)| > 0.99, where the pathwise "
@@ -124,8 +124,9 @@ CONVENTIONS = """\
   reward of each segment from its start, with the value function's bootstrap on truncation and at
   the window's end.
 - With --normalize-rewards, which is ppo's default, the reward that an update sees is the
-  environment's divided by train/return_std. Losses, V, U and gradient/bias are then in that unit:
-  times return_std^2 (losses of the policy: times return_std) they are in the environment's. Ratios,
+  environment's divided by train/reward_scale. V, U, gradient/bias and the value loss are then in
+  that unit squared: times reward_scale^2 they are in the environment's. So is the policy's loss,
+  times reward_scale (ppo's has no unit where it standardises advantages). Ratios,
   cosines, SNR, z and the explained variance have no unit. rollout/ and eval/ are always in the
   environment's unit.
 - Covariances divide by N - 1. The x-axis counts environment steps.

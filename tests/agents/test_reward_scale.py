@@ -38,7 +38,7 @@ AGENTS: dict[str, Callable[..., Any]] = {
         ShacConfig(**SMALL, checkpoint_every=3, **more), env
     ),
 }
-OWN_UNIT = ("train/return_std", "gradient/overhead")
+OWN_UNIT = ("train/reward_scale", "gradient/overhead")
 """Tags that may differ: the scale itself, and time."""
 
 
@@ -76,7 +76,7 @@ def test_a_power_of_two_changes_no_bit_of_what_is_learned(name: str) -> None:
     for exponent in (0, 10):
         agent = AGENTS[name](scaled(2.0**exponent), normalize_rewards=True)
         metrics = trained(agent)
-        std = float(metrics["train/return_std"]) / 2.0**exponent
+        std = float(metrics["train/reward_scale"]) / 2.0**exponent
         kept = {tag: x for tag, x in metrics.items() if tag not in OWN_UNIT}
         ends.append((std, weights(agent), kept))
     (std, parameters, metrics), (other_std, other_parameters, other_metrics) = ends
@@ -93,7 +93,7 @@ def test_without_normalisation_the_unit_matters() -> None:
     ends = []
     for exponent in (0, 10):
         agent = AGENTS["a2c"](scaled(2.0**exponent), normalize_rewards=False)
-        assert "train/return_std" not in trained(agent)
+        assert "train/reward_scale" not in trained(agent)
         ends.append(weights(agent))
     assert not all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
 
@@ -156,7 +156,7 @@ def test_a_resumed_run_has_the_same_scale(name: str, tmp_path: Path) -> None:
     resumed = AGENTS[name](scaled(1000.0), normalize_rewards=True)
     trained(resumed, 1)
     resumed.load_state_dict(load_checkpoint(tmp_path / "state.safetensors"))
-    scales = [trained(agent, 4)["train/return_std"] for agent in (whole, resumed)]
+    scales = [trained(agent, 4)["train/reward_scale"] for agent in (whole, resumed)]
     assert torch.equal(*scales)
     for one, other in zip(weights(whole), weights(resumed), strict=True):
         assert torch.equal(one, other)

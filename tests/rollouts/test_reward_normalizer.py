@@ -80,9 +80,9 @@ def test_a_constant_reward_by_hand() -> None:
     """Rewards of 2 and gamma 1/2: G is 2, 3, 3.5, of variance 14/36."""
     normalizer = seen(window_of(torch.full((3, 1), 2.0)), gamma=0.5)
     assert float(normalizer.mean) == pytest.approx(8.5 / 3)
-    assert float(normalizer.return_std) == pytest.approx(math.sqrt(14 / 36))
+    assert float(normalizer.scale) == pytest.approx(math.sqrt(14 / 36) / 10)
     found = normalizer(window_of(torch.tensor([[2.0], [-1.0]]))).reward
-    torch.testing.assert_close(found, torch.tensor([[2.0], [-1.0]]) / math.sqrt(14 / 36))
+    torch.testing.assert_close(found, torch.tensor([[20.0], [-10.0]]) / math.sqrt(14 / 36))
 
 
 def test_a_constant_reward_has_a_geometric_return() -> None:
@@ -91,7 +91,7 @@ def test_a_constant_reward_has_a_geometric_return() -> None:
     expected = -3.0 * (1 - GAMMA ** torch.arange(1.0, 51.0).double()) / (1 - GAMMA)
     std = expected.std(unbiased=False)
     for normalizer in (seen(window), seen(*pieces(window, 7, 8, 31))):
-        torch.testing.assert_close(normalizer.return_std, std, rtol=1e-12, atol=0)
+        torch.testing.assert_close(10 * normalizer.scale, std, rtol=1e-12, atol=0)
         assert float(normalizer.count) == 100
 
 
@@ -106,7 +106,7 @@ def test_independent_rewards_have_the_variance_of_a_geometric_series() -> None:
         reward.double().numpy(), start.numpy(), torch.zeros(4000).double().numpy(), GAMMA
     )
     error = torch.from_numpy(found).square().mean(0).std() / math.sqrt(4000)
-    assert abs(float(normalizer.return_std.square() - expected)) < 5 * float(error)
+    assert abs(float(100 * normalizer.scale.square() - expected)) < 5 * float(error)
 
 
 @pytest.mark.parametrize("ends", [(), (1,), (13, 14, 30)])
@@ -119,7 +119,7 @@ def test_masks_and_starts_against_a_loop(ends: tuple[int, ...]) -> None:
     assert float(normalizer.count) == len(expected)
     torch.testing.assert_close(normalizer.mean, expected.mean(), rtol=1e-12, atol=1e-12)
     std = expected.std(unbiased=False)
-    torch.testing.assert_close(normalizer.return_std, std, rtol=1e-12, atol=0)
+    torch.testing.assert_close(10 * normalizer.scale, std, rtol=1e-12, atol=0)
 
 
 def test_a_window_without_starts_begins_an_episode_after_each_end() -> None:
@@ -132,9 +132,9 @@ def test_a_window_without_starts_begins_an_episode_after_each_end() -> None:
         dataclasses.replace(piece, episode_start=None)
         for piece in pieces(dataclasses.replace(window, reward=reward), last + 1)
     ]
-    expected = seen(window).return_std
+    expected = seen(window).scale
     for normalizer in (seen(bare), seen(*cut)):
-        torch.testing.assert_close(normalizer.return_std, expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(normalizer.scale, expected, rtol=1e-12, atol=0)
 
 
 def test_a_start_without_an_end_begins_anew() -> None:
@@ -151,17 +151,17 @@ def test_rewards_times_a_power_of_two_are_normalised_to_the_same_bits(exponent: 
     parts = pieces(eventful(), 5, 21)
     larger = [dataclasses.replace(p, reward=p.reward * 2.0**exponent) for p in parts]
     one, other = seen(*parts), seen(*larger)
-    assert float(other.return_std) == float(one.return_std) * 2.0**exponent
+    assert float(other.scale) == float(one.scale) * 2.0**exponent
     for part, scaled in zip(parts, larger, strict=True):
         assert torch.equal(one(part).reward, other(scaled).reward)
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-8, 1e6, 1e30])
-def test_normalised_returns_have_a_standard_deviation_of_1(size: float) -> None:
+def test_normalised_returns_have_a_standard_deviation_of_10(size: float) -> None:
     """The whole range of float32."""
     window = eventful(size)
     normalizer = seen(window)
-    assert float(seen(normalizer(window)).return_std) == pytest.approx(1, rel=1e-6)
+    assert float(seen(normalizer(window)).scale) == pytest.approx(1, rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e6, 1e-30])
@@ -170,7 +170,7 @@ def test_a_return_without_variance_leaves_rewards_as_they_are(value: float) -> N
     yes = torch.ones(7, 3, dtype=torch.bool)
     window = window_of(torch.full((7, 3), value), terminated=yes, episode_start=yes)
     normalizer = seen(*[window] * 5)
-    assert float(normalizer.return_std) == 1
+    assert float(normalizer.scale) == 1
     assert torch.equal(normalizer(window).reward, window.reward)
 
 
@@ -180,9 +180,9 @@ def test_rounding_errors_of_a_constant_are_no_variance() -> None:
     reward = torch.full((8, 3), 0.7)
     reward[::2] = torch.nextafter(reward[::2], torch.ones(()))
     window = window_of(reward, terminated=yes, episode_start=yes)
-    assert float(seen(window).return_std) == 1
+    assert float(seen(window).scale) == 1
     small = dataclasses.replace(window, reward=reward + 1e-4 * torch.arange(8.0).unsqueeze(1))
-    assert float(seen(small).return_std) == pytest.approx(1e-4 * math.sqrt(63 / 12), rel=1e-2)
+    assert float(seen(small).scale) == pytest.approx(1e-5 * math.sqrt(63 / 12), rel=1e-2)
 
 
 def test_before_the_first_valid_step_rewards_are_left_as_they_are() -> None:
@@ -201,7 +201,7 @@ def test_the_graph_of_rewards_is_kept_and_nothing_else_changes() -> None:
     found.reward.sum().backward()  # type: ignore[no-untyped-call]
     assert reward.grad is not None
     torch.testing.assert_close(
-        reward.grad, (1 / normalizer.return_std).float().expand(5, 2), rtol=1e-6, atol=0
+        reward.grad, (1 / normalizer.scale).float().expand(5, 2), rtol=1e-6, atol=0
     )
     assert window.reward is reward and found.reward.dtype == reward.dtype
     assert all(
