@@ -17,7 +17,7 @@ TARGET = 10.0
 """Standard deviation of the discounted return of normalised rewards. At 1, the value function's
 own errors are as large as the returns once these have shrunk below the early ones, and ``ppo``,
 whose value function shares a clip with the policy, moves the policy before values are known: it
-lost the point mass. Returns of common tasks are around 10 (``docs/decisions.md``)."""
+lost the point mass (``docs/decisions.md``). Returns of common tasks have 1 to 200."""
 CONSTANT = 2.0**-20
 """Standard deviation of the returns, as a share of their mean's size, up to which they count as
 constant. What is left then are rounding errors of rewards, which are float32: eight units."""
