@@ -14,9 +14,9 @@ from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import load_state_of, state_of
 
 TARGET = 10.0
-"""Standard deviation of the discounted return of normalised rewards. With 1, which is usual, ``ppo``
-failed on the point mass and was worse on ``Hover``; ``docs/decisions.md`` has the numbers. Returns of
-common tasks have 1 to 200."""
+"""Standard deviation of the discounted return of normalised rewards. With 1, which is usual,
+``ppo`` failed on the point mass and was worse on ``Hover``; ``docs/decisions.md`` has the numbers.
+Returns of common tasks have 1 to 200."""
 CONSTANT = 2.0**-20
 """Standard deviation of the returns, as a share of their mean's size, up to which they count as
 constant. What is left then are rounding errors of rewards, which are float32: eight units."""
