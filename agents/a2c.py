@@ -92,6 +92,7 @@ class A2c:
     def update(self, window: Window) -> Metrics:
         config, normalize, valid = self.config, self.policy.normalizer, window.valid
         with self.monitor.updating():
+            window = self.collector.normalized(window)
             features, next_features = normalize(window.obs), normalize(window.next_obs)
             value = self.value_function(features)
             with torch.no_grad():

@@ -128,6 +128,9 @@ class RolloutSettings(Settings):
     """Steps of each environment in a window (the horizon of a pathwise gradient)."""
     gamma: Annotated[float, between(0, 1)] = 0.99
     """Discount factor."""
+    normalize_rewards: bool = False
+    """Scale rewards by the running standard deviation of the discounted return, in updates only:
+    returns that are logged, and evaluations, stay in the environment's unit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,7 +152,8 @@ class PolicySettings(Settings):
     """The policy's network and distribution, and the weight of its entropy."""
 
     ent_coef: Annotated[float, at_least(0)] = 0.0
-    """Weight of the policy's entropy (of the squashed action) in the objective."""
+    """Weight of the policy's entropy (of the squashed action) in the objective, in the unit of the
+    rewards that the update sees: with normalize_rewards, of the normalised ones."""
     hidden: Annotated[tuple[int, ...], each(at_least(1), "sizes of at least 1")] = (64, 64)
     """Sizes of the hidden layers of the policy, and of the value function if there is one."""
     activation: Activation = "tanh"

@@ -24,6 +24,9 @@ DEFINITIONS = {
     "clip_range, mean over the update's minibatches",
     "train/gradient_norm": "ppo only: norm of the gradient of policy and value function together, "
     "before clipping, mean over the update's minibatches",
+    "train/reward_scale": "with --normalize-rewards: the number by which the window's rewards were "
+    "divided in the update, a tenth of the standard deviation of the discounted return so far of "
+    "an episode, G_t = r_t + gamma G_(t-1), over all steps of the run; 1 while that is constant",
     "train/learning_rate": "learning rate of the policy in this update, by its schedule",
     "train/std": "mean standard deviation of the Gaussian before squashing; with clipped_gaussian "
     "in units of half of the action bounds' distance",
@@ -123,6 +126,12 @@ CONVENTIONS = """\
 - The matched pair (ratio, cosine, bias) estimates the gradient of one objective: the discounted
   reward of each segment from its start, with the value function's bootstrap on truncation and at
   the window's end.
+- With --normalize-rewards, which is ppo's default, the reward that an update sees is the
+  environment's divided by train/reward_scale. V, U, gradient/bias and the value loss are then in
+  that unit squared: times reward_scale^2 they are in the environment's. So is the policy's loss,
+  times reward_scale (ppo's has no unit where it standardises advantages). Ratios,
+  cosines, SNR, z and the explained variance have no unit. rollout/ and eval/ are always in the
+  environment's unit.
 - Covariances divide by N - 1. The x-axis counts environment steps.
 """
 
