@@ -62,7 +62,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         *(*SHAC, "pathwise"),
         *("--first-bias", "1", "--log-std-init", "0"),
     ),
-    "ppo": (
+    "ppo": ("ppo", "--num-envs", "64", "--n-steps", "32", "--batch-size", "256"),
+    "ppo, raw rewards": (
         *("ppo", "--num-envs", "64", "--n-steps", "32", "--batch-size", "256"),
         "--no-normalize-rewards",
     ),
