@@ -176,7 +176,9 @@ def _check_numbers(env: DifferentiableEnv, played: RandomPlay) -> list[Finding]:
     return [
         *numbers.check_start_states(starts),
         *numbers.check_finite(first, seen, reward.ravel()),
-        *numbers.check_inside(env.observation_space, np.concatenate([first, seen])),
+        *numbers.check_inside(
+            env.observation_space, np.concatenate([first, seen]), numbers.INSIDE.fault
+        ),
         *numbers.check_scale(usual, reward[:, random].ravel()),
     ]
 

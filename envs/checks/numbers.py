@@ -1,6 +1,6 @@
 """Checks of the values that an environment returns: finite, in their space, of a suitable size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,13 @@ from pgtoolkit.envs.checks.finding import Check, Finding
 
 Numbers = NDArray[Any]
 
+Problem = Callable[[str, str, str], Finding]
+"""Makes a finding of what was seen, what it means and what to do."""
+
 MAX_TYPICAL_SIZE, MIN_TYPICAL_SIZE = 1e3, 1e-4
 """Mean sizes of rewards and observations, and standard deviations, that need no rescaling."""
 
-FINITE = Check("behaviour", "finite")
+FINITE, INSIDE = Check("behaviour", "finite"), Check("behaviour", "observation space")
 
 
 def check_finite(starts: Numbers, observations: Numbers, rewards: Numbers) -> Iterator[Finding]:
@@ -63,9 +66,15 @@ def check_start_states(leaves: dict[str, Numbers]) -> Iterator[Finding]:
             )
 
 
-def check_inside(space: Box, observations: Numbers) -> Iterator[Finding]:
-    """Observations ``[M, O]`` lie in their space, up to 1e-5 of its range."""
-    check = Check("behaviour", "observation space")
+def check_inside(space: Box, observations: Numbers, problem: Problem) -> Iterator[Finding]:
+    """Observations ``[M, O]`` lie in their space, up to 1e-5 of its range.
+
+    Args:
+        space: the observation space.
+        observations: ``[M, O]``.
+        problem: makes the finding if they do not: a fault of an environment that is written for
+            this package, a warning for any other, since training reads no bounds of observations.
+    """
     low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
     size = np.where(np.isfinite(high - low), high - low, np.maximum(np.abs(low), np.abs(high)))
     slack = 1e-5 * np.where(np.isfinite(size), size, 1.0)
@@ -75,7 +84,7 @@ def check_inside(space: Box, observations: Numbers) -> Iterator[Finding]:
         i = int(outside.sum(0).argmax())
         entries = _entries(np.asarray(outside.any(0)))
         column = observations[:, i]
-        yield check.fault(
+        yield problem(
             f"observations are out of their space: {entries}; observation[{i}] is "
             f"from {np.nanmin(column):.4g} to {np.nanmax(column):.4g}, its space says "
             f"{low[i]:.4g} to {high[i]:.4g}",
@@ -83,7 +92,7 @@ def check_inside(space: Box, observations: Numbers) -> Iterator[Finding]:
             "widen the bounds (infinity where there is none), or clip the observation",
         )
     else:
-        yield check.passed("all observations are inside")
+        yield INSIDE.passed("all observations are inside")
 
 
 def check_scale(observations: Numbers, rewards: Numbers) -> Iterator[Finding]:

@@ -65,7 +65,7 @@ def _check_numbers(env: AnyEnv, played: PlayRecord) -> Iterator[Finding]:
     yield from numbers.check_finite(played.starts, played.observations, played.rewards)
     if isinstance(env.observation_space, spaces.Box):
         observations = np.concatenate([played.starts, played.observations])
-        yield from numbers.check_inside(env.observation_space, observations)
+        yield from numbers.check_inside(env.observation_space, observations, numbers.INSIDE.warning)
     yield from numbers.check_scale(played.observations, played.rewards)
 
 
