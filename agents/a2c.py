@@ -54,8 +54,8 @@ class A2cConfig(RolloutSettings, AdamSettings, PolicySettings, DiagnosticsSettin
     vf_coef: Annotated[float, at_least(0)] = 0.5
     """Weight of the value function's squared error in the loss."""
     distribution: DistributionName = "clipped_gaussian"
-    """Distribution of Box actions: clipped_gaussian (the action is clipped on its way into the
-    environment); or any other."""
+    """Distribution of Box actions: clipped_gaussian (a Gaussian in units of the box, with mean 0 in
+    its middle, clipped on its way into the environment); or any other."""
 
 
 @final
@@ -92,6 +92,7 @@ class A2c:
     def update(self, window: Window) -> Metrics:
         config, normalize, valid = self.config, self.policy.normalizer, window.valid
         with self.monitor.updating():
+            window = self.collector.normalized(window)
             features, next_features = normalize(window.obs), normalize(window.next_obs)
             value = self.value_function(features)
             with torch.no_grad():

@@ -101,6 +101,7 @@ class Apg:
             return matched_score_weight(signals.window, no_value, baseline, gamma)
 
         with self.learner.updating(window):
+            window = self.collector.normalized(window)
             objective = window_objective(window, no_value, gamma)
             signals = Signals(
                 self.policy, window, objective=objective, matched_weight=matched_weight

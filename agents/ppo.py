@@ -79,6 +79,9 @@ class PpoConfig(
     """Global norm to which the gradient of policy and value function together is clipped."""
     gae_lambda: Annotated[float, between(0, 1)] = 0.95
     """Lambda of generalised advantage estimates, and of the value function's targets."""
+    normalize_rewards: bool = True
+    """Scale rewards by the running standard deviation of the discounted return, in updates only:
+    returns that are logged, and evaluations, stay in the environment's unit."""
     clip_range: Annotated[float, above(0)] = 0.2
     """Distance of the probability ratio from 1 beyond which its gradient is 0."""
     normalize_advantage: bool = True
@@ -86,8 +89,8 @@ class PpoConfig(
     vf_coef: Annotated[float, at_least(0)] = 0.5
     """Weight of the value function's squared error in the loss."""
     distribution: DistributionName = "clipped_gaussian"
-    """Distribution of Box actions: clipped_gaussian, as PPO usually has it (the action is clipped
-    on its way into the environment); or any other."""
+    """Distribution of Box actions: clipped_gaussian (a Gaussian in units of the box, with mean 0 in
+    its middle, clipped on its way into the environment); or any other."""
     normalize_observations: bool = False
     """Normalise observations by their running mean and variance. These are frozen inside a window
     and saved with the policy."""
@@ -123,7 +126,7 @@ class Ppo:
     trajectory before the epochs begin: it is the score function's, with the window's advantages as
     weights, less their mean where the minibatches' are standardised. That is the standardised
     gradient, the entropy bonus included, times the advantages' standard deviation: the direction of
-    the step in the unit of returns, as other agents' gradients are.
+    the step in the unit of (normalised) returns, as other agents' gradients are.
 
     Args:
         config: settings.
@@ -165,6 +168,7 @@ class Ppo:
     def update(self, window: Window) -> Metrics:
         config, normalize = self.config, self.policy.normalizer
         with self.monitor.updating():
+            window = self.collector.normalized(window)
             features = normalize(window.obs)
             value, target = self.value_and_target(window, features)
             metrics = self.measure(window, features, target - value)

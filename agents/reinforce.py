@@ -121,6 +121,7 @@ class Reinforce:
     def update(self, window: Window) -> Metrics:
         gamma, value = self.config.gamma, self.value.lagged
         with self.learner.updating(window):
+            window = self.collector.normalized(window)
             features, plain = self.policy.normalizer(window.obs.detach()), window.detach()
             next_value = value(self.policy.normalizer(window.next_obs))
             objective = window_objective(window, next_value, gamma)

@@ -102,6 +102,7 @@ class Shac:
     def update(self, window: Window) -> Metrics:
         gamma, value = self.config.gamma, self.value.lagged
         with self.learner.updating(window):
+            window = self.collector.normalized(window)
             next_value = value(self.policy.normalizer(window.next_obs))
 
             def matched_weight(signals: Signals) -> Tensor:

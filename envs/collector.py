@@ -12,6 +12,7 @@ from pgtoolkit.compiling import Compile, choose_compiled
 from pgtoolkit.config import CompileSettings, PathwiseSettings, RolloutSettings
 from pgtoolkit.envs.compiled.rollout import CompiledUnroll
 from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.registry.ordinary import time_limit_of
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
 from pgtoolkit.errors import RequestError, single_line
@@ -19,8 +20,10 @@ from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.factory import seeded_policy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.checkpointed import Unroll, choose_unroll
+from pgtoolkit.rollouts.precision import rounding_sentence
+from pgtoolkit.rollouts.reward_normalizer import NoRewardNormalizer, RewardNormalizer
 from pgtoolkit.rollouts.rollout import RolloutState, collect, reset, unroll
-from pgtoolkit.rollouts.whole_episodes import collect_episodes
+from pgtoolkit.rollouts.whole_episodes import MAX_EPISODE_STEPS, collect_episodes
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream, stream_seed
 
@@ -74,7 +77,13 @@ class Collector:
         self.generator = stream(seed, "action noise", self.device)
         self.rollout_state = reset_staggered(env, seed=seed, device=self.device)
         self.rollout = make_rollout(env, config, total_steps=total_steps, gradient=gradient)
+        self.reward_normalizer = (
+            RewardNormalizer(config.num_envs, config.gamma)
+            if config.normalize_rewards
+            else NoRewardNormalizer()
+        )
         self.num_steps, self.window_steps = 0, 0
+        self.max_episode_steps = time_limit_of(env) or MAX_EPISODE_STEPS
 
     def make_policy(self) -> Policy:
         """The policy that fits the environments and the settings, with the seed's weights."""
@@ -96,20 +105,34 @@ class Collector:
             raise RequestError("this environment has no gradient: collect without graph=True")
         noise = self.draw_noise(policy, num_steps or self.config.n_steps)
         rollouts: dict[bool | None, Unroll] = {None: self.rollout, True: unroll, False: collect}
-        window, self.rollout_state = rollouts[graph](self.env, policy, self.rollout_state, noise)
-        return self._counted(window)
+        return self._counted(*rollouts[graph](self.env, policy, self.rollout_state, noise))
 
     def collect_episodes(self, policy: Policy) -> Window:
         """One whole episode of every environment, from a reset, without a graph."""
-        window, self.rollout_state = collect_episodes(
-            self.env, policy, lambda num_steps: self.draw_noise(policy, num_steps)
+        return self._counted(
+            *collect_episodes(
+                self.env,
+                policy,
+                lambda num_steps: self.draw_noise(policy, num_steps),
+                max_steps=self.max_episode_steps,
+            )
         )
-        return self._counted(window)
 
-    def _counted(self, window: Window) -> Window:
+    def _counted(self, window: Window, after: RolloutState) -> Window:
+        if self.num_steps == 0 and window.obs.dtype == torch.float32:
+            warn_of_rounding(self.rollout_state.obs, after.obs)
+        self.rollout_state = after
         self.window_steps = int(window.valid.sum())
         self.num_steps += self.window_steps
+        self.reward_normalizer.update(window)
         return window
+
+    def normalized(self, window: Window) -> Window:
+        """The window with the rewards that an update uses: normalised if the settings say so.
+
+        The windows that ``collect`` returns have the environment's own rewards.
+        """
+        return self.reward_normalizer(window)
 
     def draw_noise(self, policy: Policy, num_steps: int) -> Tensor:
         """Fresh noise ``[T, N, noise_size]`` of that many steps."""
@@ -129,14 +152,16 @@ class Collector:
         return (self.num_steps - self.window_steps) / self.total_steps
 
     def metrics(self) -> dict[str, Tensor]:
-        """Metrics of a differentiable environment with its wrappers; empty for any other."""
-        return self.env.env.metrics() if isinstance(self.env, DifferentiableVectorEnv) else {}
+        """Metrics of a differentiable environment with its wrappers, and of the rewards' scale."""
+        env, scale = self.env, self.reward_normalizer.metrics()
+        return scale | env.env.metrics() if isinstance(env, DifferentiableVectorEnv) else scale
 
     def state_dict(self) -> dict[str, Any]:
-        """Noise, counts, and all of the environments' state that can be saved."""
+        """Noise, counts, the rewards' scale, and the environments' state where it can be saved."""
         return {
             "generator": self.generator.get_state(),
             "num_steps": self.num_steps,
+            "reward_normalizer": self.reward_normalizer.state_dict(),
             "env": env_state(self.env, self.rollout_state),
         }
 
@@ -144,9 +169,17 @@ class Collector:
         """Puts the environments back; those that could not be saved start new episodes."""
         self.generator.set_state(state["generator"].cpu())
         self.num_steps, self.window_steps = state["num_steps"], 0
+        self.reward_normalizer.load_state_dict(state.get("reward_normalizer", {}))
         self.rollout_state = restore_env_state(
             self.env, self.rollout_state, state["env"], seed=self.seed + self.num_steps
         )
+
+
+def warn_of_rounding(*obs: Tensor) -> None:
+    """Warns if observations ``[N, O]``, as the environments gave them, are lost in float32."""
+    sentence = rounding_sentence(torch.cat(obs))
+    if sentence:
+        LOG.warning(sentence)
 
 
 def env_state(env: AnyVectorEnv, rollout_state: RolloutState) -> dict[str, Any]:

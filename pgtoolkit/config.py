@@ -128,6 +128,9 @@ class RolloutSettings(Settings):
     """Steps of each environment in a window (the horizon of a pathwise gradient)."""
     gamma: Annotated[float, between(0, 1)] = 0.99
     """Discount factor."""
+    normalize_rewards: bool = False
+    """Scale rewards by the running standard deviation of the discounted return, in updates only:
+    returns that are logged, and evaluations, stay in the environment's unit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,7 +152,8 @@ class PolicySettings(Settings):
     """The policy's network and distribution, and the weight of its entropy."""
 
     ent_coef: Annotated[float, at_least(0)] = 0.0
-    """Weight of the policy's entropy (of the squashed action) in the objective."""
+    """Weight of the policy's entropy (of the squashed action) in the objective, in the unit of the
+    rewards that the update sees: with normalize_rewards, of the normalised ones."""
     hidden: Annotated[tuple[int, ...], each(at_least(1), "sizes of at least 1")] = (64, 64)
     """Sizes of the hidden layers of the policy, and of the value function if there is one."""
     activation: Activation = "tanh"
@@ -161,12 +165,14 @@ class PolicySettings(Settings):
     layer are drawn from; 0 starts them at 0."""
     distribution: DistributionName = "gaussian"
     """Distribution of Box actions: gaussian (independent dimensions, tanh-squashed to bounds),
-    clipped_gaussian (its action clipped to them), full_gaussian (correlated), mixture (of four
-    Gaussians), beta (bounded boxes only; it has no std), flow (affine couplings)."""
+    clipped_gaussian (in units of each entry's box, [-1, 1], and clipped there; takes any bounds),
+    full_gaussian (correlated), mixture (of four Gaussians), beta (bounded boxes only; it has no
+    std), flow (affine couplings). All but clipped_gaussian and beta need bounds on both sides of
+    every entry, or none."""
     std: Std = "state_independent"
     """Standard deviation of the policy: one per dimension, or a function of the observation."""
     log_std_init: float = 0.0
-    """Initial logarithm of the standard deviation, before squashing."""
+    """Initial logarithm of the standard deviation, before squashing or scaling to the box."""
     normalize_observations: bool = True
     """Normalise observations by their running mean and variance. These are frozen inside a window
     and saved with the policy."""

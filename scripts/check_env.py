@@ -10,6 +10,7 @@ import tyro
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse, parse_json_object
 from pgtoolkit.scripts.cli.files import require_writable, write_json
+from pgtoolkit.scripts.cli.registry import AGENTS, load_agent
 
 MAX_SAMPLES = 10_000
 
@@ -19,15 +20,18 @@ MAX_SAMPLES = 10_000
 class CheckEnvArguments:
     """Checks an environment, and its gradient if it has one.
 
-    Each finding is a pass, a warning or a fault; the last two say what they mean and what to do.
-    Exit 1 if there is a fault, 0 if there is none, 2 if the request is wrong. In a test of your own
-    call `pgtoolkit.envs.checks.check_env.check_env(env)`.
+    Each finding is a pass, a warning or a fault, or says that something was not checked, and why.
+    Warnings and faults say what they mean and what to do. Exit 1 if there is a fault; 0 if there is
+    none, also with warnings and with things that were not checked; 2 if the request is wrong. In a
+    test of your own call `pgtoolkit.envs.checks.check_env.check_env(env)`.
     """
 
     env: Annotated[str, tyro.conf.Positional]
     """An id, or path/to/file.py:Class."""
     env_kwargs: str = "{}"
     """JSON object of keyword arguments for the environment's constructor."""
+    gym_wrappers: str = "{}"
+    """JSON object of Gymnasium's wrappers for an ordinary environment, as in `pgtoolkit train`."""
     differentiate: Literal["auto", "none", "finite-difference", "mujoco", "model"] = "auto"
     """auto: check the gradient if the environment has one; none: check it as an ordinary
     environment only; an adapter's name: check the gradient that the adapter gives."""
@@ -69,16 +73,23 @@ def run(arguments: Sequence[str]) -> None:
         require_writable(options.json, "--json")
     kwargs = parse_json_object(options.env_kwargs, "--env-kwargs")
     adapter = parse_json_object(options.adapter_kwargs, "--adapter-kwargs")
+    wrappers = parse_json_object(options.gym_wrappers, "--gym-wrappers")
 
     import torch
 
+    from pgtoolkit.envs.checks.agents import AgentNeeds
     from pgtoolkit.envs.checks.check_env import check_env
     from pgtoolkit.envs.checks.finding import has_fault
     from pgtoolkit.envs.registry.resolve import find_env
     from pgtoolkit.scripts.cli.check_env_report import CheckProgress, print_findings
 
     torch.set_num_threads(options.threads)
-    source = find_env(options.env, kwargs)
+    classes = {name: load_agent(name) for name in AGENTS}
+    agents = {
+        name: AgentNeeds(config(), agent.needs_gradient)
+        for name, (agent, config) in classes.items()
+    }
+    source = find_env(options.env, kwargs, wrappers)
     with CheckProgress() as progress:
         findings = check_env(
             source,
@@ -87,6 +98,7 @@ def run(arguments: Sequence[str]) -> None:
             seed=options.seed,
             samples=options.samples,
             seconds=options.seconds,
+            agents=agents,
             progress=progress.begin,
         )
     # The file is written first: printing fails if the reader of a pipe stops early.

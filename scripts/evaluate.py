@@ -25,8 +25,14 @@ class EvaluateArguments:
     Default: the run's."""
     env_kwargs: str | None = None
     """JSON object of arguments for the environment. Default: the run's, if env is the run's."""
+    gym_wrappers: str | None = None
+    """JSON object of Gymnasium's wrappers for the environment, as in `pgtoolkit train`. Default:
+    the run's, if env is the run's."""
     episodes: int = 20
     """Number of episodes."""
+    eval_max_steps: int | None = None
+    """Steps after which an episode is cut off and counts with its return so far. Default: the
+    run's; in another environment its time limit, or 1,000 where none is known."""
     seed: int = 1000
     """Seed of the starts, and of the actions if they are stochastic."""
     stochastic: bool = False
@@ -42,6 +48,8 @@ class EvaluateArguments:
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise RequestError(f"--episodes must be at least 1, not {self.episodes}")
+        if self.eval_max_steps is not None and self.eval_max_steps < 1:
+            raise RequestError(f"--eval-max-steps must be at least 1, not {self.eval_max_steps}")
         if not 0 <= self.seed < 2**31:
             raise RequestError(f"--seed must be at least 0 and below 2^31, not {self.seed}")
 
@@ -56,7 +64,12 @@ def run(arguments: Sequence[str]) -> None:
     import torch
 
     from pgtoolkit.rollouts.evaluation import evaluate
-    from pgtoolkit.scripts.cli.experiment import env_factory_of, settings_from_file
+    from pgtoolkit.scripts.cli.experiment import (
+        cut_off_sentence,
+        default_max_steps,
+        env_factory_of,
+        settings_from_file,
+    )
     from pgtoolkit.training.run_folder import RunFolder
 
     folder, config = RunFolder.open(Path(options.run))
@@ -67,6 +80,10 @@ def run(arguments: Sequence[str]) -> None:
     env = environments.make_for_evaluation(options.episodes)
     path = folder.saved_policy(options.checkpoint)
     policy = load_policy(path, settings, env)
+    given = options.eval_max_steps
+    if given is None and options.env is None and options.env_kwargs is None:
+        given = settings.loop.eval_max_steps
+    max_steps = given or default_max_steps(env)
     result = evaluate(
         env,
         policy,
@@ -74,12 +91,15 @@ def run(arguments: Sequence[str]) -> None:
         seed=options.seed,
         device=device,
         stochastic=options.stochastic,
+        max_episode_steps=max_steps,
     )
     print(
         f"mean return {result.mean_return:.2f}, standard deviation {result.std_return:.2f} over "
         f"{options.episodes} {'stochastic' if options.stochastic else 'deterministic'} episodes of "
         f"{chosen.env} (mean length {result.mean_length:.1f}; policy {path})"
     )
+    if result.cut_off:
+        print(cut_off_sentence(result, env, environments.source.name, max_steps))
     if options.json is not None:
         write_json(options.json, describe(result, options, chosen.env, path))
     if options.video is not None:
@@ -109,8 +129,11 @@ def chosen_environment(options: EvaluateArguments, run: Any) -> Any:
             env_kwargs="{}",
             differentiate="auto" if chosen.differentiate == "auto" else "none",
             adapter_kwargs="{}",
+            gym_wrappers="{}",
             wrappers="{}",
         )
+    if options.gym_wrappers is not None:
+        chosen = dataclasses.replace(chosen, gym_wrappers=options.gym_wrappers)
     if options.env_kwargs is not None:
         chosen = dataclasses.replace(chosen, env_kwargs=options.env_kwargs)
     return chosen
@@ -124,6 +147,7 @@ def describe(result: Any, options: EvaluateArguments, env: str, path: Path) -> d
         "returns": result.returns,
         "lengths": result.lengths,
         "mean_length": result.mean_length,
+        "cut_off": result.cut_off,
         "env": env,
         "seed": options.seed,
         "stochastic": options.stochastic,

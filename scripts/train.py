@@ -126,6 +126,7 @@ def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
 
 def report(run_folder: "RunFolder", progress: "Progress") -> str:
     """The lines printed at the end: returns, gradient, diagnosis, policy file, next commands."""
+    from pgtoolkit.scripts.cli.progress import NO_EPISODE
     from pgtoolkit.training.diagnosis import report_lines
 
     policy = run_folder.saved_policy("best")
@@ -133,10 +134,12 @@ def report(run_folder: "RunFolder", progress: "Progress") -> str:
     if progress.eval_return is not None:
         lines.append(
             f"learned return: {progress.eval_return:.1f} at the end, {progress.best_return:.1f} at "
-            "best (deterministic evaluation)"
+            f"best ({evaluation_words(progress)})"
         )
     elif progress.mean_return is not None:
         lines.append(f"learned return: {progress.mean_return:.1f} (last training episodes)")
+    if progress.mean_return is None:
+        lines.append(f"training:       {NO_EPISODE}")
     lines += report_lines(progress.diagnosis)
     lines += [
         f"policy:         {policy}",
@@ -144,6 +147,14 @@ def report(run_folder: "RunFolder", progress: "Progress") -> str:
         f"TensorBoard:    tensorboard --logdir {run_folder.path}",
     ]
     return "\n".join(lines)
+
+
+def evaluation_words(progress: "Progress") -> str:
+    """What kind of evaluation it was, and the share of its episodes that were cut off."""
+    from pgtoolkit.training.loop import CUT_OFF_TAG
+
+    share = progress.scalars.get(CUT_OFF_TAG, 0.0)
+    return "deterministic evaluation" + (f"; {share:.0%} of episodes cut off" if share else "")
 
 
 def take_option(arguments: list[str], flag: str) -> tuple[list[str], str | None]:

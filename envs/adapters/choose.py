@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias, final
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.registry.construct import construct
+from pgtoolkit.envs.registry.guard import require_interface
 from pgtoolkit.envs.registry.registered import exact_twin
 from pgtoolkit.envs.registry.resolve import EnvSpec
 from pgtoolkit.errors import RequestError
@@ -56,7 +57,8 @@ def choose_gradient(
     """
     given = dict(kwargs or {})
     if method in ADAPTERS:
-        env = ADAPTERS[method](source.make, given)
+        _require_interface(source)
+        env = _adapted(source, method, given)
         message = f"{source.name} is differentiated by {METHOD_DESCRIPTIONS[method]}"
         return GradientSource(method, env, message)
     if given:
@@ -73,12 +75,13 @@ def choose_gradient(
 
 def _first_usable_adapter(source: EnvSpec) -> GradientSource:
     """The first adapter that accepts the environment; the message says why others did not."""
+    _require_interface(source)
     refusals: list[str] = []
-    for method, adapt in ADAPTERS.items():
+    for method in ADAPTERS:
         if method == "mujoco" and not _is_mujoco(source):
             continue
         try:
-            env = adapt(source.make, {})
+            env = _adapted(source, method, {})
         except RequestError as error:
             refusals.append(f"not {method}: {error}")
             continue
@@ -95,6 +98,28 @@ def _first_usable_adapter(source: EnvSpec) -> GradientSource:
         f"{source.name} has no gradient, and no adapter can give it one ({'; '.join(refusals)}): "
         "train with `reinforce`, which needs none"
     )
+
+
+def _adapted(source: EnvSpec, method: Differentiate, kwargs: dict[str, Any]) -> DifferentiableEnv:
+    """The environment differentiated by one adapter.
+
+    Raises:
+        RequestError: the adapter cannot be used with it.
+    """
+    # MuJoCo's adapter refuses wrappers, because it steps the environment inside them.
+    make = source.make if method == "mujoco" else source.make_guarded
+    return ADAPTERS[method](make, kwargs)
+
+
+def _require_interface(source: EnvSpec) -> None:
+    """Raises unless an environment can be reset and stepped, once for all adapters that are tried.
+
+    Raises:
+        RequestError: it returns something else than Gymnasium's interface and its spaces say.
+    """
+    probe = source.factory(None)
+    require_interface(probe, source.name)
+    probe.close()
 
 
 def _is_mujoco(source: EnvSpec) -> bool:

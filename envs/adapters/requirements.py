@@ -6,6 +6,8 @@ from pgtoolkit.envs.registry import ordinary
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
+GIVE_LIMIT = "give the adapter max_episode_steps (--adapter-kwargs '{\"max_episode_steps\": 200}')"
+
 
 def require_flat_box(
     env: AnyEnv, kind: str, advice: str = "flatten it", *, floating: bool = False
@@ -25,9 +27,7 @@ def require_flat_box(
     return ordinary.require_flat_box(owner, kind, space, advice, floating=floating)
 
 
-def find_time_limit(
-    env: AnyEnv, given: int | None = None, advice: str = "give max_episode_steps"
-) -> int:
+def find_time_limit(env: AnyEnv, given: int | None = None, advice: str = GIVE_LIMIT) -> int:
     """The number of steps after which an episode is truncated.
 
     Args:
@@ -41,8 +41,8 @@ def find_time_limit(
     limit = ordinary.time_limit(env) if given is None else given
     if limit is None:
         raise RequestError(
-            f"{type(env.unwrapped).__name__} has no time limit: {advice}, or wrap it in "
-            "gymnasium.wrappers.TimeLimit"
+            f"{type(env.unwrapped).__name__} has no time limit, and a differentiable environment "
+            f"needs one: {advice}, or wrap it in gymnasium.wrappers.TimeLimit"
         )
     if limit < 1:
         raise RequestError(f"max_episode_steps must be at least 1, not {limit}")

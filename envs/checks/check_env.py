@@ -16,6 +16,7 @@ import numpy as np
 
 from pgtoolkit.envs.adapters.choose import Differentiate, choose_gradient
 from pgtoolkit.envs.checks import library_checkers
+from pgtoolkit.envs.checks.agents import DEFAULT_POLICIES, AgentNeeds, check_agents
 from pgtoolkit.envs.checks.differentiable import Progress, check_differentiable
 from pgtoolkit.envs.checks.finding import Finding
 from pgtoolkit.envs.checks.ordinary import check_ordinary
@@ -34,12 +35,14 @@ def check_env(
     seed: int = 0,
     samples: int = 64,
     seconds: float = 3.0,
+    agents: Mapping[str, AgentNeeds] = DEFAULT_POLICIES,
     progress: Progress = lambda stage: None,
 ) -> list[Finding]:
     """Checks an environment, differentiable or not.
 
-    An error that the environment raises is a finding, with its file and line. The global random
-    generators are in the same state afterwards as before.
+    An error that the environment raises is a finding, with its file and line. What could not be
+    checked is a finding with the status ``"not checked"``, not a pass. The global random generators
+    are in the same state afterwards as before.
 
     Args:
         env: an id, ``path/to/file.py:Class``, an object, or a result of :func:`find_env
@@ -52,6 +55,7 @@ def check_env(
         seed: seeds everything random.
         samples: points of random play at which derivatives are compared; fewer if steps are slow.
         seconds: about how long each of the longer checks may take.
+        agents: the agents to try on the spaces, by name; without them, their default policies.
         progress: called with the name of each stage.
 
     Raises:
@@ -61,6 +65,7 @@ def check_env(
     with _no_side_effects():
         found = _check_with_libraries(source, progress)
         dynamics = choose_gradient(source, differentiate, adapter_kwargs, needed=False).env
+        found.append(_check_agents(source, dynamics, agents))
         if dynamics is not None:
             found += check_differentiable(
                 dynamics,
@@ -95,6 +100,15 @@ def _without_repeats(found: list[Finding]) -> list[Finding]:
             kept.append(finding)
         seen.add(key)
     return kept
+
+
+def _check_agents(
+    source: EnvSpec, dynamics: DifferentiableEnv | None, agents: Mapping[str, AgentNeeds]
+) -> Finding:
+    env = source.make()
+    finding = check_agents(env, dynamics, agents)
+    env.close()
+    return finding
 
 
 def _check_with_libraries(source: EnvSpec, progress: Progress) -> list[Finding]:

@@ -14,6 +14,7 @@ from pgtoolkit.envs.checks import (
     interface,
     numbers,
     purity,
+    rounding,
 )
 from pgtoolkit.envs.checks.finding import Check, Finding, Part, has_fault
 from pgtoolkit.envs.checks.jacobian import (
@@ -80,12 +81,12 @@ def check_differentiable(
     refusal = _refuses_old_states(env, played)
     if refusal:
         found += Check("behaviour", "numbers").run(env, lambda: _check_numbers(env, played))
-        return [*found, Check("gradients", "the rest").passed(f"not checked: {refusal}")]
+        return [*found, Check("gradients", "the rest").not_checked(refusal)]
     found += _check_behaviour(env, played, seed)
     progress("gradients")
     if has_fault(found, *DISTURBING_CHECKS):
-        reason = "not checked until numbers are finite and depend on inputs alone"
-        return [*found, Check("gradients", "the rest").passed(reason)]
+        reason = "until numbers are finite and depend on inputs alone"
+        return [*found, Check("gradients", "the rest").not_checked(reason)]
     found += Check("gradients", "d").run(
         env, lambda: _check_gradients(env, played, seed, samples, seconds)
     )
@@ -101,8 +102,8 @@ def _check_interface(env: DifferentiableEnv, seed: int) -> tuple[list[Finding], 
         return found, False
     found += Check("interface", "shapes").run(env, lambda: interface.check_outputs(env, seed))
     if has_fault(found, "shapes"):
-        reason = "not checked until the shapes are right"
-        return [*found, Check("behaviour", "the rest").passed(reason)], False
+        reason = "until the shapes are right"
+        return [*found, Check("behaviour", "the rest").not_checked(reason)], False
     found += Check("interface", "state").run(env, lambda: interface.check_state(env, seed))
     return found, True
 
@@ -189,12 +190,15 @@ def _check_gradients(
     found += gradients.check_precision(list(blocks.values()), env.gradient.method)
     if len(blocks) == NUM_BLOCKS:
         found += _check_slopes(env, played, where, blocks)
+    some = played.sample(samples, seed)
+    single = any(bool(block.at.single.any()) for block in blocks.values())
     checks: NamedChecks = [
         ("three steps", lambda: gradients.check_chain(env, seed)),
         ("detach", lambda: graph_cuts.check_detach(env, seed)),
         ("resets", lambda: graph_cuts.check_resets(env, seed)),
+        ("rounding", lambda: rounding.check_rounded_outcomes(env, some, single=single)),
         ("jumps", lambda: flatness.check_jumps(env, played.sample(2 * samples, seed))),
-        ("saturation", lambda: flatness.check_saturation(env, played.sample(samples, seed), seed)),
+        ("saturation", lambda: flatness.check_saturation(env, some, seed)),
     ]
     return found + _run_all(env, "gradients", checks)
 
@@ -234,7 +238,7 @@ def _check_slopes(
         *flatness.check_reward_gradient(
             blocks, from_play, reward, more_rewards, last, env.gradient
         ),
-        *flatness.check_effect_of_actions(blocks, from_play),
+        *flatness.check_effect_of_actions(env, points.rows(from_play), blocks, from_play),
     ]
 
 

@@ -17,6 +17,7 @@ from pgtoolkit.envs.checks.purity import (
 from pgtoolkit.envs.checks.random_play import Points, RandomPlay
 from pgtoolkit.envs.checks.states import (
     copy_state,
+    equal_entries,
     start_states,
     take_rows,
     varies,
@@ -216,7 +217,7 @@ def _is_finite_horizon(
         after = set_clock(points.next_state, clock, steps)
         return [env.reward(before, points.action.clone(), after), env.observation(after)]
 
-    return any(bool((a != b).any()) for a, b in zip(outputs(1), outputs(limit), strict=True))
+    return any(not equal_entries(a, b) for a, b in zip(outputs(1), outputs(limit), strict=True))
 
 
 def names_its_horizon(env: object, limit: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal, final
 
 from pgtoolkit.envs.registry.construct import describe_exception
 
-Status = Literal["pass", "warning", "fault"]
+Status = Literal["pass", "warning", "fault", "not checked"]
 
 Part = Literal["interface", "behaviour", "gradients", "horizon"]
 
@@ -25,13 +25,14 @@ class Finding:
     check: str
     """Name of the check."""
     status: Status
-    """A fault makes training wrong or impossible; a warning is worth knowing before it starts."""
+    """A fault makes training wrong or impossible; a warning is worth knowing before it starts. What
+    could not be checked is neither good nor bad."""
     finding: str
-    """The observation, with numbers."""
+    """The observation, with numbers; the reason why there is none, if it was not checked."""
     meaning: str = ""
-    """The effect on training; empty for a pass."""
+    """The effect on training; only of a warning and a fault."""
     advice: str = ""
-    """Advice on a remedy; empty for a pass."""
+    """Advice on a remedy; only of a warning and a fault."""
 
 
 @final
@@ -43,8 +44,12 @@ class Check:
     name: str
 
     def passed(self, finding: str) -> Finding:
-        """A finding that nothing is wrong or nothing could be checked; ``finding`` says which."""
+        """A finding that something was checked and nothing is wrong."""
         return Finding(part=self.part, check=self.name, status="pass", finding=finding)
+
+    def not_checked(self, reason: str) -> Finding:
+        """A finding that nothing is known; ``reason`` says why."""
+        return Finding(part=self.part, check=self.name, status="not checked", finding=reason)
 
     def warning(self, finding: str, meaning: str, advice: str) -> Finding:
         """A finding that the user should know before training starts; training is possible."""
@@ -59,7 +64,7 @@ class Check:
         found: list[Finding] = []
         try:
             found.extend(check())
-        except Exception as error:  # the code of an environment may raise anything
+        except (Exception, SystemExit) as error:  # an environment may raise anything, and exit
             found.append(
                 self.fault(
                     f"raised {describe_error(env, error)}",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.config import PolicySettings
+from pgtoolkit.envs.adapters.simulation.central_differences import FAR_STEP
 from pgtoolkit.envs.checks.finding import Check, Finding
 from pgtoolkit.envs.checks.jacobian import Block
 from pgtoolkit.envs.checks.random_play import Points
@@ -170,15 +171,24 @@ def _scaled(state: State, factor: float) -> State:
     return map_state(lambda leaf: leaf * factor if leaf.is_floating_point() else leaf, copied)
 
 
-def check_effect_of_actions(blocks: dict[str, Block], from_play: Tensor) -> Iterator[Finding]:
-    """Every dimension of the action changes the next state or the reward at some point."""
+@torch.no_grad()
+def check_effect_of_actions(
+    env: DifferentiableEnv, points: Points, blocks: dict[str, Block], from_play: Tensor
+) -> Iterator[Finding]:
+    """Every dimension of the action changes the next state or the reward at some point.
+
+    A dimension without a derivative is moved by :data:`FAR_STEP` too: where outcomes are rounded,
+    or a simulator's state is opaque, only that shows its effect.
+    """
     transition, reward = blocks["d transition / d action"], blocks["d reward / d action"]
     effect = torch.cat([transition.at.differences, reward.at.differences], 1)[from_play]
     largest = effect.nan_to_num(0, 0, 0).abs().amax((0, 1))
-    idle = [name for name, x in zip(transition.inputs, largest, strict=True) if float(x) < 1e-9]
+    flat = [i for i, x in enumerate(largest) if float(x) < 1e-9]
+    idle = [i for i in flat if bool(_is_idle(env, points, points.action, i, FAR_STEP).all())]
     if idle:
         yield Check("gradients", "actions").warning(
-            f"{', '.join(idle)} changes neither the next state nor the reward, at any point",
+            f"{', '.join(transition.inputs[i] for i in idle)} changes neither the next state nor "
+            "the reward, at any point",
             "an action without an effect has no gradient, and adds variance to the score function",
             "leave it out, or see whether it is cut, rounded or clipped on its way",
         )
@@ -194,6 +204,7 @@ def check_jumps(env: DifferentiableEnv, points: Points) -> Iterator[Finding]:
     """
     half = len(points) // 2
     if half == 0:
+        yield Check("gradients", "jumps").not_checked("fewer than two points")
         return
     state = FlatState(points.state, "state")
     x = torch.cat([state.pack(points.state), points.action.flatten(1)], 1)
@@ -282,7 +293,9 @@ def check_saturation(env: DifferentiableEnv, points: Points, seed: int) -> Itera
     obs = env.observation(copy_state(points.state)).float()
     noise = policy.draw_noise(len(obs), generator=stream(seed, "noise"))
     action = policy.pathwise_action(obs, noise).double()
-    idle = torch.stack([_is_idle(env, points, action, i) for i in range(action.shape[1])], 1)
+    idle = torch.stack(
+        [_is_idle(env, points, action, i, ACTION_STEP) for i in range(action.shape[1])], 1
+    )
     works = ~idle.all(0)
     share = float(idle[:, works].double().mean()) if bool(works.any()) else 0.0
     text = f"{share:.0%} of the first policy's actions have no effect{_near_bounds(env, action)}"
@@ -307,13 +320,13 @@ def _near_bounds(env: DifferentiableEnv, action: Tensor) -> str:
     return f"; {float(near.double().mean()):.0%} lie within 1% of a bound"
 
 
-def _is_idle(env: DifferentiableEnv, points: Points, action: Tensor, i: int) -> Tensor:
-    """``[N]`` bool: moving entry ``i`` of the action up or down does not change the outcome."""
+def _is_idle(env: DifferentiableEnv, points: Points, action: Tensor, i: int, step: float) -> Tensor:
+    """``[N]`` bool: moving entry ``i`` of the action by a step does not change the outcome."""
     before = _outcome(env, points, action)
     idle = torch.ones(len(action), dtype=torch.bool)
     for sign in (1, -1):
         moved = action.clone()
-        moved[:, i] += sign * ACTION_STEP
+        moved[:, i] += sign * step
         idle &= (_outcome(env, points, moved) == before).all(1)
     return idle
 

@@ -43,11 +43,11 @@ def check_adjoint(
     With a rate ``r`` per step, the gradient of what happened ``k`` steps ago is ``r^k`` as large.
     """
     if env.gradient.state == "none":
-        yield ADJOINT.passed("none: the environment says that the state has none")
+        yield ADJOINT.not_checked("no gradient by the state, as the environment says")
         return
     norms = adjoint_norms(env, seed, min(steps, env.max_episode_steps), num_envs)
     if norms is None:
-        yield ADJOINT.passed("not measured: random play ends before four steps")
+        yield ADJOINT.not_checked("random play ends before four steps")
         return
     typical = norms.median(1).values
     length = len(typical) - 1
@@ -135,16 +135,13 @@ def check_variance(
         seconds: time for all horizons together.
     """
     if env.gradient.action == "none":
-        yield VARIANCE.passed("not measured: no gradient by the action, as it says")
+        yield VARIANCE.not_checked("no gradient by the action, as the environment says")
         return
     measured: list[tuple[Measurement, Measurement]] = []
     vector = DifferentiableVectorEnv(env, NUM_TRAJECTORIES)
-    policy = make_policy(
-        PolicySettings(normalize_observations=False, log_std_init=-1.0),
-        env.observation_space,
-        env.action_space,
-        stream(seed, "policy weights"),
-    )
+    settings = PolicySettings(normalize_observations=False, log_std_init=-1.0)
+    weights = stream(seed, "policy weights")
+    policy = make_policy(settings, env.observation_space, env.action_space, weights)
     for horizon in sorted({min(h, env.max_episode_steps) for h in HORIZONS}):
         cost = horizon * NUM_TRAJECTORIES / steps_per_second
         if cost > seconds:
@@ -174,9 +171,9 @@ def check_variance(
 def _usable_horizon(measured: list[tuple[Measurement, Measurement]]) -> Finding:
     """Compares (score function, pathwise) at each horizon."""
     if not measured:
-        return VARIANCE.passed("not measured: a step takes too long")
+        return VARIANCE.not_checked("a step takes too long for the time allowed (--seconds)")
     if all(pathwise.variance == 0 for _, pathwise in measured):
-        return VARIANCE.passed("pathwise is zero: see the reward's slope")
+        return VARIANCE.not_checked("the pathwise gradient is zero: see the reward's slope")
     for score, pathwise in measured:
         if not pathwise.variance <= score.variance:
             return _limited_horizon(score, pathwise, [s.horizon for s, _ in measured])

@@ -8,12 +8,14 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
+from pgtoolkit.config import PolicySettings
 from pgtoolkit.envs.checks.finding import Check, Finding, describe_error
 from pgtoolkit.envs.checks.random_play import draw_noise, random_actions
 from pgtoolkit.envs.checks.states import CPU, leaf_names, start_states
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import State, cast_state, leaves_of
 from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.policies.factory import make_policy
 
 BATCH_SIZES = (1, 5)
 """Numbers of environments to call with: a ``squeeze()`` goes wrong with one environment only."""
@@ -41,24 +43,27 @@ def check_attributes(env: DifferentiableEnv) -> Iterator[Finding]:
             "use gymnasium.spaces.Box(low, high, (size,), np.float32), and an int of at least 1",
         )
     else:
-        yield _action_bounds(env)
+        yield _policy_fits(env)
 
 
-def _action_bounds(env: DifferentiableEnv) -> Finding:
-    """All action dimensions are bounded on both sides, or none is bounded."""
-    space = env.action_space
-    sides = space.bounded_below.astype(int) + space.bounded_above.astype(int)
-    if bool((sides == 1).any()) or len({int(s) for s in sides}) > 1:
+def _policy_fits(env: DifferentiableEnv) -> Finding:
+    """Whether the policy with the default settings can be made for the spaces."""
+    weights = torch.Generator().manual_seed(0)
+    try:
+        make_policy(PolicySettings(), env.observation_space, env.action_space, weights)
+    except RequestError as error:
         return SPACES.fault(
-            f"the action space {single_line(space)} is bounded on some sides only",
-            "a policy squashes its actions to bounds on all sides, or has none to squash to",
-            "bound every dimension on both sides, or none",
+            str(error),
+            "pathwise agents cannot be trained with their default policy",
+            "bound every dimension of the action on both sides, or none",
         )
-    kind = "bounded" if sides.all() else "unbounded"
-    observation_kind = "bounded" if env.observation_space.is_bounded("both") else "unbounded"
+    observation, action = (
+        "bounded" if space.is_bounded("both") else "unbounded"
+        for space in (env.observation_space, env.action_space)
+    )
     return SPACES.passed(
-        f"observation [{env.observation_space.shape[0]}] {observation_kind}, action "
-        f"[{space.shape[0]}] {kind}, {env.max_episode_steps} steps at most"
+        f"observation [{env.observation_space.shape[0]}] {observation}, action "
+        f"[{env.action_space.shape[0]}] {action}, {env.max_episode_steps} steps at most"
     )
 
 

@@ -1,11 +1,18 @@
-"""The environment checkers of Gymnasium and Stable-Baselines3, as findings."""
+"""The environment checkers of Gymnasium and Stable-Baselines3, as findings.
+
+What they say is a warning at most. They test rules that training here does not need, such as ``flag
+is False``, which a NumPy boolean breaks, or observations that are equal although one is NaN. What
+training needs is tested by the other checks, and they alone report faults.
+"""
 
 import contextlib
 import io
 import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 
+import gymnasium
 from gymnasium.utils import env_checker
 
 from pgtoolkit.envs.checks.finding import Check, Finding, class_files, describe_error
@@ -29,8 +36,8 @@ IGNORED_WARNINGS = (
 )
 """Parts of warnings that do not matter here."""
 
-SB3_RESTRICTIONS = ("must have a finite lower and upper bound",)
-"""Parts of errors about what the agents of Stable-Baselines3 refuse, and those here do not."""
+STATEMENTS = (AssertionError, gymnasium.error.Error)
+"""Errors by which a checker says something about an environment."""
 
 
 def check_with_gymnasium(env: AnyEnv, blamed: object) -> Iterator[Finding]:
@@ -57,13 +64,13 @@ def check_with_sb3(env: AnyEnv, blamed: object) -> Iterator[Finding]:
     try:
         from stable_baselines3.common.env_checker import check_env
     except ImportError:
-        yield SB3.passed("not checked: stable-baselines3 is missing")
+        yield SB3.not_checked("stable-baselines3 is not installed")
         return
     yield _outcome(SB3, blamed, lambda: check_env(env, skip_render_check=True))
 
 
 def _outcome(check: Check, env: object, call: Callable[[], None]) -> Finding:
-    """Runs a checker; its error, else its warnings, else a pass."""
+    """Runs a checker: what it says by an error, else by warnings, else a pass."""
     with (
         warnings.catch_warnings(record=True) as caught,
         contextlib.redirect_stdout(io.StringIO()),
@@ -71,7 +78,7 @@ def _outcome(check: Check, env: object, call: Callable[[], None]) -> Finding:
         warnings.simplefilter("always")
         try:
             call()
-        except Exception as error:  # the checker or the environment may raise anything
+        except (Exception, SystemExit) as error:  # checker and environment may raise anything
             return _error(check, env, error)
     own_files = class_files(env)
     texts = [_one_line(str(w.message)) for w in caught if w.filename not in own_files]
@@ -79,22 +86,27 @@ def _outcome(check: Check, env: object, call: Callable[[], None]) -> Finding:
     if not texts:
         return check.passed("nothing to say")
     more = f" (and {len(texts) - 2} more)" if len(texts) > 2 else ""
+    return _said(check, " | ".join(texts[:2]) + more)
+
+
+def _said(check: Check, text: str) -> Finding:
     return check.warning(
-        " | ".join(texts[:2]) + more,
-        "other libraries may stumble over it",
-        "see what each says; many are matters of taste",
+        text,
+        "other libraries may stumble over it; what training here needs is checked below",
+        "see what it says; much is a matter of taste",
     )
 
 
-def _error(check: Check, env: object, error: Exception) -> Finding:
-    text = _one_line(str(error))
-    if isinstance(error, AssertionError) and any(part in text for part in SB3_RESTRICTIONS):
-        return check.warning(text, "its agents refuse this space; ours do not", "-")
-    return check.fault(
-        text if isinstance(error, AssertionError) else describe_error(env, error),
-        "the environment does not keep to Gymnasium's interface",
-        "do as it says; https://gymnasium.farama.org/api/env",
-    )
+def _error(check: Check, env: object, error: BaseException) -> Finding:
+    """A warning if the checker says something about the environment, else that it broke off."""
+    if isinstance(error, STATEMENTS) and _raised_by_checker(error):
+        return _said(check, _one_line(str(error)))
+    return check.not_checked(f"the checker broke off: {_one_line(describe_error(env, error))}")
+
+
+def _raised_by_checker(error: BaseException) -> bool:
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    return "env_checker" in last
 
 
 def _is_ignored(text: str) -> bool:

@@ -44,8 +44,13 @@ def num_floats(state: State) -> int:
 
 
 def varies(state: State) -> bool:
-    """Whether the rows of the state differ."""
-    return any(bool((leaf != leaf[:1]).any()) for leaf in leaves_of(state))
+    """Whether the rows of the state differ; NaN equals NaN."""
+    return any(not equal_entries(leaf, leaf[:1].expand_as(leaf)) for leaf in leaves_of(state))
+
+
+def equal_entries(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have one shape and equal entries; NaN equals NaN."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def leaf_names(state: State, name: str = "state") -> list[str]:

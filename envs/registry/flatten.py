@@ -1,13 +1,18 @@
 """Observations that are not a row of numbers, as one."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, final
 
+import gymnasium
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 
+from pgtoolkit.envs.registry.ordinary import env_name
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.networks.spaces import is_image
+
+AnySpace = spaces.Space[Any]
 
 
 def flatten_observations(env: AnyEnv) -> AnyEnv:
@@ -15,32 +20,119 @@ def flatten_observations(env: AnyEnv) -> AnyEnv:
 
     The order is Gymnasium's: a ``Dict`` key after key in the order of its space, which sorts the
     keys of a plain dictionary by name and leaves those of an ``OrderedDict``; a ``Tuple`` entry
-    after entry; an array row after row; a ``Discrete`` observation becomes one-hot.
+    after entry; an array row after row; a ``Discrete`` observation becomes one-hot. Parts of a
+    ``Dict`` or ``Tuple`` that are text are left out (:func:`text_parts` names them).
 
     Raises:
-        RequestError: the observations have no fixed size.
+        RequestError: the observations are text alone, or a part of them has no fixed size.
     """
     space = env.observation_space
-    if is_image(space) or (isinstance(space, spaces.Box) and len(space.shape) == 1):
+    if not needs_flattening(space):
         return env
-    if not space.is_np_flattenable:
+    named = list(parts(space))
+    numbers = [(name, part) for name, part in named if not is_text(part)]
+    if not numbers:
         raise RequestError(
-            f"observations of {single_line(space)} have no fixed size and cannot be flattened: "
-            "wrap the environment in a gymnasium.wrappers.TransformObservation that gives a Box"
+            f"the observations of {env_name(env)} are text alone ({single_line(space)}), and "
+            "policies read numbers: wrap the environment in an observation wrapper of your own "
+            "that gives a Box (--gym-wrappers '{\"file.py:MyWrapper\": {}}')"
         )
-    return FlattenObservation(env)
+    for name, part in numbers:
+        if not _has_fixed_size(part):
+            raise RequestError(_no_fixed_size(env, name, part))
+    return FlattenObservation(WithoutText(env) if len(numbers) < len(named) else env)
 
 
-def flat_order(space: spaces.Space[Any]) -> list[tuple[str, int]]:
-    """The parts of a flattened ``Dict`` or ``Tuple`` in their order: name and size.
+def needs_flattening(space: AnySpace) -> bool:
+    """Whether observations of the space are something else than a row of numbers or an image."""
+    return not (is_image(space) or (isinstance(space, spaces.Box) and len(space.shape) == 1))
 
-    ``[("position", 3), ("velocity.angular", 3)]``; a space without parts is ``[("", size)]``.
+
+def text_parts(space: AnySpace) -> list[str]:
+    """The names of a ``Dict``'s or ``Tuple``'s parts that are text, such as ``["mission"]``."""
+    return [name for name, part in parts(space) if name and is_text(part)]
+
+
+def is_text(space: AnySpace) -> bool:
+    """Whether the space's values are strings: ``Text``, or a library's own space of them."""
+    return space.dtype is not None and space.dtype.kind in "US"
+
+
+def parts(space: AnySpace) -> Iterator[tuple[str, AnySpace]]:
+    """The parts of a ``Dict`` or ``Tuple`` in their order, with names like ``velocity.angular``.
+
+    A space without parts is the only one, with the name ``""``.
     """
     if not isinstance(space, spaces.Dict | spaces.Tuple):
-        return [("", spaces.flatdim(space))]
-    named = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
-    return [
-        (f"{name}.{within}".rstrip("."), size)
-        for name, part in named
-        for within, size in flat_order(part)
-    ]
+        yield "", space
+        return
+    for name, part in space.items() if isinstance(space, spaces.Dict) else enumerate(space):
+        for within, leaf in parts(part):
+            yield f"{name}.{within}".rstrip("."), leaf
+
+
+def flat_order(space: AnySpace) -> list[tuple[str, int]]:
+    """The parts of a flattened ``Dict`` or ``Tuple`` in their order: name and size.
+
+    ``[("position", 3), ("velocity.angular", 3)]``; a space without parts is ``[("", size)]``. Text
+    is left out.
+    """
+    return [(name, spaces.flatdim(part)) for name, part in parts(space) if not is_text(part)]
+
+
+@final
+class WithoutText(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """The environment without those parts of its observations that are text."""
+
+    def __init__(self, env: AnyEnv) -> None:
+        super().__init__(env)
+        self._full_space = env.observation_space
+        self.observation_space = _without_text(env.observation_space)
+
+    def observation(self, observation: Any) -> Any:
+        return _select(self._full_space, observation)
+
+
+def _without_text(space: AnySpace) -> AnySpace:
+    if isinstance(space, spaces.Dict):
+        kept = [(key, _without_text(part)) for key, part in space.items() if _has_numbers(part)]
+        return spaces.Dict(kept)
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([_without_text(part) for part in space if _has_numbers(part)])
+    return space
+
+
+def _select(space: AnySpace, value: Any) -> Any:
+    """The parts of an observation that :func:`_without_text` keeps."""
+    if isinstance(space, spaces.Dict):
+        return {k: _select(part, value[k]) for k, part in space.items() if _has_numbers(part)}
+    if isinstance(space, spaces.Tuple):
+        pairs = zip(space, value, strict=True)
+        return tuple(_select(part, entry) for part, entry in pairs if _has_numbers(part))
+    return value
+
+
+def _has_numbers(space: AnySpace) -> bool:
+    return any(not is_text(part) for _, part in parts(space))
+
+
+def _has_fixed_size(space: AnySpace) -> bool:
+    try:
+        return space.is_np_flattenable
+    except NotImplementedError:  # a space class of another library, which Gymnasium cannot flatten
+        return False
+
+
+def _no_fixed_size(env: AnyEnv, name: str, space: AnySpace) -> str:
+    owner, shown = env_name(env), single_line(space)
+    transform = "wrap the environment in a gymnasium.wrappers.TransformObservation that gives a Box"
+    if not name:
+        return (
+            f"the observations of {owner}, {shown}, have no fixed size and cannot be flattened: "
+            f"{transform}"
+        )
+    return (
+        f"the part {name!r} of the observations of {owner}, {shown}, has no fixed size and cannot "
+        f"be flattened: {transform} in its place, or keep the other parts alone "
+        '(--gym-wrappers \'{"FilterObservation": {"filter_keys": [...]}}\')'
+    )

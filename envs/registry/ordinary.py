@@ -1,18 +1,27 @@
 """Spaces, time limits and outer wrappers of ordinary Gymnasium environments."""
 
+import copy
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
+from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from typing_extensions import TypeIs
 
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError, single_line
-from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.gymnasium_types import AnyEnv, AnyVectorEnv
 
 CHECKING_WRAPPERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
 """Wrappers that ``gymnasium.make`` adds. They check and truncate, and change nothing else."""
+
+
+def env_name(env: AnyEnv) -> str:
+    """The environment's id, or the name of its class if it has none, for messages."""
+    spec = env.unwrapped.spec
+    return type(env.unwrapped).__name__ if spec is None else spec.id
 
 
 def without_checking_wrappers(env: AnyEnv) -> AnyEnv:
@@ -37,6 +46,17 @@ def time_limit(env: AnyEnv) -> int | None:
     return min(limits, default=None)
 
 
+def time_limit_of(env: AnyVectorEnv) -> int | None:
+    """The time limit of a vector environment's episodes, in steps; None if none is known."""
+    if isinstance(env, DifferentiableVectorEnv):
+        return env.env.max_episode_steps
+    if isinstance(env, SyncVectorEnv):
+        limits = [time_limit(single) for single in env.envs]
+        known = [limit for limit in limits if limit is not None]
+        return max(known) if len(known) == len(limits) else None
+    return None if env.spec is None else env.spec.max_episode_steps
+
+
 def with_time_limit(env: AnyEnv) -> AnyEnv:
     """Adds a ``TimeLimit`` of the environment's attribute ``max_episode_steps``, if it has one.
 
@@ -44,6 +64,16 @@ def with_time_limit(env: AnyEnv) -> AnyEnv:
     """
     limit = getattr(env, "max_episode_steps", None)
     return TimeLimit(env, limit) if isinstance(limit, int) and limit > 0 else env
+
+
+def seeded_copy(space: gymnasium.Space[Any], seed: int) -> gymnasium.Space[Any]:
+    """A copy of the space with a generator of its own, to draw from.
+
+    An environment may replace its spaces at a reset, and a seed that they were given is then lost.
+    """
+    copied = copy.deepcopy(space)
+    copied.seed(seed)
+    return copied
 
 
 def is_flat_box(space: object) -> TypeIs[Box]:

@@ -7,6 +7,7 @@ The name is a registered id (``Pendulum-v1``, ``module:Id-v0``) or a class in a 
 import copy
 import dataclasses
 import inspect
+import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, final
@@ -21,13 +22,23 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv, require_attributes
 from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.registry.construct import construct, describe_exception
 from pgtoolkit.envs.registry.files import load_class
-from pgtoolkit.envs.registry.flatten import flatten_observations
-from pgtoolkit.envs.registry.ordinary import time_limit, with_time_limit, without_checking_wrappers
+from pgtoolkit.envs.registry.flat_actions import flatten_actions
+from pgtoolkit.envs.registry.flatten import flatten_observations, text_parts
+from pgtoolkit.envs.registry.guard import guard
+from pgtoolkit.envs.registry.gym_wrappers import add_gym_wrappers, statistics_note
+from pgtoolkit.envs.registry.ordinary import (
+    env_name,
+    time_limit,
+    with_time_limit,
+    without_checking_wrappers,
+)
 from pgtoolkit.envs.registry.plugins import register_plugins
 from pgtoolkit.envs.registry.registered import make_registered, missing_package, with_version
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv, AnyVectorEnv
+
+LOG = logging.getLogger("pgtoolkit")
 
 FILE_AND_CLASS = re.compile(r"(?P<file>.+\.py)(:(?P<name>\w*))?")
 
@@ -40,17 +51,26 @@ class EnvSpec:
     name: str
     """A short name without slashes, as for folders."""
     factory: Callable[[str | None], AnyEnv]
-    """Makes an ordinary environment with this render mode."""
+    """Makes an ordinary environment with this render mode, with the spaces that it has."""
     differentiable: DifferentiableEnv | None = None
     """The dynamics, if the environment is differentiable."""
 
     def make(self, render_mode: str | None = None) -> AnyEnv:
-        """A new ordinary environment, independent of those made before.
+        """A new ordinary environment, independent of those made before, with flat spaces.
 
         Raises:
             RequestError: it cannot render in this mode, or a package that it needs is missing.
         """
-        return self.factory(render_mode)
+        return flatten_spaces(self.factory(render_mode))
+
+    def make_guarded(self, render_mode: str | None = None) -> AnyEnv:
+        """:meth:`make`, with a check of every step, and without infos.
+
+        Raises:
+            RequestError: as :meth:`make`. In the environment's own ``reset`` and ``step``: they do
+                not return what Gymnasium's interface and the spaces say.
+        """
+        return flatten_spaces(guard(self.factory(render_mode), self.name))
 
 
 EnvSource = EnvSpec
@@ -58,36 +78,59 @@ EnvSource = EnvSpec
 
 
 def find_env(
-    env: str | DifferentiableEnv | AnyEnv, kwargs: Mapping[str, Any] | None = None
+    env: str | DifferentiableEnv | AnyEnv,
+    kwargs: Mapping[str, Any] | None = None,
+    gym_wrappers: Mapping[str, Any] | None = None,
 ) -> EnvSpec:
     """Finds the environment that a user names.
 
     Args:
         env: an id, a ``path/to/file.py:Class``, or an object.
         kwargs: arguments of its constructor; not with an object.
+        gym_wrappers: Gymnasium's wrappers around an ordinary environment, see
+            :func:`~pgtoolkit.envs.registry.gym_wrappers.add_gym_wrappers`.
 
     Raises:
-        RequestError: there is no such environment, or it cannot be made with these arguments.
+        RequestError: there is no such environment, it cannot be made with these arguments and
+            wrappers, or no agent can use its spaces.
     """
-    given = dict(kwargs or {})
+    given, wrappers = dict(kwargs or {}), dict(gym_wrappers or {})
     if isinstance(env, str):
         match = FILE_AND_CLASS.fullmatch(env)
         if match:
-            return _from_class(match["file"], match["name"] or "", given)
-        return _from_id(env, given)
+            return _from_class(match["file"], match["name"] or "", given, wrappers)
+        return _from_id(env, given, wrappers)
     if given:
         raise RequestError(
             f"{type(env).__name__} is an object already, so arguments ({', '.join(given)}) come "
             "too late: give them where it is made"
         )
     if isinstance(env, DifferentiableEnv):
-        return _from_differentiable(env)
+        return _from_differentiable(env, type(env).__name__, wrappers)
     if isinstance(env, gymnasium.Env):
-        return _from_object(env)
+        return _from_object(env, wrappers)
     raise RequestError(
         f"{env!r} is not an environment: give an id, path/to/file.py:Class, a DifferentiableEnv "
         "or a gymnasium.Env"
     )
+
+
+def flatten_spaces(env: AnyEnv) -> AnyEnv:
+    """The environment with the spaces that policies take.
+
+    Raises:
+        RequestError: it has no spaces of Gymnasium's, or they cannot become such spaces.
+    """
+    for kind in ("observation_space", "action_space"):
+        space = getattr(env, kind, None)
+        if not isinstance(space, gymnasium.Space):
+            found = (
+                "no" if space is None else f"{single_line(space)} ({type(space).__module__}) as its"
+            )
+            raise RequestError(
+                f"{env_name(env)} has {found} {kind}: make a space of gymnasium.spaces in __init__"
+            )
+    return flatten_actions(flatten_observations(env))
 
 
 def make_vector_env(
@@ -110,35 +153,76 @@ def make_vector_env(
     """
     if source.differentiable is not None and differentiate == "auto":
         return DifferentiableVectorEnv(source.differentiable, num_envs, device=device)
-    return SyncVectorEnv([source.make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    return SyncVectorEnv([source.make_guarded] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
-def _from_id(env_id: str, kwargs: dict[str, Any]) -> EnvSpec:
+def _from_id(env_id: str, kwargs: dict[str, Any], wrappers: dict[str, Any]) -> EnvSpec:
     def factory(render_mode: str | None) -> AnyEnv:
         mode = {} if render_mode is None else {"render_mode": render_mode}
-        return flatten_observations(make_registered(env_id, kwargs | mode))
+        return make_registered(env_id, kwargs | mode)
 
     register_plugins()
     env_id = with_version(env_id)
     probe = factory(None)
-    differentiable = _dynamics_inside(probe)
+    spec = _spec_of(_without_namespace(env_id), factory, probe, wrappers)
     probe.close()
-    return EnvSpec(_without_namespace(env_id), factory, differentiable)
+    return spec
 
 
-def _from_class(file: str, name: str, kwargs: dict[str, Any]) -> EnvSpec:
+def _from_class(file: str, name: str, kwargs: dict[str, Any], wrappers: dict[str, Any]) -> EnvSpec:
     kind = load_class(file, name)
     if issubclass(kind, DifferentiableEnv):
-        return _from_differentiable(_construct(kind, kwargs), name)
+        return _from_differentiable(_construct(kind, kwargs), name, wrappers)
 
     def factory(render_mode: str | None) -> AnyEnv:
         mode = {} if render_mode is None else {"render_mode": render_mode}
         made: AnyEnv = _construct(kind, kwargs | mode)
-        return flatten_observations(with_time_limit(made))
+        return with_time_limit(made)
 
     probe = factory(None)
+    spec = _spec_of(name, factory, probe, wrappers)
     probe.close()
-    return EnvSpec(name, factory)
+    return spec
+
+
+def _spec_of(
+    name: str,
+    factory: Callable[[str | None], AnyEnv],
+    probe: AnyEnv,
+    wrappers: Mapping[str, Any],
+) -> EnvSpec:
+    """The environment inside its wrappers, after a try whether its spaces can be used.
+
+    Args:
+        name: its short name.
+        factory: makes it without the wrappers.
+        probe: a result of ``factory``.
+        wrappers: Gymnasium's wrappers to their arguments.
+    """
+    dynamics = _dynamics_inside(probe)
+    if dynamics is not None:
+        _refuse_gym_wrappers(name, wrappers)
+        return EnvSpec(name, factory, dynamics)
+
+    def make_wrapped(render_mode: str | None) -> AnyEnv:
+        return add_gym_wrappers(factory(render_mode), wrappers)
+
+    wrapped = add_gym_wrappers(probe, wrappers)
+    flatten_spaces(wrapped)
+    for part in text_parts(wrapped.observation_space):
+        LOG.warning("%s: the observation's part %r is text and is left out", name, part)
+    if note := statistics_note(wrappers):
+        LOG.warning("%s", note)
+    return EnvSpec(name, make_wrapped)
+
+
+def _refuse_gym_wrappers(name: str, wrappers: Mapping[str, Any]) -> None:
+    if wrappers:
+        raise RequestError(
+            f"{name} computes on batches of tensors, and inside Gymnasium's wrappers "
+            f"({', '.join(wrappers)}) it would have no gradient: leave --gym-wrappers out, and use "
+            "--wrappers (`pgtoolkit list wrappers`)"
+        )
 
 
 def _construct(kind: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
@@ -154,13 +238,14 @@ def _construct(kind: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         raise RequestError(f"{name} cannot be made: {where}") from error
 
 
-def _from_differentiable(env: DifferentiableEnv, name: str | None = None) -> EnvSpec:
+def _from_differentiable(env: DifferentiableEnv, name: str, wrappers: dict[str, Any]) -> EnvSpec:
     require_attributes(env)
-    return EnvSpec(name or type(env).__name__, lambda mode: NumpyEnv(env, render_mode=mode), env)
+    _refuse_gym_wrappers(name, wrappers)
+    return EnvSpec(name, lambda mode: NumpyEnv(env, render_mode=mode), env)
 
 
-def _from_object(env: AnyEnv) -> EnvSpec:
-    name = type(env.unwrapped).__name__ if env.spec is None else _without_namespace(env.spec.id)
+def _from_object(env: AnyEnv, wrappers: dict[str, Any]) -> EnvSpec:
+    name = _without_namespace(env_name(env))
 
     def factory(render_mode: str | None) -> AnyEnv:
         if render_mode is not None and env.render_mode != render_mode:
@@ -168,9 +253,9 @@ def _from_object(env: AnyEnv) -> EnvSpec:
                 f"{name} was made with render_mode={env.render_mode!r} and cannot change it: "
                 f"make it with render_mode={render_mode!r}, or give its id or file, not an object"
             )
-        return flatten_observations(_copy(env, name))
+        return _copy(env, name)
 
-    return EnvSpec(name, factory, _dynamics_inside(env))
+    return _spec_of(name, factory, env, wrappers)
 
 
 def _copy(env: AnyEnv, name: str) -> AnyEnv:

@@ -46,6 +46,15 @@ def same_values(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and bool((first == second).all())
 
 
+def nonzero(width: Tensor) -> Tensor:
+    """The width of each entry, and 1 where there is none.
+
+    An entry whose bounds are equal is a constant without a density: its width must neither divide
+    nor enter a logarithm.
+    """
+    return torch.where(width > 0, width, 1.0)
+
+
 class Distribution(ABC):
     """A batch ``[...]`` of distributions over actions; a continuous action is ``[..., A]``."""
 

@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from pgtoolkit.distributions.base import Distribution, Support
+from pgtoolkit.distributions.base import Distribution, Support, nonzero
 from pgtoolkit.distributions.beta_quantile import Array, beta_quantile, beta_quantile_derivatives
 from pgtoolkit.distributions.implicit import implicit_sample
 from pgtoolkit.distributions.noise import Noise
@@ -49,6 +49,14 @@ class Beta(Distribution):
     def parameter(self) -> Tensor:
         return self.alpha
 
+    @property
+    def width(self) -> Tensor:
+        """``[A]`` the range of each entry; 1 where the bounds are equal, for there is no density.
+
+        Such an entry is a constant, and its density is that of ``x``.
+        """
+        return nonzero(self.high - self.low)
+
     def pre_action(self, noise: Tensor) -> Tensor:
         """``x`` in (0, 1); its graph leads to both parameters."""
         z, a, b = self._float64(noise)
@@ -77,7 +85,7 @@ class Beta(Distribution):
         """
         alpha, beta, x = self.alpha.double(), self.beta.double(), pre_action.double()
         log_density = (alpha - 1) * x.log() + (beta - 1) * torch.log1p(-x) - log_beta(alpha, beta)
-        return (log_density - (self.high - self.low).double().log()).sum(-1).to(pre_action.dtype)
+        return (log_density - self.width.double().log()).sum(-1).to(pre_action.dtype)
 
     def sample_with_log_prob(
         self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
@@ -93,7 +101,7 @@ class Beta(Distribution):
         log_y = torch.where(x < y, torch.log1p(-x), y.log())
         alpha, beta = self.alpha.double(), self.beta.double()
         log_density = (alpha - 1) * log_x + (beta - 1) * log_y - log_beta(alpha, beta)
-        log_prob = (log_density - (self.high - self.low).double().log()).sum(-1)
+        log_prob = (log_density - self.width.double().log()).sum(-1)
         action = self.squash(self._inside(x.to(self.alpha.dtype))).detach()
         return action, log_prob.to(self.alpha.dtype)
 
@@ -112,9 +120,10 @@ class Beta(Distribution):
     def log_prob(self, action: Tensor) -> Tensor:
         """``log p(action)`` ``[...]``, inexact at the bounds because the scaling is inverted.
 
-        Prefer :meth:`log_prob_of_pre_action` where the pre-action is at hand.
+        Where both bounds are equal, ``x`` counts as 1/2. Prefer :meth:`log_prob_of_pre_action`
+        where the pre-action is at hand.
         """
-        x = (action - self.low) / (self.high - self.low)
+        x = torch.where(self.high > self.low, (action - self.low) / self.width, 0.5)
         return self.log_prob_of_pre_action(self._inside(x))
 
     def entropy(
@@ -127,7 +136,7 @@ class Beta(Distribution):
         alpha, beta = self.alpha.double(), self.beta.double()
         own = (alpha - 1) * torch.digamma(alpha) + (beta - 1) * torch.digamma(beta)
         both = (alpha + beta - 2) * torch.digamma(alpha + beta)
-        log_range = (self.high - self.low).double().log()
+        log_range = self.width.double().log()
         return (log_beta(alpha, beta) - own + both + log_range).sum(-1).to(self.alpha.dtype)
 
     @property

@@ -15,6 +15,7 @@ from pgtoolkit.distributions.base import (
     GaussianParameters,
     Support,
     Unsquashed,
+    nonzero,
     require_unsquashed,
 )
 from pgtoolkit.distributions.gaussian import DiagonalGaussian
@@ -26,7 +27,8 @@ class TanhSquashed(Distribution):
 
     ``log p(a) = log p_base(u) - sum_i (log scale_i + log(1 - tanh(u_i)^2))``, with ``centre`` the
     middle of the bounds and ``scale`` half of their distance. The pre-action is ``u``; the noise
-    and the pathwise gradient of ``u`` are the base's.
+    and the pathwise gradient of ``u`` are the base's. Where the two bounds are equal the action is
+    a constant, and the density is that of ``tanh(u)``, with ``log scale`` left out.
     """
 
     low: Tensor
@@ -200,9 +202,9 @@ def tanh_unsquash(action: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
     Actions closer to a bound than half of the dtype's spacing there were rounded to the bound. They
     are taken to be at that distance, which is the smallest pre-action that gives the bound: 9.0 for
-    bounds of -1 and 1 in float32, 18.7 in float64.
+    bounds of -1 and 1 in float32, 18.7 in float64. Where both bounds are equal, ``u`` counts as 0.
     """
-    scale, centre = 0.5 * (high - low), 0.5 * (high + low)
+    scale, centre = nonzero(0.5 * (high - low)), 0.5 * (high + low)
     largest = torch.maximum(low.abs(), high.abs()).double()
     rounding = 0.25 * torch.finfo(action.dtype).eps * largest / scale
     limit = 1 - rounding.clamp(0.5 * torch.finfo(torch.float64).eps, 1.0)
@@ -214,7 +216,8 @@ def tanh_unsquash(action: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def tanh_log_abs_det_jacobian(pre_action: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """``sum_i log |d a_i / d u_i| = sum_i (log scale_i + log(1 - tanh(u_i)^2))`` ``[...]``.
 
-    In the stable form ``log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u))``.
+    In the stable form ``log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u))``. An entry without
+    width is a constant; its ``log scale`` is left out, and the density is that of ``tanh(u_i)``.
     """
     log_slope = 2 * (math.log(2) - pre_action - F.softplus(-2 * pre_action))
-    return (log_slope + torch.log(0.5 * (high - low))).sum(-1)
+    return (log_slope + torch.log(nonzero(0.5 * (high - low)))).sum(-1)

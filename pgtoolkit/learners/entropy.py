@@ -15,7 +15,7 @@ class EntropyBonus(NamedTuple):
     """``(absolute + relative * std(r)) * sum_t H(pi(. | s_t))``.
 
     Attributes:
-        absolute: weight in the rewards' own unit.
+        absolute: weight in the unit of the window's rewards.
         relative: weight in units of the standard deviation of the window's rewards.
     """
 

@@ -158,7 +158,7 @@ def describe(distribution: Distribution, window: Window) -> Metrics:
         saturated = torch.tanh(window.pre_action).abs() > SATURATED
         metrics["train/saturated_actions"] = saturated[valid].double().mean()
     if isinstance(distribution, ClippedGaussian):
-        pre_action = window.pre_action
-        outside = (pre_action < distribution.low) | (pre_action > distribution.high)
+        drawn = distribution.before_clip(window.pre_action)
+        outside = (drawn < distribution.low) | (drawn > distribution.high)
         metrics["train/clipped_actions"] = outside[valid].double().mean()
     return metrics

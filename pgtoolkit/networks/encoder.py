@@ -7,7 +7,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from pgtoolkit.networks.normalizer import NoNormalizer, ObservationNormalizer
+from pgtoolkit.networks.normalizer import (
+    SINGLE,
+    NoNormalizer,
+    ObservationNormalizer,
+    exact_dtype,
+)
 from pgtoolkit.networks.spaces import box_size, image_shape, is_image
 
 LARGE_IMAGE_SIZE = 36
@@ -25,6 +30,9 @@ class Pixels(nn.Module):
     Args:
         space: the observation space.
     """
+
+    input_dtype = SINGLE
+    """The dtype in which rollouts keep NumPy observations for this module."""
 
     def __init__(self, space: spaces.Box) -> None:
         super().__init__()
@@ -107,7 +115,10 @@ def make_normalizer(
         assert isinstance(space, spaces.Box)
         return Pixels(space)
     size = box_size("observation", space)
-    return ObservationNormalizer(size) if normalize else NoNormalizer()
+    if not normalize:
+        return NoNormalizer()
+    assert space.dtype is not None, "a Box has a dtype"
+    return ObservationNormalizer(size, input_dtype=exact_dtype(space.dtype))
 
 
 def make_encoder(

@@ -1,8 +1,10 @@
 """Normalisation of observations by their running mean and variance."""
 
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
+import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
 from pgtoolkit import parallel
@@ -27,8 +29,19 @@ class Moments(NamedTuple):
         return Moments(size, self.mean + shift * other.size / size, scatter)
 
 
+SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def exact_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """float32 if it holds every number of the dtype exactly, as of int16; else float64."""
+    return SINGLE if np.can_cast(dtype, SINGLE) else DOUBLE
+
+
 class ObservationNormalizer(nn.Module):
     """``clip((obs - mean) / sqrt(variance + 1e-8), -limit, limit)`` with running moments.
+
+    The difference is computed in the observations' dtype, and only the result is cast to the dtype
+    of the parameters: float32 cannot tell 1.7e9 from 1.7e9 + 1, and their normalised values it can.
 
     Calling it does not change the moments, so that they are constant within a window; ``update``
     adds a window's observations after the update that used the window. The moments are float64, so
@@ -37,22 +50,33 @@ class ObservationNormalizer(nn.Module):
     Args:
         size: ``O``, the number of entries of an observation.
         limit: largest absolute value of a normalised entry.
+        input_dtype: the dtype in which rollouts keep NumPy observations for this module.
     """
 
     mean: Tensor
     variance: Tensor
     count: Tensor
+    unit: Tensor
 
-    def __init__(self, size: int, limit: float = 10.0) -> None:
+    def __init__(
+        self, size: int, limit: float = 10.0, *, input_dtype: np.dtype[Any] = SINGLE
+    ) -> None:
         super().__init__()
-        self.limit = limit
+        self.limit, self.input_dtype = limit, input_dtype
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        # Has the dtype of the policy's parameters, also after policy.double().
+        self.register_buffer("unit", torch.ones(()), persistent=False)
+
+    @property
+    def output_dtype(self) -> torch.dtype:
+        """The dtype of the normalised observations, which is that of the policy's parameters."""
+        return self.unit.dtype
 
     def forward(self, obs: Tensor) -> Tensor:
         mean, scale = self.mean.to(obs.dtype), torch.rsqrt(self.variance + 1e-8).to(obs.dtype)
-        return ((obs - mean) * scale).clamp(-self.limit, self.limit)
+        return ((obs - mean) * scale).clamp(-self.limit, self.limit).to(self.output_dtype)
 
     @torch.no_grad()
     def update(self, obs: Tensor, mask: Tensor) -> None:
@@ -72,6 +96,9 @@ class ObservationNormalizer(nn.Module):
 
 class NoNormalizer(nn.Module):
     """Returns observations unchanged."""
+
+    input_dtype = SINGLE
+    """The dtype in which rollouts keep NumPy observations for this module."""
 
     def forward(self, obs: Tensor) -> Tensor:
         return obs

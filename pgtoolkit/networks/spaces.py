@@ -1,7 +1,6 @@
-"""Sizes and bounds of the observation and action spaces that policies support."""
+"""Sizes of the observation and action spaces that policies support."""
 
 import numpy as np
-import torch
 from gymnasium import spaces
 
 from pgtoolkit.errors import RequestError, single_line
@@ -35,24 +34,6 @@ def box_size(role: str, space: object) -> int:
         "that starts at 0"
     )
     raise RequestError(f"the {role} space {single_line(space)} is not supported: {advice}")
-
-
-def is_bounded(space: object) -> bool:
-    """Whether a ``Box`` is bounded in every dimension, or in none.
-
-    Raises:
-        RequestError: only some dimensions or sides are bounded.
-    """
-    assert isinstance(space, spaces.Box)
-    below, above = space.bounded_below, space.bounded_above
-    if bool((below & above).all()):
-        return True
-    if not bool((below | above).any()):
-        return False
-    raise RequestError(
-        f"the action space {single_line(space)} is bounded on some sides only: bound every "
-        "dimension on both sides (gymnasium.wrappers.RescaleAction, TransformAction), or none"
-    )
 
 
 def categorical_sizes(space: spaces.MultiDiscrete) -> tuple[int, ...]:
@@ -100,10 +81,3 @@ def image_shape(space: spaces.Box) -> tuple[int, int, int]:
         return (1, *space.shape)
     first, second, third = space.shape
     return (first, second, third) if first < third else (third, first, second)
-
-
-def action_bounds(action_space: spaces.Space[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lower and upper bounds of a ``Box``, each ``[A]``."""
-    assert isinstance(action_space, spaces.Box)
-    low, high = action_space.low, action_space.high
-    return torch.as_tensor(low, dtype=torch.float32), torch.as_tensor(high, dtype=torch.float32)

@@ -9,14 +9,9 @@ import torch
 from gymnasium import spaces
 
 from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.networks.bounds import action_bounds, finite_bounds, tanh_bounds
 from pgtoolkit.networks.mlp import Activation, Std
-from pgtoolkit.networks.spaces import (
-    action_bounds,
-    binary_size,
-    box_size,
-    categorical_sizes,
-    is_bounded,
-)
+from pgtoolkit.networks.spaces import binary_size, box_size, categorical_sizes
 from pgtoolkit.policies.beta import BetaHead
 from pgtoolkit.policies.discrete import BernoulliHead, MultiCategoricalHead, categorical_head
 from pgtoolkit.policies.flow import FlowHead
@@ -79,16 +74,10 @@ def beta_head(action_space: spaces.Space[np.ndarray]) -> MakeHead:
     """Makes a :class:`BetaHead <pgtoolkit.policies.beta.BetaHead>` between the action bounds.
 
     Raises:
-        RequestError: the action space is not a one-dimensional box, or has no bounds.
+        RequestError: the action space is not a one-dimensional box, or an entry has no bounds.
     """
     box_size("action", action_space)
-    if not is_bounded(action_space):
-        raise RequestError(
-            f"a beta distribution needs bounds, and the action space {single_line(action_space)} "
-            "has none: use --distribution gaussian, full_gaussian, mixture or flow, or bound the "
-            "actions (gymnasium.wrappers.RescaleAction)"
-        )
-    low, high = action_bounds(action_space)
+    low, high = finite_bounds(action_space)
     return lambda num_features, generator: BetaHead(num_features, low, high, generator=generator)
 
 
@@ -98,7 +87,8 @@ def clipped_gaussian_head(
     """Makes a Gaussian head whose actions are clipped to the bounds, where there are any.
 
     Raises:
-        RequestError: the action space is not a one-dimensional box.
+        RequestError: the action space is not a one-dimensional box, or an entry has bounds that no
+            policy can have (:func:`action_bounds <pgtoolkit.networks.bounds.action_bounds>`).
     """
     box_size("action", action_space)
     low, high = action_bounds(action_space)
@@ -120,7 +110,7 @@ def unsquashed_head(
     Raises:
         RequestError: the action space is not a one-dimensional box, bounded everywhere or nowhere.
     """
-    size, bounded = box_size("action", action_space), is_bounded(action_space)
+    size, bounds = box_size("action", action_space), tanh_bounds(action_space)
 
     def make(num_features: int, generator: torch.Generator) -> Head:
         head_classes: dict[UnsquashedName, Callable[..., UnsquashedHead]] = {
@@ -131,7 +121,7 @@ def unsquashed_head(
         head = head_classes[name](
             num_features, size, std=std, log_std_init=log_std_init, generator=generator
         )
-        return SquashedHead(head, *action_bounds(action_space)) if bounded else head
+        return head if bounds is None else SquashedHead(head, *bounds)
 
     return make
 

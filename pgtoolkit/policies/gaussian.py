@@ -7,10 +7,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from pgtoolkit.distributions.clipped import ClippedGaussian
+from pgtoolkit.distributions.clipped import ClippedGaussian, unit_box
 from pgtoolkit.distributions.gaussian import DiagonalGaussian, FullGaussian
 from pgtoolkit.distributions.noise import Noise
 from pgtoolkit.distributions.squashed import TanhGaussian
+from pgtoolkit.networks.bounds import tanh_bounds
 from pgtoolkit.networks.mlp import (
     Activation,
     StateIndependentStd,
@@ -20,7 +21,7 @@ from pgtoolkit.networks.mlp import (
     make_std,
     raw_log_std,
 )
-from pgtoolkit.networks.spaces import action_bounds, box_size, is_bounded
+from pgtoolkit.networks.spaces import box_size
 from pgtoolkit.policies.head import OUTPUT_GAIN, Head, MakeHead, UnsquashedHead
 from pgtoolkit.policies.policy import Policy
 
@@ -81,9 +82,10 @@ class GaussianHead(Head):
 
 @final
 class ClippedGaussianHead(Head):
-    """A diagonal Gaussian whose sample is clipped to the action bounds.
+    """A diagonal Gaussian in units of the box, whose sample is clipped to the action bounds.
 
-    The mean is linear in the features.
+    The mean is linear in the features. Around 0 it is the middle of a bounded entry, and 1 is half
+    of its width (:func:`unit_box <pgtoolkit.distributions.clipped.unit_box>`).
 
     Args:
         num_features: ``F``, the number of features.
@@ -96,6 +98,8 @@ class ClippedGaussianHead(Head):
 
     low: Tensor
     high: Tensor
+    centre: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -111,11 +115,14 @@ class ClippedGaussianHead(Head):
         self.noise, self.action_size = (Noise("normal", len(low)),), len(low)
         self.output = linear(num_features, len(low), OUTPUT_GAIN, generator)
         self.std = make_std(std, num_features, len(low), log_std_init, generator)
-        self.register_buffer("low", low)
-        self.register_buffer("high", high)
+        centre, scale = unit_box(low, high)
+        buffers = {"low": low, "high": high, "centre": centre, "scale": scale}
+        for name, buffer in buffers.items():
+            self.register_buffer(name, buffer)
 
     def forward(self, features: Tensor) -> ClippedGaussian:
-        return ClippedGaussian(self.output(features), self.std(features), self.low, self.high)
+        mean, log_std = self.output(features), self.std(features)
+        return ClippedGaussian(mean, log_std, self.low, self.high, self.centre, self.scale)
 
 
 @final
@@ -173,7 +180,7 @@ def gaussian_head(
         RequestError: the action space is not a one-dimensional box, bounded everywhere or nowhere.
     """
     size = box_size("action", action_space)
-    bounds = action_bounds(action_space) if is_bounded(action_space) else None
+    bounds = tanh_bounds(action_space)
     return lambda num_features, generator: GaussianHead(
         num_features,
         size,

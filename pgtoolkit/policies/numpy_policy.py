@@ -73,7 +73,8 @@ def _squash(head: GaussianHead | ClippedGaussianHead) -> Layer:
         return lambda pre_action: pre_action
     low, high = head.low.numpy(), head.high.numpy()
     if isinstance(head, ClippedGaussianHead):
-        return lambda pre_action: np.clip(pre_action, low, high)
+        centre, scale = head.centre.numpy(), head.scale.numpy()
+        return lambda pre_action: np.clip(centre + scale * pre_action, low, high)
     scale, centre = 0.5 * (high - low), 0.5 * (high + low)
     return lambda pre_action: np.clip(centre + scale * np.tanh(pre_action), low, high)
 
@@ -96,10 +97,11 @@ def _normalizer(normalizer: nn.Module) -> Layer | None:
         return None
     mean, limit = normalizer.mean.numpy(), normalizer.limit
     scale = torch.rsqrt(normalizer.variance + 1e-8).numpy()
+    dtype = normalizer.unit.numpy().dtype
 
     def normalize(x: Array) -> Array:
         standardised = (x - mean.astype(x.dtype)) * scale.astype(x.dtype)
-        return np.clip(standardised, -limit, limit)
+        return np.clip(standardised, -limit, limit).astype(dtype, copy=False)
 
     return normalize
 

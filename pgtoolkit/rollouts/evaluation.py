@@ -2,19 +2,22 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.episodes import EpisodeTracker
 from pgtoolkit.rollouts.rollout import RolloutState, collect, reset
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
+
+MAX_EPISODE_STEPS = 1_000
+"""Steps after which an evaluation episode is cut off where no time limit is known."""
 
 
 @final
@@ -25,6 +28,9 @@ class Evaluation:
     returns: list[float]
     lengths: list[int]
     """Number of environment steps of each episode."""
+    cut_off: int = 0
+    """How many of the episodes did not end by themselves within the steps that they were given.
+    Their returns are those so far."""
 
     @property
     def mean_return(self) -> float:
@@ -42,6 +48,19 @@ class Evaluation:
     def mean_length(self) -> float:
         return float(np.mean(self.lengths))
 
+    @property
+    def cut_off_share(self) -> float:
+        """The share of the episodes that were cut off."""
+        return self.cut_off / len(self.returns)
+
+
+class Episode(NamedTuple):
+    """The undiscounted return and length of an episode, and whether it was cut off."""
+
+    episode_return: float
+    length: int
+    cut_off: bool
+
 
 def evaluate(
     env: AnyVectorEnv,
@@ -52,12 +71,16 @@ def evaluate(
     device: torch.device,
     stochastic: bool = False,
     chunk: int = 50,
-    max_steps: int = 1_000_000,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
 ) -> Evaluation:
     """Runs whole episodes of a policy and returns their returns and lengths.
 
     Each environment contributes a fixed number of episodes, so short ones are not favoured. Nothing
     learns, and the observation normaliser does not change.
+
+    An episode without an end is cut off. Its environment then waits until the others have all their
+    episodes or are cut off too, and all are reset together, because not every vector environment
+    can reset one alone.
 
     Args:
         env: a vector environment that nothing else uses, of at most ``episodes`` environments.
@@ -67,10 +90,7 @@ def evaluate(
         device: where the policy lives.
         stochastic: whether to sample actions.
         chunk: steps between checks for episodes that have ended.
-        max_steps: steps of each environment after which it is an error that episodes are missing.
-
-    Raises:
-        RequestError: episodes do not end within ``max_steps``.
+        max_episode_steps: steps after which an episode that has not ended is cut off.
     """
     generator = stream(seed, "evaluation noise", device)
 
@@ -79,22 +99,90 @@ def evaluate(
             return policy.draw_noise(num_steps, env.num_envs, generator=generator)
         return torch.zeros(num_steps, env.num_envs, policy.noise_size, device=device)
 
-    tracker, indices = EpisodeTracker(env.num_envs), np.arange(env.num_envs)
+    indices = np.arange(env.num_envs)
     wanted = episodes // env.num_envs + (indices < episodes % env.num_envs)
-    found: list[list[tuple[float, int]]] = [[] for _ in indices]
-    rollout_state = reset(env, seed=seed, device=device)
-    for number, window in enumerate(collect_windows(env, policy, rollout_state, draw_noise, chunk)):
-        for index, episode_return, length in tracker.update(window):
-            if len(found[index]) < wanted[index]:
-                found[index].append((episode_return, length))
-        if all(len(have) == want for have, want in zip(found, wanted, strict=True)):
-            break
-        if (number + 1) * chunk >= max_steps:
-            raise RequestError(
-                f"episodes did not end within {max_steps} steps: give the environment a time limit"
-            )
+    found: list[list[Episode]] = [[] for _ in indices]
+    start: int | None = seed
+    while any(len(have) < want for have, want in zip(found, wanted, strict=True)):
+        rollout_state = reset(env, seed=start, device=device)
+        windows = collect_windows(env, policy, rollout_state, draw_noise, chunk)
+        play_to_cut_off(windows, wanted, found, max_episode_steps)
+        start = None
     flat = [episode for have in found for episode in have]
-    return Evaluation([r for r, _ in flat], [n for _, n in flat])
+    return Evaluation(
+        [episode.episode_return for episode in flat],
+        [episode.length for episode in flat],
+        sum(episode.cut_off for episode in flat),
+    )
+
+
+def play_to_cut_off(
+    windows: Iterator[Window],
+    wanted: NDArray[np.integer],
+    found: list[list[Episode]],
+    max_episode_steps: int,
+) -> None:
+    """Adds episodes to ``found`` until every environment has those wanted or one was cut off.
+
+    Args:
+        windows: windows that follow each other, from a reset.
+        wanted: ``[N]`` number of episodes of each environment.
+        found: the episodes of each environment so far.
+        max_episode_steps: length at which an episode is cut off.
+    """
+    tracker, num_envs = EpisodeTracker(len(wanted)), len(wanted)
+    age, is_over = torch.zeros(num_envs, dtype=torch.int64), torch.zeros(num_envs, dtype=torch.bool)
+    for window in windows:
+        cut, age = cut_steps(window, age, max_episode_steps)
+        shortened = up_to_cut(window, cut, is_over)
+        was_cut = cut.any(0) & ~is_over
+        ended: list[list[Episode]] = [[] for _ in found]
+        for index, episode_return, length in tracker.update(shortened):
+            ended[index].append(Episode(episode_return, length, False))
+        for index in was_cut.nonzero().flatten().tolist():
+            ended[index][-1] = ended[index][-1]._replace(cut_off=True)
+        is_over |= was_cut
+        for have, new, want in zip(found, ended, wanted, strict=True):
+            have += new[: want - len(have)]
+        enough = [len(have) == want for have, want in zip(found, wanted, strict=True)]
+        if bool((is_over | torch.tensor(enough)).all()):
+            return
+
+
+def cut_steps(window: Window, age: Tensor, max_episode_steps: int) -> tuple[Tensor, Tensor]:
+    """The steps at which an episode reaches its largest length and does not end by itself.
+
+    Args:
+        window: a window of :func:`collect <pgtoolkit.rollouts.rollout.collect>`.
+        age: ``[N]`` steps of the running episodes before the window.
+        max_episode_steps: the largest length.
+
+    Returns:
+        ``[T, N]`` bool, and the ages ``[N]`` after the window.
+    """
+    assert window.episode_start is not None, "the rollouts say where episodes start"
+    valid, episode_start = window.valid.cpu(), window.episode_start.cpu()
+    count = valid.cumsum(0)
+    # An episode's length is the count since its start; counts never fall, so the latest is largest.
+    before = torch.where(episode_start, count - valid.long(), -age).cummax(0).values
+    length = count - before
+    cut = valid & (length == max_episode_steps) & ~window.done.cpu()
+    return cut, length[-1]
+
+
+def up_to_cut(window: Window, cut: Tensor, is_over: Tensor) -> Window:
+    """The window with truncations at the cuts, and without the steps after an environment's first.
+
+    Args:
+        window: a window.
+        cut: ``[T, N]`` bool.
+        is_over: ``[N]`` bool, environments that were cut off before the window.
+    """
+    if not bool(cut.any() | is_over.any()):
+        return window
+    past = torch.cat([is_over.unsqueeze(0), cut[:-1]]).cummax(0).values.to(window.valid.device)
+    truncated = window.truncated | cut.to(window.valid.device)
+    return dataclasses.replace(window, truncated=truncated, valid=window.valid & ~past)
 
 
 def collect_windows(

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgtoolkit.finite import require_finite_rows, require_finite_steps
+from pgtoolkit.networks.normalizer import SINGLE, exact_dtype
 from pgtoolkit.policies.numpy_policy import Act, numpy_actor
 from pgtoolkit.policies.policy import Policy
+from pgtoolkit.rollouts.given_action import given_action
 from pgtoolkit.rollouts.window import Window
 
 MAX_NUMPY_BATCH = 64
@@ -21,24 +23,32 @@ Mask = NDArray[np.bool_]
 
 
 class StepBuffers:
-    """Arrays ``[T, N, ...]`` by name, each allocated when its first row is stored."""
+    """Arrays ``[T, N, ...]`` by name, each allocated when its first row is stored.
 
-    def __init__(self, num_steps: int) -> None:
-        self.num_steps = num_steps
+    Args:
+        num_steps: ``T``.
+        obs_dtype: the dtype of observations.
+    """
+
+    def __init__(self, num_steps: int, obs_dtype: np.dtype[Any]) -> None:
+        self.num_steps, self.obs_dtype = num_steps, obs_dtype
         self.arrays: dict[str, NDArray[Any]] = {}
 
     def put(self, step: int, **rows: NDArray[Any]) -> None:
         """Copies rows ``[N, ...]`` of one step, because environments may reuse their arrays.
 
-        Booleans and signed integers keep their dtype. Observations, rewards and everything else are
-        converted to float32.
+        Booleans and signed integers keep their dtype. Observations are converted to ``obs_dtype``,
+        rewards and everything else to float32.
         """
         for name, row in rows.items():
             if name not in self.arrays:
-                keeps_dtype = row.dtype.kind in "bi" and name != "reward"
-                dtype = row.dtype if keeps_dtype and not name.endswith("obs") else np.float32
-                self.arrays[name] = np.empty((self.num_steps, *row.shape), dtype)
+                self.arrays[name] = np.empty((self.num_steps, *row.shape), self._dtype(name, row))
             self.arrays[name][step] = row
+
+    def _dtype(self, name: str, row: NDArray[Any]) -> np.dtype[Any]:
+        if name.endswith("obs"):
+            return self.obs_dtype
+        return row.dtype if row.dtype.kind in "bi" and name != "reward" else SINGLE
 
     def tensors(self, device: torch.device) -> dict[str, Tensor]:
         """The arrays as tensors on the device."""
@@ -54,7 +64,10 @@ def collect_arrays(
     needs_reset: Mask,
     episode_start: Mask,
 ) -> tuple[Window, NDArray[Any], Mask, Mask]:
-    """Steps the environments ``T`` times.
+    """Steps the environments ``T`` times, with actions that are in their action space.
+
+    Observations are kept in the dtype that the policy's normaliser reads. Those after the last step
+    keep more digits if the environment gave them, as :func:`exact_observations` does.
 
     Args:
         env: a vector environment that returns NumPy arrays.
@@ -72,15 +85,17 @@ def collect_arrays(
         NonFiniteError: an action, a reward or an observation, also one after a reset, is not
             finite.
     """
-    act = choose_actor(policy, env.num_envs)
+    act, give = choose_actor(policy, env.num_envs), given_action(env.single_action_space)
     num_steps, noise_array = len(noise), noise.cpu().numpy()
-    buffers, next_inputs = StepBuffers(num_steps), StepBuffers(num_steps)
+    dtype = policy.normalizer.input_dtype
+    buffers, next_inputs = StepBuffers(num_steps, dtype), StepBuffers(num_steps, dtype)
+    obs, after = obs.astype(dtype), obs
     for t, eps in enumerate(noise_array):
         pre_action, action = act(obs, eps)
         if not np.isfinite(action).all():
             require_finite_buffers(buffers, next_inputs, t)
             require_finite_rows({"action": torch.from_numpy(action)}, t)
-        after, reward, terminated, truncated, info = env.step(action)
+        after, reward, terminated, truncated, info = env.step(give(action))
         terminated, truncated = terminated & ~needs_reset, truncated & ~needs_reset
         done = terminated | truncated
         any_done, next_obs = bool(done.any()), after
@@ -91,14 +106,24 @@ def collect_arrays(
         buffers.put(t, valid=~needs_reset, episode_start=episode_start)
         if mode is AutoresetMode.DISABLED and any_done:
             after, _ = env.reset(options={"reset_mask": done})
-        obs, episode_start = np.array(after, np.float32), done
+        obs, episode_start = np.array(after, dtype), done
         next_inputs.put(t, obs=obs)
         if mode is AutoresetMode.NEXT_STEP:
             needs_reset, episode_start = done, needs_reset
     require_finite_buffers(buffers, next_inputs, num_steps)
     fields = buffers.tensors(noise.device)
     log_prob = policy(fields["obs"]).log_prob_of_pre_action(fields["pre_action"])
-    return Window(**fields, noise=noise, log_prob=log_prob), obs, needs_reset, episode_start
+    window = Window(**fields, noise=noise, log_prob=log_prob)
+    return window, exact_observations(after), needs_reset, episode_start
+
+
+def exact_observations(obs: Any) -> NDArray[Any]:
+    """A copy in the :func:`exact_dtype <pgtoolkit.networks.normalizer.exact_dtype>` of the array.
+
+    It is a copy, because environments may reuse their arrays.
+    """
+    array = np.asarray(obs)
+    return np.array(array, exact_dtype(array.dtype))
 
 
 def require_finite_buffers(buffers: StepBuffers, next_inputs: StepBuffers, num_steps: int) -> None:

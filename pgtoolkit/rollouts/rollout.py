@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol, final, runtime_checkable
 
-import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
@@ -19,7 +18,7 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.finite import require_finite_rows, require_finite_steps
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.numpy_rollout import collect_arrays
+from pgtoolkit.rollouts.numpy_rollout import collect_arrays, exact_observations
 from pgtoolkit.rollouts.window import Window
 
 
@@ -29,7 +28,8 @@ class RolloutState:
     """The state that :func:`collect` and :func:`unroll` carry from one window to the next.
 
     Attributes:
-        obs: ``[N, O]`` the observation to act on, without a graph.
+        obs: ``[N, O]`` the observation to act on, without a graph. That of an environment on NumPy
+            arrays is float64 if its dtype has more digits than float32.
         needs_reset: ``[N]`` bool: the episode ended at the last step, and the next step only resets
             the environment (Gymnasium's NEXT_STEP autoreset).
         episode_start: ``[N]`` bool: the next step is the first of an episode.
@@ -225,11 +225,7 @@ def _stack(steps: list[dict[str, Tensor]]) -> Window:
 
 
 def _to_tensor(array: Any, device: torch.device) -> Tensor:
-    """The array on the device, in float32 unless it is boolean; a tensor keeps its dtype.
-
-    An array is copied, because environments may reuse theirs.
-    """
+    """A copy of the array on the device, in float32 or float64; a tensor keeps its dtype."""
     if isinstance(array, Tensor):
         return array.to(device)
-    tensor = torch.tensor(np.asarray(array), device=device)
-    return tensor if tensor.dtype == torch.bool else tensor.float()
+    return torch.from_numpy(exact_observations(array)).to(device)

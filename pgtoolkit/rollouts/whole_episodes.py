@@ -11,6 +11,9 @@ from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.rollout import RolloutState, collect, reset
 from pgtoolkit.rollouts.window import Window, concatenate, first_episodes, map_window
 
+MAX_EPISODE_STEPS = 10_000
+"""Steps after which an episode counts as endless, where no time limit is known."""
+
 
 def collect_episodes(
     env: AnyVectorEnv,
@@ -18,7 +21,7 @@ def collect_episodes(
     draw_noise: Callable[[int], Tensor],
     *,
     chunk: int = 64,
-    max_steps: int = 100_000,
+    max_steps: int = MAX_EPISODE_STEPS,
 ) -> tuple[Window, RolloutState]:
     """Collects one whole episode of every environment, from a reset.
 
@@ -45,8 +48,9 @@ def collect_episodes(
     while not windows or not bool(torch.cat([w.done for w in windows]).any(0).all()):
         if len(windows) * chunk >= max_steps:
             raise RequestError(
-                f"an episode did not end within {max_steps} steps: give the environment a time "
-                "limit (max_episode_steps), or train on windows (--rollout windows)"
+                f"an episode did not end within {max_steps:,} steps: give the environment a time "
+                "limit (max_episode_steps, or gymnasium.wrappers.TimeLimit), or train on windows "
+                "(--rollout windows), which need no ends"
             )
         window, rollout_state = collect(env, policy, rollout_state, noise)
         windows.append(window)

@@ -41,7 +41,8 @@ class Window:
     pre_action: Tensor
     """``[T, N, A]`` ``u = mu + sigma * eps``, before squashing."""
     action: Tensor
-    """``[T, N, A]`` the action that the environment received."""
+    """``[T, N, A]`` the action that the environment received, before any cast to the dtype of its
+    action space."""
     log_prob: Tensor
     """``[T, N]`` ``log pi(action | obs)`` at collection time, always without a graph."""
     reward: Tensor

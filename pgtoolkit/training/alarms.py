@@ -513,9 +513,9 @@ def words_value(history: History, since: int) -> Words:
         explained,
         f"value function explains nothing ({explained:.2f})",
         f"the value function has explained nothing since step {since:,}: its explained variance "
-        f"is {explained:.2f} (median; 1 is perfect), so it is worth no more than a constant; scale "
-        "the rewards to a standard deviation of about 1, or fit it more (--vf-learning-rate and "
-        "--vf-epochs; in ppo --vf-coef and --n-epochs)",
+        f"is {explained:.2f} (median; 1 is perfect), so it is worth no more than a constant; "
+        "divide the rewards by their scale (--normalize-rewards) if that is off, or fit it more "
+        "(--vf-learning-rate and --vf-epochs; in ppo --vf-coef and --n-epochs)",
     )
 
 

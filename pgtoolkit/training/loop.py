@@ -32,6 +32,8 @@ RECENT_EPISODES = 100
 OWN_SCHEDULE_PREFIXES = ("gradient/", "eval/")
 """Prefixes of tags that are logged whenever they are computed, whatever ``log_interval`` is."""
 
+CUT_OFF_TAG = "eval/cut_off_episodes"
+
 PROGRESS_FIELDS = (
     "num_steps",
     "num_updates",
@@ -55,6 +57,9 @@ class TrainConfig(Settings):
     """Environment steps between evaluations; 0 never evaluates."""
     eval_episodes: Annotated[int | None, at_least(1)] = None
     """Episodes of each evaluation; default: 100 on batched environments, 20 on others."""
+    eval_max_steps: Annotated[int | None, at_least(1)] = None
+    """Steps after which an evaluation episode is cut off and counts with its return so far;
+    default: the environment's time limit, or 1,000 where none is known."""
     checkpoint_interval: Annotated[int, at_least(1)] = 50_000
     """Environment steps between checkpoints; one is always written at the start and the end."""
     log_interval: Annotated[int, at_least(1)] = 1
@@ -243,10 +248,13 @@ def _evaluate(
     if progress.best_return is None or evaluation.mean_return >= progress.best_return:
         progress.best_return = evaluation.mean_return
         _save_policy(agent, progress, run.policy_file("best"))
-    return {
+    metrics = {
         "eval/mean_reward": torch.tensor(evaluation.mean_return),
         "eval/mean_ep_length": torch.tensor(evaluation.mean_length),
     }
+    if evaluation.cut_off or CUT_OFF_TAG in progress.scalars:
+        metrics[CUT_OFF_TAG] = torch.tensor(evaluation.cut_off_share)
+    return metrics
 
 
 def _rollout_metrics(progress: Progress) -> Metrics:

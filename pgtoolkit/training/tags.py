@@ -24,8 +24,12 @@ DEFINITIONS = {
     "clip_range, mean over the update's minibatches",
     "train/gradient_norm": "ppo only: norm of the gradient of policy and value function together, "
     "before clipping, mean over the update's minibatches",
+    "train/reward_scale": "with --normalize-rewards: the number by which the window's rewards were "
+    "divided in the update, a tenth of the standard deviation of the discounted return so far of "
+    "an episode, G_t = r_t + gamma G_(t-1), over all steps of the run; 1 while that is constant",
     "train/learning_rate": "learning rate of the policy in this update, by its schedule",
-    "train/std": "mean standard deviation of the Gaussian before squashing",
+    "train/std": "mean standard deviation of the Gaussian before squashing; with clipped_gaussian "
+    "in units of half of the action bounds' distance",
     "train/saturated_actions": "share of action entries with |tanh(u)| > 0.99, where the pathwise "
     "gradient nearly vanishes",
     "train/policy_gain": "largest singular value of dmu/ds over the window, with mu the Gaussian "
@@ -33,11 +37,13 @@ DEFINITIONS = {
     "gradients are",
     "train/gradient_clipped": "1 if the norm of the policy's gradient exceeded max_grad_norm, "
     "else 0",
-    "train/clipped_actions": "share of action entries that a clipped_gaussian draws beyond the "
-    "action bounds, so that they are clipped",
+    "train/clipped_actions": "share of the action entries in a window's valid steps that a "
+    "clipped_gaussian draws beyond the action bounds, so that they are clipped",
     "eval/mean_reward": "mean undiscounted return of evaluation episodes, in separate environments "
     "with deterministic actions and a frozen observation normaliser",
     "eval/mean_ep_length": "mean length of the evaluation episodes, in steps",
+    "eval/cut_off_episodes": "share of the evaluation episodes that did not end within "
+    "eval_max_steps and were cut off there, with the return so far; absent until there is one",
     "variational/elbo": "evidence lower bound of a variational run, mean over a step's samples. In "
     "such a run a trajectory is a sample of q, and the x-axis counts optimiser steps",
     "gradient/trajectories": "N: number of trajectories (or samples of a batch) that were measured",
@@ -120,6 +126,12 @@ CONVENTIONS = """\
 - The matched pair (ratio, cosine, bias) estimates the gradient of one objective: the discounted
   reward of each segment from its start, with the value function's bootstrap on truncation and at
   the window's end.
+- With --normalize-rewards, which is ppo's default, the reward that an update sees is the
+  environment's divided by train/reward_scale. V, U, gradient/bias and the value loss are then in
+  that unit squared: times reward_scale^2 they are in the environment's. So is the policy's loss,
+  times reward_scale (ppo's has no unit where it standardises advantages). Ratios,
+  cosines, SNR, z and the explained variance have no unit. rollout/ and eval/ are always in the
+  environment's unit.
 - Covariances divide by N - 1. The x-axis counts environment steps.
 """
 

@@ -48,7 +48,9 @@ def train_ours(options: ComparisonArguments, seed: int) -> float:
     """Mean evaluation return of our agent after training."""
     env = gymnasium.make_vec(options.env, options.num_envs, vectorization_mode="sync")
     names = ("num_envs", "n_steps", "batch_size", "n_epochs", "learning_rate", "gamma")
-    config = PpoConfig(**{name: getattr(options, name) for name in names}, diagnostics_interval=0)
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
+    # Stable-Baselines3's PPO does not normalise rewards.
+    config = PpoConfig(**settings, normalize_rewards=False, diagnostics_interval=0)
     agent = Ppo(config, env, seed=seed, total_steps=options.total_steps)
     train(agent, options.total_steps)
     return evaluate(options, lambda obs: mode_action(agent, obs))

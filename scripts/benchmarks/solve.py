@@ -61,6 +61,7 @@ PPO_CONFIG = PpoConfig(
     gamma=0.9,
     learning_rate=2e-3,
     log_std_init=1.0,
+    normalize_rewards=False,
     diagnostics_interval=0,
 )
 """Settings for our PPO on Gymnasium's environment. Chosen with seeds other than ``SEEDS``."""

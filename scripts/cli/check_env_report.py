@@ -15,11 +15,17 @@ from pgtoolkit.envs.checks.finding import Finding, Part, Status
 
 PARTS: tuple[Part, ...] = ("interface", "behaviour", "gradients", "horizon")
 
-STATUS_STYLES: dict[Status, str] = {"pass": "green", "warning": "yellow", "fault": "bold red"}
+STATUS_STYLES: dict[Status, str] = {
+    "pass": "green",
+    "warning": "yellow",
+    "fault": "bold red",
+    "not checked": "cyan",
+}
 
 STATUS_NOUNS: dict[Status, tuple[str, str]] = {
     "fault": ("fault", "faults"),
     "warning": ("warning", "warnings"),
+    "not checked": ("not checked", "not checked"),
     "pass": ("pass", "passes"),
 }
 """Singular and plural, in the order of the summary."""
@@ -78,13 +84,13 @@ def print_findings(name: str, findings: Sequence[Finding], seconds: float) -> No
 def findings_table(findings: Sequence[Finding]) -> Table:
     """A row for each finding: status, check and text; problems with meaning and advice below."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, min_width=9)
+    table.add_column(no_wrap=True, min_width=13)
     table.add_column(no_wrap=True, min_width=22)
     table.add_column(overflow="fold")
     for finding in findings:
         style = STATUS_STYLES[finding.status]
         text = Text(finding.finding)
-        if finding.status != "pass":
+        if finding.status in ("warning", "fault"):
             text.append(f"\nThat means: {finding.meaning}.", style="dim")
             text.append(f"\nTo do: {finding.advice}.")
         table.add_row(Text(f"  {finding.status}", style=style), finding.check, text)
@@ -92,9 +98,10 @@ def findings_table(findings: Sequence[Finding]) -> Table:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """``1 fault, 2 warnings, 20 passes``."""
+    """``1 fault, 2 warnings, 1 not checked, 20 passes``; without the third if all was checked."""
     counts = Counter(finding.status for finding in findings)
     return ", ".join(
         f"{counts[status]} {one if counts[status] == 1 else many}"
         for status, (one, many) in STATUS_NOUNS.items()
+        if status != "not checked" or counts[status]
     )

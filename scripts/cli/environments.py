@@ -68,6 +68,7 @@ def make_env_factory(
     wrappers: Mapping[str, Any],
     needed: bool,
     device: torch.device,
+    gym_wrappers: Mapping[str, Any] | None = None,
 ) -> EnvFactory:
     """Finds the environment, chooses its gradient, and adds the wrappers.
 
@@ -79,11 +80,13 @@ def make_env_factory(
         wrappers: wrapper name to its arguments, the innermost first.
         needed: whether an environment without a gradient of its own is to get an adapter.
         device: the device of the environments' tensors.
+        gym_wrappers: Gymnasium's wrapper name to its arguments, the innermost first; they are
+            around the ordinary environment, inside an adapter.
 
     Raises:
         RequestError: there is no such environment, adapter or wrapper, or they cannot be combined.
     """
-    source = find_env(name, kwargs)
+    source = find_env(name, kwargs, gym_wrappers)
     gradient = choose_gradient(source, differentiate, adapter_kwargs, needed=needed)
     if wrappers and gradient.env is None:
         raise RequestError(
@@ -115,6 +118,15 @@ def add_wrappers(env: DifferentiableEnv, wrappers: Mapping[str, Any]) -> Differe
             raise RequestError(f"--wrappers: the arguments of {name} must be a JSON object")
         env = construct(getattr(module, wrapper.name), {"env": env, **arguments})
     return env
+
+
+def parse_gym_wrappers(text: str) -> dict[str, Any]:
+    """Parses ``--gym-wrappers``, such as ``{"TimeLimit": {"max_episode_steps": 200}}``.
+
+    Raises:
+        RequestError: the text is not a JSON object.
+    """
+    return parse_json_object(text, "--gym-wrappers")
 
 
 def parse_wrappers(text: str) -> dict[str, Any]:

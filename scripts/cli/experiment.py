@@ -1,6 +1,8 @@
 """A run's settings, and the agent, environments and evaluator that they describe."""
 
 import dataclasses
+import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
@@ -10,15 +12,24 @@ import torch
 from pgtoolkit.agent import Agent
 from pgtoolkit.config import Settings, at_least
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
+from pgtoolkit.envs.registry.ordinary import time_limit_of
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.estimators.cross_fitting import followed_estimator
-from pgtoolkit.rollouts.evaluation import Evaluation, evaluate
+from pgtoolkit.gymnasium_types import AnyVectorEnv
+from pgtoolkit.rollouts.evaluation import MAX_EPISODE_STEPS, Evaluation, evaluate
 from pgtoolkit.scripts.cli.arguments import flag_name, flags_of, parse, parse_json_object
-from pgtoolkit.scripts.cli.environments import EnvFactory, make_env_factory, parse_wrappers
+from pgtoolkit.scripts.cli.environments import (
+    EnvFactory,
+    make_env_factory,
+    parse_gym_wrappers,
+    parse_wrappers,
+)
 from pgtoolkit.scripts.cli.malloc import keep_freed_memory
 from pgtoolkit.scripts.cli.registry import load_agent
 from pgtoolkit.seeding import stream_seed
 from pgtoolkit.training.loop import TrainConfig
+
+LOG = logging.getLogger("pgtoolkit")
 
 UNBATCHED_EVAL_EPISODES, BATCHED_EVAL_EPISODES = 20, 100
 """Default number of episodes of an evaluation: where each environment is a Python object, and where
@@ -41,6 +52,10 @@ class RunConfig(Settings):
     steps; mujoco: MuJoCo's derivatives, in batches; model: a model learned from its steps."""
     adapter_kwargs: str = "{}"
     """JSON object of arguments for the adapter that --differentiate names."""
+    gym_wrappers: str = "{}"
+    """JSON object of Gymnasium's wrappers for an ordinary environment and their arguments, the
+    innermost first, such as '{"TimeLimit": {"max_episode_steps": 200}}'. A name in
+    gymnasium.wrappers, module:Class or path/to/file.py:Class."""
     wrappers: str = "{}"
     """JSON object of wrappers for a differentiable environment and their arguments, the innermost
     first, such as '{"GradientGate": {"clip_norm": 10}}'. `pgtoolkit list wrappers` names them."""
@@ -68,7 +83,7 @@ class RunSettings:
         merged: dict[str, Any] = {"agent": self.agent_name}
         for part in (self.run, self.loop, self.agent):
             merged |= dataclasses.asdict(part)
-        for name in ("env_kwargs", "adapter_kwargs", "wrappers"):
+        for name in ("env_kwargs", "adapter_kwargs", "gym_wrappers", "wrappers"):
             merged[name] = parse_json_object(getattr(self.run, name), flag_name(name))
         return {k: list(v) if isinstance(v, tuple) else v for k, v in merged.items()}
 
@@ -87,8 +102,19 @@ def parse_settings(agent_name: str, arguments: list[str], *, command: str) -> Ru
     group.__doc__ = f"{config.__doc__}"
     flat: type[Any] = tyro.conf.OmitArgPrefixes[group]  # type: ignore[valid-type,misc]
     parsed = parse(flat, arguments, command=command)
-    run = dataclasses.replace(parsed.run, env=absolute_path(parsed.run.env))
+    run = with_absolute_paths(parsed.run)
     return RunSettings(agent_name, run, parsed.loop, parsed.agent)
+
+
+def with_absolute_paths(run: RunConfig) -> RunConfig:
+    """The settings, with absolute paths of environment and wrappers that are classes in files.
+
+    Raises:
+        RequestError: ``--gym-wrappers`` is not a JSON object.
+    """
+    wrappers = parse_gym_wrappers(run.gym_wrappers)
+    absolute = {absolute_path(name): arguments for name, arguments in wrappers.items()}
+    return dataclasses.replace(run, env=absolute_path(run.env), gym_wrappers=json.dumps(absolute))
 
 
 def absolute_path(env: str) -> str:
@@ -136,32 +162,76 @@ class Experiment:
         agent_class = load_agent(settings.agent_name)[0]
         self.environments = env_factory_of(run, agent_class.needs_gradient, self.device)
         self.source = self.environments.source
+        env = self.environments.make(settings.agent.num_envs)
         self.agent: Agent = agent_class(
             settings.agent,
-            self.environments.make(settings.agent.num_envs),
+            env,
             seed=run.seed,
             total_steps=settings.loop.total_steps,
         )
         batched = self.environments.batched
         default_episodes = BATCHED_EVAL_EPISODES if batched else UNBATCHED_EVAL_EPISODES
         self.eval_episodes = settings.loop.eval_episodes or default_episodes
+        self._eval_env = self.environments.make_for_evaluation(self.eval_episodes)
+        self.eval_max_steps = settings.loop.eval_max_steps or default_max_steps(self._eval_env, env)
         self.settings = dataclasses.replace(
             settings,
             run=dataclasses.replace(run, differentiate=resolved_adapter(run, self.environments)),
-            loop=dataclasses.replace(settings.loop, eval_episodes=self.eval_episodes),
+            loop=dataclasses.replace(
+                settings.loop,
+                eval_episodes=self.eval_episodes,
+                eval_max_steps=self.eval_max_steps,
+            ),
             agent=resolved_estimator(settings.agent),
         )
-        self._eval_env = self.environments.make_for_evaluation(self.eval_episodes)
+        self._said_cut_off = False
 
     def evaluate(self) -> Evaluation:
-        """Returns of the current policy without action noise, in separate environments."""
-        return evaluate(
+        """Returns of the current policy without action noise, in separate environments.
+
+        The first time that episodes are cut off, a warning says so.
+        """
+        evaluation = evaluate(
             self._eval_env,
             self.agent.policy,
             episodes=self.eval_episodes,
             seed=stream_seed(self.settings.run.seed, "evaluation"),
             device=self.device,
+            max_episode_steps=self.eval_max_steps,
         )
+        if evaluation.cut_off and not self._said_cut_off:
+            self._said_cut_off = True
+            LOG.warning(
+                cut_off_sentence(evaluation, self._eval_env, self.source.name, self.eval_max_steps)
+            )
+        return evaluation
+
+
+def default_max_steps(*envs: AnyVectorEnv) -> int:
+    """The length at which an evaluation episode is cut off where the user gives none.
+
+    It is the first time limit that one of the environments has: that of the evaluation's own, else
+    that which an adapter gives to those for training, else ``MAX_EPISODE_STEPS``.
+    """
+    limits = (time_limit_of(env) for env in envs)
+    return next((limit for limit in limits if limit is not None), MAX_EPISODE_STEPS)
+
+
+def cut_off_sentence(evaluation: Evaluation, env: AnyVectorEnv, name: str, max_steps: int) -> str:
+    """Says how many episodes were cut off, after how many steps, and why.
+
+    Args:
+        evaluation: at least one of its episodes was cut off.
+        env: the environments in which it was made.
+        name: their name.
+        max_steps: the length at which episodes were cut off.
+    """
+    cut = (
+        f"evaluation episodes are cut off after {max_steps:,} steps (--eval-max-steps): "
+        f"{evaluation.cut_off} of {len(evaluation.returns)} were, and count with the return so far"
+    )
+    reason = f"{name} has no time limit: " if time_limit_of(env) is None else f"{name}: "
+    return reason + cut
 
 
 def env_factory_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFactory:
@@ -179,6 +249,7 @@ def env_factory_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFac
         parse_json_object(run.env_kwargs, "--env-kwargs"),
         differentiate=run.differentiate,
         adapter_kwargs=adapter_kwargs,
+        gym_wrappers=parse_gym_wrappers(run.gym_wrappers),
         wrappers=parse_wrappers(run.wrappers),
         needed=needed,
         device=device,
@@ -227,12 +298,12 @@ def load_policy(path: Path, settings: Any, env: Any) -> Any:
     policy = make_policy(settings.agent, *spaces, torch.Generator())
     fresh = policy.state_dict()
     same = {k: v.shape for k, v in saved.items()} == {k: v.shape for k, v in fresh.items()}
-    bounds = [key for key in ("low", "high") if key in fresh]
+    bounds = [key for key in fresh if key.endswith((".low", ".high", ".centre", ".scale"))]
     if not same or any(not torch.equal(saved[key], fresh[key]) for key in bounds):
         raise RequestError(
             f"the policy in {path} was trained for other spaces than this environment's "
-            f"({single_line(spaces[0])} to {single_line(spaces[1])}), or its config.yaml was "
-            "edited: evaluate it on an environment with its own spaces"
+            f"({single_line(spaces[0])} to {single_line(spaces[1])}), its config.yaml was edited, "
+            "or an earlier version saved it: evaluate it on an environment with its own spaces"
         )
     policy.load_state_dict(saved)
     return policy

@@ -16,6 +16,8 @@ from pgtoolkit.training.loop import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 
+NO_EPISODE = "no whole episode has ended yet"
+
 LABELS = {name: row.label for name, row in CATALOGUE.items()}
 LABELS["measure_valued"] = "measure valued"
 """Estimators whose variance a run may log; the last one in variational inference only."""
@@ -90,6 +92,8 @@ def describe(progress: Progress) -> str:
     parts = []
     if progress.mean_return is not None:
         parts.append(f"return {progress.mean_return:.1f}")
+    elif progress.num_updates > 0:
+        parts.append(NO_EPISODE)
     if progress.eval_return is not None:
         parts.append(f"evaluation {progress.eval_return:.1f}")
     parts += describe_variances(progress.scalars)

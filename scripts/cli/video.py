@@ -13,10 +13,14 @@ from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.extras import install_command
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.policies.policy import Policy
+from pgtoolkit.rollouts.given_action import given_action
 
 MAX_FRAMES = 2000
 
 DEFAULT_FPS = 30
+
+FRAME_CHANNELS = ((), (3,), (4,))
+"""The shapes of a pixel that Pillow takes: grey, red, green and blue, and these with opacity."""
 
 
 def record_episode(source: EnvSpec, policy: Policy, path: Path, *, seed: int) -> None:
@@ -30,17 +34,19 @@ def record_episode(source: EnvSpec, policy: Policy, path: Path, *, seed: int) ->
     """
     if path.suffix not in (".gif", ".mp4"):
         raise RequestError(f"--video must end in .gif or .mp4, not {path.name}")
-    env = source.make(render_mode="rgb_array")
+    env = source.make_guarded(render_mode="rgb_array")
     frames: list[np.ndarray] = []
+    give = given_action(env.action_space)
     obs, _ = env.reset(seed=seed)
     for _ in range(MAX_FRAMES):
         frames.append(_render(env, source.name))
         with torch.no_grad():
-            action = policy(torch.as_tensor(obs, dtype=torch.float32)).mode.numpy()
-        obs, _, terminated, truncated, _ = env.step(action)
+            inputs = torch.from_numpy(np.array(obs, policy.normalizer.input_dtype))
+            action = policy(inputs).mode.numpy()
+        obs, _, terminated, truncated, _ = env.step(give(action))
         if terminated or truncated:
             break
-    fps = int(env.metadata.get("render_fps", DEFAULT_FPS))
+    fps = int(env.metadata.get("render_fps") or DEFAULT_FPS)
     env.close()
     try:
         if path.suffix == ".gif":
@@ -52,14 +58,32 @@ def record_episode(source: EnvSpec, policy: Policy, path: Path, *, seed: int) ->
 
 
 def _render(env: AnyEnv, name: str) -> np.ndarray:
-    """The environment's current frame ``[height, width, 3]``."""
+    """The environment's current frame ``[height, width, 3]``.
+
+    ``render`` may also return a list of frames, of which the last is the current one.
+
+    Raises:
+        RequestError: ``render`` raises, or returns no picture.
+    """
     try:
-        return np.asarray(env.render(), dtype=np.uint8)
+        drawn: object = env.render()
     except (ImportError, DependencyNotInstalled) as error:
         raise missing_package(name, error) from error
     except Exception as error:
         # Without a display or OpenGL every renderer raises its own exceptions.
         raise RequestError(f"{name} cannot be rendered here: {single_line(error)}") from error
+    picture = drawn[-1] if isinstance(drawn, list) and drawn else drawn
+    try:
+        frame = np.asarray(picture, dtype=np.uint8)
+    except (TypeError, ValueError, OverflowError):
+        frame = np.empty(0, np.uint8)
+    if frame.ndim not in (2, 3) or frame.size == 0 or frame.shape[2:] not in FRAME_CHANNELS:
+        kind = "None" if drawn is None else f"a {type(drawn).__name__} that is none"
+        raise RequestError(
+            f"{name} returns no picture from render ({kind}): return an array [height, width, 3] "
+            "of uint8 for render_mode='rgb_array' (`pgtoolkit check-env` checks the rest of it)"
+        )
+    return frame
 
 
 def write_gif(path: Path, frames: list[np.ndarray], fps: int) -> None:

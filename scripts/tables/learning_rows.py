@@ -63,6 +63,10 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         *("--first-bias", "1", "--log-std-init", "0"),
     ),
     "ppo": ("ppo", "--num-envs", "64", "--n-steps", "32", "--batch-size", "256"),
+    "ppo, raw rewards": (
+        *("ppo", "--num-envs", "64", "--n-steps", "32", "--batch-size", "256"),
+        "--no-normalize-rewards",
+    ),
 }
 """Settings to compare: name to agent and flags."""
 

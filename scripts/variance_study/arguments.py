@@ -42,6 +42,8 @@ class VarianceArguments:
     only if --estimators names one that needs a gradient. Default: the run's, or auto."""
     adapter_kwargs: str | None = None
     """JSON object of arguments for the adapter that --differentiate names."""
+    gym_wrappers: str | None = None
+    """JSON object of Gymnasium's wrappers for an ordinary environment, as in `pgtoolkit train`."""
     wrappers: str | None = None
     """JSON object of wrappers for a differentiable environment, as in `pgtoolkit train`."""
     horizons: tuple[int, ...] = (4, 8, 16, 32, 64, 128)

@@ -143,7 +143,7 @@ def _environment_config(options: VarianceArguments, settings: RunSettings | None
         config = RunConfig(env=options.env, differentiate=inherited)
     else:
         config = settings.run
-    names = ("env_kwargs", "differentiate", "adapter_kwargs", "wrappers")
+    names = ("env_kwargs", "differentiate", "adapter_kwargs", "gym_wrappers", "wrappers")
     given = {name: getattr(options, name) for name in names}
     return dataclasses.replace(config, **{k: v for k, v in given.items() if v is not None})
 

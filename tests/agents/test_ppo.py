@@ -112,7 +112,7 @@ def test_policy_and_value_function_learn_from_what_they_are_judged_by() -> None:
     agent = pendulum(normalize_observations=True, batch_size=64, n_epochs=1, vf_coef=1.0)
     agent.update(agent.collect())  # the normaliser has seen a window
     window = agent.collect()
-    value, target = value_and_target(agent, window)
+    value, target = value_and_target(agent, agent.collector.normalized(window))
     metrics = agent.update(window)
     torch.testing.assert_close(metrics["train/value_loss"], (value - target).square().mean())
     torch.testing.assert_close(metrics["train/approx_kl"], torch.zeros(()), atol=1e-6, rtol=0)

@@ -4,13 +4,16 @@ import copy
 import functools
 import itertools
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
 from pgtoolkit.agents.apg import ApgConfig
@@ -338,7 +341,7 @@ def test_spaces_device_and_metrics_are_those_of_the_environments() -> None:
     assert collector.spaces == (Counter.observation_space, Counter.action_space)
     assert collector.device == torch.device("cpu")
     assert collector.can_differentiate
-    other = gymnasium_collector()
+    other = gymnasium_collector(normalize_rewards=False)
     assert other.metrics() == {} and not other.can_differentiate
     undifferentiable = collector_of(Counter("none"), gradient=False)
     assert not undifferentiable.can_differentiate
@@ -379,3 +382,56 @@ def test_a_graph_is_refused_where_the_environment_has_none() -> None:
     collector = gymnasium_collector()
     with pytest.raises(RequestError, match="without graph=True"):
         collector.collect(collector.make_policy(), graph=True)
+
+
+class LargeNumbers(gymnasium.Env[Any, Any]):
+    """Observes 1.7e9 or 1.7e9 + 1 and never ends."""
+
+    observation_space = gymnasium.spaces.Box(-math.inf, math.inf, (1,), np.float64)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.observe(), {}
+
+    def observe(self) -> Any:
+        return np.array([1.7e9 + self.np_random.integers(2)])
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.observe(), 0.0, False, False, {}
+
+
+def collector_of_large_numbers(**settings: Any) -> Collector:
+    env = SyncVectorEnv([LargeNumbers] * 4, autoreset_mode=AutoresetMode.SAME_STEP)
+    config = PpoConfig(num_envs=4, n_steps=8, **settings)
+    return Collector(env, config, seed=0, total_steps=100)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_observations_that_float32_loses_are_named_once(
+    normalize: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not if they are normalised: then nothing is lost."""
+    collector = collector_of_large_numbers(normalize_observations=normalize)
+    policy = collector.make_policy()
+    with caplog.at_level(logging.WARNING, logger="pgtoolkit"):
+        for _ in range(3):
+            collector.collect(policy)
+    found = [record.message for record in caplog.records if "float32" in record.message]
+    assert len(found) == (0 if normalize else 1)
+    assert normalize or "entry 0 varies by 1 around 1.7e+09" in found[0]
+
+
+def test_whole_episodes_without_an_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgtoolkit.envs.collector.MAX_EPISODE_STEPS", 100)
+    collector = collector_of_large_numbers()
+    with pytest.raises(RequestError, match=r"did not end within 100 steps: .*--rollout windows"):
+        collector.collect_episodes(collector.make_policy())
+
+
+def test_a_long_time_limit_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Episodes as long as the environment says are no reason to give up."""
+    monkeypatch.setattr("pgtoolkit.envs.collector.MAX_EPISODE_STEPS", 10)
+    env = DifferentiableVectorEnv(Pendulum(), 2)
+    collector = Collector(env, PpoConfig(num_envs=2), seed=0, total_steps=100)
+    assert collector.collect_episodes(collector.make_policy()).num_steps == 200

@@ -448,6 +448,14 @@ def test_clipped_actions_are_those_that_are_drawn_beyond_the_bounds() -> None:
     found = describe(ClippedGaussian(zero, zero, -bound, bound), window)
     assert float(found["train/clipped_actions"]) == 0.5
     assert "train/saturated_actions" not in found
+    # The same in a box elsewhere: what counts is the action 15 + 5 u between 10 and 20.
+    offset = ClippedGaussian(zero, zero, 10 * bound, 20 * bound)
+    assert float(describe(offset, window)["train/clipped_actions"]) == 0.5
+    # Without an upper bound 11 + 3 is allowed and 11 - 1.5 is not; without width none is clipped.
+    half_open = ClippedGaussian(zero, zero, 10 * bound, math.inf * bound)
+    assert float(describe(half_open, window)["train/clipped_actions"]) == 0.25
+    constant = ClippedGaussian(zero, zero, 10 * bound, 10 * bound)
+    assert float(describe(constant, window)["train/clipped_actions"]) == 0
 
 
 def test_a_divergence_without_a_closed_form_uses_the_noise_of_the_batch() -> None:

@@ -131,3 +131,19 @@ def test_an_agent_learns_from_images() -> None:
         agent.update(window)
     # 128 coins: by chance 0.5 with standard error 0.044.
     assert rewards[0] < 0.7 and rewards[-1] > 0.9, rewards
+
+
+@pytest.mark.parametrize(
+    ("dtype", "normalize", "expected"),
+    [
+        (np.float64, True, np.float64),
+        (np.int64, True, np.float64),
+        (np.float32, True, np.float32),
+        (np.float64, False, np.float32),
+    ],
+)
+def test_only_a_normaliser_reads_float64(dtype: type, normalize: bool, expected: type) -> None:
+    """Without one observations go into the first layer, whose weights are float32."""
+    normalizer = make_normalizer(spaces.Box(0, 9, (3,), dtype), normalize)
+    assert normalizer.input_dtype == expected
+    assert make_normalizer(image_space(12, 12), True).input_dtype == np.float32

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgtoolkit.networks.normalizer import Moments, ObservationNormalizer
+from pgtoolkit.networks.normalizer import Moments, ObservationNormalizer, exact_dtype
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -82,3 +82,55 @@ def test_merged_moments_are_those_of_both_samples() -> None:
         assert merged.size == expected.size
         torch.testing.assert_close(merged.mean, expected.mean)
         torch.testing.assert_close(merged.scatter, expected.scatter)
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide"),
+    [
+        (np.float16, np.float64),
+        (np.float32, np.int32),
+        (np.int16, np.int64),
+        (np.uint16, np.uint32),
+        (np.bool_, np.uint64),
+    ],
+)
+def test_float64_is_for_what_float32_does_not_hold(narrow: type, wide: type) -> None:
+    assert exact_dtype(narrow) == np.float32
+    assert exact_dtype(np.dtype(wide)) == np.float64
+
+
+def test_large_observations_that_differ_by_one_are_normalised_exactly() -> None:
+    """1.7e9 - 1 and 1.7e9 + 1 in equal numbers: mean 1.7e9, variance 1, so -1 and 1.
+
+    The result is in the parameters' dtype: float32, and float64 after ``double()``.
+    """
+    normalizer = ObservationNormalizer(1)
+    obs = torch.tensor([1.7e9 - 1, 1.7e9 + 1], dtype=torch.float64).view(1, 2, 1)
+    normalizer.update(obs, torch.ones(1, 2, dtype=torch.bool))
+    found = normalizer(obs)
+    assert found.dtype == torch.float32
+    assert found.flatten().tolist() == pytest.approx([-1, 1], abs=1e-6)
+    assert normalizer.double()(obs).dtype == torch.float64
+
+
+def test_moments_do_not_depend_on_an_offset() -> None:
+    """100 windows around 1.7e9 have the variance of the same windows around 0.
+
+    float64 rounds a number near 1.7e9 by at most 1.2e-7, so a mean of 100 windows by at most 1e-5.
+    """
+    near, far = ObservationNormalizer(2), ObservationNormalizer(2)
+    valid = torch.ones(4, 8, dtype=torch.bool)
+    for number in range(100):
+        steps = torch.randint(-3, 4, (4, 8, 2), generator=seeded(number)).double()
+        near.update(steps, valid)
+        far.update(1.7e9 + steps, valid)
+    assert (far.mean - 1.7e9).tolist() == pytest.approx(near.mean.tolist(), abs=1e-5)
+    assert far.variance.tolist() == pytest.approx(near.variance.tolist(), rel=1e-5)
+
+
+def test_the_gradient_passes_the_cast() -> None:
+    normalizer = ObservationNormalizer(1)
+    obs = torch.tensor([[[1.0], [5.0]]], dtype=torch.float64, requires_grad=True)
+    normalizer.update(obs, torch.ones(1, 2, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(normalizer(obs).sum(), obs)
+    assert gradient.flatten().tolist() == pytest.approx([0.5, 0.5])

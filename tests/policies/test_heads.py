@@ -136,6 +136,67 @@ def test_a_combination_that_cannot_be_is_refused_with_advice(case: str) -> None:
         policy_for(action_space, distribution=name)
 
 
+WIDTHS = spaces.Box(np.array([-1, 0.3, 2], np.float32), np.array([1, 0.3, 4], np.float32))
+"""The second entry has no width."""
+BOXED: tuple[DistributionName, ...] = ("gaussian", "clipped_gaussian", *CONTINUOUS)
+
+
+@pytest.mark.parametrize("name", BOXED)
+def test_an_entry_without_width_is_a_constant(name: DistributionName) -> None:
+    """Its action is the bound; densities, entropy and all gradients are finite."""
+    policy = shaken(policy_for(WIDTHS, distribution=name))
+    obs, noise = normal(50, 3, seed=1), policy.draw_noise(50, generator=seeded(2)).double()
+    law = policy(obs)
+    action = law.rsample(noise)
+    assert bool((action[:, 1] == torch.tensor(0.3)).all())
+    pre_action = law.pre_action(noise).detach()
+    for value in (
+        action.sum(-1),
+        law.log_prob_of_pre_action(pre_action),
+        law.log_prob(action.detach()),
+        law.entropy(noise),
+        law.kl_divergence(policy(obs + 1), noise),
+    ):
+        gradients = torch.autograd.grad(
+            value.sum(), list(policy.parameters()), retain_graph=True, materialize_grads=True
+        )
+        assert bool(value.isfinite().all()) and all(bool(g.isfinite().all()) for g in gradients)
+    assert bool(law.sample_with_log_prob(noise)[1].isfinite().all())
+
+
+@pytest.mark.parametrize("name", ["gaussian", "beta"])
+def test_an_entry_without_width_adds_the_density_of_the_unit_interval(
+    name: DistributionName,
+) -> None:
+    """As if its scale were 1: ``log scale`` (or ``log range``) is left out."""
+    unit = {"gaussian": (-1.0, 1.0), "beta": (0.0, 1.0)}[name]
+    low, high = WIDTHS.low.copy(), WIDTHS.high.copy()
+    low[1], high[1] = unit
+    first, second = (
+        policy_for(space, distribution=name)(torch.zeros(1, 3))
+        for space in (WIDTHS, spaces.Box(low, high))
+    )
+    noise = torch.randn(40, 3, generator=seeded(3))
+    pre_action = first.pre_action(noise)
+    torch.testing.assert_close(
+        first.log_prob_of_pre_action(pre_action), second.log_prob_of_pre_action(pre_action)
+    )
+    torch.testing.assert_close(first.entropy(noise), second.entropy(noise))
+
+
+@pytest.mark.parametrize("name", BOXED)
+def test_huge_bounds_are_none(name: DistributionName) -> None:
+    space = spaces.Box(-1e38, 1e38, (2,), np.float32)
+    if name == "beta":
+        with pytest.raises(RequestError, match="entry 0"):
+            policy_for(space, distribution=name)
+        return
+    law = policy_for(space, distribution=name)(torch.zeros(1, 3))
+    free = policy_for(UNBOUNDED, distribution=name)(torch.zeros(1, 3))
+    noise = law.draw_noise(seeded())
+    assert type(law) is type(free) and torch.equal(law.sample(noise), free.sample(noise))
+
+
 def test_gaussian_stays_the_gaussian_policy() -> None:
     """The default distribution makes a Gaussian head."""
     assert isinstance(policy_for(BOUNDED).head, GaussianHead)

@@ -60,12 +60,19 @@ def test_it_acts_as_torch_does(
     )
 
 
-@pytest.mark.parametrize("actions", [BOUNDED, FREE], ids=["bounded", "free"])
+MIXED = Box(
+    np.array([10, -0.005, 0, 3, -np.inf, -1e38], np.float32),
+    np.array([20, 0.005, np.inf, 3, 2, 1e38], np.float32),
+)
+"""Offset, narrow, bounded on one side, without width, and too large to count."""
+
+
+@pytest.mark.parametrize("actions", [BOUNDED, FREE, MIXED], ids=["bounded", "free", "mixed"])
 def test_a_clipped_gaussian_acts_as_in_torch(actions: Box) -> None:
     generator = torch.Generator().manual_seed(0)
-    settings = PpoConfig(hidden=(8,), log_std_init=0.5)
+    settings, size = PpoConfig(hidden=(8,), log_std_init=0.5), actions.shape[0]
     policy = make_policy(settings, OBS, actions, generator)
-    obs, noise = torch.randn(9, 5, generator=generator), torch.randn(9, 2, generator=generator)
+    obs, noise = torch.randn(9, 5, generator=generator), torch.randn(9, size, generator=generator)
     act = numpy_actor(policy)
     assert act is not None
     found = act(obs.numpy(), noise.numpy())
@@ -74,6 +81,7 @@ def test_a_clipped_gaussian_acts_as_in_torch(actions: Box) -> None:
         expected = distribution.pre_action(noise), distribution.rsample(noise)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(np.asarray(a, float), b, 1e-6, 1e-6)
+    assert all(actions.contains(row) for row in found[1])
 
 
 def test_it_follows_parameters_that_change_in_place() -> None:
@@ -92,3 +100,25 @@ def test_what_it_does_not_know_acts_by_torch() -> None:
     policy.torso.append(torch.nn.Softplus())
     assert numpy_actor(policy) is None
     assert numpy_actor(GaussianPolicy(OBS, FREE, std="state_dependent")) is None
+
+
+@pytest.mark.parametrize("actions", [BOUNDED, Discrete(3)], ids=["bounded", "choice"])
+def test_large_observations_are_normalised_in_double_precision(actions: Any) -> None:
+    """Around 1.7e9 it acts as torch does, and differently at observations that differ by 1."""
+    generator = torch.Generator().manual_seed(0)
+    settings = PpoConfig(hidden=(8,), normalize_observations=True)
+    space = Box(-np.inf, np.inf, (5,), np.float64)
+    policy = make_policy(settings, space, actions, generator)
+    with torch.no_grad():
+        policy.get_parameter("head.output.weight").mul_(100)  # the head starts small
+    obs = 1.7e9 + torch.randint(2, (9, 5), generator=generator).double()
+    policy.normalizer.update(obs.unsqueeze(0), torch.ones(1, 9, dtype=torch.bool))
+    noise = torch.zeros(9, policy.noise_size)
+    act = numpy_actor(policy)
+    assert act is not None
+    pre_action: Any = act(obs.numpy(), noise.numpy())[0]
+    with torch.no_grad():
+        expected = policy(obs).pre_action(noise).numpy()
+    assert pre_action.dtype == expected.dtype
+    np.testing.assert_allclose(pre_action, expected, 1e-5, 1e-5)
+    assert len(np.unique(pre_action, axis=0)) > 1

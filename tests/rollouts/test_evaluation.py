@@ -10,7 +10,6 @@ import torch
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from pgtoolkit.errors import RequestError
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.evaluation import Evaluation, evaluate
@@ -104,12 +103,41 @@ def test_nothing_learns() -> None:
     assert all(parameter.grad is None for parameter in policy.parameters())
 
 
-def test_episodes_that_do_not_end_are_a_request_error() -> None:
-    """After ``max_steps`` steps evaluation raises an error that advises a time limit."""
-    env = clocks(10**9)
-    with pytest.raises(RequestError, match="time limit"):
-        evaluate(env, policy_of(), episodes=1, seed=0, device=CPU, chunk=10, max_steps=100)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("chunk", [1, 7, 50])
+def test_episodes_without_an_end_are_cut_off(mode: AutoresetMode, chunk: int) -> None:
+    """Lengths 3, 12 and without end, cut off after 12 steps: only the last are cut off.
+
+    Every environment gives two episodes whatever the others do, and each starts with a reset.
+    """
+    env = clocks(3, 12, 10**9, mode=mode)
+    found = evaluate(
+        env, policy_of(), episodes=6, seed=0, device=CPU, chunk=chunk, max_episode_steps=12
+    )
+    assert found.lengths == [3, 3, 12, 12, 12, 12]
+    assert found.returns == [3.0, 3.0, 12.0, 12.0, 12.0, 12.0]
+    assert (found.cut_off, found.cut_off_share) == (2, 1 / 3)
     env.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_follows_a_cut_is_not_an_episode(mode: AutoresetMode) -> None:
+    """Length 20, cut off after 8: three episodes of 8 steps, none of the 12 that remain."""
+    env = clocks(20, mode=mode)
+    found = evaluate(env, policy_of(), episodes=3, seed=0, device=CPU, max_episode_steps=8)
+    assert (found.lengths, found.cut_off) == ([8, 8, 8], 3)
+    env.close()
+
+
+def test_a_limit_beyond_all_episodes_changes_nothing() -> None:
+    def returns(max_episode_steps: int) -> list[float]:
+        env = clocks(3, 5, reward="action")
+        arguments: dict[str, Any] = {"episodes": 7, "seed": 0, "device": CPU, "stochastic": True}
+        found = evaluate(env, policy_of(), max_episode_steps=max_episode_steps, **arguments)
+        env.close()
+        return found.returns
+
+    assert returns(5) == returns(1_000_000)
 
 
 def test_mean_and_deviation_are_those_of_the_episodes() -> None:

@@ -563,3 +563,63 @@ def test_a_step_after_a_reset_does_not_depend_on_the_action_before_it() -> None:
         assert bool((gradient[:since, index] == 0).all())
         assert bool((gradient[since:, index] != 0).all())
     assert bool(window.done[:-1].any())
+
+
+# Observations beyond float32 ----------------------------------------------------------------------
+
+
+class Clock(gym.Env[np.ndarray, np.ndarray]):
+    """Observes 1.7e9 plus the number of steps; episodes of three steps."""
+
+    action_space = Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, dtype: type[np.number[Any]]) -> None:
+        self.observation_space = Box(0, 2_000_000_000, (1,), dtype)
+        self.dtype, self.count = dtype, 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        self.count = 0
+        return np.array([1_700_000_000], self.dtype), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        obs = np.array([1_700_000_000 + self.count], self.dtype)
+        return obs, 0.0, False, self.count == 3, {}
+
+
+def clock_window(dtype: type[np.number[Any]], **settings: Any) -> tuple[Window, RolloutState]:
+    env = SyncVectorEnv(
+        [functools.partial(Clock, dtype)] * 2, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    policy = GaussianPolicy(env.single_observation_space, env.single_action_space, **settings)
+    return collect(env, policy, reset(env, seed=0, device=CPU), torch.zeros(4, 2, 1))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.int64, np.uint32, np.uint64])
+def test_a_normaliser_gets_every_digit_of_the_observations(dtype: type[np.number[Any]]) -> None:
+    """Those before and after a reset too, and the one to act on next."""
+    window, after = clock_window(dtype, normalize_observations=True)
+    since = (window.obs - 1.7e9)[..., 0]
+    assert window.obs.dtype == window.next_obs.dtype == torch.float64
+    assert since[:, 0].tolist() == [0, 1, 2, 0]
+    assert (window.next_obs - 1.7e9)[:, 1, 0].tolist() == [1, 2, 3, 1]
+    assert (after.obs - 1.7e9).flatten().tolist() == [1, 1]
+    # Everything else, and with it all arithmetic of agents, stays in float32.
+    for name in ("pre_action", "action", "log_prob", "reward"):
+        assert getattr(window, name).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_without_a_normaliser_observations_are_cast_when_they_are_collected(
+    dtype: type[np.number[Any]],
+) -> None:
+    window, after = clock_window(dtype)
+    assert window.obs.dtype == window.next_obs.dtype == torch.float32
+    assert (after.obs - 1.7e9).flatten().tolist() == [1, 1]
+
+
+def test_float32_observations_stay_float32() -> None:
+    window, after = clock_window(np.float32, normalize_observations=True)
+    assert window.obs.dtype == after.obs.dtype == torch.float32

@@ -28,7 +28,7 @@ def test_exit_codes_and_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert {tuple(row) for row in rows} == {
         ("part", "check", "status", "finding", "meaning", "advice")
     }
-    assert {row["status"] for row in rows} <= {"pass", "warning", "fault"}
+    assert {row["status"] for row in rows} <= {"pass", "warning", "fault", "not checked"}
     assert all(row["check"] in page for row in rows)
     assert len(page.splitlines()) <= 60
     assert call(BROKEN_ENV, *quick) == 1
@@ -38,6 +38,32 @@ def test_exit_codes_and_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert call("Pendulum-v1", "--samples", "0") == 2
     assert call("Pendulum-v1", "--env-kwargs", '{"mass": 1}') == 2
     assert call("Pendulum-v1", "--json", str(tmp_path / "missing" / "file.json")) == 2
+
+
+def test_actions_that_no_agent_takes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The parts are named and no agent is; Discrete actions fit those without a gradient."""
+    file = tmp_path / "odd.py"
+    file.write_text(
+        "import gymnasium\n"
+        "class Odd(gymnasium.Env):\n"
+        "    observation_space = gymnasium.spaces.Discrete(2)\n"
+        "    def __init__(self, start):\n"
+        "        self.action_space = gymnasium.spaces.Discrete(3) if start == 0 else (\n"
+        "            gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(3)]))\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        super().reset(seed=seed)\n"
+        "        return self.np_random.integers(2), {}\n"
+        "    def step(self, action):\n"
+        "        over = bool(self.np_random.random() < 0.2)\n"
+        "        return self.np_random.integers(2), 1.0, over, False, {}\n"
+    )
+    quick = (f"{file}:Odd", "--seconds", "0.3", "--env-kwargs")
+    assert call(*quick, '{"start": 1}') == 2
+    said = capsys.readouterr().err
+    assert "Odd have the parts" in said and "policies choose one row" in said
+    assert call(*quick, '{"start": 0}') == 0
+    page = " ".join(capsys.readouterr().out.split())
+    assert "the spaces fit reinforce, ppo, a2c; not apg, shac: the action_space of Odd" in page
 
 
 def test_an_error_is_named_by_file_and_line(

@@ -96,6 +96,61 @@ def test_the_event_file_has_the_tags_finite_and_in_order(run: Path) -> None:
     )
 
 
+ENDLESS = """
+import gymnasium
+import numpy as np
+
+
+class Endless(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 1.0, False, False, {}
+"""
+
+
+def test_a_task_without_an_end_is_trained_and_its_evaluations_are_cut_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reward of 1 a step: returns are numbers of steps. Two evaluations say it once."""
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    path, env = str(tmp_path / "run"), f"{tmp_path}/endless.py:Endless"
+    arguments = ["--env", env, "--run-dir", path, "--eval-episodes", "4", "--eval-interval", "20"]
+    arguments += ["--total-steps", "40", "--num-envs", "2", "--n-steps", "10"]
+    assert call("train", "ppo", *arguments, "--batch-size", "10", "--eval-max-steps", "70") == 0
+    said = [record.message for record in caplog.records if "cut off" in record.message]
+    assert said == [
+        "Endless has no time limit: evaluation episodes are cut off after 70 steps "
+        "(--eval-max-steps): 4 of 4 were, and count with the return so far"
+    ]
+    closing = capsys.readouterr().out
+    assert "learned return: 70.0 at the end" in closing and "100% of episodes cut off" in closing
+    assert "training:       no whole episode has ended yet" in closing
+    share = events(Path(path)).Scalars("eval/cut_off_episodes")
+    assert [event.value for event in share] == [1, 1]
+    found = tmp_path / "found.json"
+    for given, steps in (([], 70), (["--eval-max-steps", "30"], 30)):
+        assert call("evaluate", path, "--episodes", "3", "--json", str(found), *given) == 0
+        assert f"cut off after {steps} steps (--eval-max-steps): 3 of 3" in capsys.readouterr().out
+        result = json.loads(found.read_text())
+        assert result["cut_off"] == 3 and result["returns"] == [steps] * 3
+    assert call("evaluate", path, "--eval-max-steps", "0") == 2
+
+
+def test_an_environment_with_an_end_is_not_cut_off(run: Path, tmp_path: Path) -> None:
+    """The time limit is the default, and is written into config.yaml."""
+    assert yaml.safe_load((run / "config.yaml").read_text())["eval_max_steps"] == 200
+    assert "eval/cut_off_episodes" not in events(run).Tags()["scalars"]
+    found = tmp_path / "found.json"
+    assert call("evaluate", str(run), "--episodes", "2", "--json", str(found)) == 0
+    assert json.loads(found.read_text())["cut_off"] == 0
+
+
 def test_the_closing_lines_and_the_summary_say_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

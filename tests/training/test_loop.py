@@ -237,6 +237,17 @@ def test_without_an_evaluation_there_is_no_best_policy(tmp_path: Path) -> None:
     assert run.folder.saved_policy("best") == run.folder.policy_file("last")
 
 
+def test_the_share_of_cut_off_episodes_is_logged_once_there_is_one(tmp_path: Path) -> None:
+    """None, one of two, none: no tag after the first evaluation, then 0.5 and 0."""
+    run = Run(tmp_path, eval_interval=20)
+    counts = [0, 1, 0]
+    run.evaluate = lambda: Evaluation([1.0, 2.0], [7, 7], counts.pop(0))  # type: ignore[method-assign]
+    progress = run.train()
+    tag = "eval/cut_off_episodes"
+    assert [step for step, tags in run.writer.rows.items() if tag in tags] == [30, 50]
+    assert progress.scalars[tag] == 0.0
+
+
 def test_evaluations_come_every_interval_and_at_the_end(tmp_path: Path) -> None:
     """Interval 30: after the first window, 30 steps later, and after the last window."""
     run = Run(tmp_path, returns=(1.0, 1.0, 1.0), eval_interval=30)

@@ -1,17 +1,16 @@
-"""Checks that an environment can be saved and restored: records steps, then repeats each of them.
+"""Checks that an environment can be saved and restored: plays it, then repeats what it did.
 
 Shapes: ``S`` saved numbers, ``A`` action and ``O`` observation dimensions.
 """
 
-from collections import deque
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import flatten
 from pgtoolkit.envs.adapters.gymnasium.state_slots import StateSlots
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Simulator
 from pgtoolkit.errors import RequestError, single_line
@@ -26,11 +25,12 @@ INTERVENING_STEPS = 3
 INFINITE_BOUND = 1e6
 """Bounds of an action space at least this large are treated as infinite."""
 
-UNSAVED_TYPES = (deque, dict, list, tuple, set, np.ndarray, np.random.Generator)
-"""Types of attributes that the error message lists if they could not be saved."""
+MAX_EPISODE_LENGTH, MAX_SECONDS = 200, 1.0
+"""Of each of the whole episodes at most so many steps are played, and of all of them together at
+most so many seconds, once plainly and once restored."""
 
-IGNORED_ATTRIBUTES = ("_np_random", "metadata")
-"""Attributes of every Gymnasium environment, which the error message does not list."""
+SAMPLE_INTERVAL = 25
+"""Of the steps of the whole episodes one in so many is used to find what to differentiate."""
 
 STATE_ADVICE = (
     "Give the class get_state(self), which returns all that its future depends on as an array or "
@@ -76,16 +76,129 @@ def play_episodes(
     """
     rng = np.random.default_rng(0)
     for seed in range(NUM_EPISODES):
+        actions = (_random_action(action_space, rng) for _ in range(MAX_STEPS))
+        play_episode(env, seed, actions, observe)
+
+
+def play_at_bounds(env: AnyEnv, action_space: Box, slots: StateSlots) -> None:
+    """Plays a few steps with each of the actions that are held, and looks for places that change.
+
+    Raises:
+        RequestError: a step raises an exception.
+    """
+    for seed, actions in enumerate(held_actions(action_space)):
+        slots.restore_first()
+        first = (action for action, _ in zip(actions, range(MAX_STEPS), strict=False))
+        play_episode(env, seed, first, lambda _: slots.observe())
+
+
+def play_episode(
+    env: AnyEnv,
+    seed: int,
+    actions: Iterator[Array],
+    observe: Callable[[StepResult | None], None],
+) -> None:
+    """Plays one episode until it ends or there are no more actions; see :func:`play_episodes`."""
+    try:
         env.reset(seed=seed)
-        observe(None)
-        for number in range(MAX_STEPS):
-            action = _random_action(action_space, rng)
-            given = action if number % 2 == 0 else action.astype(np.float32)
-            observation, reward, terminated, truncated = _step(env, given)
-            copied = np.array(observation, dtype=np.float64)
-            observe(StepResult(given, copied, float(reward), bool(terminated)))
-            if terminated or truncated:
-                break
+    except Exception as error:
+        raise RequestError(
+            f"reset(seed={seed}) of {type(env.unwrapped).__name__} raises {type(error).__name__}: "
+            f"{single_line(error)}. `pgtoolkit check-env` says more"
+        ) from error
+    observe(None)
+    for number, action in enumerate(actions):
+        given = action if number % 2 == 0 else action.astype(np.float32)
+        observation, reward, terminated, truncated = _step(env, given)
+        copied = np.array(observation, dtype=np.float64)
+        observe(StepResult(given, copied, reward, bool(terminated)))
+        if terminated or truncated:
+            break
+
+
+def held_actions(space: Box) -> list[Iterator[Array]]:
+    """Endless actions: at the upper bound, at the lower one, at both in turns, random and held."""
+    lowest, highest = _bounds(space)
+    rng = np.random.default_rng(2)
+
+    def alternating(held: int, actions: Callable[[int], Array]) -> Iterator[Array]:
+        number = 0
+        while True:
+            action = actions(number)
+            number += 1
+            for _ in range(held):
+                yield action.copy()
+
+    return [
+        alternating(1, lambda _: highest),
+        alternating(1, lambda _: lowest),
+        alternating(1, lambda number: lowest if number % 2 else highest),
+        alternating(20, lambda number: lowest if number % 2 else highest),
+        alternating(8, lambda _: rng.uniform(lowest, highest)),
+    ]
+
+
+def verify_episodes(simulator: Simulator, env: AnyEnv, slots: StateSlots) -> list[RecordedStep]:
+    """Plays whole episodes plainly, then all of them at once from saved states.
+
+    The actions are those of :func:`held_actions`. Observations, rewards and ends must be equal to
+    the bit. The bounds are :data:`MAX_EPISODE_LENGTH` steps and :data:`MAX_SECONDS`.
+
+    Returns:
+        Some of the steps, from all parts of the episodes.
+
+    Raises:
+        RequestError: something differs.
+    """
+    length = min(simulator.max_episode_steps, MAX_EPISODE_LENGTH)
+    policies = held_actions(simulator.action_space)
+    episodes: list[list[StepResult]] = []
+    ends_at = time.monotonic() + MAX_SECONDS
+    for number, actions in enumerate(policies):
+        share = time.monotonic() + (ends_at - time.monotonic()) / (len(policies) - number)
+        episodes.append(_record_episode(env, slots, number, actions, length, share))
+    found: list[RecordedStep] = []
+    saved = [simulator.reset(number)[0] for number in range(len(episodes))]
+    ends_at = time.monotonic() + MAX_SECONDS
+    for step in range(length):
+        for number, episode in enumerate(episodes):
+            if step < len(episode) and time.monotonic() < ends_at:
+                repeated = simulator.step(saved[number][None], episode[step].action[None])
+                if step % SAMPLE_INTERVAL == 0:
+                    found.append(RecordedStep(saved[number], episode[step], repeated.saved[0]))
+                saved[number] = repeated.saved[0]
+                different = _differences(episode[step], repeated)
+                if different:
+                    raise RequestError(replay_error(env, slots, different))
+    slots.require_constants()
+    return found
+
+
+def _record_episode(
+    env: AnyEnv,
+    slots: StateSlots,
+    seed: int,
+    actions: Iterator[Array],
+    length: int,
+    ends_at: float,
+) -> list[StepResult]:
+    """The steps of one plain episode, up to the end of the time."""
+    found: list[StepResult] = []
+
+    def in_time() -> Iterator[Array]:
+        for action, _ in zip(actions, range(length), strict=False):
+            if time.monotonic() > ends_at:
+                return
+            yield action
+
+    def observe(result: StepResult | None) -> None:
+        slots.capture()
+        if result is not None:
+            found.append(result)
+
+    slots.restore_first()
+    play_episode(env, seed, in_time(), observe)
+    return found
 
 
 def record_steps(env: AnyEnv, action_space: Box, slots: StateSlots) -> list[RecordedStep]:
@@ -102,7 +215,9 @@ def record_steps(env: AnyEnv, action_space: Box, slots: StateSlots) -> list[Reco
     return found
 
 
-def verify_steps(simulator: Simulator, env: AnyEnv, recorded: list[RecordedStep]) -> None:
+def verify_steps(
+    simulator: Simulator, env: AnyEnv, slots: StateSlots, recorded: list[RecordedStep]
+) -> None:
     """Repeats each recorded step from its saved state and compares the results bit by bit.
 
     Before each repetition the environment takes steps of another episode, so that state which is
@@ -111,6 +226,7 @@ def verify_steps(simulator: Simulator, env: AnyEnv, recorded: list[RecordedStep]
     Args:
         simulator: restores and steps the environment.
         env: the environment of the simulator.
+        slots: the slots of the environment.
         recorded: steps of the same environment.
 
     Raises:
@@ -124,9 +240,9 @@ def verify_steps(simulator: Simulator, env: AnyEnv, recorded: list[RecordedStep]
             if terminated or truncated:
                 break
         repeated = simulator.step(step.before[None], step.result.action[None])
-        different = _differences(step, repeated)
+        different = _differences(step.result, repeated)
         if different:
-            raise RequestError(_replay_error(env, different))
+            raise RequestError(replay_error(env, slots, different))
 
 
 def require_float_state(env: AnyEnv, slots: StateSlots) -> None:
@@ -145,13 +261,12 @@ def require_float_state(env: AnyEnv, slots: StateSlots) -> None:
     )
 
 
-def _differences(step: RecordedStep, repeated: Outcome) -> list[str]:
+def _differences(result: StepResult, repeated: Outcome) -> list[str]:
     """Names of the parts that are not equal to the bit."""
     pairs = {
-        "observation": (step.result.observation, repeated.observation[0]),
-        "reward": (step.result.reward, repeated.reward[0]),
-        "terminated": (step.result.terminated, repeated.terminated[0]),
-        "next state": (step.after, repeated.saved[0]),
+        "observation": (result.observation, repeated.observation[0]),
+        "reward": (result.reward, repeated.reward[0]),
+        "terminated": (result.terminated, repeated.terminated[0]),
     }
     return [
         name
@@ -160,38 +275,37 @@ def _differences(step: RecordedStep, repeated: Outcome) -> list[str]:
     ]
 
 
-def _replay_error(env: AnyEnv, different: list[str]) -> str:
-    base = env.unwrapped
-    left_out = [
-        f"{name} ({type(value).__name__})"
-        for name, value in vars(base).items()
-        if name not in IGNORED_ATTRIBUTES
-        and isinstance(value, UNSAVED_TYPES)
-        and flatten(value) is None
-    ]
-    hint = f" Attributes that were not saved: {', '.join(left_out)}." if left_out else ""
+def replay_error(env: AnyEnv, slots: StateSlots, different: list[str]) -> str:
+    """A message about a step that was repeated with another result."""
+    left_out = ", ".join(f"{name} ({kind})" for name, kind in slots.unheld.items())
+    hint = f" Attributes that were not saved: {left_out}." if left_out else ""
     return (
-        f"a step of {type(base).__name__} that is repeated from the state that was saved before it "
-        f"gives another {' and '.join(different)}: either what was saved is not its whole state, "
-        f"or its steps are random, which finite differences cannot differentiate.{hint} "
-        f"{STATE_ADVICE}"
+        f"a step of {type(env.unwrapped).__name__} that is repeated from the state that was saved "
+        f"before it gives another {' and '.join(different)}: either what was saved is not its "
+        "whole state, or it draws random numbers from elsewhere than self.np_random, which cannot "
+        f"be put back.{hint} {STATE_ADVICE}"
     )
 
 
 def _random_action(space: Box, rng: np.random.Generator) -> Array:
-    """A uniform action. An infinite bound is replaced by one at least 2 from the other bound."""
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    bounded_below, bounded_above = low > -INFINITE_BOUND, high < INFINITE_BOUND
-    lowest = np.where(bounded_below, low, np.where(bounded_above, high - 2, -1.0))
-    highest = np.where(bounded_above, high, np.maximum(lowest + 2, 1.0))
-    action: Array = rng.uniform(lowest, highest)
+    """A uniform action between :func:`_bounds`."""
+    action: Array = rng.uniform(*_bounds(space))
     return action
 
 
-def _step(env: AnyEnv, action: NDArray[np.floating]) -> tuple[Any, Any, Any, Any]:
+def _bounds(space: Box) -> tuple[Array, Array]:
+    """Finite bounds. An infinite one is replaced by one at least 2 from the other."""
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    bounded_below, bounded_above = low > -INFINITE_BOUND, high < INFINITE_BOUND
+    lowest = np.where(bounded_below, low, np.where(bounded_above, high - 2, -1.0))
+    return lowest, np.where(bounded_above, high, np.maximum(lowest + 2, 1.0))
+
+
+def _step(env: AnyEnv, action: NDArray[np.floating]) -> tuple[Any, float, Any, Any]:
     """Steps with a copy of the action; the info is dropped."""
     try:
         observation, reward, terminated, truncated, _ = env.step(action.copy())
+        reward = float(reward)
     except Exception as error:
         raise RequestError(
             f"a step of {type(env.unwrapped).__name__} with the {action.dtype} action "

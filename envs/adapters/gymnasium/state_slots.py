@@ -1,196 +1,614 @@
-"""Finds the places in an environment that hold its state, and saves and restores them as an array.
+"""The state of an environment as an array: which places it has, how they are saved and restored.
 
-A slot is one such place: an attribute, or the pair ``get_state()`` and ``set_state()``. ``S`` is
-the size of the array.
+A *slot* is a place whose content differs between states. All other places are constants, which the
+states share; they are watched, and one that changes becomes a slot at that moment. States that were
+saved before hold nothing for it, and so they have the constant.
+
+``S`` is the size of the array. It grows when a slot is added or outgrows its room.
 """
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
-from itertools import pairwise
-from typing import Any, final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias, final
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from pgtoolkit.envs.adapters.gymnasium.known_objects import KnownObjects, UnheldError
+from pgtoolkit.envs.adapters.gymnasium.places import (
+    IGNORED_ATTRIBUTES,
+    AttributePlace,
+    ContentPlace,
+    NewAttributesPlace,
+    Place,
+    Search,
+    holds_content,
+    layers_of,
+)
 from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import (
     ABSENT,
+    UNSAVED,
     Numbers,
+    Reading,
+    Writer,
     are_floats,
-    flatten,
+    new_reading,
     unflatten,
+)
+from pgtoolkit.envs.adapters.gymnasium.shared_state import SharedState
+from pgtoolkit.envs.adapters.gymnasium.watch import (
+    Content,
+    Guard,
+    Watch,
+    are_same,
+    content_numbers,
+    content_of,
+    content_value,
 )
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
-IGNORED_ATTRIBUTES = ("_np_random_seed",)
-"""Attributes that are not saved: Gymnasium notes the last seed there, and no step depends on it."""
+MAX_FITTING = 1024
+"""So many shapes of a slot are remembered."""
+
+HELD_TYPES = (
+    "numbers, texts, None, arrays, lists, tuples, dictionaries, sets, deques, random generators "
+    "and plain Python objects of these"
+)
+
+KEEP_ADVICE = (
+    f"Keep the state in attributes ({HELD_TYPES}) or give the class get_state() and set_state(); "
+    "or differentiate otherwise: --differentiate model, or --differentiate none with `reinforce`"
+)
 
 
 @final
-@dataclasses.dataclass(frozen=True)
-class StateSlot:
-    """A place in an environment that holds a tree of numbers."""
+@dataclasses.dataclass(eq=False)
+class StatePair:
+    """``get_state()`` and ``set_state(state)`` of an environment."""
 
     name: str
-    read: Callable[[], Any]
-    write: Callable[[Any], None]
+    layer: int
+    owner: Any
+
+    def read(self) -> Any:
+        return self.owner.get_state()
+
+    def write(self, value: Any) -> None:
+        self.owner.set_state(value)
+
+    def put(self, writer: Writer) -> None:
+        state = self.read()
+        try:
+            writer.put(state)
+        except UnheldError as error:
+            raise RequestError(
+                f"{type(self.owner).__name__}.get_state() returned {type(state).__name__}: it must "
+                "return an array of numbers, or a tuple of arrays and numbers"
+            ) from error
+
+
+Slot: TypeAlias = Place | StatePair
+
+
+@final
+@dataclasses.dataclass(eq=False)
+class Segment:
+    """A part of the array with room for the content of one slot."""
+
+    slot: int
+    """The index of the slot."""
+    values: slice
+    codes: slice
+    are_floats: NDArray[np.bool_]
+    """For each value, whether it was ever seen as a floating-point number."""
+    seen: set[tuple[int, ...]] = dataclasses.field(default_factory=set)
+    """The codes that were stored here."""
+
+    def fits(self, codes: Sequence[int], values: Sequence[float]) -> bool:
+        room = self.values.stop - self.values.start, self.codes.stop - self.codes.start
+        return bool(len(values) <= room[0] and len(codes) <= room[1])
 
 
 @final
 class StateSlots:
-    """Slots as one array ``[S]``: first their values, then the codes of their types and shapes.
+    """Saves and restores the state of an environment.
+
+    First the environment is rehearsed: :meth:`observe` is called after each reset and step, and
+    finds the places that change. :meth:`settle` then lays the array out. Afterwards
+    :meth:`capture` and :meth:`restore` can be used.
 
     Args:
-        slots: the places to save.
-        samples: for each slot, the contents that were observed while the environment was played;
-            the array has room for the largest.
+        env: an environment that has not been reset.
+        fields: further places, such as parameters of a simulator's model.
+        field_guard: maps these places to a function that returns those that have changed since.
     """
 
-    def __init__(self, slots: list[StateSlot], samples: list[list[Numbers]]) -> None:
-        self.slots = slots
-        value_sizes = [max(len(n.values) for n in of_slot) for of_slot in samples]
-        code_sizes = [max(len(n.codes) for n in of_slot) for of_slot in samples]
-        ends = np.cumsum([0, *value_sizes, *code_sizes]).tolist()
-        slices = [slice(a, b) for a, b in pairwise(ends)]
-        code_ends = np.cumsum(code_sizes).tolist()
-        self._ends = list(zip(slots, ends[1 : len(slots) + 1], code_ends, strict=True))
-        self.size: int = ends[-1]
-        """``S``, the number of entries of the array."""
-        self.value_slices, self._code_slices = slices[: len(slots)], slices[len(slots) :]
-        """For each slot, the array's slice with its values and the slice with its codes."""
-        floats = [_are_ever_floats(s, n) for s, n in zip(samples, value_sizes, strict=True)]
-        self.are_floats: NDArray[np.bool_] = np.concatenate([*floats, np.zeros(0, dtype=bool)])
+    def __init__(
+        self,
+        env: AnyEnv,
+        fields: Sequence[Place] = (),
+        field_guard: Callable[[Any], Guard] | None = None,
+    ) -> None:
+        self.env, self.name = env, type(env.unwrapped).__name__
+        self.layers = layers_of(env)
+        self.known = KnownObjects()
+        base: Any = env.unwrapped
+        self.has_pair = has_get_and_set_state(base)
+        self.slots: list[Slot] = [StatePair("get_state()", 0, base)] if self.has_pair else []
+        search = Search(self.known)
+        search.run(self.layers)
+        self.places: list[Place] = [*search.places, *fields]
+        self._fields, self._field_guard = {id(place) for place in fields}, field_guard
+        self._first = [(place, content_of(place, self.known)) for place in self.places]
+        self.unheld: dict[str, str] = {}
+        """Places that cannot be saved, with the type of what they hold."""
+        self.shared = SharedState([], [])
+        self._moving, self._of_spaces = search.moving, search.of_spaces
+        self._samples: dict[int, list[Numbers]] = {}
+        self._constants: dict[int, Content] = {}
+        self._watch: Watch | None = None
+        self.segments: list[Segment] = []
+        self._of_slot: list[list[Segment]] = []
+        self._fitting: list[dict[tuple[int, ...], Segment]] = []
+        """For each slot, the segments by the codes of what they have room for."""
+        self.size = 0
+        """``S``, the number of entries of the array at the moment."""
+        self.is_settled, self._num_first = False, 0
+        self.late_floats: list[int] = []
+        """Entries of slots that were added after :meth:`end_proof`, if they are floats."""
+        self.irrelevant: set[int] = set()
+        """Indices of slots on which nothing depends."""
+        self._is_proved = False
+
+    def observe(self) -> None:
+        """Looks at the environment after a reset or a step of the rehearsal."""
+        if self._watch is None:
+            self._begin_watch()
+        while changed := self._look():
+            self._promote(changed)
+        writer = Writer(self.known)
+        for index in self._order():
+            self._put(self.slots[index], writer)
+            codes, values = writer.take()
+            self._samples.setdefault(index, []).append(Numbers(tuple(codes), values))
+        self._drop_unheld()
+
+    def settle(self) -> None:
+        """Ends the rehearsal: each slot receives a segment, ``get_state()`` and ``state`` first."""
+        self._forget_orphans()
+        order = self._order()
+        samples = [self._samples.get(index, []) for index in order]
+        self.slots = [self.slots[index] for index in order]
+        sizes = [_room(of_slot) for of_slot in samples]
+        start = sum(values for values, _ in sizes)
+        value, code = 0, start
+        for index, (values, codes) in enumerate(sizes):
+            segment = Segment(
+                index,
+                slice(value, value + values),
+                slice(code, code + codes),
+                np.zeros(values, dtype=bool),
+            )
+            value, code = value + values, code + codes
+            for numbers in samples[index]:
+                _mark_floats(segment, numbers.codes)
+            self._of_slot.append([segment])
+            self._fitting.append({})
+            self.segments.append(segment)
+        self.size, self.is_settled, self._num_first = code, True, len(self.slots)
+        self._samples.clear()
+        self._rewatch()
+        self.shared = SharedState([*self.known.objects, *self.known.things], self._moving)
+
+    def end_proof(self, irrelevant: Iterable[int]) -> None:
+        """From now on, the floats of new slots are differentiated.
+
+        Args:
+            irrelevant: indices of slots that are not, however much they grow.
+        """
+        self.irrelevant, self._is_proved = set(irrelevant), True
+
+    @property
+    def are_floats(self) -> NDArray[np.bool_]:
         """For each value of all slots, whether it was ever observed as a floating-point number."""
+        return np.concatenate([*(s.are_floats for s in self.segments), np.zeros(0, dtype=bool)])
+
+    def float_entries(self, index: int) -> NDArray[np.intp]:
+        """Indices into the array of a slot's floating-point numbers."""
+        found = [np.flatnonzero(s.are_floats) + s.values.start for s in self._of_slot[index]]
+        return np.concatenate([*found, np.zeros(0, dtype=np.intp)])
 
     def capture(self) -> list[float]:
         """The numbers ``[S]`` of the environment's present state.
 
         Raises:
-            RequestError: a slot has outgrown its room in the array, or is no tree of numbers now.
+            RequestError: something changed that cannot be saved.
         """
-        values: list[float] = []
-        codes: list[float] = []
-        for slot, value_end, code_end in self._ends:
-            numbers = flatten(slot.read())
-            if numbers is None:
-                raise RequestError(_shape_error(slot))
-            values += numbers.values
-            codes += numbers.codes
-            if len(values) != value_end or len(codes) != code_end:
-                _pad(slot, values, value_end)
-                _pad(slot, codes, code_end)
-        return values + codes
+        while changed := self._look():
+            self._promote(changed)
+        self.shared.require_unchanged(self.name)
+        writer = Writer(self.known)
+        found = []
+        for index, slot in enumerate(self.slots):
+            self._put(slot, writer)
+            codes, values = writer.take()
+            segment = self._fitting[index].get(tuple(codes)) or self._segment(index, codes, values)
+            found.append((segment, codes, values))
+        row: list[float] = [0.0] * self.size
+        for segment, codes, values in found:
+            start = segment.values.start
+            row[start : start + len(values)] = values
+            start = segment.codes.start
+            row[start : start + len(codes)] = codes
+        return row
 
     def restore(self, saved: list[float]) -> None:
-        """Writes captured numbers ``[S]`` back into the environment."""
-        for slot, values, codes in zip(
-            self.slots, self.value_slices, self._code_slices, strict=True
-        ):
-            slot.write(unflatten(tuple(saved[codes]), saved[values]))
+        """Writes captured numbers ``[S]`` back into the environment.
 
+        An array that was captured before a slot was added is shorter; it has the constant there.
+        """
+        reading = new_reading(self.known)
+        found: list[Any] = []
+        for index, segments in enumerate(self._of_slot):
+            for segment in segments:
+                codes = saved[segment.codes]
+                if codes and codes[0] != UNSAVED:
+                    found.append(unflatten(tuple(codes), saved[segment.values], reading))
+                    break
+            else:
+                found.append(self._constant(index, reading.generators))
+        # get_state() comes first in the array and last here: it may hold moved numbers.
+        for slot, value in zip(reversed(self.slots), reversed(found), strict=True):
+            if not self.unheld or slot.name not in self.unheld:
+                slot.write(value)
 
-def find_slots(env: AnyEnv, play: Callable[[Callable[[], None]], None]) -> StateSlots:
-    """Finds the slots that hold an environment's state.
+    def restore_first(self) -> None:
+        """Puts all slots into the state before the first reset.
 
-    An environment with ``get_state()`` and ``set_state(state)`` has one slot, which these two read
-    and write. Otherwise the slots are the attributes of the environment and of its wrappers that
-    are trees of numbers and that change while it is played.
+        If an object that the first reset made is state, all else is put back too, so that the next
+        reset makes another one.
+        """
+        reading = new_reading(self.known)
+        slots = {id(slot) for slot in self.slots}
+        first = {id(place) for place, _ in self._first}
+        whole = any(not isinstance(s, StatePair) and id(s) not in first for s in self.slots)
+        found = [
+            (place, content_value(content, reading))
+            for place, content in self._first
+            if content is not None
+            and place.name not in self.unheld
+            and (
+                id(place) in slots
+                or (whole and not are_same(content, self._constants.get(id(place))))
+            )
+        ]
+        for place, value in found:
+            place.write(value)
 
-    Args:
-        env: the environment.
-        play: plays a few episodes, and calls its argument after each reset and step.
-    """
-    base: Any = env.unwrapped
-    if _has_get_and_set_state(base):
-        slots = [StateSlot("get_state()", base.get_state, base.set_state)]
-        samples: list[list[Numbers]] = [[]]
-        play(lambda: samples[0].append(_state_of(base)))
-        return StateSlots(slots, samples)
-    layers, rows = list(_layers(env)), list[dict[tuple[int, str], Numbers | None]]()
-    play(lambda: rows.append(_attributes(layers)))
-    # The attribute `state` comes first.
-    names = sorted({name for row in rows for name in row}, key=lambda n: (n[1] != "state", n))
-    changing = []
-    for index, name in names:
-        found = [row.get((index, name), flatten(ABSENT)) for row in rows]
-        numbers = [n for n in found if n is not None]
-        if len(numbers) == len(found) and _changes_in_one_shape(numbers):
-            changing.append((_attribute_slot(layers[index], name), numbers))
-    return StateSlots([slot for slot, _ in changing], [numbers for _, numbers in changing])
+    def complete(self, saved: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Saved states ``[K, S]`` with the constants that they lack, so that these can be moved.
 
+        Args:
+            saved: ``[K, S]``, of now or captured before slots were added.
+        """
+        wide = np.pad(saved, ((0, 0), (0, max(0, self.size - saved.shape[1]))))
+        lacking = np.zeros(len(wide), dtype=bool)
+        for segments in filter(None, self._of_slot[self._num_first :]):
+            codes = np.stack([wide[:, s.codes.start] for s in segments])
+            lacking |= (codes == UNSAVED).all(0)
+        for row in np.flatnonzero(lacking):
+            self.restore(saved[row].tolist())
+            wide[row] = self.capture()
+        return wide
 
-def _has_get_and_set_state(base: Any) -> bool:
-    """Both are needed: ``MujocoEnv`` has only a ``set_state(qpos, qvel)``."""
-    return callable(getattr(base, "get_state", None)) and callable(getattr(base, "set_state", None))
+    def require_constants(self) -> None:
+        """Compares all constants, the large ones too.
 
+        Raises:
+            RequestError: a large one has changed, so that the states of several rows are mixed.
+        """
+        if self._watch is not None and (changed := self._watch.look_at_all_large()):
+            self._refuse_large(changed[0])
 
-def _state_of(base: Any) -> Numbers:
-    state = base.get_state()
-    numbers = flatten(state)
-    if numbers is None:
-        raise RequestError(
-            f"{type(base).__name__}.get_state() returned {type(state).__name__}: it must return "
-            "an array of numbers, or a tuple of arrays and numbers"
-        )
-    return numbers
+    def state_dict(self) -> dict[str, Any]:
+        """What another process needs to read the arrays: the segments and the texts."""
+        places = {id(place): index for index, place in enumerate(self.places)}
+        return {
+            "segments": [
+                [
+                    places.get(id(self.slots[s.slot]), -1),
+                    len(s.are_floats),
+                    s.codes.stop - s.codes.start,
+                    s.are_floats.tolist(),
+                ]
+                for s in self.segments
+            ],
+            "irrelevant": [places.get(id(self.slots[i]), -1) for i in sorted(self.irrelevant)],
+            "texts": list(self.known.texts.values()),
+        }
 
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Lays the array out as in :meth:`state_dict`.
 
-def _layers(env: AnyEnv) -> list[AnyEnv]:
-    """The environment and the wrappers around it, the innermost first."""
-    layers = [env]
-    while isinstance(layers[-1], gymnasium.Wrapper):
-        layers.append(layers[-1].env)
-    return layers[::-1]
+        Slots that were added after the rehearsal are put into the order in which they were added
+        there, because what is shared is numbered in this order. Their floats become
+        :attr:`late_floats`.
 
+        Raises:
+            RequestError: the environment is another.
+        """
+        mine, theirs = self.state_dict()["segments"], state.get("segments", [])
+        if [s[:3] for s in mine[: self._num_first]] != [s[:3] for s in theirs[: self._num_first]]:
+            raise RequestError(
+                f"the saved states are of another {self.name}, or of an earlier version of this "
+                "package: its attributes are others now. Start a new run"
+            )
+        for text in state["texts"]:
+            self.known.text_code(text)
+        self._reorder([self.places[place] for place, *_ in theirs[self._num_first :] if place >= 0])
+        places = {id(slot): index for index, slot in enumerate(self.slots)}
+        self.irrelevant = {i for i in self.irrelevant if i < self._num_first} | {
+            places[id(self.places[place])] for place in state["irrelevant"] if place >= 0
+        }
+        for place, values, codes, floats in theirs[self._num_first :]:
+            index = places[id(self.places[place])] if place >= 0 else 0
+            segment = self._add_segment(index, values, codes)
+            segment.are_floats |= np.array(floats, dtype=bool)
+            self._note_late(segment)
+        self._rewatch()
 
-def _attributes(layers: list[AnyEnv]) -> dict[tuple[int, str], Numbers | None]:
-    """All attributes, flattened, by index of the layer and name."""
-    return {
-        (index, name): flatten(value)
-        for index, layer in enumerate(layers)
-        for name, value in vars(layer).items()
-        if name not in IGNORED_ATTRIBUTES
-    }
+    def _reorder(self, late: list[Place]) -> None:
+        """Drops the segments of slots that were added late, and puts these into another order."""
+        first = self.slots[: self._num_first]
+        ordered = {id(slot): slot for slot in (*first, *late, *self.slots)}
+        self.slots = list(ordered.values())
+        self.segments = self.segments[: self._num_first]
+        self.size = self.first_size
+        self._of_slot = [[segment] for segment in self.segments]
+        self._of_slot += [[] for _ in self.slots[self._num_first :]]
+        self._fitting = [{} for _ in self.slots]
 
+    @property
+    def first_size(self) -> int:
+        """The number of entries that were laid out after the rehearsal."""
+        return self.segments[self._num_first - 1].codes.stop if self._num_first else 0
 
-def _changes_in_one_shape(samples: list[Numbers]) -> bool:
-    """Whether the numbers change but not their count: a list that grows is a log, not state."""
-    sizes = {len(numbers.values) for numbers in samples} - {0}
-    return len(sizes) <= 1 and any(numbers != samples[0] for numbers in samples)
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles make their watch anew; it begins with the same constants."""
+        fields = [place for place in self.places if id(place) in self._fields]
+        rest = {"_watch": None, "_constants": None, "_fields": fields}
+        return vars(self) | rest | {"_copied": self._constant_list()}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        copied = state.pop("_copied")
+        vars(self).update(state)
+        self._fields = {id(place) for place in state["_fields"]}
+        self._constants = {id(place): numbers for place, numbers in copied}
+        # A copied array that was a part of another one has memory of its own now.
+        owners = {id(getattr(place, "owner", None)) for place in self.places}
+        for value in self.known.objects:
+            alone = isinstance(value, np.ndarray) and holds_content(value)
+            if alone and id(value) not in owners:
+                self.places.append(ContentPlace("a part of another array", 0, value))
+        if self.is_settled:
+            self._rewatch()
 
-def _attribute_slot(layer: AnyEnv, name: str) -> StateSlot:
-    attributes = vars(layer)
+    def _constant_list(self) -> list[tuple[Place, Content]]:
+        return [(p, self._constants[id(p)]) for p in self.places if id(p) in self._constants]
 
-    def write(value: Any) -> None:
-        if value is ABSENT:
-            attributes.pop(name, None)
+    def _begin_watch(self) -> None:
+        """Searches again, because a first reset makes much, and takes the constants of now."""
+        search = Search(self.known)
+        search.run(self.layers)
+        self.places += search.places
+        self._moving += search.moving
+        self._of_spaces += search.of_spaces
+        self._take_new_names()
+        self._rewatch()
+
+    def _take_new_names(self) -> None:
+        """Makes each attribute that an object has received a place of its own."""
+        for place in [p for p in self.places if isinstance(p, NewAttributesPlace)]:
+            for key in list(vars(place.owner)):
+                if key not in place.names and key not in IGNORED_ATTRIBUTES:
+                    place.names.add(key)
+                    name = place.name[:-1] + key
+                    added = AttributePlace(name, place.layer, place.owner, key)
+                    self.places.append(added)
+                    self._first.append((added, Numbers(*_ABSENT_NUMBERS)))
+                    self._constants.pop(id(added), None)
+
+    def _rewatch(self) -> None:
+        """Watches all places that are neither slots nor unheld, with the contents of now."""
+        left_out = {id(slot) for slot in self.slots}
+        if self.is_settled:
+            # Others may sample from spaces; an environment that does so has shown it by now.
+            left_out |= {id(place) for place in self._of_spaces}
+        watched = [p for p in self.places if id(p) not in left_out and p.name not in self.unheld]
+        for place in watched:
+            if id(place) not in self._constants:
+                self._constants[id(place)] = content_of(place, self.known)
+        fields = [place for place in watched if id(place) in self._fields]
+        self._watch = Watch([p for p in watched if id(p) not in self._fields], self.known)
+        if self._field_guard is not None and fields:
+            self._watch.small.append(self._field_guard(fields))
+
+    def _look(self) -> list[Place]:
+        """The constants that have changed; during the rehearsal all large ones are compared too."""
+        assert self._watch is not None, "the watch begins with the first observation"
+        changed = self._watch.look()
+        if not self.is_settled:
+            return [*changed, *self._watch.look_at_all_large()]
+        for place in self._watch.look_at_large():
+            self._refuse_large(place)
+        return changed
+
+    def _promote(self, changed: list[Place]) -> None:
+        """Makes slots of the places."""
+        if not self.is_settled and any(isinstance(p, NewAttributesPlace) for p in changed):
+            before = len(self.places)
+            self._take_new_names()
+            changed = [p for p in changed if not isinstance(p, NewAttributesPlace)]
+            for place in self.places[before:]:
+                self._constants[id(place)] = Numbers(*_ABSENT_NUMBERS)
+            changed += self.places[before:]
+        for place in changed:
+            if content_numbers(place, self.known) is None:
+                self._refuse(place)
+            else:
+                self._slot_of(place)
+        self._rewatch()
+
+    def _slot_of(self, place: Place) -> int:
+        """The index of the place's slot, which is made if it has none."""
+        for index, slot in enumerate(self.slots):
+            if slot is place:
+                return index
+        self.slots.append(place)
+        if self.is_settled:
+            self._of_slot.append([])
+            self._fitting.append({})
         else:
-            attributes[name] = value
+            constant = self._constants.get(id(place))
+            if isinstance(constant, Numbers):
+                self._samples[len(self.slots) - 1] = [constant]
+        return len(self.slots) - 1
 
-    return StateSlot(name, partial(attributes.get, name, ABSENT), write)
+    def _segment(self, index: int, codes: list[int], values: list[float]) -> Segment:
+        """A segment of the slot with enough room; floats in new entries are noted."""
+        for segment in self._of_slot[index]:
+            if segment.fits(codes, values):
+                break
+        else:
+            grown = 1 if not self._of_slot[index] else 2
+            segment = self._add_segment(index, grown * len(values), grown * len(codes))
+        key = tuple(codes)
+        self._fitting[index][key] = segment
+        if len(self._fitting[index]) > MAX_FITTING:
+            self._fitting[index].clear()
+        if key not in segment.seen:
+            before = segment.are_floats.copy()
+            _mark_floats(segment, key)
+            if (before != segment.are_floats).any():
+                self._note_late(segment)
+        return segment
+
+    def _add_segment(self, index: int, values: int, codes: int) -> Segment:
+        middle = self.size + values
+        segment = Segment(
+            index,
+            slice(self.size, middle),
+            slice(middle, middle + codes),
+            np.zeros(values, dtype=bool),
+        )
+        self._of_slot[index].append(segment)
+        self.segments.append(segment)
+        self.size = middle + codes
+        return segment
+
+    def _note_late(self, segment: Segment) -> None:
+        if self._is_proved and segment.slot not in self.irrelevant:
+            entries = (np.flatnonzero(segment.are_floats) + segment.values.start).tolist()
+            self.late_floats += [entry for entry in entries if entry not in self.late_floats]
+
+    def _constant(self, index: int, generators: list[Any]) -> Any:
+        # What was rebuilt for other slots is not counted, because the array was written without it.
+        content = self._constants[id(self.slots[index])]
+        return content_value(content, Reading(self.known, [], generators))
+
+    def _order(self) -> list[int]:
+        """The indices of the slots, in the order of the array."""
+
+        def key(index: int) -> tuple[bool, bool, int, str]:
+            slot = self.slots[index]
+            return slot.name != "get_state()", slot.name != "state", slot.layer, slot.name
+
+        return sorted(range(len(self.slots)), key=key)
+
+    def _put(self, slot: Slot, writer: Writer) -> None:
+        try:
+            slot.put(writer)
+        except UnheldError as error:
+            self._refuse(slot, error.kind)
+            writer.take()
+            writer.put(ABSENT)
+
+    def _refuse(self, slot: Slot, kind: str | None = None) -> None:
+        """Leaves a place that cannot be saved alone during the rehearsal; refuses it later."""
+        kind = kind or type(slot.read()).__name__
+        if self.is_settled and not (self.has_pair and slot.layer == 0):
+            raise RequestError(
+                f"{self.name}.{slot.name} has become a {kind}, which cannot be saved and restored: "
+                f"the environments of a batch would share it. {KEEP_ADVICE}"
+            )
+        self.unheld[slot.name] = kind
+
+    def _drop_unheld(self) -> None:
+        if not any(slot.name in self.unheld for slot in self.slots):
+            return
+        self._keep_slots([i for i, s in enumerate(self.slots) if s.name not in self.unheld])
+        self._rewatch()
+
+    def _refuse_large(self, place: Place) -> None:
+        raise RequestError(
+            f"{self.name}.{place.name} has changed late. It is too large to be compared at every "
+            "step, so the environments of a batch may have shared it. Make it smaller, change it "
+            "in the first steps of an episode so that it is known as state, or use --differentiate "
+            "model or none"
+        )
+
+    def _forget_orphans(self) -> None:
+        """Drops the places of objects that the first reset made and a later one replaced."""
+        search = Search(KnownObjects())
+        search.run(self.layers)
+        first = {id(place) for place, _ in self._first}
+
+        def stays(place: Slot) -> bool:
+            owner = getattr(place, "owner", getattr(place, "function", None))
+            return isinstance(place, StatePair) or id(place) in first or id(owner) in search.reached
+
+        self.places = [place for place in self.places if stays(place)]
+        kept = [index for index, slot in enumerate(self.slots) if stays(slot)]
+        self._keep_slots(kept)
+
+    def _keep_slots(self, kept: list[int]) -> None:
+        """Drops all slots but these."""
+        self._samples = {new: self._samples[old] for new, old in enumerate(kept)}
+        self.slots = [self.slots[index] for index in kept]
 
 
-def _pad(slot: StateSlot, numbers: list[float], end: int) -> None:
-    """Appends zeros up to ``end``."""
-    if len(numbers) > end:
-        raise RequestError(_shape_error(slot))
-    numbers += [0.0] * (end - len(numbers))
+def has_get_and_set_state(base: Any) -> bool:
+    """Both are needed: ``MujocoEnv`` has only a ``set_state(qpos, qvel)``."""
+    return all(callable(getattr(base, name, None)) for name in ("get_state", "set_state"))
 
 
-def _shape_error(slot: StateSlot) -> str:
-    return (
-        f"{slot.name} has become {type(slot.read()).__name__} of another shape than at first, so "
-        "the state cannot be saved as an array: keep its shape"
-    )
-
-
-def _are_ever_floats(samples: list[Numbers], size: int) -> NDArray[np.bool_]:
-    """``[size]``: for each value of a slot, whether any sample has a float there."""
-    found = np.zeros(size, dtype=bool)
-    for codes in {numbers.codes for numbers in samples}:
-        marks = np.array(are_floats(codes), dtype=bool)
-        found[: len(marks)] |= marks
+def stack_rows(rows: Sequence[Any], size: int) -> NDArray[np.float64]:
+    """Rows as one array ``[K, size]``; shorter ones are filled with zeros."""
+    found = np.zeros((len(rows), size))
+    for index, row in enumerate(rows):
+        found[index, : len(row)] = row
     return found
+
+
+def _room(samples: list[Numbers]) -> tuple[int, int]:
+    values = max((len(numbers.values) for numbers in samples), default=0)
+    return values, max((len(numbers.codes) for numbers in samples), default=1)
+
+
+def _mark_floats(segment: Segment, codes: tuple[int, ...]) -> None:
+    """Notes which values are floats by codes that have not been seen in the segment."""
+    if codes in segment.seen:
+        return
+    segment.seen.add(codes)
+    marks = np.array(are_floats(codes), dtype=bool)
+    segment.are_floats[: len(marks)] |= marks
+
+
+def _absent_numbers() -> tuple[tuple[int, ...], list[float]]:
+    writer = Writer(KnownObjects())
+    writer.put(ABSENT)
+    return tuple(writer.codes), []
+
+
+_ABSENT_NUMBERS = _absent_numbers()

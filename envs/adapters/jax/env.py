@@ -1,6 +1,7 @@
 """Environments written in JAX as differentiable environments of PyTorch."""
 
 import functools
+import sys
 from abc import abstractmethod
 from typing import Any, NamedTuple, final
 
@@ -16,8 +17,11 @@ from pgtoolkit.envs.adapters.jax.layout import (
     require_matching_layout,
 )
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
-from pgtoolkit.errors import RequestError
+from pgtoolkit.envs.registry.construct import describe_exception
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.second_derivatives import refuse_second_derivative
+
+CHECK_HINT = "(`pgtoolkit check-env` lists all that is wrong)"
 
 
 class JaxState(NamedTuple):
@@ -107,16 +111,36 @@ class JaxEnvironment(DifferentiableEnv[JaxState]):
 
     @functools.cached_property
     def _layout(self) -> Layout:
+        try:
+            return self._traced_layout()
+        except RequestError as error:
+            raise RequestError(f"{type(self).__name__}: {error} {CHECK_HINT}") from error
+        except import_jax().errors.JAXTypeError as error:
+            # A Python condition, loop or NumPy function on a traced array.
+            file = getattr(sys.modules.get(type(self).__module__), "__file__", None) or "a prompt"
+            what = describe_exception(error, file).splitlines()[0]
+            raise RequestError(
+                f"{type(self).__name__}: JAX cannot trace reset and step ({what}): use jax.numpy, "
+                f"jnp.where and jax.lax.cond in them {CHECK_HINT}"
+            ) from error
+
+    def _traced_layout(self) -> Layout:
         jax = import_jax()
         start = jax.eval_shape(self.reset, jax.eval_shape(jax.random.PRNGKey, 0))
         layout = layout_of(start)
+        promised = self.observation_space.shape
+        if layout.observation.shape != promised:
+            raise RequestError(
+                f"the state's obs has the shape {list(layout.observation.shape)}, its "
+                f"observation_space {list(promised)}: make them alike"
+            )
         action = jax.ShapeDtypeStruct(self.action_space.shape, layout.dtype)
         require_matching_layout(layout, jax.eval_shape(self.step, start, action))
         return layout
 
     @functools.cached_property
     def _functions(self) -> "_Functions":
-        return _Functions(self.reset, self.step, self._layout)
+        return _Functions(self.reset, self.step, self._layout, type(self).__name__)
 
     def _require_precision(self, dtype: torch.dtype) -> None:
         if dtype != torch.float64:
@@ -134,8 +158,9 @@ class JaxEnvironment(DifferentiableEnv[JaxState]):
 class _Functions:
     """Compiled, vectorised functions on packed states; inputs and outputs are JAX arrays."""
 
-    def __init__(self, reset: Any, step: Any, layout: Layout) -> None:
+    def __init__(self, reset: Any, step: Any, layout: Layout, name: str) -> None:
         jax = import_jax()
+        self._name = name
 
         def start(bits: Any) -> Any:
             key = jax.random.fold_in(jax.random.PRNGKey(bits[0]), bits[1])
@@ -153,8 +178,23 @@ class _Functions:
 
         self.reset = jax.jit(jax.vmap(start))
         self.step = jax.jit(jax.vmap(advance))
-        self.vjp = jax.jit(vjp)
+        self._vjp = jax.jit(vjp)
         self.unpack = jax.jit(jax.vmap(layout.unpack))
+
+    def vjp(self, values: Any, words: Any, action: Any, cotangent: Any) -> Any:
+        """The cotangents of ``values`` and ``action`` for that of the values after the step.
+
+        Raises:
+            RequestError: JAX has no reverse-mode derivative of the step.
+        """
+        try:
+            return self._vjp(values, words, action, cotangent)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise RequestError(
+                f"{self._name}: JAX cannot differentiate its step ({single_line(error)}): replace "
+                "the operation (jax.lax.scan instead of while_loop), or train with an agent that "
+                f"needs no gradient, such as ppo {CHECK_HINT}"
+            ) from error
 
 
 class _Step(torch.autograd.Function):

@@ -13,6 +13,7 @@ from pgtoolkit.envs.adapters.learned.model import (
     model_inputs,
     model_targets,
 )
+from pgtoolkit.envs.registry.ordinary import seeded_copy
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.learners.step_rules.adam import set_learning_rate
@@ -188,7 +189,7 @@ def random_transitions(
         The transitions ``[num_steps]``, and the number of each one's episode ``[num_steps]``.
     """
     env = make()
-    env.action_space.seed(stream_seed(seed, "exploration actions"))
+    actions = seeded_copy(env.action_space, stream_seed(seed, "exploration actions"))
     rng = np.random.default_rng(stream_seed(seed, "exploration starts"))
     longest = max(num_steps // num_episodes, 1)
     rows: list[tuple[Any, ...]] = []
@@ -197,7 +198,7 @@ def random_transitions(
         if age == longest:
             observation, _ = env.reset(seed=int(rng.integers(2**31)))
             episode, age = episode + 1, 0
-        action = env.action_space.sample()
+        action = actions.sample()
         after, reward, terminated, truncated, _ = env.step(action)
         # Copies, because an environment may write to its arrays later.
         rows.append((np.array(observation), action, np.array(after), reward, terminated, episode))

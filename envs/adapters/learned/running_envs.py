@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.rollouts.given_action import given_action
 
 EPISODE_START = 0
 """The step token of a state before the first step of its episode."""
@@ -62,6 +63,7 @@ class RunningEnvs:
 
     def __init__(self, make: Callable[[], AnyEnv]) -> None:
         self._make, self._start_env = make, make()
+        self._give = given_action(self._start_env.action_space)
         self._rows: list[_RunningEpisode] = []
         self._num_steps = self._num_episodes = 0
 
@@ -120,7 +122,7 @@ class RunningEnvs:
         self, episode: _RunningEpisode, action: NDArray[Any]
     ) -> tuple[NDArray[np.float64], float, bool, bool]:
         """Observation, reward, terminated and truncated after one step."""
-        given = action.astype(episode.env.action_space.dtype)
+        given = self._give(action)
         after, reward, terminated, truncated, _ = episode.env.step(given)
         self._num_steps += 1
         episode.step_token, episode.over = self._num_steps, bool(terminated or truncated)

@@ -34,7 +34,10 @@ def MuJoCo(
 
     MuJoCo clamps controls to their range, so an action beyond its bounds has a derivative only
     through the control cost. Alive bonuses and terminations have no gradient. Steps in which a
-    contact begins or ends are flagged, see :class:`FiniteDifference`.
+    contact begins or ends are flagged, see :class:`FiniteDifference`. A solver that stops before it
+    has converged to rounding (PGS, CG) makes a step jump by about ``1e-4`` of the contact forces
+    wherever its number of iterations changes; the step size of the differences is chosen at each
+    state so as to pass such jumps by, see :class:`CentralDifferences`.
 
     Args:
         make: makes the environment; called once: ``lambda: gymnasium.make("Reacher-v5")``.

@@ -25,10 +25,10 @@ STATE_FIELDS = ("qpos", "qvel", "act")
 class MuJoCoBatchSimulator(Simulator):
     """The steps of a :class:`MuJoCoSimulator` in batches, reduced to what differences need.
 
-    The states that :meth:`step` returns hold positions, velocities, activations and the derived
-    fields; all else in them is 0, so they can be compared but not stepped from. ``terminated`` is
-    always false. Observations and rewards are computed by the readout and equal those of the
-    environment up to rounding.
+    The states that :meth:`step` returns hold the parts of the snapshot: positions, velocities,
+    activations, the derived fields and a warm start that matters; all else in them is 0, so they
+    can be compared but not stepped from. ``terminated`` is always false. Observations and rewards
+    are computed by the readout and equal those of the environment up to rounding.
 
     Args:
         simulator: the simulator of the same environment.
@@ -45,7 +45,8 @@ class MuJoCoBatchSimulator(Simulator):
         self.max_episode_steps = simulator.max_episode_steps
         self.saved_size, self.tangent_size = simulator.saved_size, simulator.tangent_size
         self.precision = simulator.precision
-        fields = tuple(dict.fromkeys((*readout.before, *readout.after)))
+        kept = [name for name in self.snapshot.parts if name not in STATE_FIELDS]
+        fields = tuple(dict.fromkeys((*kept, *readout.after)))
         self._step = batch_step(simulator.snapshot, simulator.env.frame_skip, fields, threads)
 
     def reset(self, seed: int) -> tuple[Array, Array]:

@@ -6,11 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.adapters.mujoco.batches import MuJoCoBatchSimulator
-from pgtoolkit.envs.adapters.mujoco.snapshot import import_mujoco, physics_tangent_size
+from pgtoolkit.envs.adapters.mujoco.snapshot import (
+    depends_on_warmstart,
+    import_mujoco,
+    physics_tangent_size,
+)
 from pgtoolkit.envs.adapters.simulation.central_differences import (
     DOUBLE_STEP,
-    PROBE_RATIO,
-    ROUNDING_MARGIN,
+    CentralDifferences,
+    Parts,
 )
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Linearization
 
@@ -39,9 +43,10 @@ class ChainedTransitions:
     parts of a substep that do not depend on the moved coordinate, and so takes about half the time.
     The derivatives of observation and reward are differences of the readout along the columns of
     the state's derivative. A control beyond its range has derivative 0; at its bound it has the
-    one-sided derivative of the inner side. The disagreement is that of
+    one-sided derivative of the inner side. The disagreement and the error are those of
     :class:`~pgtoolkit.envs.adapters.simulation.central_differences.CentralDifferences`, with
-    differences of whole control steps.
+    differences of whole control steps. States whose error is too large are computed again by
+    differences of whole control steps with shorter step sizes, as there.
 
     Args:
         batches: the batched steps; :func:`can_chain` must be true for them.
@@ -50,16 +55,17 @@ class ChainedTransitions:
     def __init__(self, batches: MuJoCoBatchSimulator) -> None:
         self.batches, self.snapshot = batches, batches.snapshot
         self.frame_skip: int = batches.simulator.env.frame_skip
+        self.whole_steps = CentralDifferences(batches)
 
     def __call__(self, saved: Array, action: NDArray[np.floating]) -> Linearization:
         """Jacobians at saved states ``[K, S]`` and actions ``[K, A]``."""
         control = action.astype(np.float64)
         chain = self._chain(saved, control)
         observation, reward = self._readout_derivatives(saved, control, chain)
-        disagreement = self._disagreement(
-            saved, control, (chain.derivative, observation, reward[:, None])
-        )
-        return Linearization(chain.derivative, observation, reward, disagreement)
+        jacobians = Parts(chain.derivative, observation, reward[:, None])
+        tested = self.whole_steps.test(saved, control, jacobians)
+        found = Linearization(chain.derivative, observation, reward, *tested)
+        return self.whole_steps.refine(saved, control, found)
 
     def _chain(self, saved: Array, control: Array) -> Chain:
         """Takes the control steps and multiplies the derivatives of their substeps."""
@@ -140,43 +146,18 @@ class ChainedTransitions:
                 found[name][k] = field
         return found
 
-    def _disagreement(self, saved: Array, control: Array, found: tuple[Array, ...]) -> Array:
-        """Disagreements ``[K]`` of the derivatives of state, observation and reward (``found``)."""
-        dimensions, columns = found[0].shape[1:]
-        probe = np.random.default_rng(0).uniform(0.5, 1.0, columns)
-        moves = np.tile(
-            np.outer([0.0, PROBE_RATIO / 2, PROBE_RATIO], DOUBLE_STEP * probe), (len(saved), 1)
-        )
-        outcome = self.batches.step(
-            self.batches.perturb(np.repeat(saved, 3, axis=0), moves[:, :dimensions]),
-            np.repeat(control, 3, axis=0) + moves[:, dimensions:],
-        )
-        unmoved = np.repeat(outcome.saved[::3], 3, axis=0)
-        tangent = self.batches.displacement(outcome.saved, unmoved)
-        disagreement = np.zeros(len(saved))
-        for moved, by in zip((tangent, outcome.observation, outcome.reward), found, strict=True):
-            part = moved.reshape(len(saved), 3, -1)
-            one_sided = (-3 * part[:, 0] + 4 * part[:, 1] - part[:, 2]) / (
-                PROBE_RATIO * DOUBLE_STEP
-            )
-            distance = np.abs(one_sided - by @ probe).max(axis=1)
-            scale = np.abs(by).sum(axis=2).max(axis=1)
-            rounding = ROUNDING_MARGIN * columns * np.finfo(np.float64).eps / DOUBLE_STEP
-            scale += rounding * (1 + np.abs(part).max(axis=(1, 2)))
-            disagreement = np.maximum(disagreement, distance / scale)
-        return disagreement
-
 
 def can_chain(batches: MuJoCoBatchSimulator) -> bool:
     """Whether :class:`ChainedTransitions` can be used for an environment.
 
-    ``mjd_transitionFD`` must support the integrator, and the readout may use only derived fields
-    that are functions of the positions. Of Gymnasium's models this holds for HalfCheetah and
-    Pusher; most others are integrated by RK4.
+    ``mjd_transitionFD`` must support the integrator, steps may not depend on the solver's warm
+    start, and the readout may use only derived fields that are functions of the positions. Of
+    Gymnasium's models this holds for HalfCheetah and Pusher; most others are integrated by RK4.
     """
     kinds = import_mujoco().mjtIntegrator
     supported = (kinds.mjINT_EULER, kinds.mjINT_IMPLICIT, kinds.mjINT_IMPLICITFAST)
-    integrator = batches.snapshot.model.opt.integrator
+    model = batches.snapshot.model
     readout = batches.readout
     reads_positions = POSITION_FIELDS.issuperset(readout.after) and not readout.before
-    return integrator in [int(kind) for kind in supported] and reads_positions
+    integrates = model.opt.integrator in [int(kind) for kind in supported]
+    return integrates and reads_positions and not depends_on_warmstart(model)

@@ -1,6 +1,7 @@
 """A MuJoCo environment as a pure function of its saved state."""
 
 from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import Any, final
 
 import gymnasium
@@ -8,11 +9,23 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
+from pgtoolkit.envs.adapters.gymnasium.replay_check import (
+    RecordedStep,
+    StepResult,
+    play_at_bounds,
+    play_episodes,
+    verify_episodes,
+)
+from pgtoolkit.envs.adapters.gymnasium.state_slots import KEEP_ADVICE, StateSlots, stack_rows
+from pgtoolkit.envs.adapters.gymnasium.tangent import tangent_entries
 from pgtoolkit.envs.adapters.mujoco import snapshot as mujoco_snapshot
+from pgtoolkit.envs.adapters.mujoco.model_fields import field_guard, model_fields
 from pgtoolkit.envs.adapters.mujoco.readouts import Readout, readout_of
 from pgtoolkit.envs.adapters.mujoco.snapshot import (
     DERIVED_FIELDS,
+    OtherInputs,
     Snapshot,
+    depends_on_warmstart,
     import_mujoco,
     physics_tangent_size,
     quiet_loading,
@@ -36,9 +49,17 @@ class MuJoCoSimulator(Simulator):
     read before its step. ``mj_step`` leaves these as of the last substep; ``mj_forward`` is not
     called, because it would update them and change the step. The solver's options are not changed.
 
+    For classes other than Gymnasium's own, the state that the environment holds in Python follows,
+    and the parameters of the model that it changes, as
+    :class:`~pgtoolkit.envs.adapters.gymnasium.state_slots.StateSlots` saves them. Whole episodes
+    are played and repeated on construction. Gymnasium's own classes hold no such state.
+
     The tangent space has MuJoCo's ``2 nv + na`` numbers for positions, velocities and activations,
     and then the derived numbers on which the step depends, which are found by changing each. For
-    example, Ant's reward depends on the torso's position before the last substep.
+    example, Ant's reward depends on the torso's position before the last substep. With a solver
+    that does not converge to rounding (PGS in the two humanoids, CG) the step also depends on the
+    ``nv`` accelerations from which the solver starts, see :func:`depends_on_warmstart`. Times the
+    time step they are velocities, and so they are measured in the tangent space.
 
     Args:
         make: makes the environment; called once. Only ``TimeLimit`` and the wrappers by which
@@ -56,15 +77,24 @@ class MuJoCoSimulator(Simulator):
         advice = "the MuJoCo adapter takes no other"
         self.observation_space = require_flat_box(self.env, "observation_space", advice)
         self.action_space = require_flat_box(self.env, "action_space", advice)
-        self.readout: Readout | None = readout_of(self.env)
+        self.readout: Readout | None = None if _is_patched(self.env) else readout_of(self.env)
         fields = DERIVED_FIELDS if self.readout is None else self.readout.before
         self.snapshot = Snapshot(self.env.model, fields)
+        self._first = self.snapshot.capture(self.env.data)
+        self.slots: StateSlots | None = None
+        """The state beside MuJoCo's; None for Gymnasium's own classes."""
         self.saved_size = self.snapshot.size
         self.derived_inputs: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
-        """Indices of the saved derived numbers on which the step depends."""
+        """Indices of the further saved numbers on which the step depends: derived fields, and state
+        that the environment holds in Python."""
+        self._take_sizes()
+        if self.readout is None:
+            self.slots = self._find_slots()
         saved, observation, reward = self._check_replay()
         self.derived_inputs = self._find_derived_inputs(saved)
-        self.tangent_size = physics_tangent_size(self.snapshot) + len(self.derived_inputs)
+        if self.slots is not None:
+            self._verify(self.slots)
+        self._take_sizes()
         self.precision = Precision(
             state=np.dtype(np.float64),
             observation=_float_dtype(observation),
@@ -81,25 +111,106 @@ class MuJoCoSimulator(Simulator):
         return bool(model.npair) or bool((collide & different).any())
 
     def reset(self, seed: int) -> tuple[Array, Array]:
+        self.snapshot.restore(self.env.data, self._first)
+        if self.slots is not None:
+            self.slots.restore_first()
+        return self._reset(seed)
+
+    def reset_again(self, saved: Array, seed: int) -> tuple[Array, Array]:
+        self._restore(saved)
+        return self._reset(seed)
+
+    def _reset(self, seed: int) -> tuple[Array, Array]:
         observation, _ = self.env.reset(seed=seed)
-        return self.snapshot.capture(self.env.data), np.asarray(observation, dtype=np.float64)
+        row = self._capture()
+        self._take_sizes()
+        return row, np.array(observation, dtype=np.float64)
 
     def step(self, saved: Array, action: NDArray[np.floating]) -> Outcome:
-        rows = len(saved)
-        after = np.empty_like(saved)
-        observation = np.empty((rows, *self.observation_space.shape))
-        reward, terminated = np.empty(rows), np.empty(rows, dtype=np.bool_)
-        for k in range(rows):
-            self.snapshot.restore(self.env.data, saved[k])
+        count, after = len(saved), []
+        observation = np.empty((count, *self.observation_space.shape))
+        reward, terminated = np.empty(count), np.empty(count, dtype=np.bool_)
+        for k in range(count):
+            self._restore(saved[k])
             observation[k], reward[k], terminated[k], _, _ = self.env.step(action[k])
-            after[k] = self.snapshot.capture(self.env.data)
-        return Outcome(after, observation, reward, terminated)
+            after.append(self._capture())
+        found = self._completed(stack_rows(after, max(map(len, after), default=self.saved_size)))
+        self._take_sizes()
+        return Outcome(found, observation, reward, terminated)
 
     def perturb(self, saved: Array, tangent: Array) -> Array:
-        return mujoco_snapshot.perturb(self.snapshot, saved, tangent, self.derived_inputs)
+        size = tangent.shape[1] - physics_tangent_size(self.snapshot)
+        others = OtherInputs(self._others.indices[:size], self._others.units[:size])
+        return mujoco_snapshot.perturb(self.snapshot, self._completed(saved), tangent, others)
 
     def displacement(self, saved: Array, origin: Array) -> Array:
-        return mujoco_snapshot.displacement(self.snapshot, saved, origin, self.derived_inputs)
+        return mujoco_snapshot.displacement(self.snapshot, saved, origin, self._others)
+
+    def begin_window(self) -> None:
+        if self.slots is not None:
+            self.slots.require_constants()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.slots is None else self.slots.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.slots is not None:
+            self.slots.load_state_dict(state)
+            first = self.derived_inputs < self.snapshot.size + self.slots.first_size
+            self.derived_inputs = self.derived_inputs[first]
+            self._take_sizes()
+
+    def _capture(self) -> Array:
+        physics = self.snapshot.capture(self.env.data)
+        if self.slots is None:
+            return physics
+        return np.concatenate([physics, self.slots.capture()])
+
+    def _restore(self, saved: Array) -> None:
+        if self.slots is not None:
+            self.slots.restore(saved[self.snapshot.size :].tolist())
+        self.snapshot.restore(self.env.data, saved)
+
+    def _completed(self, saved: Array) -> Array:
+        """States ``[K, S]`` with all constants that have become state since they were saved."""
+        if self.slots is None:
+            return saved
+        size = self.snapshot.size
+        return np.hstack([saved[:, :size], self.slots.complete(saved[:, size:])])
+
+    def _take_sizes(self) -> None:
+        """Notes the present sizes; differentiates numbers that became state after the check."""
+        if self.slots is not None:
+            late = np.array(self.slots.late_floats, dtype=np.intp) + self.snapshot.size
+            new = late[~np.isin(late, self.derived_inputs)]
+            self.derived_inputs = np.concatenate([self.derived_inputs, new])
+            self.saved_size = self.snapshot.size + self.slots.size
+            self.slots.late_floats.clear()
+        self._others = _other_inputs(self.snapshot, self.derived_inputs)
+        self.tangent_size = physics_tangent_size(self.snapshot) + len(self._others.indices)
+
+    def _find_slots(self) -> StateSlots:
+        """Plays a few steps and finds the state that the environment holds beside MuJoCo's."""
+        slots = StateSlots(self.env, model_fields(self.env.model), field_guard)
+        play_episodes(self.env, self.action_space, lambda _: slots.observe())
+        play_at_bounds(self.env, self.action_space, slots)
+        slots.settle()
+        return slots
+
+    def _verify(self, slots: StateSlots) -> None:
+        """Repeats whole episodes; finds what of the state in Python is to be differentiated."""
+        recorded: list[RecordedStep] = []
+        rows = [self._capture()]
+
+        def observe(result: StepResult | None) -> None:
+            rows.append(self._capture())
+            if result is not None:
+                recorded.append(RecordedStep(rows[-2], result, rows[-1]))
+
+        play_episodes(self.env, self.action_space, observe)
+        recorded += verify_episodes(self, self.env, slots)
+        entries = tangent_entries(self, slots, recorded, self.snapshot.size)
+        self.derived_inputs = np.concatenate([self.derived_inputs, entries])
 
     def render(self, saved: Array) -> NDArray[np.uint8]:
         """The environment's own image of a saved state ``[S]``.
@@ -112,7 +223,7 @@ class MuJoCoSimulator(Simulator):
                 f"{type(self.env).__name__} was made with render_mode={self.env.render_mode!r}: "
                 'make it with render_mode="rgb_array" to draw it'
             )
-        self.snapshot.restore(self.env.data, saved)
+        self._restore(saved)
         import_mujoco().mj_forward(self.env.model, self.env.data)
         picture: NDArray[np.uint8] = self.env.render()
         return picture
@@ -127,7 +238,7 @@ class MuJoCoSimulator(Simulator):
         actions = self._actions(4)
         for action in actions[:3]:
             saved = self.step(saved[None], action[None]).saved[0]
-        self.snapshot.restore(self.env.data, saved)
+        self._restore(saved)
         observation, reward, *_ = self.env.step(actions[3])
         first = _as_row(np.asarray(observation), reward)
         self.step(self.reset(seed=1)[0][None], actions[:1])  # another state in between
@@ -135,9 +246,8 @@ class MuJoCoSimulator(Simulator):
         if not np.array_equal(first, _as_row(again.observation[0], again.reward[0])):
             raise RequestError(
                 f"{type(self.env).__name__} steps differently from the same state of its "
-                "simulator: it keeps a counter, a filter or random numbers of its own, which "
-                "cannot be restored. Move them into MuJoCo's state (mjData.userdata), or train "
-                "with `reinforce`, which needs no gradient of it"
+                "simulator: it keeps a state where it cannot be saved, or draws random numbers "
+                f"from elsewhere than self.np_random. {KEEP_ADVICE}"
             )
         return saved, np.asarray(observation), np.asarray(reward)
 
@@ -166,6 +276,21 @@ class MuJoCoSimulator(Simulator):
     def _actions(self, count: int) -> Array:
         space, rng = self.action_space, np.random.default_rng(0)
         return np.clip(rng.uniform(-1, 1, (count, *space.shape)), space.low, space.high)
+
+
+def _other_inputs(snapshot: Snapshot, derived_inputs: NDArray[np.intp]) -> OtherInputs:
+    """The solver's warm start if steps depend on it, and then the derived inputs.
+
+    The derived inputs come last because some may join them later: tangents of before stay valid.
+    """
+    if not depends_on_warmstart(snapshot.model):
+        return OtherInputs(derived_inputs, np.ones(len(derived_inputs)))
+    warmstart = np.arange(snapshot.warmstart.start, snapshot.warmstart.stop)
+    accelerations = np.full(len(warmstart), 1 / snapshot.model.opt.timestep)
+    return OtherInputs(
+        np.concatenate([warmstart, derived_inputs]),
+        np.concatenate([accelerations, np.ones(len(derived_inputs))]),
+    )
 
 
 def _make(make: Callable[[], AnyEnv]) -> AnyEnv:
@@ -201,6 +326,11 @@ def _unwrap(env: AnyEnv) -> Any:
             "state can be saved"
         )
     return env
+
+
+def _is_patched(env: Any) -> bool:
+    """Whether a function was assigned to this object, so that its class does not tell its steps."""
+    return any(isinstance(value, (FunctionType, MethodType)) for value in vars(env).values())
 
 
 def _float_dtype(value: NDArray[Any]) -> np.dtype:

@@ -5,7 +5,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +95,10 @@ class Snapshot:
         self.act = self._slice(int(kinds.mjSTATE_ACT))
         self.warmstart = self._slice(int(kinds.mjSTATE_WARMSTART))
         self.parts = {"qpos": self.qpos, "qvel": self.qvel, "act": self.act}
-        """Slices of ``qpos``, ``qvel``, ``act`` and the derived fields in a saved state."""
+        """Slices of ``qpos``, ``qvel``, ``act``, the derived fields and, if steps depend on it, the
+        warm start ``qacc_warmstart`` in a saved state."""
+        if depends_on_warmstart(model):
+            self.parts["qacc_warmstart"] = self.warmstart
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.size = self.integration
         probe = import_mujoco().MjData(model)
@@ -143,6 +146,20 @@ class Snapshot:
         return slice(start, start + self._size(kind))
 
 
+def depends_on_warmstart(model: Any) -> bool:
+    """Whether a step depends noticeably on the accelerations from which its solver starts.
+
+    MuJoCo's solvers stop when an iteration improves their cost by less than ``opt.tolerance``,
+    ``1e-8`` by default. Newton's method has then converged to rounding. PGS and CG converge
+    linearly: the contact forces are known to about ``1e-4``, and which of these forces is found
+    depends on the start.
+    """
+    mujoco = import_mujoco()
+    newton = model.opt.solver == int(mujoco.mjtSolver.mjSOL_NEWTON)
+    cold = model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
+    return not newton and not cold
+
+
 def integrate_positions(model: Any, qpos: Array, moves: Array) -> Array:
     """``qpos (+) moves`` ``[K, nq]``: quaternions are rotated by three numbers of the move each.
 
@@ -177,16 +194,23 @@ def physics_tangent_size(snapshot: Snapshot) -> int:
     return int(2 * model.nv + model.na)
 
 
-def perturb(
-    snapshot: Snapshot, saved: Array, tangent: Array, derived_inputs: NDArray[np.intp]
-) -> Array:
+class OtherInputs(NamedTuple):
+    """Saved numbers beside positions, velocities and activations on which a step depends."""
+
+    indices: NDArray[np.intp]
+    """``[C]``: their indices in a saved state."""
+    units: Array
+    """``[C]``: the change of each by a tangent vector of size 1."""
+
+
+def perturb(snapshot: Snapshot, saved: Array, tangent: Array, others: OtherInputs) -> Array:
     """``saved (+) tangent`` ``[K, S]``.
 
     Args:
         snapshot: the layout of the saved states.
         saved: ``[K, S]``.
         tangent: ``[K, 2 nv + na + C]``.
-        derived_inputs: ``[C]``: indices of the saved numbers to which the last ``C`` are added.
+        others: the saved numbers that the last ``C`` move.
     """
     nv, na = snapshot.model.nv, snapshot.model.na
     moved = saved.copy()
@@ -194,13 +218,11 @@ def perturb(
     moved[:, snapshot.qpos] = integrate_positions(snapshot.model, positions, tangent[:, :nv])
     moved[:, snapshot.qvel] += tangent[:, nv : 2 * nv]
     moved[:, snapshot.act] += tangent[:, 2 * nv : 2 * nv + na]
-    moved[:, derived_inputs] += tangent[:, 2 * nv + na :]
+    moved[:, others.indices] += others.units * tangent[:, 2 * nv + na :]
     return moved
 
 
-def displacement(
-    snapshot: Snapshot, saved: Array, origin: Array, derived_inputs: NDArray[np.intp]
-) -> Array:
+def displacement(snapshot: Snapshot, saved: Array, origin: Array, others: OtherInputs) -> Array:
     """``saved (-) origin`` ``[K, 2 nv + na + C]``, the inverse of :func:`perturb`."""
     positions = differentiate_positions(
         snapshot.model, saved[:, snapshot.qpos], origin[:, snapshot.qpos]
@@ -208,6 +230,7 @@ def displacement(
     difference = saved - origin
     parts = [
         positions,
-        *(difference[:, where] for where in (snapshot.qvel, snapshot.act, derived_inputs)),
+        *(difference[:, where] for where in (snapshot.qvel, snapshot.act)),
+        difference[:, others.indices] / others.units,
     ]
     return np.concatenate(parts, axis=1)

@@ -18,6 +18,9 @@ FINITE_DIFFERENCES = GradientInfo(
 )
 """The description of gradients by finite differences."""
 
+KNOWN_ERROR = 1e-5
+"""The largest estimated error of a derivative that is not flagged, relative to its row."""
+
 
 class SimulatedState(NamedTuple):
     """States of a simulator, with the results of the steps that led to them."""
@@ -47,16 +50,18 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
 
     The derivative by the state is a vector in the simulator's tangent space, so a rotation has
     three dimensions however it is stored. A ``tangent`` that is not zero moves the state before the
-    step.
+    step. Both ``saved`` and ``tangent`` become wider when something becomes state that was constant
+    before; states of before remain valid.
 
-    A step is counted as flagged if its derivative changes with the step size by more than
-    ``tolerance``: it is near a jump or a kink, or in a contact too stiff for the step size. Its
-    gradient is used nevertheless. Steps with derivatives that are not finite are flagged too.
+    A step is counted as flagged if its derivative changes by more than ``tolerance`` with a longer
+    step size: it is near a jump or a kink, or in a contact too stiff for the step size. It is also
+    flagged if its derivative changes by more than ``1e-5`` with a shorter step size, that is, if it
+    is itself not known to ``1e-5``, or if it is not finite. Its gradient is used nevertheless.
 
     Args:
         simulator: computes the steps.
         linearize: computes the Jacobians; None takes :class:`CentralDifferences`.
-        tolerance: the largest relative disagreement of two step sizes that is not flagged.
+        tolerance: the largest relative disagreement with a longer step that is not flagged.
         gradient: the description of the derivatives.
     """
 
@@ -73,12 +78,13 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
         self.observation_space = simulator.observation_space
         self.action_space = simulator.action_space
         self.max_episode_steps = simulator.max_episode_steps
-        self._differentiated, self._flagged, self._worst = 0, 0, 0.0
+        self._differentiated, self._flagged, self._worst, self._error = 0, 0, 0.0, 0.0
 
     def initial(self, num_envs: int, generator: torch.Generator) -> SimulatedState:
         seeds = _draw_seeds(num_envs, generator).tolist()
         starts = [self.simulator.reset(seed) for seed in seeds]
-        saved, observation = (np.stack(part) for part in zip(*starts, strict=True))
+        saved = stack_rows([saved for saved, _ in starts], self.simulator.saved_size)
+        observation = np.stack([observation for _, observation in starts])
         device = generator.device
         return SimulatedState(
             torch.zeros(num_envs, self.simulator.tangent_size, dtype=torch.float64, device=device),
@@ -91,15 +97,31 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
     def reset_where(
         self, state: SimulatedState, mask: Tensor, generator: torch.Generator
     ) -> SimulatedState:
-        """Resets the simulator for the rows of the mask only."""
-        seeds = _draw_seeds(mask.shape[0], generator)
+        """Resets the simulator for the rows of the mask only, each from the state of its row."""
+        seeds, before = _draw_seeds(mask.shape[0], generator), _from_bits(state.saved)
+        rows = mask.nonzero().flatten().tolist()
+        starts = {row: self.simulator.reset_again(before[row], int(seeds[row])) for row in rows}
+        state = self._widened(state)
         leaves = [leaf.detach().clone() for leaf in state]
-        for row in mask.nonzero().flatten().tolist():
-            saved, observation = self.simulator.reset(int(seeds[row]))
-            values = (0, _to_bits(saved), observation, 0, False)
-            for leaf, value in zip(leaves, values, strict=True):
+        for row, (saved, observation) in starts.items():
+            leaves[1][row] = 0
+            leaves[1][row, : len(saved)] = _to_bits(saved)
+            for leaf, value in zip(
+                (leaves[0], *leaves[2:]), (0, observation, 0, False), strict=True
+            ):
                 leaf[row] = torch.as_tensor(value)
         return where_state(mask, SimulatedState(*leaves), state)
+
+    def _widened(self, state: SimulatedState) -> SimulatedState:
+        """The state with room for what has become state since it was saved."""
+        more = max(0, self.simulator.tangent_size - state.tangent.shape[1])
+        room = max(0, self.simulator.saved_size - state.saved.shape[1])
+        if not more and not room:
+            return state
+        pad = torch.nn.functional.pad
+        return state._replace(
+            tangent=pad(state.tangent, (0, more)), saved=pad(state.saved, (0, room))
+        )
 
     def transition(
         self, state: SimulatedState, action: Tensor, noise: Tensor | None
@@ -116,8 +138,17 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
     def terminal(self, state: SimulatedState) -> Tensor:
         return state.terminated
 
+    def begin_window(self) -> None:
+        self.simulator.begin_window()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.simulator.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.simulator.load_state_dict(state)
+
     def metrics(self) -> dict[str, Tensor]:
-        """Share of flagged steps and largest disagreement, over the steps since the last call.
+        """Share of flagged steps, largest disagreement and error, over the steps since last call.
 
         Only steps whose Jacobians were computed count.
         """
@@ -126,8 +157,9 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
         found = {
             "environment/flagged_steps": torch.tensor(self._flagged / self._differentiated),
             "environment/worst_disagreement": torch.tensor(self._worst),
+            "environment/worst_error": torch.tensor(self._error),
         }
-        self._differentiated, self._flagged, self._worst = 0, 0, 0.0
+        self._differentiated, self._flagged, self._worst, self._error = 0, 0, 0.0, 0.0
         return found
 
     def jacobians(self, saved: Array, action: NDArray[np.floating]) -> tuple[Array, Array, Array]:
@@ -138,10 +170,12 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
             action: ``[K, A]``.
         """
         found = self.linearize(saved, action.astype(np.float64))
-        finite = np.nan_to_num(found.disagreement, nan=np.inf)
-        self._differentiated += len(finite)
-        self._flagged += int((finite > self.tolerance).sum())
-        self._worst = max(self._worst, float(finite.max(initial=0.0)))
+        disagreement = np.nan_to_num(found.disagreement, nan=np.inf)
+        error = np.nan_to_num(found.error, nan=np.inf)
+        self._differentiated += len(error)
+        self._flagged += int(((disagreement > self.tolerance) | (error > KNOWN_ERROR)).sum())
+        self._worst = max(self._worst, float(disagreement.max(initial=0.0)))
+        self._error = max(self._error, float(error.max(initial=0.0)))
         return found.state, found.observation, found.reward
 
 
@@ -157,13 +191,14 @@ class _Step(torch.autograd.Function):
             before = env.simulator.perturb(before, tangent.double().cpu().numpy())
         outcome = env.simulator.step(before, action.cpu().numpy())
         ctx.env, ctx.before, ctx.dtype = env, before, tangent.dtype
+        ctx.tangent_size = tangent.shape[1]
         ctx.save_for_backward(action)
         ctx.set_materialize_grads(False)
         after, terminated = _to_bits(outcome.saved), torch.from_numpy(outcome.terminated)
         after, terminated = after.to(saved.device), terminated.to(saved.device)
         ctx.mark_non_differentiable(after, terminated)
         return (
-            torch.zeros_like(tangent),
+            tangent.new_zeros(len(tangent), env.simulator.tangent_size),
             after,
             torch.from_numpy(outcome.observation).to(tangent.device, tangent.dtype),
             torch.from_numpy(outcome.reward).to(tangent.device, tangent.dtype),
@@ -178,9 +213,12 @@ class _Step(torch.autograd.Function):
         gradient = _vector_jacobian_product(
             ctx.env, ctx.before, action, (tangent, observation, reward)
         )
-        tangent_size = ctx.env.simulator.tangent_size
-        found = gradient.to(action.device)
-        return None, found[:, :tangent_size].to(ctx.dtype), found[:, tangent_size:].to(action), None
+        found, size = gradient.to(action.device), action.shape[1]
+        # What became state after this step was constant before it, so it has no gradient.
+        by_state = torch.zeros(len(found), ctx.tangent_size, dtype=found.dtype, device=found.device)
+        width = min(ctx.tangent_size, found.shape[1] - size)
+        by_state[:, :width] = found[:, :width]
+        return None, by_state.to(ctx.dtype), found[:, -size:].to(action), None
 
 
 def _vector_jacobian_product(
@@ -199,8 +237,18 @@ def _vector_jacobian_product(
         for jacobian, cotangent in zip(jacobians, given, strict=True):
             if cotangent is not None:
                 row = cotangent[rows].reshape(len(jacobian), 1, -1)
-                gradient[rows] += (row @ jacobian.reshape(len(jacobian), -1, columns))[:, 0]
+                by = jacobian.reshape(len(jacobian), -1, columns)
+                # A next state of then has no numbers that became state later.
+                gradient[rows] += (row @ by[:, : row.shape[2]])[:, 0]
     return torch.from_numpy(gradient)
+
+
+def stack_rows(rows: list[Array], size: int) -> Array:
+    """Saved states as one array ``[K, S]``; narrower ones are filled with zeros."""
+    found = np.zeros((len(rows), size))
+    for index, row in enumerate(rows):
+        found[index, : len(row)] = row
+    return found
 
 
 def _draw_seeds(count: int, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ observation dimensions. All arrays are float64 unless they say otherwise.
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias, final
+from typing import Any, NamedTuple, TypeAlias, final
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -42,7 +42,10 @@ class Linearization(NamedTuple):
     reward: Array
     """``[K, D + A]``."""
     disagreement: Array
-    """``[K]``: relative change of the derivative with the step size; 0 where it was not tested."""
+    """``[K]``: relative change of the derivative with a longer step; 0 where it was not tested."""
+    error: Array
+    """``[K]``: relative change of the derivative with a shorter step, beyond rounding: an estimate
+    of its own error. 0 where it was not tested."""
 
 
 Linearizer: TypeAlias = Callable[[Array, Array], Linearization]
@@ -71,14 +74,26 @@ class Simulator(ABC):
     action_space: Box
     max_episode_steps: int
     saved_size: int
-    """``S``."""
+    """``S`` at the moment. It grows when something becomes state that was constant before. States
+    that were saved before are narrower, and remain valid."""
     tangent_size: int
-    """``D``."""
+    """``D`` at the moment. It grows at the end, as ``S`` does."""
     precision: Precision
 
     @abstractmethod
     def reset(self, seed: int) -> tuple[Array, Array]:
-        """The saved state ``[S]`` and observation ``[O]`` of a start that the seed determines."""
+        """The saved state ``[S]`` and observation ``[O]`` of a start that the seed determines.
+
+        It is the first start of an environment that was just made.
+        """
+
+    def reset_again(self, saved: Array, seed: int) -> tuple[Array, Array]:
+        """The start of a further episode of the environment whose last state is ``saved`` ``[S]``.
+
+        It differs from :meth:`reset` if the environment keeps a memory of earlier episodes. The
+        default is :meth:`reset`.
+        """
+        return self.reset(seed)
 
     @abstractmethod
     def step(self, saved: Array, action: NDArray[np.floating]) -> Outcome:
@@ -95,3 +110,13 @@ class Simulator(ABC):
     @abstractmethod
     def displacement(self, saved: Array, origin: Array) -> Array:
         """``saved (-) origin``: tangent vectors ``[K, D]`` from ``origin`` to ``saved``."""
+
+    def begin_window(self) -> None:  # noqa: B027  (a default, not a duty)
+        """Called where the graph is cut. The default does nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What another process needs to read the saved states. The default is empty."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Restores what :meth:`state_dict` returned."""

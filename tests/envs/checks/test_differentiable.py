@@ -484,7 +484,7 @@ BROKEN: dict[type[DifferentiableEnv[Any]], tuple[str, str]] = {
     Buffer: ("aliasing", "transition writes into what it returned before"),
     OutOfSpace: ("observation space", "observations are out of their space"),
     EndsAtStart: ("termination", "terminal is true at the start"),
-    HalfBounded: ("spaces", "bounded on some sides only"),
+    HalfBounded: ("spaces", "tanh-squashing needs bounds on both sides"),
     KeepsGraph: ("detach", "the graph is not cut by detach()"),
     RestartCutsAll: ("resets", "lose or change their gradient when others are reset"),
     RestartMovesAll: ("restart", "reset_where changes environments that it should leave alone"),
@@ -510,6 +510,64 @@ def test_a_broken_environment_is_named(kind: Callable[[], DifferentiableEnv[Any]
 def test_a_sound_environment_has_no_fault(kind: Callable[[], DifferentiableEnv[Any]]) -> None:
     """The one that all the broken ones are made of, and two with a clock that is part of it."""
     assert [f for f in quick_check(kind()) if f.status == "fault"] == []
+
+
+class Wind(Sound):
+    """Process noise, and a gradient that depends on the state that it moves."""
+
+    noise_shape = (1,)
+
+    def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        assert noise is not None
+        return super().transition(state, action + 0.5 * noise, None)
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        return -(next_state.square().sum(-1) + 0.1).sqrt()
+
+
+class NanThatStays(Sound):
+    """A third number of the state, which is always NaN and which nothing depends on."""
+
+    def initial(self, num_envs: int, generator: torch.Generator) -> Tensor:
+        return torch.tensor([0.1, 0.2, torch.nan]).expand(num_envs, 3).clone()
+
+    def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        body = super().transition(state[:, :2], action, noise)
+        return torch.cat([body, state[:, 2:]], -1)
+
+    def observation(self, state: Tensor) -> Tensor:
+        return super().observation(state[:, :2])
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        return super().reward(state[:, :2], action, next_state[:, :2])
+
+
+def test_noise_with_a_gradient_that_depends_on_it_is_no_fault() -> None:
+    """A reset draws from the same generator as the noise: that is not the reset's gradient."""
+    found = quick_check(Wind())
+    assert [f for f in found if f.status == "fault"] == []
+    assert "pass" in [f.status for f in found if f.check == "resets"]
+
+
+def test_nan_equals_nan() -> None:
+    """Two starts with the same NaN are one start: the seed is not ignored. The NaN is the fault."""
+    found = quick_check(NanThatStays())
+    assert {f.check for f in found if f.status == "fault"} == {"finite"}
+    (rest,) = [f for f in found if f.status == "not checked"]
+    assert rest.part == "gradients" and "finite" in rest.finding
+
+
+def test_a_nan_gradient_is_not_called_one_that_a_reset_leaks() -> None:
+    """Where gradients are NaN, whether a reset cuts them is not known."""
+
+    class NanEverywhere(Sound):
+        def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+            push = torch.where(state < 9, 0 * state, (state.detach() - 9 + 0 * state).sqrt())
+            return super().transition(state, action, noise) + push.nan_to_num()
+
+    found = quick_check(NanEverywhere())
+    assert any(f.status == "fault" and "NaN" in f.finding for f in found)
+    assert [f.status for f in found if f.check == "resets"] == ["not checked"]
 
 
 class Honest(PointMass.__bases__[0]):  # type: ignore[misc,name-defined]

@@ -166,13 +166,12 @@ BROKEN: dict[type[Sound], tuple[str, str]] = {
     SeedIgnored: ("determinism", "the same seed and actions give different episodes"),
     SeedFixed: ("seeding", "the seed is ignored"),
     DoubleObservation: ("dtype", "an observation of float64, its space says float32"),
-    SingleObservation: ("dtype", "an observation of float32, its space says float64"),
     LongObservation: ("shapes", "an observation [3], its space has [2]"),
     RewardArray: ("shapes", "a reward of shape [1]"),
     NanAtReset: ("finite", "NaN or infinity at a reset"),
     OutOfSpace: ("observation space", "observations are out of their space"),
     Raises: ("types", "test_ordinary.py, line"),
-    ShortStep: ("seeding", "not enough values to unpack"),
+    ShortStep: ("results", "step returned 4 values, not (observation, reward, terminated"),
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from gymnasium import spaces
 
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
-from pgtoolkit.envs.registry.flatten import flat_order, flatten_observations
+from pgtoolkit.envs.registry.flatten import flat_order, flatten_observations, text_parts
 from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
 from pgtoolkit.errors import RequestError
 
@@ -75,9 +75,58 @@ def test_other_shapes_become_rows(space: spaces.Space[Any], size: int) -> None:
     assert flatten_observations(Shows(space)).reset(seed=0)[0].shape == (size,)
 
 
+class Words(spaces.Space[str]):
+    """A library's own space of strings, which Gymnasium cannot flatten."""
+
+    def __init__(self) -> None:
+        super().__init__(dtype=str)
+
+    def sample(self, mask: Any = None, probability: Any = None) -> str:
+        return "go to the red ball"
+
+
+TEXTS = spaces.Dict(
+    {
+        "mission": Words(),
+        "place": box(2),
+        "pair": spaces.Tuple((spaces.Text(9), spaces.Discrete(3))),
+        "said": spaces.Dict({"word": spaces.Text(9)}),
+    }
+)
+
+
+def test_text_parts_are_left_out_wherever_they_are() -> None:
+    assert text_parts(TEXTS) == ["mission", "pair.0", "said.word"]
+    assert flat_order(TEXTS) == [("pair.1", 3), ("place", 2)]
+    value = {"mission": "go", "place": np.array([7.0, 8.0], np.float32), "said": {"word": "a"}}
+    env = flatten_observations(Shows(TEXTS, value | {"pair": ("ha", 1)}))
+    assert env.observation_space.shape == (5,)
+    assert env.reset()[0].tolist() == [0.0, 1.0, 0.0, 7.0, 8.0]
+
+
+def test_each_text_part_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    source = find_env(Shows(TEXTS))
+    make_vector_env(source, 3).reset(seed=0)
+    expected = "Shows: the observation's part 'mission' is text and is left out"
+    assert [record.message for record in caplog.records].count(expected) == 1
+    assert len(caplog.records) == 3
+
+
+@pytest.mark.parametrize("space", [spaces.Text(5), spaces.Dict({"mission": Words()})])
+def test_text_alone_is_refused(space: spaces.Space[Any]) -> None:
+    with pytest.raises(RequestError, match="the observations of Shows are text alone"):
+        flatten_observations(Shows(space))
+
+
 def test_observations_of_no_fixed_size_are_refused() -> None:
     with pytest.raises(RequestError, match="no fixed size"):
         flatten_observations(Shows(spaces.Sequence(box(1))))
+
+
+def test_the_part_without_a_fixed_size_is_named_with_a_wrapper_that_helps() -> None:
+    inner = spaces.Dict({"friends": spaces.Sequence(box(1)), "place": box(2)})
+    with pytest.raises(RequestError, match=r"part 'seen.friends' of .*Shows.*FilterObservation"):
+        flatten_observations(Shows(spaces.Dict({"seen": inner, "mission": spaces.Text(5)})))
 
 
 def test_an_agent_trains_on_a_dictionary() -> None:

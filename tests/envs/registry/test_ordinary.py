@@ -2,15 +2,19 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import ClipAction, TimeLimit
 
+from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.registry.ordinary import (
     is_flat_box,
     require_flat_box,
     time_limit,
+    time_limit_of,
     with_time_limit,
     without_checking_wrappers,
 )
+from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 
 INTEGERS = Box(0, 5, (1,), np.int64)
@@ -22,6 +26,19 @@ def test_the_shortest_time_limit_counts_wherever_it_is() -> None:
     assert time_limit(gymnasium.make("Pendulum-v1")) == 200
     assert time_limit(gymnasium.make("Pendulum-v1", max_episode_steps=-1)) is None
     assert time_limit(TimeLimit(ClipAction(TimeLimit(inner, 30)), 40)) == 30
+
+
+def test_the_time_limit_of_a_vector_environment() -> None:
+    """The longest of its environments' limits, and none if one of them has none."""
+
+    def vector(*limits: int) -> SyncVectorEnv:
+        made = [gymnasium.make("Pendulum-v1", max_episode_steps=limit) for limit in limits]
+        return SyncVectorEnv([lambda env=env: env for env in made])  # type: ignore[misc]
+
+    assert time_limit_of(vector(30, 40)) == 40
+    assert time_limit_of(vector(30, -1)) is None
+    assert time_limit_of(DifferentiableVectorEnv(Pendulum(), 2)) == 200
+    assert time_limit_of(gymnasium.make_vec("CartPole-v1", 2, "vector_entry_point")) == 500
 
 
 def test_only_the_outermost_wrappers_that_check_are_removed() -> None:

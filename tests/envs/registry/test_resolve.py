@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.error import DependencyNotInstalled
+from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import RescaleAction, TimeLimit
+from gymnasium.wrappers import RescaleAction
 
 from pgtoolkit.envs.analytic.lqg.env import LQG
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.numpy_env import NumpyEnv
+from pgtoolkit.envs.registry.ordinary import time_limit
 from pgtoolkit.envs.registry.registered import missing_package
 from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -126,7 +128,7 @@ def test_any_registered_id_is_ordinary_and_keeps_its_time_limit() -> None:
     env = make_vector_env(source, 2)
     assert isinstance(env, SyncVectorEnv) and env.num_envs == 2
     assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
-    assert isinstance(env.envs[0], TimeLimit)
+    assert time_limit(env.envs[0]) == 200
 
 
 def test_an_id_with_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,3 +310,25 @@ def test_every_form_gives_the_same_protocol(user_file: str) -> None:
         assert isinstance(vector, DifferentiableVectorEnv)
         vector.reset(seed=0)
         assert vector.step(torch.zeros(2, 1))[1].shape == (2,)
+
+
+class SpacesInReset(gymnasium.Env[Any, Any]):
+    """Its observation space is missing until the first reset."""
+
+    action_space = Discrete(2)
+
+
+class OldSpace(SpacesInReset):
+    observation_space: Any = "Box(2,)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (SpacesInReset, "SpacesInReset has no observation_space: make a space of gymnasium.spaces"),
+        (OldSpace, r"OldSpace has Box\(2,\) \(builtins\) as its observation_space"),
+    ],
+)
+def test_an_environment_without_spaces_of_gymnasium_is_refused(kind: Any, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        find_env(kind())

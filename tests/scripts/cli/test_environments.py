@@ -21,6 +21,7 @@ from pgtoolkit.envs.wrappers.observation_detach import ObservationDetach
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli import main as cli
 from pgtoolkit.scripts.cli.environments import EnvFactory, make_env_factory
+from pgtoolkit.scripts.cli.experiment import parse_settings
 
 # Gymnasium warns that a torque in [-2, 2] is not normalised.
 pytestmark = pytest.mark.filterwarnings("ignore:.*WARN.*:UserWarning")
@@ -141,3 +142,50 @@ def call(*arguments: str) -> int:
     with pytest.raises(SystemExit) as caught:
         cli.run_command(lambda found: cli.dispatch(name, found), rest)
     return int(caught.value.code or 0)
+
+
+def test_gym_wrappers_go_with_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are stored; evaluate, resume and variance apply them without being told."""
+    run = tmp_path / "run"
+    wrappers = {"TimeLimit": {"max_episode_steps": 12}, "FrameStackObservation": {"stack_size": 2}}
+    flags = ["--gym-wrappers", json.dumps(wrappers), "--run-dir", str(run), *QUICK]
+    assert call("train", "ppo", "--env", "CartPole-v1", "--batch-size", "8", *flags) == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["gym_wrappers"] == wrappers
+    result = tmp_path / "result.json"
+    assert call("evaluate", str(run), "--episodes", "2", "--json", str(result)) == 0
+    assert max(json.loads(result.read_text())["lengths"]) <= 12
+    assert call("resume", str(run), "--total-steps", "96") == 0
+    study = ["--horizons", "2", "--trajectories", "10"]
+    assert call("variance", str(run), *study) == 0
+    capsys.readouterr()
+    assert call("evaluate", str(run), "--gym-wrappers", "{}") == 2
+    assert "trained for other spaces" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["check-env", "CartPole-v1"], "did you mean TimeLimit?"),
+        (["variance", "--env", "CartPole-v1"], "did you mean TimeLimit?"),
+        (["train", "ppo", "--env", "CartPole-v1"], "did you mean TimeLimit?"),
+        (["train", "shac", "--env", "pgtoolkit/Pendulum-v0"], "use --wrappers"),
+    ],
+)
+def test_a_wrong_gym_wrapper_is_a_wrong_request(
+    command: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*command, "--gym-wrappers", '{"TimeLimits": {}}') == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_a_wrapper_in_a_file_is_stored_with_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("from gymnasium.wrappers import TimeLimit as Short\n")
+    flags = ["--gym-wrappers", '{"mine.py:Short": {"max_episode_steps": 5}}']
+    settings = parse_settings("ppo", ["--env", "CartPole-v1", *flags], command="train ppo")
+    assert settings.as_dict()["gym_wrappers"] == {
+        f"{tmp_path.resolve() / 'mine.py'}:Short": {"max_episode_steps": 5}
+    }

@@ -1,5 +1,7 @@
 """The progress line of a run that trains."""
 
+from collections import deque
+
 import pytest
 
 from pgtoolkit.scripts.cli.progress import ProgressView, describe
@@ -8,6 +10,11 @@ from pgtoolkit.training.loop import Progress
 
 def test_a_run_that_has_just_begun_is_training() -> None:
     assert describe(Progress()) == "training"
+
+
+def test_a_run_without_an_end_of_an_episode_says_so() -> None:
+    assert describe(Progress(num_updates=1)) == "no whole episode has ended yet"
+    assert describe(Progress(num_updates=1, returns=deque([3.0]))) == "return 3.0"
 
 
 def test_the_line_ends_with_the_most_serious_finding() -> None:

@@ -342,6 +342,55 @@ def test_what_does_not_fit_is_refused(first: Any, second: Any, message: str) -> 
         vector(Bad(), 2, torch.float32)
 
 
+class TwoAxes(Walk):
+    def reset(self, key: Any) -> Any:
+        return super().reset(key)._replace(obs=jnp.zeros((1, 1)))
+
+
+class PythonCondition(Walk):
+    def step(self, state: Any, action: Any) -> Any:
+        return super().step(state, action if state.x > 0 else -action)
+
+
+class WholeReward(Walk):
+    def step(self, state: Any, action: Any) -> Any:
+        return super().step(state, action)._replace(reward=jnp.asarray(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (TwoAxes, r"TwoAxes: the state's obs has the shape \[1, 1\], its observation_space \[1\]"),
+        (PythonCondition, r"PythonCondition: JAX cannot trace reset and step .*use jax.numpy"),
+        (WholeReward, r"WholeReward: step returns a reward of int\d\d \[\] where reset returns"),
+    ],
+)
+def test_a_faulty_environment_is_named_in_one_sentence(kind: type[Walk], words: str) -> None:
+    with pytest.raises(RequestError, match=words) as caught:
+        vector(kind(), 2, torch.float32)
+    assert "`pgtoolkit check-env`" in str(caught.value) and "\n" not in str(caught.value)
+
+
+class Loops(Walk):
+    """``x`` moves by the action three times, in a loop whose length JAX does not know."""
+
+    def step(self, state: Any, action: Any) -> Any:
+        body = lambda carry: (carry[0] + action[0], carry[1] + 1)  # noqa: E731
+        x, _ = jax.lax.while_loop(lambda carry: carry[1] < 3, body, (state.x, 0))
+        return state._replace(x=x, obs=x[None], reward=-(x**2))
+
+
+def test_a_step_without_a_derivative_is_refused_when_it_is_needed() -> None:
+    env = vector(Loops(), 2, torch.float32)
+    action = torch.full((2, 1), 0.1, requires_grad=True)
+    reward = env.step(action)[1]
+    torch.testing.assert_close(reward, torch.full((2,), -0.09))
+    with pytest.raises(
+        RequestError, match=r"^Loops: JAX cannot differentiate its step .*while_loop"
+    ):
+        torch.autograd.grad(reward.sum(), action)
+
+
 @pytest.mark.parametrize("code", [code for code in EXAMPLES if "from jax_pendulum" in code])
 @pytest.mark.usefixtures("x64")
 def test_the_pages_examples_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

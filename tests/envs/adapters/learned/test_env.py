@@ -346,3 +346,21 @@ def test_shac_swings_up_gymnasium_s_pendulum(seed: int) -> None:
     plain = SyncVectorEnv([pendulum] * 50, autoreset_mode=AutoresetMode.SAME_STEP)
     found = evaluate(plain, agent.policy, episodes=100, seed=1, device=torch.device("cpu"))
     assert found.mean_return >= -250
+
+
+class Strict(Drift):
+    """Takes actions from its action space only, whose bound float32 rounds outwards."""
+
+    action_space = Box(-0.1, 0.1, (1,), np.float64)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        return super().step(action)
+
+
+def test_actions_are_given_in_the_space_of_the_environment() -> None:
+    env = DifferentiableVectorEnv(LearnedModel(Strict, TINY, max_episode_steps=20), 2)
+    before, _ = env.reset(seed=0)
+    after, *_ = env.step(torch.tensor([[0.1], [-0.1]]))
+    expected = torch.tensor([[0.01], [-0.01]])
+    torch.testing.assert_close(after.detach() - before, expected, atol=1e-6, rtol=0)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -214,6 +215,22 @@ def test_exploration_divides_its_steps_into_episodes() -> None:
     within = episode[1:] == episode[:-1]
     assert torch.equal(found.obs[1:][within], found.next_obs[:-1][within])
     assert found.action.abs().max() <= 2 and found.action.std() > 1
+
+
+def test_exploration_keeps_its_seed_where_spaces_are_made_anew() -> None:
+    """An environment may replace its spaces at a reset; the actions are those of a plain one."""
+
+    class NewSpaces(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
+        def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+            self.action_space = gymnasium.spaces.Box(-2.0, 2.0, (1,), np.float32)
+            return super().reset(**kwargs)
+
+    def make() -> gymnasium.Env[np.ndarray, np.ndarray]:
+        return gymnasium.make("Pendulum-v1")
+
+    plain, _ = random_transitions(make, 40, num_episodes=2, seed=0)
+    found, _ = random_transitions(lambda: NewSpaces(make()), 40, num_episodes=2, seed=0)
+    assert torch.equal(found.action, plain.action) and torch.equal(found.obs, plain.obs)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """MuJoCo's environments as pure functions of a saved state."""
 
+import collections
 import functools
 import importlib
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,12 @@ from gymnasium.envs.mujoco.reacher_v5 import ReacherEnv
 from gymnasium.wrappers import ClipAction, TimeLimit
 
 from pgtoolkit.envs.adapters.mujoco.simulator import MuJoCoSimulator
-from pgtoolkit.envs.adapters.mujoco.snapshot import DERIVED_FIELDS, import_mujoco, quiet_loading
+from pgtoolkit.envs.adapters.mujoco.snapshot import (
+    DERIVED_FIELDS,
+    depends_on_warmstart,
+    import_mujoco,
+    quiet_loading,
+)
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
@@ -32,6 +39,7 @@ NAMES = (
     "Walker2d",
 )
 PENDULUM_STEP: Any = InvertedPendulumEnv.step
+PENDULUM_RESET: Any = InvertedPendulumEnv.reset_model
 
 
 def plain(name: str) -> AnyEnv:
@@ -80,7 +88,7 @@ def test_all_derived_fields_of_an_unknown_class_are_restored() -> None:
     pure.snapshot.restore(data, saved)
     for name in DERIVED_FIELDS:
         assert np.array_equal(getattr(data, name), getattr(pure.env.data, name)), name
-    assert np.array_equal(pure.snapshot.capture(data), saved)
+    assert np.array_equal(pure.snapshot.capture(data), saved[: pure.snapshot.size])
 
 
 def test_rows_do_not_mix() -> None:
@@ -117,6 +125,34 @@ def test_what_a_step_reads_of_the_step_before_is_part_of_the_tangent() -> None:
     ant = simulator("Ant")
     torso = ant.env.model.body("torso").id
     assert ant.derived_inputs[0] == ant.snapshot.parts["xpos"].start + 3 * torso
+
+
+def test_a_warm_start_that_matters_is_part_of_the_tangent() -> None:
+    """The humanoids are solved by PGS, the others by Newton's method, which converges."""
+    for name in NAMES:
+        pure = simulator(name)
+        nv, na = pure.env.model.nv, pure.env.model.na
+        warm = nv if name.startswith("Humanoid") else 0
+        assert pure.tangent_size == 2 * nv + na + len(pure.derived_inputs) + warm, name
+
+
+def test_who_starts_its_solver_anew_has_no_warm_start() -> None:
+    model = import_mujoco().MjModel.from_xml_string("<mujoco><option solver='PGS'/></mujoco>")
+    assert depends_on_warmstart(model)
+    model.opt.disableflags |= int(import_mujoco().mjtDisableBit.mjDSBL_WARMSTART)
+    assert not depends_on_warmstart(model)
+
+
+def test_the_warm_start_is_moved_as_a_velocity() -> None:
+    """A tangent of 1 is an acceleration of ``1 / timestep``."""
+    pure = simulator("HumanoidStandup")
+    saved, nv = pure.reset(0)[0][None], pure.env.model.nv
+    tangent = np.zeros((1, pure.tangent_size))
+    tangent[0, -nv:] = np.arange(nv)
+    moved = pure.perturb(saved, tangent) - pure.perturb(saved, 0 * tangent)
+    warmstart = moved[0, pure.snapshot.warmstart]
+    assert np.allclose(warmstart, np.arange(nv) / pure.env.model.opt.timestep)
+    assert np.count_nonzero(moved) == nv - 1
 
 
 def test_what_an_unknown_class_reads_is_found() -> None:
@@ -175,21 +211,98 @@ def test_a_time_limit_is_owed_and_the_shortest_counts() -> None:
     assert simulator("Reacher").max_episode_steps == 50
 
 
-def test_a_memory_outside_the_simulation_is_refused() -> None:
-    """A counter of the environment's own cannot be restored."""
+def counting(self: Any, action: Any) -> Any:
+    """A counter that moves the goal after 50 steps."""
+    self.count += 1
+    observation, _, _, _, info = PENDULUM_STEP(self, action)
+    goal = 0.0 if self.count <= 50 else 1.0
+    return observation, -float((observation[0] - goal) ** 2), False, False, info
 
+
+def noisy(self: Any, action: Any) -> Any:
+    return counting(self, action + 0.1 * self.np_random.normal(size=1))
+
+
+def delayed(self: Any, action: Any) -> Any:
+    """Actions come 20 steps late, through a filter."""
+    self.queue.append(float(action[0]))
+    self.filtered = 0.9 * self.filtered + self.queue[0]
+    return counting(self, np.array([self.filtered]))
+
+
+def falling_slower(self: Any, action: Any) -> Any:
+    """Gravity and a mass change after 60 steps, for ever."""
+    if self.count > 60:
+        self.model.opt.gravity[2], self.model.body_mass[1] = -3.0, 2.0
+    return counting(self, action)
+
+
+def randomised(self: Any) -> Any:
+    """Masses are drawn at each reset."""
+    self.model.body_mass[1] = self.np_random.uniform(1, 5)
+    return started(self)
+
+
+def started(self: Any) -> Any:
+    self.count, self.filtered, self.queue = 0, 0.0, collections.deque([0.0] * 20, maxlen=20)
+    return PENDULUM_RESET(self)
+
+
+@pytest.mark.parametrize(
+    ("step", "reset"),
+    [
+        (counting, started),
+        (noisy, started),
+        (delayed, started),
+        (falling_slower, started),
+        (counting, randomised),
+    ],
+)
+def test_state_outside_the_simulation_is_each_row_s_own(step: Any, reset: Any) -> None:
+    """Three rows against three plain environments, over two episodes, to the bit."""
+    kind: Any = type("Custom", (InvertedPendulumEnv,), {"step": step, "reset_model": reset})
+    pure = MuJoCoSimulator(lambda: TimeLimit(kind(), 80))
+    envs = [kind() for _ in range(3)]
+    starts = [pure.reset(seed)[0] for seed in range(3)]
+    rows = np.zeros((3, pure.saved_size))
+    for row, env in enumerate(envs):
+        rows[row] = starts[row]
+        env.reset(seed=row)
+    actions = np.random.default_rng(0).uniform(-1, 1, (120, 3, 1))
+    for number, action in enumerate(actions):
+        if number == 80:
+            starts = [pure.reset_again(rows[row], 9 + row)[0] for row in range(3)]
+            rows = np.stack([np.pad(s, (0, pure.saved_size - len(s))) for s in starts])
+            for row, env in enumerate(envs):
+                env.reset(seed=9 + row)
+        outcome = pure.step(rows, action)
+        rows = outcome.saved
+        for row, env in enumerate(envs):
+            observation, reward, *_ = env.step(action[row])
+            assert np.array_equal(outcome.observation[row], observation), number
+            assert outcome.reward[row] == reward, number
+
+
+def test_a_delay_and_a_filter_are_differentiated() -> None:
+    kind: Any = type("Custom", (InvertedPendulumEnv,), {"step": delayed, "reset_model": started})
+    pure = MuJoCoSimulator(lambda: TimeLimit(kind(), 80))
+    # Two positions, two velocities, 20 delayed actions and the filter.
+    assert pure.tangent_size == 25
+
+
+def test_a_variable_of_the_class_is_refused() -> None:
     def step(self: Any, action: Any) -> Any:
-        self.count = getattr(self, "count", 0) + 1
-        observation, reward, *rest = PENDULUM_STEP(self, action)
-        return observation, reward + self.count, *rest
+        type(self).total = getattr(type(self), "total", 0) + 1
+        return PENDULUM_STEP(self, action)
 
-    with pytest.raises(RequestError, match="steps differently from the same state"):
+    with pytest.raises(RequestError, match=r"Custom writes Custom.total, which all"):
         subclassed(InvertedPendulumEnv, step=step)
 
 
-def test_random_numbers_within_a_step_are_refused() -> None:
+def test_randomness_from_elsewhere_is_refused() -> None:
     def step(self: Any, action: Any) -> Any:
-        return PENDULUM_STEP(self, action + self.np_random.normal(size=1))
+        observation, reward, *rest = PENDULUM_STEP(self, action)
+        return observation, reward + random.random(), *rest
 
     with pytest.raises(RequestError, match="steps differently from the same state"):
         subclassed(InvertedPendulumEnv, step=step)

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from pgtoolkit.envs.adapters.simulation.central_differences import (
     DOUBLE_STEP,
+    MAX_ERROR,
     SINGLE_STEP,
     CentralDifferences,
+    Parts,
     Steps,
     step_sizes_for,
 )
@@ -188,6 +190,61 @@ def test_a_kink_or_a_jump_within_reach_is_found(reward: Callable[[Array], Array]
     assert at(scalar(reward), 0.3, -0.3).disagreement.max() < 1e-3
 
 
+def beside(offset: float) -> Callable[[Array], Array]:
+    """``x`` with a jump of 1e-9 at ``offset``, which changes derivatives at 0 by up to 1e-3."""
+    return lambda x: x + 1e-9 * (x > offset)
+
+
+@pytest.mark.parametrize("offset", [-0.9, -0.2, 0.1, 0.6])
+def test_a_small_jump_within_the_step_is_passed_by_with_a_shorter_one(offset: float) -> None:
+    """The jump is too small for the longer step's test, but not for that of the shorter."""
+    differences = scalar(beside(offset * DOUBLE_STEP))
+    saved = np.zeros((1, 1))
+    first = differences.differences(saved, saved, differences.steps)
+    assert abs(first.reward[0, 0] - 1) == pytest.approx(1e-9 / (2 * DOUBLE_STEP), rel=1e-3)
+    assert first.disagreement[0] < 0.05 and first.error[0] > 1e-5
+    found = differences(saved, saved)
+    np.testing.assert_allclose(found.reward[0, 0], 1.0, rtol=0, atol=1e-7)
+    assert found.error[0] < MAX_ERROR
+    assert found.disagreement[0] == first.disagreement[0]
+
+
+def test_a_small_jump_within_every_step_is_an_error() -> None:
+    found = at(scalar(beside(0.0)), 0.0)
+    assert found.error[0] > 1e-5
+
+
+def test_only_rows_with_an_error_are_computed_again() -> None:
+    differences = scalar(beside(DOUBLE_STEP / 2))
+    simulator: Any = differences.simulator
+    smooth = at(differences, 0.5, -0.5)
+    assert simulator.calls == 1 and smooth.error.max() < MAX_ERROR
+    found = at(differences, 0.5, 0.0, -0.5)
+    assert simulator.calls == 3
+    assert np.array_equal(found.reward[[0, 2]], smooth.reward)
+
+
+def test_single_precision_has_no_shorter_step() -> None:
+    def step(state: Array, action: Array) -> tuple[Array, Array, Array]:
+        return state + action, state, (state[:, 0] + (state[:, 0] > 1e-3)).astype(np.float32)
+
+    simulator = Functional(step, 1, precision=SINGLE)
+    CentralDifferences(simulator)(np.zeros((1, 1)), np.zeros((1, 1)))
+    assert simulator.calls == 1
+
+
+def test_jacobians_computed_elsewhere_are_tested_in_the_same_way() -> None:
+    differences = scalar(np.sin)
+    saved = np.array([[0.3], [0.3]])
+    own = differences(saved, np.zeros((2, 1)))
+    reward = own.reward[:, None].copy()
+    reward[1] *= 1 + 1e-4
+    tested = differences.test(saved, np.zeros((2, 1)), Parts(own.state, own.observation, reward))
+    assert tested.disagreement[0] == own.disagreement[0]
+    assert tested.error[0] < MAX_ERROR
+    assert 0.7e-4 < tested.error[1] < 1.0e-4  # along a direction of components 0.8 to 1
+
+
 def test_the_worst_part_counts() -> None:
     def step(state: Array, action: Array) -> tuple[Array, Array, Array]:
         return 1e3 * state + action, 1e3 * state, np.abs(state[:, 0])
@@ -204,3 +261,10 @@ def test_a_simulation_that_breaks_spoils_its_own_row_without_a_warning() -> None
     assert np.isfinite(found.reward[[0, 2]]).all() and not np.isfinite(found.reward[1]).any()
     assert not found.disagreement[1] < 1.0
     assert found.disagreement[[0, 2]].max() < 1e-3
+
+
+def test_stairs_disagree() -> None:
+    """A rounded function has the derivative 0 at almost every point, which is flagged."""
+    stairs = scalar(lambda x: np.round(3 * x, 2))
+    assert at(stairs, 0.4013, 0.7031, -2.0021).disagreement.min() == 1.0
+    assert at(scalar(np.ones_like), 0.4013).disagreement.max() < 1e-6

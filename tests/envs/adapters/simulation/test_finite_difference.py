@@ -201,6 +201,23 @@ def test_a_kink_is_flagged_and_a_smooth_step_is_not() -> None:
         assert env.metrics() == {}
 
 
+def test_a_derivative_that_is_not_known_to_1e_5_is_flagged() -> None:
+    """Although it does not disagree with a longer step."""
+    env = slide()
+    saved = np.stack([env.simulator.reset(seed)[0] for seed in range(2)])
+
+    def linearize(saved: Array, action: Array) -> Linearization:
+        found = CentralDifferences(env.simulator)(saved, action)
+        return found._replace(error=np.array([2e-5, 0.9e-5]))
+
+    env.linearize = linearize
+    env.jacobians(saved, np.zeros((2, 1)))
+    found = env.metrics()
+    assert found["environment/flagged_steps"] == 0.5
+    assert found["environment/worst_error"] == pytest.approx(2e-5)
+    assert found["environment/worst_disagreement"] < 0.05
+
+
 def test_survivors_keep_their_gradient_when_others_start_anew() -> None:
     venv = DifferentiableVectorEnv(slide(bound=0.3), 3, dtype=torch.float64)
     start, _ = venv.reset(seed=0)
