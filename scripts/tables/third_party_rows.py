@@ -55,7 +55,7 @@ ENVS = (
     ThirdPartyEnv("BipedalWalker-v3", "Box2D"),
     ThirdPartyEnv("LunarLander-v3", "Box2D"),
     ThirdPartyEnv("CliffWalking-v1", "gymnasium"),
-    ThirdPartyEnv("Taxi-v3", "gymnasium"),
+    ThirdPartyEnv("Taxi-v4", "gymnasium"),
     ThirdPartyEnv("Blackjack-v1", "gymnasium"),
     ThirdPartyEnv("minigrid:MiniGrid-Empty-5x5-v0", "minigrid"),
     ThirdPartyEnv("minigrid:MiniGrid-DoorKey-8x8-v0", "minigrid"),
@@ -197,11 +197,14 @@ def call(*arguments: str, timeout: float) -> str:
 
 
 def check_text(findings: Sequence[dict[str, Any]]) -> str:
-    """``0 faults, 2 warnings, 1 not checked``: the statuses that are not a pass, counted."""
+    """``1 fault, 2 warnings, 1 not checked``: the statuses that are not a pass, counted."""
     statuses = [finding["status"] for finding in findings]
-    words = {"fault": "faults", "warning": "warnings", "not checked": "not checked"}
-    counts = {word: statuses.count(status) for status, word in words.items()}
-    return ", ".join(f"{n} {word}" for word, n in counts.items() if n) or "no finding"
+    counts = {status: statuses.count(status) for status in ("fault", "warning", "not checked")}
+    plural = {
+        status: "s" if n > 1 and status != "not checked" else "" for status, n in counts.items()
+    }
+    found = [f"{n} {status}{plural[status]}" for status, n in counts.items() if n]
+    return ", ".join(found) or "clean"
 
 
 def package_text(package: str) -> str:

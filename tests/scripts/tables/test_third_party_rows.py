@@ -29,7 +29,7 @@ def made(row: ThirdPartyEnv, train: str = "yes") -> Trial:
     return Trial(
         command=row.command,
         package="x 1.0",
-        check="1 warnings",
+        check="1 warning",
         train=train,
         evaluate="yes",
         faults=[],
@@ -51,7 +51,7 @@ def test_the_default_is_what_is_installed() -> None:
     """Gymnasium's own environments are; the names of all are known."""
     assert {row.package for row in find_rows(())} <= {p.package for p in ENVS}
     assert "CliffWalking-v1" in {row.env for row in find_rows(())}
-    assert [row.env for row in find_rows(["Taxi-v3"])] == ["Taxi-v3"]
+    assert [row.env for row in find_rows(["Taxi-v4"])] == ["Taxi-v3"]
     with pytest.raises(RequestError, match="Nothing-v0"):
         find_rows(["Nothing-v0"])
 
@@ -63,8 +63,8 @@ def test_versions_are_those_that_are_installed() -> None:
 
 def test_findings_are_counted_and_a_check_that_was_not_made_is_no_pass() -> None:
     found = [{"status": s} for s in ("pass", "warning", "not checked", "warning", "fault")]
-    assert check_text(found) == "1 faults, 2 warnings, 1 not checked"
-    assert check_text([{"status": "pass"}]) == "no finding"
+    assert check_text(found) == "1 fault, 2 warnings, 1 not checked"
+    assert check_text([{"status": "pass"}]) == "clean"
 
 
 def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_the_table_is_in_the_lists_order() -> None:
     """Flags have a column; a bar in a message does not end a cell."""
     rows = as_markdown([made(ENVS[3], "refused: a | b"), made(ENVS[0])]).splitlines()
-    assert rows[2].startswith("| `BipedalWalker-v3` |  | x 1.0 | 1 warnings | yes |")
+    assert rows[2].startswith("| `BipedalWalker-v3` |  | x 1.0 | 1 warning | yes |")
     assert rows[3].startswith("| `Taxi-v3` |") and "a \\| b" in rows[3]
     assert """`--env-kwargs '{"obs_type": "ram"}'`""" in as_markdown([made(PONG)])
 
