@@ -51,7 +51,7 @@ def test_the_default_is_what_is_installed() -> None:
     """Gymnasium's own environments are; the names of all are known."""
     assert {row.package for row in find_rows(())} <= {p.package for p in ENVS}
     assert "CliffWalking-v1" in {row.env for row in find_rows(())}
-    assert [row.env for row in find_rows(["Taxi-v4"])] == ["Taxi-v3"]
+    assert [row.env for row in find_rows(["Taxi-v4"])] == ["Taxi-v4"]
     with pytest.raises(RequestError, match="Nothing-v0"):
         find_rows(["Nothing-v0"])
 
@@ -90,7 +90,7 @@ def test_the_table_is_in_the_lists_order() -> None:
     """Flags have a column; a bar in a message does not end a cell."""
     rows = as_markdown([made(ENVS[3], "refused: a | b"), made(ENVS[0])]).splitlines()
     assert rows[2].startswith("| `BipedalWalker-v3` |  | x 1.0 | 1 warning | yes |")
-    assert rows[3].startswith("| `Taxi-v3` |") and "a \\| b" in rows[3]
+    assert rows[3].startswith("| `Taxi-v4` |") and "a \\| b" in rows[3]
     assert """`--env-kwargs '{"obs_type": "ram"}'`""" in as_markdown([made(PONG)])
 
 
