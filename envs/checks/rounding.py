@@ -32,6 +32,10 @@ MIN_VALUES = 5
 GRID_TOLERANCE = 0.01
 """Numbers of single precision are this near to a grid, in its gaps, and others are not all."""
 
+MAX_CELLS = 1e6
+"""Numbers with a gap of less than a millionth of their range are on no grid that matters: all
+floating-point numbers are multiples of some gap."""
+
 MAX_STILL_SHARE = 0.5
 """A larger share of entries that a difference's step does not move is worth a warning."""
 
@@ -137,6 +141,8 @@ def _on_a_grid(column: NDArray[Any]) -> bool:
     if len(values) < MIN_VALUES:
         return False
     multiples = (values - values[0]) / np.diff(values).min()
+    if multiples[-1] > MAX_CELLS:
+        return False
     return bool((np.abs(multiples - np.round(multiples)) < GRID_TOLERANCE).all())
 
 

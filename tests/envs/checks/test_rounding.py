@@ -123,6 +123,14 @@ def rounding(env: Any) -> Finding:
     return finding
 
 
+def test_a_grid_of_rounding_errors_is_none() -> None:
+    """All floats are multiples of a tiny gap: noise of 1e-17 beside 1e-3 is no rounding."""
+    once = np.random.default_rng(0).uniform(0, 1e-3, 20)
+    usual = np.concatenate([once, once + 1e-17])[:, None]
+    far = usual + 1e-4
+    assert len(rounded_columns(usual, usual.copy(), far)) == 0
+
+
 def test_a_rounded_observation_of_a_differentiable_environment() -> None:
     """A fault where derivatives are said to be exact."""
     assert rounding(differentiable.Sound()).status == "pass"
