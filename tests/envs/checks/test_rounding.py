@@ -124,9 +124,9 @@ def rounding(env: Any) -> Finding:
 
 
 def test_a_grid_of_rounding_errors_is_none() -> None:
-    """All floats are multiples of a tiny gap: noise of 1e-17 beside 1e-3 is no rounding."""
+    """All floats are multiples of a tiny gap: noise in the last place is no rounding."""
     once = np.random.default_rng(0).uniform(0, 1e-3, 20)
-    usual = np.concatenate([once, once + 1e-17])[:, None]
+    usual = np.concatenate([once, np.nextafter(once, 1)])[:, None]
     far = usual + 1e-4
     assert len(rounded_columns(usual, usual.copy(), far)) == 0
 
