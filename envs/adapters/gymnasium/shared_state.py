@@ -5,6 +5,7 @@ classes' functions. Positions of Python generators and files are watched too: th
 not put back.
 """
 
+import dis
 import sys
 import types
 from collections import deque
@@ -34,6 +35,9 @@ CONTAINER_TYPES = (list, dict, set, deque, np.ndarray)
 
 ADDED_BY_PYTHON = ("__slotnames__", "__annotations__", "__annotations_cache__", "__signature__")
 """Attributes that Python itself adds to classes when they are copied or inspected."""
+
+GLOBAL_CODES = ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
+"""Instructions that use a variable of a module."""
 
 TRUSTED_MODULES = {"gymnasium", "numpy", "torch", "pgtoolkit", "mujoco", "scipy", *OPAQUE_MODULES}
 """Libraries whose own variables are not looked at."""
@@ -210,8 +214,11 @@ def _functions(value: Any) -> Iterator[types.FunctionType]:
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
-    """The names that a function and the functions in it use."""
-    yield from code.co_names
+    """The names of module variables that a function and the functions in it use.
+
+    ``co_names`` has those of attributes too, and ``self.t`` is no use of a variable ``t``.
+    """
+    yield from (str(i.argval) for i in dis.get_instructions(code) if i.opname in GLOBAL_CODES)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _names(constant)

@@ -627,3 +627,27 @@ def test_what_cannot_be_held_is_refused_while_it_runs(kind: type[Mass], message:
     env = DifferentiableVectorEnv(adapter, 2, dtype=torch.float64)
     with pytest.raises(RequestError, match=message):
         up_to(env, 61)
+
+
+UNRELATED = [0.0]
+"""A variable of this module that has the name of an attribute below."""
+
+
+class NamedAlike(Mass):
+    """Has an attribute with the name of a variable of its module, which it does not use."""
+
+    def begin(self) -> None:
+        self.UNRELATED = 0.0
+
+    def after(self, far: bool, action: float) -> Any:
+        self.UNRELATED += far
+        return self.UNRELATED
+
+
+def test_a_variable_with_the_name_of_an_attribute_is_not_shared_state() -> None:
+    """Others may change it while the environment runs, as a loop variable of a script."""
+    env = DifferentiableVectorEnv(finite_difference(NamedAlike, max_episode_steps=60), 2)
+    env.reset(seed=0)
+    for step in range(20):
+        UNRELATED[0] = float(step)
+        env.step(torch.ones(2, 1))
