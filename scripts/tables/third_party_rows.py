@@ -78,7 +78,6 @@ ENVS = (
     ThirdPartyEnv("flappy_bird_gymnasium:FlappyBird-v0", "flappy-bird-gymnasium"),
     ThirdPartyEnv("gym_pusht:gym_pusht/PushT-v0", "gym-pusht"),
     ThirdPartyEnv("gym_anytrading:stocks-v0", "gym-anytrading"),
-    ThirdPartyEnv("gym_aloha:gym_aloha/AlohaTransferCube-v0", "gym-aloha"),
 )
 
 
@@ -210,7 +209,7 @@ def check_text(findings: Sequence[dict[str, Any]]) -> str:
 def package_text(package: str) -> str:
     """``dm-control 1.0.34, mujoco 3.3.7``: versions of the package and of MuJoCo if it needs it."""
     requirements = importlib.metadata.requires(package) or []
-    needs_mujoco = any(text.startswith("mujoco") for text in requirements)
+    needs_mujoco = any(t.startswith("mujoco") and "extra" not in t for t in requirements)
     names = [package, "mujoco"] if needs_mujoco and package != "gymnasium" else [package]
     return ", ".join(f"{name} {version_of(name)}" for name in names)
 

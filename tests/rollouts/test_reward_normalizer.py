@@ -10,7 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgtoolkit.rollouts.reward_normalizer import RewardNormalizer, running_returns
+from pgtoolkit.rollouts.reward_normalizer import (
+    TARGET,
+    RewardNormalizer,
+    running_returns,
+)
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -80,9 +84,9 @@ def test_a_constant_reward_by_hand() -> None:
     """Rewards of 2 and gamma 1/2: G is 2, 3, 3.5, of variance 14/36."""
     normalizer = seen(window_of(torch.full((3, 1), 2.0)), gamma=0.5)
     assert float(normalizer.mean) == pytest.approx(8.5 / 3)
-    assert float(normalizer.scale) == pytest.approx(math.sqrt(14 / 36) / 10)
+    assert float(normalizer.scale) == pytest.approx(math.sqrt(14 / 36) / TARGET)
     found = normalizer(window_of(torch.tensor([[2.0], [-1.0]]))).reward
-    torch.testing.assert_close(found, torch.tensor([[20.0], [-10.0]]) / math.sqrt(14 / 36))
+    torch.testing.assert_close(found, TARGET * torch.tensor([[2.0], [-1.0]]) / math.sqrt(14 / 36))
 
 
 def test_a_constant_reward_has_a_geometric_return() -> None:
@@ -91,7 +95,7 @@ def test_a_constant_reward_has_a_geometric_return() -> None:
     expected = -3.0 * (1 - GAMMA ** torch.arange(1.0, 51.0).double()) / (1 - GAMMA)
     std = expected.std(unbiased=False)
     for normalizer in (seen(window), seen(*pieces(window, 7, 8, 31))):
-        torch.testing.assert_close(10 * normalizer.scale, std, rtol=1e-12, atol=0)
+        torch.testing.assert_close(TARGET * normalizer.scale, std, rtol=1e-12, atol=0)
         assert float(normalizer.count) == 100
 
 
@@ -119,7 +123,7 @@ def test_masks_and_starts_against_a_loop(ends: tuple[int, ...]) -> None:
     assert float(normalizer.count) == len(expected)
     torch.testing.assert_close(normalizer.mean, expected.mean(), rtol=1e-12, atol=1e-12)
     std = expected.std(unbiased=False)
-    torch.testing.assert_close(10 * normalizer.scale, std, rtol=1e-12, atol=0)
+    torch.testing.assert_close(TARGET * normalizer.scale, std, rtol=1e-12, atol=0)
 
 
 def test_a_window_without_starts_begins_an_episode_after_each_end() -> None:
@@ -157,7 +161,7 @@ def test_rewards_times_a_power_of_two_are_normalised_to_the_same_bits(exponent: 
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-8, 1e6, 1e30])
-def test_normalised_returns_have_a_standard_deviation_of_10(size: float) -> None:
+def test_normalised_returns_have_the_stated_standard_deviation(size: float) -> None:
     """The whole range of float32."""
     window = eventful(size)
     normalizer = seen(window)
@@ -182,7 +186,7 @@ def test_rounding_errors_of_a_constant_are_no_variance() -> None:
     window = window_of(reward, terminated=yes, episode_start=yes)
     assert float(seen(window).scale) == 1
     small = dataclasses.replace(window, reward=reward + 1e-4 * torch.arange(8.0).unsqueeze(1))
-    assert float(seen(small).scale) == pytest.approx(1e-5 * math.sqrt(63 / 12), rel=1e-2)
+    assert float(seen(small).scale) == pytest.approx(1e-4 * math.sqrt(63 / 12) / TARGET, rel=1e-2)
 
 
 def test_before_the_first_valid_step_rewards_are_left_as_they_are() -> None:
