@@ -110,7 +110,7 @@ def test_independent_rewards_have_the_variance_of_a_geometric_series() -> None:
         reward.double().numpy(), start.numpy(), torch.zeros(4000).double().numpy(), GAMMA
     )
     error = torch.from_numpy(found).square().mean(0).std() / math.sqrt(4000)
-    assert abs(float(100 * normalizer.scale.square() - expected)) < 5 * float(error)
+    assert abs(float(TARGET**2 * normalizer.scale.square() - expected)) < 5 * float(error)
 
 
 @pytest.mark.parametrize("ends", [(), (1,), (13, 14, 30)])
