@@ -25,16 +25,10 @@ from pgtoolkit.envs.adapters.gymnasium.places import (
     holds_content,
     layers_of,
 )
-from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import (
-    ABSENT,
-    UNSAVED,
-    Numbers,
-    Reading,
-    Writer,
-    are_floats,
-    new_reading,
-    unflatten,
-)
+from pgtoolkit.envs.adapters.gymnasium.pytree_codes import ABSENT, UNSAVED, Numbers
+from pgtoolkit.envs.adapters.gymnasium.pytree_floats import are_floats
+from pgtoolkit.envs.adapters.gymnasium.pytree_reader import Reading, new_reading, unflatten
+from pgtoolkit.envs.adapters.gymnasium.pytree_writer import Writer
 from pgtoolkit.envs.adapters.gymnasium.shared_state import SharedState
 from pgtoolkit.envs.adapters.gymnasium.watch import (
     Content,

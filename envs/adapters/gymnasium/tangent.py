@@ -6,7 +6,8 @@ Shapes: ``S`` saved numbers, ``D`` of them differentiated.
 import numpy as np
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import UNSAVED, first_are_floats
+from pgtoolkit.envs.adapters.gymnasium.pytree_codes import UNSAVED
+from pgtoolkit.envs.adapters.gymnasium.pytree_floats import first_are_floats
 from pgtoolkit.envs.adapters.gymnasium.replay_check import RecordedStep
 from pgtoolkit.envs.adapters.gymnasium.state_slots import StateSlots, stack_rows
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Precision, Simulator

@@ -18,12 +18,9 @@ from pgtoolkit.envs.adapters.gymnasium.places import (
     NewAttributesPlace,
     Place,
 )
-from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import (
-    Numbers,
-    Reading,
-    Writer,
-    unflatten,
-)
+from pgtoolkit.envs.adapters.gymnasium.pytree_codes import Numbers
+from pgtoolkit.envs.adapters.gymnasium.pytree_reader import Reading, unflatten
+from pgtoolkit.envs.adapters.gymnasium.pytree_writer import Writer
 
 LARGE_BYTES, LARGE_ITEMS = 1 << 16, 1 << 12
 """Constants that are larger are compared in turns, one at each look."""
