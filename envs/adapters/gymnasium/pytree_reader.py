@@ -45,11 +45,11 @@ def unflatten(codes: tuple[float, ...], values: list[float], reading: Reading | 
 
     An integer whose value was changed to a fraction is returned as a floating-point number.
     """
-    return _compiled_reader(codes)(values, reading or new_reading(KnownObjects()))
+    return compiled_reader(codes)(values, reading or new_reading(KnownObjects()))
 
 
 @lru_cache(maxsize=4096)
-def _compiled_reader(codes: tuple[float, ...]) -> Read:
+def compiled_reader(codes: tuple[float, ...]) -> Read:
     """A function from the values to the tree; cached, because it runs at every step."""
     return _compile(iter(map(int, codes)))[1]
 
