@@ -93,6 +93,16 @@ class UnheldError(Exception):
         self.kind = type(value).__name__
 
 
+class _Reused:
+    """A generator that is used again, with the last state that it was given."""
+
+    def __init__(self) -> None:
+        self.bits = np.random.PCG64(0)
+        self.generator = np.random.Generator(self.bits)
+        self.words: list[float] = []
+        self.state: Any = None
+
+
 @final
 class KnownObjects:
     """Objects that saved states name instead of holding them."""
@@ -104,7 +114,7 @@ class KnownObjects:
         self.texts: dict[int, str] = {}
         self._things: dict[int, Any] = {}
         self._codes: dict[Any, int] = {}
-        self._generators: list[np.random.Generator] = []
+        self._generators: list[_Reused] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles have other addresses."""
@@ -168,10 +178,13 @@ class KnownObjects:
         different objects if their numbers are.
         """
         if number == len(self._generators):
-            self._generators.append(np.random.Generator(np.random.PCG64(0)))
-        generator = self._generators[number]
-        generator.bit_generator.state = _pcg64_state(words)
-        return generator
+            self._generators.append(_Reused())
+        reused = self._generators[number]
+        if reused.words != words:
+            reused.words, reused.state = words, _pcg64_state(words)
+        # Set although the words are the same: the environment may have drawn from it since.
+        reused.bits.state = reused.state
+        return reused.generator
 
 
 def treatment_of(kind: type) -> Treatment:

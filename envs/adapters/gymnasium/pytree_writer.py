@@ -184,7 +184,7 @@ def _put_array_content(writer: Writer, tree: Any) -> None:
     if isinstance(base, np.ndarray):
         writer.own_memory(tree, base)
     writer.meet(tree)
-    if tree.dtype == object:
+    if tree.dtype.kind == "O":
         writer.codes += (node.OBJECT_ARRAY, tree.ndim, *tree.shape)
         for item in tree.ravel().tolist():
             writer.put(item)
@@ -208,7 +208,7 @@ def _put_numbers(writer: Writer, tree: Any, kind: int, raw: int, shape: tuple[in
     number = tree.dtype.num
     if number in DTYPES and (number not in _INT64_NUMS or _are_exact_in_float64(tree)):
         writer.codes += (kind, number, *shape)
-        writer.values += tree.ravel().tolist()
+        writer.values += tree.tolist() if len(shape) == 2 else tree.ravel().tolist()
         return
     if tree.dtype.hasobject:
         raise UnheldError(tree)
