@@ -134,10 +134,12 @@ def _compile_bare_array(codes: Iterator[int]) -> tuple[int, Read]:
     size = math.prod(shape)
 
     def read(values: list[float], reading: Reading) -> Any:
-        array = _shaped(np.array(values[:size], dtype=np.float64), shape)
-        return array if dtype.num == FLOAT64_NUM else _cast_if_exact(array, dtype)
+        array = np.array(values[:size], dtype=np.float64)
+        return array if len(shape) == 1 else _shaped(array, shape)
 
-    return size, read
+    if dtype.num == FLOAT64_NUM:
+        return size, read
+    return size, lambda values, reading: _cast_if_exact(read(values, reading), dtype)
 
 
 def _note_array(read: Read, values: list[float], reading: Reading) -> Any:

@@ -101,7 +101,8 @@ class Writer:
         if id(base) in self._memory:
             raise UnheldError(tree)
         self._memory.add(id(base))
-        self._kept.append(base)
+        if base is not tree:
+            self._kept.append(base)
 
     def meet(self, tree: Any) -> None:
         """Numbers an object, for later references."""
@@ -175,13 +176,13 @@ def _put_array_content(writer: Writer, tree: Any) -> None:
         _put_array_content(writer, tree.T.copy())
         return
     base = tree if tree.base is None else tree.base
-    if type(base) is np.ndarray and base is not tree and _can_view(writer, tree, base):
+    if base is not tree and type(base) is np.ndarray and _can_view(writer, tree, base):
         start = tree.__array_interface__["data"][0] - base.__array_interface__["data"][0]
         writer.codes += (node.VIEW, tree.dtype.num, start, tree.ndim, *tree.shape, *tree.strides)
         writer.put(base)
         writer.meet(tree)
         return
-    if isinstance(base, np.ndarray):
+    if base is tree or isinstance(base, np.ndarray):
         writer.own_memory(tree, base)
     writer.meet(tree)
     if tree.dtype.kind == "O":

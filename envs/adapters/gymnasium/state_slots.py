@@ -129,11 +129,13 @@ class StateSlots:
             self._begin_watch()
         while changed := self._look():
             self._promote(changed)
-        writer = Writer(self.known)
-        for index in self._order():
-            self._put(self.slots[index], writer)
-            codes, values = writer.take()
-            self._samples.setdefault(index, []).append(Numbers(tuple(codes), values))
+        writer, order = Writer(self.known), self._order()
+        code, value = 0, 0
+        ends = self._write([self.slots[index] for index in order], writer)
+        for index, (code_end, value_end) in zip(order, ends, strict=True):
+            numbers = Numbers(tuple(writer.codes[code:code_end]), writer.values[value:value_end])
+            self._samples.setdefault(index, []).append(numbers)
+            code, value = code_end, value_end
         self._drop_unheld()
 
     def settle(self) -> None:
@@ -163,10 +165,7 @@ class StateSlots:
             self._promote(changed)
         self.shared.require_unchanged(self.name)
         writer = Writer(self.known)
-        ends: list[tuple[int, int]] = []
-        for slot in self.slots:
-            self._put(slot, writer)
-            ends.append((len(writer.codes), len(writer.values)))
+        ends = self._write(self.slots, writer)
         return self.layout.row(writer.codes, writer.values, ends)
 
     def restore(self, saved: list[float]) -> None:
@@ -402,14 +401,19 @@ class StateSlots:
 
         return sorted(range(len(self.slots)), key=key)
 
-    def _put(self, slot: Slot, writer: Writer) -> None:
-        begin = len(writer.codes), len(writer.values)
-        try:
-            slot.put(writer)
-        except UnheldError as error:
-            self._refuse(slot, error.kind)
-            del writer.codes[begin[0] :], writer.values[begin[1] :]
-            writer.put(ABSENT)
+    def _write(self, slots: Sequence[Slot], writer: Writer) -> list[tuple[int, int]]:
+        """Writes all slots; returns how many codes and values there are after each."""
+        ends: list[tuple[int, int]] = []
+        for slot in slots:
+            try:
+                slot.put(writer)
+            except UnheldError as error:
+                self._refuse(slot, error.kind)
+                num_codes, num_values = ends[-1] if ends else (0, 0)
+                del writer.codes[num_codes:], writer.values[num_values:]
+                writer.put(ABSENT)
+            ends.append((len(writer.codes), len(writer.values)))
+        return ends
 
     def _refuse(self, slot: Slot, kind: str | None = None) -> None:
         """Leaves a place that cannot be saved alone during the rehearsal; refuses it later."""
@@ -462,6 +466,8 @@ def has_get_and_set_state(base: Any) -> bool:
 
 def stack_rows(rows: Sequence[Any], size: int) -> NDArray[np.float64]:
     """Rows as one array ``[K, size]``; shorter ones are filled with zeros."""
+    if rows and all(len(row) == size for row in rows):
+        return np.array(rows, dtype=np.float64)
     found = np.zeros((len(rows), size))
     for index, row in enumerate(rows):
         found[index, : len(row)] = row
