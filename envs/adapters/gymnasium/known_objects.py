@@ -110,7 +110,8 @@ class KnownObjects:
     def __init__(self) -> None:
         self.objects: list[Any] = []
         """Objects that the environment keeps, by their number."""
-        self._numbers: dict[int, int] = {}
+        self.numbers: dict[int, int] = {}
+        """Their numbers, by address."""
         self.texts: dict[int, str] = {}
         self._things: dict[int, Any] = {}
         self._codes: dict[Any, int] = {}
@@ -118,11 +119,11 @@ class KnownObjects:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles have other addresses."""
-        return vars(self) | {"_numbers": {}, "_codes": {}, "_generators": []}
+        return vars(self) | {"numbers": {}, "_codes": {}, "_generators": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._numbers = {id(value): number for number, value in enumerate(self.objects)}
+        self.numbers = {id(value): number for number, value in enumerate(self.objects)}
 
     @property
     def things(self) -> list[Any]:
@@ -131,12 +132,12 @@ class KnownObjects:
 
     def add(self, value: Any) -> None:
         """Gives an object a number."""
-        self._numbers[id(value)] = len(self.objects)
+        self.numbers[id(value)] = len(self.objects)
         self.objects.append(value)
 
     def number(self, value: Any) -> int | None:
         """The object's number; None if it has none."""
-        return self._numbers.get(id(value))
+        return self.numbers.get(id(value))
 
     def text_code(self, text: str) -> int:
         """The code that names a text."""

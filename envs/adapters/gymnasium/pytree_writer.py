@@ -50,19 +50,13 @@ class Writer:
     """
 
     def __init__(self, known: KnownObjects) -> None:
-        self.known = known
+        self.known, self._numbers = known, known.numbers
         self.codes: list[int] = []
         self.values: list[float] = []
         self._met: dict[int, int] = {}
         self._memory: set[int] = set()
         # Temporary objects stay, so that their addresses are not used again.
         self._kept: list[Any] = []
-
-    def take(self) -> tuple[list[int], list[float]]:
-        """The codes and values since the last call."""
-        found = self.codes, self.values
-        self.codes, self.values = [], []
-        return found
 
     def put(self, tree: Any) -> None:
         """Appends a tree.
@@ -82,11 +76,12 @@ class Writer:
 
     def _reference(self, tree: Any) -> bool:
         """Appends a reference if the object is known or was met before."""
-        number = self.known.number(tree)
+        key = id(tree)
+        number = self._numbers.get(key)
         if number is not None:
             self.codes += (node.KNOWN, number)
             return True
-        met = self._met.get(id(tree))
+        met = self._met.get(key)
         if met is not None:
             self.codes += (node.SAME, met)
             return True

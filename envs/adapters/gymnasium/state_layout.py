@@ -77,11 +77,16 @@ class StateLayout:
         self.irrelevant: set[int] = set()
         """Indices of slots on which nothing depends."""
         self._is_proved = False
-        self._forget()
+        self._forms: dict[tuple[int, ...], Form] = {}
+        self._parts: dict[tuple[tuple[float, ...], ...], Sequence[Part]] = {}
+        self._last: tuple[list[list[float]] | None, Sequence[Part]] = None, ()
+        """The codes that :meth:`parts` was given last, and what it returned."""
+        self._codes: list[slice] = []
+        """Where the array holds codes."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Functions that were compiled from codes are compiled anew in a copy."""
-        return vars(self) | {"_forms": {}, "_parts": {}}
+        return vars(self) | {"_forms": {}, "_parts": {}, "_last": (None, ())}
 
     def begin(self, samples: Sequence[Sequence[Numbers]]) -> None:
         """Gives each slot a segment with room for all of its samples: all values, then all codes.
@@ -185,12 +190,16 @@ class StateLayout:
 
     def parts(self, saved: list[float]) -> Sequence[Part]:
         """For each slot, where a saved state ``[S]`` has it; one of before may be shorter."""
-        key = tuple([tuple(saved[codes]) for codes in self._codes])
+        found = [saved[codes] for codes in self._codes]
+        if found == self._last[0]:
+            return self._last[1]
+        key = tuple(map(tuple, found))
         parts = self._parts.get(key)
         if parts is None:
             if len(self._parts) * self.size > MAX_REMEMBERED:
                 self._parts.clear()
             parts = self._parts[key] = [_part(segments, saved) for segments in self.of_slot]
+        self._last = found, parts
         return parts
 
     def lack_slots(self, saved: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -234,8 +243,7 @@ class StateLayout:
 
     def _forget(self) -> None:
         """Forgets what was remembered of another layout."""
-        self._forms: dict[tuple[int, ...], Form] = {}
-        self._parts: dict[tuple[tuple[float, ...], ...], list[Part]] = {}
+        self._forms, self._parts, self._last = {}, {}, (None, ())
         first, late = self.segments[: self.num_first], self.segments[self.num_first :]
         together = [slice(first[0].codes.start, first[-1].codes.stop)] if first else []
         self._codes = [*together, *(segment.codes for segment in late)]

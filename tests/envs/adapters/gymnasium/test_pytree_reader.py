@@ -146,3 +146,14 @@ def test_an_integer_that_is_moved_becomes_a_float() -> None:
     assert numbers is not None
     moved = unflatten(numbers.codes, [2.5, 1.0, 2.5, 0.5])
     assert moved[0] == 2.5 and moved[1].tolist() == [1.0, 2.5]
+
+
+def test_a_generator_that_was_used_is_put_back_to_the_same_state() -> None:
+    """The object is used again, so it may have moved although its saved words are the same."""
+    known = KnownObjects()
+    numbers = flatten(np.random.default_rng(3), known)
+    assert numbers is not None
+    draws = [
+        unflatten(numbers.codes, numbers.values, new_reading(known)).random() for _ in range(2)
+    ]
+    assert draws[0] == draws[1] == np.random.default_rng(3).random()
