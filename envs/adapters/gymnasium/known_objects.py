@@ -93,6 +93,16 @@ class UnheldError(Exception):
         self.kind = type(value).__name__
 
 
+class _Reused:
+    """A generator that is used again, with the last state that it was given."""
+
+    def __init__(self) -> None:
+        self.bits = np.random.PCG64(0)
+        self.generator = np.random.Generator(self.bits)
+        self.words: list[float] = []
+        self.state: Any = None
+
+
 @final
 class KnownObjects:
     """Objects that saved states name instead of holding them."""
@@ -100,19 +110,20 @@ class KnownObjects:
     def __init__(self) -> None:
         self.objects: list[Any] = []
         """Objects that the environment keeps, by their number."""
-        self._numbers: dict[int, int] = {}
+        self.numbers: dict[int, int] = {}
+        """Their numbers, by address."""
         self.texts: dict[int, str] = {}
         self._things: dict[int, Any] = {}
         self._codes: dict[Any, int] = {}
-        self._generators: list[np.random.Generator] = []
+        self._generators: list[_Reused] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles have other addresses."""
-        return vars(self) | {"_numbers": {}, "_codes": {}, "_generators": []}
+        return vars(self) | {"numbers": {}, "_codes": {}, "_generators": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._numbers = {id(value): number for number, value in enumerate(self.objects)}
+        self.numbers = {id(value): number for number, value in enumerate(self.objects)}
 
     @property
     def things(self) -> list[Any]:
@@ -121,12 +132,12 @@ class KnownObjects:
 
     def add(self, value: Any) -> None:
         """Gives an object a number."""
-        self._numbers[id(value)] = len(self.objects)
+        self.numbers[id(value)] = len(self.objects)
         self.objects.append(value)
 
     def number(self, value: Any) -> int | None:
         """The object's number; None if it has none."""
-        return self._numbers.get(id(value))
+        return self.numbers.get(id(value))
 
     def text_code(self, text: str) -> int:
         """The code that names a text."""
@@ -168,10 +179,13 @@ class KnownObjects:
         different objects if their numbers are.
         """
         if number == len(self._generators):
-            self._generators.append(np.random.Generator(np.random.PCG64(0)))
-        generator = self._generators[number]
-        generator.bit_generator.state = _pcg64_state(words)
-        return generator
+            self._generators.append(_Reused())
+        reused = self._generators[number]
+        if reused.words != words:
+            reused.words, reused.state = words, _pcg64_state(words)
+        # Set although the words are the same: the environment may have drawn from it since.
+        reused.bits.state = reused.state
+        return reused.generator
 
 
 def treatment_of(kind: type) -> Treatment:

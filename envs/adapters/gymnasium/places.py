@@ -26,7 +26,8 @@ from pgtoolkit.envs.adapters.gymnasium.known_objects import (
     slot_names,
     treatment_of,
 )
-from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import ABSENT, Absent, Writer
+from pgtoolkit.envs.adapters.gymnasium.pytree_codes import ABSENT, Absent
+from pgtoolkit.envs.adapters.gymnasium.pytree_writer import Writer
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 

@@ -251,7 +251,7 @@ def require_float_state(env: AnyEnv, slots: StateSlots) -> None:
     Raises:
         RequestError: says how to give access to the state.
     """
-    if slots.are_floats.any():
+    if slots.layout.are_floats.any():
         return
     name = type(env.unwrapped).__name__
     raise RequestError(

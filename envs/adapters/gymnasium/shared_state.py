@@ -27,7 +27,7 @@ from pgtoolkit.envs.adapters.gymnasium.places import (
     NewAttributesPlace,
     Place,
 )
-from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import Writer
+from pgtoolkit.envs.adapters.gymnasium.pytree_writer import Writer
 from pgtoolkit.envs.adapters.gymnasium.watch import Watch
 from pgtoolkit.errors import RequestError
 

@@ -157,7 +157,7 @@ class GymnasiumSimulator(Simulator):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._slots.load_state_dict(state)
-        first = self._tangent_entries < self._slots.first_size
+        first = self._tangent_entries < self._slots.layout.first_size
         self._tangent_entries = self._tangent_entries[first]
         self.tangent_size = len(self._tangent_entries)
         self._take_late()
@@ -165,12 +165,12 @@ class GymnasiumSimulator(Simulator):
     def _take_late(self) -> None:
         """Notes the present sizes; differentiates numbers that became state after the check."""
         self.saved_size = self._slots.size
-        if self._slots.late_floats:
-            late = np.array(self._slots.late_floats, dtype=np.intp)
+        if self._slots.layout.late_floats:
+            late = np.array(self._slots.layout.late_floats, dtype=np.intp)
             new = late[~np.isin(late, self._tangent_entries)]
             self._tangent_entries = np.concatenate([self._tangent_entries, new])
             self.tangent_size = len(self._tangent_entries)
-            self._slots.late_floats.clear()
+            self._slots.layout.late_floats.clear()
 
     def perturb(self, saved: Array, tangent: Array) -> Array:
         moved = self._slots.complete(saved)

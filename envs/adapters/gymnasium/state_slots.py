@@ -1,4 +1,4 @@
-"""The state of an environment as an array: which places it has, how they are saved and restored.
+"""The state of an environment as an array: which places it has, saving and restoring them.
 
 A *slot* is a place whose content differs between states. All other places are constants, which the
 states share; they are watched, and one that changes becomes a slot at that moment. States that were
@@ -8,7 +8,7 @@ saved before hold nothing for it, and so they have the constant.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -25,17 +25,11 @@ from pgtoolkit.envs.adapters.gymnasium.places import (
     holds_content,
     layers_of,
 )
-from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import (
-    ABSENT,
-    UNSAVED,
-    Numbers,
-    Reading,
-    Writer,
-    are_floats,
-    new_reading,
-    unflatten,
-)
+from pgtoolkit.envs.adapters.gymnasium.pytree_codes import ABSENT, Numbers
+from pgtoolkit.envs.adapters.gymnasium.pytree_reader import Reading, new_reading
+from pgtoolkit.envs.adapters.gymnasium.pytree_writer import Writer
 from pgtoolkit.envs.adapters.gymnasium.shared_state import SharedState
+from pgtoolkit.envs.adapters.gymnasium.state_layout import StateLayout
 from pgtoolkit.envs.adapters.gymnasium.watch import (
     Content,
     Guard,
@@ -47,9 +41,6 @@ from pgtoolkit.envs.adapters.gymnasium.watch import (
 )
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
-
-MAX_FITTING = 1024
-"""So many shapes of a slot are remembered."""
 
 HELD_TYPES = (
     "numbers, texts, None, arrays, lists, tuples, dictionaries, sets, deques, random generators "
@@ -92,25 +83,6 @@ Slot: TypeAlias = Place | StatePair
 
 
 @final
-@dataclasses.dataclass(eq=False)
-class Segment:
-    """A part of the array with room for the content of one slot."""
-
-    slot: int
-    """The index of the slot."""
-    values: slice
-    codes: slice
-    are_floats: NDArray[np.bool_]
-    """For each value, whether it was ever seen as a floating-point number."""
-    seen: set[tuple[int, ...]] = dataclasses.field(default_factory=set)
-    """The codes that were stored here."""
-
-    def fits(self, codes: Sequence[int], values: Sequence[float]) -> bool:
-        room = self.values.stop - self.values.start, self.codes.stop - self.codes.start
-        return bool(len(values) <= room[0] and len(codes) <= room[1])
-
-
-@final
 class StateSlots:
     """Saves and restores the state of an environment.
 
@@ -148,18 +120,8 @@ class StateSlots:
         self._samples: dict[int, list[Numbers]] = {}
         self._constants: dict[int, Content] = {}
         self._watch: Watch | None = None
-        self.segments: list[Segment] = []
-        self._of_slot: list[list[Segment]] = []
-        self._fitting: list[dict[tuple[int, ...], Segment]] = []
-        """For each slot, the segments by the codes of what they have room for."""
-        self.size = 0
-        """``S``, the number of entries of the array at the moment."""
-        self.is_settled, self._num_first = False, 0
-        self.late_floats: list[int] = []
-        """Entries of slots that were added after :meth:`end_proof`, if they are floats."""
-        self.irrelevant: set[int] = set()
-        """Indices of slots on which nothing depends."""
-        self._is_proved = False
+        self.layout = StateLayout()
+        self.is_settled = False
 
     def observe(self) -> None:
         """Looks at the environment after a reset or a step of the rehearsal."""
@@ -167,11 +129,13 @@ class StateSlots:
             self._begin_watch()
         while changed := self._look():
             self._promote(changed)
-        writer = Writer(self.known)
-        for index in self._order():
-            self._put(self.slots[index], writer)
-            codes, values = writer.take()
-            self._samples.setdefault(index, []).append(Numbers(tuple(codes), values))
+        writer, order = Writer(self.known), self._order()
+        code, value = 0, 0
+        ends = self._write([self.slots[index] for index in order], writer)
+        for index, (code_end, value_end) in zip(order, ends, strict=True):
+            numbers = Numbers(tuple(writer.codes[code:code_end]), writer.values[value:value_end])
+            self._samples.setdefault(index, []).append(numbers)
+            code, value = code_end, value_end
         self._drop_unheld()
 
     def settle(self) -> None:
@@ -180,44 +144,16 @@ class StateSlots:
         order = self._order()
         samples = [self._samples.get(index, []) for index in order]
         self.slots = [self.slots[index] for index in order]
-        sizes = [_room(of_slot) for of_slot in samples]
-        start = sum(values for values, _ in sizes)
-        value, code = 0, start
-        for index, (values, codes) in enumerate(sizes):
-            segment = Segment(
-                index,
-                slice(value, value + values),
-                slice(code, code + codes),
-                np.zeros(values, dtype=bool),
-            )
-            value, code = value + values, code + codes
-            for numbers in samples[index]:
-                _mark_floats(segment, numbers.codes)
-            self._of_slot.append([segment])
-            self._fitting.append({})
-            self.segments.append(segment)
-        self.size, self.is_settled, self._num_first = code, True, len(self.slots)
+        self.layout.begin(samples)
+        self.is_settled = True
         self._samples.clear()
         self._rewatch()
         self.shared = SharedState([*self.known.objects, *self.known.things], self._moving)
 
-    def end_proof(self, irrelevant: Iterable[int]) -> None:
-        """From now on, the floats of new slots are differentiated.
-
-        Args:
-            irrelevant: indices of slots that are not, however much they grow.
-        """
-        self.irrelevant, self._is_proved = set(irrelevant), True
-
     @property
-    def are_floats(self) -> NDArray[np.bool_]:
-        """For each value of all slots, whether it was ever observed as a floating-point number."""
-        return np.concatenate([*(s.are_floats for s in self.segments), np.zeros(0, dtype=bool)])
-
-    def float_entries(self, index: int) -> NDArray[np.intp]:
-        """Indices into the array of a slot's floating-point numbers."""
-        found = [np.flatnonzero(s.are_floats) + s.values.start for s in self._of_slot[index]]
-        return np.concatenate([*found, np.zeros(0, dtype=np.intp)])
+    def size(self) -> int:
+        """``S``, the number of entries of the array at the moment."""
+        return self.layout.size
 
     def capture(self) -> list[float]:
         """The numbers ``[S]`` of the environment's present state.
@@ -229,19 +165,8 @@ class StateSlots:
             self._promote(changed)
         self.shared.require_unchanged(self.name)
         writer = Writer(self.known)
-        found = []
-        for index, slot in enumerate(self.slots):
-            self._put(slot, writer)
-            codes, values = writer.take()
-            segment = self._fitting[index].get(tuple(codes)) or self._segment(index, codes, values)
-            found.append((segment, codes, values))
-        row: list[float] = [0.0] * self.size
-        for segment, codes, values in found:
-            start = segment.values.start
-            row[start : start + len(values)] = values
-            start = segment.codes.start
-            row[start : start + len(codes)] = codes
-        return row
+        ends = self._write(self.slots, writer)
+        return self.layout.row(writer.codes, writer.values, ends)
 
     def restore(self, saved: list[float]) -> None:
         """Writes captured numbers ``[S]`` back into the environment.
@@ -250,14 +175,12 @@ class StateSlots:
         """
         reading = new_reading(self.known)
         found: list[Any] = []
-        for index, segments in enumerate(self._of_slot):
-            for segment in segments:
-                codes = saved[segment.codes]
-                if codes and codes[0] != UNSAVED:
-                    found.append(unflatten(tuple(codes), saved[segment.values], reading))
-                    break
-            else:
+        for index, part in enumerate(self.layout.parts(saved)):
+            if part is None:
                 found.append(self._constant(index, reading.generators))
+            else:
+                values, read = part
+                found.append(read(saved[values], reading))
         # get_state() comes first in the array and last here: it may hold moved numbers.
         for slot, value in zip(reversed(self.slots), reversed(found), strict=True):
             if not self.unheld or slot.name not in self.unheld:
@@ -293,11 +216,7 @@ class StateSlots:
             saved: ``[K, S]``, of now or captured before slots were added.
         """
         wide = np.pad(saved, ((0, 0), (0, max(0, self.size - saved.shape[1]))))
-        lacking = np.zeros(len(wide), dtype=bool)
-        for segments in filter(None, self._of_slot[self._num_first :]):
-            codes = np.stack([wide[:, s.codes.start] for s in segments])
-            lacking |= (codes == UNSAVED).all(0)
-        for row in np.flatnonzero(lacking):
+        for row in np.flatnonzero(self.layout.lack_slots(wide)):
             self.restore(saved[row].tolist())
             wide[row] = self.capture()
         return wide
@@ -322,9 +241,11 @@ class StateSlots:
                     s.codes.stop - s.codes.start,
                     s.are_floats.tolist(),
                 ]
-                for s in self.segments
+                for s in self.layout.segments
             ],
-            "irrelevant": [places.get(id(self.slots[i]), -1) for i in sorted(self.irrelevant)],
+            "irrelevant": [
+                places.get(id(self.slots[i]), -1) for i in sorted(self.layout.irrelevant)
+            ],
             "texts": list(self.known.texts.values()),
         }
 
@@ -333,46 +254,38 @@ class StateSlots:
 
         Slots that were added after the rehearsal are put into the order in which they were added
         there, because what is shared is numbered in this order. Their floats become
-        :attr:`late_floats`.
+        :attr:`StateLayout.late_floats`.
 
         Raises:
             RequestError: the environment is another.
         """
+        first = self.layout.num_first
         mine, theirs = self.state_dict()["segments"], state.get("segments", [])
-        if [s[:3] for s in mine[: self._num_first]] != [s[:3] for s in theirs[: self._num_first]]:
+        if [s[:3] for s in mine[:first]] != [s[:3] for s in theirs[:first]]:
             raise RequestError(
                 f"the saved states are of another {self.name}, or of an earlier version of this "
                 "package: its attributes are others now. Start a new run"
             )
         for text in state["texts"]:
             self.known.text_code(text)
-        self._reorder([self.places[place] for place, *_ in theirs[self._num_first :] if place >= 0])
+        self._reorder([self.places[place] for place, *_ in theirs[first:] if place >= 0])
         places = {id(slot): index for index, slot in enumerate(self.slots)}
-        self.irrelevant = {i for i in self.irrelevant if i < self._num_first} | {
+        self.layout.irrelevant = {i for i in self.layout.irrelevant if i < first} | {
             places[id(self.places[place])] for place in state["irrelevant"] if place >= 0
         }
-        for place, values, codes, floats in theirs[self._num_first :]:
+        for place, values, codes, floats in theirs[first:]:
             index = places[id(self.places[place])] if place >= 0 else 0
-            segment = self._add_segment(index, values, codes)
+            segment = self.layout.add_segment(index, values, codes)
             segment.are_floats |= np.array(floats, dtype=bool)
-            self._note_late(segment)
+            self.layout.note_late(segment)
         self._rewatch()
 
     def _reorder(self, late: list[Place]) -> None:
         """Drops the segments of slots that were added late, and puts these into another order."""
-        first = self.slots[: self._num_first]
+        first = self.slots[: self.layout.num_first]
         ordered = {id(slot): slot for slot in (*first, *late, *self.slots)}
         self.slots = list(ordered.values())
-        self.segments = self.segments[: self._num_first]
-        self.size = self.first_size
-        self._of_slot = [[segment] for segment in self.segments]
-        self._of_slot += [[] for _ in self.slots[self._num_first :]]
-        self._fitting = [{} for _ in self.slots]
-
-    @property
-    def first_size(self) -> int:
-        """The number of entries that were laid out after the rehearsal."""
-        return self.segments[self._num_first - 1].codes.stop if self._num_first else 0
+        self.layout.restart(len(self.slots))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles make their watch anew; it begins with the same constants."""
@@ -467,50 +380,12 @@ class StateSlots:
                 return index
         self.slots.append(place)
         if self.is_settled:
-            self._of_slot.append([])
-            self._fitting.append({})
+            self.layout.add_slot()
         else:
             constant = self._constants.get(id(place))
             if isinstance(constant, Numbers):
                 self._samples[len(self.slots) - 1] = [constant]
         return len(self.slots) - 1
-
-    def _segment(self, index: int, codes: list[int], values: list[float]) -> Segment:
-        """A segment of the slot with enough room; floats in new entries are noted."""
-        for segment in self._of_slot[index]:
-            if segment.fits(codes, values):
-                break
-        else:
-            grown = 1 if not self._of_slot[index] else 2
-            segment = self._add_segment(index, grown * len(values), grown * len(codes))
-        key = tuple(codes)
-        self._fitting[index][key] = segment
-        if len(self._fitting[index]) > MAX_FITTING:
-            self._fitting[index].clear()
-        if key not in segment.seen:
-            before = segment.are_floats.copy()
-            _mark_floats(segment, key)
-            if (before != segment.are_floats).any():
-                self._note_late(segment)
-        return segment
-
-    def _add_segment(self, index: int, values: int, codes: int) -> Segment:
-        middle = self.size + values
-        segment = Segment(
-            index,
-            slice(self.size, middle),
-            slice(middle, middle + codes),
-            np.zeros(values, dtype=bool),
-        )
-        self._of_slot[index].append(segment)
-        self.segments.append(segment)
-        self.size = middle + codes
-        return segment
-
-    def _note_late(self, segment: Segment) -> None:
-        if self._is_proved and segment.slot not in self.irrelevant:
-            entries = (np.flatnonzero(segment.are_floats) + segment.values.start).tolist()
-            self.late_floats += [entry for entry in entries if entry not in self.late_floats]
 
     def _constant(self, index: int, generators: list[Any]) -> Any:
         # What was rebuilt for other slots is not counted, because the array was written without it.
@@ -526,13 +401,19 @@ class StateSlots:
 
         return sorted(range(len(self.slots)), key=key)
 
-    def _put(self, slot: Slot, writer: Writer) -> None:
-        try:
-            slot.put(writer)
-        except UnheldError as error:
-            self._refuse(slot, error.kind)
-            writer.take()
-            writer.put(ABSENT)
+    def _write(self, slots: Sequence[Slot], writer: Writer) -> list[tuple[int, int]]:
+        """Writes all slots; returns how many codes and values there are after each."""
+        ends: list[tuple[int, int]] = []
+        for slot in slots:
+            try:
+                slot.put(writer)
+            except UnheldError as error:
+                self._refuse(slot, error.kind)
+                num_codes, num_values = ends[-1] if ends else (0, 0)
+                del writer.codes[num_codes:], writer.values[num_values:]
+                writer.put(ABSENT)
+            ends.append((len(writer.codes), len(writer.values)))
+        return ends
 
     def _refuse(self, slot: Slot, kind: str | None = None) -> None:
         """Leaves a place that cannot be saved alone during the rehearsal; refuses it later."""
@@ -585,24 +466,12 @@ def has_get_and_set_state(base: Any) -> bool:
 
 def stack_rows(rows: Sequence[Any], size: int) -> NDArray[np.float64]:
     """Rows as one array ``[K, size]``; shorter ones are filled with zeros."""
+    if rows and all(len(row) == size for row in rows):
+        return np.array(rows, dtype=np.float64)
     found = np.zeros((len(rows), size))
     for index, row in enumerate(rows):
         found[index, : len(row)] = row
     return found
-
-
-def _room(samples: list[Numbers]) -> tuple[int, int]:
-    values = max((len(numbers.values) for numbers in samples), default=0)
-    return values, max((len(numbers.codes) for numbers in samples), default=1)
-
-
-def _mark_floats(segment: Segment, codes: tuple[int, ...]) -> None:
-    """Notes which values are floats by codes that have not been seen in the segment."""
-    if codes in segment.seen:
-        return
-    segment.seen.add(codes)
-    marks = np.array(are_floats(codes), dtype=bool)
-    segment.are_floats[: len(marks)] |= marks
 
 
 def _absent_numbers() -> tuple[tuple[int, ...], list[float]]:

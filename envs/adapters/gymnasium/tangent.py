@@ -6,7 +6,8 @@ Shapes: ``S`` saved numbers, ``D`` of them differentiated.
 import numpy as np
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import UNSAVED, first_are_floats
+from pgtoolkit.envs.adapters.gymnasium.pytree_codes import UNSAVED
+from pgtoolkit.envs.adapters.gymnasium.pytree_floats import first_are_floats
 from pgtoolkit.envs.adapters.gymnasium.replay_check import RecordedStep
 from pgtoolkit.envs.adapters.gymnasium.state_slots import StateSlots, stack_rows
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Precision, Simulator
@@ -53,7 +54,7 @@ def tangent_entries(
     affects: dict[int, set[int]] = {}
     # Taken before the steps, because these may find further slots.
     names = [slot.name for slot in slots.slots]
-    floats = [slots.float_entries(index) + offset for index in range(len(names))]
+    floats = [slots.layout.float_entries(index) + offset for index in range(len(names))]
     for index, entries in enumerate(floats):
         if names[index] not in STATE_SLOT_NAMES and entries.size:
             moved = before.copy()
@@ -65,8 +66,8 @@ def tangent_entries(
         relevant |= {index for index, affected in affects.items() if affected & relevant}
     # Of a slot that never held a float in these steps nothing is known, so it is differentiated.
     relevant |= {index for index in affects if not _holds_floats(slots, index, before[:, offset:])}
-    slots.end_proof(irrelevant=set(affects) - relevant)
-    chosen = [slots.float_entries(index) + offset for index in sorted(relevant - {OUTCOME})]
+    slots.layout.end_proof(irrelevant=set(affects) - relevant)
+    chosen = [slots.layout.float_entries(index) + offset for index in sorted(relevant - {OUTCOME})]
     return np.concatenate([*chosen, np.zeros(0, dtype=np.intp)])
 
 
@@ -90,7 +91,7 @@ def find_precision(
 
 def _holds_floats(slots: StateSlots, index: int, saved: Array) -> bool:
     """Whether any of the states ``[K, S]`` has a floating-point number in the slot."""
-    for segment in (s for s in slots.segments if s.slot == index):
+    for segment in (s for s in slots.layout.segments if s.slot == index):
         for codes in np.unique(saved[:, segment.codes], axis=0):
             if codes.size and codes[0] != UNSAVED and any(first_are_floats(codes)):
                 return True
@@ -102,7 +103,7 @@ def _affected(slots: StateSlots, unmoved: Outcome, moved: Outcome, offset: int) 
     size = min(unmoved.saved.shape[1], moved.saved.shape[1])
     different = (unmoved.saved[:, :size] != moved.saved[:, :size]).any(0)
     physics, different = different[:offset], different[offset:]
-    affected = {s.slot for s in slots.segments if different[s.values].any()}
+    affected = {s.slot for s in slots.layout.segments if different[s.values].any()}
     outcome_differs = (
         physics.any()
         or (unmoved.observation != moved.observation).any()

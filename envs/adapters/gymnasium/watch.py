@@ -18,12 +18,9 @@ from pgtoolkit.envs.adapters.gymnasium.places import (
     NewAttributesPlace,
     Place,
 )
-from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import (
-    Numbers,
-    Reading,
-    Writer,
-    unflatten,
-)
+from pgtoolkit.envs.adapters.gymnasium.pytree_codes import Numbers
+from pgtoolkit.envs.adapters.gymnasium.pytree_reader import Reading, unflatten
+from pgtoolkit.envs.adapters.gymnasium.pytree_writer import Writer
 
 LARGE_BYTES, LARGE_ITEMS = 1 << 16, 1 << 12
 """Constants that are larger are compared in turns, one at each look."""
@@ -162,19 +159,25 @@ class _OwnerGuard:
     def _expect(self) -> None:
         present = [p.key for p in self.places if p.key in self.own]
         self.absent = [p.key for p in self.places if p.key not in self.own]
+        others = () if self.new is None else self.own.keys() - set(present)
+        keys = [*present, *others]
         # An itemgetter of one key returns no tuple.
-        keys = present * 2 if len(present) == 1 else present
+        keys = keys * 2 if len(keys) == 1 else keys
         self.get: Callable[[Any], Any] = operator.itemgetter(*keys) if keys else lambda own: ()
-        self.expected = self.get(self.own)
+        self.expected = [self.own[key] for key in present]
+        self.size = len(self.own) if self._has_known_names() else -1
+        """The number of attributes, if new ones are watched."""
         self.values = [p.read() for p in self.places]
 
     def __call__(self) -> Sequence[Place]:
         own = self.own
         try:
+            # The map stops after the expected ones.
             same = all(map(operator.is_, self.get(own), self.expected))
         except KeyError:
             same = False
-        known_names = self.new is None or own.keys() <= self.new.names
+        # No other name is there if all names of before are, and as many.
+        known_names = (same and len(own) == self.size) or self._has_known_names()
         if same and known_names and not (self.absent and any(k in own for k in self.absent)):
             return ()
         found: list[Place] = [
@@ -187,6 +190,9 @@ class _OwnerGuard:
         if not found:
             self._expect()
         return found
+
+    def _has_known_names(self) -> bool:
+        return self.new is None or self.own.keys() <= self.new.names
 
     def _equal(self, place: AttributePlace, before: Any) -> bool:
         writer = Writer(self.known)

@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.adapters.gymnasium.pytree_numbers import Writer
+from pgtoolkit.envs.adapters.gymnasium.pytree_writer import Writer
 
 VISUAL_FIELDS = ("tex_", "mesh_", "skin_", "text_", "name", "path")
 """Beginnings of the names of fields that belong to pictures and texts, or never change."""

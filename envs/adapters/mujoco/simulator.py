@@ -156,7 +156,7 @@ class MuJoCoSimulator(Simulator):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.slots is not None:
             self.slots.load_state_dict(state)
-            first = self.derived_inputs < self.snapshot.size + self.slots.first_size
+            first = self.derived_inputs < self.snapshot.size + self.slots.layout.first_size
             self.derived_inputs = self.derived_inputs[first]
             self._take_sizes()
 
@@ -181,11 +181,11 @@ class MuJoCoSimulator(Simulator):
     def _take_sizes(self) -> None:
         """Notes the present sizes; differentiates numbers that became state after the check."""
         if self.slots is not None:
-            late = np.array(self.slots.late_floats, dtype=np.intp) + self.snapshot.size
+            late = np.array(self.slots.layout.late_floats, dtype=np.intp) + self.snapshot.size
             new = late[~np.isin(late, self.derived_inputs)]
             self.derived_inputs = np.concatenate([self.derived_inputs, new])
             self.saved_size = self.snapshot.size + self.slots.size
-            self.slots.late_floats.clear()
+            self.slots.layout.late_floats.clear()
         self._others = _other_inputs(self.snapshot, self.derived_inputs)
         self.tangent_size = physics_tangent_size(self.snapshot) + len(self._others.indices)
 

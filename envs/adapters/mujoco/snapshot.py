@@ -108,20 +108,26 @@ class Snapshot:
             if name in fields:
                 self.parts[name] = slice(self.size, self.size + value.size)
                 self.size += value.size
+        self._filled = [self.parts[name] for name in fields if getattr(probe, name).size]
+        self._viewed: tuple[Any, list[Array]] = (None, [])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Views of arrays would become arrays of their own in a copy."""
+        return vars(self) | {"_viewed": (None, [])}
 
     def capture(self, data: Any) -> Array:
         """The saved state ``[S]`` of an ``MjData``."""
         saved = np.empty(self.size)
         import_mujoco().mj_getState(self.model, data, saved[: self.integration], self._kind)
-        for name in self.fields:
-            saved[self.parts[name]] = getattr(data, name).ravel()
+        if self._filled:
+            np.concatenate(self._views(data), out=saved[self.integration :])
         return saved
 
     def restore(self, data: Any, saved: Array) -> None:
         """Writes a saved state ``[S]`` into an ``MjData``, without recomputing derived fields."""
         import_mujoco().mj_setState(self.model, data, saved[: self.integration], self._kind)
-        for name in self.fields:
-            getattr(data, name)[...] = saved[self.parts[name]].reshape(self._shapes[name])
+        for part, view in zip(self._filled, self._views(data), strict=True):
+            view[:] = saved[part]
 
     def values(self, saved: Array) -> dict[str, Array]:
         """The parts of saved states ``[K, S]`` by name, each ``[K, ...]``."""
@@ -136,6 +142,18 @@ class Snapshot:
         for name, where in self.parts.items():
             rows[:, where] = values[name].reshape(len(rows), -1)
         return rows
+
+    def _views(self, data: Any) -> list[Array]:
+        """The derived fields that are not empty, as flat views.
+
+        They are kept, because making them takes long. An ``MjData`` has its arrays as long as it
+        lives.
+        """
+        viewed = self._viewed  # read once, because other threads may use other data
+        if viewed[0] is not data:
+            views = [getattr(data, name).reshape(-1) for name in self.fields]
+            viewed = self._viewed = data, [view for view in views if view.size]
+        return viewed[1]
 
     def _size(self, kind: int) -> int:
         return int(import_mujoco().mj_stateSize(self.model, kind))

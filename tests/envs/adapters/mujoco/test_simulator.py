@@ -1,6 +1,7 @@
 """MuJoCo's environments as pure functions of a saved state."""
 
 import collections
+import copy
 import functools
 import importlib
 import random
@@ -18,6 +19,7 @@ from gymnasium.wrappers import ClipAction, TimeLimit
 from pgtoolkit.envs.adapters.mujoco.simulator import MuJoCoSimulator
 from pgtoolkit.envs.adapters.mujoco.snapshot import (
     DERIVED_FIELDS,
+    Snapshot,
     depends_on_warmstart,
     import_mujoco,
     quiet_loading,
@@ -322,3 +324,18 @@ def test_a_picture_of_a_saved_state_needs_a_render_mode() -> None:
 @pytest.mark.parametrize(("name", "touches"), [("Reacher", False), ("Hopper", True)])
 def test_whether_bodies_can_touch(name: str, touches: bool) -> None:
     assert simulator(name).has_contacts is touches
+
+
+def test_a_snapshot_and_its_copy_serve_several_data_in_turns() -> None:
+    """Arrays of one ``MjData`` are kept; those of another one are not written instead."""
+    mujoco, original = import_mujoco(), simulator("Reacher").env
+    first, second = (mujoco.MjData(original.model) for _ in range(2))
+    mujoco.mj_forward(original.model, first)
+    snapshot = Snapshot(original.model, DERIVED_FIELDS)
+    saved = snapshot.capture(first)
+    for used in (snapshot, copy.deepcopy(snapshot)):
+        for data, state in ((first, saved), (second, saved + 1), (first, saved + 2)):
+            used.restore(data, state)
+        assert np.array_equal(first.xpos.ravel(), (saved + 2)[snapshot.parts["xpos"]])
+        assert np.array_equal(second.xpos.ravel(), (saved + 1)[snapshot.parts["xpos"]])
+        assert np.array_equal(used.capture(second), saved + 1)
