@@ -13,10 +13,10 @@ from pgtoolkit.networks.normalizer import Moments
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import load_state_of, state_of
 
-TARGET = 60.0
+TARGET = 30.0
 """Standard deviation of the discounted return of normalised rewards. With 1, which is usual,
-``ppo`` fails on the point mass, and with 10 or 30 on some seeds of ``Wind``; ``docs/decisions.md``
-has the numbers. Common tasks have 1 to 300."""
+``ppo`` fails on the point mass, and with 60 it is slower on most tasks; ``docs/decisions.md`` has
+the numbers. Common tasks have 1 to 500."""
 CONSTANT = 2.0**-20
 """Standard deviation of the returns, as a share of their mean's size, up to which they count as
 constant. What is left then are rounding errors of rewards, which are float32: eight units."""
@@ -25,11 +25,11 @@ STATE = ("running", "count", "mean", "scatter")
 
 @final
 class RewardNormalizer:
-    """``60 r / std(G)``, with the running standard deviation of ``G_t = r_t + gamma G_{t-1}``.
+    """``30 r / std(G)``, with the running standard deviation of ``G_t = r_t + gamma G_{t-1}``.
 
     ``G`` is the discounted sum of an environment's rewards so far. It starts at 0 with every
     episode, and its variance is taken over all valid steps of all environments. Divided by a
-    sixtieth of its standard deviation, rewards of any unit have returns of one size, for which
+    thirtieth of its standard deviation, rewards of any unit have returns of one size, for which
     learning rates, clips and initial weights are made. Nothing is subtracted, because a constant
     added to rewards changes what a policy with terminations should do, and nothing is clipped,
     because that would bias the gradient. ``G`` goes on from window to window. The same statistic is
@@ -77,7 +77,7 @@ class RewardNormalizer:
 
     @property
     def scale(self) -> Tensor:
-        """The divisor, a float64 scalar: ``std(G) / 60``, or 1 where ``G`` is constant so far."""
+        """The divisor, a float64 scalar: ``std(G) / 30``, or 1 where ``G`` is constant so far."""
         std = (self.scatter / self.count.clamp(min=1)).sqrt()
         return torch.where(std > CONSTANT * self.mean.abs(), std / TARGET, 1.0)
 

@@ -25,7 +25,7 @@ DEFINITIONS = {
     "train/gradient_norm": "ppo only: norm of the gradient of policy and value function together, "
     "before clipping, mean over the update's minibatches",
     "train/reward_scale": "with --normalize-rewards: the number by which the window's rewards were "
-    "divided in the update, a 60th of the standard deviation of the discounted return so far of "
+    "divided in the update, a 30th of the standard deviation of the discounted return so far of "
     "an episode, G_t = r_t + gamma G_(t-1), over all steps of the run; 1 while that is constant",
     "train/learning_rate": "learning rate of the policy in this update, by its schedule",
     "train/std": "mean standard deviation of the Gaussian before squashing; with clipped_gaussian "
