@@ -1,6 +1,7 @@
 """The TensorBoard writer: scalars at environment steps, one image, text, hyperparameters."""
 
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, final
@@ -55,6 +56,18 @@ def as_floats(metrics: Metrics) -> dict[str, float]:
     return dict(zip(names, values, strict=True))
 
 
+def wait_for_the_next_second(path: Path) -> None:
+    """Waits, a second at most, until a new event file is read after those of the folder.
+
+    TensorBoard reads event files in the order of their names, ``events.out.tfevents.SECONDS.HOST.
+    PROCESS.NUMBER``. In one second and one process, file 10 would come before file 9, and its
+    purge step would void what is read after it.
+    """
+    seconds = {file.name.split(".")[3] for file in path.glob("events.out.tfevents.*.*")}
+    if f"{int(time.time()):010d}" in seconds:
+        time.sleep(1 - time.time() % 1)
+
+
 @final
 class RunWriter:
     """Writes one run's event file.
@@ -65,6 +78,7 @@ class RunWriter:
     """
 
     def __init__(self, path: Path, purge_step: int | None = None) -> None:
+        wait_for_the_next_second(path)
         self.writer = SummaryWriter(str(path), purge_step=purge_step)
 
     def begin(self, settings: Mapping[str, Any]) -> None:

@@ -152,10 +152,10 @@ def test_a_resumed_run_voids_what_the_crash_left_behind(tmp_path: Path) -> None:
     with RunWriter(tmp_path) as writer:
         for step in (64, 128, 192):
             writer.write({"x": torch.tensor(float(step))}, step)
-    # Event files are read in the order of their names, which differ by the second they were made
-    # in. Both are made in one second here, so the first gets an earlier name.
+    # Event files are read in the order of their names. Both would be made in one second here, in
+    # which the first one has the later name, as file 9 has beside file 10.
     (file,) = tmp_path.iterdir()
-    file.rename(tmp_path / "events.out.tfevents.0000000001.first")
+    file.rename(tmp_path / f"events.out.tfevents.{file.name.split('.')[3]}.zzz")
     with RunWriter(tmp_path, purge_step=129) as writer:
         writer.write({"x": torch.tensor(-1.0)}, 192)
     assert [(e.step, e.value) for e in read(tmp_path).Scalars("x")] == [
