@@ -44,7 +44,7 @@ class MuJoCoBatchSimulator(Simulator):
         self.action_space = simulator.action_space
         self.max_episode_steps = simulator.max_episode_steps
         self.saved_size, self.tangent_size = simulator.saved_size, simulator.tangent_size
-        self.precision = simulator.precision
+        self.precision, self.may_round = simulator.precision, simulator.may_round
         kept = [name for name in self.snapshot.parts if name not in STATE_FIELDS]
         fields = tuple(dict.fromkeys((*kept, *readout.after)))
         self._step = batch_step(simulator.snapshot, simulator.env.frame_skip, fields, threads)

@@ -95,6 +95,9 @@ class MuJoCoSimulator(Simulator):
         if self.slots is not None:
             self._verify(self.slots)
         self._take_sizes()
+        # A contact that closes moves numbers that stood still, too, and Gymnasium's classes do not
+        # round. Whether another class does is not known.
+        self.may_round = self.readout is None
         self.precision = Precision(
             state=np.dtype(np.float64),
             observation=_float_dtype(observation),

@@ -151,9 +151,9 @@ class CentralDifferences:
     disagreement is relative to the largest row sum of ``|J|`` plus the possible rounding error; of
     the three parts the largest disagreement is reported.
 
-    A number that is the same at all points, but changes in proportion with steps of ``2^-5`` and
-    ``2^-4`` along ``v``, is a stair, as of rounded observations: its derivative is 0 and says
-    nothing, and the disagreement is at least 1.
+    If the simulator may round, a number that is the same at all points, but changes in proportion
+    with steps of ``2^-5`` and ``2^-4`` along ``v``, is a stair, as of rounded observations: its
+    derivative is 0 and says nothing, and the disagreement is at least 1.
 
     **Error.** ``J v`` is also compared with a central difference with the *shorter* step ``h /
     16``. A jump or a kink within ``h`` changes columns of ``J``, but is seldom within ``h / 16`` as
@@ -305,9 +305,11 @@ class CentralDifferences:
         Half of the far step must move it by more than a third of what the whole does: a smooth
         function without a slope, such as ``x^2`` at 0, moves by a quarter or less.
         """
+        found = np.zeros(len(saved))
+        if not self.simulator.may_round:
+            return found
         still = (part == part[:, UNMOVED][:, None]).all(1)
         rows = still.any(1)
-        found = np.zeros(len(saved))
         if rows.any():
             far = getattr(self._far_values(saved[rows], stencil, rows), name)
             half, whole = (np.abs(far[:, i] - far[:, 0]) for i in (1, 2))

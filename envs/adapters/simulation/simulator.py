@@ -79,6 +79,8 @@ class Simulator(ABC):
     tangent_size: int
     """``D`` at the moment. It grows at the end, as ``S`` does."""
     precision: Precision
+    may_round: bool = True
+    """Whether outputs may be rounded to a grid, as some programs round their observations."""
 
     @abstractmethod
     def reset(self, seed: int) -> tuple[Array, Array]:

@@ -339,3 +339,8 @@ def test_a_snapshot_and_its_copy_serve_several_data_in_turns() -> None:
         assert np.array_equal(first.xpos.ravel(), (saved + 2)[snapshot.parts["xpos"]])
         assert np.array_equal(second.xpos.ravel(), (saved + 1)[snapshot.parts["xpos"]])
         assert np.array_equal(used.capture(second), saved + 1)
+
+
+def test_gymnasiums_own_classes_do_not_round() -> None:
+    """So steps near a contact are not flagged as stairs; of other classes it is not known."""
+    assert not MuJoCoSimulator(lambda: gymnasium.make("Reacher-v5")).may_round

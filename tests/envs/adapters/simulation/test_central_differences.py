@@ -268,3 +268,12 @@ def test_stairs_disagree() -> None:
     stairs = scalar(lambda x: np.round(3 * x, 2))
     assert at(stairs, 0.4013, 0.7031, -2.0021).disagreement.min() == 1.0
     assert at(scalar(np.ones_like), 0.4013).disagreement.max() < 1e-6
+
+
+def test_a_simulator_that_never_rounds_has_no_stairs() -> None:
+    """There a number that stood still and moves further away is near a contact that closes."""
+    rounded = scalar(lambda x: np.round(x[:, 0], 2))
+    state, action = np.array([[0.3]]), np.zeros((1, 1))
+    assert rounded(state, action).disagreement[0] >= 1
+    rounded.simulator.may_round = False
+    assert rounded(state, action).disagreement[0] == 0
