@@ -272,8 +272,7 @@ def test_stairs_disagree() -> None:
 
 def test_a_simulator_that_never_rounds_has_no_stairs() -> None:
     """There a number that stood still and moves further away is near a contact that closes."""
-    rounded = scalar(lambda x: np.round(x[:, 0], 2))
-    state, action = np.array([[0.3]]), np.zeros((1, 1))
-    assert rounded(state, action).disagreement[0] >= 1
+    rounded = scalar(lambda x: np.round(3 * x, 2))
+    assert at(rounded, 0.4013).disagreement[0] == 1.0
     rounded.simulator.may_round = False
-    assert rounded(state, action).disagreement[0] == 0
+    assert at(rounded, 0.4013).disagreement[0] < 1e-6
