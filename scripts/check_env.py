@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, final
+from typing import TYPE_CHECKING, Annotated, Literal, final
 
 import tyro
 
@@ -11,6 +11,9 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse, parse_json_object
 from pgtoolkit.scripts.cli.files import require_writable, write_json
 from pgtoolkit.scripts.cli.registry import AGENTS, load_agent
+
+if TYPE_CHECKING:
+    from pgtoolkit.envs.checks.agents import AgentNeeds
 
 MAX_SAMPLES = 10_000
 
@@ -77,18 +80,12 @@ def run(arguments: Sequence[str]) -> None:
 
     import torch
 
-    from pgtoolkit.envs.checks.agents import AgentNeeds
     from pgtoolkit.envs.checks.check_env import check_env
     from pgtoolkit.envs.checks.finding import has_fault
     from pgtoolkit.envs.registry.resolve import find_env
     from pgtoolkit.scripts.cli.check_env_report import CheckProgress, print_findings
 
     torch.set_num_threads(options.threads)
-    classes = {name: load_agent(name) for name in AGENTS}
-    agents = {
-        name: AgentNeeds(config(), agent.needs_gradient)
-        for name, (agent, config) in classes.items()
-    }
     source = find_env(options.env, kwargs, wrappers)
     with CheckProgress() as progress:
         findings = check_env(
@@ -98,7 +95,7 @@ def run(arguments: Sequence[str]) -> None:
             seed=options.seed,
             samples=options.samples,
             seconds=options.seconds,
-            agents=agents,
+            agents=needs_of_agents(),
             progress=progress.begin,
         )
     # The file is written first: printing fails if the reader of a pipe stops early.
@@ -109,6 +106,17 @@ def run(arguments: Sequence[str]) -> None:
         print(f"json: {options.json}")
     if has_fault(findings):
         raise SystemExit(1)
+
+
+def needs_of_agents() -> "dict[str, AgentNeeds]":
+    """The default settings of each agent of the command line, and whether it needs a gradient."""
+    from pgtoolkit.envs.checks.agents import AgentNeeds
+
+    classes = {name: load_agent(name) for name in AGENTS}
+    return {
+        name: AgentNeeds(config(), agent.needs_gradient)
+        for name, (agent, config) in classes.items()
+    }
 
 
 if __name__ == "__main__":

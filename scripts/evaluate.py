@@ -66,7 +66,6 @@ def run(arguments: Sequence[str]) -> None:
     from pgtoolkit.rollouts.evaluation import evaluate
     from pgtoolkit.scripts.cli.experiment import (
         cut_off_sentence,
-        default_max_steps,
         env_factory_of,
         settings_from_file,
     )
@@ -80,10 +79,7 @@ def run(arguments: Sequence[str]) -> None:
     env = environments.make_for_evaluation(options.episodes)
     path = folder.saved_policy(options.checkpoint)
     policy = load_policy(path, settings, env)
-    given = options.eval_max_steps
-    if given is None and options.env is None and options.env_kwargs is None:
-        given = settings.loop.eval_max_steps
-    max_steps = given or default_max_steps(env)
+    max_steps = longest_episode(options, settings, env)
     result = evaluate(
         env,
         policy,
@@ -93,11 +89,7 @@ def run(arguments: Sequence[str]) -> None:
         stochastic=options.stochastic,
         max_episode_steps=max_steps,
     )
-    print(
-        f"mean return {result.mean_return:.2f}, standard deviation {result.std_return:.2f} over "
-        f"{options.episodes} {'stochastic' if options.stochastic else 'deterministic'} episodes of "
-        f"{chosen.env} (mean length {result.mean_length:.1f}; policy {path})"
-    )
+    print(returns_sentence(result, options, chosen.env, path))
     if result.cut_off:
         print(cut_off_sentence(result, env, environments.source.name, max_steps))
     if options.json is not None:
@@ -107,6 +99,29 @@ def run(arguments: Sequence[str]) -> None:
 
         record_episode(environments.source, policy, options.video, seed=options.seed)
         print(f"video: {options.video}")
+
+
+def longest_episode(options: EvaluateArguments, settings: Any, env: Any) -> int:
+    """Steps after which an episode is cut off: of the options, else of the run, else of ``env``.
+
+    The run's number is about its own environment and not about another one.
+    """
+    from pgtoolkit.scripts.cli.experiment import default_max_steps
+
+    given = options.eval_max_steps
+    if given is None and options.env is None and options.env_kwargs is None:
+        given = settings.loop.eval_max_steps
+    return given or default_max_steps(env)
+
+
+def returns_sentence(result: Any, options: EvaluateArguments, env: str, policy: Path) -> str:
+    """Mean return, its standard deviation and the mean length, in words."""
+    actions = "stochastic" if options.stochastic else "deterministic"
+    return (
+        f"mean return {result.mean_return:.2f}, standard deviation {result.std_return:.2f} over "
+        f"{options.episodes} {actions} episodes of {env} (mean length {result.mean_length:.1f}; "
+        f"policy {policy})"
+    )
 
 
 def chosen_environment(options: EvaluateArguments, run: Any) -> Any:
