@@ -1,4 +1,7 @@
-"""The two exceptions that the command line reports, and text for their messages."""
+"""The exceptions that the command line reports, and text for their messages."""
+
+from collections.abc import Mapping
+from typing import Any
 
 
 def single_line(value: object) -> str:
@@ -27,3 +30,27 @@ class NonFiniteError(RuntimeError):
         where = "" if step is None else f" at step {step} of the window"
         which = "" if env_index is None else f", environment {env_index}"
         super().__init__(f"{tensor} is not finite{where}{which}")
+
+
+class EnvFaultError(RuntimeError):
+    """An environment failed during a run. The command line prints it and exits 1.
+
+    Attributes:
+        env_index: the environment; None where all of them are one batch.
+        step: its step, counted from the start of its episode; None at a reset.
+        seed: the seed of the episode's start, None where it is not known.
+        replay: what repeats the fault, as JSON can hold it: the start and the actions.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        env_index: int | None = None,
+        step: int | None = None,
+        seed: int | None = None,
+        replay: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.env_index, self.step, self.seed = env_index, step, seed
+        self.replay = dict(replay or {})
+        super().__init__(message)

@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> None:
     from pgtoolkit.scripts.cli.experiment import Experiment, settings_from_file
     from pgtoolkit.scripts.train import run_training
     from pgtoolkit.training.checkpoint import load_checkpoint
-    from pgtoolkit.training.loop import Progress
+    from pgtoolkit.training.progress import Progress
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.writer import RunWriter
 

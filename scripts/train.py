@@ -10,7 +10,7 @@ from pgtoolkit.scripts.cli.registry import AGENTS, find_agent
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.experiment import Experiment, RunSettings
-    from pgtoolkit.training.loop import Progress
+    from pgtoolkit.training.progress import Progress
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.writer import RunWriter
 

@@ -12,7 +12,7 @@ from rich.progress import Progress as RichProgress
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.scripts.cli.formatting import format_number
 from pgtoolkit.training.diagnosis import short_text
-from pgtoolkit.training.loop import Progress
+from pgtoolkit.training.progress import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 

@@ -13,7 +13,8 @@ from typing import Any, final
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.experiment import Experiment, parse_settings
 from pgtoolkit.scripts.cli.files import write_json
-from pgtoolkit.training.loop import Progress, train
+from pgtoolkit.training.loop import train
+from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder
 from pgtoolkit.training.writer import RunWriter
 

@@ -15,7 +15,8 @@ from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.rollouts.evaluation import Evaluation
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.training.checkpoint import load_checkpoint
-from pgtoolkit.training.loop import Progress, TrainConfig, train
+from pgtoolkit.training.loop import TrainConfig, train
+from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder
 
 SPACE = Box(-1.0, 1.0, (1,))

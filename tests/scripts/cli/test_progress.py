@@ -5,7 +5,7 @@ from collections import deque
 import pytest
 
 from pgtoolkit.scripts.cli.progress import ProgressView, describe
-from pgtoolkit.training.loop import Progress
+from pgtoolkit.training.progress import Progress
 
 
 def test_a_run_that_has_just_begun_is_training() -> None:

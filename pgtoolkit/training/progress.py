@@ -1,0 +1,96 @@
+"""The state of a training run beside its agent: counts, recent episodes, latest scalars."""
+
+import dataclasses
+from collections import deque
+from typing import Any, final
+
+import numpy as np
+
+from pgtoolkit.rollouts.episodes import EpisodeTracker
+from pgtoolkit.rollouts.window import Window
+from pgtoolkit.training.diagnosis import Diagnosis
+
+RECENT_EPISODES = 100
+"""Number of training episodes over which returns and lengths are averaged."""
+
+PROGRESS_FIELDS = (
+    "num_steps",
+    "num_updates",
+    "window_steps",
+    "best_return",
+    "eval_return",
+    "next_eval",
+    "next_checkpoint",
+)
+"""Fields of :class:`Progress` that are saved as they are."""
+
+
+@final
+@dataclasses.dataclass
+class Progress:
+    """The state of a run: counts, recent episodes, and the latest scalars.
+
+    Attributes:
+        num_steps: valid environment steps so far.
+        num_updates: updates so far.
+        window_steps: valid steps of the latest window.
+        best_return: the best evaluation's mean return.
+        eval_return: the latest evaluation's mean return.
+        next_eval: environment step of the next evaluation.
+        next_checkpoint: environment step of the next checkpoint.
+        returns: returns of the recent training episodes.
+        lengths: lengths of the same episodes.
+        tracker: follows episodes across windows; None before the first window.
+        scalars: TensorBoard tag to its latest value.
+        diagnosis: reads the scalars of every update and says what is wrong.
+    """
+
+    num_steps: int = 0
+    num_updates: int = 0
+    window_steps: int = 1
+    best_return: float | None = None
+    eval_return: float | None = None
+    next_eval: int = 0
+    next_checkpoint: int = 0
+    returns: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
+    lengths: deque[int] = dataclasses.field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
+    tracker: EpisodeTracker | None = None
+    scalars: dict[str, float] = dataclasses.field(default_factory=dict)
+    diagnosis: Diagnosis = dataclasses.field(default_factory=Diagnosis)
+
+    @property
+    def mean_return(self) -> float | None:
+        """Mean return of the recent training episodes."""
+        return float(np.mean(self.returns)) if self.returns else None
+
+    def count(self, window: Window) -> None:
+        """Adds the steps of a window and the episodes that ended in it."""
+        self.tracker = self.tracker or EpisodeTracker(window.num_envs)
+        for _, episode_return, length in self.tracker.update(window):
+            self.returns.append(episode_return)
+            self.lengths.append(length)
+        self.window_steps = int(window.valid.sum())
+        self.num_steps += self.window_steps
+        self.num_updates += 1
+
+    def finished(self, total_steps: int) -> bool:
+        """Whether another window as long as the last would exceed ``total_steps``."""
+        return self.num_updates > 0 and self.num_steps + self.window_steps > total_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in PROGRESS_FIELDS} | {
+            "returns": list(self.returns),
+            "lengths": list(self.lengths),
+            "tracker": None if self.tracker is None else self.tracker.state_dict(),
+            "diagnosis": self.diagnosis.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in PROGRESS_FIELDS:
+            setattr(self, name, state[name])
+        self.returns.extend(state["returns"])
+        self.lengths.extend(state["lengths"])
+        if state["tracker"] is not None:
+            self.tracker = EpisodeTracker(len(state["tracker"]["running_return"]))
+            self.tracker.load_state_dict(state["tracker"])
+        self.diagnosis.load_state_dict(state["diagnosis"])
