@@ -71,14 +71,14 @@ def run(arguments: Sequence[str]) -> None:
     )
     from pgtoolkit.training.run_folder import RunFolder
 
-    folder, config = RunFolder.open(Path(options.run))
+    folder, config = RunFolder.open(options.run)
     settings = settings_from_file(config, [], command="evaluate")
     chosen = chosen_environment(options, settings.run)
     device = torch.device("cpu")
     environments = env_factory_of(chosen, False, device)
     env = environments.make_for_evaluation(options.episodes)
-    path = folder.saved_policy(options.checkpoint)
-    policy = load_policy(path, settings, env)
+    saved = folder.read_policy(options.checkpoint)
+    policy, path = load_policy(saved, settings, env), saved[1]
     max_steps = longest_episode(options, settings, env)
     result = evaluate(
         env,

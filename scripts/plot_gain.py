@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> None:
         )
     from pgtoolkit.training.run_folder import RunFolder
 
-    folders = [RunFolder.open(Path(name))[0] for name in options.runs]
+    folders = [RunFolder.open(name)[0] for name in options.runs]
     require_picture(options.output, "--output")
     import matplotlib
 

@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(PlotArguments, arguments, command="plot_run")
     from pgtoolkit.training.run_folder import RunFolder
 
-    folder, config = RunFolder.open(Path(options.run))
+    folder, config = RunFolder.open(options.run)
     require_picture(options.output, "--output")
     import matplotlib
 

@@ -1,14 +1,20 @@
 """``pgtoolkit resume RUN``: continues a stopped run, or extends a finished one."""
 
 import dataclasses
+import logging
+import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, final
+from typing import TYPE_CHECKING, Annotated, final
 
 import tyro
 
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.scripts.cli.arguments import parse
+
+if TYPE_CHECKING:
+    from pgtoolkit.training.run_folder import RunFolder
+
+LOG = logging.getLogger("pgtoolkit")
 
 
 @final
@@ -36,16 +42,15 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(ResumeArguments, arguments, command="resume")
     from pgtoolkit.scripts.cli.experiment import Experiment, settings_from_file
     from pgtoolkit.scripts.train import run_training
-    from pgtoolkit.training.checkpoint import load_checkpoint
     from pgtoolkit.training.progress import Progress
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.writer import RunWriter
 
-    folder, config = RunFolder.open(Path(options.run))
+    folder, config = RunFolder.open(options.run)
     if options.total_steps is not None:
         config["total_steps"] = options.total_steps
     settings = settings_from_file(config, [], command="resume")
-    state = load_checkpoint(folder.resume_file)
+    state, resume_file = folder.read_resume()
     progress = Progress()
     progress.load_state_dict(state["progress"])
     if progress.finished(settings.loop.total_steps):
@@ -58,13 +63,11 @@ def run(arguments: Sequence[str]) -> None:
         experiment.agent.load_state_dict(state["agent"])
     except (KeyError, RuntimeError, ValueError) as error:
         raise RequestError(
-            f"{folder.resume_file} does not fit {folder.config_file}: was that edited? "
+            f"{resume_file} does not fit {folder.config_file}: was that edited? "
             f"({single_line(error)})"
         ) from error
-    if folder.policy_file("best").exists():
-        # It is newer than the resume file if the run was killed between writing the two.
-        best = load_checkpoint(folder.policy_file("best"))["eval_return"]
-        progress.best_return = max(best, progress.best_return or best)
+    progress.best_return = best_return(folder, progress.best_return)
+    folder.go_on_from(resume_file)
     if options.total_steps is not None:
         folder.write_config(config)
     print(f"run: {folder.path}, from step {progress.num_steps}", flush=True)
@@ -72,6 +75,30 @@ def run(arguments: Sequence[str]) -> None:
     with RunWriter(folder.path, purge_step=progress.num_steps + 1) as writer:
         writer.begin(settings.as_dict())
         run_training(experiment, folder, writer, progress=progress)
+
+
+def best_return(folder: "RunFolder", known: float | None) -> float | None:
+    """The return of the best policy in a folder; None if a new best one should be written.
+
+    The file is newer than the resume file if the run was killed between writing the two.
+
+    Args:
+        folder: the run's folder.
+        known: the best return according to the resume file.
+    """
+    from pgtoolkit.training.checkpoint import CheckpointError, load_checkpoint
+
+    path = folder.policy_file("best")
+    if not os.path.lexists(path):
+        return known
+    try:
+        found = load_checkpoint(path, inside=folder.path).get("eval_return")
+    except CheckpointError as error:
+        LOG.warning("%s; the next evaluation writes a new one", error.problem)
+        return None
+    if not isinstance(found, float):
+        return known
+    return found if known is None else max(found, known)
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
     from pgtoolkit.training.writer import RunWriter
 
     folder = None if run_dir is None else Path(run_dir)
-    if folder is not None and RunFolder(folder).config_file.exists():
-        RunFolder.create(folder, {})  # raises, before anything is built
+    if folder is not None:
+        RunFolder(folder).require_new()  # before anything is built
     experiment = Experiment(settings)
     path = folder or default_path(experiment.source.name, settings.agent_name, settings.run.seed)
     resolved = experiment.settings.as_dict()

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, final
 
 import numpy as np
@@ -15,11 +14,10 @@ from pgtoolkit.agent import Agent, Metrics
 from pgtoolkit.config import Settings, at_least
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.rollouts.evaluation import Evaluation
-from pgtoolkit.training.checkpoint import save_checkpoint
 from pgtoolkit.training.diagnosis import markdown
 from pgtoolkit.training.history import watched
 from pgtoolkit.training.progress import Progress
-from pgtoolkit.training.run_folder import RunFolder
+from pgtoolkit.training.run_folder import KEPT_CHECKPOINTS, RunFolder, Which
 from pgtoolkit.training.writer import RunWriter, as_floats
 
 LOG = logging.getLogger("pgtoolkit")
@@ -46,6 +44,9 @@ class TrainConfig(Settings):
     default: the environment's time limit, or 1,000 where none is known."""
     checkpoint_interval: Annotated[int, at_least(1)] = 50_000
     """Environment steps between checkpoints; one is always written at the start and the end."""
+    keep_checkpoints: Annotated[int, at_least(1)] = KEPT_CHECKPOINTS
+    """Resume files to keep, the newest and those before it; one of these is used where a newer one
+    is damaged."""
     log_interval: Annotated[int, at_least(1)] = 1
     """Updates between rows of rollout, train and time in TensorBoard."""
 
@@ -81,7 +82,7 @@ def train(
     progress = progress or Progress()
     first_step, began = progress.num_steps, time.perf_counter()
     if progress.num_updates == 0:
-        _save(agent, progress, run)
+        _save(agent, progress, run, config)
     while not progress.finished(config.total_steps):
         try:
             window = agent.collect()
@@ -113,7 +114,7 @@ def train(
         progress.scalars |= writer.write(metrics, progress.num_steps)
         if progress.num_steps >= progress.next_checkpoint or finished:
             progress.next_checkpoint = progress.num_steps + config.checkpoint_interval
-            _save(agent, progress, run)
+            _save(agent, progress, run, config)
             writer.flush()
         show(progress)
     return progress
@@ -133,19 +134,19 @@ def _diagnose(metrics: Metrics, progress: Progress, writer: RunWriter, *, finish
         writer.write_text("diagnosis", markdown(findings, progress.num_steps), progress.num_steps)
 
 
-def _save(agent: Agent, progress: Progress, run: RunFolder) -> None:
+def _save(agent: Agent, progress: Progress, run: RunFolder, config: TrainConfig) -> None:
     """Writes the last policy, and the state from which the run can be resumed."""
-    _save_policy(agent, progress, run.policy_file("last"))
+    _save_policy(agent, progress, run, "last")
     if parallel.rank() == 0:
         state = {"agent": agent.state_dict(), "progress": progress.state_dict()}
-        save_checkpoint(run.resume_file, state)
+        run.write_resume(state, config.keep_checkpoints)
 
 
-def _save_policy(agent: Agent, progress: Progress, path: Path) -> None:
+def _save_policy(agent: Agent, progress: Progress, run: RunFolder, which: Which) -> None:
     """Writes the policy alone, with the number of steps and the latest evaluation's return."""
     if parallel.rank() == 0:
         notes = {"num_steps": progress.num_steps, "eval_return": progress.eval_return}
-        save_checkpoint(path, {"policy": agent.policy.state_dict()} | notes)
+        run.write_policy(which, {"policy": agent.policy.state_dict()} | notes)
 
 
 def _evaluate(
@@ -160,7 +161,7 @@ def _evaluate(
     progress.eval_return = evaluation.mean_return
     if progress.best_return is None or evaluation.mean_return >= progress.best_return:
         progress.best_return = evaluation.mean_return
-        _save_policy(agent, progress, run.policy_file("best"))
+        _save_policy(agent, progress, run, "best")
     metrics = {
         "eval/mean_reward": torch.tensor(evaluation.mean_return),
         "eval/mean_ep_length": torch.tensor(evaluation.mean_length),

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
-import yaml
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.registry import COMMANDS
+from pgtoolkit.training.config_file import read_config
 
 T = TypeVar("T")
 
@@ -108,12 +108,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         RequestError: the file cannot be read, or does not hold a mapping.
     """
     try:
-        value = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RequestError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(value, dict):
-        raise RequestError(f"{path} must hold a mapping of settings")
-    return value
+        return read_config(path)
+    except FileNotFoundError as error:
+        raise RequestError(f"{path} cannot be read: there is no such file") from error
 
 
 def _to_json(key: str, value: Any) -> str:

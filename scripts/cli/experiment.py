@@ -282,8 +282,13 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def load_policy(path: Path, settings: Any, env: Any) -> Any:
+def load_policy(read: tuple[dict[str, Any], Path], settings: Any, env: Any) -> Any:
     """Loads a saved policy for an environment with the spaces that it was trained for.
+
+    Args:
+        read: the policy's state and its file, of ``RunFolder.read_policy``.
+        settings: the run's settings.
+        env: the environment.
 
     Raises:
         RequestError: the environment's spaces are not those that the policy was trained for.
@@ -291,9 +296,9 @@ def load_policy(path: Path, settings: Any, env: Any) -> Any:
     import torch
 
     from pgtoolkit.policies.factory import make_policy
-    from pgtoolkit.training.checkpoint import load_checkpoint
 
-    saved = load_checkpoint(path)["policy"]
+    state, path = read
+    saved = state["policy"]
     spaces = env.single_observation_space, env.single_action_space
     policy = make_policy(settings.agent, *spaces, torch.Generator())
     fresh = policy.state_dict()

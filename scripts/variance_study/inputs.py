@@ -95,7 +95,7 @@ def prepare_inputs(options: VarianceArguments) -> StudyInputs:
     """
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    settings, checkpoint = _load_run(options)
+    settings, saved = _load_run(options)
     env_config = _environment_config(options, settings)
     name, kwargs = env_config.env, parse_json_object(env_config.env_kwargs, "--env-kwargs")
     needed = bool(set(options.estimators) - {"score_function"})
@@ -103,10 +103,10 @@ def prepare_inputs(options: VarianceArguments) -> StudyInputs:
     env = env_for(max(options.horizons))
     no_gradient = reason_for_no_gradient(env, name, env_config.differentiate)
     estimators = chosen_estimators(options.estimators, no_gradient)
-    if settings is None or checkpoint is None:
+    if settings is None or saved is None:
         policy, policy_name = fresh_policy(options, env), "a fresh policy"
     else:
-        policy, policy_name = load_policy(checkpoint, settings, env), str(checkpoint)
+        policy, policy_name = load_policy(saved, settings, env), str(saved[1])
     length = common_length(env, policy, max(options.horizons), options.seed)
     horizons, notes = fitting_horizons(options.horizons, length, name)
     gamma = settings.agent.gamma if settings is not None else DEFAULT_GAMMA
@@ -126,13 +126,15 @@ def prepare_inputs(options: VarianceArguments) -> StudyInputs:
     )
 
 
-def _load_run(options: VarianceArguments) -> tuple[RunSettings | None, Path | None]:
-    """The run's settings and the path of its checkpoint; both None without a run."""
+def _load_run(
+    options: VarianceArguments,
+) -> tuple[RunSettings | None, tuple[dict[str, Any], Path] | None]:
+    """The run's settings, and its policy's state and file; both None without a run."""
     if options.run is None:
         return None, None
-    folder, config = RunFolder.open(Path(options.run))
+    folder, config = RunFolder.open(options.run)
     settings = settings_from_file(config, [], command="variance")
-    return settings, folder.saved_policy(options.checkpoint)
+    return settings, folder.read_policy(options.checkpoint)
 
 
 def _environment_config(options: VarianceArguments, settings: RunSettings | None) -> RunConfig:

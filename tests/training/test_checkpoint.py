@@ -134,9 +134,9 @@ def test_a_crash_while_writing_leaves_the_old_file(
         order.append("flush")
         fsync(descriptor)
 
-    def noted_replace(source: Path, target: Path) -> None:
+    def noted_replace(source: str, target: str, **folders: int) -> None:
         order.append("rename")
-        replace(source, target)
+        replace(source, target, **folders)
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)

@@ -65,7 +65,7 @@ def test_a_summary_is_replaced_in_one_go(tmp_path: Path, monkeypatch: pytest.Mon
     run = RunFolder.create(tmp_path / "run", {})
     run.write_summary({"mean": 1.0})
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("stop")))
+        patch.setattr(os, "replace", lambda *_, **__: (_ for _ in ()).throw(OSError("stop")))
         with pytest.raises(OSError, match="stop"):
             run.write_summary({"mean": 2.0})
     assert json.loads(run.summary_file.read_text()) == {"mean": 1.0}

@@ -14,7 +14,7 @@ from pgtoolkit.agents.reinforce import ReinforceConfig
 from pgtoolkit.errors import RequestError
 from pgtoolkit.policies.factory import make_policy
 from pgtoolkit.scripts.cli.experiment import load_policy
-from pgtoolkit.training.checkpoint import save_checkpoint
+from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 
 OBS = Box(-np.inf, np.inf, (2,), np.float32)
 
@@ -29,10 +29,10 @@ def test_a_policy_for_other_bounds_is_refused(config: Any, tmp_path: Path) -> No
     policy = make_policy(config, OBS, Box(10, 20, (1,)), torch.Generator().manual_seed(3))
     path, settings = tmp_path / "policy.safetensors", SimpleNamespace(agent=config)
     save_checkpoint(path, {"policy": policy.state_dict()})
-    found = load_policy(path, settings, environment(10, 20))
+    found = load_policy((load_checkpoint(path), path), settings, environment(10, 20))
     assert torch.equal(found(torch.ones(1, 2)).mode, policy(torch.ones(1, 2)).mode)
     with pytest.raises(RequestError, match="trained for other spaces"):
-        load_policy(path, settings, environment(10, 21))
+        load_policy((load_checkpoint(path), path), settings, environment(10, 21))
 
 
 def test_a_policy_without_the_map_of_its_box_is_refused(tmp_path: Path) -> None:
@@ -42,4 +42,6 @@ def test_a_policy_without_the_map_of_its_box_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "policy.safetensors"
     save_checkpoint(path, {"policy": {k: v for k, v in state.items() if "scale" not in k}})
     with pytest.raises(RequestError, match="earlier version"):
-        load_policy(path, SimpleNamespace(agent=config), environment(10, 20))
+        load_policy(
+            (load_checkpoint(path), path), SimpleNamespace(agent=config), environment(10, 20)
+        )
