@@ -22,7 +22,7 @@ class EvaluateArguments:
     """The run's folder."""
     env: str | None = None
     """Another environment with the same spaces: an id, module:Id-v0 or path/to/file.py:Class.
-    Default: the run's."""
+    The module or file is run as Python code. Default: the run's."""
     env_kwargs: str | None = None
     """JSON object of arguments for the environment. Default: the run's, if env is the run's."""
     gym_wrappers: str | None = None
@@ -44,6 +44,9 @@ class EvaluateArguments:
     """File for a video of one episode: .gif or .mp4."""
     json: Path | None = None
     """File for the result, as JSON."""
+    trust: bool = False
+    """Run the code that the run's folder names (file.py:Class, module:Id) though it was not trained
+    here by you."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
@@ -69,11 +72,14 @@ def run(arguments: Sequence[str]) -> None:
         env_factory_of,
         settings_from_file,
     )
+    from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
     from pgtoolkit.training.run_folder import RunFolder
 
     folder, config = RunFolder.open(options.run)
     settings = settings_from_file(config, [], command="evaluate")
     chosen = chosen_environment(options, settings.run)
+    if not options.trust:
+        require_signed(config, settings.run, names_of(chosen) - names_of(options), OTHER_ENV)
     device = torch.device("cpu")
     environments = env_factory_of(chosen, False, device)
     env = environments.make_for_evaluation(options.episodes)

@@ -30,6 +30,9 @@ class ResumeArguments:
     """The run's folder."""
     total_steps: int | None = None
     """New total of environment steps; the learning-rate schedule then ends there."""
+    trust: bool = False
+    """Run the code that the run's folder names (file.py:Class, module:Id) though it was not trained
+    here by you. The folder counts as yours from then on."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -41,6 +44,7 @@ def run(arguments: Sequence[str]) -> None:
     """
     options = parse(ResumeArguments, arguments, command="resume")
     from pgtoolkit.scripts.cli.experiment import Experiment, settings_from_file
+    from pgtoolkit.scripts.cli.trust import SIGNATURE, names_of, require_signed, signature
     from pgtoolkit.scripts.train import run_training
     from pgtoolkit.training.progress import Progress
     from pgtoolkit.training.run_folder import RunFolder
@@ -50,6 +54,10 @@ def run(arguments: Sequence[str]) -> None:
     if options.total_steps is not None:
         config["total_steps"] = options.total_steps
     settings = settings_from_file(config, [], command="resume")
+    if options.trust:
+        config = {k: v for k, v in config.items() if k != SIGNATURE} | signature(settings.run)
+    else:
+        require_signed(config, settings.run, names_of(settings.run))
     state, resume_file = folder.read_resume()
     progress = Progress()
     progress.load_state_dict(state["progress"])
@@ -68,7 +76,7 @@ def run(arguments: Sequence[str]) -> None:
         ) from error
     progress.best_return = best_return(folder, progress.best_return)
     folder.go_on_from(resume_file)
-    if options.total_steps is not None:
+    if options.total_steps is not None or options.trust:
         folder.write_config(config)
     print(f"run: {folder.path}, from step {progress.num_steps}", flush=True)
     # Events that were logged after the checkpoint are void; purge_step hides them in TensorBoard.

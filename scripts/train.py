@@ -52,6 +52,7 @@ def run(arguments: Sequence[str]) -> None:
 def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
     """Trains a new run with these settings."""
     from pgtoolkit.scripts.cli.experiment import Experiment
+    from pgtoolkit.scripts.cli.trust import signature
     from pgtoolkit.training.run_folder import RunFolder, default_path
     from pgtoolkit.training.writer import RunWriter
 
@@ -61,7 +62,7 @@ def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
     experiment = Experiment(settings)
     path = folder or default_path(experiment.source.name, settings.agent_name, settings.run.seed)
     resolved = experiment.settings.as_dict()
-    run_folder = RunFolder.create(path, resolved)
+    run_folder = RunFolder.create(path, resolved | signature(experiment.settings.run))
     print(f"run: {path}", flush=True)
     if experiment.environments.gradient.sentence:
         print(experiment.environments.gradient.sentence, flush=True)
@@ -176,7 +177,8 @@ def take_option(arguments: list[str], flag: str) -> tuple[list[str], str | None]
 EXTRA_HELP = """\
 Beside the options below:
   --run-dir DIR      the run's folder (default: runs/ENV__AGENT__SEED__TIME)
-  --config FILE      YAML with any of the options (a run's config.yaml is one); flags win over it
+  --config FILE      YAML with any of the options (a run's config.yaml is one); flags win over it.
+                     Code that it names, such as env: file.py:Class, is run: read it before
 """
 
 

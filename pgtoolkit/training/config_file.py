@@ -73,7 +73,7 @@ def parse_config(text: str) -> dict[Any, Any]:
     node = yaml.compose(text, Loader=LOADER)
     if not isinstance(node, yaml.MappingNode):
         raise _Refused("it must hold a mapping of settings, such as `env: Pendulum-v1`")
-    value: dict[Any, Any] = _value(node, "the mapping", LOADER(""))
+    value: dict[Any, Any] = _value(node, "", LOADER(""))
     return value
 
 
@@ -109,7 +109,7 @@ def _refuse_deep_or_shared(text: str) -> None:
 
 
 def _value(node: yaml.Node, place: str, loader: Any) -> Any:
-    """The plain value of a node; ``place`` is the key under which it stands."""
+    """The plain value of a node; ``place`` is where it stands, such as ``env_kwargs.mass``."""
     line = _line(node)
     if node.tag not in PLAIN_TAGS[type(node)]:
         kind = node.tag.removeprefix(TAG)
@@ -136,12 +136,12 @@ def _mapping(node: yaml.MappingNode, place: str, loader: Any) -> dict[Any, Any]:
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
             raise _Refused(f"line {_line(key_node)} has a list or a mapping as a key")
-        key = _value(key_node, f"a key of {place}", loader)
+        key = _value(key_node, f"a key of {place or 'the mapping'}", loader)
         if key in values:
             raise _Refused(
                 f"line {_line(key_node)} gives {excerpt(key)} a second time: take one out"
             )
-        values[key] = _value(value_node, str(key), loader)
+        values[key] = _value(value_node, f"{place}.{key}" if place else str(key), loader)
     return values
 
 

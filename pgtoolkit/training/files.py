@@ -103,7 +103,9 @@ def open_folder(path: Path, *, inside: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def write_unfinished(folder: int, name: str, parts: Iterable[bytes | memoryview]) -> str:
+def write_unfinished(
+    folder: int, name: str, parts: Iterable[bytes | memoryview], mode: int = 0o666
+) -> str:
     """Writes a complete file under a fresh name, through to the disk.
 
     Its own name is exclusive: no file and no link that has it is opened. Where writing fails, the
@@ -113,6 +115,7 @@ def write_unfinished(folder: int, name: str, parts: Iterable[bytes | memoryview]
         folder: a descriptor of the folder, from :func:`open_folder`.
         name: the name that the file will have.
         parts: the content, in order.
+        mode: who may read and write it, before the user's mask.
 
     Returns:
         The fresh name, for :func:`finish`.
@@ -122,7 +125,7 @@ def write_unfinished(folder: int, name: str, parts: Iterable[bytes | memoryview]
     """
     fresh = _fresh_name(name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(fresh, flags, 0o666, dir_fd=folder)
+    descriptor = os.open(fresh, flags, mode, dir_fd=folder)
     try:
         with open(descriptor, "wb") as file:
             for part in parts:

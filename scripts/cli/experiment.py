@@ -26,7 +26,9 @@ from pgtoolkit.scripts.cli.environments import (
 )
 from pgtoolkit.scripts.cli.malloc import keep_freed_memory
 from pgtoolkit.scripts.cli.registry import load_agent
+from pgtoolkit.scripts.cli.trust import SIGNATURE
 from pgtoolkit.seeding import stream_seed
+from pgtoolkit.training.files import excerpt
 from pgtoolkit.training.loop import TrainConfig
 
 LOG = logging.getLogger("pgtoolkit")
@@ -43,7 +45,7 @@ class RunConfig(Settings):
 
     env: str
     """The environment: an id (Pendulum-v1, pgtoolkit/Pendulum-v0, module:Id-v0) or
-    path/to/file.py:Class."""
+    path/to/file.py:Class. The module or file is Python code, and is run."""
     env_kwargs: str = "{}"
     """JSON object of arguments for the environment's constructor."""
     differentiate: Differentiate = "auto"
@@ -55,7 +57,7 @@ class RunConfig(Settings):
     gym_wrappers: str = "{}"
     """JSON object of Gymnasium's wrappers for an ordinary environment and their arguments, the
     innermost first, such as '{"TimeLimit": {"max_episode_steps": 200}}'. A name in
-    gymnasium.wrappers, module:Class or path/to/file.py:Class."""
+    gymnasium.wrappers, module:Class or path/to/file.py:Class, which are run as Python code."""
     wrappers: str = "{}"
     """JSON object of wrappers for a differentiable environment and their arguments, the innermost
     first, such as '{"GradientGate": {"clip_norm": 10}}'. `pgtoolkit list wrappers` names them."""
@@ -118,9 +120,21 @@ def with_absolute_paths(run: RunConfig) -> RunConfig:
 
 
 def absolute_path(env: str) -> str:
-    """``path/to/file.py:Class`` with an absolute path, so that the run works from any folder."""
+    """``path/to/file.py:Class`` with an absolute path, so that the run works from any folder.
+
+    Raises:
+        RequestError: the path is none.
+    """
     file, colon, name = env.rpartition(":")
-    return f"{Path(file).expanduser().resolve()}{colon}{name}" if file.endswith(".py") else env
+    if not file.endswith(".py"):
+        return env
+    try:
+        return f"{Path(file).expanduser().resolve()}{colon}{name}"
+    except (OSError, ValueError, RuntimeError) as error:  # a null character, a loop, no such user
+        raise RequestError(
+            f"{excerpt(ascii(file))} is not a path to a file ({excerpt(error)}): write the "
+            "environment as path/to/file.py:Class"
+        ) from error
 
 
 def settings_from_file(
@@ -135,7 +149,7 @@ def settings_from_file(
     agent_name = config.get("agent")
     if not isinstance(agent_name, str):
         raise RequestError("the configuration names no agent: add a line `agent: shac`")
-    kept = {k: v for k, v in config.items() if k not in ("agent", "versions")}
+    kept = {k: v for k, v in config.items() if k not in ("agent", "versions", SIGNATURE)}
     parts = (RunConfig, TrainConfig, load_agent(agent_name)[1])
     names = {field.name for part in parts for field in dataclasses.fields(part)}
     unknown = [repr(key) for key in kept if key not in names]

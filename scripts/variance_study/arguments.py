@@ -33,8 +33,8 @@ class VarianceArguments:
     run: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = None
     """A run's folder, which gives the policy, the environment and the discount."""
     env: str | None = None
-    """An environment: an id, module:Id-v0, or path/to/file.py:Class. With RUN it replaces the run's
-    environment and must have the same spaces."""
+    """An environment: an id, module:Id-v0, or path/to/file.py:Class, whose module or file is run as
+    Python code. With RUN it replaces the run's environment and must have the same spaces."""
     env_kwargs: str | None = None
     """JSON object of arguments for the environment. Default: the run's, if env is the run's."""
     differentiate: Literal["auto", "none", "finite-difference", "mujoco", "model"] | None = None
@@ -68,6 +68,9 @@ class VarianceArguments:
     log_std_init: float | None = None
     """Log standard deviation of the fresh policy used without RUN, before squashing. Default:
     -1."""
+    trust: bool = False
+    """Run the code that the run's folder names (file.py:Class, module:Id) though it was not trained
+    here by you."""
     json: Path | None = None
     """File for the measurements: a JSON list of one object for each estimator and horizon."""
     plot: Path | None = None

@@ -30,6 +30,7 @@ from pgtoolkit.scripts.cli.experiment import (
 )
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.malloc import keep_freed_memory
+from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
 from pgtoolkit.scripts.variance_study.arguments import VarianceArguments
 from pgtoolkit.seeding import stream, stream_seed
 from pgtoolkit.training.run_folder import RunFolder
@@ -134,6 +135,9 @@ def _load_run(
         return None, None
     folder, config = RunFolder.open(options.run)
     settings = settings_from_file(config, [], command="variance")
+    if not options.trust:
+        inherited = names_of(_environment_config(options, settings)) - names_of(options)
+        require_signed(config, settings.run, inherited, OTHER_ENV)
     return settings, folder.read_policy(options.checkpoint)
 
 

@@ -339,7 +339,7 @@ def test_damaged_run_folders_are_refused(
     data = (run / "policy" / "last.safetensors").read_bytes()
     (tmp_path / "policy" / "last.safetensors").write_bytes(data[: len(data) // 2])
     assert call("evaluate", str(tmp_path)) == 2
-    assert "cannot be read" in capsys.readouterr().err
+    assert "is damaged" in capsys.readouterr().err
 
 
 def test_a_policy_is_not_evaluated_where_it_does_not_fit(
