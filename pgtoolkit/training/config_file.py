@@ -9,9 +9,12 @@ import yaml
 from pgtoolkit.errors import RequestError
 from pgtoolkit.training.files import excerpt, read_regular, system_reason
 
-MAX_CONFIG_BYTES = 512 * 1024
-"""A run's configuration has some 4 kB; one argument of a command line has 128 kB at most. A file of
-this size is read in a second."""
+MAX_CONFIG_BYTES = 256 * 1024
+"""A run's configuration has some 4 kB; one argument of a command line has 128 kB at most."""
+
+MAX_CONFIG_VALUES = 20_000
+"""A run's configuration has some hundred; a matrix of 100 x 100 in ``env_kwargs`` has 10,000. So
+many are read in half a second."""
 
 MAX_CONFIG_DEPTH = 50
 """Lists and mappings inside each other; a run's configuration has five."""
@@ -69,7 +72,7 @@ def read_config(path: Path, *, inside: Path | None = None) -> dict[Any, Any]:
 
 def parse_config(text: str) -> dict[Any, Any]:
     """The mapping that a YAML text holds; see :func:`read_config` for what is refused."""
-    _refuse_deep_or_shared(text)
+    _require_small(text)
     node = yaml.compose(text, Loader=LOADER)
     if not isinstance(node, yaml.MappingNode):
         raise _Refused("it must hold a mapping of settings, such as `env: Pendulum-v1`")
@@ -84,22 +87,29 @@ def config_text(config: Mapping[str, Any]) -> str:
         RequestError: it would be too long to be read again.
     """
     text: str = yaml.dump(dict(config), Dumper=_PlainDumper, sort_keys=False)
-    if len(text) > MAX_CONFIG_BYTES:
+    try:
+        _require_small(text)
+    except _Refused as error:
         raise RequestError(
-            f"the settings are {len(text):,} characters long, and a configuration may have "
-            f"{MAX_CONFIG_BYTES:,}: keep long arguments in a file of the environment's"
-        )
+            f"the settings are too long to be written and read again ({error}): keep long "
+            "arguments in a file that the environment reads"
+        ) from error
     return text
 
 
-def _refuse_deep_or_shared(text: str) -> None:
-    """Checks a text before anything is made of it."""
-    depth = 0
+def _require_small(text: str) -> None:
+    """Checks length, depth, number of values and references before anything is made of a text."""
+    if len(text) > MAX_CONFIG_BYTES:
+        raise _Refused(f"it has {len(text):,} characters, more than {MAX_CONFIG_BYTES:,}")
+    depth = values = 0
     for event in yaml.parse(text, Loader=LOADER):
         if isinstance(event, yaml.AliasEvent):
             raise _Refused(
                 f"line {_line(event)} has a reference (*{event.anchor}): write the value out"
             )
+        values += isinstance(event, yaml.NodeEvent)
+        if values > MAX_CONFIG_VALUES:
+            raise _Refused(f"it has more than {MAX_CONFIG_VALUES:,} values")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_CONFIG_DEPTH:

@@ -199,7 +199,10 @@ def _place(name: str, entry: Any) -> Place:
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError("its header does not say where a tensor is") from error
     whole = all(type(number) is int and 0 <= number < 2**63 for number in numbers)
-    if not whole or len(shape) > MAX_AXES or math.prod(shape) * dtype.itemsize != end - begin:
+    # Axes of length 0 hide a product that torch could not hold.
+    if not whole or len(shape) > MAX_AXES or math.prod(max(n, 1) for n in shape) >= 2**59:
+        raise DamagedError("its header gives a tensor a shape that none has")
+    if math.prod(shape) * dtype.itemsize != end - begin:
         raise DamagedError("its header gives a tensor another size than its shape")
     return Place(dtype, list(shape), begin, end)
 
@@ -218,7 +221,4 @@ def _read_tensor(file: FileIO, start: int, place: Place) -> Tensor:
         rest = rest[count:]
     if place.dtype == torch.bool and bool((data > 1).any()):
         raise DamagedError("a truth value in it is neither 0 nor 1")  # torch would not check
-    try:
-        return data.view(place.dtype).reshape(place.shape)
-    except RuntimeError as error:  # axes whose product is 0, but too large without it
-        raise DamagedError("a tensor in it has a shape that no tensor has") from error
+    return data.view(place.dtype).reshape(place.shape)

@@ -1,16 +1,24 @@
 """Checkpoints: what goes in comes out, and a file is whole or not there."""
 
+import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import nn
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
+from pgtoolkit.training.checkpoint import (
+    MAX_DEPTH,
+    CheckpointError,
+    encode_state,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 
 def round_trip(state: dict[Any, Any], folder: Path) -> dict[Any, Any]:
@@ -166,3 +174,140 @@ def test_a_tensor_is_loaded_onto_the_device_that_is_asked_for(tmp_path: Path) ->
     save_checkpoint(path, {"x": torch.zeros(1)})
     assert load_checkpoint(path, torch.device("cpu"))["x"].device == torch.device("cpu")
     assert load_checkpoint(path)["x"].device == torch.device("cpu")
+
+
+def test_numbers_that_are_not_finite_come_back(tmp_path: Path) -> None:
+    """NaN, both infinities and the zero with a sign, among plain values and in tensors."""
+    found = round_trip(
+        {"x": [math.nan, math.inf, -math.inf, -0.0], "t": torch.tensor(math.nan)}, tmp_path
+    )
+    nan, *rest = found["x"]
+    assert math.isnan(nan) and rest == [math.inf, -math.inf, 0.0]
+    assert math.copysign(1, rest[2]) == -1 and bool(found["t"].isnan())
+
+
+def test_keys_keep_their_types(tmp_path: Path) -> None:
+    """Integers, truth values, fractions and None; a tuple is no key that JSON could hold."""
+    state: dict[Any, Any] = {"1": 0, 2: 1, True: 2, 2.5: 3, None: 4}
+    found = round_trip(state, tmp_path)
+    assert_equal(found, state)
+    assert [type(key) for key in found] == [type(key) for key in state]
+    with pytest.raises(TypeError, match=r"a tuple as key \(/a\)"):
+        save_checkpoint(tmp_path / "x", {"a": {(1, 2): 3}})
+
+
+def test_a_state_may_be_as_deep_as_can_be_read(tmp_path: Path) -> None:
+    """One level more is refused when it is written, and not only when it is read."""
+
+    def nested(depth: int) -> Any:
+        return [nested(depth - 1)] if depth else torch.ones(1)
+
+    deepest = {"x": nested(MAX_DEPTH - 1)}
+    assert_equal(round_trip(deepest, tmp_path), deepest)
+    with pytest.raises(ValueError, match="100 levels"):
+        save_checkpoint(tmp_path / "x", {"x": nested(MAX_DEPTH)})
+
+
+STATE = {"a": torch.arange(3.0), "b": [1, (0.5, None)], 3: "text"}
+
+
+def test_one_flipped_bit_anywhere_is_found(tmp_path: Path) -> None:
+    """A bit of every byte of the file; the error is that of a damaged file."""
+    data, path = b"".join(encode_state(STATE)), tmp_path / "x"
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << 3 * place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError):
+            load_checkpoint(path)
+    path.write_bytes(data)
+    assert_equal(load_checkpoint(path), STATE)
+
+
+def old_file(state: Any, **metadata: str) -> bytes:
+    """A file of format 1 with tensor ``0/a``; the state is JSON or a text."""
+    text = state if isinstance(state, str) else json.dumps(state)
+    notes = {"format": "pgtoolkit-checkpoint-1", "state": text} | metadata
+    return save({"0/a": torch.arange(3.0)}, metadata=notes)
+
+
+def test_an_earlier_format_is_read_and_the_missing_checksum_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Format 1 is the same without a checksum."""
+    path = tmp_path / "x"
+    path.write_bytes(old_file({"$dict": [["a", {"$tensor": "0/a"}], [3, {"$tuple": [1]}]]}))
+    assert_equal(load_checkpoint(path), {"a": torch.arange(3.0), 3: (1,)})
+    assert "has no checksum" in caplog.text and caplog.text.count("\n") == 1
+    caplog.clear()
+    save_checkpoint(path, load_checkpoint(path))
+    caplog.clear()
+    load_checkpoint(path)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("written_by", [{}, {"written_by": "pgtoolkit 9.1"}])
+def test_a_newer_format_is_refused_and_its_writer_named(
+    tmp_path: Path, written_by: dict[str, str]
+) -> None:
+    """It is not damaged: an older file must not be used in its place."""
+    path = tmp_path / "x"
+    path.write_bytes(old_file("?", format="pgtoolkit-checkpoint-3", **written_by))
+    with pytest.raises(RequestError, match=r"format 3.*update pgtoolkit") as caught:
+        load_checkpoint(path)
+    assert not isinstance(caught.value, CheckpointError)
+    assert written_by.get("written_by", "a newer version") in str(caught.value)
+
+
+HOSTILE_STATES: dict[str, Any] = {
+    "no JSON": "{",
+    "brackets": "[" * 100_000,
+    "deep lists": '{"$list":[' * 5000 + "1" + "]}" * 5000,
+    "deeper than is written": '{"$list":[' * 150 + "1" + "]}" * 150,
+    "a plain list": [],
+    "a plain dictionary": {},
+    "a number": 5,
+    "a list at the top": {"$list": [{"$tensor": "0/a"}]},
+    "two kinds": {"$dict": [], "$list": []},
+    "unknown kind": {"$dict": [["a", {"$set": []}]]},
+    "tensor unknown": {"$dict": [["a", {"$tensor": "1/a"}]]},
+    "tensor a list": {"$dict": [["a", {"$tensor": ["0/a"]}]]},
+    "tensor twice": {"$dict": [["a", {"$tensor": "0/a"}], ["b", {"$tensor": "0/a"}]]},
+    "tensor left out": {"$dict": []},
+    "items no list": {"$dict": {"a": 1}},
+    "item no pair": {"$dict": [["a"]]},
+    "item a text": {"$dict": ["ab"]},
+    "key a list": {"$dict": [[[1], 2]]},
+    "key twice": {"$dict": [["a", 1], ["a", {"$tensor": "0/a"}]]},
+    "list a text": {"$dict": [["a", {"$list": "abc"}]]},
+    "long number": '{"$dict": [["a", ' + "9" * 5000 + "]]}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_STATES)
+def test_a_state_that_nobody_wrote_is_refused(name: str, tmp_path: Path) -> None:
+    """Without a checksum every JSON gets to the place where it is read."""
+    (tmp_path / "x").write_bytes(old_file(HOSTILE_STATES[name]))
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / "x")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["", "0x2", "-1", "1" * 5000, "\u0662"])
+def test_a_format_that_is_no_number_is_no_checkpoint(number: str, tmp_path: Path) -> None:
+    """Neither an error of Python nor a newer version."""
+    (tmp_path / "x").write_bytes(old_file("{}", format=f"pgtoolkit-checkpoint-{number}"))
+    with pytest.raises(CheckpointError, match="not a pgtoolkit checkpoint"):
+        load_checkpoint(tmp_path / "x")
+
+
+def test_what_memory_does_not_hold_is_not_read(tmp_path: Path) -> None:
+    """A file with a hole of a terabyte, and one above the limit that the caller gives."""
+    path = tmp_path / "x"
+    with open(path, "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(CheckpointError, match="at most"):
+        load_checkpoint(path)
+    save_checkpoint(path, STATE)
+    with pytest.raises(CheckpointError, match="at most 10 are read"):
+        load_checkpoint(path, limit=10)
