@@ -7,7 +7,7 @@ from typing import Annotated, final
 
 import tyro
 
-from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse
 
 
@@ -34,10 +34,16 @@ def run(arguments: Sequence[str]) -> None:
         NonFiniteError: a number went bad.
     """
     options = parse(ResumeArguments, arguments, command="resume")
-    from pgtoolkit.scripts.cli.experiment import Experiment, settings_from_file
+    from pgtoolkit.scripts.cli.experiment import (
+        Experiment,
+        fitting,
+        read_policy,
+        settings_from_file,
+    )
     from pgtoolkit.scripts.train import run_training
+    from pgtoolkit.state import anything, at, entries, require
     from pgtoolkit.training.checkpoint import load_checkpoint
-    from pgtoolkit.training.progress import Progress
+    from pgtoolkit.training.progress import Progress, require_agreement
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.writer import RunWriter
 
@@ -47,24 +53,26 @@ def run(arguments: Sequence[str]) -> None:
     settings = settings_from_file(config, [], command="resume")
     state = load_checkpoint(folder.resume_file)
     progress = Progress()
-    progress.load_state_dict(state["progress"])
+    misfit = f"{folder.resume_file} does not fit {folder.config_file}: was that edited?"
+    with fitting(misfit):
+        require(state, entries({"agent": anything, "progress": anything}))
+        with at("progress"):
+            progress.load_state_dict(state["progress"])
     if progress.finished(settings.loop.total_steps):
         raise RequestError(
             f"{options.run} is finished, at {progress.num_steps} steps: lengthen it with "
             f"--total-steps {2 * progress.num_steps}"
         )
     experiment = Experiment(settings)
-    try:
-        experiment.agent.load_state_dict(state["agent"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise RequestError(
-            f"{folder.resume_file} does not fit {folder.config_file}: was that edited? "
-            f"({single_line(error)})"
-        ) from error
+    with fitting(misfit):
+        with at("agent"):
+            experiment.agent.load_state_dict(state["agent"])
+        require_agreement(progress, experiment.agent)
     if folder.policy_file("best").exists():
         # It is newer than the resume file if the run was killed between writing the two.
-        best = load_checkpoint(folder.policy_file("best"))["eval_return"]
-        progress.best_return = max(best, progress.best_return or best)
+        best = read_policy(folder.policy_file("best"))["eval_return"]
+        known = [x for x in (best, progress.best_return) if x is not None]
+        progress.best_return = max(known, default=None)
     if options.total_steps is not None:
         folder.write_config(config)
     print(f"run: {folder.path}, from step {progress.num_steps}", flush=True)

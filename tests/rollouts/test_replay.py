@@ -208,5 +208,5 @@ def test_a_saved_buffer_of_another_kind_is_refused() -> None:
     state = copy.deepcopy(buffer.state_dict())
     with pytest.raises(RequestError, match="holds 7 transitions and this one 8"):
         ReplayBuffer(8).load_state_dict(state)
-    with pytest.raises(RequestError, match="the replay buffer stores"):
+    with pytest.raises(StateError, match="tensors/log_prob is not known here"):
         ReplayBuffer(7, numbered(0, 0)).load_state_dict(state)
