@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> None:
         require_agreement(progress, experiment.agent)
     if folder.policy_file("best").exists():
         # It is newer than the resume file if the run was killed between writing the two.
-        best = read_policy(folder.policy_file("best"))["eval_return"]
+        best = read_policy(folder.policy_file("best")).get("eval_return")
         known = [x for x in (best, progress.best_return) if x is not None]
         progress.best_return = max(known, default=None)
     if options.total_steps is not None:

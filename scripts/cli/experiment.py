@@ -312,7 +312,7 @@ def load_policy(path: Path, settings: Any, env: Any) -> Any:
 
 
 def read_policy(path: Path) -> dict[str, Any]:
-    """What a file of a policy holds: ``policy``, ``num_steps`` and ``eval_return``.
+    """What a policy's file holds: ``policy``, and where known ``num_steps`` and ``eval_return``.
 
     Raises:
         RequestError: the file holds something else.
@@ -323,7 +323,7 @@ def read_policy(path: Path) -> dict[str, Any]:
     saved = load_checkpoint(path)
     schemas = {"policy": anything, "num_steps": integer(), "eval_return": optional(number())}
     with fitting(f"the policy file {path} is damaged"):
-        require(saved, entries(schemas))
+        require(saved, entries(schemas, absent=("num_steps", "eval_return")))
     return saved
 
 

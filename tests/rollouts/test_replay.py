@@ -12,6 +12,7 @@ from torch import Tensor
 from pgtoolkit.errors import RequestError
 from pgtoolkit.rollouts.replay import ReplayBuffer
 from pgtoolkit.rollouts.transitions import Transitions
+from pgtoolkit.state import StateError
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 
 
