@@ -26,9 +26,11 @@ from pgtoolkit.rollouts.rollout import RolloutState, collect, reset, unroll
 from pgtoolkit.rollouts.whole_episodes import MAX_EPISODE_STEPS, collect_episodes
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream, stream_seed
+from pgtoolkit.state import Schema, anything, at, entries, generator, integer, require, tensor
 
 LOG = logging.getLogger("pgtoolkit")
 
+ROLLOUT_FIELDS = tuple(field.name for field in dataclasses.fields(RolloutState))
 STEP_SECONDS = 2.5e-4
 """Seconds that compiled code saves, at least, on one step of all environments with its adjoint."""
 
@@ -166,13 +168,29 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts the environments back; those that could not be saved start new episodes."""
+        """Puts the environments back; those that could not be saved start new episodes.
+
+        Raises:
+            StateError: the state does not fit.
+        """
+        require(state, entries(self._schemas(), absent=("reward_normalizer",)))
         self.generator.set_state(state["generator"].cpu())
         self.num_steps, self.window_steps = state["num_steps"], 0
-        self.reward_normalizer.load_state_dict(state.get("reward_normalizer", {}))
-        self.rollout_state = restore_env_state(
-            self.env, self.rollout_state, state["env"], seed=self.seed + self.num_steps
-        )
+        if "reward_normalizer" in state:  # not in runs of earlier versions
+            with at("reward_normalizer"):
+                self.reward_normalizer.load_state_dict(state["reward_normalizer"])
+        with at("env"):
+            self.rollout_state = restore_env_state(
+                self.env, self.rollout_state, state["env"], seed=self.seed + self.num_steps
+            )
+
+    def _schemas(self) -> dict[str, Schema]:
+        return {
+            "generator": generator(self.generator),
+            "num_steps": integer(),
+            "reward_normalizer": anything,
+            "env": anything,
+        }
 
 
 def warn_of_rounding(*obs: Tensor) -> None:
@@ -213,13 +231,16 @@ def restore_env_state(
     Returns:
         The rollout state to continue from.
     """
-    if not saved or not isinstance(env, DifferentiableVectorEnv):
+    if not isinstance(env, DifferentiableVectorEnv):
         return reset(env, seed=stream_seed(seed, "environments"), device=rollout_state.obs.device)
+    own = {name: tensor(getattr(rollout_state, name)) for name in ROLLOUT_FIELDS}
+    require(saved, entries({**own, "state": anything, "learned": anything}, absent=("learned",)))
     # The adapter's own state comes first: it may contain episodes that `state` refers to.
-    env.env.load_state_dict(saved.get("learned", {}))
+    with at("learned"):
+        env.env.load_state_dict(saved.get("learned", {}))
+    env.require_state(saved["state"], "state")
     env.set_state(saved["state"])
-    names = ("obs", "needs_reset", "episode_start")
-    return RolloutState(*(saved[name].to(env.device) for name in names))
+    return RolloutState(*(saved[name].to(env.device) for name in ROLLOUT_FIELDS))
 
 
 def reset_staggered(env: AnyVectorEnv, *, seed: int, device: torch.device) -> RolloutState:

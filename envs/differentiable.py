@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pgtoolkit.envs.states import S, cast_state_like, where_state
 from pgtoolkit.errors import RequestError
+from pgtoolkit.state import Schema, items, tensor
 
 Quality = Literal["exact", "approximate", "none"]
 REQUIRED_ATTRIBUTES = ("observation_space", "action_space", "max_episode_steps")
@@ -144,7 +145,21 @@ class DifferentiableEnv(ABC, Generic[S]):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` returned."""
+        """Restores what :meth:`state_dict` returned.
+
+        Raises:
+            StateError: it does not fit (:mod:`pgtoolkit.state` compares).
+        """
+
+    def state_schema(self, own: S) -> Schema:
+        """What a saved state of the environments must be like, given one of them as they are now.
+
+        The default is for states that keep their dtypes and shapes. It is called after
+        :meth:`load_state_dict`.
+        """
+        if isinstance(own, Tensor):
+            return tensor(own)
+        return items([tensor(leaf) for leaf in own], getattr(own, "_fields", ()))
 
     def numpy_initial(self, rng: np.random.Generator) -> S:
         """The start state of :class:`NumpyEnv <pgtoolkit.envs.numpy_env.NumpyEnv>`, batch size 1.

@@ -24,6 +24,7 @@ from pgtoolkit.envs.states import (
     rebuild_state,
     where_state,
 )
+from pgtoolkit.state import generator, items, require, tensor
 
 NO_STATE = "call reset() first: the environments have no state yet"
 
@@ -215,6 +216,22 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self._require_shape("the state's elapsed steps", elapsed, (self.num_envs,))
         self._state, self._elapsed = rebuilt, elapsed.to(self.device)
         self._generator.set_state(generator_state.cpu())
+
+    def require_state(self, saved: Any, path: str) -> None:
+        """Compares what :meth:`get_state` gave another process with the present state.
+
+        Raises:
+            StateError: it does not fit; ``path`` is its place.
+        """
+        own = self.get_state()
+        # An episode whose elapsed steps have reached the limit has been reset already.
+        longest = self.env.max_episode_steps - 1
+        schemas = (
+            self.env.state_schema(own.state),
+            tensor(own.elapsed, low=0, high=longest),
+            generator(self._generator),
+        )
+        require(saved, items(schemas, VectorState._fields), path)
 
     def render(self) -> tuple[NDArray[np.uint8], ...]:
         """An RGB picture of environment 0, as the only entry of a tuple (Gymnasium's signature).

@@ -2,13 +2,14 @@
 
 import dataclasses
 import logging
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, final
 
 import tyro
 
-from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse
 
 if TYPE_CHECKING:
@@ -43,10 +44,11 @@ def run(arguments: Sequence[str]) -> None:
         NonFiniteError: a number went bad.
     """
     options = parse(ResumeArguments, arguments, command="resume")
-    from pgtoolkit.scripts.cli.experiment import Experiment, settings_from_file
+    from pgtoolkit.scripts.cli.experiment import Experiment, fitting, settings_from_file
     from pgtoolkit.scripts.cli.trust import SIGNATURE, names_of, require_signed, signature
     from pgtoolkit.scripts.train import run_training
-    from pgtoolkit.training.progress import Progress
+    from pgtoolkit.state import anything, at, entries, require
+    from pgtoolkit.training.progress import Progress, require_agreement
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.writer import RunWriter
 
@@ -60,20 +62,21 @@ def run(arguments: Sequence[str]) -> None:
         require_signed(config, settings.run, names_of(settings.run))
     state, resume_file = folder.read_resume()
     progress = Progress()
-    progress.load_state_dict(state["progress"])
+    misfit = f"{resume_file} does not fit {folder.config_file}: was that edited?"
+    with fitting(misfit):
+        require(state, entries({"agent": anything, "progress": anything}))
+        with at("progress"):
+            progress.load_state_dict(state["progress"])
     if progress.finished(settings.loop.total_steps):
         raise RequestError(
             f"{options.run} is finished, at {progress.num_steps} steps: lengthen it with "
             f"--total-steps {2 * progress.num_steps}"
         )
     experiment = Experiment(settings)
-    try:
-        experiment.agent.load_state_dict(state["agent"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise RequestError(
-            f"{resume_file} does not fit {folder.config_file}: was that edited? "
-            f"({single_line(error)})"
-        ) from error
+    with fitting(misfit):
+        with at("agent"):
+            experiment.agent.load_state_dict(state["agent"])
+        require_agreement(progress, experiment.agent)
     progress.best_return = best_return(folder, progress.best_return)
     folder.go_on_from(resume_file)
     if options.total_steps is not None or options.trust:
@@ -104,7 +107,7 @@ def best_return(folder: "RunFolder", known: float | None) -> float | None:
     except CheckpointError as error:
         LOG.warning("%s; the next evaluation writes a new one", error.problem)
         return None
-    if not isinstance(found, float):
+    if not isinstance(found, float) or not math.isfinite(found):
         return known
     return found if known is None else max(found, known)
 

@@ -12,6 +12,7 @@ from pgtoolkit.envs.arguments import positive_integer
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import State, leaves_of, map_state, rebuild_state, where_state
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
+from pgtoolkit.state import Schema, anything, items, require, tensor
 
 
 @final
@@ -77,6 +78,16 @@ class ActionRepeat(DifferentiableWrapper[Any]):
     def reset_where(self, state: State, mask: Tensor, generator: torch.Generator) -> State:
         inner: State = self.env.reset_where(self._inner(state), mask, generator)
         return _with_reward(inner, torch.where(mask, torch.zeros_like(state[-1]), state[-1]))
+
+    def state_schema(self, own: State) -> Schema:
+        inner_schema = self.env.state_schema(self._inner(own))
+
+        def check(value: Any, path: str) -> None:
+            require(value, items([*[anything] * (len(own) - 1), tensor(own[-1])]), path)
+            inner = tuple(value[:-1])
+            inner_schema(inner[0] if isinstance(self._template, Tensor) else inner, path)
+
+        return check
 
     def numpy_initial(self, rng: np.random.Generator) -> State:
         return _with_reward(self.env.numpy_initial(rng), torch.zeros(1))

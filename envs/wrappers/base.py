@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import S
+from pgtoolkit.state import Schema
 
 
 class DifferentiableWrapper(DifferentiableEnv[S]):
@@ -67,6 +68,9 @@ class DifferentiableWrapper(DifferentiableEnv[S]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env.load_state_dict(state)
+
+    def state_schema(self, own: S) -> Schema:
+        return self.env.state_schema(own)
 
     def numpy_initial(self, rng: np.random.Generator) -> S:
         return self.env.numpy_initial(rng)

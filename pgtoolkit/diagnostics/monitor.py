@@ -21,6 +21,7 @@ from pgtoolkit.diagnostics.statistics import MIN_TRAJECTORIES, GradientStatistic
 from pgtoolkit.errors import RequestError
 from pgtoolkit.finite import require_finite
 from pgtoolkit.policies.policy import Policy
+from pgtoolkit.state import entries, integer, mapping, number, require
 
 LOG = logging.getLogger("pgtoolkit")
 
@@ -278,6 +279,10 @@ class GradientMonitor:
         return {"num_updates": self.num_updates, "smoothed": smoothed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        # The squares of float32 numbers are sums in float64, and so always finite.
+        means = {"variance": number(0.0), "signal": number()}
+        schemas = {"num_updates": integer(), "smoothed": mapping(entries(means))}
+        require(state, entries(schemas))
         self.num_updates = state["num_updates"]
         self.smoothed = {name: dict(values) for name, values in state["smoothed"].items()}
 
@@ -287,9 +292,9 @@ def _recorded_gradients(
 ) -> dict[str, Gradients]:
     """Per-trajectory gradients of surrogates ``[N]`` by name, from one recorded forward pass."""
     found = {}
-    for number, (name, values) in enumerate(surrogates.items(), 1):
+    for place, (name, values) in enumerate(surrogates.items(), 1):
         require_finite("loss", values.detach())
-        last = number == len(surrogates)
+        last = place == len(surrogates)
         found[name] = recorder.per_trajectory(values, retain_graph=not last)
     return found
 

@@ -21,6 +21,7 @@ from pgtoolkit.learners.step_rules.flat_adam import (
     flatten,
     unflatten,
 )
+from pgtoolkit.state import entries, require, tensor
 from pgtoolkit.torch_private import copy_all, scan
 
 LOG = logging.getLogger("pgtoolkit")
@@ -102,7 +103,18 @@ class Minibatches(Generic[Batch]):
         return {name: getattr(self.state, name) for name in ("mean", "square", "steps")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Loads what :meth:`state_dict` returned."""
+        """Loads what :meth:`state_dict` returned.
+
+        Raises:
+            StateError: it does not fit the parameters.
+        """
+        own = self.state
+        schemas = {
+            "mean": tensor(own.mean),
+            "square": tensor(own.square, low=0.0),
+            "steps": tensor(own.steps, low=0.0, whole=True),
+        }
+        require(state, entries(schemas))
         moved = {name: value.to(self.state.mean.device) for name, value in state.items()}
         self.state = self.state._replace(**moved)
 
@@ -119,9 +131,9 @@ class Minibatches(Generic[Batch]):
     def _by_module(self, flat: Tensor) -> Parameters:
         """The vector of all parameters, split by module and parameter."""
         found: dict[str, dict[str, Tensor]] = {name: {} for name in self.modules}
-        for name, tensor in zip(self.names, unflatten(flat, self.parameters), strict=True):
+        for name, parameter in zip(self.names, unflatten(flat, self.parameters), strict=True):
             module, _, rest = name.partition(".")
-            found[module][rest] = tensor
+            found[module][rest] = parameter
         return found
 
     def _plain(

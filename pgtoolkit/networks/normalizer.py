@@ -1,5 +1,6 @@
 """Normalisation of observations by their running mean and variance."""
 
+from types import MappingProxyType
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -53,6 +54,8 @@ class ObservationNormalizer(nn.Module):
         input_dtype: the dtype in which rollouts keep NumPy observations for this module.
     """
 
+    state_minima = MappingProxyType({"variance": 0.0, "count": 0.0})
+    """Least values that a saved state may have."""
     mean: Tensor
     variance: Tensor
     count: Tensor

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pgtoolkit.networks.mlp import Activation, mlp
+from pgtoolkit.state import require, schema_of
 
 ROUNDINGS_OF_A_CONSTANT = 16
 """Standard deviation, in units of rounding of the largest entry, up to which returns count as
@@ -217,7 +218,12 @@ class Lagged:
         return self.copy.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Loads the state of the copy."""
+        """Loads the state of the copy.
+
+        Raises:
+            StateError: it does not fit.
+        """
+        require(state, schema_of(self.copy))
         self.copy.load_state_dict(state)
 
 

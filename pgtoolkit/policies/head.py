@@ -27,6 +27,8 @@ class Head(nn.Module, ABC):
     the ``N`` trajectories can be recorded.
     """
 
+    state_constants = ("low", "high", "centre", "scale")
+    """Buffers that must be the same in a saved state: they come from the action space."""
     noise: tuple[Noise, ...]
     """Kind and size of each part of one action's standard noise, in the order of concatenation."""
     action_size: int

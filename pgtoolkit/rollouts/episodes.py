@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgtoolkit.rollouts.window import Window
+from pgtoolkit.state import Schema, entries, flag, integer, number, require, series
 
 
 @final
@@ -64,7 +65,24 @@ class EpisodeTracker:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned.
+
+        Raises:
+            StateError: it does not fit, as one of another number of environments.
+        """
+        require(state, tracker_schema(len(self.running_return)))
         self.running_return = np.array(state["running_return"])
         self.running_length = np.array(state["running_length"], dtype=np.int64)
         self.seen_first = np.array(state["seen_first"], dtype=np.bool_)
         self.after_end = np.array(state["after_end"], dtype=np.bool_)
+
+
+def tracker_schema(num_envs: int) -> Schema:
+    """The schema of the state of an :class:`EpisodeTracker`."""
+    kinds = {
+        "running_return": number(),
+        "running_length": integer(),
+        "seen_first": flag,
+        "after_end": flag,
+    }
+    return entries({name: series(kind, num_envs, num_envs) for name, kind in kinds.items()})

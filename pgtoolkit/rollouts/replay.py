@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.rollouts.transitions import Transitions
+from pgtoolkit.rollouts.transitions import TRANSITION_FIELDS, Transitions
+from pgtoolkit.state import Schema, anything, array, entries, integer, mapping, require
 
 
 @final
@@ -101,13 +102,16 @@ class ReplayBuffer:
 
         Raises:
             RequestError: the saved buffer had another capacity, or other names, shapes or dtypes.
+            StateError: the state is damaged.
         """
+        require(state, self._state_schema())
         if state["capacity"] != self.capacity:
             raise RequestError(
                 f"the saved replay buffer holds {state['capacity']} transitions and this one "
                 f"{self.capacity}, so places in the ring differ: use the saved capacity"
             )
         tensors = state["tensors"]
+        require(tensors, self._tensors_schema(tensors, state["added"]), "tensors")
         if tensors:
             saved = Transitions.from_tensors(tensors)
             if not self._storage:
@@ -116,6 +120,26 @@ class ReplayBuffer:
         self.added = state["added"]
         for name, tensor in tensors.items():
             self._storage[name][: len(self)] = tensor
+
+    def _state_schema(self) -> Schema:
+        return entries({"capacity": integer(1), "added": integer(), "tensors": mapping(anything)})
+
+    def _tensors_schema(self, saved: Mapping[str, Any], added: int) -> Schema:
+        """As many transitions as were added and fit, like the stored ones if there are any.
+
+        A buffer that was made without an example has stored none: names and shapes are the saved
+        ones' then, with the five fields that all transitions have.
+        """
+        if not saved and added == 0:
+            return entries({})
+        count = min(added, self.capacity)
+        if self._storage:
+            shapes = {name: (x.dtype, x.shape[1:]) for name, x in self._storage.items()}
+        else:
+            required = dict.fromkeys(TRANSITION_FIELDS, (torch.float32, torch.Size()))
+            given = {name: x for name, x in saved.items() if isinstance(x, Tensor)}
+            shapes = required | {name: (x.dtype, x.shape[1:]) for name, x in given.items()}
+        return entries({name: array(kind, (count, *of)) for name, (kind, of) in shapes.items()})
 
     def _allocate(self, example: Transitions) -> None:
         if example.reward.dim() != 1:

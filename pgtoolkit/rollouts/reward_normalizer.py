@@ -11,7 +11,7 @@ from torch import Tensor
 from pgtoolkit import parallel
 from pgtoolkit.networks.normalizer import Moments
 from pgtoolkit.rollouts.window import Window
-from pgtoolkit.state import load_state_of, state_of
+from pgtoolkit.state import entries, load_state_of, require, state_of, tensor
 
 TARGET = 30.0
 """Standard deviation of the discounted return of normalised rewards. With 1, which is usual,
@@ -94,7 +94,8 @@ class RewardNormalizer:
         return state_of(self, STATE)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        load_state_of(self, STATE, state)
+        sums = {name: tensor(getattr(self, name), low=0.0) for name in ("count", "scatter")}
+        load_state_of(self, STATE, state, sums)
 
 
 @final
@@ -115,6 +116,7 @@ class NoRewardNormalizer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Does nothing: there is no state."""
+        require(state, entries({}))
 
 
 def running_returns(

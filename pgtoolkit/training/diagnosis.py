@@ -8,6 +8,17 @@ from typing import Any, final
 from pgtoolkit.diagnostics.bias import BIAS_Z
 from pgtoolkit.diagnostics.statistics import MIN_TRAJECTORIES
 from pgtoolkit.formatting import format_number
+from pgtoolkit.state import (
+    StateError,
+    anything,
+    at,
+    entries,
+    flag,
+    integer,
+    optional,
+    require,
+    series,
+)
 from pgtoolkit.training import alarms
 from pgtoolkit.training.alarms import MEASUREMENTS, RULES, Rule, variance_text
 from pgtoolkit.training.history import History
@@ -75,6 +86,15 @@ class Persistence:
         return {"steps": list(self.steps), "outcomes": list(self.outcomes), "since": self.since}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned.
+
+        Raises:
+            StateError: it does not fit.
+        """
+        steps, longest = series(integer(), 0, self.steps.maxlen or 0), optional(integer())
+        require(state, entries({"steps": steps, "outcomes": anything, "since": longest}))
+        count = len(state["steps"])
+        require(state["outcomes"], series(flag, count, count), "outcomes")
         self.steps.extend(state["steps"])
         self.outcomes.extend(state["outcomes"])
         self.since = state["since"]
@@ -132,10 +152,35 @@ class Diagnosis:
         return {"history": self.history.state_dict(), "rules": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.history.load_state_dict(state["history"])
-        self._persistence = new_persistence()
+        """Restores what :meth:`state_dict` returned.
+
+        Rules that the state does not have, as that of an earlier version, begin anew.
+
+        Raises:
+            StateError: it does not fit.
+        """
+        fresh = new_persistence()
+        rules = entries(dict.fromkeys(fresh, anything), absent=tuple(fresh))
+        require(state, entries({"history": anything, "rules": rules}))
+        with at("history"):
+            self.history.load_state_dict(state["history"])
+        self._persistence = fresh
         for kind, found in state["rules"].items():
-            self._persistence[kind].load_state_dict(found)
+            with at(f"rules/{kind}"):
+                fresh[kind].load_state_dict(found)
+        self._require_evidence()
+
+    def _require_evidence(self) -> None:
+        """Raises unless the history has what the rules say that was tested and found."""
+        for rule in RULES:
+            found = self._persistence[rule.kind]
+            try:
+                if found.outcomes:
+                    rule.holds(self.history)
+                if found.since_at_end(rule) is not None:
+                    rule.words(self.history, found.since_at_end(rule) or 0)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                raise StateError(f"rules/{rule.kind}", "contradicts the history") from error
 
 
 def new_persistence() -> dict[str, Persistence]:

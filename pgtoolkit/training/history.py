@@ -7,6 +7,18 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Self, final
 
+from pgtoolkit.state import (
+    anything,
+    entries,
+    integer,
+    mapping,
+    number,
+    optional,
+    require,
+    series,
+    text,
+)
+
 RECENT = 50
 """Values of a tag that are kept: the longest window of any rule, that of the KL spikes."""
 EARLY = 10
@@ -86,6 +98,20 @@ class Series:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {k: list(v) if isinstance(v, deque | list) else v for k, v in values.items()}
 
+    @staticmethod
+    def schema(state: Any, path: str) -> None:
+        """The schema of :meth:`state_dict`: a value at least, and a step of each recent value."""
+        schemas = {
+            "early": series(number(), 1, EARLY),
+            "steps": series(integer(), 1, RECENT),
+            "recent": series(number(), 1, RECENT),
+            "highest": number(),
+            "highest_step": integer(),
+        }
+        require(state, entries(schemas), path)
+        count = len(state["steps"])
+        require(state["recent"], series(anything, count, count), f"{path}/recent")
+
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Self:
         """The series that :meth:`state_dict` describes."""
@@ -139,6 +165,13 @@ class History:
         return {"series": series, "followed": self.followed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned.
+
+        Raises:
+            StateError: it does not fit.
+        """
+        series_of_tags = mapping(Series.schema, keys=watched)
+        require(state, entries({"series": series_of_tags, "followed": optional(text)}))
         self.series = {tag: Series.of(found) for tag, found in state["series"].items()}
         self.followed = state["followed"]
 

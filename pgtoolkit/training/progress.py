@@ -6,8 +6,20 @@ from typing import Any, final
 
 import numpy as np
 
-from pgtoolkit.rollouts.episodes import EpisodeTracker
+from pgtoolkit.rollouts.episodes import EpisodeTracker, tracker_schema
 from pgtoolkit.rollouts.window import Window
+from pgtoolkit.state import (
+    anything,
+    at,
+    entries,
+    equal,
+    integer,
+    mapping,
+    number,
+    optional,
+    require,
+    series,
+)
 from pgtoolkit.training.diagnosis import Diagnosis
 
 RECENT_EPISODES = 100
@@ -23,6 +35,22 @@ PROGRESS_FIELDS = (
     "next_checkpoint",
 )
 """Fields of :class:`Progress` that are saved as they are."""
+
+STATE_SCHEMA = entries(
+    {
+        "num_steps": integer(),
+        "num_updates": integer(),
+        "window_steps": integer(1),
+        "best_return": optional(number()),
+        "eval_return": optional(number()),
+        "next_eval": integer(),
+        "next_checkpoint": integer(),
+        "returns": series(number(), longest=RECENT_EPISODES),
+        "lengths": series(integer(1), longest=RECENT_EPISODES),
+        "tracker": anything,
+        "diagnosis": anything,
+    }
+)
 
 
 @final
@@ -86,11 +114,41 @@ class Progress:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned.
+
+        Raises:
+            StateError: it does not fit.
+        """
+        require(state, STATE_SCHEMA)
+        count = len(state["returns"])
+        require(state["lengths"], series(anything, count, count), "lengths")
+        if state["num_updates"] == 0:
+            require(state["num_steps"], equal(0), "num_steps")
         for name in PROGRESS_FIELDS:
             setattr(self, name, state[name])
         self.returns.extend(state["returns"])
         self.lengths.extend(state["lengths"])
         if state["tracker"] is not None:
-            self.tracker = EpisodeTracker(len(state["tracker"]["running_return"]))
-            self.tracker.load_state_dict(state["tracker"])
-        self.diagnosis.load_state_dict(state["diagnosis"])
+            with at("tracker"):
+                require(state["tracker"], mapping(series(anything)))
+                self.tracker = EpisodeTracker(len(state["tracker"].get("running_return", ())))
+                self.tracker.load_state_dict(state["tracker"])
+        with at("diagnosis"):
+            self.diagnosis.load_state_dict(state["diagnosis"])
+
+
+def require_agreement(progress: Progress, agent: object) -> None:
+    """Compares the counts of a loaded run with those of its loaded agent.
+
+    An agent that steps its environments with a collector counts in it what the run counts.
+
+    Raises:
+        StateError: they contradict each other.
+    """
+    collector = getattr(agent, "collector", None)
+    counted = getattr(collector, "num_steps", progress.num_steps)
+    require(progress.num_steps, equal(counted), "progress/num_steps")
+    if collector is not None and progress.tracker is not None:
+        num_envs = collector.config.num_envs
+        tracker_state = progress.tracker.state_dict()
+        require(tracker_state, tracker_schema(num_envs), "progress/tracker")

@@ -1,9 +1,10 @@
 """A run's settings, and the agent, environments and evaluator that they describe."""
 
+import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
 
@@ -305,24 +306,55 @@ def load_policy(read: tuple[dict[str, Any], Path], settings: Any, env: Any) -> A
         env: the environment.
 
     Raises:
-        RequestError: the environment's spaces are not those that the policy was trained for.
+        RequestError: the file is damaged, or the environment's spaces are not those that the policy
+            was trained for.
     """
     import torch
 
     from pgtoolkit.policies.factory import make_policy
+    from pgtoolkit.state import StateError, require, schema_of
 
-    state, path = read
-    saved = state["policy"]
+    saved, path = read
+    require_policy_file(saved, path)
     spaces = env.single_observation_space, env.single_action_space
     policy = make_policy(settings.agent, *spaces, torch.Generator())
-    fresh = policy.state_dict()
-    same = {k: v.shape for k, v in saved.items()} == {k: v.shape for k, v in fresh.items()}
-    bounds = [key for key in fresh if key.endswith((".low", ".high", ".centre", ".scale"))]
-    if not same or any(not torch.equal(saved[key], fresh[key]) for key in bounds):
+    try:
+        require(saved["policy"], schema_of(policy), "policy")
+    except StateError as error:
         raise RequestError(
-            f"the policy in {path} was trained for other spaces than this environment's "
-            f"({single_line(spaces[0])} to {single_line(spaces[1])}), its config.yaml was edited, "
-            "or an earlier version saved it: evaluate it on an environment with its own spaces"
-        )
-    policy.load_state_dict(saved)
+            f"the policy in {path} does not fit ({error}): it was trained for other spaces than "
+            f"this environment's ({single_line(spaces[0])} to {single_line(spaces[1])}), its "
+            "config.yaml was edited, an earlier version saved it, or the file is damaged. Evaluate "
+            "it on an environment with its own spaces"
+        ) from error
+    policy.load_state_dict(saved["policy"])
     return policy
+
+
+def require_policy_file(saved: dict[str, Any], path: Path) -> None:
+    """Checks what a policy's file holds: ``policy``, and where known the steps and the return.
+
+    Raises:
+        RequestError: the file holds something else.
+    """
+    from pgtoolkit.state import anything, entries, integer, number, optional, require
+
+    schemas = {"policy": anything, "num_steps": integer(), "eval_return": optional(number())}
+    with fitting(f"the policy file {path} is damaged"):
+        require(saved, entries(schemas, absent=("num_steps", "eval_return")))
+
+
+@contextlib.contextmanager
+def fitting(what: str) -> Iterator[None]:
+    """A context in which a saved state that does not fit is reported as ``what``.
+
+    The state of an environment or agent of somebody else is compared by their own code, which may
+    raise other errors.
+
+    Raises:
+        RequestError: the state does not fit.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        raise RequestError(f"{what} ({single_line(e)[:500]})") from e

@@ -162,6 +162,9 @@ class GymnasiumSimulator(Simulator):
         self.tangent_size = len(self._tangent_entries)
         self._take_late()
 
+    def require_states(self, saved: Array, path: str) -> None:
+        self._slots.require_readable(saved, path)
+
     def _take_late(self) -> None:
         """Notes the present sizes; differentiates numbers that became state after the check."""
         self.saved_size = self._slots.size

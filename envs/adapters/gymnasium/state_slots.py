@@ -41,6 +41,21 @@ from pgtoolkit.envs.adapters.gymnasium.watch import (
 )
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.state import (
+    Schema,
+    StateError,
+    anything,
+    entries,
+    flag,
+    integer,
+    items,
+    require,
+    series,
+    text,
+)
+
+MAX_SIZE = 1 << 24
+"""Most numbers of one state that is loaded from a file, so that a damaged one takes no memory."""
 
 HELD_TYPES = (
     "numbers, texts, None, arrays, lists, tuples, dictionaries, sets, deques, random generators "
@@ -230,6 +245,29 @@ class StateSlots:
         if self._watch is not None and (changed := self._watch.look_at_all_large()):
             self._refuse_large(changed[0])
 
+    def require_readable(self, saved: NDArray[np.float64], path: str) -> None:
+        """Reads states ``[N, S]`` that come from a file, without writing them anywhere.
+
+        Raises:
+            StateError: they are damaged, or of another environment.
+        """
+        if saved.shape[1] < self.layout.first_size:
+            raise StateError(path, f"has {saved.shape[1]} columns, not {self.layout.first_size}")
+        for row, numbers in enumerate(saved.tolist()):
+            try:
+                self._read(numbers)
+            except Exception as error:  # damaged codes may call any of the known constructors
+                raise StateError(f"{path}/{row}", "is no state of this environment") from error
+
+    def _read(self, saved: list[float]) -> None:
+        reading = new_reading(self.known)
+        for index, part in enumerate(self.layout.parts(saved)):
+            if part is None:
+                self._constant(index, reading.generators)
+            else:
+                values, read = part
+                read(saved[values], reading)
+
     def state_dict(self) -> dict[str, Any]:
         """What another process needs to read the arrays: the segments and the texts."""
         places = {id(place): index for index, place in enumerate(self.places)}
@@ -258,7 +296,9 @@ class StateSlots:
 
         Raises:
             RequestError: the environment is another.
+            StateError: the state is damaged.
         """
+        require(state, self._schema())
         first = self.layout.num_first
         mine, theirs = self.state_dict()["segments"], state.get("segments", [])
         if [s[:3] for s in mine[:first]] != [s[:3] for s in theirs[:first]]:
@@ -266,9 +306,13 @@ class StateSlots:
                 f"the saved states are of another {self.name}, or of an earlier version of this "
                 "package: its attributes are others now. Start a new run"
             )
-        for text in state["texts"]:
-            self.known.text_code(text)
+        for known in state["texts"]:
+            self.known.text_code(known)
         self._reorder([self.places[place] for place, *_ in theirs[first:] if place >= 0])
+        slots = {id(slot) for slot in self.slots}
+        for row, place in enumerate(state["irrelevant"]):
+            if place >= 0 and id(self.places[place]) not in slots:
+                raise StateError(f"irrelevant/{row}", "is the number of another place")
         places = {id(slot): index for index, slot in enumerate(self.slots)}
         self.layout.irrelevant = {i for i in self.layout.irrelevant if i < first} | {
             places[id(self.places[place])] for place in state["irrelevant"] if place >= 0
@@ -279,6 +323,22 @@ class StateSlots:
             segment.are_floats |= np.array(floats, dtype=bool)
             self.layout.note_late(segment)
         self._rewatch()
+
+    def _schema(self) -> Schema:
+        """What :meth:`state_dict` returns; places are numbers from -1."""
+        place, size = integer(-1, len(self.places) - 1), integer(0, MAX_SIZE)
+        names = ("place", "values", "codes", "are_floats")
+        segment = items([place, size, size, series(flag)], names)
+
+        def segments(value: Any, path: str) -> None:
+            series(segment)(value, path)
+            for row, (_, values, _, floats) in enumerate(value):
+                series(anything, values, values)(floats, f"{path}/{row}/are_floats")
+            total = sum(values + codes for _, values, codes, _ in value)
+            integer(0, MAX_SIZE)(total, f"{path} (the size of a saved state)")
+
+        schemas = {"segments": segments, "irrelevant": series(place), "texts": series(text)}
+        return entries(schemas, absent=("segments",))
 
     def _reorder(self, late: list[Place]) -> None:
         """Drops the segments of slots that were added late, and puts these into another order."""

@@ -24,6 +24,7 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.states import where_state
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.rollouts.transitions import Transitions
+from pgtoolkit.state import anything, at, entries, integer, optional, require
 
 MIN_EXPLORATION_EPISODES = 20
 """The steps with random actions are divided into at least this many episodes."""
@@ -241,8 +242,14 @@ class LearnedModel(DifferentiableEnv[RunningState]):
         Raises:
             RequestError: repeating an episode's actions led to another state.
         """
-        self.learner.load_state_dict(state["learner"])
-        self._running.load_state_dict(state["running_envs"])
+        fitted_at = optional(integer())
+        require(
+            state, entries({"learner": anything, "running_envs": anything, "fitted_at": fitted_at})
+        )
+        with at("learner"):
+            self.learner.load_state_dict(state["learner"])
+        with at("running_envs"):
+            self._running.load_state_dict(state["running_envs"])
         self._fitted_at = state["fitted_at"]
 
     def _starts(self, mask: Tensor, generator: torch.Generator) -> RunningState:

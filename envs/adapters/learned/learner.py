@@ -21,6 +21,7 @@ from pgtoolkit.networks.normalizer import ObservationNormalizer
 from pgtoolkit.rollouts.replay import ReplayBuffer
 from pgtoolkit.rollouts.transitions import Transitions
 from pgtoolkit.seeding import stream, stream_seed
+from pgtoolkit.state import load_state_of, state_of
 
 HELD_OUT_INTERVAL = 10
 """One episode in ten is held out: the model is never trained on it."""
@@ -33,7 +34,7 @@ NUM_ERROR_SAMPLES = 2_000
 """The errors are measured on this many of the newest held-out transitions, because these come from
 the present policy."""
 
-STATE_PARTS = ("model", "optimizer", "training", "held_out", "inputs", "targets")
+STATE = ("model", "optimizer", "training", "held_out", "inputs", "targets", "generator")
 """Attributes of a learner that are saved in its state."""
 
 
@@ -147,13 +148,10 @@ class TransitionLearner:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name).state_dict() for name in STATE_PARTS}
-        return parts | {"generator": self.generator.get_state()}
+        return state_of(self, STATE)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in STATE_PARTS:
-            getattr(self, name).load_state_dict(state[name])
-        self.generator.set_state(state["generator"].cpu())
+        load_state_of(self, STATE, state)
 
 
 def _empty_transitions(obs_size: int, action_size: int) -> Transitions:

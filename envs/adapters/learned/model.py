@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from types import MappingProxyType
 from typing import NamedTuple, final
 
 import torch
@@ -87,6 +88,9 @@ class TransitionModel(nn.Module):
     input_std: Tensor
     target_mean: Tensor
     target_std: Tensor
+
+    state_minima = MappingProxyType({"input_std": 0.0, "target_std": 0.0})
+    """Least values that a saved state may have."""
 
     def __init__(
         self,

@@ -13,13 +13,26 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.rollouts.given_action import given_action
+from pgtoolkit.state import (
+    Schema,
+    StateError,
+    anything,
+    array,
+    entries,
+    flag,
+    integer,
+    require,
+    series,
+)
 
 EPISODE_START = 0
 """The step token of a state before the first step of its episode."""
+ROW_ENTRIES = ("number", "seed", "step_token", "over", "actions", "observation")
 
 
 class EnvSteps(NamedTuple):
@@ -143,9 +156,45 @@ class RunningEnvs:
 
         Raises:
             RequestError: a repeated episode leads to another observation.
+            StateError: the state does not fit.
         """
+        require(state, self._schema())
+        for row, saved in enumerate(state["rows"]):
+            require(saved, self._row_schema(saved["over"]), f"rows/{row}")
+            self._require_actions(saved["actions"], f"rows/{row}/actions")
+            require(saved["step_token"], integer(0, state["num_steps"]), f"rows/{row}/step_token")
         self._rows = [self._restored(saved) for saved in state["rows"]]
         self._num_steps, self._num_episodes = state["num_steps"], state["num_episodes"]
+
+    def _schema(self) -> Schema:
+        rows = series(entries(dict.fromkeys(ROW_ENTRIES, anything) | {"over": flag}))
+        return entries({"num_steps": integer(), "num_episodes": integer(), "rows": rows})
+
+    def _row_schema(self, over: bool) -> Schema:
+        """Of one environment's episode, whose observation is empty before the first step."""
+        size = self._start_env.observation_space.shape
+        observation: Schema = array(torch.float64, size or ())
+        return entries(
+            {
+                "number": integer(),
+                "seed": integer(0, 2**31 - 1),
+                "step_token": integer(),
+                "over": flag,
+                "actions": anything,
+                "observation": anything if over else observation,
+            }
+        )
+
+    def _require_actions(self, saved: Any, path: str) -> None:
+        space = self._start_env.action_space
+        if isinstance(saved, Tensor) and saved.numel() == 0:
+            return
+        kind = torch.from_numpy(np.empty(0, dtype=space.dtype)).dtype
+        count = len(saved) if isinstance(saved, Tensor) and saved.dim() else 0
+        require(saved, array(kind, (count, *(space.shape or ()))), path)
+        for step, action in enumerate(saved.numpy()):
+            if not space.contains(action):
+                raise StateError(f"{path}/{step}", "is no action of the environment")
 
     def _restored(self, saved: dict[str, Any]) -> _RunningEpisode:
         episode = _RunningEpisode(self._make(), saved["number"], saved["seed"])

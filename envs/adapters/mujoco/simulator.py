@@ -6,6 +6,7 @@ from typing import Any, final
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
@@ -39,6 +40,7 @@ from pgtoolkit.envs.registry.ordinary import CHECKING_WRAPPERS
 from pgtoolkit.envs.registry.registered import missing_package
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.state import array, require
 
 
 @final
@@ -162,6 +164,14 @@ class MuJoCoSimulator(Simulator):
             first = self.derived_inputs < self.snapshot.size + self.slots.layout.first_size
             self.derived_inputs = self.derived_inputs[first]
             self._take_sizes()
+
+    def require_states(self, saved: Array, path: str) -> None:
+        physics = saved[:, : self.snapshot.size]
+        require(
+            torch.from_numpy(physics), array(torch.float64, (len(saved), self.snapshot.size)), path
+        )
+        if self.slots is not None:
+            self.slots.require_readable(saved[:, self.snapshot.size :], path)
 
     def _capture(self) -> Array:
         physics = self.snapshot.capture(self.env.data)

@@ -12,6 +12,7 @@ from pgtoolkit.envs.adapters.simulation.simulator import Array, Linearizer, Simu
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.states import where_state
 from pgtoolkit.second_derivatives import refuse_second_derivative
+from pgtoolkit.state import Schema, array, items, tensor
 
 FINITE_DIFFERENCES = GradientInfo(
     action="approximate", state="approximate", reward="approximate", method="finite differences"
@@ -146,6 +147,18 @@ class FiniteDifference(DifferentiableEnv[SimulatedState]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.simulator.load_state_dict(state)
+
+    def state_schema(self, own: SimulatedState) -> Schema:
+        """Saved states may be narrower than those of now, and the simulator must know them."""
+        count, simulator = len(own.tangent), self.simulator
+
+        def saved(value: Any, path: str) -> None:
+            array(torch.int64, (count, simulator.saved_size), longest=(1,))(value, path)
+            simulator.require_states(_from_bits(value), path)
+
+        tangent = array(own.tangent.dtype, (count, simulator.tangent_size), longest=(1,))
+        others = (tensor(leaf) for leaf in own[2:])
+        return items([tangent, saved, *others], SimulatedState._fields)
 
     def metrics(self) -> dict[str, Tensor]:
         """Share of flagged steps, largest disagreement and error, over the steps since last call.

@@ -122,3 +122,12 @@ class Simulator(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Restores what :meth:`state_dict` returned."""
+
+    def require_states(self, saved: Array, path: str) -> None:  # noqa: B027
+        """Compares saved states ``[N, S]`` that come from a file with those of this simulator.
+
+        The default demands nothing beyond their shape.
+
+        Raises:
+            StateError: they are no states of it; ``path`` is their place.
+        """

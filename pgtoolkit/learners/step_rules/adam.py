@@ -11,6 +11,7 @@ from pgtoolkit.agent import Metrics
 from pgtoolkit.config import Schedule
 from pgtoolkit.learners.gradient_clip import clip_gradient
 from pgtoolkit.learners.step_rules.base import Problem
+from pgtoolkit.state import require, schema_of
 
 Progress = Callable[[], float]
 """The share of the planned environment steps that is done, from 0 to 1."""
@@ -96,6 +97,7 @@ class Adam:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        require(state, schema_of(self.optimizer))
         self.optimizer.load_state_dict(state)
 
 
