@@ -16,6 +16,10 @@ class RequestError(ValueError):
     """
 
 
+class RunFileError(RuntimeError):
+    """A file of the run folder cannot be written. The command line prints it and exits 1."""
+
+
 class NonFiniteError(RuntimeError):
     """A tensor became infinite or NaN during a run. The command line prints it and exits 1.
 

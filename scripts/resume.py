@@ -40,14 +40,29 @@ def run(arguments: Sequence[str]) -> None:
     """Loads the run and continues its training.
 
     Raises:
-        RequestError: there is no such run, or it is finished.
+        RequestError: there is no such run, it is finished, or another process writes it.
         NonFiniteError: a number went bad.
+        RunFileError: the run folder cannot be written.
     """
     options = parse(ResumeArguments, arguments, command="resume")
+    from pgtoolkit.scripts.cli.streams import unfailing_output
+    from pgtoolkit.training.lock import locked
+    from pgtoolkit.training.new_folder import require_begun
+    from pgtoolkit.training.run_folder import RunFolder
+
+    folder, _ = RunFolder.open(options.run)
+    require_begun(folder.path)
+    with unfailing_output(), locked(folder.path):
+        resume(options)
+
+
+def resume(options: ResumeArguments) -> None:
+    """Continues a run whose folder is locked."""
     from pgtoolkit.scripts.cli.experiment import Experiment, fitting, settings_from_file
     from pgtoolkit.scripts.cli.trust import SIGNATURE, names_of, require_signed, signature
-    from pgtoolkit.scripts.train import run_training
+    from pgtoolkit.scripts.train import run_training, untrained
     from pgtoolkit.state import anything, at, entries, require
+    from pgtoolkit.training.disk import writing
     from pgtoolkit.training.progress import Progress, require_agreement
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.writer import RunWriter
@@ -67,23 +82,26 @@ def run(arguments: Sequence[str]) -> None:
         require(state, entries({"agent": anything, "progress": anything}))
         with at("progress"):
             progress.load_state_dict(state["progress"])
-    if progress.finished(settings.loop.total_steps):
+    # A run that was killed between its last checkpoint and its summary still lacks the latter.
+    if progress.done(settings.loop.total_steps) and folder.summary_file.exists():
         raise RequestError(
             f"{options.run} is finished, at {progress.num_steps} steps: lengthen it with "
             f"--total-steps {2 * progress.num_steps}"
         )
-    experiment = Experiment(settings)
+    with untrained():
+        experiment = Experiment(settings)
     with fitting(misfit):
         with at("agent"):
             experiment.agent.load_state_dict(state["agent"])
         require_agreement(progress, experiment.agent)
     progress.best_return = best_return(folder, progress.best_return)
-    folder.go_on_from(resume_file)
-    if options.total_steps is not None or options.trust:
-        folder.write_config(config)
+    with writing(folder.path):
+        folder.go_on_from(resume_file)
+        if options.total_steps is not None or options.trust:
+            folder.write_config(config)
     print(f"run: {folder.path}, from step {progress.num_steps}", flush=True)
     # Events that were logged after the checkpoint are void; purge_step hides them in TensorBoard.
-    with RunWriter(folder.path, purge_step=progress.num_steps + 1) as writer:
+    with RunWriter(folder.path, purge_step=progress.purge_step) as writer:
         writer.begin(settings.as_dict())
         run_training(experiment, folder, writer, progress=progress)
 

@@ -1,12 +1,14 @@
 """``pgtoolkit train AGENT --env ENV``: trains an agent."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import read_yaml
 from pgtoolkit.scripts.cli.registry import AGENTS, find_agent
+from pgtoolkit.training.stop import Interruption
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.experiment import Experiment, RunSettings
@@ -52,23 +54,37 @@ def run(arguments: Sequence[str]) -> None:
 def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
     """Trains a new run with these settings."""
     from pgtoolkit.scripts.cli.experiment import Experiment
+    from pgtoolkit.scripts.cli.streams import unfailing_output
     from pgtoolkit.scripts.cli.trust import signature
+    from pgtoolkit.training.new_folder import new_folder, require_no_run
     from pgtoolkit.training.run_folder import RunFolder, default_path
     from pgtoolkit.training.writer import RunWriter
 
     folder = None if run_dir is None else Path(run_dir)
     if folder is not None:
-        RunFolder(folder).require_new()  # before anything is built
-    experiment = Experiment(settings)
+        require_no_run(folder)  # before anything is built
+    with untrained():
+        experiment = Experiment(settings)
     path = folder or default_path(experiment.source.name, settings.agent_name, settings.run.seed)
     resolved = experiment.settings.as_dict()
-    run_folder = RunFolder.create(path, resolved | signature(experiment.settings.run))
-    print(f"run: {path}", flush=True)
-    if experiment.environments.gradient.sentence:
-        print(experiment.environments.gradient.sentence, flush=True)
-    with RunWriter(path) as writer:
-        writer.begin(resolved)
-        run_training(experiment, run_folder, writer, progress=None)
+    with unfailing_output(), new_folder(path):
+        run_folder = RunFolder.create(path, resolved | signature(experiment.settings.run))
+        print(f"run: {path}", flush=True)
+        if experiment.environments.gradient.sentence:
+            print(experiment.environments.gradient.sentence, flush=True)
+        with RunWriter(path) as writer:
+            writer.begin(resolved)
+            run_training(experiment, run_folder, writer, progress=None)
+
+
+@contextlib.contextmanager
+def untrained() -> Iterator[None]:
+    """A block in which nothing is trained yet; an interruption of it says so."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.add_note("before the first update: nothing was trained")
+        raise
 
 
 def run_training(
@@ -81,32 +97,57 @@ def run_training(
     """Trains to the end, then reports the returns and the paths of the results.
 
     Raises:
-        NonFiniteError: with a note that names the last good checkpoint.
+        NonFiniteError: with a note that names the last good checkpoint; other errors have it too.
+        RunFileError: the run folder cannot be written.
+        Interruption: a signal asked to stop; the run's state is saved.
     """
     from pgtoolkit.scripts.cli.progress import ProgressView
+    from pgtoolkit.training.disk import writing
     from pgtoolkit.training.loop import train
+    from pgtoolkit.training.stop import StopSignals
 
     loop = experiment.settings.loop
     try:
-        with ProgressView(loop.total_steps) as view:
-            end = train(
-                experiment.agent,
-                loop,
-                run_folder,
-                writer,
-                evaluate=experiment.evaluate,
-                show=view,
-                progress=progress,
-            )
-    except KeyboardInterrupt as error:
-        error.add_note(f"(go on with `pgtoolkit resume {run_folder.path}`)")
+        with StopSignals() as stop:
+            with ProgressView(loop.total_steps) as view:
+                end = train(
+                    experiment.agent,
+                    loop,
+                    run_folder,
+                    writer,
+                    evaluate=lambda: experiment.evaluate(stop.requested),
+                    show=view,
+                    progress=progress,
+                    stop_requested=stop.requested,
+                )
+            if stop.signum is not None and not end.done(loop.total_steps):
+                raise stopped(stop.signum, end, run_folder)
+            writer.end()
+            with writing(run_folder.path):
+                run_folder.write_summary(summary(experiment, end))
+    except Interruption:
         raise
-    except Exception as error:
-        error.add_note(f"Last good checkpoint: {run_folder.resume_file}")
+    except BaseException as error:
+        error.add_note(last_checkpoint(run_folder))
         raise
-    writer.end()
-    run_folder.write_summary(summary(experiment, end))
     print(report(run_folder, end))
+
+
+def stopped(signum: int, progress: "Progress", run_folder: "RunFolder") -> Interruption:
+    """The exception that ends the command after a signal, with where to go on."""
+    error = Interruption(signum)
+    error.add_note(f"at step {progress.num_steps}: go on with `pgtoolkit resume {run_folder.path}`")
+    return error
+
+
+def last_checkpoint(run_folder: "RunFolder") -> str:
+    """Says from where a run that failed can go on, if it can."""
+    if not run_folder.resume_file.exists():
+        return f"There is no checkpoint in {run_folder.path}."
+    return (
+        f"Last good checkpoint: {run_folder.resume_file}; with the cause mended, go on with "
+        f"`pgtoolkit resume {run_folder.path}`"
+    )
 
 
 def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:

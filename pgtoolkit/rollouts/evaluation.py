@@ -54,6 +54,16 @@ class Evaluation:
         return self.cut_off / len(self.returns)
 
 
+@final
+class EvaluationStopped(RuntimeError):
+    """An evaluation was asked to stop before it had all its episodes."""
+
+
+def never() -> bool:
+    """The ``stop_requested`` of an evaluation that nobody stops."""
+    return False
+
+
 class Episode(NamedTuple):
     """The undiscounted return and length of an episode, and whether it was cut off."""
 
@@ -72,6 +82,7 @@ def evaluate(
     stochastic: bool = False,
     chunk: int = 50,
     max_episode_steps: int = MAX_EPISODE_STEPS,
+    stop_requested: Callable[[], bool] = never,
 ) -> Evaluation:
     """Runs whole episodes of a policy and returns their returns and lengths.
 
@@ -91,6 +102,10 @@ def evaluate(
         stochastic: whether to sample actions.
         chunk: steps between checks for episodes that have ended.
         max_episode_steps: steps after which an episode that has not ended is cut off.
+        stop_requested: asked every ``chunk`` steps whether to give up.
+
+    Raises:
+        EvaluationStopped: ``stop_requested`` said so.
     """
     generator = stream(seed, "evaluation noise", device)
 
@@ -105,7 +120,8 @@ def evaluate(
     start: int | None = seed
     while any(len(have) < want for have, want in zip(found, wanted, strict=True)):
         rollout_state = reset(env, seed=start, device=device)
-        windows = collect_windows(env, policy, rollout_state, draw_noise, chunk)
+        collected = collect_windows(env, policy, rollout_state, draw_noise, chunk)
+        windows = until_stopped(collected, stop_requested)
         play_to_cut_off(windows, wanted, found, max_episode_steps)
         start = None
     flat = [episode for have in found for episode in have]
@@ -114,6 +130,20 @@ def evaluate(
         [episode.length for episode in flat],
         sum(episode.cut_off for episode in flat),
     )
+
+
+def until_stopped(
+    windows: Iterator[Window], stop_requested: Callable[[], bool]
+) -> Iterator[Window]:
+    """The windows, each after a question whether to stop.
+
+    Raises:
+        EvaluationStopped: the answer was yes.
+    """
+    for window in windows:
+        if stop_requested():
+            raise EvaluationStopped("the evaluation was stopped")
+        yield window
 
 
 def play_to_cut_off(

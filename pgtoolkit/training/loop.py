@@ -1,5 +1,6 @@
 """The training loop: collect, update, log, evaluate, checkpoint."""
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -11,10 +12,11 @@ import torch
 
 from pgtoolkit import parallel
 from pgtoolkit.agent import Agent, Metrics
-from pgtoolkit.config import Settings, at_least
+from pgtoolkit.config import Settings, above, at_least
 from pgtoolkit.errors import NonFiniteError
-from pgtoolkit.rollouts.evaluation import Evaluation
+from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, never
 from pgtoolkit.training.diagnosis import markdown
+from pgtoolkit.training.disk import writing
 from pgtoolkit.training.history import watched
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import KEPT_CHECKPOINTS, RunFolder, Which
@@ -47,6 +49,8 @@ class TrainConfig(Settings):
     keep_checkpoints: Annotated[int, at_least(1)] = KEPT_CHECKPOINTS
     """Resume files to keep, the newest and those before it; one of these is used where a newer one
     is damaged."""
+    checkpoint_minutes: Annotated[float, above(0)] = 5.0
+    """Minutes after which a checkpoint is written, whatever the steps."""
     log_interval: Annotated[int, at_least(1)] = 1
     """Updates between rows of rollout, train and time in TensorBoard."""
 
@@ -60,6 +64,7 @@ def train(
     evaluate: Callable[[], Evaluation],
     show: Callable[[Progress], None],
     progress: Progress | None = None,
+    stop_requested: Callable[[], bool] = never,
 ) -> Progress:
     """Trains an agent for ``config.total_steps`` environment steps.
 
@@ -68,64 +73,99 @@ def train(
         config: the total number of steps and the intervals.
         run: the folder for checkpoints.
         writer: writes metrics to TensorBoard.
-        evaluate: runs evaluation episodes of the agent's current policy.
+        evaluate: runs evaluation episodes of the agent's current policy. It may raise
+            ``EvaluationStopped`` once ``stop_requested`` says so.
         show: displays the progress; called after every update.
         progress: the state of a run that is resumed, whose agent has been loaded.
+        stop_requested: asked after every update whether to stop. The run then writes a checkpoint
+            and returns. An evaluation that was due is left to the resumed run, which equals one
+            that never stopped.
 
     Returns:
-        The state at the end of the run.
+        The state at the end of the run; not :meth:`Progress.done` if it was stopped.
 
     Raises:
         NonFiniteError: with a note on the number of environment steps so far. The last checkpoint
             remains usable.
+        RunFileError: the run folder cannot be written.
     """
     progress = progress or Progress()
     first_step, began = progress.num_steps, time.perf_counter()
     if progress.num_updates == 0:
-        _save(agent, progress, run, config)
-    while not progress.finished(config.total_steps):
-        try:
-            window = agent.collect()
-            metrics = agent.update(window)
-        except NonFiniteError as error:
-            error.add_note(f"after {progress.num_steps} environment steps.")
-            raise
-        progress.count(window)
-        if progress.num_updates == 1 and progress.window_steps > config.total_steps:
-            LOG.warning(
-                "a window has %s environment steps, more than the %s of total_steps: one window is "
-                "trained",
-                f"{progress.window_steps:,}",
-                f"{config.total_steps:,}",
+        _save(agent, progress, run, writer, config)
+    saved_at = time.monotonic()
+    while not progress.done(config.total_steps):
+        if progress.pending is None:
+            progress.pending = _update(agent, config, progress)
+        with contextlib.suppress(EvaluationStopped):
+            metrics = progress.pending | _evaluate_if_due(
+                agent, config, progress, run, evaluate, stop_requested
             )
-        finished = progress.finished(config.total_steps)
-        if config.eval_interval and (progress.num_steps >= progress.next_eval or finished):
-            progress.next_eval = progress.num_steps + config.eval_interval
-            metrics |= _evaluate(agent, evaluate, progress, run)
-        _diagnose(metrics | _rollout_metrics(progress), progress, writer, finished=finished)
-        if progress.num_updates % config.log_interval == 0 or finished:
-            seconds = time.perf_counter() - began
-            metrics |= _rollout_metrics(progress)
-            metrics["time/fps"] = torch.tensor((progress.num_steps - first_step) / seconds)
-        else:
-            # Measurements and evaluations are rare and costly, so they are always written.
-            kept = [tag for tag in metrics if tag.startswith(OWN_SCHEDULE_PREFIXES)]
-            metrics = {tag: metrics[tag] for tag in kept}
-        progress.scalars |= writer.write(metrics, progress.num_steps)
-        if progress.num_steps >= progress.next_checkpoint or finished:
-            progress.next_checkpoint = progress.num_steps + config.checkpoint_interval
-            _save(agent, progress, run, config)
-            writer.flush()
+            _diagnose(metrics | _rollout_metrics(progress), progress, writer, config)
+            fps = (progress.num_steps - first_step) / (time.perf_counter() - began)
+            _log(metrics | {"time/fps": torch.tensor(fps)}, config, progress, writer)
+            progress.pending = None
+        stopping = stop_requested()
+        overdue = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
+        if _checkpoint_is_due(config, progress) or overdue or stopping:
+            _save(agent, progress, run, writer, config)
+            saved_at = time.monotonic()
         show(progress)
+        if stopping:
+            break
     return progress
 
 
-def _diagnose(metrics: Metrics, progress: Progress, writer: RunWriter, *, finished: bool) -> None:
+def _update(agent: Agent, config: TrainConfig, progress: Progress) -> Metrics:
+    """Collects a window, learns from it and counts it; returns the update's metrics."""
+    try:
+        window = agent.collect()
+        metrics = agent.update(window)
+    except NonFiniteError as error:
+        error.add_note(f"after {progress.num_steps} environment steps.")
+        raise
+    progress.count(window)
+    if progress.num_updates == 1 and progress.window_steps > config.total_steps:
+        LOG.warning(
+            "a window has %s environment steps, more than the %s of total_steps: one window is "
+            "trained",
+            f"{progress.window_steps:,}",
+            f"{config.total_steps:,}",
+        )
+    return metrics
+
+
+def _checkpoint_is_due(config: TrainConfig, progress: Progress) -> bool:
+    """Whether a checkpoint is due by its number of steps; if so, sets when the next one is.
+
+    Checkpoints at a stop and by time leave the schedule as it is, so that they change nothing that
+    a later checkpoint holds.
+    """
+    if progress.pending is not None:
+        return False
+    if progress.num_steps < progress.next_checkpoint and not progress.done(config.total_steps):
+        return False
+    progress.next_checkpoint = progress.num_steps + config.checkpoint_interval
+    return True
+
+
+def _log(metrics: Metrics, config: TrainConfig, progress: Progress, writer: RunWriter) -> None:
+    """Writes an update's metrics: all of them every ``log_interval`` updates and at the end."""
+    if progress.num_updates % config.log_interval == 0 or progress.finished(config.total_steps):
+        metrics = metrics | _rollout_metrics(progress)
+    else:
+        # Measurements and evaluations are rare and costly, so they are always written.
+        kept = [tag for tag in metrics if tag.startswith(OWN_SCHEDULE_PREFIXES)]
+        metrics = {tag: metrics[tag] for tag in kept}
+    progress.scalars |= writer.write(metrics, progress.num_steps)
+
+
+def _diagnose(metrics: Metrics, progress: Progress, writer: RunWriter, config: TrainConfig) -> None:
     """Reads an update's metrics, whatever ``log_interval`` is; writes the findings as they change.
 
     They are written once more at the end of the run, with their last numbers.
     """
-    diagnosis = progress.diagnosis
+    diagnosis, finished = progress.diagnosis, progress.finished(config.total_steps)
     before = diagnosis.kinds
     scalars = as_floats({tag: value for tag, value in metrics.items() if watched(tag)})
     diagnosis.observe(scalars, progress.num_steps)
@@ -134,19 +174,51 @@ def _diagnose(metrics: Metrics, progress: Progress, writer: RunWriter, *, finish
         writer.write_text("diagnosis", markdown(findings, progress.num_steps), progress.num_steps)
 
 
-def _save(agent: Agent, progress: Progress, run: RunFolder, config: TrainConfig) -> None:
-    """Writes the last policy, and the state from which the run can be resumed."""
+def _save(
+    agent: Agent, progress: Progress, run: RunFolder, writer: RunWriter, config: TrainConfig
+) -> None:
+    """Writes the last policy, and the state from which the run can be resumed.
+
+    The events are written first: a checkpoint that knew more than they would leave a gap in them if
+    the process died in between.
+    """
+    writer.flush()
     _save_policy(agent, progress, run, "last")
     if parallel.rank() == 0:
         state = {"agent": agent.state_dict(), "progress": progress.state_dict()}
-        run.write_resume(state, config.keep_checkpoints)
+        with writing(run.path):
+            run.write_resume(state, config.keep_checkpoints)
 
 
 def _save_policy(agent: Agent, progress: Progress, run: RunFolder, which: Which) -> None:
     """Writes the policy alone, with the number of steps and the latest evaluation's return."""
     if parallel.rank() == 0:
         notes = {"num_steps": progress.num_steps, "eval_return": progress.eval_return}
-        run.write_policy(which, {"policy": agent.policy.state_dict()} | notes)
+        with writing(run.path):
+            run.write_policy(which, {"policy": agent.policy.state_dict()} | notes)
+
+
+def _evaluate_if_due(
+    agent: Agent,
+    config: TrainConfig,
+    progress: Progress,
+    run: RunFolder,
+    evaluate: Callable[[], Evaluation],
+    stop_requested: Callable[[], bool],
+) -> Metrics:
+    """The metrics of an evaluation, every ``eval_interval`` steps and at the end; else nothing.
+
+    Raises:
+        EvaluationStopped: it is due, and the run is to stop.
+    """
+    due = progress.num_steps >= progress.next_eval or progress.finished(config.total_steps)
+    if not config.eval_interval or not due:
+        return {}
+    if stop_requested():
+        raise EvaluationStopped("the run is to stop")
+    metrics = _evaluate(agent, evaluate, progress, run)
+    progress.next_eval = progress.num_steps + config.eval_interval
+    return metrics
 
 
 def _evaluate(

@@ -5,10 +5,13 @@ from collections import deque
 from typing import Any, final
 
 import numpy as np
+from torch import Tensor
 
+from pgtoolkit.agent import Metrics
 from pgtoolkit.rollouts.episodes import EpisodeTracker, tracker_schema
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import (
+    StateError,
     anything,
     at,
     entries,
@@ -25,6 +28,9 @@ from pgtoolkit.training.diagnosis import Diagnosis
 RECENT_EPISODES = 100
 """Number of training episodes over which returns and lengths are averaged."""
 
+TIMED_TAGS = ("time/", "gradient/overhead")
+"""Beginnings of the tags of scalars that measure time."""
+
 PROGRESS_FIELDS = (
     "num_steps",
     "num_updates",
@@ -35,6 +41,13 @@ PROGRESS_FIELDS = (
     "next_checkpoint",
 )
 """Fields of :class:`Progress` that are saved as they are."""
+
+
+def metric(value: Any, path: str) -> None:
+    """A schema: a scalar, or a vector over the steps of a window; it may be NaN."""
+    if not isinstance(value, Tensor) or value.dim() > 1 or not value.dtype.is_floating_point:
+        raise StateError(path, "is not a tensor of numbers with at most one axis")
+
 
 STATE_SCHEMA = entries(
     {
@@ -49,8 +62,16 @@ STATE_SCHEMA = entries(
         "lengths": series(integer(1), longest=RECENT_EPISODES),
         "tracker": anything,
         "diagnosis": anything,
-    }
+        "scalars": mapping(number(finite=False)),
+        "pending": optional(mapping(metric)),
+    },
+    absent=("scalars", "pending"),
 )
+
+
+def is_timed(tag: str) -> bool:
+    """Whether a scalar measures time, so that no two runs have it alike."""
+    return tag.startswith(TIMED_TAGS)
 
 
 @final
@@ -71,6 +92,8 @@ class Progress:
         tracker: follows episodes across windows; None before the first window.
         scalars: TensorBoard tag to its latest value.
         diagnosis: reads the scalars of every update and says what is wrong.
+        pending: metrics of the latest update as long as it is not logged: its evaluation has not
+            been made, because the run was stopped before it. None otherwise.
     """
 
     num_steps: int = 0
@@ -85,6 +108,7 @@ class Progress:
     tracker: EpisodeTracker | None = None
     scalars: dict[str, float] = dataclasses.field(default_factory=dict)
     diagnosis: Diagnosis = dataclasses.field(default_factory=Diagnosis)
+    pending: Metrics | None = None
 
     @property
     def mean_return(self) -> float | None:
@@ -105,12 +129,23 @@ class Progress:
         """Whether another window as long as the last would exceed ``total_steps``."""
         return self.num_updates > 0 and self.num_steps + self.window_steps > total_steps
 
+    def done(self, total_steps: int) -> bool:
+        """Whether there is nothing left to train, to evaluate or to log."""
+        return self.pending is None and self.finished(total_steps)
+
+    @property
+    def purge_step(self) -> int:
+        """Step from which events that were logged after this state are void."""
+        return self.num_steps + (self.pending is None)
+
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in PROGRESS_FIELDS} | {
             "returns": list(self.returns),
             "lengths": list(self.lengths),
             "tracker": None if self.tracker is None else self.tracker.state_dict(),
             "diagnosis": self.diagnosis.state_dict(),
+            "scalars": {tag: x for tag, x in self.scalars.items() if not is_timed(tag)},
+            "pending": None if self.pending is None else dict(self.pending),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -135,6 +170,8 @@ class Progress:
                 self.tracker.load_state_dict(state["tracker"])
         with at("diagnosis"):
             self.diagnosis.load_state_dict(state["diagnosis"])
+        self.scalars |= state.get("scalars", {})
+        self.pending = state.get("pending")
 
 
 def require_agreement(progress: Progress, agent: object) -> None:

@@ -1,18 +1,20 @@
 """The TensorBoard writer: scalars at environment steps, one image, text, hyperparameters."""
 
+import contextlib
 import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, final
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from pgtoolkit.agent import Metrics
+from pgtoolkit.errors import RunFileError
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.training.chart import step_chart
+from pgtoolkit.training.disk import writing
+from pgtoolkit.training.event_file import EventFileSummaryWriter
 from pgtoolkit.training.tags import definitions_text
 
 BY_STEP = "gradient/by_step/"
@@ -56,18 +58,6 @@ def as_floats(metrics: Metrics) -> dict[str, float]:
     return dict(zip(names, values, strict=True))
 
 
-def wait_for_the_next_second(path: Path) -> None:
-    """Waits, a second at most, until a new event file is read after those of the folder.
-
-    TensorBoard reads event files in the order of their names, ``events.out.tfevents.SECONDS.HOST.
-    PROCESS.NUMBER``. In one second and one process, file 10 would come before file 9, and its
-    purge step would void what is read after it.
-    """
-    seconds = {file.name.split(".")[3] for file in path.glob("events.out.tfevents.*.*")}
-    if f"{int(time.time()):010d}" in seconds:
-        time.sleep(1 - time.time() % 1)
-
-
 @final
 class RunWriter:
     """Writes one run's event file.
@@ -75,14 +65,22 @@ class RunWriter:
     Args:
         path: the run folder.
         purge_step: on resuming, the step from which older events are void.
+
+    Raises:
+        RunFileError: the file cannot be written; from every method but :meth:`__exit__`.
     """
 
     def __init__(self, path: Path, purge_step: int | None = None) -> None:
-        wait_for_the_next_second(path)
-        self.writer = SummaryWriter(str(path), purge_step=purge_step)
+        self.path = path
+        with writing(path):
+            self.writer = EventFileSummaryWriter(path, purge_step)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Definitions, configuration, hyperparameters and the layout of the Custom Scalars tab."""
+        with writing(self.path):
+            self._begin(settings)
+
+    def _begin(self, settings: Mapping[str, Any]) -> None:
         self.writer.add_text("definitions", definitions_text())
         rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
         self.writer.add_text("config", f"| setting | value |\n|---|---|\n{rows}")
@@ -97,40 +95,51 @@ class RunWriter:
         experiment, session_start, self._session_end = hparams(  # type: ignore[no-untyped-call]
             plain, dict.fromkeys(HPARAM_METRICS, 0.0)
         )
-        self.writer._get_file_writer().add_summary(experiment)  # type: ignore[no-untyped-call]
-        self.writer._get_file_writer().add_summary(session_start)  # type: ignore[no-untyped-call]
+        self.writer._get_file_writer().add_summary(experiment)
+        self.writer._get_file_writer().add_summary(session_start)
 
     def write(self, metrics: Metrics, step: int) -> dict[str, float]:
         """Writes scalars, and vectors by step as an image; returns the scalars as floats."""
         scalars = as_floats(metrics)
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, step)
         curves = {
             name.removeprefix(BY_STEP): metrics[name].detach().cpu().tolist()
             for name in metrics
             if name.startswith(BY_STEP)
         }
+        image = None
         if any(value > 0 and math.isfinite(value) for curve in curves.values() for value in curve):
             image = step_chart(curves, title=f"variance of dJ/du by step, at {step:,} steps")
-            self.writer.add_image(BY_STEP.rstrip("/"), image, step, dataformats="HWC")
+        with writing(self.path):
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, step)
+            if image is not None:
+                self.writer.add_image(BY_STEP.rstrip("/"), image, step, dataformats="HWC")
+            self.writer.events.write_if_old()
         return scalars
 
     def write_text(self, tag: str, text: str, step: int) -> None:
         """Writes Markdown for TensorBoard's Text tab."""
-        self.writer.add_text(tag, text, step)
+        with writing(self.path):
+            self.writer.add_text(tag, text, step)
 
     def end(self) -> None:
         """Marks the run as finished in the HParams tab."""
-        self.writer._get_file_writer().add_summary(self._session_end)  # type: ignore[no-untyped-call]
+        with writing(self.path):
+            self.writer._get_file_writer().add_summary(self._session_end)
 
     def flush(self) -> None:
-        self.writer.flush()
+        """Writes everything through to the disk."""
+        with writing(self.path):
+            self.writer.flush()
 
     def close(self) -> None:
-        self.writer.close()
+        with writing(self.path):
+            self.writer.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Closes the file. After an error, a second one in closing it would only hide the first."""
+        with contextlib.suppress(*(() if kind is None else (RunFileError,))):
+            self.close()

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
 
@@ -17,7 +17,7 @@ from pgtoolkit.envs.registry.ordinary import time_limit_of
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.estimators.cross_fitting import followed_estimator
 from pgtoolkit.gymnasium_types import AnyVectorEnv
-from pgtoolkit.rollouts.evaluation import MAX_EPISODE_STEPS, Evaluation, evaluate
+from pgtoolkit.rollouts.evaluation import MAX_EPISODE_STEPS, Evaluation, evaluate, never
 from pgtoolkit.scripts.cli.arguments import flag_name, flags_of, parse, parse_json_object
 from pgtoolkit.scripts.cli.environments import (
     EnvFactory,
@@ -201,10 +201,16 @@ class Experiment:
         )
         self._said_cut_off = False
 
-    def evaluate(self) -> Evaluation:
+    def evaluate(self, stop_requested: Callable[[], bool] = never) -> Evaluation:
         """Returns of the current policy without action noise, in separate environments.
 
         The first time that episodes are cut off, a warning says so.
+
+        Args:
+            stop_requested: asked from time to time whether to give up.
+
+        Raises:
+            EvaluationStopped: ``stop_requested`` said so.
         """
         evaluation = evaluate(
             self._eval_env,
@@ -213,6 +219,7 @@ class Experiment:
             seed=stream_seed(self.settings.run.seed, "evaluation"),
             device=self.device,
             max_episode_steps=self.eval_max_steps,
+            stop_requested=stop_requested,
         )
         if evaluation.cut_off and not self._said_cut_off:
             self._said_cut_off = True

@@ -1,27 +1,35 @@
 """``pgtoolkit COMMAND``: finds the command, runs it, and turns failures into exit codes."""
 
 import importlib
-import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.scripts.cli import failures, streams
 from pgtoolkit.scripts.cli.registry import COMMANDS, lookup
+from pgtoolkit.training.stop import Interruption, handling, raise_interruption
 
 
 def main() -> NoReturn:
     """The entry point of the console command ``pgtoolkit``."""
-    arguments = sys.argv[1:]
+    run_command(run_arguments, sys.argv[1:])
+
+
+def run_arguments(arguments: Sequence[str]) -> None:
+    """Shows the help or the version, or runs the command that the first argument names.
+
+    Raises:
+        RequestError: there is no such command.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
-        sys.exit(0)
-    if arguments[0] == "--version":
+    elif arguments[0] == "--version":
         from pgtoolkit.version import __version__
 
         print(__version__)
-        sys.exit(0)
-    run_command(lambda rest: dispatch(arguments[0], rest), arguments[1:])
+    else:
+        dispatch(arguments[0], arguments[1:])
 
 
 def dispatch(command: str, arguments: Sequence[str]) -> None:
@@ -38,25 +46,48 @@ def dispatch(command: str, arguments: Sequence[str]) -> None:
 def run_command(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> NoReturn:
     """Runs a command, then exits.
 
-    Exit code 0: done; 1: a number became NaN or infinite; 2: the request is wrong; 130: interrupted
-    from the keyboard.
+    Exit code 0: done; 1: it failed while running; 2: the request is wrong; 130, 143, 129: stopped
+    by SIGINT, SIGTERM, SIGHUP. Errors are told in at most three lines; with PGTOOLKIT_TRACEBACK=1
+    in the environment their tracebacks are shown too.
     """
+    streams.prepare()
+    with handling(raise_interruption):
+        code = exit_code_of(run, arguments)
+    error = streams.flush()
+    if error is not None and not isinstance(error, BrokenPipeError) and code == 0:
+        streams.report(f"error: standard output cannot be written ({error.strerror})")
+        code = 1
+    sys.exit(code)
+
+
+def exit_code_of(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
+    """Runs a command, tells of its failure, and returns the exit code."""
     try:
         run(arguments)
-    except RequestError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt as error:
-        print(f"interrupted {' '.join(getattr(error, '__notes__', []))}".rstrip(), file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader closed the pipe. Discard what Python would still write to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except NonFiniteError as error:
+    except BrokenPipeError as error:
+        if failures.foreign_frame(error) is not None:
+            return report_failure(error)
+        streams.discard()  # the reader closed the pipe: it wants no more
+    except (KeyboardInterrupt, SystemExit) as error:
+        by_signal = isinstance(error, Interruption)
+        if not by_signal and failures.foreign_frame(error) is not None:
+            return report_failure(error)  # raised by an environment
+        if isinstance(error, SystemExit):
+            return error.code if isinstance(error.code, int) else int(error.code is not None)
         notes = " ".join(getattr(error, "__notes__", []))
-        print(f"error: {error} {notes}".rstrip(), file=sys.stderr)
-        sys.exit(1)
-    sys.exit(0)
+        streams.report(f"interrupted {notes}".rstrip())
+        return 128 + (error.signum if isinstance(error, Interruption) else signal.SIGINT)
+    except Exception as error:
+        return report_failure(error)
+    return 0
+
+
+def report_failure(error: BaseException) -> int:
+    """Tells of a failure on standard error, and returns the exit code."""
+    streams.flush()
+    trace = failures.wanted_traceback(error)
+    streams.report(trace + failures.describe(error))
+    return failures.exit_code(error)
 
 
 def usage() -> str:

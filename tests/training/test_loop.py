@@ -91,7 +91,7 @@ class FakeWriter:
         self.texts[step] = text
 
     def flush(self) -> None:
-        self.flushed.append(max(self.rows))
+        self.flushed.append(max(self.rows, default=0))
 
 
 @final
@@ -204,7 +204,7 @@ def test_the_last_policy_is_written_at_the_start_every_interval_and_the_end(
     run.train()
     assert at_start[0] == 0
     assert run.saved == {10: 1, 20: 1, 30: 3, 40: 3, 50: 5}
-    assert run.writer.flushed == [10, 30, 50]
+    assert run.writer.flushed == [0, 10, 30, 50]
 
 
 def test_the_files_hold_the_policy_and_all_that_a_resumed_run_needs(tmp_path: Path) -> None:
