@@ -68,6 +68,7 @@ def run(arguments: Sequence[str]) -> None:
     if options.total_steps is not None:
         folder.write_config(config)
     print(f"run: {folder.path}, from step {progress.num_steps}", flush=True)
+    print(experiment.resumed_sentence, flush=True)
     # Events that were logged after the checkpoint are void; purge_step hides them in TensorBoard.
     with RunWriter(folder.path, purge_step=progress.num_steps + 1) as writer:
         writer.begin(settings.as_dict())
