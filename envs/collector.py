@@ -12,6 +12,11 @@ from pgtoolkit.compiling import Compile, choose_compiled
 from pgtoolkit.config import CompileSettings, PathwiseSettings, RolloutSettings
 from pgtoolkit.envs.compiled.rollout import CompiledUnroll
 from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.ordinary.vector_states import (
+    STATE_RESTORED,
+    restored_environments,
+    saved_environments,
+)
 from pgtoolkit.envs.registry.ordinary import time_limit_of
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
@@ -26,7 +31,17 @@ from pgtoolkit.rollouts.rollout import RolloutState, collect, reset, unroll
 from pgtoolkit.rollouts.whole_episodes import MAX_EPISODE_STEPS, collect_episodes
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream, stream_seed
-from pgtoolkit.state import Schema, anything, at, entries, generator, integer, require, tensor
+from pgtoolkit.state import (
+    Schema,
+    anything,
+    at,
+    entries,
+    generator,
+    integer,
+    require,
+    series,
+    tensor,
+)
 
 LOG = logging.getLogger("pgtoolkit")
 
@@ -51,6 +66,7 @@ class Collector:
         spaces: observation and action space of one environment.
         device: the device on which a policy for these environments must be.
         num_steps: environment steps so far, counted as they are collected.
+        resumed: how the environments went on after a resume; empty before one.
 
     Raises:
         RequestError: the number of environments differs from the configured one, or a gradient is
@@ -84,7 +100,7 @@ class Collector:
             if config.normalize_rewards
             else NoRewardNormalizer()
         )
-        self.num_steps, self.window_steps = 0, 0
+        self.num_steps, self.window_steps, self.resumed = 0, 0, ""
         self.max_episode_steps = time_limit_of(env) or MAX_EPISODE_STEPS
 
     def make_policy(self) -> Policy:
@@ -164,11 +180,13 @@ class Collector:
             "generator": self.generator.get_state(),
             "num_steps": self.num_steps,
             "reward_normalizer": self.reward_normalizer.state_dict(),
-            "env": env_state(self.env, self.rollout_state),
+            "env": env_state(self.env, self.rollout_state, seed=self._seed_of_new_episodes()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts the environments back; those that could not be saved start new episodes.
+
+        Afterwards ``resumed`` says which of both they did.
 
         Raises:
             StateError: the state does not fit.
@@ -180,8 +198,8 @@ class Collector:
             with at("reward_normalizer"):
                 self.reward_normalizer.load_state_dict(state["reward_normalizer"])
         with at("env"):
-            self.rollout_state = restore_env_state(
-                self.env, self.rollout_state, state["env"], seed=self.seed + self.num_steps
+            self.rollout_state, self.resumed = restore_env_state(
+                self.env, self.rollout_state, state["env"], seed=self._seed_of_new_episodes()
             )
 
     def _schemas(self) -> dict[str, Schema]:
@@ -192,6 +210,10 @@ class Collector:
             "env": anything,
         }
 
+    def _seed_of_new_episodes(self) -> int:
+        """The seed of a reset after a resume at the present number of steps."""
+        return stream_seed(self.seed + self.num_steps, "environments")
+
 
 def warn_of_rounding(*obs: Tensor) -> None:
     """Warns if observations ``[N, O]``, as the environments gave them, are lost in float32."""
@@ -200,14 +222,19 @@ def warn_of_rounding(*obs: Tensor) -> None:
         LOG.warning(sentence)
 
 
-def env_state(env: AnyVectorEnv, rollout_state: RolloutState) -> dict[str, Any]:
+def env_state(env: AnyVectorEnv, rollout_state: RolloutState, *, seed: int) -> dict[str, Any]:
     """The state of the environments, to be saved.
 
-    It is complete for a differentiable environment, and empty for any other, because Gymnasium
-    gives no access to its state.
+    It is complete for a differentiable environment. What it is for others, see
+    :func:`~pgtoolkit.envs.ordinary.vector_states.saved_environments`.
+
+    Args:
+        env: the vector environment.
+        rollout_state: what its next step acts on.
+        seed: the seed of a reset, where a resumed run must start new episodes.
     """
     if not isinstance(env, DifferentiableVectorEnv):
-        return {}
+        return saved_environments(env, rollout_state, seed=seed)
     return {
         "state": tuple(env.get_state()),
         "obs": rollout_state.obs,
@@ -219,28 +246,37 @@ def env_state(env: AnyVectorEnv, rollout_state: RolloutState) -> dict[str, Any]:
 
 def restore_env_state(
     env: AnyVectorEnv, rollout_state: RolloutState, saved: dict[str, Any], *, seed: int
-) -> RolloutState:
+) -> tuple[RolloutState, str]:
     """Restores what :func:`env_state` returned; environments without a state are reset.
 
     Args:
         env: the vector environment.
-        rollout_state: the environments' present rollout state; only its device is used.
-        saved: a result of :func:`env_state`.
-        seed: determines the seed of the reset, if there is one.
+        rollout_state: the environments' present rollout state.
+        saved: a result of :func:`env_state`, or empty, as earlier versions saved it.
+        seed: the seed of the reset where nothing was saved.
 
     Returns:
-        The rollout state to continue from.
+        The rollout state to continue from, and a sentence that says how the environments go on.
     """
+    rollout = {name: tensor(getattr(rollout_state, name)) for name in ROLLOUT_FIELDS}
     if not isinstance(env, DifferentiableVectorEnv):
-        return reset(env, seed=stream_seed(seed, "environments"), device=rollout_state.obs.device)
-    own = {name: tensor(getattr(rollout_state, name)) for name in ROLLOUT_FIELDS}
-    require(saved, entries({**own, "state": anything, "learned": anything}, absent=("learned",)))
+        if not saved:
+            device = rollout_state.obs.device
+            return reset(env, seed=seed, device=device), f"new episodes with seeds from {seed} on"
+        count = env.num_envs
+        seeds = series(integer(), count, count)
+        require(saved, entries({**rollout, "environments": anything, "seeds": seeds}))
+        return restored_environments(env, rollout_state, saved)
+    require(
+        saved, entries({**rollout, "state": anything, "learned": anything}, absent=("learned",))
+    )
     # The adapter's own state comes first: it may contain episodes that `state` refers to.
     with at("learned"):
         env.env.load_state_dict(saved.get("learned", {}))
     env.require_state(saved["state"], "state")
     env.set_state(saved["state"])
-    return RolloutState(*(saved[name].to(env.device) for name in ROLLOUT_FIELDS))
+    fields = (saved[name].to(env.device) for name in ROLLOUT_FIELDS)
+    return RolloutState(*fields), STATE_RESTORED
 
 
 def reset_staggered(env: AnyVectorEnv, *, seed: int, device: torch.device) -> RolloutState:

@@ -100,6 +100,7 @@ def resume(options: ResumeArguments) -> None:
         if options.total_steps is not None or options.trust:
             folder.write_config(config)
     print(f"run: {folder.path}, from step {progress.num_steps}", flush=True)
+    print(experiment.resumed_sentence, flush=True)
     # Events that were logged after the checkpoint are void; purge_step hides them in TensorBoard.
     with RunWriter(folder.path, purge_step=progress.purge_step) as writer:
         writer.begin(settings.as_dict())

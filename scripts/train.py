@@ -72,6 +72,7 @@ def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
         print(f"run: {path}", flush=True)
         if experiment.environments.gradient.sentence:
             print(experiment.environments.gradient.sentence, flush=True)
+        print(experiment.resume_sentence, flush=True)
         with RunWriter(path) as writer:
             writer.begin(resolved)
             run_training(experiment, run_folder, writer, progress=None)

@@ -20,6 +20,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv, require_attributes
 from pgtoolkit.envs.numpy_env import NumpyEnv
+from pgtoolkit.envs.ordinary.episode_state import ResumeChoice
+from pgtoolkit.envs.ordinary.resume_check import choose_resume, resumable
 from pgtoolkit.envs.registry.construct import construct, describe_exception
 from pgtoolkit.envs.registry.files import load_class
 from pgtoolkit.envs.registry.flat_actions import flatten_actions
@@ -139,6 +141,7 @@ def make_vector_env(
     *,
     device: torch.device | str = "cpu",
     differentiate: Literal["auto", "none"] = "auto",
+    resume: ResumeChoice | None = None,
 ) -> AnyVectorEnv:
     """A vector environment of ``num_envs`` copies, autoreset SAME_STEP.
 
@@ -150,10 +153,14 @@ def make_vector_env(
         differentiate: ``"auto"`` makes a :class:`DifferentiableVectorEnv
             <pgtoolkit.envs.vector.DifferentiableVectorEnv>` if the environment is differentiable,
             ``"none"`` never does.
+        resume: how a resumed run goes on with the episodes of ordinary environments; None finds
+            out by a try (:func:`~pgtoolkit.envs.ordinary.resume_check.choose_resume`).
     """
     if source.differentiable is not None and differentiate == "auto":
         return DifferentiableVectorEnv(source.differentiable, num_envs, device=device)
-    return SyncVectorEnv([source.make_guarded] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    choice = choose_resume(source.make_guarded) if resume is None else resume
+    make = resumable(source.make_guarded, choice.for_envs(num_envs))
+    return SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 def _from_id(env_id: str, kwargs: dict[str, Any], wrappers: dict[str, Any]) -> EnvSpec:

@@ -9,6 +9,7 @@ import torch
 
 from pgtoolkit.envs.adapters.choose import Differentiate, GradientSource, choose_gradient
 from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.ordinary.episode_state import NEW_EPISODES
 from pgtoolkit.envs.registry.construct import construct
 from pgtoolkit.envs.registry.resolve import EnvSpec, find_env, make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -56,7 +57,9 @@ class EnvFactory:
         if self.make_wrapped is not None:
             # A separate environment, so that an adapter that learns does not learn from this one.
             return DifferentiableVectorEnv(self.make_wrapped(), count, device=self.device)
-        return make_vector_env(self.source, count, device=self.device, differentiate="none")
+        return make_vector_env(
+            self.source, count, device=self.device, differentiate="none", resume=NEW_EPISODES
+        )
 
 
 def make_env_factory(

@@ -13,6 +13,7 @@ import torch
 from pgtoolkit.agent import Agent
 from pgtoolkit.config import Settings, at_least
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
+from pgtoolkit.envs.ordinary.vector_states import start_sentence
 from pgtoolkit.envs.registry.ordinary import time_limit_of
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.estimators.cross_fitting import followed_estimator
@@ -178,6 +179,7 @@ class Experiment:
         self.environments = env_factory_of(run, agent_class.needs_gradient, self.device)
         self.source = self.environments.source
         env = self.environments.make(settings.agent.num_envs)
+        self.resume_sentence = start_sentence(env, self.source.name)
         self.agent: Agent = agent_class(
             settings.agent,
             env,
@@ -200,6 +202,12 @@ class Experiment:
             agent=resolved_estimator(settings.agent),
         )
         self._said_cut_off = False
+
+    @property
+    def resumed_sentence(self) -> str:
+        """How the environments went on after ``agent.load_state_dict``."""
+        collector: Any = getattr(self.agent, "collector", None)
+        return f"environments: {getattr(collector, 'resumed', '') or 'as the agent resumes them'}"
 
     def evaluate(self, stop_requested: Callable[[], bool] = never) -> Evaluation:
         """Returns of the current policy without action noise, in separate environments.

@@ -205,6 +205,8 @@ class Search:
     """Generators and files, by name: their position can be seen but not put back."""
     of_spaces: list[Place] = dataclasses.field(default_factory=list)
     """The generators of spaces."""
+    unseeded: list[Any] = dataclasses.field(default_factory=list)
+    """Spaces that had no generator before the search, which reads it and so makes one."""
     reached: dict[int, Any] = dataclasses.field(default_factory=dict)
     """All objects that were reached, by address."""
 
@@ -288,6 +290,8 @@ class Search:
     ) -> Iterator[tuple[str, Any]]:
         """Of a space only its generator, because all else in it is constant."""
         place = AttributePlace(f"{name}._np_random", layer, value, "_np_random")
+        if value._np_random is None:
+            self.unseeded.append(value)
         generator = value.np_random  # made at its first use, which may be outside the environment
         if new:
             self.known.add(value)

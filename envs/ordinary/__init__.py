@@ -1,0 +1,1 @@
+"""Ordinary Gymnasium environments in training: their state, saved and put back."""
