@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.errors import EnvFaultError, NonFiniteError, RequestError
 from pgtoolkit.scripts.cli.registry import COMMANDS, lookup
 
 
@@ -38,8 +38,8 @@ def dispatch(command: str, arguments: Sequence[str]) -> None:
 def run_command(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> NoReturn:
     """Runs a command, then exits.
 
-    Exit code 0: done; 1: a number became NaN or infinite; 2: the request is wrong; 130: interrupted
-    from the keyboard.
+    Exit code 0: done; 1: a number became NaN or infinite, or an environment failed; 2: the request
+    is wrong; 130: interrupted from the keyboard.
     """
     try:
         run(arguments)
@@ -52,7 +52,7 @@ def run_command(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) 
     except BrokenPipeError:
         # The reader closed the pipe. Discard what Python would still write to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except NonFiniteError as error:
+    except (NonFiniteError, EnvFaultError) as error:
         notes = " ".join(getattr(error, "__notes__", []))
         print(f"error: {error} {notes}".rstrip(), file=sys.stderr)
         sys.exit(1)

@@ -1,0 +1,437 @@
+"""A vector environment of ordinary environments, which says what fails and can go on without it."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, final
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from pgtoolkit.envs.vectorized.causes import Failure
+from pgtoolkit.envs.vectorized.launcher import Launcher
+from pgtoolkit.envs.vectorized.local import LocalEnv
+from pgtoolkit.envs.vectorized.play import (
+    Answer,
+    EnvFacts,
+    NewEpisode,
+    call,
+    get_state,
+    set_state,
+)
+from pgtoolkit.envs.vectorized.recording import Recording
+from pgtoolkit.envs.vectorized.step_result import (
+    Step,
+    StepResult,
+    is_rare,
+    with_finite_numbers,
+    with_finite_start,
+)
+from pgtoolkit.envs.vectorized.stepping import PLAIN, Stepping
+from pgtoolkit.envs.vectorized.worker import WorkerEnv, serve
+from pgtoolkit.errors import EnvFaultError, RequestError
+from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.seeding import stream_seed
+
+LOG = logging.getLogger("pgtoolkit")
+
+MAX_RESTARTS = 3
+"""Restarts of an environment, without a good step between them, after which a fault stops."""
+
+
+class SingleEnv(Protocol):
+    """One environment, in this process or in a worker."""
+
+    @property
+    def facts(self) -> EnvFacts:
+        """Its spaces, metadata and time limit."""
+
+    def reset(self, seed: int | None, options: dict[str, Any] | None) -> NewEpisode | Failure:
+        """Resets it."""
+
+    def send_step(self, action: Any) -> None:
+        """Gives it an action."""
+
+    def receive_step(self) -> Answer | Failure:
+        """The result of the step, after which an episode that ended has been reset."""
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """``function(env, *arguments)``."""
+
+    def close(self, failure: Failure | None = None) -> None:
+        """Closes it; after a failure, without waiting for one that does not answer."""
+
+
+@final
+class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
+    """``N`` copies of an ordinary environment, autoreset SAME_STEP.
+
+    Results are those of Gymnasium's ``SyncVectorEnv``, to the bit, in this process or in workers.
+    An environment *fails* if it raises, takes too long, returns what its spaces do not allow, or if
+    its worker dies; unless ``on_fault`` is ``stop``, also if it returns NaN or infinity. (With
+    ``stop`` the rollout says so, once for each window.) Then
+
+    - ``stop`` raises :class:`EnvFaultError <pgtoolkit.errors.EnvFaultError>`;
+    - ``restart`` makes the environment again, with a seed of the run's, and it begins an episode.
+      The step that failed is marked in ``info["not_taken"]`` ``[N]``;
+    - ``drop`` takes the environment out. From then on its steps are marked in the same way, and it
+      returns its last observation.
+
+    A step that was not taken has the reward 0 and ends no episode.
+
+    Args:
+        make_env: makes an environment; each one must check its observations, as those of
+            :meth:`EnvSpec.make_guarded <pgtoolkit.envs.registry.resolve.EnvSpec.make_guarded>` do.
+        num_envs: ``N``.
+        name: the environment's name, for messages.
+        stepping: where environments run, and what a fault does.
+
+    Attributes:
+        num_faults: faults so far.
+        dropped: ``[N]`` environments that were taken out.
+
+    Raises:
+        RequestError: an environment cannot be made, or the copies have different spaces.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], AnyEnv],
+        num_envs: int,
+        *,
+        name: str = "the environment",
+        stepping: Stepping = PLAIN,
+    ) -> None:
+        self.num_envs, self.name, self.stepping = num_envs, name, stepping
+        self._make_env, self._owner = make_env, os.getpid()
+        self._launcher: Launcher | None = None
+        if stepping.vectorization == "async":
+            self._launcher = Launcher(lambda connection: serve(connection, make_env))
+        self._recording = Recording(num_envs)
+        self._clock, self._base_seed, self.num_faults = 0, 0, 0
+        self.dropped = np.zeros(num_envs, np.bool_)
+        self._restarts, self._streak = [0] * num_envs, [0] * num_envs
+        self._restarted_at = [-1] * num_envs
+        self._singles: list[SingleEnv] = []
+        self._make_all()
+        self._playing = list(enumerate(self._singles))
+        facts = self._singles[0].facts
+        self.metadata = facts.metadata | {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.render_mode = facts.render_mode
+        self.single_observation_space = facts.observation_space
+        self.single_action_space = facts.action_space
+        self.observation_space = batch_space(facts.observation_space, num_envs)
+        self.action_space = batch_space(facts.action_space, num_envs)
+        shape, self._dtype = facts.observation_space.shape, facts.observation_space.dtype
+        assert shape is not None, "guarded environments have flat observations or images"
+        self._shape = (num_envs, *shape)
+        self._observations = np.zeros(self._shape, self._dtype)
+
+    def _make_all(self) -> None:
+        """Makes the environments; workers make theirs side by side.
+
+        Raises:
+            RequestError: one cannot be made, or its spaces differ from the first one's.
+        """
+        try:
+            for _ in range(self.num_envs):
+                self._singles.append(self._make_single())
+            facts = [single.facts for single in self._singles]
+        except RuntimeError as error:
+            raise RequestError(f"{self.name} cannot be made in a worker: {error}") from error
+        for index, of_env in enumerate(facts):
+            if of_env[:2] != facts[0][:2]:
+                raise RequestError(
+                    f"{self.name}: copy {index} has other spaces than copy 0: make spaces that "
+                    "depend on nothing but the arguments"
+                )
+
+    def _make_single(self) -> SingleEnv:
+        timeout = self.stepping.step_timeout
+        if self._launcher is None:
+            return LocalEnv(self._make_env, timeout)
+        return WorkerEnv(self._launcher, timeout)
+
+    @property
+    def envs(self) -> list[AnyEnv]:
+        """The environments, if they are in this process."""
+        return [single.env for single in self._singles if isinstance(single, LocalEnv)]
+
+    @property
+    def time_limits(self) -> list[int | None]:
+        """Each environment's time limit in steps, None where there is none."""
+        return [single.facts.time_limit for single in self._singles]
+
+    @property
+    def resume(self) -> list[str]:
+        """How each environment can be resumed: ``state``, ``replay`` or ``new episodes``."""
+        return [single.facts.resume for single in self._singles]
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Resets all environments; ``seed + i`` is the seed of environment ``i``.
+
+        Args:
+            seed: a seed, one for each environment, or None: their generators then continue.
+            options: for each environment's ``reset``. ``reset_mask`` ``[N]`` says which to reset.
+
+        Raises:
+            EnvFaultError: an environment fails and ``on_fault`` is ``stop``, or it fails again and
+                again.
+            RequestError: its first reset does not return what its spaces say.
+        """
+        if isinstance(seed, int | np.integer):
+            self._base_seed = int(seed)
+            seeds: Sequence[int | None] = [int(seed) + i for i in range(self.num_envs)]
+            self._restarts = [0] * self.num_envs  # the same seed then gives the same restarts
+        else:
+            seeds = [None] * self.num_envs if seed is None else seed
+        options = dict(options or {})
+        mask = options.pop("reset_mask", np.ones(self.num_envs, np.bool_))
+        observations = self._observations.copy()
+        for i in np.flatnonzero(mask & ~self.dropped).tolist():
+            self._reset_single(i, seeds[i], options or None, observations)
+        self._observations = observations
+        return observations.copy(), {}
+
+    def step(self, actions: Any) -> Step:
+        """Steps all environments, and resets those whose episode ends.
+
+        Args:
+            actions: ``[N, ...]``.
+
+        Returns:
+            Observations after the resets, rewards, terminated, truncated, and ``info``:
+            ``final_obs`` are the observations before the resets (and ``_final_obs`` is where), and
+            ``not_taken`` the steps that did not happen because of a fault.
+
+        Raises:
+            EnvFaultError: an environment fails and ``on_fault`` is ``stop``, it fails again and
+                again, or all are dropped.
+            RequestError: its first step does not return what its spaces say.
+        """
+        actions, self._clock = np.asarray(actions), self._clock + 1
+        self._recording.add(actions)
+        for i, single in self._playing:
+            single.send_step(actions[i])
+        # All answers are read before one of them is looked at, so that none is left behind.
+        answers = [(i, single.receive_step()) for i, single in self._playing]
+        result = StepResult(self._observations, self._dtype)
+        rare = result.put_all(answers)
+        if self.stepping.on_fault != "stop" and not result.is_finite():
+            found = [(i, with_finite_numbers(answer)) for i, answer in answers]
+            rare = [(i, answer) for i, answer in found if is_rare(answer)]
+        if len(self._playing) < self.num_envs:
+            for i in np.flatnonzero(self.dropped).tolist():
+                result.skip(i)
+        for i, answer in rare:
+            self._put_rare(i, answer, result)
+        self._observations = result.observations
+        return result.as_step()
+
+    def _put_rare(self, i: int, answer: Answer | Failure, result: StepResult) -> None:
+        """Puts a step that failed, or that ended an episode, into the result."""
+        if self.stepping.on_fault != "stop":
+            answer = with_finite_numbers(answer)
+        if isinstance(answer, Failure):
+            result.skip(i)
+            self._recover(i, answer, self._recording.length(i), result.observations)
+            return
+        after = result.put_end(i, answer)
+        self._begin(i, after, result.observations)
+
+    def _begin(self, i: int, after: NewEpisode | Failure, observations: NDArray[Any]) -> None:
+        """Begins an episode with the result of a reset, which may have failed."""
+        if self.stepping.on_fault != "stop":
+            after = with_finite_start(after)
+        if isinstance(after, Failure):
+            self._recover(i, after, None, observations)
+            return
+        self._recording.begin(i, after.start)
+        observations[i] = after.observation
+
+    def _recover(
+        self, i: int, failure: Failure, step: int | None, observations: NDArray[Any]
+    ) -> None:
+        """Stops, drops or restarts after a failure.
+
+        Raises:
+            EnvFaultError: the environment is not to be dropped or restarted.
+            RequestError: the environment never kept to Gymnasium's interface.
+        """
+        if failure.is_request and self._clock <= 1:
+            raise RequestError(failure.cause)
+        self.num_faults += 1
+        error = self._error(i, failure, step)
+        if self.stepping.on_fault == "stop":
+            raise error
+        self._singles[i].close(failure)
+        if self.stepping.on_fault == "drop":
+            self._drop(i, error)
+        else:
+            self._restart(i, error, observations)
+
+    def _drop(self, i: int, error: EnvFaultError) -> None:
+        LOG.warning("%s: it is dropped (--on-fault drop)", error)
+        self.dropped[i] = True
+        self._recording.forget(i)
+        self._playing = [(k, single) for k, single in self._playing if k != i]
+        if self.dropped.all():
+            raise _with_text(error, f"{error}: all environments are dropped")
+
+    def _restart(self, i: int, error: EnvFaultError, observations: NDArray[Any]) -> None:
+        """Makes the environment again and resets it, with a seed of its own.
+
+        Raises:
+            EnvFaultError: that was so often in vain.
+        """
+        stepped = self._clock > self._restarted_at[i] + 1
+        self._streak[i] = 1 if stepped else self._streak[i] + 1
+        if self._streak[i] > MAX_RESTARTS:
+            times = f"{MAX_RESTARTS} restarts in a row were in vain"
+            raise _with_text(error, f"{error}: {times}")
+        self._restarts[i] += 1
+        self._restarted_at[i] = self._clock
+        seed = stream_seed(self._base_seed, f"restart {self._restarts[i]} of environment {i}")
+        LOG.warning("%s: it is restarted with seed %d (--on-fault restart)", error, seed)
+        try:
+            self._singles[i] = self._make_single()
+            _ = self._singles[i].facts  # waits for a worker
+        except (RequestError, RuntimeError) as cannot:
+            self._recover(i, Failure(f"it cannot be made again: {cannot}"), None, observations)
+            return
+        self._playing = [(k, self._singles[k]) for k, _ in self._playing]
+        self._reset_single(i, seed, None, observations)
+
+    def _reset_single(
+        self, i: int, seed: int | None, options: dict[str, Any] | None, observations: NDArray[Any]
+    ) -> None:
+        if seed is not None:  # else the reset follows from the episode before it
+            self._recording.begin(i, {"seed": seed, "generator": None})
+        self._begin(i, self._singles[i].reset(seed, options), observations)
+
+    def _error(self, i: int, failure: Failure, step: int | None) -> EnvFaultError:
+        seed, length = self._recording.start(i)["seed"], self._recording.length(i)
+        where = f"at step {step} of its episode"
+        if step is None:
+            where = f"in the reset after {length} steps" if length else "in its reset"
+        known = "" if seed is None else f" (seed {seed})"
+        return EnvFaultError(
+            f"environment {i} of {self.name} failed {where}{known}: {failure.cause}",
+            env_index=i,
+            step=step,
+            seed=seed,
+            replay=self._recording.replay(i),
+        )
+
+    def metrics(self) -> dict[str, torch.Tensor]:
+        """``{"rollout/env_faults": ...}``, the number of faults so far, if a run survives them."""
+        if self.stepping.on_fault == "stop":
+            return {}
+        return {"rollout/env_faults": torch.tensor(float(self.num_faults))}
+
+    def get_states(self) -> list[dict[str, Any]]:
+        """Each environment's state, to be saved: its own, its episode so far, and its faults.
+
+        ``env`` is None where the environment has no ``state_dict``.
+        """
+        return [
+            {
+                "env": None if self.dropped[i] else single.ask(get_state),
+                # As text, because a generator's state has integers of more than 64 bits.
+                "start": json.dumps(self._recording.start(i)),
+                "actions": torch.as_tensor(np.array(self._recording.actions(i) or [])),
+                "observation": self._observations[i].tolist() if self.dropped[i] else None,
+                "dropped": bool(self.dropped[i]),
+                "restarts": self._restarts[i],
+                "streak": self._streak[i],
+                "since_restart": self._clock - self._restarted_at[i],
+                "base_seed": self._base_seed,
+                "faults": self.num_faults,
+            }
+            for i, single in enumerate(self._singles)
+        ]
+
+    def set_states(self, states: Sequence[dict[str, Any]]) -> NDArray[Any]:
+        """Goes on from what :meth:`get_states` returned.
+
+        Environments without a state begin an episode, with a seed of the run's.
+
+        Returns:
+            The observations to act on.
+
+        Raises:
+            RequestError: these are not the states of ``N`` environments.
+        """
+        if len(states) != self.num_envs:
+            raise RequestError(
+                f"there are states of {len(states)} environments, not {self.num_envs}: "
+                "resume with the same --num-envs"
+            )
+        observations = self._observations.copy()
+        for i, state in enumerate(states):
+            self.dropped[i] = state["dropped"]
+            self._restarts[i], self._streak[i] = state["restarts"], state["streak"]
+            self._restarted_at[i] = self._clock - state["since_restart"]
+            self._base_seed, self.num_faults = state["base_seed"], state["faults"]
+            if state["dropped"]:
+                self._singles[i].close()
+                self._recording.forget(i)
+                observations[i] = np.asarray(state["observation"], self._dtype)
+            else:
+                self._set_state(i, state, observations)
+        self._playing = [(i, s) for i, s in enumerate(self._singles) if not self.dropped[i]]
+        self._observations = observations
+        return observations.copy()
+
+    def _set_state(self, i: int, state: dict[str, Any], observations: NDArray[Any]) -> None:
+        if state["env"] is None:
+            name = f"episode of environment {i} after {state['start']}"
+            seed = stream_seed(self._base_seed, name)
+            self._reset_single(i, seed, None, observations)
+            return
+        observations[i] = self._singles[i].ask(set_state, state["env"])
+        self._recording.begin(i, json.loads(state["start"]), state["actions"].tolist())
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Each environment's picture."""
+        return self.call("render")
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Calls a method of each environment, or reads an attribute."""
+        if kwargs:
+            raise RequestError("give the arguments of call by position")
+        return tuple(single.ask(call, name, args) for single in self._singles)
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Each environment's attribute."""
+        return self.call(name)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Closes the environments and ends their workers."""
+        # A process that was forked from this one has copies of all objects, and must not.
+        if os.getpid() != self._owner:
+            return
+        for i, single in enumerate(getattr(self, "_singles", [])):
+            if not self.dropped[i]:
+                single.close()
+        if self._launcher is not None:
+            self._launcher.close()
+
+
+def _with_text(error: EnvFaultError, text: str) -> EnvFaultError:
+    return EnvFaultError(
+        text,
+        env_index=error.env_index,
+        step=error.step,
+        seed=error.seed,
+        replay=error.replay,
+    )
