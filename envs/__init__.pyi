@@ -145,6 +145,9 @@ from .states import (
 from .vector import (
     DifferentiableVectorEnv as DifferentiableVectorEnv,
 )
+from .vectorized.stepping import (
+    Stepping as Stepping,
+)
 from .wrappers.action_repeat import (
     ActionRepeat as ActionRepeat,
 )

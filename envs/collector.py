@@ -19,6 +19,7 @@ from pgtoolkit.envs.ordinary.vector_states import (
 )
 from pgtoolkit.envs.registry.ordinary import time_limit_of
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyVectorEnv
@@ -170,9 +171,11 @@ class Collector:
         return (self.num_steps - self.window_steps) / self.total_steps
 
     def metrics(self) -> dict[str, Tensor]:
-        """Metrics of a differentiable environment with its wrappers, and of the rewards' scale."""
+        """Metrics of the environments with their wrappers, and of the rewards' scale."""
         env, scale = self.env, self.reward_normalizer.metrics()
-        return scale | env.env.metrics() if isinstance(env, DifferentiableVectorEnv) else scale
+        if isinstance(env, DifferentiableVectorEnv):
+            return scale | env.env.metrics()
+        return scale | env.metrics() if isinstance(env, OrdinaryVectorEnv) else scale
 
     def state_dict(self) -> dict[str, Any]:
         """Noise, counts, the rewards' scale, and the environments' state where it can be saved."""

@@ -1,8 +1,8 @@
 """Saves and restores ordinary vector environments: where each environment's episode is.
 
 A vector environment that can be saved has ``get_states() -> list[dict]``, one state for each
-environment, and ``set_states(states) -> observations``. Gymnasium's ``SyncVectorEnv`` of
-:class:`~pgtoolkit.envs.ordinary.episode_state.ResumableEnv` is given both here.
+environment, and ``set_states(states) -> observations``. A state may say its ``kind``:
+``state``, ``replay``, ``new episodes``, or ``dropped`` for an environment that is out of the run.
 """
 
 from collections import Counter
@@ -10,10 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import SyncVectorEnv
-from gymnasium.vector.utils import concatenate, create_empty_array
 
-from pgtoolkit.envs.ordinary.episode_state import ResumableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
@@ -28,13 +25,10 @@ MAX_SHOWN_SEEDS = 4
 def get_states(env: AnyVectorEnv) -> list[dict[str, Any]] | None:
     """The state of every environment; None if the vector environment gives no access to them."""
     own: Any = env
-    if callable(getattr(own, "get_states", None)) and callable(getattr(own, "set_states", None)):
-        states: list[dict[str, Any]] = own.get_states()
-        return states
-    if isinstance(env, SyncVectorEnv) and all(isinstance(x, ResumableEnv) for x in env.envs):
-        singles: list[Any] = list(env.envs)
-        return [single.state_dict() for single in singles]
-    return None
+    if not callable(getattr(own, "get_states", None)):
+        return None
+    states: list[dict[str, Any]] = own.get_states()
+    return states
 
 
 def set_states(env: AnyVectorEnv, states: list[dict[str, Any]]) -> Any:
@@ -44,18 +38,9 @@ def set_states(env: AnyVectorEnv, states: list[dict[str, Any]]) -> Any:
         RequestError: a state is of another environment or damaged, or there are too few.
     """
     own: Any = env
-    if len(states) != env.num_envs:
-        raise RequestError(f"{len(states)} states were saved, of {env.num_envs} environments")
-    if callable(getattr(own, "set_states", None)):
-        return own.set_states(states)
-    if not isinstance(env, SyncVectorEnv):
+    if not callable(getattr(own, "set_states", None)):
         raise RequestError(f"the environments of a {type(env).__name__} cannot be put back")
-    env.reset()  # clears what the vector environment itself notes of episodes
-    singles: Any = env.envs
-    env._env_obs = [s.load_state_dict(x) for s, x in zip(singles, states, strict=True)]
-    empty: Any = create_empty_array(env.single_observation_space, env.num_envs)
-    env._observations = concatenate(env.single_observation_space, env._env_obs, empty)
-    return np.copy(env._observations)
+    return own.set_states(states)
 
 
 def saved_environments(
@@ -73,7 +58,7 @@ def saved_environments(
     seeds = range(seed, seed + env.num_envs)
     if states is not None:
         states = [
-            state | {"seed": new} if state["kind"] == "new episodes" else state
+            state | {"seed": new} if state.get("kind") == "new episodes" else state
             for state, new in zip(states, seeds, strict=True)
         ]
     return {
@@ -106,7 +91,7 @@ def restored_environments(
     except RequestError as error:
         sentence = f"{_new_sentence(saved['seeds'])} ({error})"
         return reset(env, seed=saved["seeds"][0], device=device), sentence
-    new = torch.tensor([state["kind"] == "new episodes" for state in states])
+    new = torch.tensor([kind_of(state) == "new episodes" for state in states])
     saved_obs = saved["obs"].cpu()
     rows = new.reshape(-1, *[1] * (saved_obs.dim() - 1))
     parts = (
@@ -121,13 +106,10 @@ def start_sentence(env: AnyVectorEnv, name: str) -> str:
     """How a resumed run will go on with these environments.
 
     Args:
-        env: a vector environment, whose attribute ``resume_choice`` says it, or that of its first
-            environment's :class:`~pgtoolkit.envs.ordinary.episode_state.ResumableEnv`.
+        env: a vector environment, whose attribute ``resume_choice`` says it.
         name: the environments' name.
     """
-    first = env.envs[0] if isinstance(env, SyncVectorEnv) else None
-    choice = first.choice if isinstance(first, ResumableEnv) else None
-    choice = getattr(env, "resume_choice", choice)
+    choice = getattr(env, "resume_choice", None)
     if isinstance(env, DifferentiableVectorEnv) or (choice and choice.kind == "state"):
         return f"a resumed run continues {name} exactly, from its saved state"
     if choice is None:
@@ -137,8 +119,13 @@ def start_sentence(env: AnyVectorEnv, name: str) -> str:
     return f"a resumed run starts new episodes: {choice.reason}"
 
 
+def kind_of(state: dict[str, Any]) -> str:
+    """How an environment goes on from a saved state; one that does not say it is exact."""
+    return str(state.get("kind", "state"))
+
+
 def _sentence(states: list[dict[str, Any]]) -> str:
-    kinds = Counter(state["kind"] for state in states)
+    kinds = Counter(map(kind_of, states))
     found = []
     if kinds["state"]:
         found.append(STATE_RESTORED)
@@ -146,11 +133,11 @@ def _sentence(states: list[dict[str, Any]]) -> str:
         steps = sum(
             state["actions"]["shape"][0]
             for state in states
-            if state["kind"] == "replay" and state["actions"] is not None
+            if kind_of(state) == "replay" and state["actions"] is not None
         )
         found.append(f"episodes replayed, {steps:,} steps")
     if kinds["new episodes"]:
-        new = [state for state in states if state["kind"] == "new episodes"]
+        new = [state for state in states if kind_of(state) == "new episodes"]
         sentence = _new_sentence([state["seed"] for state in new])
         found.append(f"{sentence} ({new[0].get('reason', '')})")
     return "; ".join(found)

@@ -1,7 +1,7 @@
 """Spaces, time limits and outer wrappers of ordinary Gymnasium environments."""
 
 import copy
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -16,6 +16,14 @@ from pgtoolkit.gymnasium_types import AnyEnv, AnyVectorEnv
 
 CHECKING_WRAPPERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
 """Wrappers that ``gymnasium.make`` adds. They check and truncate, and change nothing else."""
+
+
+@runtime_checkable
+class WithTimeLimits(Protocol):
+    """A vector environment that knows the time limits of environments in other processes."""
+
+    time_limits: list[int | None]
+    """Each environment's limit in steps, None where there is none."""
 
 
 def env_name(env: AnyEnv) -> str:
@@ -50,8 +58,12 @@ def time_limit_of(env: AnyVectorEnv) -> int | None:
     """The time limit of a vector environment's episodes, in steps; None if none is known."""
     if isinstance(env, DifferentiableVectorEnv):
         return env.env.max_episode_steps
-    if isinstance(env, SyncVectorEnv):
-        limits = [time_limit(single) for single in env.envs]
+    if isinstance(env, WithTimeLimits | SyncVectorEnv):
+        limits = (
+            env.time_limits
+            if isinstance(env, WithTimeLimits)
+            else [time_limit(single) for single in env.envs]
+        )
         known = [limit for limit in limits if limit is not None]
         return max(known) if len(known) == len(limits) else None
     return None if env.spec is None else env.spec.max_episode_steps

@@ -18,6 +18,10 @@ from pgtoolkit.rollouts.window import Window
 MAX_NUMPY_BATCH = 64
 """Most environments for which the policy acts in NumPy; torch is faster for more."""
 
+NOT_TAKEN = "not_taken"
+"""Key of a step's ``info``: ``[N]`` bool, environments whose step did not happen, because they
+failed or were taken out before. Their next step is the first of an episode, if there is one."""
+
 Mask = NDArray[np.bool_]
 """``[N]``."""
 
@@ -98,15 +102,21 @@ def collect_arrays(
         after, reward, terminated, truncated, info = env.step(give(action))
         terminated, truncated = terminated & ~needs_reset, truncated & ~needs_reset
         done = terminated | truncated
-        any_done, next_obs = bool(done.any()), after
+        any_done, next_obs, valid, first = bool(done.any()), after, ~needs_reset, done
         if mode is AutoresetMode.SAME_STEP and any_done:
             next_obs = before_reset(after, done, info)
+        if NOT_TAKEN in info:
+            # The segment then ends before this step, with the value of the observation there; the
+            # episode ends without being counted, because it is not done.
+            not_taken: Mask = info[NOT_TAKEN]
+            next_obs, valid, first = np.array(next_obs), valid & ~not_taken, first | not_taken
+            next_obs[not_taken] = obs[not_taken]
         buffers.put(t, obs=obs, next_obs=next_obs, pre_action=pre_action, action=action)
         buffers.put(t, reward=reward, terminated=terminated, truncated=truncated)
-        buffers.put(t, valid=~needs_reset, episode_start=episode_start)
+        buffers.put(t, valid=valid, episode_start=episode_start)
         if mode is AutoresetMode.DISABLED and any_done:
             after, _ = env.reset(options={"reset_mask": done})
-        obs, episode_start = np.array(after, dtype), done
+        obs, episode_start = np.array(after, dtype), first
         next_inputs.put(t, obs=obs)
         if mode is AutoresetMode.NEXT_STEP:
             needs_reset, episode_start = done, needs_reset

@@ -9,10 +9,16 @@ import torch
 
 from pgtoolkit.envs.adapters.choose import Differentiate, GradientSource, choose_gradient
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.ordinary.episode_state import NEW_EPISODES
+from pgtoolkit.envs.ordinary.episode_state import NEW_EPISODES, ResumeChoice
 from pgtoolkit.envs.registry.construct import construct
-from pgtoolkit.envs.registry.resolve import EnvSpec, find_env, make_vector_env
+from pgtoolkit.envs.registry.resolve import (
+    EnvSpec,
+    find_env,
+    make_vector_env,
+    require_one_batch,
+)
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.vectorized.stepping import PLAIN, OnFault, Stepping
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.scripts.cli.arguments import parse_json_object
@@ -32,6 +38,8 @@ class EnvFactory:
     make_wrapped: Callable[[], DifferentiableEnv] | None
     """Makes another environment with its own adapter and wrappers; None without wrappers."""
     device: torch.device
+    stepping: Stepping = PLAIN
+    """Where ordinary environments run, and what happens when one fails."""
 
     @property
     def batched(self) -> bool:
@@ -39,27 +47,46 @@ class EnvFactory:
         return self.gradient.method == "auto" and self.gradient.env is not None
 
     def make(self, num_envs: int) -> AnyVectorEnv:
-        """A vector environment for training, differentiable if there is a gradient."""
+        """A vector environment for training, differentiable if there is a gradient.
+
+        Raises:
+            RequestError: it has a gradient, and cannot be stepped as ``stepping`` says.
+        """
         if self.gradient.env is not None:
+            require_one_batch(self.source.name, self.stepping)
             return DifferentiableVectorEnv(self.gradient.env, num_envs, device=self.device)
-        return make_vector_env(self.source, num_envs, device=self.device, differentiate="none")
+        return self._make_ordinary(num_envs, self.stepping)
+
+    def _make_ordinary(
+        self, num_envs: int, stepping: Stepping, *, resume: ResumeChoice | None = None
+    ) -> AnyVectorEnv:
+        return make_vector_env(
+            self.source,
+            num_envs,
+            device=self.device,
+            differentiate="none",
+            stepping=stepping,
+            resume=resume,
+        )
 
     def make_for_evaluation(self, episodes: int) -> AnyVectorEnv:
         """A vector environment that evaluates a policy for that many episodes.
 
         It has one environment for each episode if they are stepped as a batch, else at most
         ``MAX_UNBATCHED_EVAL_ENVS``. Adapters are left out, because an evaluation needs no gradient,
-        unless there are wrappers: a wrapper may change what an action means.
+        unless there are wrappers: a wrapper may change what an action means. Where training drops
+        an environment that fails, an evaluation restarts it, because each one has episodes to play.
         """
         if self.batched:
-            return self.make(episodes)
+            assert self.gradient.env is not None, "environments that are one batch have a gradient"
+            return DifferentiableVectorEnv(self.gradient.env, episodes, device=self.device)
         count = min(episodes, MAX_UNBATCHED_EVAL_ENVS)
         if self.make_wrapped is not None:
             # A separate environment, so that an adapter that learns does not learn from this one.
             return DifferentiableVectorEnv(self.make_wrapped(), count, device=self.device)
-        return make_vector_env(
-            self.source, count, device=self.device, differentiate="none", resume=NEW_EPISODES
-        )
+        on_fault: OnFault = "stop" if self.stepping.on_fault == "stop" else "restart"
+        stepping = dataclasses.replace(self.stepping, on_fault=on_fault)
+        return self._make_ordinary(count, stepping, resume=NEW_EPISODES)
 
 
 def make_env_factory(
@@ -72,6 +99,7 @@ def make_env_factory(
     needed: bool,
     device: torch.device,
     gym_wrappers: Mapping[str, Any] | None = None,
+    stepping: Stepping = PLAIN,
 ) -> EnvFactory:
     """Finds the environment, chooses its gradient, and adds the wrappers.
 
@@ -85,6 +113,7 @@ def make_env_factory(
         device: the device of the environments' tensors.
         gym_wrappers: Gymnasium's wrapper name to its arguments, the innermost first; they are
             around the ordinary environment, inside an adapter.
+        stepping: where ordinary environments run, and what happens when one fails.
 
     Raises:
         RequestError: there is no such environment, adapter or wrapper, or they cannot be combined.
@@ -97,7 +126,7 @@ def make_env_factory(
             "gradient: leave --wrappers out, or give --differentiate finite-difference"
         )
     if gradient.env is None or not wrappers:
-        return EnvFactory(source, gradient, None, device)
+        return EnvFactory(source, gradient, None, device, stepping)
 
     def make_wrapped() -> DifferentiableEnv:
         fresh = choose_gradient(source, gradient.method, adapter_kwargs, needed=needed).env
@@ -105,7 +134,7 @@ def make_env_factory(
         return add_wrappers(fresh, wrappers)
 
     gradient = dataclasses.replace(gradient, env=add_wrappers(gradient.env, wrappers))
-    return EnvFactory(source, gradient, make_wrapped, device)
+    return EnvFactory(source, gradient, make_wrapped, device, stepping)
 
 
 def add_wrappers(env: DifferentiableEnv, wrappers: Mapping[str, Any]) -> DifferentiableEnv:

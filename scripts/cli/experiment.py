@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, final
 import torch
 
 from pgtoolkit.agent import Agent
-from pgtoolkit.config import Settings, at_least
+from pgtoolkit.config import Settings, above, at_least
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
 from pgtoolkit.envs.ordinary.vector_states import start_sentence
 from pgtoolkit.envs.registry.ordinary import time_limit_of
+from pgtoolkit.envs.vectorized.stepping import OnFault, Stepping, Vectorization
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.estimators.cross_fitting import followed_estimator
 from pgtoolkit.gymnasium_types import AnyVectorEnv
@@ -69,6 +70,18 @@ class RunConfig(Settings):
     """Number of CPU threads that torch uses; networks of this size gain nothing from more."""
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     """Device of the policy and of differentiable environments; auto is cuda where there is one."""
+    vectorization: Vectorization = "sync"
+    """Where ordinary environments run. sync: one after the other in this process; async: each in a
+    worker process of its own, with the same results to the bit. Environments with a gradient are
+    one batch of tensors."""
+    step_timeout: Annotated[float | None, above(0)] = None
+    """Seconds that an ordinary environment may take for a step or a reset; by default without
+    limit. With sync Python code is interrupted, which code in C cannot be; with async the worker is
+    killed."""
+    on_fault: OnFault = "stop"
+    """What happens when an ordinary environment fails: raises, takes too long, returns NaN or what
+    its spaces do not allow, or ends its worker. stop: the run ends; drop: it goes on without that
+    environment; restart: it goes on with a new one."""
 
 
 @final
@@ -283,6 +296,7 @@ def env_factory_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFac
         wrappers=parse_wrappers(run.wrappers),
         needed=needed,
         device=device,
+        stepping=Stepping(run.vectorization, run.step_timeout, run.on_fault),
     )
 
 

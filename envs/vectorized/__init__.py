@@ -1,0 +1,1 @@
+"""Vector environments of ordinary environments, in this process or in workers."""
