@@ -312,7 +312,9 @@ def load_policy(read: tuple[dict[str, Any], Path], settings: Any, env: Any) -> A
     from pgtoolkit.policies.factory import make_policy
 
     state, path = read
-    saved = state["policy"]
+    saved = state.get("policy")
+    if not isinstance(saved, dict):
+        raise RequestError(f"{path} holds no policy: name the folder of a training run")
     spaces = env.single_observation_space, env.single_action_space
     policy = make_policy(settings.agent, *spaces, torch.Generator())
     fresh = policy.state_dict()

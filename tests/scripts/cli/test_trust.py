@@ -73,17 +73,23 @@ def edit(run: Path, **changes: Any) -> None:
 
 def test_names_that_stand_for_code_are_found_wherever_they_are(place: Path) -> None:
     """In the environment, and at any depth of its arguments and wrappers."""
-    assert (
-        code_names("Pendulum-v1", '{"g": 9.8}', '{"TimeLimit": {"max_episode_steps": 2}}') == set()
-    )
+    limit = '{"TimeLimit": {"max_episode_steps": 2}}'
+    assert code_names("Pendulum-v1", env_kwargs='{"g": 9.8}', gym_wrappers=limit) == set()
     assert code_names("pgtoolkit/Pendulum-v0") == set()
     assert code_names("module:Id-v0") == {"module:Id-v0"}
     assert code_names("a.py:Class") == {f"{place}/a.py:Class"}
     assert code_names("a.py") != set()
     deep = '{"class_path": "m:C", "x": [{"m.py:f": {}}], "n": [1, null, "text"]}'
-    assert code_names("Pendulum-v1", deep, '{"b:W": {}}') == {"m:C", f"{place}/m.py:f", "b:W"}
+    found = code_names("Pendulum-v1", env_kwargs=deep, gym_wrappers='{"b:W": {}}')
+    assert found == {"m:C", f"{place}/m.py:f", "b:W"}
     run = RunConfig(env="E-v0", wrappers='{"SurrogateCost": {"surrogate": "c.py:cost"}}')
     assert names_of(run) == {f"{place}/c.py:cost"}
+
+
+def test_arguments_that_are_no_json_are_named_by_their_flag() -> None:
+    """As where the environment is made."""
+    with pytest.raises(RequestError, match="--gym-wrappers"):
+        code_names("E-v0", gym_wrappers="{")
 
 
 def test_a_signature_is_that_of_the_user_and_of_all_names() -> None:
