@@ -104,16 +104,6 @@ QUESTIONS = (
         "save_checkpoint",
     ),
     Question(
-        "Where is a file of a run's folder opened for reading?",
-        "pgtoolkit/training/files.py",
-        "open_regular",
-    ),
-    Question(
-        "Where is it decided whether code that a run's folder names is run?",
-        "scripts/cli/trust.py",
-        "require_signed",
-    ),
-    Question(
         "Where are the TensorBoard tags defined?",
         "pgtoolkit/training/tags.py",
         "DEFINITIONS",
