@@ -45,7 +45,9 @@ Which = Literal["best", "last"]
 
 RESUME_NAME = re.compile(r"resume(-(?P<age>[1-9][0-9]{0,8}))?\.safetensors")
 
-RUN_FILES = re.compile(r"config\.yaml|summary\.json|(best|last|resume(-[0-9]+)?)\.safetensors")
+RUN_FILES = re.compile(
+    r"config\.yaml|summary\.json|fault-[\w-]+\.json|(best|last|resume(-[0-9]+)?)\.safetensors"
+)
 """Names of the files that are written in one go, under a temporary name."""
 
 KEPT_CHECKPOINTS = 2

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.cli.arguments import parse_json_object
+from pgtoolkit.scripts.cli.arguments import flag_name, parse_json_object
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.training.files import (
     excerpt,
@@ -45,7 +45,7 @@ ARGUMENTS = ("env_kwargs", "adapter_kwargs", "gym_wrappers", "wrappers")
 """Fields of a ``RunConfig`` whose JSON may name code, such as a wrapper class or a cost."""
 
 
-def code_names(env: str, *arguments: str) -> frozenset[str]:
+def code_names(env: str, **arguments: str) -> frozenset[str]:
     """The names of an environment and its arguments that stand for code.
 
     Every text with a colon or ``.py`` counts, wherever it stands: ``file.py:Class``, ``module:Id``,
@@ -54,14 +54,14 @@ def code_names(env: str, *arguments: str) -> frozenset[str]:
 
     Args:
         env: the environment's name.
-        arguments: JSON objects of arguments.
+        arguments: JSON objects by the name of their field, such as ``env_kwargs``.
 
     Raises:
         RequestError: an argument is not a JSON object.
     """
     from pgtoolkit.scripts.cli.experiment import absolute_path
 
-    parsed = [parse_json_object(text, "the environment's arguments") for text in arguments]
+    parsed = [parse_json_object(text, flag_name(name)) for name, text in arguments.items()]
     texts = [text for value in [env, *parsed] for text in _texts(value)]
     return frozenset(absolute_path(text) for text in texts if ":" in text or ".py" in text)
 
@@ -69,7 +69,7 @@ def code_names(env: str, *arguments: str) -> frozenset[str]:
 def names_of(options: Any) -> frozenset[str]:
     """:func:`code_names` of a run's settings, or of a command's options where None is nothing."""
     return code_names(
-        options.env or "", *(getattr(options, name, None) or "{}" for name in ARGUMENTS)
+        options.env or "", **{name: getattr(options, name, None) or "{}" for name in ARGUMENTS}
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -232,6 +233,92 @@ def test_resume_forgets_what_came_after_the_checkpoint(run: Path, tmp_path: Path
     assert call("resume", str(path)) == 0
     steps = [event.step for event in events(path).Scalars("train/std")]
     assert steps == sorted(set(steps)) and steps[-1] == 600
+
+
+@pytest.mark.parametrize("harm", ["flipped", "missing"])
+def test_resume_goes_on_from_the_checkpoint_before_where_the_newest_is_damaged(
+    run: Path,
+    tmp_path: Path,
+    harm: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It ends with the same bits; TensorBoard shows no step twice, and the old steps once."""
+    path = tmp_path / "run"
+    shutil.copytree(run, path)
+    newest = path / "resume.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-100] ^= 4
+    newest.unlink()
+    if harm == "flipped":
+        newest.write_bytes(data)
+    assert call("resume", str(path)) == 0
+    assert "from step 540" in capsys.readouterr().out
+    (said,) = [record.getMessage() for record in caplog.records if "going on" in record.msg]
+    assert str(newest) in said and "resume-1.safetensors" in said
+    for name in ("resume.safetensors", "resume-1.safetensors", "policy/last.safetensors"):
+        before, after = (load_checkpoint(folder / name) for folder in (run, path))
+        assert not differing(before.get("agent", before), after.get("agent", after)), name
+    found = events(path)
+    for tag in ("train/std", "eval/mean_reward", "gradient/bias_z"):
+        assert [e.step for e in found.Scalars(tag)] == [e.step for e in events(run).Scalars(tag)]
+
+
+def differing(one: Any, other: Any, place: str = "") -> list[str]:
+    """Where two states differ."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        return [p for key in one for p in differing(one[key], other[key], f"{place}/{key}")]
+    if isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        pairs = enumerate(zip(one, other, strict=True))
+        return [p for i, (x, y) in pairs for p in differing(x, y, f"{place}/{i}")]
+    same = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    return [] if same else [place]
+
+
+def test_resume_writes_a_best_policy_again_where_it_is_damaged(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`evaluate` takes the last one until then, and says so."""
+    path = tmp_path / "run"
+    shutil.copytree(run, path)
+    best = path / "policy" / "best.safetensors"
+    best.write_bytes(best.read_bytes()[:-1])
+    assert call("evaluate", str(path), "--episodes", "1") == 0
+    assert "last.safetensors is used in its place" in caplog.text
+    caplog.clear()
+    assert call("resume", str(path), "--total-steps", "660") == 0
+    assert "the next evaluation writes a new one" in caplog.text
+    caplog.clear()
+    assert call("evaluate", str(path), "--episodes", "1") == 0
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_as_many_checkpoints_are_kept_as_the_user_wants(keep: int, tmp_path: Path) -> None:
+    """They are of the latest intervals."""
+    arguments = ["apg", "--env", "pgtoolkit/PointMass-v0", "--run-dir", str(tmp_path / "run")]
+    arguments += ["--checkpoint-interval", "60", "--keep-checkpoints", str(keep), *QUICK]
+    assert call("train", *arguments, "--eval-interval", "0") == 0
+    files = sorted((tmp_path / "run").glob("resume*"), key=lambda path: len(path.name))
+    steps = [load_checkpoint(path)["progress"]["num_steps"] for path in files]
+    assert sorted(steps, reverse=True) == [600, 540, 480][:keep] and steps[0] == 600
+
+
+def test_a_run_folder_whose_policies_go_elsewhere_is_not_written(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A link in a folder that somebody else made: one line, exit 2, no file outside."""
+    path, outside = tmp_path / "run", tmp_path / "outside"
+    outside.mkdir()
+    shutil.copytree(run, path)
+    shutil.rmtree(path / "policy")
+    (path / "policy").symlink_to(outside)
+    capsys.readouterr()
+    assert call("resume", str(path), "--total-steps", "660") == 2
+    assert "leads out of" in capsys.readouterr().err
+    assert list(outside.iterdir()) == []
 
 
 def test_a_configuration_file_sets_flags_and_flags_win(run: Path, tmp_path: Path) -> None:

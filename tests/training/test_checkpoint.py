@@ -208,7 +208,7 @@ def test_a_state_may_be_as_deep_as_can_be_read(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "x", {"x": nested(MAX_DEPTH)})
 
 
-STATE = {"a": torch.arange(3.0), "b": [1, (0.5, None)], 3: "text"}
+STATE: dict[Any, Any] = {"a": torch.arange(3.0), "b": [1, (0.5, None)], 3: "text"}
 
 
 def test_one_flipped_bit_anywhere_is_found(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.training import config_file
@@ -82,7 +83,7 @@ def test_the_loader_without_libyaml_refuses_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PyYAML may be installed without its C part."""
-    monkeypatch.setattr(config_file, "LOADER", config_file.yaml.SafeLoader)
+    monkeypatch.setattr(config_file, "LOADER", yaml.SafeLoader)
     for name, (text, reason) in REFUSED.items():
         if name != "too long":
             with pytest.raises(RequestError, match=reason):

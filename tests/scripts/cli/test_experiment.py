@@ -13,7 +13,7 @@ from pgtoolkit.agents.ppo import PpoConfig
 from pgtoolkit.agents.reinforce import ReinforceConfig
 from pgtoolkit.errors import RequestError
 from pgtoolkit.policies.factory import make_policy
-from pgtoolkit.scripts.cli.experiment import load_policy
+from pgtoolkit.scripts.cli.experiment import absolute_path, load_policy
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 
 OBS = Box(-np.inf, np.inf, (2,), np.float32)
@@ -45,3 +45,23 @@ def test_a_policy_without_the_map_of_its_box_is_refused(tmp_path: Path) -> None:
         load_policy(
             (load_checkpoint(path), path), SimpleNamespace(agent=config), environment(10, 20)
         )
+
+
+def test_a_file_without_a_policy_is_refused(tmp_path: Path) -> None:
+    """Such as a resume file in a policy's place."""
+    settings = SimpleNamespace(agent=PpoConfig())
+    for state in ({}, {"policy": None}):
+        with pytest.raises(RequestError, match="holds no policy"):
+            load_policy((state, tmp_path / "best"), settings, environment(10, 20))
+
+
+@pytest.mark.parametrize("file", ["nul\0l.py", "~nosuchuser/x.py", "loop.py/x.py"])
+def test_a_path_that_is_none_is_refused_in_a_line(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A null character, the home of nobody, and a link to itself."""
+    monkeypatch.chdir(tmp_path)
+    Path("loop.py").symlink_to("loop.py")
+    with pytest.raises(RequestError, match="not a path to a file") as caught:
+        absolute_path(f"{file}:Class")
+    assert "\n" not in str(caught.value)
