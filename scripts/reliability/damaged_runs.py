@@ -1,6 +1,7 @@
 """Damages copies of a run and looks at what ``evaluate`` and ``resume`` make of them."""
 
 import dataclasses
+import gc
 import hashlib
 import importlib
 import os
@@ -86,6 +87,7 @@ def prepare(wholes: dict[str, Path]) -> None:
         settings_from_file(RunFolder.open(folder)[1], [], command="resume")
         parse(resume.ResumeArguments, [str(folder)], command="resume")
         parse(evaluate.EvaluateArguments, [str(folder)], command="evaluate")
+    gc.freeze()  # so that a child does not copy the memory of what it only reads
 
 
 def empty_case(case: Path) -> Path:
