@@ -20,6 +20,7 @@ import tyro
 
 from pgtoolkit.config import Settings, at_least
 from pgtoolkit.scripts.cli.arguments import parse
+from pgtoolkit.scripts.cli.registry import lookup
 from pgtoolkit.scripts.reliability.damaged_runs import (
     Trial,
     kept,
@@ -61,10 +62,12 @@ def run(arguments: Sequence[str]) -> None:
     """Makes the runs, damages them and prints a table of how the commands end.
 
     Raises:
+        RequestError: there is no such small run.
         SystemExit: with 1 if there is a fault.
     """
     options = parse(DamageArguments, arguments, command="damage_runs")
-    chosen = [small for small in small_runs() if not options.runs or small.name in options.runs]
+    known = {small.name: small for small in small_runs()}
+    chosen = [lookup(name, known, "small run") for name in options.runs or known]
     prepare({})
     with tempfile.TemporaryDirectory(prefix="damage-runs-", dir=fast_folder()) as folder:
         root = Path(folder).resolve()
