@@ -1,7 +1,9 @@
 """Damages copies of a run and looks at what ``evaluate`` and ``resume`` make of them."""
 
 import dataclasses
+import gc
 import hashlib
+import importlib
 import os
 import random
 import shutil
@@ -14,6 +16,16 @@ from pgtoolkit.scripts.reliability.forked_command import Limits, Outcome, run_fo
 from pgtoolkit.scripts.reliability.judged import fault_of
 from pgtoolkit.scripts.reliability.mutations import damage
 from pgtoolkit.scripts.reliability.small_runs import WINDOW, SmallRun
+
+MODULES = (
+    "gymnasium.envs.classic_control",
+    "pgtoolkit.scripts.cli.progress",
+    "pgtoolkit.scripts.train",
+    "pgtoolkit.training.writer",
+    "torch._dynamo",
+    "typeguard",
+)
+"""Modules that the commands import late."""
 
 LIMITS = Limits(seconds=20.0, grace=5.0)
 
@@ -56,20 +68,26 @@ def make_runs(runs: list[SmallRun], root: Path) -> dict[str, Path]:
     return found
 
 
-def import_commands(names: Iterator[str] | None = None) -> None:
-    """Imports what commands use, so that a forked child has it. Starts no thread."""
-    import importlib
+def prepare(wholes: dict[str, Path]) -> None:
+    """Does once what every child would do: imports modules and reads the settings' classes.
 
-    from pgtoolkit.scripts.cli.registry import AGENTS, load_agent
+    Nothing is computed with torch, because a process with its threads must not be forked.
 
-    for name in AGENTS:
-        load_agent(name)
-    for module in ("scripts.resume", "scripts.train", "scripts.evaluate", "scripts.cli.progress"):
-        importlib.import_module(f"pgtoolkit.{module}")
-    for module in ("pgtoolkit.training.writer", "torch._dynamo", "gymnasium.envs.classic_control"):
-        importlib.import_module(module)
-    # Without its classes the first action of a child would import pygame, SymPy and others.
-    importlib.import_module("pgtoolkit.envs.adapters.choose")
+    Args:
+        wholes: folders of whole runs.
+    """
+    from pgtoolkit.scripts import evaluate, resume
+    from pgtoolkit.scripts.cli.arguments import parse
+    from pgtoolkit.scripts.cli.experiment import settings_from_file
+    from pgtoolkit.training.run_folder import RunFolder
+
+    for name in MODULES:
+        importlib.import_module(name)
+    for folder in wholes.values():
+        settings_from_file(RunFolder.open(folder)[1], [], command="resume")
+        parse(resume.ResumeArguments, [str(folder)], command="resume")
+        parse(evaluate.EvaluateArguments, [str(folder)], command="evaluate")
+    gc.freeze()  # so that a child does not copy the memory of what it only reads
 
 
 def empty_case(case: Path) -> Path:
@@ -95,10 +113,13 @@ def trials(run_name: str, run: Path, case: Path, seed: int) -> Iterator[Trial]:
     shutil.copytree(run, copied)
     kind, what = damage(copied, random.Random(seed))
     before = content_outside(case)
-    for command, arguments in (
-        ("evaluate", ["--episodes", "1", "--eval-max-steps", "4"]),
-        ("resume", ["--total-steps", str(4 * WINDOW)]),
-    ):
+    commands = {
+        "evaluate": ["--episodes", "1", "--eval-max-steps", "4"],
+        "resume": ["--total-steps", str(4 * WINDOW)],
+    }
+    if what.startswith("resume.safetensors"):
+        del commands["evaluate"]  # which does not read it
+    for command, arguments in commands.items():
         outcome = run_forked([command, str(copied), *arguments], case, LIMITS)
         yield Trial(run_name, kind, what, command, outcome, fault(outcome, case, before))
 

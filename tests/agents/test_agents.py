@@ -1,5 +1,6 @@
 """Every agent repeats itself bit for bit, resumes exactly, and measures its gradients correctly."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
@@ -24,6 +25,8 @@ from pgtoolkit.estimators.mixing import cross_fitted_step_weights
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.policies.discrete import CategoricalPolicy
 from pgtoolkit.policies.policy import Policy
+from pgtoolkit.scripts.cli.environments import make_env_factory
+from pgtoolkit.scripts.reliability.mutations import at, places_of, replaced
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 
 SMALL: dict[str, Any] = {"num_envs": 6, "n_steps": 8, "hidden": (8,)}
@@ -571,3 +574,110 @@ def test_a_constant_return_has_no_explained_variance(name: str) -> None:
         metrics = step((AGENTS | ACTOR_CRITICS)[name](env, 0, gamma=gamma), 2)
         assert ("train/explained_variance" in metrics) == (gamma > 0)
         assert "train/value_loss" in metrics
+
+
+SAVED: dict[str, tuple[Callable[..., Any], Callable[[], Any]]] = {
+    **{name: (make, pendulum) for name, make in AGENTS.items()},
+    **{name: (make, pendulum) for name, make in ACTOR_CRITICS.items()},
+    "reinforce in an ordinary environment": (AGENTS["reinforce"], lambda: ordinary("CartPole-v1")),
+    "ppo with normalised rewards": (
+        lambda env, seed: ACTOR_CRITICS["ppo"](env, seed, normalize_rewards=True),
+        lambda: ordinary("Pendulum-v1"),
+    ),
+    "shac by finite differences": (AGENTS["shac"], lambda: adapted("finite-difference")),
+    "shac by MuJoCo": (AGENTS["shac"], lambda: adapted("mujoco", "InvertedPendulum-v5")),
+    "apg with a learned model": (AGENTS["apg"], lambda: adapted("model", **SMALL_MODEL)),
+}
+"""Agents with their environments: together they have every kind of saved state."""
+SMALL_MODEL: dict[str, Any] = {
+    "hidden": [4],
+    "ensemble_size": 2,
+    "capacity": 200,
+    "initial_steps": 20,
+}
+SMALL_MODEL |= {"initial_fit_steps": 2, "fit_steps": 1, "batch_size": 8}
+
+
+def ordinary(name: str) -> Any:
+    return make_vector_env(find_env(name), SMALL["num_envs"])
+
+
+def adapted(method: Any, name: str = "Pendulum-v1", **kwargs: Any) -> Any:
+    device = torch.device("cpu")
+    factory = make_env_factory(
+        name,
+        {},
+        differentiate=method,
+        adapter_kwargs=kwargs,
+        gym_wrappers={},
+        wrappers={},
+        needed=True,
+        device=device,
+    )
+    return factory.make(SMALL["num_envs"])
+
+
+def damaged_leaves(value: Any) -> dict[str, Any]:
+    """Other values of one leaf, none of which fits where the leaf was."""
+    found: dict[str, Any]
+    if isinstance(value, Tensor):
+        other = torch.float64 if value.dtype == torch.float32 else torch.float32
+        found = {"an axis more": value[None], "a longer one": torch.cat([value.reshape(-1)] * 3)}
+        found |= {"another dtype": value.to(other), "no tensor": value.tolist()}
+        if value.is_floating_point() and value.numel():
+            found["NaN"] = torch.full_like(value, torch.nan)
+        return found
+    found = {"a list": [value], "a dictionary": {"a": value}, "a tensor": torch.zeros(2)}
+    if isinstance(value, bool):
+        return found | {"a number": 1, "None": None}
+    if isinstance(value, int):
+        huge, negative = 10**30, -(10**9)
+        return found | {"a flag": True, "a text": "16", "huge": huge, "negative": negative}
+    if isinstance(value, float):
+        return found | {"NaN": float("nan"), "a text": "nan", "a flag": True, "infinite": -math.inf}
+    return found
+
+
+def without(value: Any, place: tuple[Any, ...]) -> Any:
+    """A copy of a nested state without one entry."""
+    parent = at(value, place[:-1])
+    if isinstance(parent, dict):
+        return replaced(value, place[:-1], {k: v for k, v in parent.items() if k != place[-1]})
+    rest = [item for index, item in enumerate(parent) if index != place[-1]]
+    return replaced(value, place[:-1], type(parent)(rest))
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_state_that_does_not_fit_is_refused_with_its_path(name: str, tmp_path: Path) -> None:
+    """Every leaf of the saved state: another kind, dtype or shape, NaN, or missing.
+
+    Nothing crashes, and nothing but ``StateError`` is raised: it names the leaf, or where the leaf
+    is one of a list that must agree with another entry, what is around it.
+    """
+    make, env = SAVED[name]
+    agent = make(env(), 0)
+    step(agent, 2)
+    save_checkpoint(tmp_path / "state.safetensors", agent.state_dict())
+    state = load_checkpoint(tmp_path / "state.safetensors")
+    target = make(env(), 1)
+    target.load_state_dict(state)
+    leaves = [place for place in places_of(state) if not isinstance(at(state, place), dict | list)]
+    leaves = [place for place in leaves if not isinstance(at(state, place), tuple)]
+    assert len(leaves) > 10
+    for place in leaves:
+        cases = {k: replaced(state, place, v) for k, v in damaged_leaves(at(state, place)).items()}
+        if not is_optional(place):
+            cases["missing"] = without(state, place)
+        for what, case in cases.items():
+            with pytest.raises(RequestError) as caught:
+                target.load_state_dict(case)
+                pytest.fail(f"{what} instead of {place} was accepted")
+            assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+            path = "/".join(map(str, place))
+            named = isinstance(at(state, place[:-1]), dict) and "collector/env/state" not in path
+            assert (path if named else "/".join(map(str, place[:2]))) in str(caught.value), what
+
+
+def is_optional(place: tuple[Any, ...]) -> bool:
+    """Whether a state without this entry is another possible state: one of a growing list."""
+    return any(key in ("segments", "irrelevant", "texts") for key in place)

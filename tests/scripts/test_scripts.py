@@ -228,7 +228,7 @@ def test_resume_forgets_what_came_after_the_checkpoint(run: Path, tmp_path: Path
     best = load_checkpoint(path / "policy" / "best.safetensors")
     assert best["num_steps"] < 600 or call("evaluate", str(path)) == 0
     state = load_checkpoint(last)
-    state["progress"]["num_steps"] = 300
+    state["progress"]["num_steps"] = state["agent"]["collector"]["num_steps"] = 300
     save_checkpoint(last, state)
     assert call("resume", str(path)) == 0
     steps = [event.step for event in events(path).Scalars("train/std")]
@@ -545,3 +545,35 @@ def test_an_edited_configuration_is_a_wrong_request(
     assert call("resume", str(tmp_path), "--total-steps", "1200") == 2
     message = capsys.readouterr().err
     assert advice in message and message.count("\n") <= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda state: shorten_moment(state),
+            r"agent/learner/rule/state/0/exp_avg has shape \[1\], not \[8, 3\]",
+        ),
+        (lambda state: state["progress"].update(num_steps=-(10**9)), "progress/num_steps is -1"),
+        (lambda state: state.pop("progress"), "progress is missing"),
+        (lambda state: state["agent"].update(value=[]), "agent/value is a list of 0"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_in_a_line(
+    change: Any, words: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fused Adam would read and write beyond moments that are too short."""
+    path = tmp_path / "damaged"
+    shutil.copytree(run, path)
+    state = load_checkpoint(path / "resume.safetensors")
+    change(state)
+    save_checkpoint(path / "resume.safetensors", state)
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    assert call("resume", str(path), "--total-steps", "900") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(words, line)
+    assert before == {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def shorten_moment(state: Any) -> None:
+    state["agent"]["learner"]["rule"]["state"][0]["exp_avg"] = torch.zeros(1)

@@ -11,6 +11,7 @@ from gymnasium.spaces import Box
 
 from pgtoolkit.agents.ppo import PpoConfig
 from pgtoolkit.agents.reinforce import ReinforceConfig
+from pgtoolkit.agents.shac import ShacConfig
 from pgtoolkit.errors import RequestError
 from pgtoolkit.policies.factory import make_policy
 from pgtoolkit.scripts.cli.experiment import absolute_path, load_policy
@@ -47,14 +48,6 @@ def test_a_policy_without_the_map_of_its_box_is_refused(tmp_path: Path) -> None:
         )
 
 
-def test_a_file_without_a_policy_is_refused(tmp_path: Path) -> None:
-    """Such as a resume file in a policy's place."""
-    settings = SimpleNamespace(agent=PpoConfig())
-    for state in ({}, {"policy": None}):
-        with pytest.raises(RequestError, match="holds no policy"):
-            load_policy((state, tmp_path / "best"), settings, environment(10, 20))
-
-
 @pytest.mark.parametrize("file", ["nul\0l.py", "~nosuchuser/x.py", "loop.py/x.py"])
 def test_a_path_that_is_none_is_refused_in_a_line(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -65,3 +58,31 @@ def test_a_path_that_is_none_is_refused_in_a_line(
     with pytest.raises(RequestError, match="not a path to a file") as caught:
         absolute_path(f"{file}:Class")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: {}, "policy is missing"),
+        (lambda state: {"policy": None}, "policy is None, not a dictionary"),
+        (lambda state: {"policy": state, "num_steps": -1}, "num_steps is -1"),
+        (lambda state: {"policy": state, "eval_return": "x"}, "eval_return is 'x'"),
+        (
+            lambda state: {"policy": {k: v.double() for k, v in state.items()}},
+            "is torch.float64, not torch.float32",
+        ),
+        (
+            lambda state: {"policy": {k: v * torch.nan for k, v in state.items()}},
+            "has entries that are not finite",
+        ),
+        (lambda state: {"policy": dict.fromkeys(state, 1.0)}, "is 1.0, not a tensor"),
+        (lambda state: {"policy": state | {"more": torch.zeros(1)}}, "policy/more is not known"),
+    ],
+)
+def test_a_damaged_policy_is_refused_by_name(change: Any, words: str, tmp_path: Path) -> None:
+    config, path = ShacConfig(), tmp_path / "policy.safetensors"
+    policy = make_policy(config, OBS, Box(-1, 1, (1,)), torch.Generator().manual_seed(3))
+    save_checkpoint(path, change(policy.state_dict()))
+    with pytest.raises(RequestError) as caught:
+        load_policy((load_checkpoint(path), path), SimpleNamespace(agent=config), environment(-1, 1))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
