@@ -474,7 +474,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_like_one_that_was_not(
     tmp_path: Path, stop_after: int
 ) -> None:
     """Evaluations are due after updates 1, 3 and 5, so one of them is left to the resumed run."""
-    settings = {"eval_interval": 20, "checkpoint_interval": 20}
+    settings: dict[str, Any] = {"eval_interval": 20, "checkpoint_interval": 20}
     returns = (1.0, 3.0, 2.0)
     whole = Run(tmp_path / "a", returns=returns, **settings)
     end = whole.train()
