@@ -105,8 +105,9 @@ def kill_and_resume(
     result: KilledRunResult,
 ) -> None:
     """One run, killed again and again until it is finished or there were enough kills."""
-    output = path.with_suffix(".txt")
-    while result.kills < settings.kills and not result.violations:
+    output, summary = path.with_suffix(".txt"), RunFolder(path).summary_file
+    # A run with a summary is finished: it was killed on its way out.
+    while result.kills < settings.kills and not result.violations and not summary.exists():
         slow = SLOW_SECONDS if draw.random() < 1 / 2 else 0.0
         training = ForkedTraining(_command(settings, path, seed), output, slow)
         code = _wait_for_the_moment(training, draw)
@@ -119,7 +120,8 @@ def kill_and_resume(
         result.kills += 1
         result.slowed += slow > 0
         _inspect(path, done, result)
-    result.violations += _run_to_the_end(_command(settings, path, seed), path.parent)
+    if not summary.exists():
+        result.violations += _run_to_the_end(_command(settings, path, seed), path.parent)
 
 
 def _command(settings: KilledRunSettings, path: Path, seed: int) -> list[str]:
