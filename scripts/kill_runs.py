@@ -35,7 +35,7 @@ class KillRunsArguments:
     env: str = "pgtoolkit/Pendulum-v0"
     """The environment. Its state must be one that can be saved."""
     flags: str = "--compile never"
-    """Further flags of `pgtoolkit train`, in one string."""
+    """Further flags of `pgtoolkit train`, in one string: --flags="--batch-size 16"."""
     updates: int = 400
     """Updates of a run; there are as many runs as it takes."""
     json: Path | None = None
