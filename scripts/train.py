@@ -143,8 +143,8 @@ def stopped(signum: int, progress: "Progress", run_folder: "RunFolder") -> Inter
 
 def last_checkpoint(run_folder: "RunFolder") -> str:
     """Says from where a run that failed can go on, if it can."""
-    if not run_folder.resume_file.exists():
-        return f"There is no checkpoint in {run_folder.path}."
+    if not (run_folder.resume_file.exists() and run_folder.config_file.exists()):
+        return f"There is no run in {run_folder.path} that could go on."
     return (
         f"Last good checkpoint: {run_folder.resume_file}; with the cause mended, go on with "
         f"`pgtoolkit resume {run_folder.path}`"

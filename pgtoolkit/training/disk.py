@@ -19,4 +19,4 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RunFileError(f"the run folder {folder} cannot be written: {reason}.") from error
+        raise RunFileError(f"the run folder {folder} cannot be written: {reason}") from error

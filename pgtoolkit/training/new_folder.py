@@ -34,10 +34,7 @@ def require_no_run(folder: Path) -> None:
         RequestError: it holds a run.
     """
     if os.path.lexists(RunFolder(folder).config_file) and not never_began(folder):
-        raise RequestError(
-            f"{folder} already holds a run: continue it with `pgtoolkit resume {folder}`, or give "
-            "another --run-dir"
-        )
+        raise _holds_a_run(folder)
 
 
 def require_begun(folder: Path) -> None:
@@ -63,11 +60,15 @@ def new_folder(folder: Path) -> Iterator[None]:
     Raises:
         RequestError: the folder holds a run, another process writes it, or it cannot be written.
     """
-    made = _make(folder)
+    made, left_behind = _make(folder), never_began(folder)
     try:
-        with locked(folder), _undone_without_checkpoint(folder):
-            require_no_run(folder)
-            yield
+        with locked(folder):
+            if left_behind and not RunFolder(folder).resume_file.exists():
+                _remove_own(folder, keep=frozenset())
+            elif os.path.lexists(RunFolder(folder).config_file):
+                raise _holds_a_run(folder)
+            with _undone_without_checkpoint(folder):
+                yield
     finally:
         if not RunFolder(folder).resume_file.exists():
             _remove_empty(made)
@@ -76,19 +77,25 @@ def new_folder(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _undone_without_checkpoint(folder: Path) -> Iterator[None]:
     """Removes the block's files if it fails before the first checkpoint."""
-    if never_began(folder):
-        _remove_own(folder, keep=frozenset())
     keep, had_policies = frozenset(_files(folder)), (folder / "policy").is_dir()
     try:
         yield
     except BaseException as error:
-        if RunFolder(folder).resume_file.exists():
+        # A folder that is gone was removed by somebody in the run.
+        if RunFolder(folder).resume_file.exists() or not folder.exists():
             raise
         _remove_own(folder, keep)
         _remove_empty([] if had_policies else [folder / "policy"])
         if isinstance(error, RunFileError):
             raise _cannot_be_made(folder, error.__cause__ or error) from error
         raise
+
+
+def _holds_a_run(folder: Path) -> RequestError:
+    return RequestError(
+        f"{folder} already holds a run: continue it with `pgtoolkit resume {folder}`, or give "
+        "another --run-dir"
+    )
 
 
 def _cannot_be_made(folder: Path, error: BaseException) -> RequestError:

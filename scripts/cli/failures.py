@@ -54,23 +54,24 @@ def describe(error: BaseException) -> str:
         return joined(f"error: {text}", notes)
     if is_out_of_memory(error):
         advice = "make --num-envs, --n-steps or --hidden smaller"
-        return joined(f"error: out of memory ({text}): {advice}.", notes)
+        return joined(f"error: out of memory ({text}): {advice}", notes)
     name = f"{type(error).__name__}: {text}".removesuffix(": ")
     frame = foreign_frame(error)
     if frame is not None:
-        return joined(f"error: {name} ({_place(*frame)}).", notes)
+        return joined(f"error: {name} ({_place(*frame)})", notes)
     if isinstance(error, OSError):
         return joined(f"error: {text}", notes)
     return (
-        joined(f"error: {name} ({_last_place(error)}).", notes)
+        joined(f"error: {name} ({_last_place(error)})", notes)
         + "\nthis is a fault of pgtoolkit, unless `pgtoolkit check-env` finds one in the "
         f"environment: run again with {TRACEBACK_VARIABLE}=1 and report it"
     )
 
 
 def joined(text: str, notes: str) -> str:
-    """A text and its notes on one line."""
-    return f"{text} {notes}".rstrip()
+    """A text and its notes on one line; a note that begins a sentence ends the one before it."""
+    stop = "." if notes[:1].isupper() and not text.endswith(".") else ""
+    return f"{text}{stop} {notes}".rstrip()
 
 
 def wanted_traceback(error: BaseException) -> str:

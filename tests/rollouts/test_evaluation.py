@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.rollouts.evaluation import Evaluation, evaluate
+from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, evaluate
 
 CPU = torch.device("cpu")
 SPACE = Box(-np.inf, np.inf, (1,), np.float32)
@@ -146,3 +146,19 @@ def test_mean_and_deviation_are_those_of_the_episodes() -> None:
     assert found.mean_return == 3
     assert found.std_return == pytest.approx((14 / 3) ** 0.5)
     assert found.mean_length == 4
+
+
+def test_an_evaluation_stops_between_two_chunks() -> None:
+    """Asked for the third time, after 15 of 30 steps; the next evaluation is a whole one."""
+    env, asked = clocks(30, 30), [0]
+
+    def third_time() -> bool:
+        asked[0] += 1
+        return asked[0] == 3
+
+    settings: dict[str, Any] = {"episodes": 2, "seed": 0, "device": CPU, "chunk": 5}
+    with pytest.raises(EvaluationStopped):
+        evaluate(env, policy_of(), stop_requested=third_time, **settings)
+    assert asked == [3]
+    assert evaluate(env, policy_of(), stop_requested=third_time, **settings).lengths == [30, 30]
+    env.close()

@@ -1,5 +1,7 @@
 """The training loop: when it evaluates, writes and saves, and what a failure leaves behind."""
 
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -10,9 +12,9 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from pgtoolkit import parallel
-from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.errors import NonFiniteError, RequestError, RunFileError
 from pgtoolkit.policies.gaussian import GaussianPolicy
-from pgtoolkit.rollouts.evaluation import Evaluation
+from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.training.checkpoint import load_checkpoint
 from pgtoolkit.training.loop import TrainConfig, train
@@ -120,6 +122,7 @@ class Run:
         self.folder.policy_file("last").parent.mkdir(parents=True, exist_ok=True)
         self.agent, self.writer = agent or FakeAgent(), FakeWriter()
         self.config, self.progress = TrainConfig(**given), progress
+        self.stop_after: int | None = None
         self.remaining, self.evaluated = list(returns), list[int]()
         self.shown: list[tuple[int, int]] = []
         self.saved: dict[int, int | None] = {}
@@ -135,6 +138,7 @@ class Run:
 
     def train(self) -> Progress:
         arguments: dict[str, Any] = {"evaluate": self.evaluate, "show": self.show}
+        arguments["stop_requested"] = lambda: self.agent.num_updates == self.stop_after
         writer: Any = self.writer
         return train(
             self.agent, self.config, self.folder, writer, progress=self.progress, **arguments
@@ -443,3 +447,111 @@ def test_intervals_of_no_length_are_refused(bad: dict[str, int]) -> None:
     (name,) = bad
     with pytest.raises(RequestError, match=f"--{name.replace('_', '-')} must be at least 1"):
         TrainConfig(**bad)
+
+
+# Stopping -----------------------------------------------------------------------------------------
+
+
+def resumed(run: Run, **settings: Any) -> Run:
+    """The run in a folder, read from its files; its remaining evaluations stay the same."""
+    state = load_checkpoint(run.folder.resume_file)
+    agent, progress = FakeAgent(make=run.agent.make), Progress()
+    agent.load_state_dict(state["agent"])
+    policy = load_checkpoint(run.folder.policy_file("last"))["policy"]
+    agent.policy.load_state_dict(policy)
+    progress.load_state_dict(state["progress"])
+    returns = tuple(run.remaining)
+    return Run(run.folder.path, returns=returns, agent=agent, progress=progress, **settings)
+
+
+def untimed(state: dict[str, Any]) -> dict[str, Any]:
+    assert "time/fps" not in state["scalars"]
+    return state
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
+def test_a_run_that_was_stopped_and_resumed_ends_like_one_that_was_not(
+    tmp_path: Path, stop_after: int
+) -> None:
+    """Evaluations are due after updates 1, 3 and 5, so one of them is left to the resumed run."""
+    settings: dict[str, Any] = {"eval_interval": 20, "checkpoint_interval": 20}
+    returns = (1.0, 3.0, 2.0)
+    whole = Run(tmp_path / "a", returns=returns, **settings)
+    end = whole.train()
+    assert end.done(50)
+    first = Run(tmp_path / "b", returns=returns, **settings)
+    first.stop_after = stop_after
+    stopped = first.train()
+    assert stopped.num_updates == stop_after and not stopped.done(50)
+    assert held(first.folder.policy_file("last")) == stop_after
+    second = resumed(first, **settings)
+    assert second.train().done(50)
+    files = [load_checkpoint(run.folder.resume_file) for run in (whole, second)]
+    assert untimed(files[0]["progress"]) == untimed(files[1]["progress"])
+    assert files[0]["agent"] == files[1]["agent"]
+    assert first.evaluated + second.evaluated == whole.evaluated
+    rows = [first.writer.rows, second.writer.rows]
+    assert rows[0].keys().isdisjoint(rows[1]) and rows[0] | rows[1] == whole.writer.rows
+    assert first.writer.texts | second.writer.texts == whole.writer.texts
+    for which in ("best", "last"):
+        assert held(second.folder.policy_file(which)) == held(whole.folder.policy_file(which))
+
+
+def test_an_evaluation_that_is_due_is_left_to_the_resumed_run(tmp_path: Path) -> None:
+    """The row of that update is written with it, so events from its step on are void till then."""
+    run = Run(tmp_path, returns=(1.0, 2.0), eval_interval=20)
+    run.stop_after = 3
+    progress = run.train()
+    assert run.evaluated == [10] and list(run.writer.rows) == [10, 20]
+    assert progress.pending is not None and progress.purge_step == 30
+    again = resumed(run, eval_interval=20)
+    assert again.progress is not None and again.progress.purge_step == 30
+    again.stop_after = 4
+    assert again.train().purge_step == 41
+    assert again.evaluated == [30] and list(again.writer.rows) == [30, 40]
+
+
+def test_an_evaluation_may_be_broken_off(tmp_path: Path) -> None:
+    """The stop comes while it runs."""
+    run = Run(tmp_path, eval_interval=1000, total_steps=10)
+
+    def broken_off() -> Evaluation:
+        run.stop_after = 1
+        raise EvaluationStopped
+
+    run.evaluate = broken_off  # type: ignore[method-assign]
+    assert not run.train().done(10)
+    again = resumed(run, eval_interval=1000, total_steps=10)
+    again.remaining = [5.0]
+    progress = again.train()
+    assert progress.done(10) and progress.num_updates == 1 and progress.best_return == 5.0
+
+
+def test_checkpoints_come_by_time_too_and_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second passes between two questions for the time: update 3 is saved by time, 4 by steps."""
+    clock = iter(range(1000))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    by_steps = Run(tmp_path / "a", checkpoint_interval=30).train()
+    run = Run(tmp_path / "b", checkpoint_interval=30, checkpoint_minutes=1.5 / 60)
+    by_time = run.train()
+    assert run.saved == {10: 1, 20: 1, 30: 3, 40: 4, 50: 5}
+    assert by_steps.state_dict() == by_time.state_dict()
+
+
+def test_a_disk_that_cannot_be_written_is_told_from_an_environment(tmp_path: Path) -> None:
+    """Both may raise an OSError."""
+    run = Run(tmp_path, checkpoint_interval=10)
+    make = run.agent.make
+
+    def fails() -> Window:
+        raise OSError("the sensor is gone")
+
+    run.agent.make = fails
+    with pytest.raises(OSError, match="sensor"):
+        run.train()
+    run.agent.make = make
+    shutil.rmtree(tmp_path)
+    with pytest.raises(RunFileError, match="cannot be written: No such file"):
+        run.train()
