@@ -97,6 +97,7 @@ class Launcher:
 
     def close(self) -> None:
         """Ends the launcher, which kills the workers that are left."""
+        hang_up(self._control.fileno())
         self._control.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
@@ -111,6 +112,15 @@ class Launcher:
             raise OSError("the process that starts the workers is gone")
         number: int = REPLY.unpack(reply)[0]
         return number
+
+
+def hang_up(file: int) -> None:
+    """Ends a socket's connection, also where a process that was forked later has a copy of it.
+
+    The launcher of another vector environment is such a process.
+    """
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(file)) as copied:
+        copied.shutdown(socket.SHUT_RDWR)
 
 
 def _launch(control: socket.socket, inherited: socket.socket, serve: Serve) -> None:

@@ -117,7 +117,11 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
         self._restarts, self._streak = [0] * num_envs, [0] * num_envs
         self._restarted_at = [-1] * num_envs
         self._singles: list[SingleEnv] = []
-        self._make_all()
+        try:
+            self._make_all()
+        except BaseException:
+            self.close()
+            raise
         self._playing = list(enumerate(self._singles))
         facts = self._singles[0].facts
         self.metadata = facts.metadata | {"autoreset_mode": AutoresetMode.SAME_STEP}
