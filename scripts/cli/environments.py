@@ -77,7 +77,8 @@ class EnvFactory:
             # A separate environment, so that an adapter that learns does not learn from this one.
             return DifferentiableVectorEnv(self.make_wrapped(), count, device=self.device)
         on_fault: OnFault = "stop" if self.stepping.on_fault == "stop" else "restart"
-        return self._make_ordinary(count, dataclasses.replace(self.stepping, on_fault=on_fault))
+        stepping = dataclasses.replace(self.stepping, on_fault=on_fault, needs_episodes=True)
+        return self._make_ordinary(count, stepping)
 
 
 def make_env_factory(
