@@ -124,7 +124,11 @@ class Collector:
             raise RequestError("this environment has no gradient: collect without graph=True")
         noise = self.draw_noise(policy, num_steps or self.config.n_steps)
         rollouts: dict[bool | None, Unroll] = {None: self.rollout, True: unroll, False: collect}
-        return self._counted(*rollouts[graph](self.env, policy, self.rollout_state, noise))
+        window = self._counted(*rollouts[graph](self.env, policy, self.rollout_state, noise))
+        if self.window_steps == 0 and isinstance(self.env, OrdinaryVectorEnv):
+            # All environments failed in a short window: there is nothing to learn from.
+            return self.collect(policy, num_steps, graph=graph)
+        return window
 
     def collect_episodes(self, policy: Policy) -> Window:
         """One whole episode of every environment, from a reset, without a graph."""

@@ -16,7 +16,7 @@ MAX_CHARACTERS = 400
 """Most characters of a cause; an exception's text may be of any length."""
 
 LIBRARIES = tuple(
-    os.path.realpath(os.path.dirname(module.__file__ or "")) + os.sep
+    os.path.abspath(os.path.dirname(module.__file__ or "")) + os.sep
     for module in (gymnasium, pgtoolkit)
 )
 """Folders whose lines are not named as the place of a fault if there is another one."""
@@ -68,7 +68,7 @@ def failure_of(error: BaseException) -> Failure:
 def place_of(trace: TracebackType | None) -> str:
     """``" (robot.py, line 30)"``: the innermost line outside of Gymnasium and this package."""
     frames = traceback.extract_tb(trace)
-    own = [f for f in frames if not os.path.realpath(f.filename).startswith(LIBRARIES)]
+    own = [f for f in frames if not os.path.abspath(f.filename).startswith(LIBRARIES)]
     if not frames:
         return ""
     frame = (own or frames)[-1]

@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import NoReturn, final
@@ -64,6 +65,8 @@ class Launcher:
         if self._pid == 0:
             _run_and_exit(lambda: _launch(theirs, self._control, serve))
         theirs.close()
+        # Also when the vector environment is collected, or at the end of the program.
+        self._end = weakref.finalize(self, _end_launcher, self._control, self._pid, os.getpid())
 
     def start(self) -> tuple[int, Connection]:
         """A new worker: its process id, and the connection to it.
@@ -97,9 +100,7 @@ class Launcher:
 
     def close(self) -> None:
         """Ends the launcher, which kills the workers that are left."""
-        self._control.close()
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
+        self._end()
 
     def _ask(self, command: bytes, pid: int) -> int:
         self._control.sendall(MESSAGE.pack(command, pid))
@@ -111,6 +112,25 @@ class Launcher:
             raise OSError("the process that starts the workers is gone")
         number: int = REPLY.unpack(reply)[0]
         return number
+
+
+def _end_launcher(control: socket.socket, pid: int, owner: int) -> None:
+    """Ends a launcher, unless this is a copy of its owner in a process that was forked."""
+    if os.getpid() != owner:
+        return
+    hang_up(control.fileno())
+    control.close()
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def hang_up(file: int) -> None:
+    """Ends a socket's connection, also where a process that was forked later has a copy of it.
+
+    The launcher of another vector environment is such a process.
+    """
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(file)) as copied:
+        copied.shutdown(socket.SHUT_RDWR)
 
 
 def _launch(control: socket.socket, inherited: socket.socket, serve: Serve) -> None:

@@ -58,6 +58,8 @@ class StepResult:
             num_envs = len(self._reward)
             self._info["final_obs"] = np.full(num_envs, None, dtype=object)
             self._info["_final_obs"] = np.zeros(num_envs, np.bool_)
+            # Infos are left out by the guard; the entry is there because Gymnasium's has it.
+            self._info["final_info"], self._info["_final_info"] = {}, self._info["_final_obs"]
         self._info["final_obs"][i], self._info["_final_obs"][i] = final, True
         self.observations[i] = final  # until the new episode's, which a fault may prevent
         return after

@@ -56,7 +56,8 @@ LOG = logging.getLogger("pgtoolkit")
 NO_STATE = {"kind": "new episodes", "reason": "it has no state_dict()"}
 
 MAX_RESTARTS = 3
-"""Restarts of an environment, without a good step between them, after which a fault stops."""
+"""Restarts of an environment, without a good step between them (or, in an evaluation, without a
+whole episode), after which a fault stops."""
 
 
 class SingleEnv(Protocol):
@@ -134,9 +135,13 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
         self._clock, self._base_seed, self.num_faults = 0, 0, 0
         self.dropped = np.zeros(num_envs, np.bool_)
         self._restarts, self._streak = [0] * num_envs, [0] * num_envs
-        self._restarted_at = [-1] * num_envs
+        self._restarted_at, self._ended_at = [-1] * num_envs, [-1] * num_envs
         self._singles: list[SingleEnv] = []
-        self._make_all()
+        try:
+            self._make_all()
+        except BaseException:
+            self.close()
+            raise
         self._playing = list(enumerate(self._singles))
         facts = self._singles[0].facts
         self.metadata = facts.metadata | {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -264,7 +269,7 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
             result.skip(i)
             self._recover(i, answer, self._recording.length(i), result.observations)
             return
-        after = result.put_end(i, answer)
+        after, self._ended_at[i] = result.put_end(i, answer), self._clock
         self._begin(i, after, result.observations)
 
     def _begin(self, i: int, after: NewEpisode | Failure, observations: NDArray[Any]) -> None:
@@ -312,8 +317,8 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             EnvFaultError: that was so often in vain.
         """
-        stepped = self._clock > self._restarted_at[i] + 1
-        self._streak[i] = 1 if stepped else self._streak[i] + 1
+        latest = self._ended_at[i] if self.stepping.needs_episodes else self._clock - 1
+        self._streak[i] = 1 if latest > self._restarted_at[i] else self._streak[i] + 1
         if self._streak[i] > MAX_RESTARTS:
             times = f"{MAX_RESTARTS} restarts in a row were in vain"
             raise _with_text(error, f"{error}: {times}")

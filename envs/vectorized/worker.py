@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from typing import Any, final
 
 from pgtoolkit.envs.vectorized.causes import Failure, failure_of
-from pgtoolkit.envs.vectorized.launcher import Launcher
+from pgtoolkit.envs.vectorized.launcher import Launcher, hang_up
 from pgtoolkit.envs.vectorized.play import (
     Answer,
     EnvFacts,
@@ -180,6 +180,7 @@ class WorkerEnv:
     def _end(self, *, kill: bool) -> int | None:
         """Closes the connection, waits for the worker's end, and returns its exit code."""
         self._is_gone = True
+        hang_up(self._connection.fileno())
         self._connection.close()
         if self._exit_code is None:
             self._exit_code = self._launcher.bury(self.pid, kill=kill)

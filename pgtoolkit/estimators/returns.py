@@ -8,8 +8,8 @@ reset. Then
 
 ``v_t`` is the *bootstrap*: the value function's estimate of the return after step ``t``, used where
 the recursion stops. It is 0 on termination, and ``V(next_obs)`` on truncation and at the window's
-end. Steps that are not valid follow a step with ``d_t`` true, so they change no other step; the
-caller must mask them in the result.
+end. Steps that are not valid follow a step with ``d_t`` true or the end of a segment, so they
+change no other step; the caller must mask them in the result.
 
 A *segment* (:attr:`Window.segment_end <pgtoolkit.rollouts.window.Window.segment_end>`) is a part of
 a trajectory at whose end the recursion stops.

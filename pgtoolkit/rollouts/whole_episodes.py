@@ -14,6 +14,9 @@ from pgtoolkit.rollouts.window import Window, concatenate, first_episodes, map_w
 MAX_EPISODE_STEPS = 10_000
 """Steps after which an episode counts as endless, where no time limit is known."""
 
+MAX_TRIES = 4
+"""Episodes of one environment that may be broken off by faults, less one."""
+
 
 def collect_episodes(
     env: AnyVectorEnv,
@@ -26,7 +29,8 @@ def collect_episodes(
     """Collects one whole episode of every environment, from a reset.
 
     Each environment contributes one episode, so short ones are not favoured. An environment whose
-    episode has ended is stepped until the last one has; these steps are not ``valid``.
+    episode has ended is stepped until the last one has; these steps are not ``valid``. The first
+    episode that no fault breaks off counts. An environment that is taken out has none.
 
     Args:
         env: any Gymnasium vector environment.
@@ -45,8 +49,8 @@ def collect_episodes(
     noise = draw_noise(chunk)
     rollout_state = reset(env, seed=None, device=noise.device)
     windows: list[Window] = []
-    while not windows or not bool(torch.cat([w.done for w in windows]).any(0).all()):
-        if len(windows) * chunk >= max_steps:
+    while not windows or not bool(_are_over(windows).all()):
+        if len(windows) * chunk >= _tries(windows) * max_steps:
             raise RequestError(
                 f"an episode did not end within {max_steps:,} steps: give the environment a time "
                 "limit (max_episode_steps, or gymnasium.wrappers.TimeLimit), or train on windows "
@@ -56,5 +60,21 @@ def collect_episodes(
         windows.append(window)
         noise = draw_noise(chunk)
     window = first_episodes(concatenate(windows))
-    length = int(window.valid.any(1).sum())
+    happened = window.valid.any(1).nonzero()
+    length = int(happened.max()) + 1 if len(happened) else 1
     return map_window(lambda tensor: tensor[:length], window), rollout_state
+
+
+def _tries(windows: list[Window]) -> int:
+    """How many episodes each environment may begin: more if a fault broke off one of the first."""
+    if not windows:
+        return 1
+    ended = torch.cat([window.done for window in windows]).cummax(0).values
+    valid = torch.cat([window.valid for window in windows])
+    return MAX_TRIES if bool((~valid & ~ended).any()) else 1
+
+
+def _are_over(windows: list[Window]) -> Tensor:
+    """``[N]``: an episode has ended, or the environment was taken out and takes no more steps."""
+    has_ended = torch.cat([window.done for window in windows]).any(0)
+    return has_ended | ~windows[-1].valid.any(0)

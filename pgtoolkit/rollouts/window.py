@@ -54,7 +54,7 @@ class Window:
     has a value."""
     valid: Tensor
     """``[T, N]`` bool: false on steps that do not count, because the environment only reset itself
-    (autoreset NEXT_STEP) or because only the steps before it are kept."""
+    (autoreset NEXT_STEP) or failed, or because only other steps are kept."""
     segment_end: Tensor = None  # type: ignore[assignment]  # computed in __post_init__
     """``[T, N]`` bool: the last step of a segment. By default it is true where an episode ends,
     before and on steps that are not valid, and on the window's last step. An agent whose horizon
@@ -159,7 +159,12 @@ def _cat(windows: list[Window], dim: int) -> Window:
 
 
 def first_episodes(window: Window) -> Window:
-    """Keeps each environment's first episode: every later step becomes invalid."""
+    """Keeps each environment's first episode: every later step becomes invalid.
+
+    So does every step before one that did not happen, because an episode that a fault broke off is
+    not a whole one; the next one counts.
+    """
     ended_before = torch.cat([torch.zeros_like(window.done[:1]), window.done[:-1]]).cummax(0).values
-    valid = window.valid & ~ended_before
+    broken_off = (~window.valid & ~ended_before).flip(0).cummax(0).values.flip(0)
+    valid = window.valid & ~ended_before & ~broken_off
     return dataclasses.replace(window, valid=valid, segment_end=window.segment_end | ~valid)

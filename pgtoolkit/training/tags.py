@@ -5,6 +5,9 @@ from pgtoolkit.diagnostics.bias import BIAS_SHARE, BIAS_Z
 DEFINITIONS = {
     "rollout/ep_rew_mean": "mean undiscounted return of the last 100 training episodes",
     "rollout/ep_len_mean": "mean length of the last 100 training episodes, in steps",
+    "rollout/env_faults": "with --on-fault drop or restart: how many times an environment failed "
+    "so far (raised, took too long, returned NaN or what its spaces do not allow, or its worker "
+    "process ended)",
     "time/fps": "environment steps per second since the run started or was resumed",
     "train/policy_gradient_loss": "minus the discounted return of the window's segments with "
     "their bootstraps, mean over trajectories, divided by n_steps, without the entropy bonus. In "

@@ -85,7 +85,7 @@ class EnvFactory:
             # A separate environment, so that an adapter that learns does not learn from this one.
             return DifferentiableVectorEnv(self.make_wrapped(), count, device=self.device)
         on_fault: OnFault = "stop" if self.stepping.on_fault == "stop" else "restart"
-        stepping = dataclasses.replace(self.stepping, on_fault=on_fault)
+        stepping = dataclasses.replace(self.stepping, on_fault=on_fault, needs_episodes=True)
         return self._make_ordinary(count, stepping, resume=NEW_EPISODES)
 
 

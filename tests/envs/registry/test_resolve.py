@@ -8,7 +8,7 @@ import pytest
 import torch
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Discrete
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import RescaleAction
 
 from pgtoolkit.envs.analytic.lqg.env import LQG
@@ -19,6 +19,7 @@ from pgtoolkit.envs.registry.ordinary import time_limit
 from pgtoolkit.envs.registry.registered import missing_package
 from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
 from pgtoolkit.errors import RequestError
 
 USER_FILE = """
@@ -126,7 +127,7 @@ def test_any_registered_id_is_ordinary_and_keeps_its_time_limit() -> None:
     source = find_env("Pendulum-v1")
     assert source.name == "Pendulum-v1" and source.differentiable is None
     env = make_vector_env(source, 2)
-    assert isinstance(env, SyncVectorEnv) and env.num_envs == 2
+    assert isinstance(env, OrdinaryVectorEnv) and env.num_envs == 2
     assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     assert time_limit(env.envs[0]) == 200
 
@@ -178,7 +179,7 @@ def test_a_differentiable_object() -> None:
     source = find_env(env)
     assert source.name == "LQG" and source.differentiable is env
     ordinary = make_vector_env(source, 2, differentiate="none")
-    assert isinstance(ordinary, SyncVectorEnv) and isinstance(ordinary.envs[0], NumpyEnv)
+    assert isinstance(ordinary, OrdinaryVectorEnv) and isinstance(ordinary.envs[0], NumpyEnv)
 
 
 def test_an_ordinary_object_is_copied_with_generators_of_its_own() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from gymnasium.vector import SyncVectorEnv
 
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate, choose_gradient
 from pgtoolkit.envs.adapters.learned.env import LearnedModel
@@ -16,6 +15,7 @@ from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.registry.resolve import find_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
 from pgtoolkit.envs.wrappers.gradient_gate import GradientGate
 from pgtoolkit.envs.wrappers.observation_detach import ObservationDetach
 from pgtoolkit.errors import RequestError
@@ -65,13 +65,13 @@ def test_auto_takes_the_best_adapter_and_says_so(name: str, method: str) -> None
 def test_auto_adds_no_adapter_if_no_gradient_is_needed() -> None:
     found = make("Pendulum-v1", needed=False)
     assert found.gradient.env is None
-    assert isinstance(found.make(2), SyncVectorEnv)
+    assert isinstance(found.make(2), OrdinaryVectorEnv)
 
 
 @pytest.mark.parametrize("method", [*ADAPTERS])
 def test_evaluation_is_on_the_plain_environment(method: Differentiate) -> None:
     name = "Reacher-v5" if method == "mujoco" else "Pendulum-v1"
-    assert isinstance(make(name, method).make_for_evaluation(3), SyncVectorEnv)
+    assert isinstance(make(name, method).make_for_evaluation(3), OrdinaryVectorEnv)
 
 
 def test_where_no_adapter_fits_the_message_gives_each_reason() -> None:
