@@ -84,5 +84,7 @@ def test_a_damaged_policy_is_refused_by_name(change: Any, words: str, tmp_path: 
     policy = make_policy(config, OBS, Box(-1, 1, (1,)), torch.Generator().manual_seed(3))
     save_checkpoint(path, change(policy.state_dict()))
     with pytest.raises(RequestError) as caught:
-        load_policy((load_checkpoint(path), path), SimpleNamespace(agent=config), environment(-1, 1))
+        load_policy(
+            (load_checkpoint(path), path), SimpleNamespace(agent=config), environment(-1, 1)
+        )
     assert words in str(caught.value) and "\n" not in str(caught.value)
