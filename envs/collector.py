@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -49,6 +50,9 @@ class Collector:
         spaces: observation and action space of one environment.
         device: the device on which a policy for these environments must be.
         num_steps: environment steps so far, counted as they are collected.
+        stepped: what is stepped: ``env``, or a stand-in that records or repeats its steps.
+        noise_passes: the noise of a window's actions passes through this function once it is drawn;
+            the flight recorder keeps it there, and a replay puts back what was recorded.
 
     Raises:
         RequestError: the number of environments differs from the configured one, or a gradient is
@@ -66,6 +70,8 @@ class Collector:
     ) -> None:
         require_num_envs(env, config.num_envs)
         self.env = require_differentiable(env) if gradient else env
+        self.stepped: Any = self.env
+        self.noise_passes: Callable[[Tensor], Tensor] = as_drawn
         self.config, self.seed, self.total_steps = config, seed, total_steps
         self.spaces: tuple[Space[Any], Space[Any]] = (
             env.single_observation_space,
@@ -103,17 +109,17 @@ class Collector:
         """
         if graph and not self.can_differentiate:
             raise RequestError("this environment has no gradient: collect without graph=True")
-        noise = self.draw_noise(policy, num_steps or self.config.n_steps)
+        noise = self.noise_passes(self.draw_noise(policy, num_steps or self.config.n_steps))
         rollouts: dict[bool | None, Unroll] = {None: self.rollout, True: unroll, False: collect}
-        return self._counted(*rollouts[graph](self.env, policy, self.rollout_state, noise))
+        return self._counted(*rollouts[graph](self.stepped, policy, self.rollout_state, noise))
 
     def collect_episodes(self, policy: Policy) -> Window:
         """One whole episode of every environment, from a reset, without a graph."""
         return self._counted(
             *collect_episodes(
-                self.env,
+                self.stepped,
                 policy,
-                lambda num_steps: self.draw_noise(policy, num_steps),
+                lambda num_steps: self.noise_passes(self.draw_noise(policy, num_steps)),
                 max_steps=self.max_episode_steps,
             )
         )
@@ -173,6 +179,11 @@ class Collector:
         self.rollout_state = restore_env_state(
             self.env, self.rollout_state, state["env"], seed=self.seed + self.num_steps
         )
+
+
+def as_drawn(noise: Tensor) -> Tensor:
+    """The noise itself."""
+    return noise
 
 
 def warn_of_rounding(*obs: Tensor) -> None:

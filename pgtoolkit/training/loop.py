@@ -13,10 +13,10 @@ import torch
 from pgtoolkit import parallel
 from pgtoolkit.agent import Agent, Metrics
 from pgtoolkit.config import Settings, at_least
-from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.rollouts.evaluation import Evaluation
 from pgtoolkit.training.checkpoint import save_checkpoint
 from pgtoolkit.training.diagnosis import markdown
+from pgtoolkit.training.flight_recorder import FlightRecorder
 from pgtoolkit.training.history import watched
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder
@@ -75,20 +75,16 @@ def train(
         The state at the end of the run.
 
     Raises:
-        NonFiniteError: with a note on the number of environment steps so far. The last checkpoint
-            remains usable.
+        NonFiniteError: with notes on the number of environment steps so far and on the file of the
+            fault. The last checkpoint remains usable.
     """
     progress = progress or Progress()
     first_step, began = progress.num_steps, time.perf_counter()
+    recorder = FlightRecorder(agent, run)
     if progress.num_updates == 0:
         _save(agent, progress, run)
     while not progress.finished(config.total_steps):
-        try:
-            window = agent.collect()
-            metrics = agent.update(window)
-        except NonFiniteError as error:
-            error.add_note(f"after {progress.num_steps} environment steps.")
-            raise
+        window, metrics = recorder.fly(progress)
         progress.count(window)
         if progress.num_updates == 1 and progress.window_steps > config.total_steps:
             LOG.warning(
@@ -100,8 +96,10 @@ def train(
         finished = progress.finished(config.total_steps)
         if config.eval_interval and (progress.num_steps >= progress.next_eval or finished):
             progress.next_eval = progress.num_steps + config.eval_interval
-            metrics |= _evaluate(agent, evaluate, progress, run)
+            with recorder.watching("evaluation", progress):
+                metrics |= _evaluate(agent, evaluate, progress, run)
         _diagnose(metrics | _rollout_metrics(progress), progress, writer, finished=finished)
+        recorder.review(metrics, progress)
         if progress.num_updates % config.log_interval == 0 or finished:
             seconds = time.perf_counter() - began
             metrics |= _rollout_metrics(progress)
@@ -152,11 +150,7 @@ def _evaluate(
     agent: Agent, evaluate: Callable[[], Evaluation], progress: Progress, run: RunFolder
 ) -> Metrics:
     """Evaluates the policy, saves it if it is the best so far, and returns the metrics."""
-    try:
-        evaluation = evaluate()
-    except NonFiniteError as error:
-        error.add_note(f"in an evaluation, after {progress.num_steps} environment steps.")
-        raise
+    evaluation = evaluate()
     progress.eval_return = evaluation.mean_return
     if progress.best_return is None or evaluation.mean_return >= progress.best_return:
         progress.best_return = evaluation.mean_return
