@@ -19,14 +19,18 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from pgtoolkit import parallel
 from pgtoolkit.agent import Agent, Metrics
 from pgtoolkit.errors import EnvFaultError, NonFiniteError
+from pgtoolkit.finite import is_finite
 from pgtoolkit.rollouts.rollout import TensorVectorEnv
 from pgtoolkit.rollouts.tape import Event, TapedVectorEnv, num_bytes, pack_events
 from pgtoolkit.rollouts.window import Window
+from pgtoolkit.torch_private import norms_of
+from pgtoolkit.training.agent_parts import AgentParts
 from pgtoolkit.training.fault_file import fault_files, read_fault, write_fault
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder
@@ -85,6 +89,8 @@ class FlightRecorder:
     def __init__(self, agent: Agent, run: RunFolder) -> None:
         self.agent, self.run = agent, run
         self.flights: deque[Flight] = deque()
+        self._parts = AgentParts(agent)
+        self.meant: frozenset[str] | None = None
         self.norms: deque[float] = deque(maxlen=REMEMBERED)
         self.stride, self.since, self.copies = 1, 0, 0
         self.copy_seconds, self.update_seconds = math.inf, 0.0
@@ -104,6 +110,8 @@ class FlightRecorder:
             Exception: whatever the two raise, with a note that names the file of the fault.
         """
         self._begin(progress)
+        with self.watching("state", progress):
+            self._require_finite_state()
         began = time.perf_counter()
         with self.watching("training", progress):
             window = self.agent.collect()
@@ -116,7 +124,7 @@ class FlightRecorder:
         """A context in which an exception is written to the file of a fault.
 
         Args:
-            where: ``training`` or ``evaluation``.
+            where: ``state``, ``training`` or ``evaluation``.
             progress: the counts before the window, or at the evaluation.
         """
         try:
@@ -164,6 +172,29 @@ class FlightRecorder:
         if self._tape is not None:
             self._tape.events = flight.events
         self._drop_old()
+
+    def _require_finite_state(self) -> None:
+        """Raises if a parameter, buffer or moment is not finite before a window.
+
+        A moment of Adam that is infinite stops nothing: its parameter only never changes again.
+
+        Raises:
+            NonFiniteError: names the tensor.
+        """
+        tensors = self._parts.tensors()
+        if tensors and bool(torch.isfinite(torch.stack(norms_of(tensors)).sum())):
+            return
+        flight = self.flights[-1]
+        state = flight.before or self._snapshot()[0]
+        if state is None:
+            return
+        bad = {path: x for path, x in leaves(state).items() if not is_finite(x)}
+        self.meant = self.meant if self.meant is not None else frozenset(bad)
+        for path in bad:
+            named = self._parts.describe(path, int((~bad[path].flatten().isfinite()).nonzero()[0]))
+            if path not in self.meant and named.kind != "state":
+                flight.before, flight.rollout = flight.before or state, flight.rollout
+                raise NonFiniteError(named.words)
 
     def _keep_noise(self, noise: Tensor) -> Tensor:
         if self.flights:
@@ -291,6 +322,26 @@ def copied(state: Any) -> Any:
         parts = [copied(value) for value in state]
         return parts if isinstance(state, list) else tuple(parts)
     return state
+
+
+def leaves(state: Any, path: str = "") -> dict[str, Tensor]:
+    """The tensors of a state by their path, such as ``learner.policy.torso.0.weight``."""
+    if isinstance(state, Tensor):
+        return {path: state}
+    items: list[tuple[Any, Any]] = []
+    if isinstance(state, Mapping):
+        items = list(state.items())
+    elif isinstance(state, list | tuple):
+        items = list(enumerate(state))
+    found: dict[str, Tensor] = {}
+    for key, value in items:
+        found |= leaves(value, join(path, str(key)))
+    return found
+
+
+def join(path: str, name: str) -> str:
+    """``path.name``."""
+    return f"{path}.{name}" if path else name
 
 
 def state_bytes(state: Any) -> int:

@@ -433,7 +433,8 @@ def test_a_failure_in_an_evaluation_says_so(tmp_path: Path) -> None:
     run.evaluate = fail  # type: ignore[method-assign]
     with pytest.raises(NonFiniteError) as caught:
         run.train()
-    assert caught.value.__notes__ == ["in an evaluation, after 10 environment steps."]
+    assert caught.value.__notes__[0] == "in an evaluation, after 10 environment steps."
+    assert "fault-10.json" in caught.value.__notes__[1]
     assert not run.folder.policy_file("best").exists()
 
 
