@@ -23,7 +23,12 @@ environments raised, ``obs``, ``reward``, ``terminated`` and ``truncated`` ``[N,
 
 @final
 class TapeEndError(RuntimeError):
-    """The tape ends here: the environments raised when they were asked for this step."""
+    """The tape ends here, and more steps were asked for: the window is not the recorded one."""
+
+
+@final
+class TapedFaultError(RuntimeError):
+    """The environments raised when they were asked for this step."""
 
 
 @final
@@ -98,7 +103,7 @@ class TapePlayer(VectorEnv[Any, Any, Any]):
         if self.different is None and not same_bits(event["actions"], np.asarray(actions)):
             self.different = self.place - 1
         if "obs" not in event:
-            raise TapeEndError("the environments raised at this step")
+            raise TapedFaultError("the environments raised at this step")
         info: dict[str, Any] = {}
         if "final_mask" in event:
             final = np.empty(self.num_envs, object)

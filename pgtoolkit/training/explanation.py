@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pgtoolkit.errors import EnvFaultError, NonFiniteError
 from pgtoolkit.rollouts.rollout import collect, unroll
-from pgtoolkit.rollouts.tape import TapeEndError
+from pgtoolkit.rollouts.tape import TapedFaultError, TapeEndError
 from pgtoolkit.training.adjoints import Growth, growth_of, jacobian_norm, raising_row
 from pgtoolkit.training.agent_parts import AgentParts
 from pgtoolkit.training.flight_recorder import copied, leaves
@@ -115,7 +115,8 @@ class Investigation:
         """Where the fault began."""
         for number, outcome in enumerate(self.outcomes):
             found = self.before(number) or self.noise(outcome)
-            if found is None and (outcome.error or self.bad_state(outcome.after, KINDS[:3])):
+            failed = outcome.error is not None and not isinstance(outcome.error, TapeEndError)
+            if found is None and (failed or self.bad_state(outcome.after, KINDS[:3])):
                 found = Trace(self, outcome).address()
             if found is not None:
                 return found
@@ -278,7 +279,7 @@ class Investigation:
             )
             same &= fault.get("kind") == "collapse" or fault.get("where") == "evaluation"
             return same, f"{update}, taken again, ends without an error"
-        if isinstance(last.error, TapeEndError):
+        if isinstance(last.error, TapedFaultError):
             player = self.replay.player
             same = player is not None and player.different is None
             return same, (
@@ -406,7 +407,7 @@ class Trace:
         env_index = env_index if isinstance(env_index, int) else None
         error = self.error
         text = f"{type(error).__name__}: {error}"
-        if isinstance(error, TapeEndError | EnvFaultError):
+        if isinstance(error, TapedFaultError | EnvFaultError):
             text = f"{fault.get('type')}: {fault.get('message')}"
         where = (
             f"the environments at {self.when(number)}"
@@ -664,6 +665,9 @@ def explain(
     investigation = Investigation(replay, fresh, outcomes, fault, at_fault)
     repeated, words = investigation.repeats()
     notes = []
+    address = investigation.begin()
+    if not repeated and at_fault is not None:
+        repeated, words = retried(replay, outcomes[-1], fault, at_fault) or (repeated, words)
     changed = [path for outcome in outcomes for path in outcome.changed]
     if changed:
         notes.append(
@@ -672,4 +676,27 @@ def explain(
         )
     if replay.noise_differs:
         notes.append("the recorded noise is not what the recorded generator draws")
-    return Explanation(investigation.begin(), repeated, words, tuple(notes))
+    return Explanation(address, repeated, words, tuple(notes))
+
+
+def retried(
+    replay: Replay, last: Outcome, fault: Mapping[str, Any], at_fault: Mapping[str, Any]
+) -> tuple[bool, str] | None:
+    """Takes the last window again with the parameters that the agent had at the fault.
+
+    They are those before the window if it failed while it was collected. Something else than the
+    recorded updates may have changed them since the last recorded state.
+
+    Returns:
+        True and what happened, if it came to the same fault; else None.
+    """
+    if "collector" not in at_fault or "collector" not in last.before:
+        return None
+    replay.restore({**at_fault, "collector": last.before["collector"]}, last.rollout)
+    error = replay.fly(last.flight)[2]
+    if (type(error).__name__, str(error)) != (fault.get("type"), fault.get("message")):
+        return None
+    return True, (
+        f"update {last.flight.num_updates + 1}, taken again with the parameters that the agent had "
+        f"at the fault, ends with {type(error).__name__}: {error}"
+    )

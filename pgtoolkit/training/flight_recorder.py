@@ -176,24 +176,23 @@ class FlightRecorder:
     def _require_finite_state(self) -> None:
         """Raises if a parameter, buffer or moment is not finite before a window.
 
+        What is not finite before the first window, such as the bounds of a space, is meant to be.
         A moment of Adam that is infinite stops nothing: its parameter only never changes again.
 
         Raises:
             NonFiniteError: names the tensor.
         """
         tensors = self._parts.tensors()
-        if tensors and bool(torch.isfinite(torch.stack(norms_of(tensors)).sum())):
+        finite = not tensors or bool(torch.isfinite(torch.stack(norms_of(tensors)).sum()))
+        if finite and self.meant is not None:
             return
-        flight = self.flights[-1]
-        state = flight.before or self._snapshot()[0]
-        if state is None:
-            return
+        flight, (state, rollout) = self.flights[-1], self._snapshot()
         bad = {path: x for path, x in leaves(state).items() if not is_finite(x)}
         self.meant = self.meant if self.meant is not None else frozenset(bad)
         for path in bad:
             named = self._parts.describe(path, int((~bad[path].flatten().isfinite()).nonzero()[0]))
             if path not in self.meant and named.kind != "state":
-                flight.before, flight.rollout = flight.before or state, flight.rollout
+                flight.before, flight.rollout = state, rollout
                 raise NonFiniteError(named.words)
 
     def _keep_noise(self, noise: Tensor) -> Tensor:
@@ -329,7 +328,7 @@ def leaves(state: Any, path: str = "") -> dict[str, Tensor]:
     if isinstance(state, Tensor):
         return {path: state}
     items: list[tuple[Any, Any]] = []
-    if isinstance(state, Mapping):
+    if isinstance(state, dict):
         items = list(state.items())
     elif isinstance(state, list | tuple):
         items = list(enumerate(state))
