@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> None:
 
         config["env"] = absolute_path(options.env)
     print(f"fault:    {path}")
-    print(f"          {fault['message']}")
+    print(f"          {single_line(fault['message'])}")
     print(f"          (update {fault['num_updates'] + 1}, after {fault['num_steps']:,} steps)")
     found = explained(folder, config, fault, read_recording(path, fault))
     print("\n".join(report(found)))
@@ -98,10 +98,26 @@ def explained(
         RequestError: the environment cannot be made, or the recording does not fit.
     """
     from pgtoolkit.scripts.cli.experiment import settings_from_file
+
+    settings = settings_from_file(config, [], command="explain")
+    try:
+        return taken_again(folder, settings, fault, recording)
+    except RequestError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        raise RequestError(
+            f"the recording does not fit the run ({type(error).__name__}: {single_line(error)}): "
+            "one of the two was altered, or another version wrote it"
+        ) from error
+
+
+def taken_again(
+    folder: "RunFolder", settings: Any, fault: dict[str, Any], recording: Any
+) -> "Explanation":
+    """The explanation of a fault, from its recording or else from the last checkpoint."""
     from pgtoolkit.training.explanation import explain
     from pgtoolkit.training.flight_replay import read_flights
 
-    settings = settings_from_file(config, [], command="explain")
     at_fault = None if recording is None else recording.get("at_fault")
     flights = (
         flights_from_checkpoint(folder, fault) if recording is None else read_flights(recording)

@@ -17,6 +17,7 @@ from torch import Tensor
 from pgtoolkit.errors import EnvFaultError, NonFiniteError
 from pgtoolkit.rollouts.rollout import collect, unroll
 from pgtoolkit.rollouts.tape import TapedFaultError, TapeEndError
+from pgtoolkit.rollouts.window import Window
 from pgtoolkit.training.adjoints import Growth, growth_of, jacobian_norm, raising_row
 from pgtoolkit.training.agent_parts import AgentParts
 from pgtoolkit.training.flight_recorder import copied, leaves
@@ -44,6 +45,8 @@ LARGE_PARAMETER = 50.0
 """Size from which a parameter is named as the likely cause of an output that is not finite."""
 JUMP = 10.0
 """Ratio of a parameter's size to that before from which a change from outside is named."""
+OUTLIER = 1e3
+"""Ratio of a reward or an observation to the median size from which a spike is put down to it."""
 KINDS = ("parameter", "buffer", "moment", "state")
 
 
@@ -271,7 +274,7 @@ class Investigation:
             same = self.bad_state(last.before) is not None
             return same, f"the recorded state before {update} {'is' if same else 'is not'} bad"
         if fault.get("kind") == "spike":
-            same = last.norm is not None and str(last.norm) == str(float(fault.get("norm", "nan")))
+            same = last.norm is not None and str(last.norm) == str(fault.get("norm"))
             return same, f"{update}, taken again, has a gradient of norm {last.norm}"
         if last.error is None:
             same = self.at_fault is not None and not self.replay.different(
@@ -313,6 +316,7 @@ class Trace:
         self.watch = GraphWatch(self.parts.layers(), num_steps, num_envs, output)
         self.steps: list[Step] = []
         self.error: Exception | None = None
+        self.window: Window | None = None
         self.collected = False
         self._fly()
 
@@ -324,7 +328,7 @@ class Trace:
             watched = WatchedEnv(self.collector.env, self.watch.seen)
         with plain(self.agent, self.parts, watched), self.watch.watching():
             window, self.metrics, self.error = self.replay.fly(outcome.flight)
-        self.collected = window is not None
+        self.window, self.collected = window, window is not None
         if watched is not None:
             self.steps = watched.steps
         elif outcome.rollout is not None:
@@ -340,7 +344,8 @@ class Trace:
         if not self.collected and self.error is not None:
             return self.raised() or self.of_error(self.error)
         if self.error is not None:
-            return self.huge() or self.of_update() or self.of_error(self.error)
+            found = self.of_window() or self.huge() or self.of_update()
+            return found or self.of_error(self.error)
         return self.stepped()
 
     # The collected window ---------------------------------------------------------------------
@@ -370,20 +375,42 @@ class Trace:
 
     def action(self, bad: Bad, where: str, given: str) -> Address:
         """The address of an action that is not finite: the policy made it from finite inputs."""
-        policy, obs = self.agent.policy, self.steps[bad.step].obs
-        layer = self.first_bad_layer(obs)
-        named = {n: float(p.detach().abs().max()) for n, p in policy.named_parameters()}
-        name = max(named, key=lambda one: named[one], default=None)
+        layer = self.first_bad_layer(self.steps[bad.step].obs)
+        name, large = self.large_parameter()
         cause = f"the first layer whose output is not finite is {layer}" if layer else ""
-        if name is not None and named[name] > LARGE_PARAMETER:
-            cause += f"{'; ' if cause else ''}its parameter {name} has an entry of {named[name]:g}"
-        else:
-            name = None
+        cause += f"{'; ' if cause and large else ''}{large}"
         sentence = (
             f"the action of {where} is {bad.value:g}: the policy made it from finite numbers "
             f"({given}){': ' if cause else ''}{cause}"
         )
         return Address(ACTION, sentence, name, bad.step, bad.env_index, self.update)
+
+    def large_parameter(self) -> tuple[str | None, str]:
+        """The policy's parameter with the largest entry, if that is very large, and words on it."""
+        parameters = leaves(self.outcome.before)
+        sizes = {
+            named.name: float(parameters[path].abs().max())
+            for path, named in ((path, self.parts.describe(path, 0)) for path in parameters)
+            if named.kind == "parameter" and named.words.endswith("of the policy")
+        }
+        name = max(sizes, key=lambda one: sizes[one], default=None)
+        if name is None or not sizes[name] > LARGE_PARAMETER:
+            return None, ""
+        return name, f"its parameter {name} has an entry of size {sizes[name]:g}"
+
+    def of_window(self) -> Address | None:
+        """The first pre-squash action or log-density of the window that is not finite."""
+        if self.window is None:
+            return None
+        pairs = zip(self.window.pre_action.detach(), self.window.log_prob.detach(), strict=True)
+        named = [Step(u, {"pre-squash action": u, "log-probability": p}, []) for u, p in pairs]
+        bad = first_bad(named)
+        if bad is None:
+            return None
+        name, large = self.large_parameter()
+        where = self.place(bad.step, bad.env_index)
+        sentence = f"the {bad.tensor} of {where} is {bad.value:g}{': ' if large else ''}{large}"
+        return Address(bad.tensor, sentence, name, bad.step, bad.env_index, self.update)
 
     @torch.no_grad()
     def first_bad_layer(self, obs: Tensor) -> str | None:
@@ -404,7 +431,8 @@ class Trace:
         fault, env_index = self.all.fault, self.all.fault.get("env_index")
         if not isinstance(env_index, int) and self.replay.player is None:
             env_index = raising_row(self.collector.env, step)
-        env_index = env_index if isinstance(env_index, int) else None
+        known = isinstance(env_index, int) and 0 <= env_index < len(step.obs)
+        env_index = env_index if known else None
         error = self.error
         text = f"{type(error).__name__}: {error}"
         if isinstance(error, TapedFaultError | EnvFaultError):
@@ -485,7 +513,9 @@ class Trace:
         step, env_index = getattr(error, "step", None), index_of(error)
         tensor = getattr(error, "tensor", type(error).__name__)
         name = tensor.removeprefix("gradient of ") if tensor.startswith("gradient of ") else None
-        return Address(tensor, f"{error}", name, step, env_index, self.update)
+        large, text = self.large_parameter() if isinstance(error, NonFiniteError) else (None, "")
+        name, sentence = name or large, f"{error}{': in the policy, ' if text else ''}{text}"
+        return Address(tensor, sentence, name, step, env_index, self.update)
 
     def stepped(self) -> Address | None:
         """The first parameter, buffer or moment that the update made bad."""
@@ -541,9 +571,28 @@ class Trace:
                     f"; the adjoint dJ/ds grows {growth.factor:.3g} times in the transition of "
                     f"step {step}{text} ({self.given(self.steps[step], env_index)})"
                 )
+        outlier = self.outlier(env_index)
+        if outlier is not None:
+            where = self.place(outlier.step, outlier.env_index)
+            first = f"the {outlier.tensor} of {where} has the size {outlier.value:g}"
+            given = self.given(self.steps[outlier.step], outlier.env_index)
+            sentence = f"{first} ({given}){'; ' if sentence else ''}{sentence}"
+            step, env_index = outlier.step, outlier.env_index
         if not sentence:
             return None
-        return Address("gradient", sentence, name, step, env_index, self.update)
+        tensor = "gradient" if outlier is None else outlier.tensor
+        return Address(tensor, sentence, name, step, env_index, self.update)
+
+    def outlier(self, env_index: int | None) -> Bad | None:
+        """A reward or an observation of the environment far larger than all others are."""
+        for name in (REWARD, OBSERVATION):
+            found = largest(self.steps, name)
+            sizes = [s.tensors[name].abs().flatten() for s in self.steps if name in s.tensors]
+            if found is None or env_index not in (None, found.env_index):
+                continue
+            if abs(found.value) > OUTLIER * max(float(torch.cat(sizes).median()), 1e-12):
+                return found
+        return None
 
     # Words ------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pgtoolkit import parallel
 from pgtoolkit.agent import Agent, Metrics
-from pgtoolkit.errors import EnvFaultError, NonFiniteError
+from pgtoolkit.errors import EnvFaultError, NonFiniteError, RequestError
 from pgtoolkit.finite import is_finite
 from pgtoolkit.rollouts.rollout import TensorVectorEnv
 from pgtoolkit.rollouts.tape import Event, TapedVectorEnv, num_bytes, pack_events
@@ -69,11 +69,17 @@ class Flight:
     """The rollout state of ordinary environments, which their own state does not give."""
     noise: list[Tensor]
     events: list[Event]
+    bytes: int = 0
+    """The size of all this, once the window is complete."""
 
     def packed(self) -> dict[str, Any]:
         """The flight as a checkpoint holds it."""
         kept = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return kept | {"events": pack_events(self.events), "noise": copied(self.noise)}
+
+    def measure(self) -> None:
+        """Sets :attr:`bytes`."""
+        self.bytes = state_bytes(self.before) + state_bytes(self.noise) + num_bytes(self.events)
 
 
 @final
@@ -97,11 +103,8 @@ class FlightRecorder:
         self.collapsed = False
         self._collector: Any = getattr(agent, "collector", None)
         self._tape: TapedVectorEnv | None = None
-        if self._collector is not None:
-            self._collector.noise_passes = self._keep_noise
         if self._collector is not None and not isinstance(self._collector.env, TensorVectorEnv):
             self._tape = TapedVectorEnv(self._collector.env)
-            self._collector.stepped = self._tape
 
     def fly(self, progress: Progress) -> tuple[Window, Metrics]:
         """Collects a window, updates the agent, and returns the window and the metrics.
@@ -113,11 +116,28 @@ class FlightRecorder:
         with self.watching("state", progress):
             self._require_finite_state()
         began = time.perf_counter()
-        with self.watching("training", progress):
+        with self.watching("training", progress), self._attached():
             window = self.agent.collect()
             metrics = self.agent.update(window)
         self._count(time.perf_counter() - began)
+        self.flights[-1].measure()
         return window, metrics
+
+    @contextlib.contextmanager
+    def _attached(self) -> Iterator[None]:
+        """A context in which noise and steps of the environments are kept."""
+        collector = self._collector
+        if collector is None:
+            yield
+            return
+        before = collector.noise_passes, collector.stepped
+        collector.noise_passes = self._keep_noise
+        if self._tape is not None:
+            collector.stepped = self._tape
+        try:
+            yield
+        finally:
+            collector.noise_passes, collector.stepped = before
 
     @contextlib.contextmanager
     def watching(self, where: str, progress: Progress) -> Iterator[None]:
@@ -129,6 +149,8 @@ class FlightRecorder:
         """
         try:
             yield
+        except RequestError:
+            raise  # what is wrong is the request, and its message says so
         except Exception as error:
             fault = described(error) | {"where": where}
             if isinstance(error, NonFiniteError | EnvFaultError):
@@ -196,8 +218,7 @@ class FlightRecorder:
                 raise NonFiniteError(named.words)
 
     def _keep_noise(self, noise: Tensor) -> Tensor:
-        if self.flights:
-            self.flights[-1].noise.append(noise)
+        self.flights[-1].noise.append(noise)
         return noise
 
     def _snapshot(self) -> tuple[dict[str, Any] | None, dict[str, Tensor] | None]:
@@ -227,25 +248,21 @@ class FlightRecorder:
     def _drop_old(self) -> None:
         """Forgets the flights before the oldest state that is kept, and what is too large."""
         states = [i for i, flight in enumerate(self.flights) if flight.before is not None]
-        while len(states) > SNAPSHOTS or (len(states) > 1 and self._bytes() > MAX_BYTES):
+        while len(states) > SNAPSHOTS or (
+            len(states) > 1 and sum(x.bytes for x in self.flights) > MAX_BYTES
+        ):
             for _ in range(states[1] - states[0]):
-                self.flights.popleft()
+                size -= self.flights.popleft().bytes
             states = [i - states[1] + states[0] for i in states[1:]]
         while self.stride == NEVER and len(self.flights) > 1:
             self.flights.popleft()
-
-    def _bytes(self) -> int:
-        return sum(
-            state_bytes(flight.before) + state_bytes(flight.noise) + num_bytes(flight.events)
-            for flight in self.flights
-        )
 
     def _passing(self, kind: str, message: str, known: Mapping[str, Any]) -> None:
         """Writes a fault that does not stop the run, unless there are enough of them."""
         if not self.flights or self._num_passing() >= MAX_FILES:
             return
         last = self.flights[-1]
-        fault = {"kind": kind, "type": None, "message": message, "where": "training", **known}
+        fault = {**known, "kind": kind, "type": None, "message": message, "where": "training"}
         path = self._write(fault, last.num_steps, last.num_updates)
         if path:
             LOG.warning("%s: recorded in %s (`pgtoolkit explain %s`)", message, path, self.run.path)

@@ -12,7 +12,7 @@ from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.rollouts.rollout import RolloutState
 from pgtoolkit.rollouts.tape import TapePlayer, unpack_events
 from pgtoolkit.rollouts.window import Window
-from pgtoolkit.training.flight_recorder import NORM, Flight, copied, join
+from pgtoolkit.training.flight_recorder import MAX_STRIDE, NORM, SNAPSHOTS, Flight, copied, join
 
 WINDOWS = 1_000
 """Most windows that are taken again from a checkpoint, where no state was recorded."""
@@ -55,7 +55,7 @@ def read_flights(recording: Mapping[str, Any]) -> list[Flight]:
             for flight in recording["flights"]
         ]
         whole = bool(flights) and isinstance(flights[0].before, dict)
-        whole &= all(isinstance(x.num_steps, int) and isinstance(x.noise, list) for x in flights)
+        whole &= len(flights) <= SNAPSHOTS * MAX_STRIDE and all(map(is_whole, flights))
     except (KeyError, TypeError, AttributeError) as error:
         raise RequestError(
             f"the recording has another form ({single_line(error)}): the file was altered, or "
@@ -64,6 +64,16 @@ def read_flights(recording: Mapping[str, Any]) -> list[Flight]:
     if not whole:
         raise RequestError("the recording holds no state: the file was altered")
     return flights
+
+
+def is_whole(flight: Flight) -> bool:
+    """Whether the entries of a recorded flight are of the right kinds."""
+    counts = all(isinstance(x, int) for x in (flight.num_steps, flight.num_updates))
+    noise = isinstance(flight.noise, list) and all(
+        isinstance(x, Tensor) and x.dim() >= 2 for x in flight.noise
+    )
+    states = all(isinstance(x, dict | None) for x in (flight.before, flight.rollout))
+    return counts and noise and states
 
 
 @final

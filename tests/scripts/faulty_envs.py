@@ -29,8 +29,8 @@ class Point(DifferentiableEnv[PointState]):
     action_space = Box(-1.0, 1.0, (1,), np.float32)
     max_episode_steps = 1000
 
-    def __init__(self, fault: str = "none") -> None:
-        self.fault = fault
+    def __init__(self, fault: str = "none", at: int = AT) -> None:
+        self.fault, self.at = fault, at
         if fault == "reset":
             self.max_episode_steps = 6
 
@@ -50,7 +50,7 @@ class Point(DifferentiableEnv[PointState]):
 
     def here(self, state: PointState) -> Tensor:
         """Whether this is the step and the environment of the fault ``[N]``."""
-        return (state.age == AT) & (state.number == WHICH)
+        return (state.age == self.at) & (state.number == WHICH)
 
     def transition(self, state: PointState, action: Tensor, noise: Tensor | None) -> PointState:
         here, push = self.here(state), action[..., 0].clamp(-1, 1)
@@ -65,7 +65,7 @@ class Point(DifferentiableEnv[PointState]):
             position = torch.where(here, torch.sqrt(torch.where(here, zero, 1.0)), position)
         if self.fault == "steep chain":
             # Two steps whose product of derivatives is no float32, with a finite value.
-            steep = (state.age >= AT) & (state.age <= AT + 1) & (state.number == WHICH)
+            steep = (state.age >= self.at) & (state.age <= self.at + 1) & (state.number == WHICH)
             position = position.detach() + torch.where(steep, 1e30, 1.0) * (
                 position - position.detach()
             )
@@ -78,7 +78,7 @@ class Point(DifferentiableEnv[PointState]):
     def observation(self, state: PointState) -> Tensor:
         obs = state.position.unsqueeze(-1)
         if self.fault == "observation":
-            bad = (state.age == AT + 1) & (state.number == WHICH)
+            bad = (state.age == self.at + 1) & (state.number == WHICH)
             obs = torch.where(bad.unsqueeze(-1), torch.nan, obs)
         return obs
 
@@ -98,7 +98,8 @@ class Line(gymnasium.Env[Any, Any]):
 
     made: ClassVar[int] = 0
 
-    def __init__(self, fault: str = "none") -> None:
+    def __init__(self, fault: str = "none", at: int = AT) -> None:
+        self.at = at
         self.observation_space = Box(-np.inf, np.inf, (1,), np.float32)
         self.action_space = Box(-1.0, 1.0, (1,), np.float32)
         self.fault, self.number, self.age = fault, type(self).made - 1, 0
@@ -112,16 +113,19 @@ class Line(gymnasium.Env[Any, Any]):
         return np.array([np.nan if bad else self.position], np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        here = self.age == AT and self.number == WHICH
+        here = self.age == self.at and self.number == WHICH
         if here and self.fault == "raises":
             raise ArithmeticError("the solver diverged")
         self.age, self.length = self.age + 1, self.length + 1
         self.position = 0.9 * self.position + 0.1 * float(np.clip(action[0], -1, 1))
         reward, seen = -(self.position**2), self.position
         if here:
-            reward = {"nan reward": np.nan, "inf reward": np.inf, "huge reward": 1e38}.get(
-                self.fault, reward
-            )
+            reward = {
+                "nan reward": np.nan,
+                "inf reward": np.inf,
+                "huge reward": 1e38,
+                "wall": 1e6,
+            }.get(self.fault, reward)
             seen = np.nan if self.fault == "observation" else seen
         truncated = self.length >= (5 if self.fault == "reset" else 50)
         return np.array([seen], np.float32), reward, False, truncated, {}
