@@ -248,9 +248,8 @@ class FlightRecorder:
     def _drop_old(self) -> None:
         """Forgets the flights before the oldest state that is kept, and what is too large."""
         states = [i for i, flight in enumerate(self.flights) if flight.before is not None]
-        while len(states) > SNAPSHOTS or (
-            len(states) > 1 and sum(x.bytes for x in self.flights) > MAX_BYTES
-        ):
+        size = sum(flight.bytes for flight in self.flights)
+        while len(states) > SNAPSHOTS or (len(states) > 1 and size > MAX_BYTES):
             for _ in range(states[1] - states[0]):
                 size -= self.flights.popleft().bytes
             states = [i - states[1] + states[0] for i in states[1:]]
