@@ -264,6 +264,7 @@ class FlightRecorder:
         fault = {**known, "kind": kind, "type": None, "message": message, "where": "training"}
         path = self._write(fault, last.num_steps, last.num_updates)
         if path:
+            message = message.rstrip(".")
             LOG.warning("%s: recorded in %s (`pgtoolkit explain %s`)", message, path, self.run.path)
 
     def _num_passing(self) -> int:
