@@ -96,8 +96,8 @@ class ValueLearner:
             target is constant.
 
         Raises:
-            NonFiniteError: the loss of a minibatch is not finite; no step is made with it. Names the
-                sample's step and environment if ``places`` are given.
+            NonFiniteError: a minibatch's loss is not finite; no step is made with it. It names
+                the sample's step and environment if ``places`` are given.
             RequestError: there are no samples.
         """
         if target.shape[0] == 0:

@@ -9,6 +9,7 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.errors import EnvFaultError
 
 AT, WHICH = 9, 2
 """The step, counted over all episodes, and the environment."""
@@ -116,6 +117,15 @@ class Line(gymnasium.Env[Any, Any]):
         here = self.age == self.at and self.number == WHICH
         if here and self.fault == "raises":
             raise ArithmeticError("the solver diverged")
+        if here and self.fault == "fault":
+            replay = {"start": {"seed": 1}, "actions": [[0.0]] * (AT + 1)}
+            raise EnvFaultError(
+                "environment 2 returned NaN as its reward",
+                env_index=WHICH,
+                step=AT,
+                seed=1,
+                replay=replay,
+            )
         self.age, self.length = self.age + 1, self.length + 1
         self.position = 0.9 * self.position + 0.1 * float(np.clip(action[0], -1, 1))
         reward, seen = -(self.position**2), self.position

@@ -464,3 +464,16 @@ def test_an_exception_of_the_agent(
     found = explained(folder, capsys)
     assert (found["kind"], found["message"]) == ("exception", "by hand")
     assert not found["repeated"] and found["began"] is None
+
+
+def test_an_environments_own_fault_is_replayed_in_a_fresh_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file has the episode's start and actions; the fresh environment here does not fail."""
+    folder = tmp_path / "run"
+    train_to_a_fault(Case("", "ppo", "Line:fault", None, {}), folder, monkeypatch)
+    found = explained(folder, capsys)
+    began = found["began"]
+    assert (found["kind"], found["repeated"]) == ("environment", True)
+    assert {key: began[key] for key in HERE} == HERE and began["tensor"] == "reward"
+    assert "without failing" in found["notes"][-1]
