@@ -23,19 +23,22 @@ class Growth(NamedTuple):
     Attributes:
         step: the step whose transition makes it grow first, or most.
         factor: the factor of that transition.
-        mean: the geometric mean of the factors from there backwards.
+        mean: the geometric mean of all factors.
+        largest: the largest ``|dJ/ds|`` that is finite.
     """
 
     step: int
     factor: float
     mean: float
+    largest: float
 
 
 def growth_of(adjoints: Mapping[str, Mapping[int, Tensor]], env_index: int) -> Growth | None:
     """Where the adjoint of a state grows; None where it does not.
 
     The factor of step ``t`` is ``|dJ/ds_t| / |dJ/ds_{t+1}|``: the transition of step ``t`` leads
-    from one state to the other.
+    from one state to the other. Only finite factors count: where the adjoint jumps from a finite
+    number to an infinite one, a reward of the step before may be the cause as well.
 
     Args:
         adjoints: ``next ...`` and step to the derivative by the state after it ``[N, ...]``.
@@ -47,18 +50,19 @@ def growth_of(adjoints: Mapping[str, Mapping[int, Tensor]], env_index: int) -> G
         for step in size
         if step - 1 in size and size[step] > 0 and math.isfinite(size[step])
     }
-    factors = {step: math.inf if math.isnan(x) else x for step, x in factors.items()}
+    factors = {step: x for step, x in factors.items() if math.isfinite(x)}
     if not factors:
         return None
-    known = [x for x in factors.values() if 0 < x < math.inf]
+    known = [x for x in factors.values() if x > 0]
     mean = math.exp(sum(map(math.log, known)) / len(known)) if known else math.inf
+    top = max(x for x in size.values() if math.isfinite(x))
     steep = [step for step, x in factors.items() if x > STEEP]
     if steep:
-        return Growth(max(steep), factors[max(steep)], mean)
+        return Growth(max(steep), factors[max(steep)], mean, top)
     if mean > GROWS:
-        return Growth(max(factors), factors[max(factors)], mean)
+        return Growth(max(factors), factors[max(factors)], mean, top)
     worst, usual = max(factors, key=lambda step: factors[step]), statistics.median(factors.values())
-    return Growth(worst, factors[worst], mean) if factors[worst] > RATIO * usual else None
+    return Growth(worst, factors[worst], mean, top) if factors[worst] > RATIO * usual else None
 
 
 def sizes(adjoints: Mapping[str, Mapping[int, Tensor]], env_index: int) -> dict[int, float]:

@@ -45,6 +45,9 @@ LARGE_PARAMETER = 50.0
 """Size from which a parameter is named as the likely cause of an output that is not finite."""
 JUMP = 10.0
 """Ratio of a parameter's size to that before from which a change from outside is named."""
+NEAR_OVERFLOW = 1e12
+"""Size of an adjoint from which its growth, and not one singular derivative, is the cause of an
+overflow."""
 OUTLIER = 1e3
 """Ratio of a reward or an observation to the median size from which a spike is put down to it."""
 KINDS = ("parameter", "buffer", "moment", "state")
@@ -473,7 +476,8 @@ class Trace:
         origin = watch.origin
         env_index = origin.env_index if origin.env_index is not None else index_of(self.error)
         growth = None if env_index is None else growth_of(watch.adjoints, env_index)
-        if growth is not None and (origin.step is None or growth.step >= origin.step):
+        near = growth is not None and growth.largest > NEAR_OVERFLOW
+        if near and growth is not None and (origin.step is None or growth.step >= origin.step):
             return self.of_growth(growth, origin, env_index)
         place = "" if origin.step is None else f" at step {origin.step} of the window"
         which = "" if env_index is None else f" in environment {env_index}"
@@ -503,8 +507,8 @@ class Trace:
         given = "" if step is None else f" ({self.given(step, env_index)})"
         sentence = (
             f"the adjoint dJ/ds grows {growth.factor:.3g} times in the transition of step "
-            f"{growth.step} of the window in environment {env_index}{text}{given}; backwards from "
-            f"there it grows {growth.mean:.3g} times a step {ends}"
+            f"{growth.step} of the window in environment {env_index}{text}{given}; over the "
+            f"window it grows {growth.mean:.3g} times a step {ends}"
         )
         return Address("derivative", sentence.rstrip(), None, growth.step, env_index, self.update)
 

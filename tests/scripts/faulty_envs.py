@@ -86,6 +86,14 @@ class Point(DifferentiableEnv[PointState]):
     def reward(self, state: PointState, action: Tensor, next_state: PointState) -> Tensor:
         reward = -next_state.position.square() - 0.01 * action[..., 0].square()
         value = {"nan reward": torch.nan, "inf reward": torch.inf, "huge reward": 1e38}
+        if self.fault == "reward root":
+            zero = next_state.position - next_state.position.detach()
+            root = torch.sqrt(torch.where(self.here(state), zero, 1.0))
+            reward = torch.where(self.here(state), -root, reward)
+        if self.fault == "overflow":
+            # exp of 100 and more is no float32.
+            power = torch.where(self.here(state), 100 + action[..., 0], 0.0)
+            reward = torch.where(self.here(state), -torch.exp(power), reward)
         if self.fault in value:
             reward = torch.where(self.here(state), value[self.fault], reward)
         return reward

@@ -150,7 +150,12 @@ CASES = [
     *(
         Case(name, agent, f"Point:{name}", None, {"tensor": tensor, **HERE})
         for agent in DIFFERENTIABLE
-        for name, tensor in (("transition", "state"), ("square root", "derivative"))
+        for name, tensor in (
+            ("transition", "state"),
+            ("square root", "derivative"),
+            ("reward root", "derivative"),
+            ("overflow", "reward"),
+        )
     ),
     *(
         Case(
