@@ -20,6 +20,7 @@ from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
+from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_learner import describe
@@ -100,6 +101,7 @@ class A2c:
             target = window_returns(
                 window, next_value, gamma=config.gamma, lambda_=config.gae_lambda
             )
+            require_finite_steps({"value target": torch.where(valid, target, 0.0)})
             advantage = target - value.detach()
             signals = Signals(self.policy, window, weight=advantage, features=features)
             entropy = EntropyBonus.of(config)

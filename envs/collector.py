@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -68,6 +69,9 @@ class Collector:
         device: the device on which a policy for these environments must be.
         num_steps: environment steps so far, counted as they are collected.
         resumed: how the environments went on after a resume; empty before one.
+        stepped: what is stepped: ``env``, or a stand-in that records or repeats its steps.
+        noise_passes: the noise of a window's actions passes through this function once it is drawn;
+            the flight recorder keeps it there, and a replay puts back what was recorded.
 
     Raises:
         RequestError: the number of environments differs from the configured one, or a gradient is
@@ -85,6 +89,8 @@ class Collector:
     ) -> None:
         require_num_envs(env, config.num_envs)
         self.env = require_differentiable(env) if gradient else env
+        self.stepped: Any = self.env
+        self.noise_passes: Callable[[Tensor], Tensor] = as_drawn
         self.config, self.seed, self.total_steps = config, seed, total_steps
         self.spaces: tuple[Space[Any], Space[Any]] = (
             env.single_observation_space,
@@ -122,10 +128,11 @@ class Collector:
         """
         if graph and not self.can_differentiate:
             raise RequestError("this environment has no gradient: collect without graph=True")
-        noise = self.draw_noise(policy, num_steps or self.config.n_steps)
+        noise = self.noise_passes(self.draw_noise(policy, num_steps or self.config.n_steps))
         rollouts: dict[bool | None, Unroll] = {None: self.rollout, True: unroll, False: collect}
-        window = self._counted(*rollouts[graph](self.env, policy, self.rollout_state, noise))
-        if self.window_steps == 0 and isinstance(self.env, OrdinaryVectorEnv):
+        parts = (self.stepped, policy, self.rollout_state, noise)
+        window = self._counted(*rollouts[graph](*parts))
+        if self.window_steps == 0:
             # All environments failed in a short window: there is nothing to learn from.
             return self.collect(policy, num_steps, graph=graph)
         return window
@@ -134,9 +141,9 @@ class Collector:
         """One whole episode of every environment, from a reset, without a graph."""
         return self._counted(
             *collect_episodes(
-                self.env,
+                self.stepped,
                 policy,
-                lambda num_steps: self.draw_noise(policy, num_steps),
+                lambda num_steps: self.noise_passes(self.draw_noise(policy, num_steps)),
                 max_steps=self.max_episode_steps,
             )
         )
@@ -187,7 +194,7 @@ class Collector:
             "generator": self.generator.get_state(),
             "num_steps": self.num_steps,
             "reward_normalizer": self.reward_normalizer.state_dict(),
-            "env": env_state(self.env, self.rollout_state, seed=self._seed_of_new_episodes()),
+            "env": env_state(self.stepped, self.rollout_state, seed=self._seed_of_new_episodes()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -220,6 +227,11 @@ class Collector:
     def _seed_of_new_episodes(self) -> int:
         """The seed of a reset after a resume at the present number of steps."""
         return stream_seed(self.seed + self.num_steps, "environments")
+
+
+def as_drawn(noise: Tensor) -> Tensor:
+    """The noise itself."""
+    return noise
 
 
 def warn_of_rounding(*obs: Tensor) -> None:

@@ -81,19 +81,23 @@ class ValueLearner:
             generator=stream(seed, "minibatches", device),
         )
 
-    def fit(self, inputs: tuple[Tensor, ...], target: Tensor) -> Metrics:
+    def fit(
+        self, inputs: tuple[Tensor, ...], target: Tensor, places: Tensor | None = None
+    ) -> Metrics:
         """Fits the value function to a target, then updates the lagged copy.
 
         Args:
             inputs: arguments of the value function, ``[M, ...]`` each.
             target: ``[M]``.
+            places: ``[M, 2]`` step and environment of each sample, for errors.
 
         Returns:
             The mean loss of the minibatches, and the explained variance before the fit unless the
             target is constant.
 
         Raises:
-            NonFiniteError: the loss of a minibatch is not finite; no step is made with it.
+            NonFiniteError: a minibatch's loss is not finite; no step is made with it. It names
+                the sample's step and environment if ``places`` are given.
             RequestError: there are no samples.
         """
         if target.shape[0] == 0:
@@ -104,7 +108,8 @@ class ValueLearner:
         for _ in range(self.n_epochs):
             order = torch.randperm(len(target), generator=self.generator, device=target.device)
             for rows in order.chunk(self.n_minibatches):
-                losses.append(self._step(tuple(x[rows] for x in inputs), target[rows]))
+                at = None if places is None else places[rows]
+                losses.append(self._step(tuple(x[rows] for x in inputs), target[rows], at))
         self.lagged.update()
         return {"train/value_loss": torch.stack(losses).mean()} | explained
 
@@ -121,14 +126,16 @@ class ValueLearner:
             RequestError: the window has no valid step.
         """
         require_finite_steps({"value target": torch.where(window.valid, target, 0.0)})
-        return self.fit((features[window.valid],), target[window.valid])
+        valid = window.valid
+        return self.fit((features[valid],), target[valid], valid.nonzero())
 
-    def _step(self, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+    def _step(self, inputs: tuple[Tensor, ...], target: Tensor, places: Tensor | None) -> Tensor:
         """One step on a minibatch; returns its loss before the step, a scalar."""
         loss_of: Callable[..., Tensor] = self.module.loss  # type: ignore[assignment]
-        loss = loss_of(*inputs, target).mean()
+        losses = loss_of(*inputs, target)
+        loss = losses.mean()
         if not bool(torch.isfinite(loss)):
-            raise NonFiniteError("value loss")
+            raise loss_error(losses.detach(), places)
         self.module.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.rule.step(self.module)
@@ -139,6 +146,22 @@ class ValueLearner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         load_state_of(self, STATE, state)
+
+
+def loss_error(losses: Tensor, places: Tensor | None) -> NonFiniteError:
+    """The error that names the first loss ``[M, ...]`` that is not finite, or the largest one.
+
+    Losses that are finite may have a sum that is not.
+
+    Args:
+        losses: of the samples of a minibatch.
+        places: ``[M, 2]`` step and environment of each; None if unknown.
+    """
+    if places is None or len(places) != len(losses):
+        return NonFiniteError("value loss")
+    size = losses.abs().nan_to_num(torch.inf).reshape(len(losses), -1).amax(1)
+    step, env_index = (int(i) for i in places[size.argmax()])
+    return NonFiniteError("value loss", step, env_index)
 
 
 def make_value_function(

@@ -13,10 +13,10 @@ import torch
 from pgtoolkit import parallel
 from pgtoolkit.agent import Agent, Metrics
 from pgtoolkit.config import Settings, above, at_least
-from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, never
 from pgtoolkit.training.diagnosis import markdown
 from pgtoolkit.training.disk import writing
+from pgtoolkit.training.flight_recorder import FlightRecorder
 from pgtoolkit.training.history import watched
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import KEPT_CHECKPOINTS, RunFolder, Which
@@ -85,23 +85,25 @@ def train(
         The state at the end of the run; not :meth:`Progress.done` if it was stopped.
 
     Raises:
-        NonFiniteError: with a note on the number of environment steps so far. The last checkpoint
-            remains usable.
+        NonFiniteError: with notes on the number of environment steps so far and on the file of the
+            fault. The last checkpoint remains usable.
         RunFileError: the run folder cannot be written.
     """
     progress = progress or Progress()
     first_step, began = progress.num_steps, time.perf_counter()
+    recorder = FlightRecorder(agent, run)
     if progress.num_updates == 0:
         _save(agent, progress, run, writer, config)
     saved_at = time.monotonic()
     while not progress.done(config.total_steps):
         if progress.pending is None:
-            progress.pending = _update(agent, config, progress)
+            progress.pending = _update(recorder, config, progress)
         with contextlib.suppress(EvaluationStopped):
             metrics = progress.pending | _evaluate_if_due(
-                agent, config, progress, run, evaluate, stop_requested
+                agent, config, progress, run, evaluate, stop_requested, recorder
             )
             _diagnose(metrics | _rollout_metrics(progress), progress, writer, config)
+            recorder.review(metrics, progress)
             fps = (progress.num_steps - first_step) / (time.perf_counter() - began)
             _log(metrics | {"time/fps": torch.tensor(fps)}, config, progress, writer)
             progress.pending = None
@@ -116,14 +118,9 @@ def train(
     return progress
 
 
-def _update(agent: Agent, config: TrainConfig, progress: Progress) -> Metrics:
+def _update(recorder: FlightRecorder, config: TrainConfig, progress: Progress) -> Metrics:
     """Collects a window, learns from it and counts it; returns the update's metrics."""
-    try:
-        window = agent.collect()
-        metrics = agent.update(window)
-    except NonFiniteError as error:
-        error.add_note(f"after {progress.num_steps} environment steps.")
-        raise
+    window, metrics = recorder.fly(progress)
     progress.count(window)
     if progress.num_updates == 1 and progress.window_steps > config.total_steps:
         LOG.warning(
@@ -205,6 +202,7 @@ def _evaluate_if_due(
     run: RunFolder,
     evaluate: Callable[[], Evaluation],
     stop_requested: Callable[[], bool],
+    recorder: FlightRecorder,
 ) -> Metrics:
     """The metrics of an evaluation, every ``eval_interval`` steps and at the end; else nothing.
 
@@ -216,20 +214,15 @@ def _evaluate_if_due(
         return {}
     if stop_requested():
         raise EvaluationStopped("the run is to stop")
-    metrics = _evaluate(agent, evaluate, progress, run)
+    with recorder.watching("evaluation", progress):
+        evaluation = evaluate()
+    metrics = _take_in(evaluation, agent, progress, run)
     progress.next_eval = progress.num_steps + config.eval_interval
     return metrics
 
 
-def _evaluate(
-    agent: Agent, evaluate: Callable[[], Evaluation], progress: Progress, run: RunFolder
-) -> Metrics:
-    """Evaluates the policy, saves it if it is the best so far, and returns the metrics."""
-    try:
-        evaluation = evaluate()
-    except NonFiniteError as error:
-        error.add_note(f"in an evaluation, after {progress.num_steps} environment steps.")
-        raise
+def _take_in(evaluation: Evaluation, agent: Agent, progress: Progress, run: RunFolder) -> Metrics:
+    """Saves the policy if it is the best so far, and returns the metrics of its evaluation."""
     progress.eval_return = evaluation.mean_return
     if progress.best_return is None or evaluation.mean_return >= progress.best_return:
         progress.best_return = evaluation.mean_return

@@ -25,8 +25,8 @@ DEFINITIONS = {
     "update's minibatches, each before its step",
     "train/clip_fraction": "ppo only: share of samples whose r differs from 1 by more than "
     "clip_range, mean over the update's minibatches",
-    "train/gradient_norm": "ppo only: norm of the gradient of policy and value function together, "
-    "before clipping, mean over the update's minibatches",
+    "train/gradient_norm": "norm of the policy's gradient before clipping; in a2c and ppo that of "
+    "policy and value function together, in ppo the mean over the update's minibatches",
     "train/reward_scale": "with --normalize-rewards: the number by which the window's rewards were "
     "divided in the update, a 30th of the standard deviation of the discounted return so far of "
     "an episode, G_t = r_t + gamma G_(t-1), over all steps of the run; 1 while that is constant",

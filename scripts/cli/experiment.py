@@ -179,11 +179,19 @@ def settings_from_file(
 class Experiment:
     """The agent, its environments and its evaluation, made from the settings of a run.
 
+    Args:
+        settings: the run's.
+        stand_in: maps the agent's environments to what it is to step instead.
+
     Raises:
         RequestError: the environment cannot be made, or the agent cannot use it.
     """
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        stand_in: Callable[[AnyVectorEnv], AnyVectorEnv] = lambda env: env,
+    ) -> None:
         run = settings.run
         torch.set_num_threads(run.threads)
         keep_freed_memory()
@@ -191,7 +199,7 @@ class Experiment:
         agent_class = load_agent(settings.agent_name)[0]
         self.environments = env_factory_of(run, agent_class.needs_gradient, self.device)
         self.source = self.environments.source
-        env = self.environments.make(settings.agent.num_envs)
+        env = stand_in(self.environments.make(settings.agent.num_envs))
         self.resume_sentence = start_sentence(env, self.source.name)
         self.agent: Agent = agent_class(
             settings.agent,

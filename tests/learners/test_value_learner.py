@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.learners.gradient_clip import clip_gradient
 from pgtoolkit.learners.step_rules.base import Problem
-from pgtoolkit.learners.value_learner import ValueLearner
+from pgtoolkit.learners.value_learner import ValueLearner, loss_error
 from pgtoolkit.networks.value import ValueFunction
 
 
@@ -112,3 +112,12 @@ def test_the_gradient_is_clipped() -> None:
     fit(value, obs, 100 * target, n_minibatches=1, max_grad_norm=0.1)
     after = torch.cat([parameter.detach().flatten() for parameter in value.parameters()])
     assert float((after - before).norm()) == pytest.approx(0.05 * 0.1, rel=1e-4)
+
+
+def test_the_error_of_a_loss_names_step_and_environment() -> None:
+    """The first loss that is not finite, or the largest where only their sum is not."""
+    places = torch.tensor([[0, 1], [2, 3], [4, 0]])
+    for losses in ([1.0, torch.nan, torch.inf], [1.0, 3e38, 2e38]):
+        error = loss_error(torch.tensor(losses), places)
+        assert (error.tensor, error.step, error.env_index) == ("value loss", 2, 3)
+    assert loss_error(torch.tensor([torch.nan]), None).step is None

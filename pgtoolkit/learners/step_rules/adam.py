@@ -90,6 +90,7 @@ class Adam:
         self.optimizer.step()
         return {
             "train/learning_rate": torch.tensor(self.learning_rate),
+            "train/gradient_norm": norm.detach(),
             "train/gradient_clipped": (norm > self.max_grad_norm).double(),
         }
 
