@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.errors import NonFiniteError, RequestError, bounded
 from pgtoolkit.scripts.cli.registry import COMMANDS, lookup
+from pgtoolkit.scripts.cli.text import print_any_text, require_text
 
 
 def main() -> NoReturn:
     """The entry point of the console command ``pgtoolkit``."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
+        print_any_text()
         print(usage())
         sys.exit(0)
     if arguments[0] == "--version":
@@ -21,7 +23,7 @@ def main() -> NoReturn:
 
         print(__version__)
         sys.exit(0)
-    run_command(lambda rest: dispatch(arguments[0], rest), arguments[1:])
+    run_command(lambda words: dispatch(words[0], words[1:]), arguments)
 
 
 def dispatch(command: str, arguments: Sequence[str]) -> None:
@@ -41,10 +43,12 @@ def run_command(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) 
     Exit code 0: done; 1: a number became NaN or infinite; 2: the request is wrong; 130: interrupted
     from the keyboard.
     """
+    print_any_text()
     try:
+        require_text(arguments)
         run(arguments)
     except RequestError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {bounded(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
         print(f"interrupted {' '.join(getattr(error, '__notes__', []))}".rstrip(), file=sys.stderr)
@@ -54,7 +58,7 @@ def run_command(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except NonFiniteError as error:
         notes = " ".join(getattr(error, "__notes__", []))
-        print(f"error: {error} {notes}".rstrip(), file=sys.stderr)
+        print(f"error: {bounded(f'{error} {notes}')}".rstrip(), file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
 

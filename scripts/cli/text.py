@@ -1,0 +1,41 @@
+"""Text on its way in and out: words of the command line, and what the terminal can show."""
+
+import io
+import re
+import sys
+from collections.abc import Sequence
+
+from pgtoolkit.errors import RequestError
+
+NUMBER = re.compile(r"[-+]?[\d_.]+(e[-+]?\d+)?", re.IGNORECASE)
+
+
+def print_any_text() -> None:
+    r"""Lets stdout and stderr take every character, whatever the locale's encoding is.
+
+    A character that the encoding does not have is printed as its escape, such as ``\u2500``, where
+    Python raises a UnicodeEncodeError by default.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def require_text(words: Sequence[str]) -> None:
+    """Checks the words of a command line.
+
+    Raises:
+        RequestError: a word is no text in UTF-8 (Python holds its bytes as surrogates), which no
+            file could hold; or has a NUL character, which no path may have; or is a number in other
+            digits than 0 to 9, or with underscores, which Python would read.
+    """
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(f"{word!r} is not text in UTF-8: give another name") from error
+        if "\0" in word:
+            raise RequestError(f"{word!r} has a NUL character: leave it out")
+        plain = word.isascii() and "_" not in word
+        if not plain and NUMBER.fullmatch(word) and any(c.isdigit() for c in word):
+            raise RequestError(f"{word!r} is no number here: write it with the digits 0 to 9 alone")

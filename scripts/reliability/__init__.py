@@ -1,0 +1,1 @@
+"""Commands that kill, damage and misuse runs, to see that nothing is lost and nothing is silent."""
