@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, final
 
 import tyro
 
-from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.cli.arguments import parse
+from pgtoolkit.limits import MAX_COUNT
+from pgtoolkit.scripts.cli.arguments import parse, require_options
 from pgtoolkit.scripts.cli.experiment import load_policy
 from pgtoolkit.scripts.cli.files import write_json
 
@@ -46,12 +46,16 @@ class EvaluateArguments:
     """File for the result, as JSON."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1:
-            raise RequestError(f"--episodes must be at least 1, not {self.episodes}")
-        if self.eval_max_steps is not None and self.eval_max_steps < 1:
-            raise RequestError(f"--eval-max-steps must be at least 1, not {self.eval_max_steps}")
-        if not 0 <= self.seed < 2**31:
-            raise RequestError(f"--seed must be at least 0 and below 2^31, not {self.seed}")
+        max_steps = self.eval_max_steps
+        conditions = {
+            "episodes": (1 <= self.episodes <= MAX_COUNT, f"from 1 to {MAX_COUNT:,}"),
+            "eval_max_steps": (
+                max_steps is None or 1 <= max_steps <= MAX_COUNT,
+                f"from 1 to {MAX_COUNT:,}",
+            ),
+            "seed": (0 <= self.seed < 2**31, "at least 0 and below 2^31"),
+        }
+        require_options(self, conditions)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -69,6 +73,7 @@ def run(arguments: Sequence[str]) -> None:
         env_factory_of,
         settings_from_file,
     )
+    from pgtoolkit.scripts.cli.memory import require_evaluation_memory
     from pgtoolkit.training.run_folder import RunFolder
 
     folder, config = RunFolder.open(Path(options.run))
@@ -76,6 +81,7 @@ def run(arguments: Sequence[str]) -> None:
     chosen = chosen_environment(options, settings.run)
     device = torch.device("cpu")
     environments = env_factory_of(chosen, False, device)
+    require_evaluation_memory(environments, options.episodes)
     env = environments.make_for_evaluation(options.episodes)
     path = folder.saved_policy(options.checkpoint)
     policy = load_policy(path, settings, env)

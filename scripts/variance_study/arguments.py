@@ -9,6 +9,7 @@ import tyro
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.catalogue import STUDY_ESTIMATORS
+from pgtoolkit.limits import MAX_LAYER, MAX_THREADS
 from pgtoolkit.scripts.cli.arguments import require_options
 from pgtoolkit.scripts.cli.registry import lookup
 
@@ -86,14 +87,14 @@ class VarianceArguments:
             ),
             "gamma": (self.gamma is None or 0 <= self.gamma <= 1, "between 0 and 1"),
             "seed": (0 <= self.seed < 2**31, "at least 0 and below 2^31"),
-            "threads": (self.threads >= 1, "at least 1"),
+            "threads": (1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS:,}"),
             "log_std_init": (
                 self.log_std_init is None or math.isfinite(self.log_std_init),
                 "a finite number",
             ),
             "hidden": (
-                self.hidden is None or all(size >= 1 for size in self.hidden),
-                "sizes of at least 1",
+                self.hidden is None or all(1 <= size <= MAX_LAYER for size in self.hidden),
+                f"sizes from 1 to {MAX_LAYER:,}",
             ),
         }
         require_options(self, conditions)

@@ -1,0 +1,12 @@
+"""The largest numbers that settings and command-line options may be. Imports nothing."""
+
+MAX_COUNT = 10**9
+"""Most steps, environments, episodes or passes; what fits into memory is less, and is said then."""
+
+MAX_INTEGER = 10**15
+"""Largest integer that a setting may be: floating-point numbers still tell it from the next."""
+
+MAX_THREADS = 1024
+
+MAX_LAYER = 65_536
+"""Largest size of a hidden layer."""
