@@ -80,7 +80,7 @@ class RunFolder:
         """
         run = cls(path)
         try:
-            config = yaml.safe_load(run.config_file.read_text())
+            config = yaml.safe_load(run.config_file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise RequestError(
                 f"{path} holds no run (no {run.config_file.name}): name a folder that "
@@ -103,7 +103,7 @@ class RunFolder:
 def _replace(path: Path, text: str) -> None:
     """Writes a text file atomically: under a temporary name that is then renamed."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 

@@ -144,7 +144,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         RequestError: the file cannot be read, or does not hold a mapping.
     """
     try:
-        value = yaml.safe_load(path.read_text())
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RequestError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):

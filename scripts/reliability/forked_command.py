@@ -74,7 +74,9 @@ def run_forked(arguments: Sequence[str], folder: Path, limits: Limits) -> Outcom
     if child == 0:
         _run_child(list(arguments), folder, files, limits)
     code, interrupted = _wait(child, limits)
-    texts = {name: path.read_text("utf-8", "replace") for name, path in files.items()}
+    texts = {
+        name: path.read_text(encoding="utf-8", errors="replace") for name, path in files.items()
+    }
     outside = texts["outside"].splitlines()
     return Outcome(list(arguments), code, texts["output"], texts["errors"], interrupted, outside)
 
