@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import final
 
@@ -114,12 +114,16 @@ def run(arguments: Sequence[str]) -> None:
     """
     options = parse(RandomCommandsArguments, arguments, command="random_commands")
     end = None if options.seconds is None else time.monotonic() + options.seconds
+    outcomes: list[Outcome] = []
+    found: dict[str, Outcome] = {}
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = try_commands(Path(folder), options.count, options.seed, end=end)
+        for outcome in try_commands(Path(folder), options.count, options.seed, end=end):
+            outcomes.append(outcome)
+            fault = fault_of(outcome)
+            if fault is not None and fault not in found:
+                found[fault] = outcome
+                print(f"FAULT {fault}\n      {short_command(outcome)}", flush=True)
     print(table(outcomes))
-    found = faults(outcomes)
-    for fault, example in found.items():
-        print(f"FAULT {fault}\n      {short_command(example)}")
     print(f"{len(outcomes)} command lines, {len(found)} distinct faults")
     if found:
         raise SystemExit(1)
@@ -127,8 +131,8 @@ def run(arguments: Sequence[str]) -> None:
 
 def try_commands(
     folder: Path, count: int, seed: int, *, end: float | None = None, limits: Limits | None = None
-) -> list[Outcome]:
-    """Runs random command lines, each in a fresh folder with one finished run.
+) -> Iterator[Outcome]:
+    """Runs random command lines one after the other, each in a fresh folder with a finished run.
 
     Args:
         folder: an empty folder.
@@ -152,12 +156,10 @@ def try_commands(
     first = place.run(TRAINING.split(), limits)
     assert first.code == 0, first.errors
     shutil.copytree(place.work / "a/b/c/run", kept / "run")
-    outcomes = []
     for _ in range(count):
         if end is not None and time.monotonic() > end:
-            break
-        outcomes.append(place.run(draw_command(grammar, Path("run"), generator), limits))
-    return outcomes
+            return
+        yield place.run(draw_command(grammar, Path("run"), generator), limits)
 
 
 @final
@@ -180,16 +182,6 @@ class Place:
         shutil.rmtree(self.inside, ignore_errors=True)
         shutil.copytree(self.kept, self.work / "a" / "b" / "c")
         return run_forked(arguments, self.inside, limits)
-
-
-def faults(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
-    """Each distinct fault with the first command that showed it."""
-    found: dict[str, Outcome] = {}
-    for outcome in outcomes:
-        fault = fault_of(outcome)
-        if fault is not None:
-            found.setdefault(fault, outcome)
-    return found
 
 
 def short_command(outcome: Outcome) -> str:

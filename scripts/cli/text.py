@@ -26,16 +26,19 @@ def require_text(words: Sequence[str]) -> None:
 
     Raises:
         RequestError: a word is empty, which as a path would be the present folder; is not text in
-            UTF-8 (Python holds its bytes as surrogates), which no file could hold; has a NUL
-            character, which no path may have; or is a number in other digits than 0 to 9, or with
-            underscores, which Python would read.
+            the locale's encoding (Python holds its bytes as surrogates), and no file could hold it;
+            has a NUL character, which no path may have; or is a number in other digits than 0 to
+            9, or with underscores, which Python would read.
     """
     for before, word in zip(("", *words), words, strict=False):
         require_given(before, word)
         try:
             word.encode()
         except UnicodeEncodeError as error:
-            raise RequestError(f"{word!r} is not text in UTF-8: give another name") from error
+            raise RequestError(
+                f"{word!r} is not text in the encoding of this locale, "
+                f"{sys.getfilesystemencoding()}: give another name, or set LC_ALL=C.UTF-8"
+            ) from error
         if "\0" in word:
             raise RequestError(f"{word!r} has a NUL character: leave it out")
         plain = word.isascii() and "_" not in word
