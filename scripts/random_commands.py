@@ -113,11 +113,12 @@ def run(arguments: Sequence[str]) -> None:
         SystemExit: with 1, if there is a fault.
     """
     options = parse(RandomCommandsArguments, arguments, command="random_commands")
-    end = None if options.seconds is None else time.monotonic() + options.seconds
     outcomes: list[Outcome] = []
     found: dict[str, Outcome] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for outcome in try_commands(Path(folder), options.count, options.seed, end=end):
+        for outcome in try_commands(
+            Path(folder), options.count, options.seed, seconds=options.seconds
+        ):
             outcomes.append(outcome)
             fault = fault_of(outcome)
             if fault is not None and fault not in found:
@@ -130,7 +131,12 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def try_commands(
-    folder: Path, count: int, seed: int, *, end: float | None = None, limits: Limits | None = None
+    folder: Path,
+    count: int,
+    seed: int,
+    *,
+    seconds: float | None = None,
+    limits: Limits | None = None,
 ) -> Iterator[Outcome]:
     """Runs random command lines one after the other, each in a fresh folder with a finished run.
 
@@ -138,7 +144,7 @@ def try_commands(
         folder: an empty folder.
         count: number of command lines.
         seed: of the command lines.
-        end: the monotonic time at which no further one begins.
+        seconds: after these no further one begins.
         limits: of each command.
     """
     import importlib
@@ -156,8 +162,9 @@ def try_commands(
     first = place.run(TRAINING.split(), limits)
     assert first.code == 0, first.errors
     shutil.copytree(place.work / "a/b/c/run", kept / "run")
+    began = time.monotonic()
     for _ in range(count):
-        if end is not None and time.monotonic() > end:
+        if seconds is not None and time.monotonic() > began + seconds:
             return
         yield place.run(draw_command(grammar, Path("run"), generator), limits)
 

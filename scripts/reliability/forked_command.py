@@ -5,6 +5,7 @@ there an attempt to write elsewhere fails as it does for a user who has no right
 """
 
 import dataclasses
+import faulthandler
 import os
 import resource
 import signal
@@ -55,6 +56,8 @@ class Outcome:
     errors: str
     interrupted: bool
     """Whether it was still at work after its seconds."""
+    where: str
+    """Where each thread was shortly before its seconds were over; empty if it ended before."""
     outside: list[str]
     """Paths outside the folder that it tried to write."""
 
@@ -67,7 +70,7 @@ def run_forked(arguments: Sequence[str], folder: Path, limits: Limits) -> Outcom
         folder: where it may write. The child works in ``folder/work/a/b/c``.
         limits: of time, memory and file size.
     """
-    files = {name: folder / name for name in ("output", "errors", "outside")}
+    files = {name: folder / name for name in ("output", "errors", "where", "outside")}
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     child = os.fork()
@@ -113,6 +116,7 @@ def _run_child(
             os.fdopen(number, mode, encoding="utf-8", closefd=False)
             for number, mode in enumerate("rww")
         )
+        faulthandler.dump_traceback_later(limits.seconds * 0.9, file=descriptors["where"])
         _limit(folder, limits, descriptors["outside"])
         code = _exit_code(arguments)
         sys.stdout.flush()

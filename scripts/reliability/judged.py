@@ -39,7 +39,7 @@ def _fault_of_an_interrupted(outcome: Outcome) -> str | None:
     at_work = outcome.output.strip() or outcome.errors.strip().startswith(PROGRESS)
     if outcome.code in (130, 0) and at_work:
         return None
-    return f"hangs: exit code {outcome.code} after an interrupt"
+    return f"hangs: exit code {outcome.code} after an interrupt, at {_first_frame(outcome.where)}"
 
 
 def _fault_of_the_message(outcome: Outcome) -> str | None:
@@ -57,6 +57,12 @@ def _fault_of_the_message(outcome: Outcome) -> str | None:
 def _was_asked_for(path: str, outcome: Outcome) -> bool:
     """Whether an argument names the path's folder, as ``--run-dir /`` does."""
     return path.rpartition("/")[0] in {word.rstrip("/") for word in outcome.arguments}
+
+
+def _first_frame(where: str) -> str:
+    """The innermost frame of this package, of a list that begins with the latest call."""
+    frames = OUR_FRAME.findall(where)
+    return ":".join(frames[0]) if frames else (where.splitlines() or ["an unknown place"])[-1]
 
 
 def _last_frame(text: str) -> str:
