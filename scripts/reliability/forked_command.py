@@ -77,11 +77,10 @@ def run_forked(arguments: Sequence[str], folder: Path, limits: Limits) -> Outcom
     if child == 0:
         _run_child(list(arguments), folder, files, limits)
     code, interrupted = _wait(child, limits)
-    texts = {
-        name: path.read_text(encoding="utf-8", errors="replace") for name, path in files.items()
-    }
-    outside = texts["outside"].splitlines()
-    return Outcome(list(arguments), code, texts["output"], texts["errors"], interrupted, outside)
+    output, errors, where, outside = (
+        path.read_text(encoding="utf-8", errors="replace") for path in files.values()
+    )
+    return Outcome(list(arguments), code, output, errors, interrupted, where, outside.splitlines())
 
 
 def _wait(child: int, limits: Limits) -> tuple[int, bool]:

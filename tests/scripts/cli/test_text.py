@@ -64,8 +64,8 @@ def test_json_that_is_read() -> None:
     assert found == {"a": [1, {"b": float("-inf")}], "c": "é"}
 
 
-PENDULUM = "train shac --env pgtoolkit/Pendulum-v0".split()
-DIFFERENCES = "train shac --env Pendulum-v1 --differentiate finite-difference".split()
+PENDULUM = ["train", "shac", "--env", "pgtoolkit/Pendulum-v0"]
+DIFFERENCES = ["train", "shac", "--env", "Pendulum-v1", "--differentiate", "finite-difference"]
 
 WRONG: dict[str, tuple[list[str], str]] = {
     "empty run folder": (["train", "shac", "--env", "X", "--run-dir", ""], "--run-dir is empty"),
