@@ -49,6 +49,10 @@ def test_every_option_of_the_help_is_drawn() -> None:
 
 FAULTS: dict[str, dict[str, Any]] = {
     "traceback": {"code": 1, "errors": "Traceback (most recent call last):\nKeyError: 1\n"},
+    "a fault of this package": {
+        "code": 1,
+        "errors": "error: KeyError\nthis is a fault of pgtoolkit",
+    },
     "exit code -6": {"code": -6},
     "hangs": {"code": -9, "interrupted": True, "output": ""},
     "writes outside": {"outside": ["/etc/passwd"]},
