@@ -86,8 +86,8 @@ class RandomCommandsArguments:
     """Runs random command lines, and reports each distinct fault with a line that shows it.
 
     A command must exit with 0, 1 or 2, with at most three lines on stderr where that is not 0, no
-    traceback, no signal, in 15 seconds or when it is interrupted, and write only where it was told
-    to. Exit code 1 if one does not.
+    traceback, no signal, in 15 seconds of the processor or when it is interrupted, and write only
+    where it was told to. Exit code 1 if one does not.
     """
 
     count: int = 2000

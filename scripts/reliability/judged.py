@@ -23,7 +23,7 @@ def fault_of(outcome: Outcome) -> str | None:
     """The fault in a few words, equal for equal causes; None if the command ended as it should.
 
     It should exit with 0, 1 or 2, or with 130 if it was at work and was interrupted; say why on one
-    to three lines where that is not 0; show no traceback, nor call anything a fault of this package;
+    to three lines where that is not 0; show no traceback, name no fault of this package;
     and write nowhere but in its folder.
     """
     text = outcome.errors + outcome.output
