@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, final, get_args, get_origin, get_typ
 from pgtoolkit.compiling import Compile
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.catalogue import PathwiseChoice
-from pgtoolkit.limits import MAX_COUNT, MAX_INTEGER, MAX_LAYER
+from pgtoolkit.limits import MAX_COUNT, MAX_FLOAT, MAX_INTEGER, MAX_LAYER
 from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.policies.factory import DistributionName
 
@@ -105,6 +105,7 @@ class Settings:
             given = value is not None or field.name in optional_fields(kind)
             self.require(field.name, given, "given")
             self.require(field.name, is_finite(value), "a finite number")
+            self.require(field.name, is_held_as_float(value), f"at most {MAX_FLOAT:g} in size")
             self.require(field.name, is_held(value), f"at most {MAX_INTEGER:,}")
         for name, range_ in ranges(kind):
             value = getattr(self, name)
@@ -123,6 +124,13 @@ def is_finite(value: object) -> bool:
     if isinstance(value, tuple):
         return all(is_finite(entry) for entry in value)
     return not isinstance(value, float) or math.isfinite(value)
+
+
+def is_held_as_float(value: object) -> bool:
+    """False for a float beyond ``MAX_FLOAT`` on either side, also inside a tuple."""
+    if isinstance(value, tuple):
+        return all(is_held_as_float(entry) for entry in value)
+    return not isinstance(value, float) or abs(value) <= MAX_FLOAT
 
 
 def is_held(value: object) -> bool:

@@ -6,6 +6,9 @@ MAX_COUNT = 10**9
 MAX_INTEGER = 10**15
 """Largest integer that a setting may be: floating-point numbers still tell it from the next."""
 
+MAX_FLOAT = 3e38
+"""Largest number that a setting may be: float32 holds it."""
+
 MAX_THREADS = 1024
 
 MAX_LAYER = 65_536

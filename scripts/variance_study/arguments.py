@@ -1,7 +1,6 @@
 """Arguments of ``pgtoolkit variance``. Imports no torch."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Annotated, Literal, final
 
@@ -9,7 +8,7 @@ import tyro
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.catalogue import STUDY_ESTIMATORS
-from pgtoolkit.limits import MAX_LAYER, MAX_THREADS
+from pgtoolkit.limits import MAX_FLOAT, MAX_LAYER, MAX_THREADS
 from pgtoolkit.scripts.cli.arguments import require_options
 from pgtoolkit.scripts.cli.registry import lookup
 
@@ -89,8 +88,8 @@ class VarianceArguments:
             "seed": (0 <= self.seed < 2**31, "at least 0 and below 2^31"),
             "threads": (1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS:,}"),
             "log_std_init": (
-                self.log_std_init is None or math.isfinite(self.log_std_init),
-                "a finite number",
+                self.log_std_init is None or abs(self.log_std_init) <= MAX_FLOAT,
+                f"a finite number, at most {MAX_FLOAT:g}",
             ),
             "hidden": (
                 self.hidden is None or all(1 <= size <= MAX_LAYER for size in self.hidden),
