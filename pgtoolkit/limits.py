@@ -6,8 +6,8 @@ MAX_COUNT = 10**9
 MAX_INTEGER = 10**15
 """Largest integer that a setting may be: floating-point numbers still tell it from the next."""
 
-MAX_FLOAT = 3e38
-"""Largest number that a setting may be: float32 holds it."""
+MAX_FLOAT = 1e38
+"""Largest number that a setting may be: float32 holds it, and three times as much."""
 
 MAX_THREADS = 1024
 
