@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, final, get_args, get_origin, get_typ
 from pgtoolkit.compiling import Compile
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.catalogue import PathwiseChoice
-from pgtoolkit.limits import MAX_COUNT, MAX_FLOAT, MAX_INTEGER, MAX_LAYER
+from pgtoolkit.limits import MAX_COUNT, MAX_FLOAT, MAX_INTEGER, MAX_LAYER, MAX_PASSES
 from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.policies.factory import DistributionName
 
@@ -248,9 +248,9 @@ class ValueSettings(Settings):
     """Lambda of the value function's TD(lambda) targets, and of GAE where it is used."""
     vf_learning_rate: Annotated[float, above(0)] = 3e-3
     """Adam's learning rate for the value function; it follows the policy's schedule."""
-    vf_epochs: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 4
+    vf_epochs: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 4
     """Passes of the value function over each window."""
-    vf_minibatches: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 4
+    vf_minibatches: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 4
     """Minibatches in each pass."""
     vf_target_keep: Annotated[float, below(0, 1)] = 0.2
     """Share of the old target value function that each update keeps; 0 means no lag."""

@@ -3,6 +3,9 @@
 MAX_COUNT = 10**9
 """Most steps, environments, episodes or passes; what fits into memory is less, and is said then."""
 
+MAX_PASSES = 10_000
+"""Most passes over one window, or minibatches of a pass: an update should end."""
+
 MAX_INTEGER = 10**15
 """Largest integer that a setting may be: floating-point numbers still tell it from the next."""
 
