@@ -14,6 +14,7 @@ from pgtoolkit.config import (
     RolloutSettings,
     above,
     at_least,
+    at_most,
     between,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
@@ -27,6 +28,7 @@ from pgtoolkit.learners.policy_learner import describe
 from pgtoolkit.learners.policy_step import backward
 from pgtoolkit.learners.step_rules.adam import Adam
 from pgtoolkit.learners.value_learner import make_value_function
+from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.networks.value import explained_variance_metric
 from pgtoolkit.policies.factory import DistributionName
 from pgtoolkit.policies.policy import without_normalizer
@@ -40,9 +42,9 @@ STATE = ("collector", "modules", "rule", "monitor")
 class A2cConfig(RolloutSettings, AdamSettings, PolicySettings, DiagnosticsSettings):
     """Advantage actor-critic: one joint step for every short window."""
 
-    num_envs: Annotated[int, at_least(1)] = 8
+    num_envs: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 8
     """Number of parallel environments; each gives one trajectory of a window."""
-    n_steps: Annotated[int, at_least(1)] = 8
+    n_steps: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 8
     """Steps of each environment in a window."""
     learning_rate: Annotated[float, above(0)] = 1e-3
     """Adam's learning rate for the policy and the value function."""

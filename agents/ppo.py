@@ -18,6 +18,7 @@ from pgtoolkit.config import (
     Schedule,
     above,
     at_least,
+    at_most,
     between,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
@@ -41,6 +42,7 @@ from pgtoolkit.learners.policy_step import measure
 from pgtoolkit.learners.step_rules.adam import scheduled
 from pgtoolkit.learners.step_rules.flat_adam import FlatAdam
 from pgtoolkit.learners.value_learner import make_value_function
+from pgtoolkit.limits import MAX_COUNT, MAX_PASSES
 from pgtoolkit.networks.value import explained_variance_metric
 from pgtoolkit.policies.factory import DistributionName
 from pgtoolkit.policies.policy import without_normalizer
@@ -59,15 +61,17 @@ class PpoConfig(
 ):
     """Proximal policy optimisation: several epochs of clipped steps on every window."""
 
-    num_envs: Annotated[int, at_least(1)] = 8
+    num_envs: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 8
     """Number of parallel environments; each gives one trajectory of a window."""
     n_steps: Annotated[
-        int, at_least(2, "with NEXT_STEP autoreset one step can be nothing but resets")
+        int,
+        at_least(2, "with NEXT_STEP autoreset one step can be nothing but resets"),
+        at_most(MAX_COUNT),
     ] = 256
     """Steps of each environment in a window."""
-    batch_size: Annotated[int, at_least(1)] = 64
+    batch_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 64
     """Steps in a minibatch; the remainder of an epoch's permutation is left out of that epoch."""
-    n_epochs: Annotated[int, at_least(1)] = 10
+    n_epochs: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 10
     """Passes over each window."""
     learning_rate: Annotated[float, above(0)] = 3e-4
     """Adam's learning rate for the policy and the value function."""

@@ -15,6 +15,7 @@ from pgtoolkit.config import (
     RolloutSettings,
     ValueSettings,
     at_least,
+    at_most,
     below,
     each,
 )
@@ -26,6 +27,7 @@ from pgtoolkit.estimators.surrogates import matched_score_weight, window_objecti
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.policy_learner import PolicyLearner
 from pgtoolkit.learners.value_learner import ValueLearner
+from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import load_state_of, state_of
 
@@ -43,14 +45,14 @@ class ReinforceConfig(
 ):
     """Score-function policy gradient on any environment."""
 
-    num_envs: Annotated[int, at_least(1)] = 16
+    num_envs: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 16
     """Number of parallel environments; each gives one trajectory of a window."""
     adam_betas: Annotated[tuple[float, float], each(below(0, 1))] = (0.7, 0.95)
     """Decay rates of Adam's two moments. A long memory of early, large gradients would stop the
     learning once returns are high and gradients small."""
     log_std_init: float = -1.0
     """Initial logarithm of the standard deviation, before squashing."""
-    n_steps: Annotated[int, at_least(1)] = 64
+    n_steps: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 64
     """Steps of each environment in a window. The gradient is divided by this number, with whole
     episodes too: their own length depends on the actions, and would bias the gradient."""
     rollout: Literal["windows", "episodes"] = "windows"

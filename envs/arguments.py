@@ -56,13 +56,19 @@ def require_fraction(owner: str, **arguments: float) -> None:
             raise RequestError(f"{owner}'s {name} is {value}: it must be from 0 to 1")
 
 
-def positive_integer(owner: str, name: str, value: float) -> int:
+MAX_INTEGER = 100_000
+"""Largest number of steps that an argument may be."""
+
+
+def positive_integer(owner: str, name: str, value: float, most: int = MAX_INTEGER) -> int:
     """The argument as an int.
 
     Raises:
-        RequestError: it is not a whole number of at least 1.
+        RequestError: it is not a whole number from 1 to ``most``.
     """
     require_finite(owner, **{name: value})
     if int(value) != value or value < 1:
         raise RequestError(f"{owner}'s {name} is {value}: it must be an integer, at least 1")
+    if value > most:
+        raise RequestError(f"{owner}'s {name} is {value}: it must be at most {most:,}")
     return int(value)

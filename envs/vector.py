@@ -241,6 +241,15 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         """
         return (self.env.render(map_state(Tensor.detach, self._current()), 0),)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What ``copy.deepcopy`` and pickle take: all of it, the present state without its graph.
+
+        Torch copies no tensor that is inside a graph; from the state alone a copy continues with
+        the same bits, because every window begins with :meth:`detach`.
+        """
+        state = None if self._state is None else map_state(Tensor.detach, self._state)
+        return self.__dict__ | {"_state": state}
+
     def _final_observation(self, after: State, terminated: Tensor) -> Tensor:
         detached = map_state(Tensor.detach, after)
         return self._observe(where_state(terminated, detached, after))

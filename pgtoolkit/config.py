@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, final, get_args, get_origin, get_typ
 from pgtoolkit.compiling import Compile
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.catalogue import PathwiseChoice
+from pgtoolkit.limits import MAX_COUNT, MAX_FLOAT, MAX_INTEGER, MAX_LAYER, MAX_PASSES
 from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.policies.factory import DistributionName
 
@@ -41,6 +42,11 @@ def at_least(low: float, reason: str = "") -> Range:
     """``value >= low``; the reason, if there is one, is a part of the message."""
     text = f"at least {low}: {reason}" if reason else f"at least {low}"
     return Range(text, lambda value: value >= low)
+
+
+def at_most(high: float) -> Range:
+    """``value <= high``."""
+    return Range(f"at most {high:,}", lambda value: value <= high)
 
 
 def above(low: float) -> Range:
@@ -99,6 +105,8 @@ class Settings:
             given = value is not None or field.name in optional_fields(kind)
             self.require(field.name, given, "given")
             self.require(field.name, is_finite(value), "a finite number")
+            self.require(field.name, is_held_as_float(value), f"at most {MAX_FLOAT:g} in size")
+            self.require(field.name, is_held(value), f"at most {MAX_INTEGER:,}")
         for name, range_ in ranges(kind):
             value = getattr(self, name)
             if value is not None:
@@ -118,13 +126,27 @@ def is_finite(value: object) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
+def is_held_as_float(value: object) -> bool:
+    """False for a float beyond ``MAX_FLOAT`` on either side, also inside a tuple."""
+    if isinstance(value, tuple):
+        return all(is_held_as_float(entry) for entry in value)
+    return not isinstance(value, float) or abs(value) <= MAX_FLOAT
+
+
+def is_held(value: object) -> bool:
+    """False for an integer beyond ``MAX_INTEGER`` on either side, also inside a tuple."""
+    if isinstance(value, tuple):
+        return all(is_held(entry) for entry in value)
+    return not isinstance(value, int) or abs(value) <= MAX_INTEGER
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutSettings(Settings):
     """How much is collected for each update."""
 
-    num_envs: Annotated[int, at_least(1)] = 64
+    num_envs: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 64
     """Number of parallel environments; each gives one trajectory of a window."""
-    n_steps: Annotated[int, at_least(1)] = 32
+    n_steps: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 32
     """Steps of each environment in a window (the horizon of a pathwise gradient)."""
     gamma: Annotated[float, between(0, 1)] = 0.99
     """Discount factor."""
@@ -154,7 +176,11 @@ class PolicySettings(Settings):
     ent_coef: Annotated[float, at_least(0)] = 0.0
     """Weight of the policy's entropy (of the squashed action) in the objective, in the unit of the
     rewards that the update sees: with normalize_rewards, of the normalised ones."""
-    hidden: Annotated[tuple[int, ...], each(at_least(1), "sizes of at least 1")] = (64, 64)
+    hidden: Annotated[
+        tuple[int, ...],
+        each(at_least(1), "sizes of at least 1"),
+        each(at_most(MAX_LAYER), f"sizes of at most {MAX_LAYER:,}"),
+    ] = (64, 64)
     """Sizes of the hidden layers of the policy, and of the value function if there is one."""
     activation: Activation = "tanh"
     """Activation of the hidden layers."""
@@ -204,7 +230,7 @@ class PathwiseSettings(RelativeEntropySettings, CompileSettings):
     """Gradient that the optimiser follows: pathwise; mixed, which adds the score function, each
     step with the weight of least variance; or auto: mixed with a Gaussian policy and at least six
     environments, else pathwise."""
-    checkpoint_every: Annotated[int, at_least(0)] = 0
+    checkpoint_every: Annotated[int, at_least(0), at_most(MAX_COUNT)] = 0
     """Keep only every n-th state of the graph, and compute the steps between them again in the
     backward pass: the same gradient in less memory, least at about the square root of n_steps. 0
     keeps the whole graph."""
@@ -222,9 +248,9 @@ class ValueSettings(Settings):
     """Lambda of the value function's TD(lambda) targets, and of GAE where it is used."""
     vf_learning_rate: Annotated[float, above(0)] = 3e-3
     """Adam's learning rate for the value function; it follows the policy's schedule."""
-    vf_epochs: Annotated[int, at_least(1)] = 4
+    vf_epochs: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 4
     """Passes of the value function over each window."""
-    vf_minibatches: Annotated[int, at_least(1)] = 4
+    vf_minibatches: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 4
     """Minibatches in each pass."""
     vf_target_keep: Annotated[float, below(0, 1)] = 0.2
     """Share of the old target value function that each update keeps; 0 means no lag."""
@@ -234,5 +260,5 @@ class ValueSettings(Settings):
 class DiagnosticsSettings(Settings):
     """Setting of how often gradients are measured."""
 
-    diagnostics_interval: Annotated[int, at_least(0)] = 10
+    diagnostics_interval: Annotated[int, at_least(0), at_most(MAX_COUNT)] = 10
     """Updates between measurements of the gradients' variance; 0 never measures."""

@@ -1,12 +1,34 @@
 """The exceptions that the command line reports, and text for their messages."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+LONGEST_WORD, LONGEST_MESSAGE = 300, 1500
+"""Characters: a path of a few folders is shorter than the one, a sentence with a list of names
+shorter than the other."""
 
 
 def single_line(value: object) -> str:
     """``str(value)`` on one line, for messages; that of a Gymnasium space may have several."""
     return " ".join(str(value).split())
+
+
+def bounded(message: object) -> str:
+    """The message on one line of at most ``LONGEST_MESSAGE`` characters, for a terminal.
+
+    It may quote what a user gave, of any length and with any characters. A word that is longer than
+    ``LONGEST_WORD`` characters keeps its first 100 and its last 20, and characters that are not
+    printed, or turn the text around, are escaped.
+    """
+    text = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", _shortened, single_line(message))
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[: LONGEST_MESSAGE - 400]} [...] {text[-380:]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _shortened(word: re.Match[str]) -> str:
+    return f"{word[0][:100]}[...]{word[0][-20:]}"
 
 
 class RequestError(ValueError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, final
 import tyro
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.limits import MAX_THREADS
 from pgtoolkit.scripts.cli.arguments import parse, parse_json_object
 from pgtoolkit.scripts.cli.files import require_writable, write_json
 from pgtoolkit.scripts.cli.registry import AGENTS, load_agent
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pgtoolkit.envs.checks.agents import AgentNeeds
 
 MAX_SAMPLES = 10_000
+
+MAX_SECONDS = 10**6
 
 
 @final
@@ -55,8 +58,8 @@ class CheckEnvArguments:
         checks = {
             "seed": (0 <= self.seed < 2**31, "at least 0 and below 2^31"),
             "samples": (1 <= self.samples <= MAX_SAMPLES, f"from 1 to {MAX_SAMPLES}"),
-            "seconds": (0 < self.seconds < float("inf"), "above 0"),
-            "threads": (self.threads >= 1, "at least 1"),
+            "seconds": (0 < self.seconds <= MAX_SECONDS, f"above 0, at most {MAX_SECONDS:,}"),
+            "threads": (1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS:,}"),
         }
         for name, (valid, allowed) in checks.items():
             if not valid:

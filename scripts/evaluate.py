@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, final
 
 import tyro
 
-from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.cli.arguments import parse
+from pgtoolkit.limits import MAX_COUNT
+from pgtoolkit.scripts.cli.arguments import parse, require_options
 from pgtoolkit.scripts.cli.experiment import load_policy
 from pgtoolkit.scripts.cli.files import write_json
 
@@ -49,12 +49,16 @@ class EvaluateArguments:
     here by you."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1:
-            raise RequestError(f"--episodes must be at least 1, not {self.episodes}")
-        if self.eval_max_steps is not None and self.eval_max_steps < 1:
-            raise RequestError(f"--eval-max-steps must be at least 1, not {self.eval_max_steps}")
-        if not 0 <= self.seed < 2**31:
-            raise RequestError(f"--seed must be at least 0 and below 2^31, not {self.seed}")
+        max_steps = self.eval_max_steps
+        conditions = {
+            "episodes": (1 <= self.episodes <= MAX_COUNT, f"from 1 to {MAX_COUNT:,}"),
+            "eval_max_steps": (
+                max_steps is None or 1 <= max_steps <= MAX_COUNT,
+                f"from 1 to {MAX_COUNT:,}",
+            ),
+            "seed": (0 <= self.seed < 2**31, "at least 0 and below 2^31"),
+        }
+        require_options(self, conditions)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -72,6 +76,7 @@ def run(arguments: Sequence[str]) -> None:
         env_factory_of,
         settings_from_file,
     )
+    from pgtoolkit.scripts.cli.memory import require_evaluation_memory
     from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
     from pgtoolkit.training.run_folder import RunFolder
 
@@ -82,6 +87,7 @@ def run(arguments: Sequence[str]) -> None:
         require_signed(config, settings.run, names_of(chosen) - names_of(options), OTHER_ENV)
     device = torch.device("cpu")
     environments = env_factory_of(chosen, False, device)
+    require_evaluation_memory(environments, options.episodes)
     env = environments.make_for_evaluation(options.episodes)
     saved = folder.read_policy(options.checkpoint)
     policy, path = load_policy(saved, settings, env), saved[1]

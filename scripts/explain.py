@@ -230,7 +230,7 @@ def replayed_episode(experiment: "Experiment", fault: dict[str, Any]) -> list[st
     try:
         env = experiment.source.make_guarded()
         if seed is None:
-            env.unwrapped.np_random.bit_generator.state = generator
+            env.unwrapped.np_random.bit_generator.state = generator or {}
         env.reset(seed=seed)
         for done, action in enumerate(replay["actions"]):
             _, reward, *_ = env.step(np.asarray(action, env.action_space.dtype))

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import io
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import pytest
 
@@ -29,6 +29,8 @@ from pgtoolkit.config import (
 )
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse
+from pgtoolkit.scripts.cli.experiment import RunConfig
+from pgtoolkit.scripts.cli.registry import AGENTS, load_agent
 from pgtoolkit.training.loop import TrainConfig
 
 CONFIGS = (ReinforceConfig, ApgConfig, ShacConfig, PpoConfig)
@@ -232,3 +234,29 @@ def test_none_is_refused_where_the_annotation_has_none(name: str) -> None:
     with pytest.raises(RequestError, match=f"--{name.replace('_', '-')} must be given, not None"):
         Base(**{name: None})  # type: ignore[arg-type]
     assert Base(limit=None).limit is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"free": -1e308}, "--free must be at most 1e\\+38 in size"),
+        ({"sizes": (10**16,)}, "--sizes must be at most 1,000,000,000,000,000"),
+        ({"count": 10**16}, "--count must be at most 1,000,000,000,000,000"),
+    ],
+)
+def test_a_number_that_no_tensor_holds_is_refused(settings: dict[str, Any], message: str) -> None:
+    """Also where the annotation states no range."""
+    with pytest.raises(RequestError, match=message):
+        Base(**settings)
+
+
+def test_every_whole_number_of_every_agent_has_an_upper_bound() -> None:
+    """Of agents that come later, too: they are in the command line's table."""
+    kinds = (TrainConfig, RunConfig, *(load_agent(name)[1] for name in AGENTS))
+    for kind in kinds:
+        given = {"env": "X"} if kind is RunConfig else {}
+        hints = get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            if hints[field.name] in (int, int | None):
+                with pytest.raises(RequestError, match="must be at most"):
+                    kind(**given, **{field.name: 10**18})

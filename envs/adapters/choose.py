@@ -133,13 +133,13 @@ def _is_mujoco(source: EnvSpec) -> bool:
 def _mujoco(make: MakeEnv, kwargs: dict[str, Any]) -> DifferentiableEnv:
     from pgtoolkit.envs.adapters.mujoco.adapter import MuJoCo
 
-    return construct(MuJoCo, {"make": make, **kwargs})
+    return construct(MuJoCo, kwargs, {"make": make})
 
 
 def _finite_difference(make: MakeEnv, kwargs: dict[str, Any]) -> DifferentiableEnv:
     from pgtoolkit.envs.adapters.gymnasium.adapter import finite_difference
 
-    return construct(finite_difference, {"make": make, **kwargs})
+    return construct(finite_difference, kwargs, {"make": make})
 
 
 def _model(make: MakeEnv, kwargs: dict[str, Any]) -> DifferentiableEnv:
@@ -149,7 +149,7 @@ def _model(make: MakeEnv, kwargs: dict[str, Any]) -> DifferentiableEnv:
     names = {field.name for field in dataclasses.fields(ModelConfig)}
     config = construct(ModelConfig, {k: v for k, v in kwargs.items() if k in names})
     rest = {k: v for k, v in kwargs.items() if k not in names}
-    return construct(LearnedModel, {"make": make, "config": config, **rest})
+    return construct(LearnedModel, rest, {"make": make, "config": config})
 
 
 ADAPTERS: dict[Differentiate, Adapt] = {

@@ -6,7 +6,7 @@ as :class:`DifferentiableVectorEnv` resets it, and the next segment begins.
 """
 
 import logging
-from typing import Any, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
@@ -49,6 +49,10 @@ class CompiledUnroll:
     def __init__(self) -> None:
         self._steps: dict[tuple[Any, ...], CompiledStep | None] = {}
         self._alive: list[Any] = []  # environments and policies whose id is in a key
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A new one: the code belongs to the environment and the policy it was compiled for."""
+        return type(self)()
 
     def __call__(
         self,

@@ -2,37 +2,89 @@
 
 import inspect
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
+from gymnasium.error import DependencyNotInstalled
+
+from pgtoolkit.envs.registry.json_types import annotations_of, fits, words_of
 from pgtoolkit.errors import RequestError
 
 T = TypeVar("T")
 
 
-def construct(creator: Callable[..., T], kwargs: Mapping[str, Any]) -> T:
-    """``creator(**kwargs)``, after a check of the names of the arguments.
+def construct(
+    creator: Callable[..., T],
+    kwargs: Mapping[str, Any],
+    given: Mapping[str, Any] | None = None,
+) -> T:
+    """``creator(**kwargs, **given)``, after a check of the arguments against the signature.
 
     Args:
         creator: a class or a function.
-        kwargs: the user's arguments.
+        kwargs: the user's arguments, out of JSON.
+        given: arguments that the caller gives itself, and the user may not.
 
     Raises:
-        RequestError: an argument is unknown, or a required one is missing.
+        RequestError: an argument is unknown, has another type than its annotation says, or a
+            required one is missing; or the creator raises, and the message says what and where.
+        ImportError, DependencyNotInstalled: a package is missing.
+    """
+    given = given or {}
+    require_arguments(creator, kwargs, given)
+    try:
+        return creator(**kwargs, **given)
+    except (RequestError, ImportError, DependencyNotInstalled):
+        raise
+    except Exception as error:
+        name = getattr(creator, "__name__", str(creator))
+        raise RequestError(
+            f"{name} cannot be made{_with(kwargs)}: {describe_exception(error, _file_of(creator))}"
+        ) from error
+
+
+def require_arguments(
+    creator: Callable[..., object], kwargs: Mapping[str, Any], given: Mapping[str, Any]
+) -> None:
+    """Checks arguments against the creator's signature: their names and, out of JSON, their types.
+
+    Raises:
+        RequestError: names the argument, and what the creator takes.
     """
     try:
-        inspect.signature(creator).bind(**kwargs)
+        inspect.signature(creator).bind(**kwargs, **given)
     except TypeError as error:
-        raise RequestError(arguments_message(creator, kwargs, error)) from error
-    return creator(**kwargs)
+        raise RequestError(arguments_message(creator, kwargs, error, given)) from error
+    annotations = annotations_of(creator)
+    for key, value in kwargs.items():
+        if key in annotations and not fits(value, annotations[key]):
+            name = getattr(creator, "__name__", str(creator))
+            raise RequestError(
+                f"{name}'s {key} is {value!r}: it must be {words_of(annotations[key])}"
+            )
+
+
+def _with(kwargs: Mapping[str, Any]) -> str:
+    return f" with {dict(kwargs)}" if kwargs else ""
+
+
+def _file_of(creator: Callable[..., object]) -> str:
+    """The file that defines it; empty where there is none."""
+    try:
+        return inspect.getfile(creator)
+    except TypeError:
+        return ""
 
 
 def arguments_message(
-    creator: Callable[..., object], kwargs: Mapping[str, Any], error: Exception
+    creator: Callable[..., object],
+    kwargs: Mapping[str, Any],
+    error: Exception,
+    given: Mapping[str, Any] | None = None,
 ) -> str:
-    """The message that names the wrong arguments and lists the accepted ones."""
+    """The message that names the wrong arguments and lists the accepted ones but those given."""
     name = getattr(creator, "__name__", str(creator))
-    accepted = accepted_arguments(creator)
+    accepted = accepted_arguments(creator, given or {})
     if accepted is None:
         return f"{name} cannot be made with {dict(kwargs)}: {error}"
     unknown = [repr(key) for key in kwargs if key not in accepted]
@@ -42,12 +94,15 @@ def arguments_message(
     return f"{name} cannot be made with {dict(kwargs)}: {error} ({takes})"
 
 
-def accepted_arguments(creator: Callable[..., object]) -> list[str] | None:
-    """The names of the creator's keyword arguments; None if it accepts any."""
+def accepted_arguments(
+    creator: Callable[..., object], given: Collection[str] = ()
+) -> list[str] | None:
+    """The names of the creator's keyword arguments without those given; None if it accepts any."""
     parameters = inspect.signature(creator).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in parameters if p.kind in kinds and p.name not in given]
 
 
 def describe_exception(error: BaseException, file: str) -> str:
@@ -55,5 +110,7 @@ def describe_exception(error: BaseException, file: str) -> str:
     what = f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError) and error.filename == file:
         return f"{file}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    if not file:
+        return what
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     return f"{file}, line {frames[-1].lineno}: {what}" if frames else f"{file}: {what}"

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
-from pgtoolkit.envs.registry.construct import construct
+from pgtoolkit.envs.registry.construct import require_arguments
 from pgtoolkit.envs.registry.files import import_file
 from pgtoolkit.envs.registry.ordinary import env_name
 from pgtoolkit.envs.registry.registered import missing_package
@@ -114,7 +114,8 @@ def _wrapped(env: AnyEnv, name: str, make: MakeWrapper, arguments: Mapping[str, 
     bound: Any = functools.partial(make, env)
     bound.__name__ = name
     try:
-        wrapped = construct(bound, {**arguments, **given})
+        require_arguments(bound, {**arguments, **given}, {})
+        wrapped = bound(**{**arguments, **given})
     except RequestError as error:
         raise RequestError(f"--gym-wrappers: {error}") from error
     except (ImportError, DependencyNotInstalled) as error:

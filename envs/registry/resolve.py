@@ -6,7 +6,6 @@ The name is a registered id (``Pendulum-v1``, ``module:Id-v0``) or a class in a 
 
 import copy
 import dataclasses
-import inspect
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv, require_attributes
 from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.ordinary.episode_state import ResumeChoice
 from pgtoolkit.envs.ordinary.resume_check import choose_resume, resumable
-from pgtoolkit.envs.registry.construct import construct, describe_exception
+from pgtoolkit.envs.registry.construct import construct
 from pgtoolkit.envs.registry.files import load_class
 from pgtoolkit.envs.registry.flat_actions import flatten_actions
 from pgtoolkit.envs.registry.flatten import flatten_observations, text_parts
@@ -267,13 +266,8 @@ def _construct(kind: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
     name = getattr(kind, "__name__", str(kind))
     try:
         return construct(kind, kwargs)
-    except RequestError:
-        raise
     except (ImportError, DependencyNotInstalled) as error:
         raise missing_package(name, error) from error
-    except Exception as error:
-        where = describe_exception(error, inspect.getfile(kind))
-        raise RequestError(f"{name} cannot be made: {where}") from error
 
 
 def _from_differentiable(env: DifferentiableEnv, name: str, wrappers: dict[str, Any]) -> EnvSpec:

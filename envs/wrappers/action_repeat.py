@@ -14,6 +14,9 @@ from pgtoolkit.envs.states import State, leaves_of, map_state, rebuild_state, wh
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
 from pgtoolkit.state import Schema, anything, items, require, tensor
 
+MAX_REPEATS = 1000
+"""Most steps of one action; each is computed in every step of the wrapper."""
+
 
 @final
 class ActionRepeat(DifferentiableWrapper[Any]):
@@ -37,7 +40,7 @@ class ActionRepeat(DifferentiableWrapper[Any]):
 
     def __init__(self, env: DifferentiableEnv[Any], repeat: int) -> None:
         super().__init__(env)
-        self.repeat = positive_integer("ActionRepeat", "repeat", repeat)
+        self.repeat = positive_integer("ActionRepeat", "repeat", repeat, MAX_REPEATS)
         self.max_episode_steps = math.ceil(env.max_episode_steps / self.repeat)
         if env.noise_shape is not None:
             self.noise_shape = (self.repeat, *env.noise_shape)

@@ -13,6 +13,9 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import S, State, leaves_of, map_state
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
 
+MAX_BRANCHES = 1000
+"""Most copies of a step; each is computed in every step of the wrapper."""
+
 
 @final
 class SmoothingBundle(DifferentiableWrapper[S]):
@@ -61,7 +64,7 @@ class SmoothingBundle(DifferentiableWrapper[S]):
         state_std: float = 0.0,
     ) -> None:
         super().__init__(env)
-        self.branches = positive_integer("SmoothingBundle", "branches", branches)
+        self.branches = positive_integer("SmoothingBundle", "branches", branches, MAX_BRANCHES)
         require_finite("SmoothingBundle", action_std=action_std, state_std=state_std)
         require_at_least("SmoothingBundle", 0, action_std=action_std, state_std=state_std)
         self.action_std, self.state_std = action_std, state_std

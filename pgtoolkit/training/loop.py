@@ -12,7 +12,8 @@ import torch
 
 from pgtoolkit import parallel
 from pgtoolkit.agent import Agent, Metrics
-from pgtoolkit.config import Settings, above, at_least
+from pgtoolkit.config import Settings, above, at_least, at_most
+from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, never
 from pgtoolkit.training.diagnosis import markdown
 from pgtoolkit.training.disk import writing
@@ -39,9 +40,9 @@ class TrainConfig(Settings):
     """Environment steps to train for: as many whole windows as fit, and at least one."""
     eval_interval: Annotated[int, at_least(0)] = 50_000
     """Environment steps between evaluations; 0 never evaluates."""
-    eval_episodes: Annotated[int | None, at_least(1)] = None
+    eval_episodes: Annotated[int | None, at_least(1), at_most(MAX_COUNT)] = None
     """Episodes of each evaluation; default: 100 on batched environments, 20 on others."""
-    eval_max_steps: Annotated[int | None, at_least(1)] = None
+    eval_max_steps: Annotated[int | None, at_least(1), at_most(MAX_COUNT)] = None
     """Steps after which an evaluation episode is cut off and counts with its return so far;
     default: the environment's time limit, or 1,000 where none is known."""
     checkpoint_interval: Annotated[int, at_least(1)] = 50_000

@@ -55,7 +55,10 @@ def read_sources(package: Path) -> Iterator[tuple[Module, str]]:
     for folder in (package, *(package / layer for layer in LAYERS[1:])):
         for path in sorted(folder.rglob("*.py")):
             if path.name != "__init__.py":
-                yield path.relative_to(package).with_suffix("").parts, path.read_text()
+                yield (
+                    path.relative_to(package).with_suffix("").parts,
+                    path.read_text(encoding="utf-8"),
+                )
 
 
 def imported_names(source: str) -> Iterator[str]:
@@ -138,5 +141,5 @@ def describe(package: Path, box: Box, graph: Graph) -> str:
         files = sorted(path for path in folder.glob("*.py") if path.name not in own_boxes)
         return ", ".join(path.stem for path in files)
     path = folder / box.name if box.name.endswith(".py") else folder / box.name / "__init__.py"
-    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.split("\n")[0].replace("`", "").removesuffix(".")

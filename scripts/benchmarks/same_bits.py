@@ -167,7 +167,7 @@ def main() -> int:
             print(f"{case[0]:<40} {verdict}{note}", flush=True)
     if options.json:
         rows = [{"case": name, **found._asdict()} for name, found in results.items()]
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return 0 if all(found.same for found in results.values()) else 1
 
 

@@ -34,7 +34,7 @@ def seconds(folder: Path, names: list[str], repeats: int) -> dict[str, float]:
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{folder}:\n{done.stderr}")
-        rows = json.loads(output.read_text())
+        rows = json.loads(output.read_text(encoding="utf-8"))
     found: dict[str, float] = {}
     for number, row in enumerate(row for row in rows if row["ours_cpu_s"]):
         # Numbered: two checkouts may describe a row in other words, so the order matches them.
@@ -73,7 +73,7 @@ def main() -> int:
             f"{median:5.3f} ({min(ratios):.3f} to {max(ratios):.3f}; smallest {best:.3f})  {name}"
         )
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

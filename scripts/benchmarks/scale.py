@@ -160,7 +160,7 @@ def peak_memory(work: Callable[[], None]) -> float:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-    CLEAR_REFS.write_text("5")  # resets the peak, VmHWM, to the present value
+    CLEAR_REFS.write_text("5", encoding="utf-8")  # resets the peak, VmHWM, to the present value
     before = _status("VmRSS")
     work()
     return (_status("VmHWM") - before) / 1024
@@ -168,5 +168,5 @@ def peak_memory(work: Callable[[], None]) -> float:
 
 def _status(name: str) -> int:
     """A number of kilobytes from ``/proc/self/status``."""
-    lines = STATUS.read_text().splitlines()
+    lines = STATUS.read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

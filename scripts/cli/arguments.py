@@ -21,6 +21,10 @@ FRAME_CHARACTERS = "╭╮╰╯│─"
 """Characters of the frame that tyro draws around an error."""
 
 
+MAX_JSON_DEPTH = 20
+"""Lists and objects inside each other; no argument of an environment has so many."""
+
+
 def parse(cls: type[T], arguments: Sequence[str], *, command: str) -> T:
     """Fills a dataclass from command-line flags; ``--help`` prints its fields and exits 0.
 
@@ -88,17 +92,49 @@ def parse_json_object(text: str, flag: str) -> dict[str, Any]:
     """Parses the JSON object given to a flag.
 
     Raises:
-        RequestError: the text is not a JSON object; the message shows an example of one.
+        RequestError: the text is not a JSON object, is nested too deeply, gives a name twice, or
+            has NaN in it; the message shows an example of one.
     """
+    example = f"write it as {flag} '{{\"name\": 1.0}}'"
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RequestError(
-            f"{flag} is not JSON ({error}): write it as {flag} '{{\"name\": 1.0}}'"
-        ) from error
+        value = json.loads(text, object_pairs_hook=_each_once, parse_constant=_no_nan)
+        json.dumps(value, ensure_ascii=False).encode()  # no surrogates, which YAML cannot hold
+    except RecursionError as error:
+        raise RequestError(f"{flag} is nested too deeply: {example}") from error
+    except ValueError as error:
+        raise RequestError(f"{flag} is not JSON ({error}): {example}") from error
     if not isinstance(value, dict):
         raise RequestError(f"{flag} must be a JSON object such as '{{\"name\": 1.0}}', not {text}")
+    if _depth(value) > MAX_JSON_DEPTH:
+        raise RequestError(f"{flag} is nested too deeply: {example}")
     return value
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects are inside each other."""
+    level, depth = [value], 0
+    while level:
+        nested = [x for x in level if isinstance(x, dict | list)]
+        level = [y for x in nested for y in (x.values() if isinstance(x, dict) else x)]
+        depth += 1
+    return depth
+
+
+def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs; JSON does not say which of two equal names counts."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} is there twice")
+        found[name] = value
+    return found
+
+
+def _no_nan(name: str) -> float:
+    """Infinity, which some arguments may be; NaN is a value of none."""
+    if name == "NaN":
+        raise ValueError("NaN is not a number")
+    return float(name)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

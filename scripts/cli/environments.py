@@ -148,7 +148,7 @@ def add_wrappers(env: DifferentiableEnv, wrappers: Mapping[str, Any]) -> Differe
         module = importlib.import_module(wrapper.module)
         if not isinstance(arguments, dict):
             raise RequestError(f"--wrappers: the arguments of {name} must be a JSON object")
-        env = construct(getattr(module, wrapper.name), {"env": env, **arguments})
+        env = construct(getattr(module, wrapper.name), arguments, {"env": env})
     return env
 
 

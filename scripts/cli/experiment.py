@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, final
 import torch
 
 from pgtoolkit.agent import Agent
-from pgtoolkit.config import Settings, above, at_least
+from pgtoolkit.config import Settings, above, at_least, at_most
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
 from pgtoolkit.envs.ordinary.vector_states import start_sentence
 from pgtoolkit.envs.registry.ordinary import time_limit_of
@@ -19,6 +19,7 @@ from pgtoolkit.envs.vectorized.stepping import OnFault, Stepping, Vectorization
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.estimators.cross_fitting import followed_estimator
 from pgtoolkit.gymnasium_types import AnyVectorEnv
+from pgtoolkit.limits import MAX_THREADS
 from pgtoolkit.rollouts.evaluation import MAX_EPISODE_STEPS, Evaluation, evaluate, never
 from pgtoolkit.scripts.cli.arguments import flag_name, flags_of, parse, parse_json_object
 from pgtoolkit.scripts.cli.environments import (
@@ -28,6 +29,7 @@ from pgtoolkit.scripts.cli.environments import (
     parse_wrappers,
 )
 from pgtoolkit.scripts.cli.malloc import keep_freed_memory
+from pgtoolkit.scripts.cli.memory import require_training_memory
 from pgtoolkit.scripts.cli.registry import load_agent
 from pgtoolkit.scripts.cli.trust import SIGNATURE
 from pgtoolkit.seeding import stream_seed
@@ -64,9 +66,9 @@ class RunConfig(Settings):
     wrappers: str = "{}"
     """JSON object of wrappers for a differentiable environment and their arguments, the innermost
     first, such as '{"GradientGate": {"clip_norm": 10}}'. `pgtoolkit list wrappers` names them."""
-    seed: int = 0
+    seed: Annotated[int, at_least(0)] = 0
     """Seed of all random numbers: weights, noise, starts, minibatches and evaluations."""
-    threads: Annotated[int, at_least(1)] = 1
+    threads: Annotated[int, at_least(1), at_most(MAX_THREADS)] = 1
     """Number of CPU threads that torch uses; networks of this size gain nothing from more."""
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     """Device of the policy and of differentiable environments; auto is cuda where there is one."""
@@ -199,6 +201,10 @@ class Experiment:
         agent_class = load_agent(settings.agent_name)[0]
         self.environments = env_factory_of(run, agent_class.needs_gradient, self.device)
         self.source = self.environments.source
+        batched = self.environments.batched
+        default_episodes = BATCHED_EVAL_EPISODES if batched else UNBATCHED_EVAL_EPISODES
+        self.eval_episodes = settings.loop.eval_episodes or default_episodes
+        require_training_memory(self.environments, settings.agent, self.eval_episodes)
         env = stand_in(self.environments.make(settings.agent.num_envs))
         self.resume_sentence = start_sentence(env, self.source.name)
         self.agent: Agent = agent_class(
@@ -207,9 +213,6 @@ class Experiment:
             seed=run.seed,
             total_steps=settings.loop.total_steps,
         )
-        batched = self.environments.batched
-        default_episodes = BATCHED_EVAL_EPISODES if batched else UNBATCHED_EVAL_EPISODES
-        self.eval_episodes = settings.loop.eval_episodes or default_episodes
         self._eval_env = self.environments.make_for_evaluation(self.eval_episodes)
         self.eval_max_steps = settings.loop.eval_max_steps or default_max_steps(self._eval_env, env)
         self.settings = dataclasses.replace(

@@ -51,7 +51,7 @@ def write_json(path: Path, content: object) -> None:
         RequestError: the file cannot be written.
     """
     try:
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from error
 

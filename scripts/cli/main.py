@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from pgtoolkit.scripts.cli import failures, streams
 from pgtoolkit.scripts.cli.registry import COMMANDS, lookup
+from pgtoolkit.scripts.cli.text import require_text
 from pgtoolkit.training.stop import Interruption, handling, raise_interruption
 
 
@@ -63,6 +64,7 @@ def run_command(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) 
 def exit_code_of(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
     """Runs a command, tells of its failure, and returns the exit code."""
     try:
+        require_text(arguments)
         run(arguments)
     except BrokenPipeError as error:
         if failures.foreign_frame(error) is not None:

@@ -5,6 +5,7 @@ there an attempt to write elsewhere fails as it does for a user who has no right
 """
 
 import dataclasses
+import faulthandler
 import os
 import resource
 import signal
@@ -35,8 +36,12 @@ class Limits:
     """What a child may use."""
 
     seconds: float = 15.0
-    """After these it is interrupted as by Ctrl-C; after ``grace`` more it is killed."""
-    grace: float = 8.0
+    """Seconds of the processor, which other processes do not lengthen; then it is interrupted as by
+    Ctrl-C."""
+    patience: float = 60.0
+    """Seconds of the clock after which one that waits for something is interrupted."""
+    grace: float = 15.0
+    """Seconds of the clock after an interrupt; then it is killed."""
     memory: int = 6 * 2**30
     """Bytes of address space."""
     file_size: int = 50 * 2**20
@@ -55,6 +60,8 @@ class Outcome:
     errors: str
     interrupted: bool
     """Whether it was still at work after its seconds."""
+    where: str
+    """Where each thread was when it was interrupted; empty if it was not."""
     outside: list[str]
     """Paths outside the folder that it tried to write."""
 
@@ -67,32 +74,41 @@ def run_forked(arguments: Sequence[str], folder: Path, limits: Limits) -> Outcom
         folder: where it may write. The child works in ``folder/work/a/b/c``.
         limits: of time, memory and file size.
     """
-    files = {name: folder / name for name in ("output", "errors", "outside")}
+    files = {name: folder / name for name in ("output", "errors", "where", "outside")}
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     child = os.fork()
     if child == 0:
         _run_child(list(arguments), folder, files, limits)
     code, interrupted = _wait(child, limits)
-    texts = {name: path.read_text("utf-8", "replace") for name, path in files.items()}
-    outside = texts["outside"].splitlines()
-    return Outcome(list(arguments), code, texts["output"], texts["errors"], interrupted, outside)
+    output, errors, where, outside = (
+        path.read_text(encoding="utf-8", errors="replace") for path in files.values()
+    )
+    return Outcome(list(arguments), code, output, errors, interrupted, where, outside.splitlines())
 
 
 def _wait(child: int, limits: Limits) -> tuple[int, bool]:
     """Waits for the child; its exit code, and whether it was interrupted."""
-    began, interrupted = time.monotonic(), False
+    began, end = time.monotonic(), None
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status), interrupted
-        seconds = time.monotonic() - began
-        if seconds > limits.seconds and not interrupted:
-            interrupted = True
+            return os.waitstatus_to_exitcode(status), end is not None
+        now = time.monotonic()
+        over = now > began + limits.patience or processor_seconds(child) > limits.seconds
+        if over and end is None:
+            end = now + limits.grace
+            os.kill(child, signal.SIGUSR1)
             os.kill(child, signal.SIGINT)
-        if seconds > limits.seconds + limits.grace:
+        if end is not None and now > end:
             os.killpg(child, signal.SIGKILL)
-        time.sleep(0.002)
+        time.sleep(0.005)
+
+
+def processor_seconds(process: int) -> float:
+    """Seconds of the processor that a process has used, in all its threads."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _run_child(
@@ -111,6 +127,7 @@ def _run_child(
             os.fdopen(number, mode, encoding="utf-8", closefd=False)
             for number, mode in enumerate("rww")
         )
+        faulthandler.register(signal.SIGUSR1, file=descriptors["where"])
         _limit(folder, limits, descriptors["outside"])
         code = _exit_code(arguments)
         sys.stdout.flush()

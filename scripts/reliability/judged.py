@@ -13,6 +13,9 @@ MAX_LINE = 2000
 PROGRESS = "checking "
 """Beginning of the lines on stderr that show the progress of ``check-env``."""
 
+OUR_FAULT = "this is a fault of pgtoolkit"
+"""What the command line says of an exception that it did not expect."""
+
 OUR_FRAME = re.compile(r'File "[^"]*/((?:pgtoolkit|agents|envs|scripts)/[\w/]+\.py)", line (\d+)')
 
 
@@ -20,11 +23,14 @@ def fault_of(outcome: Outcome) -> str | None:
     """The fault in a few words, equal for equal causes; None if the command ended as it should.
 
     It should exit with 0, 1 or 2, or with 130 if it was at work and was interrupted; say why on one
-    to three lines where that is not 0; show no traceback; and write nowhere but in its folder.
+    to three lines where that is not 0; show no traceback, name no fault of this package;
+    and write nowhere but in its folder.
     """
     text = outcome.errors + outcome.output
     if "Traceback (most recent call last)" in text:
         return f"traceback: {_last_frame(text)} {_exception(outcome.errors or text)}"
+    if OUR_FAULT in text:
+        return f"a fault of this package: {text[: text.index(OUR_FAULT)].strip()[-150:]}"
     if outcome.interrupted:
         return _fault_of_an_interrupted(outcome)
     if outcome.code not in (0, 1, 2):
@@ -39,7 +45,7 @@ def _fault_of_an_interrupted(outcome: Outcome) -> str | None:
     at_work = outcome.output.strip() or outcome.errors.strip().startswith(PROGRESS)
     if outcome.code in (130, 0) and at_work:
         return None
-    return f"hangs: exit code {outcome.code} after an interrupt"
+    return f"hangs: exit code {outcome.code} after an interrupt, at {_first_frame(outcome.where)}"
 
 
 def _fault_of_the_message(outcome: Outcome) -> str | None:
@@ -57,6 +63,12 @@ def _fault_of_the_message(outcome: Outcome) -> str | None:
 def _was_asked_for(path: str, outcome: Outcome) -> bool:
     """Whether an argument names the path's folder, as ``--run-dir /`` does."""
     return path.rpartition("/")[0] in {word.rstrip("/") for word in outcome.arguments}
+
+
+def _first_frame(where: str) -> str:
+    """The innermost frame of this package, of a list that begins with the latest call."""
+    frames = OUR_FRAME.findall(where)
+    return ":".join(frames[0]) if frames else (where.splitlines() or ["an unknown place"])[-1]
 
 
 def _last_frame(text: str) -> str:

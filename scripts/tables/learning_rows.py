@@ -150,7 +150,7 @@ def read_runs(path: Path) -> list[LearningRun]:
     if not path.exists():
         return []
     try:
-        return [LearningRun(**row) for row in json.loads(path.read_text())]
+        return [LearningRun(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
     except (json.JSONDecodeError, TypeError) as error:
         raise RequestError(f"{path} holds no runs of this study: name another file") from error
 

@@ -130,7 +130,7 @@ def read_trials(path: Path) -> list[Trial]:
     if not path.exists() or not path.stat().st_size:
         return []
     try:
-        return [Trial(**row) for row in json.loads(path.read_text())]
+        return [Trial(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, TypeError) as error:
         raise RequestError(f"{path} holds no trials of environments: name another file") from error
 
@@ -157,7 +157,9 @@ def try_env(row: ThirdPartyEnv, timeout: float) -> Trial:
         check = call(
             "check-env", row.env, *row.flags, *CHECK_FLAGS, "--json", str(findings), timeout=timeout
         )
-        found = json.loads(findings.read_text() or "[]") if findings.exists() else []
+        found = (
+            json.loads(findings.read_text(encoding="utf-8") or "[]") if findings.exists() else []
+        )
         place = ("--run-dir", str(run))
         train = call(
             "train", "ppo", "--env", row.env, *row.flags, *TRAIN_FLAGS, *place, timeout=timeout

@@ -139,7 +139,7 @@ def _read(file: Path | None, trajectories: int) -> dict[str, list[Outcome]]:
     """The outcomes in the file; none if there is no file, or an empty one."""
     if file is None or not file.exists() or file.stat().st_size == 0:
         return {}
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     if content["trajectories"] != trajectories:
         raise RequestError(
             f"{file} has batches of {content['trajectories']} trajectories, not {trajectories}: "

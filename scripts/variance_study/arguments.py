@@ -1,7 +1,6 @@
 """Arguments of ``pgtoolkit variance``. Imports no torch."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Annotated, Literal, final
 
@@ -9,6 +8,7 @@ import tyro
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.catalogue import STUDY_ESTIMATORS
+from pgtoolkit.limits import MAX_FLOAT, MAX_LAYER, MAX_THREADS
 from pgtoolkit.scripts.cli.arguments import require_options
 from pgtoolkit.scripts.cli.registry import lookup
 
@@ -89,14 +89,14 @@ class VarianceArguments:
             ),
             "gamma": (self.gamma is None or 0 <= self.gamma <= 1, "between 0 and 1"),
             "seed": (0 <= self.seed < 2**31, "at least 0 and below 2^31"),
-            "threads": (self.threads >= 1, "at least 1"),
+            "threads": (1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS:,}"),
             "log_std_init": (
-                self.log_std_init is None or math.isfinite(self.log_std_init),
-                "a finite number",
+                self.log_std_init is None or abs(self.log_std_init) <= MAX_FLOAT,
+                f"a finite number, at most {MAX_FLOAT:g}",
             ),
             "hidden": (
-                self.hidden is None or all(size >= 1 for size in self.hidden),
-                "sizes of at least 1",
+                self.hidden is None or all(1 <= size <= MAX_LAYER for size in self.hidden),
+                f"sizes from 1 to {MAX_LAYER:,}",
             ),
         }
         require_options(self, conditions)

@@ -30,6 +30,7 @@ from pgtoolkit.scripts.cli.experiment import (
 )
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.malloc import keep_freed_memory
+from pgtoolkit.scripts.cli.memory import require_study_memory
 from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
 from pgtoolkit.scripts.variance_study.arguments import VarianceArguments
 from pgtoolkit.seeding import stream, stream_seed
@@ -100,7 +101,9 @@ def prepare_inputs(options: VarianceArguments) -> StudyInputs:
     env_config = _environment_config(options, settings)
     name, kwargs = env_config.env, parse_json_object(env_config.env_kwargs, "--env-kwargs")
     needed = bool(set(options.estimators) - {"score_function"})
-    env_for, sentence = environments(env_config, options.trajectories, needed=needed)
+    env_for, sentence = environments(
+        env_config, options.trajectories, max(options.horizons), needed=needed
+    )
     env = env_for(max(options.horizons))
     no_gradient = reason_for_no_gradient(env, name, env_config.differentiate)
     estimators = chosen_estimators(options.estimators, no_gradient)
@@ -155,7 +158,7 @@ def _environment_config(options: VarianceArguments, settings: RunSettings | None
 
 
 def environments(
-    config: RunConfig, num_envs: int, *, needed: bool
+    config: RunConfig, num_envs: int, longest: int, *, needed: bool
 ) -> tuple[Callable[[int], AnyVectorEnv], str]:
     """A function from a horizon to vector environments, and a sentence on their gradient.
 
@@ -166,10 +169,11 @@ def environments(
         config: names and arguments of the environment.
         num_envs: number of environments if they are differentiable; at most ``MAX_UNBATCHED_ENVS``
             are made of other ones.
+        longest: the longest horizon.
         needed: whether an environment without a gradient of its own is to get an adapter.
 
     Raises:
-        RequestError: they cannot be made.
+        RequestError: they cannot be made, or a window of them does not fit into memory.
     """
 
     def find(kwargs: dict[str, Any]) -> EnvFactory:
@@ -182,6 +186,7 @@ def environments(
 
     kwargs = parse_json_object(config.env_kwargs, "--env-kwargs")
     factory = find(kwargs)
+    require_study_memory(factory, num_envs, longest)
     source, sentence = factory.source, factory.gradient.sentence
     env_class = type(source.differentiable or source.make().unwrapped)
     if "horizon" not in kwargs and "horizon" in (accepted_arguments(env_class) or ()):

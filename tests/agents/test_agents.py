@@ -1,5 +1,6 @@
 """Every agent repeats itself bit for bit, resumes exactly, and measures its gradients correctly."""
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,7 @@ ACTOR_CRITICS: dict[str, Callable[..., Any]] = {
     "a2c": lambda env, seed, **kwargs: A2c(A2cConfig(**SMALL, **kwargs), env, seed=seed),
     "ppo": lambda env, seed, **kwargs: Ppo(PpoConfig(**SMALL, **kwargs), env, seed=seed),
 }
+COMPILED = ("shac", "ppo")
 BOTH = ("score_function", "pathwise")
 
 
@@ -108,6 +110,39 @@ def test_resuming_from_a_file_equals_never_stopping(name: str, tmp_path: Path) -
     assert equal(parameters(whole), parameters(resumed))
     policy, other = whole.policy.state_dict(), resumed.policy.state_dict()
     assert equal(policy, other)
+
+
+EVERY_AGENT = AGENTS | ACTOR_CRITICS
+
+
+@pytest.mark.parametrize("name", EVERY_AGENT)
+def test_a_copy_goes_on_by_itself_with_the_same_bits(name: str) -> None:
+    """Copied after an update and after a collect, whose graph the environments still hold."""
+    agent = EVERY_AGENT[name](pendulum(), 0)
+    step(agent, 2)
+    between, whole = copy.deepcopy(agent), copy.deepcopy(agent)
+    window = between.collect()
+    after_collect = copy.deepcopy(between)
+    between.update(window)
+    step(between, 2)
+    assert equal(parameters(whole), parameters(agent))
+    step(whole, 3)
+    step(agent, 3)
+    assert equal(parameters(whole), parameters(agent))
+    assert equal(parameters(between), parameters(agent))
+    step(after_collect, 2)
+    assert not equal(parameters(after_collect), parameters(agent))
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_copy_of_a_compiled_agent_goes_on_with_the_same_bits(name: str) -> None:
+    """The copy has a policy of its own, and its compiled steps follow that one."""
+    agent = EVERY_AGENT[name](pendulum(), 0, compile="always")
+    step(agent, 2)
+    copied = copy.deepcopy(agent)
+    step(agent, 3)
+    step(copied, 3)
+    assert equal(parameters(agent), parameters(copied))
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -462,6 +462,7 @@ def test_the_console_command_and_the_scripts_are_one(command: list[str]) -> None
         "learning_table",
         "plot_gain",
         "architecture_picture",
+        "random_commands",
     ],
 )
 def test_every_script_shows_its_help(script: str) -> None:
