@@ -1,5 +1,6 @@
 """An ordinary environment whose episode under way can be saved and taken up by another process."""
 
+import copy
 import dataclasses
 import logging
 from collections.abc import Callable
@@ -70,6 +71,9 @@ class ResumableEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     def __init__(self, make: Callable[[], AnyEnv], choice: ResumeChoice) -> None:
         env = make()
         super().__init__(env)
+        # Copies, because whoever samples from the environment's own would change its state.
+        self.observation_space = copy.deepcopy(env.observation_space)
+        self.action_space = copy.deepcopy(env.action_space)
         self._make, self.choice = make, choice
         self.resume: Resume = choice.kind
         self.start: dict[str, Any] = {}

@@ -1,0 +1,1 @@
+"""Trials of what can go wrong with runs: interruptions, and what is left after them."""
