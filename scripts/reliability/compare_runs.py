@@ -56,7 +56,7 @@ def shown_scalars(path: Path) -> dict[str, bytes]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of what a resume voids
-    events: Any = EventAccumulator(str(path), size_guidance={"scalars": 0})  # type: ignore[no-untyped-call]
+    events: Any = EventAccumulator(str(path), size_guidance={"scalars": 0})
     events.Reload()
     found = {}
     for tag in events.Tags()["scalars"]:

@@ -208,7 +208,17 @@ def _problem(finished: Finished) -> str:
 
 def _row(setup: Setup, which: str, update: int, outcome: Outcome, note: str, began: float) -> Row:
     seconds = round(time.monotonic() - began, 1)
-    return Row(*dataclasses.astuple(setup), which, update, outcome, note, seconds)
+    return Row(
+        setup.agent,
+        setup.env,
+        setup.vectorization,
+        setup.compile,
+        which,
+        update,
+        outcome,
+        note,
+        seconds,
+    )
 
 
 def _flag(name: str) -> Any:
