@@ -382,10 +382,14 @@ class LateShared(Base):
 
 
 def test_the_check_leaves_the_global_generators_as_they_are() -> None:
-    before = np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist()
+    before = global_generators()
     choose_resume(find_env(FromGlobalGenerator()).make_guarded)
-    after = np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist()
-    assert before == after
+    assert global_generators() == before
+
+
+def global_generators() -> tuple[str, Any, list[int]]:
+    numpy = np.random.get_state()  # the state of the module's generator is meant
+    return repr(numpy), random.getstate(), torch.get_rng_state().tolist()
 
 
 class Raises(Base):
