@@ -73,7 +73,7 @@ def saved_environments(
     seeds = range(seed, seed + env.num_envs)
     if states is not None:
         states = [
-            state | {"seed": new} if state["kind"] == "new episodes" else state
+            state | {"seed": new} if state.get("kind") == "new episodes" else state
             for state, new in zip(states, seeds, strict=True)
         ]
     return {
@@ -106,7 +106,7 @@ def restored_environments(
     except RequestError as error:
         sentence = f"{_new_sentence(saved['seeds'])} ({error})"
         return reset(env, seed=saved["seeds"][0], device=device), sentence
-    new = torch.tensor([state["kind"] == "new episodes" for state in states])
+    new = torch.tensor([state.get("kind") == "new episodes" for state in states])
     saved_obs = saved["obs"].cpu()
     rows = new.reshape(-1, *[1] * (saved_obs.dim() - 1))
     parts = (
@@ -138,7 +138,7 @@ def start_sentence(env: AnyVectorEnv, name: str) -> str:
 
 
 def _sentence(states: list[dict[str, Any]]) -> str:
-    kinds = Counter(state["kind"] for state in states)
+    kinds = Counter(state.get("kind") for state in states)
     found = []
     if kinds["state"]:
         found.append(STATE_RESTORED)
@@ -146,11 +146,11 @@ def _sentence(states: list[dict[str, Any]]) -> str:
         steps = sum(
             state["actions"]["shape"][0]
             for state in states
-            if state["kind"] == "replay" and state["actions"] is not None
+            if state.get("kind") == "replay" and state["actions"] is not None
         )
         found.append(f"episodes replayed, {steps:,} steps")
     if kinds["new episodes"]:
-        new = [state for state in states if state["kind"] == "new episodes"]
+        new = [state for state in states if state.get("kind") == "new episodes"]
         sentence = _new_sentence([state["seed"] for state in new])
         found.append(f"{sentence} ({new[0].get('reason', '')})")
     return "; ".join(found)

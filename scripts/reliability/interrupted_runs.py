@@ -92,7 +92,7 @@ def _become_command(arguments: Sequence[str], output: Path, prepare: Callable[[]
         os.dup2(file, 1)
         os.dup2(file, 2)
         # Python's own may be those of a caller that captures what is printed.
-        sys.stdout, sys.stderr = (open(k, "w", buffering=1, closefd=False) for k in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(k, "w", buffering=1, closefd=False) for k in (1, 2))
         prepare()
         run_command(lambda rest: dispatch(arguments[0], rest), list(arguments[1:]))
     except SystemExit as error:
