@@ -23,8 +23,9 @@ LOG = logging.getLogger("pgtoolkit")
 class ResumeArguments:
     """Continues a run from its last checkpoint.
 
-    On a differentiable environment the result equals that of a run that never stopped, bit for bit.
-    The state of other environments cannot be saved: they start new episodes.
+    The result equals that of a run that never stopped, bit for bit, on differentiable environments
+    and on those whose state can be saved or whose episodes can be taken again. Other environments
+    start new episodes. The run says at its start which of these it is, and here what was done.
     """
 
     run: Annotated[str, tyro.conf.Positional]

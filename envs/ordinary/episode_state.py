@@ -1,7 +1,9 @@
 """An ordinary environment whose episode under way can be saved and taken up by another process."""
 
+import copy
 import dataclasses
 import logging
+import re
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, final
 
@@ -70,6 +72,9 @@ class ResumableEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     def __init__(self, make: Callable[[], AnyEnv], choice: ResumeChoice) -> None:
         env = make()
         super().__init__(env)
+        # Copies, because whoever samples from the environment's own would change its state.
+        self.observation_space = copy.deepcopy(env.observation_space)
+        self.action_space = copy.deepcopy(env.action_space)
         self._make, self.choice = make, choice
         self.resume: Resume = choice.kind
         self.start: dict[str, Any] = {}
@@ -126,7 +131,7 @@ class ResumableEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             RequestError: it cannot be had.
         """
         if self.choice.shared is not None:
-            self.choice.shared.require_unchanged(type(self.unwrapped).__name__)
+            require_private(self.choice.shared, type(self.unwrapped).__name__)
         return self._saved_state() if self.resume == "state" else self._saved_replay()
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
@@ -231,6 +236,19 @@ class ResumableEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
                 f"the replay of an episode of {type(self.unwrapped).__name__} came to another "
                 "observation"
             )
+
+
+def require_private(shared: SharedState, name: str) -> None:
+    """Raises if what all environments of a class share has changed.
+
+    Raises:
+        RequestError: names it.
+    """
+    try:
+        shared.require_unchanged(name)
+    except RequestError as error:
+        # The rest is advice on batches of copies, which an adapter makes.
+        raise RequestError(re.split(": |, and |\\. ", str(error))[0]) from error
 
 
 def generator_state(env: AnyEnv) -> Any:

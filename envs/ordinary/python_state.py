@@ -7,7 +7,9 @@ that another process made in the same way. Nothing that a saved state says is im
 """
 
 import enum
+import functools
 import hashlib
+import random
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -63,7 +65,7 @@ class PythonState:
         self.places: list[Place] = [p for p in search.places if id(p) not in unused]
         self.places += opaque_places(self.known.objects)
         self.layout = _layout(self.places, self.known.objects)
-        for thing in (*things, *DTYPES.values()):
+        for thing in (*things, *DTYPES.values(), *things_of_generators()):
             self.known.thing_code(thing)
         for place in self.places:
             self._is_held(place)  # so that all classes that it shows from the start are known
@@ -190,6 +192,16 @@ class PythonState:
             known = isinstance(found, type) and treatment_of(found) in SAFE_TREATMENTS
             if known and found.__module__ == module and module.split(".")[0] in roots:
                 self.known.thing_code(next(iter(found)) if issubclass(found, enum.Enum) else found)
+
+
+@functools.cache
+def things_of_generators() -> tuple[Any, ...]:
+    """The classes and functions that make random generators, which environments make at resets."""
+    known = KnownObjects()
+    bits = (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox)
+    flatten([random.Random(0), np.random.RandomState(0)], known)
+    flatten([np.random.Generator(kind(0)) for kind in bits], known)
+    return tuple(known.things)
 
 
 def _take_generators(search: Search) -> set[int]:

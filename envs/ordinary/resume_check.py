@@ -11,7 +11,12 @@ import numpy as np
 import torch
 
 from pgtoolkit.envs.adapters.gymnasium.shared_state import SharedState
-from pgtoolkit.envs.ordinary.episode_state import ResumableEnv, Resume, ResumeChoice
+from pgtoolkit.envs.ordinary.episode_state import (
+    ResumableEnv,
+    Resume,
+    ResumeChoice,
+    require_private,
+)
 from pgtoolkit.envs.ordinary.python_state import PythonState
 from pgtoolkit.envs.registry.ordinary import seeded_copy
 from pgtoolkit.errors import RequestError, single_line
@@ -123,7 +128,7 @@ class _Try:
         self.env.reset()
         self._compare(self._to_the_end())
         assert self.shared is not None, "made in the first turn"
-        self.shared.require_unchanged(type(self.env.unwrapped).__name__)
+        require_private(self.shared, type(self.env.unwrapped).__name__)
         known = (python_state(env).known for env in (self.env, self.other))
         things = {id(thing): thing for one in known for thing in one.things}
         return ResumeChoice(self.env.resume, "", seconds, tuple(things.values()), self.shared)

@@ -25,7 +25,7 @@ MakeWrapper = Callable[..., Any]
 GYMNASIUM_WRAPPERS = "gymnasium.wrappers"
 
 WITH_STATISTICS = ("NormalizeObservation", "NormalizeReward")
-"""Gymnasium's wrappers that learn statistics, which are neither shared nor saved."""
+"""Gymnasium's wrappers that learn statistics, which are not shared and belong to no policy."""
 
 
 def add_gym_wrappers(env: AnyEnv, wrappers: Mapping[str, Any]) -> AnyEnv:
@@ -91,7 +91,7 @@ def statistics_note(wrappers: Mapping[str, Any]) -> str:
         return ""
     return (
         f"{' and '.join(named)}: each environment, also each one of an evaluation, learns "
-        "statistics of its own, which are not saved with the run; --normalize-observations "
+        "statistics of its own, which a saved policy does not contain; --normalize-observations "
         "shares and saves those of observations"
     )
 

@@ -179,7 +179,8 @@ def test_a_differentiable_object() -> None:
     source = find_env(env)
     assert source.name == "LQG" and source.differentiable is env
     ordinary = make_vector_env(source, 2, differentiate="none")
-    assert isinstance(ordinary, OrdinaryVectorEnv) and isinstance(ordinary.envs[0], NumpyEnv)
+    assert isinstance(ordinary, OrdinaryVectorEnv)
+    assert isinstance(ordinary.envs[0].unwrapped, NumpyEnv)
 
 
 def test_an_ordinary_object_is_copied_with_generators_of_its_own() -> None:
