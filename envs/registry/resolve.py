@@ -1,4 +1,4 @@
-"""Finding the environment that a user names, and making vector environments of it.
+"""Finding the environment that a user names.
 
 The name is a registered id (``Pendulum-v1``, ``module:Id-v0``) or a class in a file
 (``path/to/file.py:Class``). In Python it can also be an environment object.
@@ -18,8 +18,6 @@ from gymnasium.utils import seeding
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv, require_attributes
 from pgtoolkit.envs.numpy_env import NumpyEnv
-from pgtoolkit.envs.ordinary.episode_state import ResumeChoice
-from pgtoolkit.envs.ordinary.resume_check import choose_resume, resumable
 from pgtoolkit.envs.registry.construct import construct
 from pgtoolkit.envs.registry.files import load_class
 from pgtoolkit.envs.registry.flat_actions import flatten_actions
@@ -35,8 +33,6 @@ from pgtoolkit.envs.registry.ordinary import (
 from pgtoolkit.envs.registry.plugins import register_plugins
 from pgtoolkit.envs.registry.registered import make_registered, missing_package, with_version
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.envs.vectorized.stepping import PLAIN, Stepping
-from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv, AnyVectorEnv
 
@@ -133,64 +129,6 @@ def flatten_spaces(env: AnyEnv) -> AnyEnv:
                 f"{env_name(env)} has {found} {kind}: make a space of gymnasium.spaces in __init__"
             )
     return flatten_actions(flatten_observations(env))
-
-
-def make_vector_env(
-    source: EnvSpec,
-    num_envs: int,
-    *,
-    device: torch.device | str = "cpu",
-    differentiate: Literal["auto", "none"] = "auto",
-    resume: ResumeChoice | None = None,
-    stepping: Stepping = PLAIN,
-) -> AnyVectorEnv:
-    """A vector environment of ``num_envs`` copies, autoreset SAME_STEP.
-
-    Args:
-        source: a result of :func:`find_env`.
-        num_envs: the number of copies.
-        device: the device of a differentiable environment's tensors; other environments are on the
-            CPU.
-        differentiate: ``"auto"`` makes a :class:`DifferentiableVectorEnv
-            <pgtoolkit.envs.vector.DifferentiableVectorEnv>` if the environment is differentiable,
-            ``"none"`` never does.
-        resume: how a resumed run goes on with the episodes of ordinary environments; None finds
-            out by a try (:func:`~pgtoolkit.envs.ordinary.resume_check.choose_resume`).
-        stepping: where ordinary environments run, and what happens when one fails.
-
-    Raises:
-        RequestError: an environment cannot be made, or ``stepping`` asks for what one batch of
-            tensors cannot do.
-    """
-    if source.differentiable is not None and differentiate == "auto":
-        require_one_batch(source.name, stepping)
-        return DifferentiableVectorEnv(source.differentiable, num_envs, device=device)
-    choice = choose_resume(source.make_guarded) if resume is None else resume
-    make = resumable(source.make_guarded, choice.for_envs(num_envs))
-    return OrdinaryVectorEnv(
-        make, num_envs, name=source.name, stepping=stepping, resume_choice=choice
-    )
-
-
-def require_one_batch(name: str, stepping: Stepping) -> None:
-    """Raises unless environments that are rows of one batch can be stepped like that.
-
-    Raises:
-        RequestError: a fault is to concern one environment alone, or there is to be a time limit.
-    """
-    batch = f"the environments of {name} are rows of one computation on tensors"
-    if stepping.on_fault != "stop":
-        raise RequestError(
-            f"{batch}, so a fault stops all of them: leave --on-fault {stepping.on_fault} out, or "
-            "train with --differentiate none, which makes each one an object"
-        )
-    if stepping.step_timeout is not None:
-        raise RequestError(
-            f"{batch}, which is not timed: leave --step-timeout out, or train with "
-            "--differentiate none, which makes each one an object"
-        )
-    if stepping.vectorization == "async":
-        LOG.warning("%s: --vectorization async changes nothing", batch)
 
 
 def _from_id(env_id: str, kwargs: dict[str, Any], wrappers: dict[str, Any]) -> EnvSpec:

@@ -372,7 +372,7 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
     def _get_state(self, i: int) -> dict[str, Any]:
         own = {"kind": "dropped"}
         if not self.dropped[i]:
-            own = self._singles[i].ask(get_state) or NO_STATE
+            own = {"kind": "state"} | (self._singles[i].ask(get_state) or NO_STATE)
         return own | {
             "vector": {
                 # As text, because a generator's state has integers of more than 64 bits.

@@ -12,6 +12,7 @@ from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.rollouts.rollout import RolloutState
 from pgtoolkit.rollouts.tape import TapePlayer, unpack_events
 from pgtoolkit.rollouts.window import Window
+from pgtoolkit.state import any_numbers
 from pgtoolkit.training.flight_recorder import MAX_STRIDE, NORM, SNAPSHOTS, Flight, copied, join
 
 WINDOWS = 1_000
@@ -105,7 +106,8 @@ class Replay:
             if isinstance(state.get("collector"), dict):
                 state["collector"] = state["collector"] | {"env": {}}
         try:
-            self.agent.load_state_dict(copied(state))
+            with any_numbers():
+                self.agent.load_state_dict(copied(state))
             if self.player is not None and rollout is not None:
                 self.collector.rollout_state = RolloutState(**rollout)
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:

@@ -170,6 +170,8 @@ def parse_json(text: str) -> Any:
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten()
+    if flat.stride(0) != 1:  # one number that was expanded counts as contiguous
+        flat = flat.clone(memory_format=torch.contiguous_format)
     return _view_of(flat.view(torch.uint8))
 
 

@@ -11,13 +11,9 @@ from pgtoolkit.envs.adapters.choose import Differentiate, GradientSource, choose
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.ordinary.episode_state import NEW_EPISODES, ResumeChoice
 from pgtoolkit.envs.registry.construct import construct
-from pgtoolkit.envs.registry.resolve import (
-    EnvSpec,
-    find_env,
-    make_vector_env,
-    require_one_batch,
-)
+from pgtoolkit.envs.registry.resolve import EnvSpec, find_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.vectorized.make import make_vector_env, require_one_batch
 from pgtoolkit.envs.vectorized.stepping import PLAIN, OnFault, Stepping
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv

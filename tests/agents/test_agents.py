@@ -18,7 +18,8 @@ from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
-from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
+from pgtoolkit.envs.registry.resolve import find_env
+from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators.catalogue import CATALOGUE

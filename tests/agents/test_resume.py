@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
+from pgtoolkit.envs.registry.resolve import find_env
+from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.scripts.cli.registry import AGENTS, load_agent
 from pgtoolkit.scripts.reliability.compare_runs import leaves
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint

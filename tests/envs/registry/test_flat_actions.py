@@ -9,7 +9,8 @@ from gymnasium import spaces
 
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.envs.registry.flat_actions import flatten_actions
-from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
+from pgtoolkit.envs.registry.resolve import find_env
+from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.errors import RequestError
 
 

@@ -10,7 +10,8 @@ from gymnasium import spaces
 
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.envs.registry.flatten import flat_order, flatten_observations, text_parts
-from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
+from pgtoolkit.envs.registry.resolve import find_env
+from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.errors import RequestError
 
 

@@ -15,7 +15,8 @@ from pgtoolkit.envs.adapters.choose import choose_gradient
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.registry.guard import guard, require_interface
-from pgtoolkit.envs.registry.resolve import find_env, make_vector_env
+from pgtoolkit.envs.registry.resolve import find_env
+from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.errors import EnvFaultError, RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 

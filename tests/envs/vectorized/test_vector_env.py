@@ -11,7 +11,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.envs.registry.ordinary import time_limit_of
-from pgtoolkit.envs.registry.resolve import EnvSpec, find_env, make_vector_env
+from pgtoolkit.envs.registry.resolve import EnvSpec, find_env
+from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.vectorized.stepping import OnFault, Stepping, Vectorization
 from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
