@@ -127,9 +127,6 @@ from .numpy_env import (
 from .registry.resolve import (
     EnvSource as EnvSource,
 )
-from .registry.resolve import (
-    make_vector_env as make_vector_env,
-)
 from .states import (
     State as State,
 )
@@ -144,6 +141,9 @@ from .states import (
 )
 from .vector import (
     DifferentiableVectorEnv as DifferentiableVectorEnv,
+)
+from .vectorized.make import (
+    make_vector_env as make_vector_env,
 )
 from .vectorized.stepping import (
     Stepping as Stepping,

@@ -15,6 +15,7 @@ from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.rollouts.rollout import RolloutState, reset
+from pgtoolkit.state import StateError
 
 STATE_RESTORED = "state restored"
 
@@ -88,6 +89,8 @@ def restored_environments(
         if states is None:
             raise RequestError(f"{type(env).__name__} gives no access to their state")
         obs = torch.from_numpy(np.asarray(set_states(env, states)))
+    except StateError:
+        raise
     except RequestError as error:
         sentence = f"{_new_sentence(saved['seeds'])} ({error})"
         return reset(env, seed=saved["seeds"][0], device=device), sentence

@@ -9,10 +9,9 @@ import dataclasses
 import logging
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, final
+from typing import Any, final
 
 import gymnasium
-import torch
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.utils import seeding
 
@@ -32,9 +31,8 @@ from pgtoolkit.envs.registry.ordinary import (
 )
 from pgtoolkit.envs.registry.plugins import register_plugins
 from pgtoolkit.envs.registry.registered import make_registered, missing_package, with_version
-from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError, single_line
-from pgtoolkit.gymnasium_types import AnyEnv, AnyVectorEnv
+from pgtoolkit.gymnasium_types import AnyEnv
 
 LOG = logging.getLogger("pgtoolkit")
 

@@ -11,14 +11,11 @@ from pgtoolkit.errors import (
     NonFiniteError,
     RequestError,
     RunFileError,
-    single_line,
+    bounded,
 )
 
 TRACEBACK_VARIABLE = "PGTOOLKIT_TRACEBACK"
 """With this variable set to 1, every error is shown with its traceback."""
-
-MAX_MESSAGE = 600
-"""Characters of an exception's text that are shown."""
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 """Parts of the texts by which torch says that there is no memory left."""
@@ -49,7 +46,7 @@ def exit_code(error: BaseException) -> int:
 def describe(error: BaseException) -> str:
     """The lines to show: what happened, where, and what to do."""
     notes = " ".join(getattr(error, "__notes__", []))
-    text = _shortened(error)
+    text = bounded(error)
     if isinstance(error, RequestError | NonFiniteError | EnvFaultError | RunFileError):
         return joined(f"error: {text}", notes)
     if is_out_of_memory(error):
@@ -148,8 +145,3 @@ def _last_place(error: BaseException) -> str:
         if _is_ours(os.path.realpath(frame.f_code.co_filename))
     ]
     return ours[-1] if ours else "outside pgtoolkit"
-
-
-def _shortened(error: BaseException) -> str:
-    text = single_line(error)
-    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."

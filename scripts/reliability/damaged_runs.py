@@ -22,7 +22,7 @@ MODULES = (
     "pgtoolkit.scripts.cli.progress",
     "pgtoolkit.scripts.train",
     "pgtoolkit.training.writer",
-    "torch._dynamo",
+    "torch.optim",
     "typeguard",
 )
 """Modules that the commands import late."""

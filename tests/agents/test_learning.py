@@ -11,8 +11,8 @@ from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.control.point_mass import PointMass
 from pgtoolkit.envs.registry.resolve import find_env
-from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.rollouts.evaluation import evaluate
 
 

@@ -78,7 +78,8 @@ def test_new_episodes_of_recorded_seeds(tmp_path: Path) -> None:
     state = first.state_dict()
     seeds = state["collector"]["env"]["seeds"]
     state["collector"]["env"]["environments"] = [
-        {"kind": "new episodes", "reason": "a try", "seed": seed} for seed in seeds
+        {"kind": "new episodes", "reason": "a try", "seed": seed, "vector": own["vector"]}
+        for seed, own in zip(seeds, state["collector"]["env"]["environments"], strict=True)
     ]
     ends = []
     for _ in range(2):

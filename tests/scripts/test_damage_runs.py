@@ -92,7 +92,7 @@ def test_a_checksum_is_made_right_again(tmp_path: Path) -> None:
 
 
 def outcome(code: int = 0, errors: str = "", **changes: Any) -> Outcome:
-    plain: dict[str, Any] = {"output": "", "interrupted": False, "outside": []}
+    plain: dict[str, Any] = {"output": "", "interrupted": False, "where": "", "outside": []}
     return Outcome(arguments=["resume"], code=code, errors=errors, **(plain | changes))
 
 

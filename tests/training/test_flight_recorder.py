@@ -13,8 +13,8 @@ from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.registry.resolve import find_env
-from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.errors import EnvFaultError, NonFiniteError, RequestError
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.training import flight_recorder

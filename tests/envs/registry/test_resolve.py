@@ -18,8 +18,8 @@ from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.registry.ordinary import time_limit
 from pgtoolkit.envs.registry.registered import missing_package
 from pgtoolkit.envs.registry.resolve import find_env
-from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
 from pgtoolkit.errors import RequestError
 

@@ -12,8 +12,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.envs.registry.ordinary import time_limit_of
 from pgtoolkit.envs.registry.resolve import EnvSpec, find_env
-from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.envs.vectorized.stepping import OnFault, Stepping, Vectorization
 from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
 from pgtoolkit.errors import RequestError
@@ -119,7 +119,7 @@ def test_time_limits_and_attributes_can_be_read(mode: Vectorization) -> None:
     env = ours(find_env("Pendulum-v1", {"g": 3.0}), 2, mode)
     assert time_limit_of(env) == 200
     assert env.get_attr("g") == (3.0, 3.0)
-    assert env.resume == ["new episodes"] * 2
+    assert env.resume == ["state"] * 2
     assert len(env.envs) == (2 if mode == "sync" else 0)
     env.close()
 
