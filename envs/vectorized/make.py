@@ -6,7 +6,11 @@ from typing import Literal
 import torch
 
 from pgtoolkit.envs.ordinary.episode_state import ResumeChoice
-from pgtoolkit.envs.ordinary.resume_check import choose_resume, resumable
+from pgtoolkit.envs.ordinary.resume_check import (
+    choose_resume,
+    choose_resume_apart,
+    resumable,
+)
 from pgtoolkit.envs.registry.resolve import EnvSpec
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.vectorized.stepping import PLAIN, Stepping
@@ -47,11 +51,18 @@ def make_vector_env(
     if source.differentiable is not None and differentiate == "auto":
         require_one_batch(source.name, stepping)
         return DifferentiableVectorEnv(source.differentiable, num_envs, device=device)
-    choice = choose_resume(source.make_guarded) if resume is None else resume
+    choice = choice_of_resume(source, stepping) if resume is None else resume
     make = resumable(source.make_guarded, choice.for_envs(num_envs))
     return OrdinaryVectorEnv(
         make, num_envs, name=source.name, stepping=stepping, resume_choice=choice
     )
+
+
+def choice_of_resume(source: EnvSpec, stepping: Stepping) -> ResumeChoice:
+    """How a resumed run goes on with these environments, found out by a try."""
+    if stepping.vectorization == "sync" and stepping.step_timeout is None:
+        return choose_resume(source.make_guarded)
+    return choose_resume_apart(source.make_guarded, stepping.step_timeout)
 
 
 def require_one_batch(name: str, stepping: Stepping) -> None:

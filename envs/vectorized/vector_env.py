@@ -377,7 +377,7 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
             "vector": {
                 # As text, because a generator's state has integers of more than 64 bits.
                 "start": json.dumps(self._recording.start(i)),
-                "actions": torch.as_tensor(np.array(self._recording.actions(i) or [])),
+                "actions": torch.tensor(self._recording.actions(i) or []),
                 "observation": torch.as_tensor(self._observations[i]),
                 "restarts": self._restarts[i],
                 "streak": self._streak[i],

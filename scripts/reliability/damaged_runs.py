@@ -95,7 +95,7 @@ def empty_case(case: Path) -> Path:
     shutil.rmtree(case, ignore_errors=True)
     (case / "work/a/b/c").mkdir(parents=True)
     (case / "elsewhere").mkdir()
-    (case / "elsewhere/file").write_text("not a part of the run\n")
+    (case / "elsewhere/file").write_text("not a part of the run\n", encoding="utf-8")
     return case
 
 

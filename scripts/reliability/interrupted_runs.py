@@ -53,11 +53,14 @@ def run_forked(
     while True:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
-            return Finished(os.waitstatus_to_exitcode(status), output.read_text(errors="replace"))
+            return Finished(
+                os.waitstatus_to_exitcode(status),
+                output.read_text(encoding="utf-8", errors="replace"),
+            )
         if time.monotonic() > ends_at:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return Finished(None, output.read_text(errors="replace"))
+            return Finished(None, output.read_text(encoding="utf-8", errors="replace"))
         time.sleep(POLL_SECONDS)
 
 
@@ -92,7 +95,9 @@ def _become_command(arguments: Sequence[str], output: Path, prepare: Callable[[]
         os.dup2(file, 1)
         os.dup2(file, 2)
         # Python's own may be those of a caller that captures what is printed.
-        sys.stdout, sys.stderr = (os.fdopen(k, "w", buffering=1, closefd=False) for k in (1, 2))
+        sys.stdout, sys.stderr = (
+            os.fdopen(k, "w", buffering=1, encoding="utf-8", closefd=False) for k in (1, 2)
+        )
         prepare()
         run_command(lambda rest: dispatch(arguments[0], rest), list(arguments[1:]))
     except SystemExit as error:

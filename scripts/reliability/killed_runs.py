@@ -113,7 +113,8 @@ def kill_and_resume(
         code = _wait_for_the_moment(training, draw)
         if code is not None:
             if code:
-                result.violations.append(f"exit code {code}: {output.read_text()[-500:]}")
+                said = output.read_text(encoding="utf-8", errors="replace")[-500:]
+                result.violations.append(f"exit code {code}: {said}")
             return
         done = training.num_updates
         training.kill()
@@ -176,4 +177,8 @@ def _run_to_the_end(arguments: list[str], folder: Path) -> list[str]:
     """Runs a command that nobody kills; a violation if it fails."""
     output = folder / "output.txt"
     code = ForkedTraining(arguments, output, 0.0).wait()
-    return [f"exit code {code}: {output.read_text()[-500:]}"] if code else []
+    return (
+        [f"exit code {code}: {output.read_text(encoding='utf-8', errors='replace')[-500:]}"]
+        if code
+        else []
+    )

@@ -141,8 +141,8 @@ def _joined(header: Any, tensors: bytes) -> bytes:
 def damage_setting(run: Path, rng: random.Random) -> str:
     """A setting in ``config.yaml`` replaced, removed, renamed or added."""
     path = run / "config.yaml"
-    changed, what = changed_value(yaml.safe_load(path.read_text("utf-8")), rng, SMALL)
-    path.write_text(yaml.safe_dump(changed, sort_keys=False), "utf-8")
+    changed, what = changed_value(yaml.safe_load(path.read_text(encoding="utf-8")), rng, SMALL)
+    path.write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
     return f"config.yaml: {what}"
 
 

@@ -119,7 +119,7 @@ def read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        return [Row(**row) for row in json.loads(path.read_text())]
+        return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
     except (TypeError, ValueError) as error:
         raise RequestError(f"{path} holds no rows of resume_exact: name another file") from error
 
@@ -127,7 +127,9 @@ def read_rows(path: Path) -> list[Row]:
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Writes the rows, atomically."""
     temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
+    temporary.write_text(
+        json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8"
+    )
     temporary.replace(path)
 
 
