@@ -15,7 +15,7 @@ from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.rollouts.rollout import RolloutState, reset
-from pgtoolkit.state import StateError
+from pgtoolkit.state import StateError, at
 
 STATE_RESTORED = "state restored"
 
@@ -88,7 +88,8 @@ def restored_environments(
     try:
         if states is None:
             raise RequestError(f"{type(env).__name__} gives no access to their state")
-        obs = torch.from_numpy(np.asarray(set_states(env, states)))
+        with at("environments"):
+            obs = torch.from_numpy(np.asarray(set_states(env, states)))
     except StateError:
         raise
     except RequestError as error:

@@ -25,7 +25,7 @@ from pgtoolkit.envs.vectorized.play import (
     get_state,
     set_state,
 )
-from pgtoolkit.envs.vectorized.recording import Recording
+from pgtoolkit.envs.vectorized.recording import MAX_STEPS, Recording
 from pgtoolkit.envs.vectorized.step_result import (
     Step,
     StepResult,
@@ -42,6 +42,7 @@ from pgtoolkit.state import (
     Schema,
     StateError,
     anything,
+    array,
     entries,
     integer,
     mapping,
@@ -377,7 +378,7 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
             "vector": {
                 # As text, because a generator's state has integers of more than 64 bits.
                 "start": json.dumps(self._recording.start(i)),
-                "actions": torch.tensor(self._recording.actions(i) or []),
+                "actions": self._recorded_actions(i),
                 "observation": torch.as_tensor(self._observations[i]),
                 "restarts": self._restarts[i],
                 "streak": self._streak[i],
@@ -386,6 +387,12 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
                 "faults": self.num_faults,
             }
         }
+
+    def _recorded_actions(self, i: int) -> torch.Tensor:
+        """The actions of the episode so far, ``[T, ...]``; none where there are too many."""
+        space = self.single_action_space
+        found = np.array(self._recording.actions(i) or [], space.dtype)
+        return torch.from_numpy(found.reshape(-1, *(space.shape or ())))
 
     def set_states(self, states: Sequence[dict[str, Any]]) -> NDArray[Any]:
         """Goes on from what :meth:`get_states` returned.
@@ -426,7 +433,11 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
         vector = entries(
             {
                 "start": text,
-                "actions": numbers,
+                "actions": array(
+                    self._recorded_actions(0).dtype,
+                    (MAX_STEPS, *(self.single_action_space.shape or ())),
+                    longest=(0,),
+                ),
                 "observation": tensor(torch.as_tensor(self._observations[0])),
                 **dict.fromkeys(counts, integer()),
             }
@@ -465,12 +476,6 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
                 single.close()
         if self._launcher is not None:
             self._launcher.close()
-
-
-def numbers(value: Any, path: str) -> None:
-    """A schema: a tensor, of any shape, because episodes have any length."""
-    if not isinstance(value, torch.Tensor):
-        raise StateError(path, "is not a tensor")
 
 
 def parse_start(written: str) -> Start:

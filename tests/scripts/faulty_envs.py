@@ -1,6 +1,6 @@
 """Environments in which one thing goes wrong, at one step of one environment."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.errors import EnvFaultError
+from pgtoolkit.seeding import stream_seed
 
 AT, WHICH = 9, 2
 """The step, counted over all episodes, and the environment."""
@@ -103,20 +104,19 @@ class Point(DifferentiableEnv[PointState]):
 
 
 class Line(gymnasium.Env[Any, Any]):
-    """The same as an ordinary environment; the first copy that is made is only looked at."""
-
-    made: ClassVar[int] = 0
+    """The same as an ordinary environment; the seed of its first reset says which one it is."""
 
     def __init__(self, fault: str = "none", at: int = AT) -> None:
         self.at = at
         self.observation_space = Box(-np.inf, np.inf, (1,), np.float32)
         self.action_space = Box(-1.0, 1.0, (1,), np.float32)
-        self.fault, self.number, self.age = fault, type(self).made - 1, 0
-        type(self).made += 1
+        self.fault, self.number, self.age = fault, -1, 0
         self.position, self.length = 0.0, 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
+        if seed is not None:
+            self.number = seed - stream_seed(0, "environments")
         self.position, self.length = float(self.np_random.uniform(-0.5, 0.5)), 0
         bad = self.fault == "reset" and self.number == WHICH and self.age > 8
         return np.array([np.nan if bad else self.position], np.float32), {}

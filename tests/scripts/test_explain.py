@@ -474,11 +474,11 @@ def test_an_exception_of_the_agent(
 def test_an_environments_own_fault_is_replayed_in_a_fresh_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its file has the episode's start and actions; the fresh environment here does not fail."""
+    """Its file has the episode's start and actions."""
     folder = tmp_path / "run"
     train_to_a_fault(Case("", "ppo", "Line:fault", None, {}), folder, monkeypatch)
     found = explained(folder, capsys)
     began = found["began"]
     assert (found["kind"], found["repeated"]) == ("environment", True)
     assert {key: began[key] for key in HERE} == HERE and began["tensor"] == "reward"
-    assert "without failing" in found["notes"][-1]
+    assert "a fresh environment fails again at step 9" in found["notes"][-1]
