@@ -703,6 +703,8 @@ def test_a_state_that_does_not_fit_is_refused_with_its_path(name: str, tmp_path:
     assert len(leaves) > 10
     for place in leaves:
         cases = {k: replaced(state, place, v) for k, v in damaged_leaves(at(state, place)).items()}
+        if place[-1] == "actions":  # an episode of another length is another possible state
+            cases.pop("a longer one")
         if not is_optional(place):
             cases["missing"] = without(state, place)
         for what, case in cases.items():
