@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.estimators import horizon_study
 from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.scripts.cli import main as cli
+from pgtoolkit.training.stop import Interruption
 
 PENDULUM = ["--env", "pgtoolkit/Pendulum-v0"]
 QUICK = ["--trajectories", "20", "--horizons", "2", "4", "--hidden", "8"]
@@ -138,7 +140,7 @@ def after(error: BaseException) -> Callable[..., list[Measurement]]:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(KeyboardInterrupt(), 130), (NonFiniteError("reward", 3, 0), 1)]
+    ("error", "code"), [(Interruption(signal.SIGINT), 130), (NonFiniteError("reward", 3, 0), 1)]
 )
 def test_what_was_measured_before_an_interruption_is_reported(
     error: BaseException,
