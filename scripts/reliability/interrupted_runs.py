@@ -98,6 +98,10 @@ def _become_command(arguments: Sequence[str], output: Path, prepare: Callable[[]
         sys.stdout, sys.stderr = (
             os.fdopen(k, "w", buffering=1, encoding="utf-8", closefd=False) for k in (1, 2)
         )
+        # A command in the background of a shell, or under nohup, is started with some ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
         prepare()
         run_command(lambda rest: dispatch(arguments[0], rest), list(arguments[1:]))
     except SystemExit as error:
