@@ -232,10 +232,11 @@ def replayed_episode(experiment: "Experiment", fault: dict[str, Any]) -> list[st
         if seed is None:
             env.unwrapped.np_random.bit_generator.state = generator or {}
         env.reset(seed=seed)
-        for done, action in enumerate(replay["actions"]):
-            _, reward, *_ = env.step(np.asarray(action, env.action_space.dtype))
-            if not math.isfinite(float(reward)):
-                return [f"a fresh environment returns the reward {reward} at step {done} as well"]
+        for done, action in enumerate(replay["actions"], 1):
+            obs, reward, *_ = env.step(np.asarray(action, env.action_space.dtype))
+            if not math.isfinite(float(reward)) or not np.isfinite(obs).all():
+                number = f"the reward {float(reward):.4g}, the observation {single_line(obs)}"
+                return [f"a fresh environment returns {number} at step {done} of the episode too"]
     except Exception as error:
         return [f"a fresh environment fails again at step {done}: {single_line(error)}"]
     return ["a fresh environment takes the same actions from the same start without failing"]

@@ -179,6 +179,20 @@ def test_a_name_is_in_the_file_that_the_page_says(page: str) -> None:
         assert re.search(rf"\b{name.rpartition('.')[2]}\b", (ROOT / path).read_text()), (name, path)
 
 
+def test_every_test_that_stands_for_a_claim_exists() -> None:
+    """``docs/reliability.md`` names files, and test functions, that hold what it says."""
+    spans = code_spans("docs/reliability.md")
+    tests = {span for span in spans if re.fullmatch(r"test_\w+", span)}
+    written = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    assert len(tests) > 5
+    assert {name for name in tests if f"def {name}(" not in written} == set()
+    paths = {
+        span for span in spans if re.fullmatch(r"(tests|scripts|pgtoolkit)/[\w/]+(\.py)?", span)
+    }
+    assert len(paths) > 10
+    assert {path for path in paths if not (ROOT / path).exists()} == set()
+
+
 def test_a_name_that_does_not_exist_would_be_seen() -> None:
     """An unknown function or attribute is not among the names that the source defines."""
     names = defined_names()

@@ -357,6 +357,17 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
             replay=self._recording.replay(i),
         )
 
+    def episode_before(self, i: int, steps: int) -> dict[str, Any] | None:
+        """What repeats the episode of environment ``i`` up to ``steps`` steps before the latest.
+
+        As JSON can hold it: ``start``, ``actions`` and ``env_index``. None if the episode has begun
+        since, or if it is too long to be kept.
+        """
+        found = self._recording.replay(i)
+        if found["actions"] is None or len(found["actions"]) <= steps:
+            return None
+        return found | {"actions": found["actions"][: len(found["actions"]) - steps]}
+
     def metrics(self) -> dict[str, torch.Tensor]:
         """``{"rollout/env_faults": ...}``, the number of faults so far, if a run survives them."""
         if self.stepping.on_fault == "stop":

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -154,6 +155,8 @@ class FlightRecorder:
             raise  # what is wrong is the request, and its message says so; or nothing is
         except Exception as error:
             fault = described(error) | {"where": where}
+            if isinstance(error, NonFiniteError) and where == "training":
+                fault |= self._episode_of(error)
             if isinstance(error, NonFiniteError | EnvFaultError):
                 during = "in an evaluation, " if where == "evaluation" else ""
                 error.add_note(f"{during}after {progress.num_steps} environment steps.")
@@ -161,6 +164,22 @@ class FlightRecorder:
             if path:
                 error.add_note(f"Recorded in {path}: `pgtoolkit explain {self.run.path}`.")
             raise
+
+    def _episode_of(self, error: NonFiniteError) -> dict[str, Any]:
+        """Seed, step and actions of the episode in which an environment returned a bad number."""
+        index = error.env_index
+        vector_env: Any = None if self._collector is None else self._collector.env
+        if index is None or self._tape is None or not hasattr(vector_env, "episode_before"):
+            return {}
+        taken = [event for event in self.flights[-1].events if "reward" in event]
+        bad = [k for k, event in enumerate(taken) if not is_finite_in(event, index)]
+        replay = vector_env.episode_before(index, len(taken) - 1 - bad[0]) if bad else None
+        if replay is None:
+            return {}
+        seed, step = replay["start"].get("seed"), len(replay["actions"])
+        known = "" if seed is None else f" (seed {seed})"
+        error.add_note(f"at step {step} of its episode{known},")
+        return {"episode_step": step, "seed": seed, "replay": replay}
 
     def review(self, metrics: Metrics, progress: Progress) -> None:
         """Writes a fault if the last update's gradient was a spike, or the return has collapsed.
@@ -292,6 +311,14 @@ class FlightRecorder:
         except Exception as error:  # the first error must be seen, whatever happens here
             LOG.warning("the fault cannot be recorded: %s", " ".join(str(error).split()))
             return None
+
+
+def is_finite_in(event: Event, index: int) -> bool:
+    """Whether what an environment returned at a step is finite."""
+    rows = [event["reward"][index], event["obs"][index]]
+    if "final_mask" in event and event["final_mask"][index]:
+        rows.append(event["final_obs"][int(event["final_mask"][:index].sum())])
+    return all(np.isfinite(row).all() for row in rows if np.asarray(row).dtype.kind == "f")
 
 
 def described(error: Exception) -> dict[str, Any]:

@@ -481,4 +481,4 @@ def test_an_environments_own_fault_is_replayed_in_a_fresh_one(
     began = found["began"]
     assert (found["kind"], found["repeated"]) == ("environment", True)
     assert {key: began[key] for key in HERE} == HERE and began["tensor"] == "reward"
-    assert "a fresh environment fails again at step 9" in found["notes"][-1]
+    assert "a fresh environment fails again at step 10" in found["notes"][-1]

@@ -39,6 +39,10 @@ class Breaks(gymnasium.Env):
 class Dies(Breaks):
     def bad(self):
         os._exit(3)
+
+class Nan(Breaks):
+    def bad(self):
+        self.x = self.x * np.nan
 """
 
 
@@ -65,6 +69,24 @@ def test_a_fault_ends_the_run_with_one_line(
     assert line.startswith("error: environment 0 of Breaks failed at step 7 of its episode (seed ")
     assert re.search(r"ValueError: sensor 3 is disconnected \(breaks.py, line \d+\)", line)
     assert "Last good checkpoint: " in line
+
+
+def test_a_bad_number_is_told_with_the_episode_that_repeats_it(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Step 7 of the first episode is step 6 of the window, whose steps count from 0."""
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit) as stopped:
+        cli.run_command(run, arguments(f"{file}:Nan", folder))
+    assert stopped.value.code == 1
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert re.search(
+        r"at step 6 of the window, environment 0 at step 7 of its episode \(seed", line
+    )
+    [path] = folder.glob("fault-*.json")
+    fault = yaml.safe_load(path.read_text())
+    assert len(fault["replay"]["actions"]) == 7
+    assert fault["replay"]["start"]["seed"] == fault["seed"]
 
 
 @pytest.mark.parametrize(("name", "mode"), [("Breaks", "sync"), ("Dies", "async")])
