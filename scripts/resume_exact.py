@@ -10,7 +10,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Literal, final
 
 from pgtoolkit.scripts.cli.arguments import parse, require_options
 from pgtoolkit.scripts.cli.files import require_writable
@@ -28,6 +28,8 @@ class ResumeExactArguments:
     """Ids of the environments. Default: nine of Gymnasium's and this package's."""
     signals: tuple[str, ...] = ("INT", "TERM", "KILL", "HUP")
     """Names of the signals that stop a run."""
+    compile: tuple[Literal["never", "always"], ...] = ("never", "always")
+    """Values of --compile, for agents that have it in environments that can be compiled."""
     json: Path = Path("resume_exact.json")
     """File of the outcomes. Interruptions that it holds are not tried again."""
     seed: int = 0
@@ -64,7 +66,8 @@ def run(arguments: Sequence[str]) -> None:
 
     torch.set_num_threads(1)
     rows = rows_of.read_rows(options.json)
-    for setup in rows_of.setups(options.agents or tuple(AGENTS), options.envs or rows_of.ENVS):
+    agents, envs = options.agents or tuple(AGENTS), options.envs or rows_of.ENVS
+    for setup in rows_of.setups(agents, envs, options.compile):
         done = {row.signal for row in rows if row.setup == setup}
         left = [name for name in options.signals if name not in done]
         for row in rows_of.try_setup(setup, left, seed=options.seed, timeout=options.timeout):

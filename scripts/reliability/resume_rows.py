@@ -97,7 +97,9 @@ class Row:
         return f"{' '.join(words)}{place}: {self.outcome}: {self.note} ({self.seconds:.0f} s)"
 
 
-def setups(agents: Sequence[str], envs: Sequence[str]) -> list[Setup]:
+def setups(
+    agents: Sequence[str], envs: Sequence[str], compiles: Sequence[str] = ("never", "always")
+) -> list[Setup]:
     """All that is trained: every agent on every environment, with each way to step and compile."""
     named = {field.name for field in dataclasses.fields(RunConfig)}
     found = []
@@ -105,8 +107,9 @@ def setups(agents: Sequence[str], envs: Sequence[str]) -> list[Setup]:
         config = {field.name for field in dataclasses.fields(load_agent(agent)[1])}
         is_ours = env.startswith(OURS)
         ways = ("sync",) if is_ours or VECTORIZATION not in named else ("sync", "async")
-        compiles = ("never", "always") if is_ours and "compile" in config else ("",)
-        found += [Setup(agent, env, *pair) for pair in itertools.product(ways, compiles)]
+        can_compile = is_ours and "compile" in config
+        pairs = itertools.product(ways, compiles if can_compile else ("",))
+        found += [Setup(agent, env, *pair) for pair in pairs]
     return found
 
 
