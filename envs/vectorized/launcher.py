@@ -68,6 +68,16 @@ class Launcher:
         # Also when the vector environment is collected, or at the end of the program.
         self._end = weakref.finalize(self, _end_launcher, self._control, self._pid, os.getpid())
 
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        """Workers have one owner.
+
+        Raises:
+            RequestError: always.
+        """
+        raise RequestError(
+            "environments in worker processes cannot be copied: make them with --vectorization sync"
+        )
+
     def start(self) -> tuple[int, Connection]:
         """A new worker: its process id, and the connection to it.
 

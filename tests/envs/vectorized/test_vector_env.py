@@ -1,5 +1,6 @@
 """The vector environment against Gymnasium's, step for step, in this process and in workers."""
 
+import copy
 from typing import Any
 
 import gymnasium
@@ -155,3 +156,10 @@ def test_one_batch_of_tensors_has_no_fault_of_one_environment() -> None:
         make_vector_env(source, 2, stepping=Stepping(step_timeout=1.0))
     made = make_vector_env(source, 2, stepping=Stepping(vectorization="async"))
     assert isinstance(made, DifferentiableVectorEnv)
+
+
+def test_environments_in_workers_are_not_copied() -> None:
+    env = ours(find_env("CartPole-v1"), 1, "async")
+    with pytest.raises(RequestError, match="cannot be copied"):
+        copy.deepcopy(env)
+    env.close()
