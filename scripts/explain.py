@@ -14,9 +14,9 @@ from pgtoolkit.scripts.cli.files import require_writable, write_json
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.experiment import Experiment
-    from pgtoolkit.training.explanation import Explanation
-    from pgtoolkit.training.flight_recorder import Flight
-    from pgtoolkit.training.flight_replay import Replay
+    from pgtoolkit.training.faults.explanation import Explanation
+    from pgtoolkit.training.faults.flight_recorder import Flight
+    from pgtoolkit.training.faults.flight_replay import Replay
     from pgtoolkit.training.run_folder import RunFolder
 
 
@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> None:
         RequestError: there is no such run or fault, or its files cannot be read.
     """
     options = parse(ExplainArguments, arguments, command="explain")
-    from pgtoolkit.training.fault_file import read_fault, read_recording
+    from pgtoolkit.training.faults.fault_file import read_fault, read_recording
     from pgtoolkit.training.run_folder import RunFolder
 
     folder, config = RunFolder.open(options.run)
@@ -73,7 +73,7 @@ def chosen_fault(folder: "RunFolder", name: str | None) -> Path:
     Raises:
         RequestError: there is none.
     """
-    from pgtoolkit.training.fault_file import fault_files
+    from pgtoolkit.training.faults.fault_file import fault_files
 
     if name is not None:
         path = folder.path / Path(name).name
@@ -125,8 +125,8 @@ def taken_again(
     folder: "RunFolder", settings: Any, fault: dict[str, Any], recording: Any
 ) -> "Explanation":
     """The explanation of a fault, from its recording or else from the last checkpoint."""
-    from pgtoolkit.training.explanation import explain
-    from pgtoolkit.training.flight_replay import read_flights
+    from pgtoolkit.training.faults.explanation import explain
+    from pgtoolkit.training.faults.flight_replay import read_flights
 
     at_fault = None if recording is None else recording.get("at_fault")
     flights = (
@@ -153,7 +153,7 @@ def experiment_for(settings: Any, flights: "Sequence[Flight]") -> "tuple[Experim
     """The experiment, with a stand-in for ordinary environments whose steps were recorded."""
     from pgtoolkit.rollouts.tape import TapePlayer
     from pgtoolkit.scripts.cli.experiment import Experiment
-    from pgtoolkit.training.flight_replay import Replay
+    from pgtoolkit.training.faults.flight_replay import Replay
 
     players: list[TapePlayer] = []
 
@@ -174,8 +174,8 @@ def flights_from_checkpoint(folder: "RunFolder", fault: dict[str, Any]) -> "list
     Raises:
         RequestError: the checkpoint is newer than the fault, or too far before it.
     """
-    from pgtoolkit.training.flight_recorder import Flight
-    from pgtoolkit.training.flight_replay import WINDOWS
+    from pgtoolkit.training.faults.flight_recorder import Flight
+    from pgtoolkit.training.faults.flight_replay import WINDOWS
 
     state, _ = folder.read_resume()
     first = int(state["progress"]["num_updates"])
@@ -194,7 +194,7 @@ def evaluated(
     experiment: "Experiment", found: "Explanation", fault: dict[str, Any]
 ) -> "Explanation":
     """Takes an evaluation again that failed, with the policy of that moment."""
-    from pgtoolkit.training.explanation import Address
+    from pgtoolkit.training.faults.explanation import Address
 
     try:
         evaluation = experiment.evaluate()

@@ -47,9 +47,9 @@ def run(arguments: Sequence[str]) -> None:
     """
     options = parse(ResumeArguments, arguments, command="resume")
     from pgtoolkit.scripts.cli.streams import unfailing_output
-    from pgtoolkit.training.lock import locked
-    from pgtoolkit.training.new_folder import require_begun
     from pgtoolkit.training.run_folder import RunFolder
+    from pgtoolkit.training.storage.lock import locked
+    from pgtoolkit.training.storage.new_folder import require_begun
 
     folder, _ = RunFolder.open(options.run)
     require_begun(folder.path)
@@ -63,9 +63,9 @@ def resume(options: ResumeArguments) -> None:
     from pgtoolkit.scripts.cli.trust import SIGNATURE, names_of, require_signed, signature
     from pgtoolkit.scripts.train import run_training, untrained
     from pgtoolkit.state import anything, at, entries, require
-    from pgtoolkit.training.disk import writing
     from pgtoolkit.training.progress import Progress, require_agreement
     from pgtoolkit.training.run_folder import RunFolder
+    from pgtoolkit.training.storage.disk import writing
     from pgtoolkit.training.writer import RunWriter
 
     folder, config = RunFolder.open(options.run)

@@ -56,8 +56,8 @@ def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
     from pgtoolkit.scripts.cli.experiment import Experiment
     from pgtoolkit.scripts.cli.streams import unfailing_output
     from pgtoolkit.scripts.cli.trust import signature
-    from pgtoolkit.training.new_folder import new_folder, require_no_run
     from pgtoolkit.training.run_folder import RunFolder, default_path
+    from pgtoolkit.training.storage.new_folder import new_folder, require_no_run
     from pgtoolkit.training.writer import RunWriter
 
     folder = None if run_dir is None else Path(run_dir)
@@ -103,9 +103,9 @@ def run_training(
         Interruption: a signal asked to stop; the run's state is saved.
     """
     from pgtoolkit.scripts.cli.progress import ProgressView
-    from pgtoolkit.training.disk import writing
     from pgtoolkit.training.loop import train
     from pgtoolkit.training.stop import StopSignals
+    from pgtoolkit.training.storage.disk import writing
 
     loop = experiment.settings.loop
     try:

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.training.files import (
+from pgtoolkit.training.storage.files import (
     RefusedFileError,
     excerpt,
     open_regular,
     replace_file,
     system_reason,
 )
-from pgtoolkit.training.tensor_file import (
+from pgtoolkit.training.storage.tensor_file import (
     DTYPE_NAMES,
     DamagedError,
     encode,

@@ -16,11 +16,11 @@ from pgtoolkit.config import Settings, above, at_least, at_most
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, never
 from pgtoolkit.training.diagnosis import markdown
-from pgtoolkit.training.disk import writing
-from pgtoolkit.training.flight_recorder import FlightRecorder
+from pgtoolkit.training.faults.flight_recorder import FlightRecorder
 from pgtoolkit.training.history import watched
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import KEPT_CHECKPOINTS, RunFolder, Which
+from pgtoolkit.training.storage.disk import writing
 from pgtoolkit.training.writer import RunWriter, as_floats
 
 LOG = logging.getLogger("pgtoolkit")

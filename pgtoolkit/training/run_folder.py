@@ -22,8 +22,8 @@ from pgtoolkit.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from pgtoolkit.training.config_file import config_text, read_config
-from pgtoolkit.training.files import (
+from pgtoolkit.training.storage.config_file import config_text, read_config
+from pgtoolkit.training.storage.files import (
     add_name,
     excerpt,
     finish,

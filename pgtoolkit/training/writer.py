@@ -13,8 +13,8 @@ from pgtoolkit.agent import Metrics
 from pgtoolkit.errors import RunFileError
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.training.chart import step_chart
-from pgtoolkit.training.disk import writing
-from pgtoolkit.training.event_file import EventFileSummaryWriter
+from pgtoolkit.training.storage.disk import writing
+from pgtoolkit.training.storage.event_file import EventFileSummaryWriter
 from pgtoolkit.training.tags import definitions_text
 
 BY_STEP = "gradient/by_step/"

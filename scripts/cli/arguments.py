@@ -13,7 +13,7 @@ import tyro
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.registry import COMMANDS
-from pgtoolkit.training.config_file import read_config
+from pgtoolkit.training.storage.config_file import read_config
 
 T = TypeVar("T")
 

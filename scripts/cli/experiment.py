@@ -33,8 +33,8 @@ from pgtoolkit.scripts.cli.memory import require_training_memory
 from pgtoolkit.scripts.cli.registry import load_agent
 from pgtoolkit.scripts.cli.trust import SIGNATURE
 from pgtoolkit.seeding import stream_seed
-from pgtoolkit.training.files import excerpt
 from pgtoolkit.training.loop import TrainConfig
+from pgtoolkit.training.storage.files import excerpt
 
 LOG = logging.getLogger("pgtoolkit")
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import flag_name, parse_json_object
 from pgtoolkit.scripts.cli.formatting import join_names
-from pgtoolkit.training.files import (
+from pgtoolkit.training.storage.files import (
     excerpt,
     open_folder,
     open_regular,

@@ -13,8 +13,8 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.reliability.forked_training import ForkedTraining
 from pgtoolkit.scripts.reliability.run_comparison import differences
 from pgtoolkit.training.checkpoint import load_checkpoint
-from pgtoolkit.training.new_folder import never_began
 from pgtoolkit.training.run_folder import RunFolder
+from pgtoolkit.training.storage.new_folder import never_began
 
 NUM_ENVS, N_STEPS = 4, 8
 

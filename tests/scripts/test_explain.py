@@ -12,8 +12,8 @@ import torch
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts import explain, train
-from pgtoolkit.training import flight_recorder
 from pgtoolkit.training.checkpoint import save_checkpoint
+from pgtoolkit.training.faults import flight_recorder
 
 ENVS = Path(__file__).with_name("faulty_envs.py")
 AT, WHICH = 9, 2
@@ -52,7 +52,7 @@ def small(agent: str, at: int) -> list[str]:
 
 def train_to_a_fault(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trains until the fault; the agent is changed before its third window."""
-    from pgtoolkit.training.flight_recorder import FlightRecorder
+    from pgtoolkit.training.faults.flight_recorder import FlightRecorder
 
     # The state is copied before the first and the fourth window, however long a copy takes.
     monkeypatch.setattr(FlightRecorder, "_count", lambda self, _: setattr(self, "stride", 3))

@@ -16,8 +16,8 @@ import pytest
 from pgtoolkit.scripts.cli import main as cli
 from pgtoolkit.scripts.cli.registry import AGENTS, lookup
 from pgtoolkit.scripts.reliability.run_comparison import differences
-from pgtoolkit.training.event_file import EventFile
-from pgtoolkit.training.lock import locked
+from pgtoolkit.training.storage.event_file import EventFile
+from pgtoolkit.training.storage.lock import locked
 from pgtoolkit.training.writer import RunWriter
 
 SIZES = ["--num-envs", "4", "--n-steps", "8", "--hidden", "8", "--diagnostics-interval", "3"]

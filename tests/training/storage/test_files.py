@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pgtoolkit.training.files import (
+from pgtoolkit.training.storage.files import (
     RefusedFileError,
     add_name,
     excerpt,

@@ -13,7 +13,14 @@ from pgtoolkit.rollouts.rollout import RolloutState
 from pgtoolkit.rollouts.tape import TapePlayer, unpack_events
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import any_numbers
-from pgtoolkit.training.flight_recorder import MAX_STRIDE, NORM, SNAPSHOTS, Flight, copied, join
+from pgtoolkit.training.faults.flight_recorder import (
+    MAX_STRIDE,
+    NORM,
+    SNAPSHOTS,
+    Flight,
+    copied,
+    join,
+)
 
 WINDOWS = 1_000
 """Most windows that are taken again from a checkpoint, where no state was recorded."""

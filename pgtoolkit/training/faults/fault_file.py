@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
-from pgtoolkit.training.files import read_regular, replace_file
+from pgtoolkit.training.storage.files import read_regular, replace_file
 
 LOG = logging.getLogger("pgtoolkit")
 

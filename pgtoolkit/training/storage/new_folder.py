@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pgtoolkit.errors import RequestError, RunFileError
-from pgtoolkit.training.lock import LOCK_NAME, locked
 from pgtoolkit.training.run_folder import RunFolder
+from pgtoolkit.training.storage.lock import LOCK_NAME, locked
 
 OWN_FILES = re.compile(
     r"config\.yaml|summary\.json|resume(-\d+)?\.safetensors|events\.out\.tfevents\..*"

@@ -32,8 +32,8 @@ from pgtoolkit.rollouts.rollout import TensorVectorEnv
 from pgtoolkit.rollouts.tape import Event, TapedVectorEnv, num_bytes, pack_events
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.torch_private import norms_of
-from pgtoolkit.training.agent_parts import AgentParts
-from pgtoolkit.training.fault_file import fault_files, read_fault, write_fault
+from pgtoolkit.training.faults.agent_parts import AgentParts
+from pgtoolkit.training.faults.fault_file import fault_files, read_fault, write_fault
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder
 

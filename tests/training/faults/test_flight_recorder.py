@@ -17,11 +17,11 @@ from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.errors import EnvFaultError, NonFiniteError, RequestError
 from pgtoolkit.rollouts.window import Window
-from pgtoolkit.training import flight_recorder
 from pgtoolkit.training.diagnosis import Diagnosis
-from pgtoolkit.training.fault_file import fault_files, json_value, read_fault
-from pgtoolkit.training.flight_recorder import FlightRecorder, copied, described, leaves
-from pgtoolkit.training.flight_replay import same_bits
+from pgtoolkit.training.faults import flight_recorder
+from pgtoolkit.training.faults.fault_file import fault_files, json_value, read_fault
+from pgtoolkit.training.faults.flight_recorder import FlightRecorder, copied, described, leaves
+from pgtoolkit.training.faults.flight_replay import same_bits
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder
 
@@ -184,7 +184,7 @@ def test_a_fault_that_cannot_be_written_does_not_hide_the_first_error(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pgtoolkit.training.fault_file.os.open", full)
+    monkeypatch.setattr("pgtoolkit.training.faults.fault_file.os.open", full)
     recorder = FlightRecorder(make_shac(), RunFolder(tmp_path))
     recorder._begin(Progress())
     with pytest.raises(NonFiniteError), recorder.watching("training", Progress()):

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.training import lock
-from pgtoolkit.training.lock import LOCK_NAME, locked
+from pgtoolkit.training.storage import lock
+from pgtoolkit.training.storage.lock import LOCK_NAME, locked
 
 
 def test_a_second_holder_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from pgtoolkit.training.tensor_file import (
+from pgtoolkit.training.storage.tensor_file import (
     DTYPES,
     DamagedError,
     encode,
@@ -156,7 +156,7 @@ def test_a_header_that_could_not_be_read_again_is_not_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Long lists belong into tensors."""
-    monkeypatch.setattr("pgtoolkit.training.tensor_file.MAX_HEADER_BYTES", 1000)
+    monkeypatch.setattr("pgtoolkit.training.storage.tensor_file.MAX_HEADER_BYTES", 1000)
     with pytest.raises(ValueError, match="keep it in tensors"):
         encode({}, {"state": "x" * 1000})
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
-from pgtoolkit.training.trace_steps import ACTION, Step
+from pgtoolkit.training.faults.trace_steps import ACTION, Step
 
 STEEP, RATIO = 1e4, 100.0
 """Factors of one transition that are named: any above STEEP, and one of RATIO times the median."""

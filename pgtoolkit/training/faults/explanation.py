@@ -18,12 +18,12 @@ from pgtoolkit.errors import EnvFaultError, NonFiniteError
 from pgtoolkit.rollouts.rollout import collect, unroll
 from pgtoolkit.rollouts.tape import TapedFaultError, TapeEndError
 from pgtoolkit.rollouts.window import Window
-from pgtoolkit.training.adjoints import Growth, growth_of, jacobian_norm, raising_row
-from pgtoolkit.training.agent_parts import AgentParts
-from pgtoolkit.training.flight_recorder import copied, leaves
-from pgtoolkit.training.flight_replay import Outcome, Replay
-from pgtoolkit.training.trace_graph import GraphWatch, Origin
-from pgtoolkit.training.trace_steps import (
+from pgtoolkit.training.faults.adjoints import Growth, growth_of, jacobian_norm, raising_row
+from pgtoolkit.training.faults.agent_parts import AgentParts
+from pgtoolkit.training.faults.flight_recorder import copied, leaves
+from pgtoolkit.training.faults.flight_replay import Outcome, Replay
+from pgtoolkit.training.faults.trace_graph import GraphWatch, Origin
+from pgtoolkit.training.faults.trace_steps import (
     ACTION,
     AFTER_RESET,
     OBSERVATION,

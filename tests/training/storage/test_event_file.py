@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.proto.event_pb2 import Event
 
 from pgtoolkit.errors import RunFileError
-from pgtoolkit.training import event_file
-from pgtoolkit.training.event_file import BUFFER_BYTES, EventFile, next_name
+from pgtoolkit.training.storage import event_file
+from pgtoolkit.training.storage.event_file import BUFFER_BYTES, EventFile, next_name
 from pgtoolkit.training.writer import RunWriter
 
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.training import config_file
-from pgtoolkit.training.config_file import MAX_CONFIG_BYTES, config_text, read_config
+from pgtoolkit.training.storage import config_file
+from pgtoolkit.training.storage.config_file import MAX_CONFIG_BYTES, config_text, read_config
 
 
 def read(text: str | bytes, folder: Path) -> dict[Any, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.training.files import excerpt, read_regular, system_reason
+from pgtoolkit.training.storage.files import excerpt, read_regular, system_reason
 
 MAX_CONFIG_BYTES = 256 * 1024
 """A run's configuration has some 4 kB; one argument of a command line has 128 kB at most."""

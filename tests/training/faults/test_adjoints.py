@@ -7,8 +7,8 @@ import torch
 
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.training.adjoints import growth_of, jacobian_norm
-from pgtoolkit.training.trace_steps import ACTION, Step
+from pgtoolkit.training.faults.adjoints import growth_of, jacobian_norm
+from pgtoolkit.training.faults.trace_steps import ACTION, Step
 
 
 def adjoints(*sizes: float) -> dict[str, dict[int, torch.Tensor]]:

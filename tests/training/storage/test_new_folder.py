@@ -6,10 +6,15 @@ from pathlib import Path
 import pytest
 
 from pgtoolkit.errors import RequestError, RunFileError
-from pgtoolkit.training.disk import writing
-from pgtoolkit.training.lock import LOCK_NAME
-from pgtoolkit.training.new_folder import never_began, new_folder, require_begun, require_no_run
 from pgtoolkit.training.run_folder import RunFolder
+from pgtoolkit.training.storage.disk import writing
+from pgtoolkit.training.storage.lock import LOCK_NAME
+from pgtoolkit.training.storage.new_folder import (
+    never_began,
+    new_folder,
+    require_begun,
+    require_no_run,
+)
 
 
 def content(path: Path) -> list[str]:

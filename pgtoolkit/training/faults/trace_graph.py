@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from pgtoolkit.training.trace_steps import ACTION
+from pgtoolkit.training.faults.trace_steps import ACTION
 
 OWN = (
     "/torch/",

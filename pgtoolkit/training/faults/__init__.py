@@ -1,0 +1,1 @@
+"""Faults of a run: recorded, taken again, and explained."""
