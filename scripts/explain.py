@@ -12,7 +12,11 @@ from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.scripts.cli.arguments import parse
 from pgtoolkit.scripts.cli.files import require_writable, write_json
 
+SECONDS = 10.0
+"""Those that the episode of a failed environment may take when it is taken again."""
+
 if TYPE_CHECKING:
+    from pgtoolkit.envs.registry.resolve import EnvSpec
     from pgtoolkit.scripts.cli.experiment import Experiment
     from pgtoolkit.training.faults.explanation import Explanation
     from pgtoolkit.training.faults.flight_recorder import Flight
@@ -224,22 +228,31 @@ def replayed_episode(experiment: "Experiment", fault: dict[str, Any]) -> list[st
     seed, generator = start.get("seed"), start.get("generator")
     if not isinstance(seed, int) and not isinstance(generator, dict):
         return ["the start of the episode is not known, so it is not taken again"]
+    from pgtoolkit.apart import call_apart
+
+    # It may end its process, or block it, as it may have done in the run.
+    again = call_apart(lambda: episode_again(experiment.source, start, replay["actions"]), SECONDS)
+    return [again.text or f"a fresh environment fails again: {again.end}"]
+
+
+def episode_again(source: "EnvSpec", start: dict[str, Any], actions: list[Any]) -> str:
+    """Takes an episode again in a fresh environment, and says how it ends."""
     import numpy as np
 
     done = 0
     try:
-        env = experiment.source.make_guarded()
-        if seed is None:
-            env.unwrapped.np_random.bit_generator.state = generator or {}
-        env.reset(seed=seed)
-        for done, action in enumerate(replay["actions"], 1):
+        env = source.make_guarded()
+        if start.get("seed") is None:
+            env.unwrapped.np_random.bit_generator.state = start["generator"]
+        env.reset(seed=start.get("seed"))
+        for done, action in enumerate(actions, 1):
             obs, reward, *_ = env.step(np.asarray(action, env.action_space.dtype))
             if not math.isfinite(float(reward)) or not np.isfinite(obs).all():
                 number = f"the reward {float(reward):.4g}, the observation {single_line(obs)}"
-                return [f"a fresh environment returns {number} at step {done} of the episode too"]
+                return f"a fresh environment returns {number} at step {done} of the episode too"
     except Exception as error:
-        return [f"a fresh environment fails again at step {done}: {single_line(error)}"]
-    return ["a fresh environment takes the same actions from the same start without failing"]
+        return f"a fresh environment fails again at step {done}: {single_line(error)}"
+    return "a fresh environment takes the same actions from the same start without failing"
 
 
 def report(found: "Explanation") -> list[str]:

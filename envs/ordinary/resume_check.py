@@ -1,13 +1,9 @@
 """Finds out how a resumed run can go on with the environments of one kind: by trying it."""
 
 import contextlib
-import faulthandler
 import functools
 import math
-import os
 import random
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, final
@@ -15,6 +11,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import torch
 
+from pgtoolkit.apart import call_apart
 from pgtoolkit.envs.adapters.gymnasium.shared_state import SharedState
 from pgtoolkit.envs.ordinary.episode_state import (
     ResumableEnv,
@@ -36,8 +33,9 @@ STEPS_BEFORE_RESET, STEPS_AFTER_RESET = 12, 8
 MAX_SECONDS = 0.4
 """Seconds after which a try ends, once the first restorations have been compared."""
 
-MAX_TRY_SECONDS = 20.0
-"""Seconds after which a whole try counts as blocked, where steps have a limit."""
+TRY_SECONDS, SLOW_STEPS = 5.0, 10
+"""Where steps have a limit, a whole try counts as blocked after so many seconds and as many as so
+many steps of the longest allowed duration take."""
 
 MAX_EPISODE_STEPS = 1_200
 """Most steps up to an end of the episode that is compared too."""
@@ -89,38 +87,14 @@ def choose_resume_apart(make: Callable[[], AnyEnv], seconds: float | None) -> Re
         make: makes an environment.
         seconds: those that an environment may take for a step; None is without limit.
     """
-    limit = math.inf if seconds is None else MAX_TRY_SECONDS + seconds
-    if hasattr(os, "fork") and not _is_survived(lambda: choose_resume(make), limit):
+    limit = math.inf if seconds is None else TRY_SECONDS + SLOW_STEPS * seconds
+
+    def tried() -> str:
+        return choose_resume(make).kind
+
+    if call_apart(tried, limit).text is None:
         return ResumeChoice("new episodes", "it ends or blocks the process that tries it")
     return choose_resume(make)
-
-
-def _is_survived(function: Callable[[], object], seconds: float) -> bool:
-    """Whether a forked process that calls the function comes to its end in time."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        faulthandler.disable()  # a crash is what may be found out here
-        try:
-            null = os.open(os.devnull, os.O_WRONLY)
-            for descriptor in (1, 2):
-                os.dup2(null, descriptor)
-            function()
-            code = 0
-        finally:
-            os._exit(code)
-    ends_at = time.monotonic() + seconds
-    while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status) == 0
-        if time.monotonic() > ends_at:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return False
-        time.sleep(0.002)
 
 
 def resumable(make: Callable[[], AnyEnv], choice: ResumeChoice) -> Callable[[], ResumableEnv]:
