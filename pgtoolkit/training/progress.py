@@ -45,7 +45,7 @@ PROGRESS_FIELDS = (
 
 def metric(value: Any, path: str) -> None:
     """A schema: a scalar, or a vector over the steps of a window; it may be NaN."""
-    if not isinstance(value, Tensor) or value.dim() > 1 or not value.dtype.is_floating_point:
+    if not isinstance(value, Tensor) or value.dim() > 1 or value.is_complex():
         raise StateError(path, "is not a tensor of numbers with at most one axis")
 
 

@@ -37,6 +37,18 @@ def changed(state: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return found
 
 
+def test_pending_metrics_are_numbers_of_any_kind_with_at_most_one_axis() -> None:
+    """Metrics count steps in integers too, such as those of a learned model."""
+    metrics = {"a": torch.tensor(3), "b": torch.tensor(NAN), "gradient/by_step/x": torch.ones(4)}
+    state = progress_state() | {"pending": metrics}
+    progress = Progress()
+    progress.load_state_dict(state)
+    assert progress.pending == metrics
+    for bad in (torch.ones(2, 2), 1.0):
+        with pytest.raises(StateError, match="pending/a is not a tensor"):
+            Progress().load_state_dict(state | {"pending": {"a": bad}})
+
+
 def test_a_state_loads_into_a_fresh_progress() -> None:
     state, fresh = progress_state(), Progress()
     fresh.load_state_dict(state)
