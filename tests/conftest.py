@@ -1,5 +1,6 @@
-"""Settings of every test: torch uses one thread, and the user's state is in a temporary folder."""
+"""Settings of every test: one thread, a temporary folder for the user's state, usual signals."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -18,3 +19,12 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_of_a_terminal() -> None:
+    """Under ``nohup``, or in the background of a shell, a process starts with some ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
