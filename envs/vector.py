@@ -20,10 +20,12 @@ from pgtoolkit.envs.states import (
     State,
     VectorState,
     cast_state,
+    leaves_of,
     map_state,
     rebuild_state,
     where_state,
 )
+from pgtoolkit.errors import EnvFaultError, RequestError
 from pgtoolkit.state import generator, items, require, tensor
 
 NO_STATE = "call reset() first: the environments have no state yet"
@@ -87,6 +89,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self._generator.seed()  # from the system's entropy, until reset is given a seed
         self._state: State | None = None
         self._elapsed = self._zeros()
+        self._has_stepped = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -107,6 +110,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             self._generator.manual_seed(seed)
         mask = (options or {}).get("reset_mask")
         if mask is None:
+            self._has_stepped = False
             self._state, self._elapsed = self._initial(), self._zeros()
         else:
             mask = torch.as_tensor(mask, dtype=torch.bool, device=self.device)
@@ -127,7 +131,8 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
         Raises:
             ValueError: the actions have another shape.
-            RequestError: a function of the environment returned a wrong shape.
+            RequestError: a function of the environment returned a wrong shape at the first step.
+            EnvFaultError: it did so later, or a later step changed the dtype of the state.
             ResetNeeded: before the first reset.
         """
         env = self.env
@@ -139,8 +144,10 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         after = env.transition(self._state, actions, noise)
         reward = env.reward(self._state, actions, after)
         terminated = env.terminal(after)
-        require_outputs(env, self.num_envs, reward=reward, terminal=terminated)
+        self._require_outputs(reward=reward, terminal=terminated)
+        self._require_same_dtypes(self._state, after)
         obs, truncated, info = self.finish_step(after, terminated, env.truncated(after))
+        self._has_stepped = True
         return obs, reward, terminated, truncated, info
 
     def finish_step(
@@ -256,8 +263,36 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
     def _observe(self, state: State) -> Tensor:
         observation = self.env.observation(state)
-        require_outputs(self.env, self.num_envs, observation=observation)
+        self._require_outputs(observation=observation)
         return observation
+
+    def _require_outputs(self, **outputs: Tensor) -> None:
+        """:func:`require_outputs`; what was right at the first step and is not now is a fault.
+
+        Raises:
+            RequestError: an output is wrong, before the first step was taken.
+            EnvFaultError: an output is wrong, after it.
+        """
+        try:
+            require_outputs(self.env, self.num_envs, **outputs)
+        except RequestError as error:
+            if not self._has_stepped:
+                raise
+            raise EnvFaultError(str(error)) from error
+
+    def _require_same_dtypes(self, before: State, after: State) -> None:
+        """Raises if a step changes the dtype of the state, such as from float32 to float64.
+
+        Raises:
+            EnvFaultError: names the two dtypes.
+        """
+        pairs = zip(leaves_of(before), leaves_of(after), strict=True)
+        changed = next(((a.dtype, b.dtype) for a, b in pairs if a.dtype != b.dtype), None)
+        if changed is not None and self._has_stepped:
+            raise EnvFaultError(
+                f"{type(self.env).__name__}.transition turned a state of {changed[0]} into "
+                f"{changed[1]}: it must keep the dtype"
+            )
 
     def _initial(self) -> State:
         initial: State = self.env.initial(self.num_envs, self._generator)

@@ -15,7 +15,7 @@ from pgtoolkit.envs.control.point_mass import PointMass
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.states import map_state, where_state
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import EnvFaultError, RequestError
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.rollouts.rollout import collect, reset, unroll
 
@@ -357,3 +357,32 @@ def test_a_function_that_returns_the_wrong_thing_is_named(name: str, broken: Any
         env = DifferentiableVectorEnv(kind(), 4)
         env.reset(seed=0)
         env.step(torch.zeros(4, 1))
+
+
+class Turns(Walk):
+    """Goes wrong at its third step; ``how`` says how."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.count = how, 0
+
+    def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        self.count += 1
+        after = super().transition(state, action, noise)
+        return after.double() if self.how == "dtype" and self.count == 3 else after
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        reward = super().reward(state, action, next_state)
+        return reward[:, None] if self.how == "shape" and self.count == 3 else reward
+
+
+@pytest.mark.parametrize(("how", "words"), [("dtype", "float64"), ("shape", r"\[2, 1\]")])
+def test_what_goes_wrong_after_the_first_step_is_a_fault(how: str, words: str) -> None:
+    """At the first step it would be a wrong request: the environment cannot be used at all."""
+    env = DifferentiableVectorEnv(Turns(how), 2)
+    env.reset(seed=0)
+    action = torch.zeros(2, 1)
+    env.step(action)
+    env.step(action)
+    with pytest.raises(EnvFaultError, match=words):
+        env.step(action)
