@@ -1,9 +1,10 @@
 """The protocol of an agent: what the training loop and the commands know of it."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
 
 from torch import Tensor
 
+from pgtoolkit.networks.value import QEnsemble
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.window import Window
 
@@ -36,3 +37,24 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from what ``state_dict`` returned."""
+
+
+@final
+class CriticView(NamedTuple):
+    """The critic of an agent, as measurements and the saved policy need it."""
+
+    module: QEnsemble
+    """The Q functions whose slope by the action the policy climbs."""
+    temperature: float = 0.0
+    """Weight ``alpha`` of the entropy in the soft value
+    ``Q(s, a) = r + gamma E[Q(s', a') - alpha log pi(a' | s')]``; 0 for an ordinary value."""
+    reward_scale: float = 1.0
+    """Divisor of the environment's rewards in the critic's unit."""
+
+
+@runtime_checkable
+class HasCritic(Protocol):
+    """An agent that has a Q function."""
+
+    @property
+    def critic(self) -> CriticView: ...

@@ -12,13 +12,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, final, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, final, get_args, get_origin, get_type_hints
 
 from pgtoolkit.compiling import Compile
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.catalogue import PathwiseChoice
-from pgtoolkit.limits import MAX_COUNT, MAX_FLOAT, MAX_INTEGER, MAX_LAYER, MAX_PASSES
+from pgtoolkit.limits import MAX_COUNT, MAX_CRITICS, MAX_FLOAT, MAX_INTEGER, MAX_LAYER, MAX_PASSES
 from pgtoolkit.networks.mlp import Activation, Std
+from pgtoolkit.networks.value import CriticLoss, PolicyValue
 from pgtoolkit.policies.factory import DistributionName
 
 Schedule = Literal["linear", "constant"]
@@ -254,6 +255,26 @@ class ValueSettings(Settings):
     """Minibatches in each pass."""
     vf_target_keep: Annotated[float, below(0, 1)] = 0.2
     """Share of the old target value function that each update keeps; 0 means no lag."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CriticSettings(Settings):
+    """One or several learned Q functions, whose slope by the action the policy climbs."""
+
+    policy_value: ClassVar[PolicyValue] = "least"
+    """The number that the policy climbs where there are several Q functions."""
+
+    critic: CriticLoss = "mse"
+    """Output and loss of a Q function: mse, one number with a squared error; or hl_gauss, logits of
+    bins with a cross entropy to a Gaussian histogram around the target."""
+    critic_layer_norm: bool = False
+    """Put a LayerNorm after each hidden activation of a Q function."""
+    num_critics: Annotated[int, at_least(1), at_most(MAX_CRITICS)] = 1
+    """Number of Q functions, with weights of their own."""
+    value_range: Annotated[float, above(0)] = 300.0
+    """Largest size of a value that an hl_gauss critic can represent, in the unit of the rewards
+    that the update sees; targets beyond it are clipped. With normalize_rewards, the discounted
+    return has a standard deviation of 30."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

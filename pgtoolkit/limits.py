@@ -16,3 +16,6 @@ MAX_THREADS = 1024
 
 MAX_LAYER = 65_536
 """Largest size of a hidden layer."""
+
+MAX_CRITICS = 64
+"""Most Q functions of an ensemble."""

@@ -4,13 +4,18 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from pgtoolkit.networks.mlp import Activation, mlp
 from pgtoolkit.state import require, schema_of
+
+CriticLoss = Literal["mse", "hl_gauss"]
+"""Names of the value heads."""
+PolicyValue = Literal["least", "first"]
+"""What a policy climbs where there are several Q functions: the least of them, or the first."""
 
 ROUNDINGS_OF_A_CONSTANT = 16
 """Standard deviation, in units of rounding of the largest entry, up to which returns count as
@@ -137,23 +142,22 @@ class ValueFunction(nn.Module):
 
 
 @final
-class QEnsemble(nn.Module):
-    """``n`` independent functions ``Q_j(obs, action)`` ``[n, ...]``.
+class QFunction(nn.Module):
+    """``Q(obs, action)`` ``[...]``; the action joins the observation after the encoder.
 
     Args:
-        num_members: ``n``; two for clipped double Q-learning.
-        num_features: ``O``.
+        num_features: number of the encoder's outputs, or ``O``.
         action_size: ``A``.
         hidden: sizes of the hidden layers.
         activation: activation of the hidden layers.
         layer_norm: whether a LayerNorm follows each hidden activation.
         generator: draws the initial weights.
-        head: the kind of output and of loss, shared by all members.
+        encoder: layers that read the observation first.
+        head: the kind of output and of loss; squared error by default.
     """
 
     def __init__(
         self,
-        num_members: int,
         num_features: int,
         action_size: int,
         hidden: tuple[int, ...],
@@ -161,30 +165,69 @@ class QEnsemble(nn.Module):
         activation: Activation,
         layer_norm: bool,
         generator: torch.Generator,
+        encoder: Sequence[nn.Module] = (),
         head: ValueHead | None = None,
     ) -> None:
         super().__init__()
-        self.members = nn.ModuleList(
-            ValueFunction(
-                num_features + action_size,
-                hidden,
-                activation=activation,
-                layer_norm=layer_norm,
-                generator=generator,
-                head=head,
-            )
-            for _ in range(num_members)
+        self.head = head or SquaredError()
+        self.encoder = nn.Sequential(*encoder)
+        self.network = mlp(
+            num_features + action_size,
+            hidden,
+            self.head.num_outputs,
+            activation=activation,
+            layer_norm=layer_norm,
+            output_gain=1.0,
+            generator=generator,
         )
 
+    def output(self, obs: Tensor, action: Tensor) -> Tensor:
+        """The network's outputs ``[..., K]``, which the head reads."""
+        found: Tensor = self.network(torch.cat([self.encoder(obs), action], -1))
+        return found
+
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        inputs = torch.cat([obs, action], -1)
-        return torch.stack([member(inputs) for member in self.members])
+        return self.head.value(self.output(obs, action))
+
+    def loss(self, obs: Tensor, action: Tensor, target: Tensor) -> Tensor:
+        """The head's loss ``[M]`` for targets ``[M]``."""
+        return self.head.loss(self.output(obs, action), target)
+
+
+@final
+class QEnsemble(nn.Module):
+    """Independent functions ``Q_j(obs, action)``, ``[n, ...]`` in all.
+
+    Args:
+        members: the ``n`` functions; two for clipped double Q-learning.
+        policy_value: the number that a policy climbs.
+    """
+
+    def __init__(
+        self, members: Sequence[QFunction], *, policy_value: PolicyValue = "least"
+    ) -> None:
+        super().__init__()
+        self.choice, self.members = policy_value, nn.ModuleList(members)
+
+    @property
+    def functions(self) -> list[QFunction]:
+        """The members, with their type."""
+        return [member for member in self.members if isinstance(member, QFunction)]
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        return torch.stack([member(obs, action) for member in self.members])
+
+    def policy_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        """The value ``[...]`` that a policy climbs: of the least member, or of the first."""
+        if self.choice == "first" or len(self.members) == 1:
+            first: Tensor = self.members[0](obs, action)
+            return first
+        least: Tensor = self(obs, action).amin(0)
+        return least
 
     def loss(self, obs: Tensor, action: Tensor, target: Tensor) -> Tensor:
         """The members' losses added up ``[M]``, for targets ``[M]``."""
-        inputs = torch.cat([obs, action], -1)
-        losses = [m.loss(inputs, target) for m in self.members if isinstance(m, ValueFunction)]
-        return torch.stack(losses).sum(0)
+        return torch.stack([m.loss(obs, action, target) for m in self.functions]).sum(0)
 
 
 @final

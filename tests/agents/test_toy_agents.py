@@ -34,7 +34,7 @@ from pgtoolkit.learners.step_rules.adam import Adam
 from pgtoolkit.learners.step_rules.base import Problem
 from pgtoolkit.learners.step_rules.flat_adam import unflatten
 from pgtoolkit.learners.value_learner import ValueLearner
-from pgtoolkit.networks.value import QEnsemble
+from pgtoolkit.networks.value import QEnsemble, QFunction
 from pgtoolkit.rollouts.evaluation import evaluate
 from pgtoolkit.rollouts.replay import ReplayBuffer
 from pgtoolkit.rollouts.window import Window
@@ -98,11 +98,13 @@ class OffPolicy:
         self.policy = self.collector.make_policy()
         self.learner = PolicyLearner.of(config, self.policy, self.collector.progress)
         self.generator = stream(seed, "replay")
-        self.q = QEnsemble(
-            2, 2, 1, (32,), activation="relu", layer_norm=False, generator=self.generator
-        )
+        self.q = QEnsemble([self.make_q() for _ in range(2)])
         self.critic = ValueLearner(self.q, Adam(self.q, 3e-3), tau=0.05, generator=self.generator)
         self.buffer = ReplayBuffer(5_000)
+
+    def make_q(self) -> QFunction:
+        """One Q function of flat observations and actions, with weights of its own."""
+        return QFunction(2, 1, (32,), activation="relu", layer_norm=False, generator=self.generator)
 
     def collect(self) -> Window:
         return self.collector.collect(self.policy)

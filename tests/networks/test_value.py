@@ -10,6 +10,7 @@ from pgtoolkit.networks.value import (
     HLGauss,
     Lagged,
     QEnsemble,
+    QFunction,
     SquaredError,
     ValueFunction,
     ValueHead,
@@ -219,15 +220,14 @@ def test_a_histograms_bins_are_not_saved_and_follow_the_module() -> None:
 
 
 def ensemble(num_members: int = 3, head: ValueHead | None = None) -> QEnsemble:
+    generator = seeded()
     return QEnsemble(
-        num_members,
-        2,
-        1,
-        (8,),
-        activation="tanh",
-        layer_norm=False,
-        generator=seeded(),
-        head=head,
+        [
+            QFunction(
+                2, 1, (8,), activation="tanh", layer_norm=False, generator=generator, head=head
+            )
+            for _ in range(num_members)
+        ]
     )
 
 
@@ -244,7 +244,7 @@ def test_members_differ_and_see_observation_and_action() -> None:
     action = torch.linspace(-1, 1, 6).unsqueeze(-1)
     values = q(obs, action)
     for one in range(3):
-        expected = q.members[one](torch.cat([obs, action], -1))
+        expected = q.members[one](obs, action)
         assert torch.equal(values[one], expected)
         for other in range(one):
             assert not torch.allclose(values[one], values[other], rtol=0.01)
@@ -257,8 +257,7 @@ def test_the_loss_of_an_ensemble_is_the_sum_of_its_members(head: ValueHead | Non
     """``[M]``; so the gradient of each member is that of its own loss."""
     q, (obs, target) = ensemble(head=head), data(6)
     action = torch.linspace(-1, 1, 6).unsqueeze(-1)
-    inputs = torch.cat([obs, action], -1)
-    losses = [m.loss(inputs, target) for m in q.members if isinstance(m, ValueFunction)]
+    losses = [function.loss(obs, action, target) for function in q.functions]
     total = q.loss(obs, action, target)
     torch.testing.assert_close(total, losses[0] + losses[1] + losses[2])
     last = list(q.members[2].parameters())
@@ -275,6 +274,9 @@ def test_the_least_of_two_members_is_clipped_double_q_learning() -> None:
     values = q(obs, action)
     (found,) = torch.autograd.grad(values.amin(0).sum(), action, retain_graph=True)
     by_member = [torch.autograd.grad(v.sum(), action, retain_graph=True)[0] for v in values]
+    torch.testing.assert_close(q.policy_value(obs, action), values.amin(0))
+    first = QEnsemble(q.functions, policy_value="first")
+    torch.testing.assert_close(first.policy_value(obs, action), values[0])
     lower = values.argmin(0).unsqueeze(-1)
     assert 0 < int(lower.sum()) < 6
     torch.testing.assert_close(found, torch.where(lower == 0, *by_member))

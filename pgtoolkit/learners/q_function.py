@@ -1,0 +1,70 @@
+"""Makes the Q functions of an agent from its settings."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from pgtoolkit.config import CriticSettings
+from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.networks.encoder import make_encoder
+from pgtoolkit.networks.spaces import box_size
+from pgtoolkit.networks.value import HLGauss, QEnsemble, QFunction, SquaredError, ValueHead
+from pgtoolkit.seeding import stream
+
+
+def make_q_ensemble(
+    config: Any,
+    spaces_: tuple[spaces.Space[Any], spaces.Space[Any]],
+    *,
+    seed: int,
+) -> QEnsemble:
+    """``config.num_critics`` Q functions with hidden layers and image encoders like the policy's.
+
+    Args:
+        config: settings with the policy's and the critic's group.
+        spaces_: observation and action space of one environment.
+        seed: determines the initial weights, which differ between the members.
+
+    Raises:
+        RequestError: actions are not a one-dimensional box.
+    """
+    observation_space, action_space = spaces_
+    action_size, weights = continuous_size(action_space), stream(seed, "Q weights")
+    members = []
+    for _ in range(config.num_critics):
+        encoder, num_features = make_encoder(observation_space, weights)
+        members.append(
+            QFunction(
+                num_features,
+                action_size,
+                config.hidden,
+                activation=config.activation,
+                layer_norm=config.critic_layer_norm,
+                generator=weights,
+                encoder=encoder,
+                head=make_value_head(config),
+            )
+        )
+    return QEnsemble(members, policy_value=config.policy_value)
+
+
+def make_value_head(config: CriticSettings) -> ValueHead:
+    """The output and loss that ``config.critic`` names."""
+    if config.critic == "hl_gauss":
+        return HLGauss(-config.value_range, config.value_range)
+    return SquaredError()
+
+
+def continuous_size(action_space: spaces.Space[np.ndarray]) -> int:
+    """The number ``A`` of action dimensions.
+
+    Raises:
+        RequestError: the actions have no slope to follow.
+    """
+    if not isinstance(action_space, spaces.Box):
+        raise RequestError(
+            f"a critic's slope by the action needs continuous actions, and these are "
+            f"{single_line(action_space)}: use `ppo`, `a2c` or `reinforce`"
+        )
+    return box_size("action", action_space)
