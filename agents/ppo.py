@@ -36,7 +36,7 @@ from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.entropy import EntropyBonus
-from pgtoolkit.learners.minibatches import Minibatches, Parameters, draw_minibatches
+from pgtoolkit.learners.minibatches import Minibatches, Objective, Parameters, draw_minibatches
 from pgtoolkit.learners.policy_learner import describe
 from pgtoolkit.learners.policy_step import measure
 from pgtoolkit.learners.step_rules.adam import scheduled
@@ -155,14 +155,18 @@ class Ppo:
         self.generator = stream(seed, "minibatches", device)
         self.monitor = GradientMonitor(config.diagnostics_interval)
         num_minibatches = total_steps * config.n_epochs / config.batch_size
-        self.minibatches = Minibatches(
-            {"policy": without_normalizer(self.policy), "value": self.value_function},
-            self.loss,
-            FlatAdam(
-                betas=config.adam_betas,
-                epsilon=config.adam_epsilon,
-                max_grad_norm=config.max_grad_norm,
-            ),
+        self.minibatches: Minibatches[Batch] = Minibatches(
+            [
+                Objective(
+                    {"policy": without_normalizer(self.policy), "value": self.value_function},
+                    self.loss,
+                    FlatAdam(
+                        betas=config.adam_betas,
+                        epsilon=config.adam_epsilon,
+                        max_grad_norm=config.max_grad_norm,
+                    ),
+                )
+            ],
             compiled=choose_compiled(config.compile, MINIBATCH_SECONDS * num_minibatches),
         )
 

@@ -140,6 +140,30 @@ def reward_to_go(
     )
 
 
+def soft_reward(
+    reward: Tensor, next_entropy: Tensor, terminated: Tensor, *, gamma: float, temperature: Tensor
+) -> Tensor:
+    """``r + gamma alpha H(pi(. | s'))``, no entropy where an episode terminated; ``[T, N]``.
+
+    The returns of these rewards are values of actions in the sense of ``Q(s, a) = E[r + gamma
+    (Q(s', a') + alpha H(pi(. | s')))]`` (Haarnoja et al. 2018, eq. 3): the entropy belongs to the
+    state in which the next action is drawn. No action is drawn in a terminal state; after a
+    truncation, one would have been.
+
+    Args:
+        reward: ``[T, N]``.
+        next_entropy: ``[T, N]`` of the policy at ``next_obs``, or an estimate such as ``-log pi``.
+        terminated: ``[T, N]`` bool.
+        gamma: discount factor.
+        temperature: ``alpha``, the worth of one nat, a scalar.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_same_shape(reward=reward, next_entropy=next_entropy, terminated=terminated)
+    return reward + gamma * temperature * torch.where(terminated, 0.0, next_entropy)
+
+
 def window_returns(window: Window, next_value: Tensor, *, gamma: float, lambda_: float) -> Tensor:
     """:func:`td_lambda_returns` of a window's segments ``[T, N]``.
 

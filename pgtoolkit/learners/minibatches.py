@@ -1,22 +1,24 @@
 """Optimiser steps on minibatches of one batch, in a Python loop or in one compiled loop.
 
-The step on one minibatch is a function of the vector of all parameters: it computes the loss, its
-gradient, the clipped gradient and Adam's update. The function is called in a Python loop, or it is
-traced once and compiled together with the loop over all minibatches.
+The step on one minibatch is a function of the vector of all parameters. For each objective in turn
+it computes the loss, its gradient, the clipped gradient and Adam's update, and the next objective
+sees the parameters after that. The function is called in a Python loop, or it is traced once and
+compiled together with the loop over all minibatches.
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, final
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from pgtoolkit.compiling import CompiledLoop, make_contiguous, trace
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.learners.step_rules.flat_adam import (
     AdamState,
-    FlatAdam,
+    FlatRule,
     adam_state,
     flatten,
     unflatten,
@@ -33,52 +35,74 @@ Parameters = Mapping[str, Mapping[str, Tensor]]
 """``{module: {parameter: tensor}}``, for ``torch.func.functional_call``."""
 Batch = TypeVar("Batch", bound=tuple[Tensor, ...])
 """A named tuple of tensors with one leading axis."""
-Loss = Callable[[Parameters, Batch], tuple[Tensor, dict[str, Tensor]]]
-"""Maps parameters and a minibatch to the loss, a scalar, and further scalars to report."""
+Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
+"""Maps the parameters of all modules, a minibatch and its fresh tensors to the loss, a scalar, and
+further scalars to report."""
 Step = Callable[..., tuple[Any, ...]]
-"""Maps the tensors of an :class:`AdamState`, a minibatch and the learning rate to the next state
-and the scalars ``[loss, *reported, norm]``."""
+"""Maps the tensors of the objectives' states, a minibatch, its fresh tensors and the learning rate
+to the next tensors of the states and the scalars of each objective, ``[loss, *reported, norm]``."""
+
+
+@final
+class Objective(NamedTuple):
+    """A loss with the modules that it moves: one step of a minibatch.
+
+    The loss is called with the parameters of all objectives' modules, of which those of other
+    objectives are constants. It must use the parameters that it is given, not those of the modules.
+    """
+
+    modules: Mapping[str, nn.Module]
+    """The modules by name; their parameters are one vector, in this order."""
+    loss: Loss
+    """Computes the loss of a minibatch."""
+    rule: FlatRule
+    """Clips the gradient and makes Adam's update."""
+    name: str = ""
+    """Comes before ``loss`` and ``norm`` in the reported names and in messages."""
+
+    def label(self, word: str, joint: str = "_") -> str:
+        """The word with the objective's name before it, if it has one."""
+        return f"{self.name}{joint}{word}" if self.name else word
 
 
 @final
 class Minibatches(Generic[Batch]):
-    """Optimises modules that share a loss and a gradient norm, on minibatches of a batch.
+    """Takes steps on objectives, one after the other on every minibatch of a batch.
 
     Args:
-        modules: the modules by name; their parameters are changed in place.
-        loss: computes the loss of a minibatch, which is a named tuple of tensors ``[B, ...]``. It
-            must use the parameters that it is given, not those of the modules.
-        rule: clips the gradient and makes Adam's update.
+        objectives: in the order of their steps. No module is in two of them. The modules'
+            parameters are changed in place.
         compiled: whether to compile the loop over minibatches.
     """
 
-    def __init__(
-        self,
-        modules: Mapping[str, nn.Module],
-        loss: Loss[Batch],
-        rule: FlatAdam,
-        *,
-        compiled: bool = False,
-    ) -> None:
-        self.modules, self.loss, self.rule = nn.ModuleDict(modules), loss, rule
+    def __init__(self, objectives: Sequence[Objective], *, compiled: bool = False) -> None:
+        self.objectives = list(objectives)
+        named = {name: module for one in objectives for name, module in one.modules.items()}
+        self.modules = nn.ModuleDict(named)
         self.names = [name for name, _ in self.modules.named_parameters()]
         self.parameters: list[Tensor] = list(self.modules.parameters())
+        self._own = [list(nn.ModuleDict(one.modules).parameters()) for one in objectives]
+        self._sizes = [sum(x.numel() for x in own) for own in self._own]
         self.state = adam_state(self.parameters)
         self.compiled = compiled
         self._loops: dict[tuple[Any, ...], Callable[..., Any]] = {}
-        self._reported: tuple[str, ...] = ()
+        self._reported: list[str] = []
 
-    def run(self, batch: Batch, rows: Tensor, learning_rate: float) -> dict[str, Tensor]:
-        """Makes one optimiser step for each minibatch.
+    def run(
+        self, batch: Batch, rows: Tensor, learning_rate: float, *fresh: Tensor
+    ) -> dict[str, Tensor]:
+        """Makes one optimiser step of every objective for each minibatch.
 
         Args:
             batch: a named tuple of tensors ``[M, ...]``.
             rows: ``[K, B]``, the indices into the batch of each minibatch.
             learning_rate: Adam's learning rate.
+            fresh: tensors ``[K, ...]`` such as noise, one row for each minibatch; losses take the
+                row after the minibatch.
 
         Returns:
-            Numbers ``[K]`` of the minibatches: ``loss``, those that the loss reports, and ``norm``,
-            the norm of the gradient before clipping.
+            Numbers ``[K]`` of the minibatches, for every objective: ``loss``, those that the loss
+            reports, and ``norm``, the norm of the gradient before clipping.
 
         Raises:
             NonFiniteError: a loss or a gradient is not finite; names the minibatch. Parameters and
@@ -86,13 +110,15 @@ class Minibatches(Generic[Batch]):
         """
         # The modules' parameters may have been loaded or changed since the last run.
         flat = flatten(self.parameters)
-        state = self.state._replace(parameters=flat)
+        states = self._split(self.state._replace(parameters=flat))
         rate = torch.tensor(learning_rate, dtype=flat.dtype, device=flat.device)
-        loop = self._loop(batch, rows, rate) if self.compiled else self._plain
-        after, metrics = loop(batch, rows, rate, state)
-        found = dict(zip(("loss", *self._reported, "norm"), metrics.unbind(1), strict=True))
-        require_finite_minibatches(found)
-        self.state = after
+        each = [rows, *fresh]
+        loop = self._loop(batch, each, rate) if self.compiled else self._plain
+        after, metrics = loop(batch, each, rate, states)
+        found = dict(zip(self._reported, metrics.unbind(1), strict=True))
+        for one in self.objectives:
+            require_finite_minibatches(found, one)
+        self.state = self._joined(after)
         with torch.no_grad():
             parts = unflatten(self.state.parameters, self.parameters)
             copy_all(self.parameters, parts)
@@ -118,67 +144,112 @@ class Minibatches(Generic[Batch]):
         moved = {name: value.to(self.state.mean.device) for name, value in state.items()}
         self.state = self.state._replace(**moved)
 
-    def minibatch(self, state: AdamState, mini: Batch, rate: Tensor) -> tuple[AdamState, Tensor]:
-        """Makes one step; returns the next state and the scalars ``[loss, *reported, norm]``."""
-        flat = state.parameters.detach().requires_grad_()
-        with torch.enable_grad():
-            loss, reported = self.loss(self._by_module(flat), mini)
-            (gradient,) = torch.autograd.grad(loss, flat)
-        self._reported = tuple(reported)
-        after, norm = self.rule.step(state._replace(parameters=flat.detach()), gradient, rate)
-        return after, torch.stack([loss.detach(), *reported.values(), norm])
+    def minibatch(
+        self, states: Sequence[AdamState], mini: Batch, fresh: Sequence[Tensor], rate: Tensor
+    ) -> tuple[list[AdamState], Tensor]:
+        """Makes one step of each objective.
 
-    def _by_module(self, flat: Tensor) -> Parameters:
-        """The vector of all parameters, split by module and parameter."""
+        Returns:
+            The next states, and the scalars ``[loss, *reported, norm]`` of all objectives.
+        """
+        states = list(states)
+        metrics: dict[str, Tensor] = {}
+        for place, one in enumerate(self.objectives):
+            flat = states[place].parameters.detach().requires_grad_()
+            vectors = [state.parameters for state in states]
+            vectors[place] = flat
+            with torch.enable_grad():
+                loss, reported = one.loss(self._by_module(vectors), mini, *fresh)
+                (gradient,) = torch.autograd.grad(loss, flat)
+            before = states[place]._replace(parameters=flat.detach())
+            states[place], norm = one.rule.step(before, gradient, rate)
+            metrics |= {one.label("loss"): loss.detach(), **reported, one.label("norm"): norm}
+        self._reported = list(metrics)
+        return states, torch.stack(list(metrics.values()))
+
+    def _by_module(self, vectors: Sequence[Tensor]) -> Parameters:
+        """The objectives' vectors of parameters, split by module and parameter."""
         found: dict[str, dict[str, Tensor]] = {name: {} for name in self.modules}
-        for name, parameter in zip(self.names, unflatten(flat, self.parameters), strict=True):
+        pairs = zip(vectors, self._own, strict=True)
+        parts = [part for vector, own in pairs for part in unflatten(vector, own)]
+        for name, parameter in zip(self.names, parts, strict=True):
             module, _, rest = name.partition(".")
             found[module][rest] = parameter
         return found
 
-    def _plain(
-        self, batch: Batch, rows: Tensor, rate: Tensor, state: AdamState
-    ) -> tuple[AdamState, Tensor]:
-        """The loop over minibatches in Python: the last state, and the scalars ``[K, ...]``."""
-        metrics = []
-        for index in rows:
-            mini = _rebuild(batch, [x.index_select(0, index) for x in batch])
-            state, found = self.minibatch(state, mini, rate)
-            metrics.append(found)
-        return state, torch.stack(metrics)
+    def _split(self, state: AdamState) -> list[AdamState]:
+        """The state of each objective; every one has made the same number of steps."""
+        parts = (torch.split(x, self._sizes) for x in state[:-1])
+        return [AdamState._make((*own, state.steps)) for own in zip(*parts, strict=True)]
 
-    def _loop(self, batch: Batch, rows: Tensor, rate: Tensor) -> Callable[..., Any]:
+    def _joined(self, states: Sequence[AdamState]) -> AdamState:
+        """The state of all objectives as one."""
+        vectors = zip(*(state[:-1] for state in states), strict=True)
+        return AdamState._make((*(torch.cat(parts) for parts in vectors), states[0].steps))
+
+    def _plain(
+        self, batch: Batch, each: Sequence[Tensor], rate: Tensor, states: Sequence[AdamState]
+    ) -> tuple[Sequence[AdamState], Tensor]:
+        """The loop over minibatches in Python: the last states, and the scalars ``[K, ...]``."""
+        metrics = []
+        for index, *fresh in zip(*each, strict=True):
+            mini = _rebuild(batch, [x.index_select(0, index) for x in batch])
+            states, found = self.minibatch(states, mini, fresh, rate)
+            metrics.append(found)
+        return states, torch.stack(metrics)
+
+    def _loop(self, batch: Batch, each: Sequence[Tensor], rate: Tensor) -> Callable[..., Any]:
         """The compiled loop for these shapes; the Python loop beyond ``MAX_COMPILED_SHAPES``."""
-        key = (rows.shape[1], *((x.shape[1:], x.dtype, x.device) for x in batch))
+        key = tuple((x.shape[1:], x.dtype, x.device) for x in (*each, *batch))
         if key not in self._loops and len(self._loops) < MAX_COMPILED_SHAPES:
-            self._loops[key] = self._compile(batch, rows, rate)
+            self._loops[key] = self._compile(batch, each, rate)
         return self._loops.get(key, self._plain)
 
-    def _compile(self, batch: Batch, rows: Tensor, rate: Tensor) -> Callable[..., Any]:
+    def _compile(self, batch: Batch, each: Sequence[Tensor], rate: Tensor) -> Callable[..., Any]:
         """The compiled loop, or after a warning the Python loop if it cannot be compiled."""
 
-        def step(state: list[Tensor], mini: list[Tensor], rate: Tensor) -> Any:
-            after, metrics = self.minibatch(AdamState(*state), _rebuild(batch, mini), rate)
-            return list(after), metrics
+        def step(state: list[Tensor], mini: list[Tensor], fresh: list[Tensor], rate: Tensor) -> Any:
+            after, metrics = self.minibatch(_states_of(state), _rebuild(batch, mini), fresh, rate)
+            return _tensors_of(after), metrics
+
+        def compiled(
+            batch: Batch, each: Sequence[Tensor], rate: Tensor, states: Sequence[AdamState]
+        ) -> Any:
+            whole, own = make_contiguous(list(batch)), make_contiguous(list(each))
+            with torch.no_grad():
+                found, metrics = loop(
+                    graph, _tensors_of(states), whole, rate, own, free=[*whole, *own]
+                )
+            return _states_of(found), metrics
 
         try:
-            mini = [x.index_select(0, rows[0]) for x in batch]
-            graph = trace(step, list(self.state), mini, rate)
+            states = self._split(self.state)
+            mini = [x.index_select(0, each[0][0]) for x in batch]
+            graph = trace(step, _tensors_of(states), mini, [x[0] for x in each[1:]], rate)
             loop = CompiledLoop(_scan_minibatches)
-            whole = make_contiguous(list(batch))
-            loop(graph, list(self.state), whole, rate, rows, free=[*whole, rows])
+            compiled(batch, each, rate, states)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             LOG.warning("the update is not compiled, the plain one is used: %s", reason)
             return self._plain
+        return compiled
 
-        def run(batch: Batch, rows: Tensor, rate: Tensor, state: AdamState) -> Any:
-            whole = make_contiguous(list(batch))
-            with torch.no_grad():
-                found, metrics = loop(graph, list(state), whole, rate, rows, free=[*whole, rows])
-            return AdamState(*found), metrics
 
-        return run
+def call(module: nn.Module, method: str, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Any:
+    """A method of a module with the given parameters in the place of its own."""
+    named = {f"module.{name}": parameter for name, parameter in parameters.items()}
+    return functional_call(_Method(module, method), named, inputs)
+
+
+class _Method(nn.Module):
+    """A module whose call is a method of another: ``functional_call`` knows only calls."""
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        super().__init__()
+        self.module, self.method = module, method
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return getattr(self.module, self.method)(*inputs)
 
 
 def _rebuild(batch: Batch, tensors: list[Tensor]) -> Batch:
@@ -186,31 +257,47 @@ def _rebuild(batch: Batch, tensors: list[Tensor]) -> Batch:
     return type(batch)(*tensors)
 
 
+def _tensors_of(states: Sequence[AdamState]) -> list[Tensor]:
+    """The tensors of all states, one state after the other."""
+    return [x for state in states for x in state]
+
+
+def _states_of(tensors: Sequence[Tensor]) -> list[AdamState]:
+    """The states with these tensors: the inverse of :func:`_tensors_of`."""
+    width = len(AdamState._fields)
+    return [AdamState(*tensors[k : k + width]) for k in range(0, len(tensors), width)]
+
+
 def _scan_minibatches(
-    step: Step, state: list[Tensor], batch: list[Tensor], rate: Tensor, rows: Tensor
+    step: Step, state: list[Tensor], batch: list[Tensor], rate: Tensor, each: list[Tensor]
 ) -> Any:
-    """The loop over minibatches that is compiled: scans ``step`` over ``rows``."""
-    return scan(
-        lambda carry, index: step(carry, [x.index_select(0, index) for x in batch], rate),
-        state,
-        rows,
-    )
+    """The loop over minibatches that is compiled: scans ``step`` over the rows of ``each``."""
+
+    def one(carry: list[Tensor], row: list[Tensor]) -> Any:
+        index, *fresh = row
+        return step(carry, [x.index_select(0, index) for x in batch], fresh, rate)
+
+    return scan(one, state, each)
 
 
-def require_finite_minibatches(metrics: Mapping[str, Tensor]) -> None:
+def require_finite_minibatches(metrics: Mapping[str, Tensor], objective: Objective) -> None:
     """Raises on the first minibatch whose loss or gradient is not finite.
 
     Args:
-        metrics: ``loss`` and ``norm`` ``[K]``.
+        metrics: the objective's ``loss`` and ``norm`` ``[K]`` among others.
+        objective: gives them their names.
 
     Raises:
         NonFiniteError: names the minibatch, and the loss or else the gradient's norm.
     """
-    bad = ~torch.isfinite(torch.stack([metrics["loss"], metrics["norm"]], 1))
+    loss, norm = metrics[objective.label("loss")], metrics[objective.label("norm")]
+    bad = ~torch.isfinite(torch.stack([loss, norm], 1))
     if bool(bad.any()):
         index = int(bad.any(1).nonzero()[0])
-        what = "loss" if bool(bad[index, 0]) else "norm of the gradient"
-        raise NonFiniteError(f"{what} of minibatch {index} of the update")
+        words = objective.label("loss", " "), f"norm of the {objective.label('gradient', ' ')}"
+        raise NonFiniteError(
+            f"{words[0 if bool(bad[index, 0]) else 1]} of minibatch {index} of the update"
+        )
 
 
 def draw_minibatches(

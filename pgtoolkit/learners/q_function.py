@@ -6,7 +6,10 @@ import numpy as np
 from gymnasium import spaces
 
 from pgtoolkit.config import CriticSettings
+from pgtoolkit.distributions.base import nonzero
+from pgtoolkit.distributions.clipped import unit_box
 from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.networks.bounds import action_bounds
 from pgtoolkit.networks.encoder import make_encoder
 from pgtoolkit.networks.spaces import box_size
 from pgtoolkit.networks.value import HLGauss, QEnsemble, QFunction, SquaredError, ValueHead
@@ -31,6 +34,7 @@ def make_q_ensemble(
     """
     observation_space, action_space = spaces_
     action_size, weights = continuous_size(action_space), stream(seed, "Q weights")
+    centre, scale = unit_box(*action_bounds(action_space))
     members = []
     for _ in range(config.num_critics):
         encoder, num_features = make_encoder(observation_space, weights)
@@ -44,6 +48,7 @@ def make_q_ensemble(
                 generator=weights,
                 encoder=encoder,
                 head=make_value_head(config),
+                unit=(centre, nonzero(scale)),
             )
         )
     return QEnsemble(members, policy_value=config.policy_value)

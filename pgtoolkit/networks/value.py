@@ -21,6 +21,12 @@ ROUNDINGS_OF_A_CONSTANT = 16
 """Standard deviation, in units of rounding of the largest entry, up to which returns count as
 constant. A return is a sum of many rounded terms, so it is off by several units."""
 
+START_LOGIT = 40.0
+"""Logit of a bin with all probability in a fresh :class:`HLGauss`; that of the bin around 0 is half
+of it."""
+OUTPUT_WEIGHT_SHARE = 0.01
+"""Share of the output layer's initial weights that a fresh :class:`HLGauss` keeps."""
+
 
 class ValueHead(nn.Module, ABC):
     """Maps a network's outputs to a value, and has the loss that fits the value to a target."""
@@ -35,6 +41,9 @@ class ValueHead(nn.Module, ABC):
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss ``[...]`` of outputs ``[..., K]`` for targets ``[...]``, unreduced."""
+
+    def start_near_zero(self, layer: nn.Linear) -> None:
+        """Changes a fresh output layer so that values start near 0, if they would not."""
 
 
 @final
@@ -85,6 +94,16 @@ class HLGauss(ValueHead):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return -(self.histogram(target) * torch.log_softmax(output, -1)).sum(-1)
+
+    @torch.no_grad()
+    def start_near_zero(self, layer: nn.Linear) -> None:
+        """Gives nearly all probability to the bins around 0, in every state.
+
+        Equal logits would be a value near 0 too, but with random weights they are not: each value
+        would be off by a few hundredths of the range, which is as much as returns vary.
+        """
+        layer.weight.mul_(OUTPUT_WEIGHT_SHARE)
+        layer.bias.copy_(START_LOGIT * self.histogram(torch.zeros_like(self.edges[0])))
 
     def histogram(self, target: Tensor) -> Tensor:
         """The probabilities ``[..., K]`` of the bins for targets ``[...]``."""
@@ -145,6 +164,8 @@ class ValueFunction(nn.Module):
 class QFunction(nn.Module):
     """``Q(obs, action)`` ``[...]``; the action joins the observation after the encoder.
 
+    The network reads the action in units of the box, ``(action - centre) / scale``.
+
     Args:
         num_features: number of the encoder's outputs, or ``O``.
         action_size: ``A``.
@@ -154,7 +175,11 @@ class QFunction(nn.Module):
         generator: draws the initial weights.
         encoder: layers that read the observation first.
         head: the kind of output and of loss; squared error by default.
+        unit: centre and scale ``[A]`` of the action's box; 0 and 1 by default.
     """
+
+    centre: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -167,10 +192,14 @@ class QFunction(nn.Module):
         generator: torch.Generator,
         encoder: Sequence[nn.Module] = (),
         head: ValueHead | None = None,
+        unit: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.head = head or SquaredError()
         self.encoder = nn.Sequential(*encoder)
+        centre, scale = unit or (torch.zeros(action_size), torch.ones(action_size))
+        self.register_buffer("centre", centre, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
         self.network = mlp(
             num_features + action_size,
             hidden,
@@ -180,10 +209,14 @@ class QFunction(nn.Module):
             output_gain=1.0,
             generator=generator,
         )
+        output = self.network[-1]
+        assert isinstance(output, nn.Linear)
+        self.head.start_near_zero(output)
 
     def output(self, obs: Tensor, action: Tensor) -> Tensor:
         """The network's outputs ``[..., K]``, which the head reads."""
-        found: Tensor = self.network(torch.cat([self.encoder(obs), action], -1))
+        unit = (action - self.centre) / self.scale
+        found: Tensor = self.network(torch.cat([self.encoder(obs), unit], -1))
         return found
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:

@@ -59,6 +59,11 @@ AGENTS = {
         "A2c",
         "score function with a learned value, one joint step a window; any environment",
     ),
+    "reppo": LazyClass(
+        "pgtoolkit.agents.reppo",
+        "Reppo",
+        "pathwise through a learned Q, on-policy with a bound on the KL; continuous actions",
+    ),
     "apg": LazyClass(
         "pgtoolkit.agents.apg",
         "Apg",
@@ -92,7 +97,6 @@ OTHER_ALGORITHMS = frozenset(
         "qrdqn",
         "rainbow",
         "redq",
-        "reppo",
         "rpo",
         "sac",
         "sapo",

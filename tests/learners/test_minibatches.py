@@ -13,7 +13,7 @@ from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.estimators.proximal import standardized
-from pgtoolkit.learners.minibatches import Minibatches, draw_minibatches
+from pgtoolkit.learners.minibatches import Minibatches, Objective, draw_minibatches
 
 SETTINGS: dict[str, Any] = {
     "num_envs": 2,
@@ -34,7 +34,10 @@ def make(dtype: torch.dtype, *, compiled: bool = False, **settings: Any) -> Mini
     config = PpoConfig(**(SETTINGS | settings), compile="never")
     agent = Ppo(config, DifferentiableVectorEnv(Pendulum(), 2), seed=1)
     modules = {name: module.to(dtype) for name, module in agent.minibatches.modules.items()}
-    found = Minibatches(modules, agent.loss, agent.minibatches.rule, compiled=compiled)
+    rule = agent.minibatches.objectives[0].rule
+    found: Minibatches[Batch] = Minibatches(
+        [Objective(modules, agent.loss, rule)], compiled=compiled
+    )
     agent.minibatches = found
     return found
 

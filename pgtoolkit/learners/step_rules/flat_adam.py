@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, final
+from typing import NamedTuple, Protocol, final
 
 import torch
 from torch import Tensor
@@ -63,6 +63,15 @@ def adam_step(
     return AdamState(state.parameters - step * mean / corrected, mean, square, count)
 
 
+class FlatRule(Protocol):
+    """A step down a gradient as a pure function of the parameters in one vector."""
+
+    def step(
+        self, state: AdamState, gradient: Tensor, learning_rate: Tensor
+    ) -> tuple[AdamState, Tensor]:
+        """The state after one step, and the gradient's norm before the clip."""
+
+
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlatAdam:
@@ -72,15 +81,47 @@ class FlatAdam:
         betas: decay rates of the two moments.
         epsilon: added to the root of the second moment.
         max_grad_norm: norm to which the gradient is clipped.
+        pace: factor of the learning rate.
     """
 
     betas: tuple[float, float]
     epsilon: float
     max_grad_norm: float
+    pace: float = 1.0
 
     def step(
         self, state: AdamState, gradient: Tensor, learning_rate: Tensor
     ) -> tuple[AdamState, Tensor]:
         """The state after one step, and the gradient's norm before the clip."""
         gradient, norm = clip(gradient, self.max_grad_norm)
-        return adam_step(state, gradient, learning_rate, self.betas, self.epsilon), norm
+        rate = learning_rate * self.pace
+        return adam_step(state, gradient, rate, self.betas, self.epsilon), norm
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """Rules on consecutive blocks of the vector: each clips the gradient of its own block.
+
+    Attributes:
+        rules: of the blocks, in their order.
+        sizes: number of parameters of each block.
+    """
+
+    rules: tuple[FlatRule, ...]
+    sizes: tuple[int, ...]
+
+    def step(
+        self, state: AdamState, gradient: Tensor, learning_rate: Tensor
+    ) -> tuple[AdamState, Tensor]:
+        """The state after one step of every block, and the norm of the first block's gradient."""
+        parts = zip(
+            *(torch.split(x, list(self.sizes)) for x in (*state[:-1], gradient)), strict=True
+        )
+        found = [
+            rule.step(AdamState._make((*own, state.steps)), part, learning_rate)
+            for rule, (*own, part) in zip(self.rules, parts, strict=True)
+        ]
+        vectors = zip(*(after[:-1] for after, _ in found), strict=True)
+        joined = AdamState._make((*(torch.cat(parts) for parts in vectors), found[0][0].steps))
+        return joined, found[0][1]

@@ -1,0 +1,506 @@
+"""REPPO: relative entropy pathwise policy optimisation (Voelcker et al. 2025).
+
+The gradient of the policy goes through a learned ``Q(s, a)``, which is fitted to fresh windows; a
+bound on the divergence from the policy that collected them takes the place of PPO's clip.
+"""
+
+import dataclasses
+import math
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pgtoolkit.agent import CriticView, Metrics
+from pgtoolkit.compiling import Compile, choose_compiled
+from pgtoolkit.config import (
+    AdamSettings,
+    CompileSettings,
+    CriticSettings,
+    DiagnosticsSettings,
+    PolicySettings,
+    RolloutSettings,
+    Schedule,
+    above,
+    at_least,
+    at_most,
+    between,
+    each,
+)
+from pgtoolkit.diagnostics.monitor import GradientMonitor
+from pgtoolkit.distributions.base import Distribution, GaussianParameters, nonzero
+from pgtoolkit.distributions.clipped import unit_box
+from pgtoolkit.distributions.gaussian import DiagonalGaussian
+from pgtoolkit.envs.collector import Collector
+from pgtoolkit.estimators.mixing import covariance_weight
+from pgtoolkit.estimators.proximal import probability_ratio
+from pgtoolkit.estimators.returns import soft_reward, window_returns
+from pgtoolkit.estimators.signals import Signals
+from pgtoolkit.finite import require_finite_steps
+from pgtoolkit.gymnasium_types import AnyVectorEnv
+from pgtoolkit.learners.entropy import EntropyBonus
+from pgtoolkit.learners.minibatches import (
+    Minibatches,
+    Objective,
+    Parameters,
+    call,
+    draw_minibatches,
+)
+from pgtoolkit.learners.policy_learner import describe
+from pgtoolkit.learners.policy_step import measure
+from pgtoolkit.learners.q_function import make_q_ensemble
+from pgtoolkit.learners.step_rules.adam import scheduled
+from pgtoolkit.learners.step_rules.flat_adam import Blocks, FlatAdam
+from pgtoolkit.limits import MAX_COUNT, MAX_LAYER, MAX_PASSES
+from pgtoolkit.networks.bounds import action_bounds
+from pgtoolkit.networks.mlp import Activation, Std
+from pgtoolkit.networks.value import CriticLoss, explained_variance_metric
+from pgtoolkit.policies.policy import without_normalizer
+from pgtoolkit.rollouts.window import Window
+from pgtoolkit.seeding import stream
+from pgtoolkit.state import load_state_of, state_of
+
+MINIBATCH_SECONDS = 7e-4
+"""Seconds that compiled code saves, at least, on one minibatch."""
+STATE = ("collector", "policy", "q", "duals", "minibatches", "generator", "noise", "monitor")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReppoConfig(
+    RolloutSettings,
+    AdamSettings,
+    CompileSettings,
+    PolicySettings,
+    CriticSettings,
+    DiagnosticsSettings,
+):
+    """Relative entropy pathwise policy optimisation: on-policy, through a critic."""
+
+    estimator: Literal["critic", "score_function", "mixed"] = "critic"
+    """Gradient of E[Q] that the policy follows, all else equal: critic, dQ/da at a fresh action;
+    score_function, from the returns of the actions that were taken; or mixed, the mix of both of
+    least variance in every minibatch."""
+    num_envs: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 16
+    """Number of parallel environments; each gives one trajectory of a window."""
+    n_steps: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 128
+    """Steps of each environment in a window."""
+    batch_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 512
+    """Steps in a minibatch; the remainder of an epoch's permutation is left out of that epoch."""
+    n_epochs: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 8
+    """Passes over each window."""
+    learning_rate: Annotated[float, above(0)] = 3e-4
+    """Adam's learning rate for the policy, the critic and the two dual variables."""
+    learning_rate_schedule: Schedule = "constant"
+    """linear: falls to a hundredth over the planned total of steps; constant: stays."""
+    adam_epsilon: Annotated[float, above(0)] = 1e-8
+    """Number that is added to the root of Adam's second moment."""
+    max_grad_norm: Annotated[float, above(0)] = 15.0
+    """Global norm to which the policy's gradient is clipped."""
+    critic_max_grad_norm: Annotated[float, above(0)] = 0.5
+    """Global norm to which the critic's gradient is clipped."""
+    gae_lambda: Annotated[float, between(0, 1)] = 0.95
+    """Lambda of the critic's TD(lambda) targets."""
+    normalize_rewards: bool = True
+    """Scale rewards by the running standard deviation of the discounted return, in updates only:
+    returns that are logged, and evaluations, stay in the environment's unit."""
+    ent_coef: Annotated[float, above(0)] = 0.3
+    """Initial weight alpha of the entropy, in the unit of the rewards that the update sees. It is
+    learned: it rises while the entropy is below target_entropy, and falls while it is above."""
+    target_entropy: float = -0.5
+    """Entropy that alpha is learned for, in nats per action dimension, of actions in units of half
+    of their box."""
+    kl_bound: Annotated[float, above(0)] = 0.1
+    """Divergence KL(old, new) from the policy that collected the window, in nats. A state beyond it
+    pulls the policy back instead of improving it."""
+    kl_coef: Annotated[float, above(0)] = 0.3
+    """Initial weight beta of that pull, in the unit of the rewards that the update sees. It is
+    learned: it rises while the mean divergence is above kl_bound, and falls while it is below."""
+    baseline_samples: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 4
+    """Actions over which Q is averaged for the baseline of the score function."""
+    critic: CriticLoss = "hl_gauss"
+    """Output and loss of the critic: hl_gauss, logits of bins with a cross entropy to a Gaussian
+    histogram around the target; or mse, one number with a squared error."""
+    critic_layer_norm: bool = True
+    """Put a LayerNorm after each hidden activation of the critic."""
+    hidden: Annotated[
+        tuple[int, ...],
+        each(at_least(1), "sizes of at least 1"),
+        each(at_most(MAX_LAYER), f"sizes of at most {MAX_LAYER:,}"),
+    ] = (256, 256)
+    """Sizes of the hidden layers of the policy and of the critic."""
+    activation: Activation = "silu"
+    """Activation of the hidden layers."""
+    layer_norm: bool = True
+    """Put a LayerNorm after each hidden activation of the policy."""
+    distribution: Literal["gaussian"] = "gaussian"
+    """Distribution of Box actions: gaussian, independent dimensions, tanh-squashed to bounds, whose
+    divergence is exact."""
+    std: Std = "state_dependent"
+    """Standard deviation of the policy: one per dimension, or a function of the observation."""
+    compile: Compile = "auto"
+    """Compile the loop over minibatches: always, never, or auto, where there is a C++ compiler and
+    the run is long enough."""
+
+
+@final
+class Batch(NamedTuple):
+    """The steps of a window that happened, ``M`` rows of each."""
+
+    features: Tensor
+    """Observations after the policy's normaliser."""
+    pre_action: Tensor
+    action: Tensor
+    log_prob: Tensor
+    old_mean: Tensor
+    """Mean and log standard deviation of the Gaussian that drew the pre-action."""
+    old_log_std: Tensor
+    target: Tensor
+    """The critic's."""
+    advantage: Tensor
+    """The target less ``E_a[Q(s, a)]``."""
+
+
+@final
+class Duals(nn.Module):
+    """The Lagrange multipliers ``alpha`` of the entropy and ``beta`` of the divergence, positive.
+
+    Args:
+        alpha: initial value.
+        beta: initial value.
+    """
+
+    def __init__(self, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
+        self.log_beta = nn.Parameter(torch.tensor(math.log(beta)))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return self.log_alpha.exp(), self.log_beta.exp()
+
+
+@final
+class Reppo:
+    """Increases ``E[Q(s, a)] + alpha H`` where ``KL(old, new)`` is below its bound.
+
+    For each minibatch the critic makes a step towards the TD(lambda) returns of soft rewards, and
+    then the policy makes one down
+
+        ``mean_s (-(Q(s, a) + alpha H) if KL(old, new) < bound else beta KL(old, new))``
+
+    with the critic after its step, and with noise of that minibatch's own in ``a``. The dual
+    variables step down ``alpha (H - target)`` and ``beta (bound - KL)``. The divergence is exact:
+    that of the Gaussians before squashing.
+
+    Args:
+        config: settings.
+        env: any vector environment of ``config.num_envs`` environments with continuous actions.
+        seed: determines the weights, the noise, the starts and the minibatches.
+        total_steps: planned environment steps, for the learning-rate schedule.
+
+    Raises:
+        RequestError: no policy or critic fits the spaces.
+    """
+
+    needs_gradient: ClassVar[bool] = False
+
+    def __init__(
+        self, config: ReppoConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
+    ) -> None:
+        self.config = config
+        self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
+        spaces, device = self.collector.spaces, self.collector.device
+        self.q = make_q_ensemble(config, spaces, seed=seed).to(device)
+        self.policy = self.collector.make_policy()
+        self.duals = Duals(config.ent_coef, config.kl_coef).to(device)
+        self.generator = stream(seed, "minibatches", device)
+        self.noise = stream(seed, "update noise", device)
+        self.monitor = GradientMonitor(config.diagnostics_interval)
+        scale = nonzero(unit_box(*action_bounds(spaces[1]))[1]).to(device)
+        self.log_volume = float(scale.log().sum())
+        self.entropy_target = config.target_entropy * len(scale)
+        num_minibatches = total_steps * config.n_epochs / config.batch_size
+        self.minibatches: Minibatches[Batch] = Minibatches(
+            self.objectives(),
+            compiled=choose_compiled(config.compile, MINIBATCH_SECONDS * num_minibatches),
+        )
+
+    @property
+    def critic(self) -> CriticView:
+        """The critic; its entropies are those of actions in units of half of their box."""
+        scale = self.collector.reward_normalizer.metrics().get("train/reward_scale", 1.0)
+        return CriticView(self.q, float(self.duals.log_alpha.detach().exp()), float(scale))
+
+    def objectives(self) -> list[Objective]:
+        """What steps on each minibatch: the critic, then policy and dual variables."""
+        config, policy = self.config, without_normalizer(self.policy)
+
+        def adam(max_grad_norm: float) -> FlatAdam:
+            return FlatAdam(
+                betas=config.adam_betas, epsilon=config.adam_epsilon, max_grad_norm=max_grad_norm
+            )
+
+        rule = Blocks(
+            (adam(config.max_grad_norm), adam(math.inf)),
+            (sum(p.numel() for p in policy.parameters()), len(list(self.duals.parameters()))),
+        )
+        return [
+            Objective(
+                {"critic": self.q}, self.critic_loss, adam(config.critic_max_grad_norm), "critic"
+            ),
+            Objective({"policy": policy, "duals": self.duals}, self.policy_loss, rule, "policy"),
+        ]
+
+    def collect(self) -> Window:
+        return self.collector.collect(self.policy).detach()
+
+    def update(self, window: Window) -> Metrics:
+        config, normalize, valid = self.config, self.policy.normalizer, window.valid
+        with self.monitor.updating():
+            window = self.collector.normalized(window)
+            features, bare = normalize(window.obs), without_normalizer(self.policy)
+            with torch.no_grad():
+                old = gaussian_of(bare(features))
+            target, value = self.targets(window), self.value(features)
+            metrics = self.measure(window, features, target - value)
+            metrics |= self.explained(window, features, target)
+            batch = batch_of(window, features, old, target, target - value)
+            rows = draw_minibatches(
+                len(batch.target), config.batch_size, config.n_epochs, self.generator
+            )
+            noise = self.policy.draw_noise(*rows.shape, generator=self.noise)
+            learning_rate = scheduled(
+                config.learning_rate, config.learning_rate_schedule, self.collector.progress()
+            )
+            found = self.minibatches.run(batch, rows, learning_rate, noise)
+            metrics |= {TAGS[name]: values.mean() for name, values in found.items()}
+            with torch.no_grad():
+                distribution = bare(features)
+                divergence = gaussian_kl(old, gaussian_of(distribution))[valid]
+                alpha, beta = self.duals()
+            metrics |= describe(distribution, window)
+            metrics |= {
+                "train/approx_kl": divergence.mean(),
+                "train/kl_exceeded": (divergence > config.kl_bound).float().mean(),
+                "train/ent_coef": alpha,
+                "train/kl_coef": beta,
+                "train/learning_rate": torch.tensor(learning_rate),
+                "gradient/overhead": self.monitor.overhead,
+            }
+            normalize.update(window.obs, valid)
+            return metrics | self.collector.metrics()
+
+    @torch.no_grad()
+    def targets(self, window: Window) -> Tensor:
+        """The TD(lambda) returns ``[T, N]`` of soft rewards, with one action at ``next_obs``."""
+        config, features = self.config, self.policy.normalizer(window.next_obs)
+        distribution = without_normalizer(self.policy)(features)
+        noise = self.policy.draw_noise(*window.reward.shape, generator=self.noise)
+        action = distribution.squash(distribution.pre_action(noise))
+        reward = soft_reward(
+            window.reward,
+            self.entropy(distribution, noise),
+            window.terminated,
+            gamma=config.gamma,
+            temperature=self.duals()[0],
+        )
+        target = window_returns(
+            dataclasses.replace(window, reward=reward),
+            self.q.policy_value(features, action),
+            gamma=config.gamma,
+            lambda_=config.gae_lambda,
+        )
+        require_finite_steps({"critic target": torch.where(window.valid, target, 0.0)})
+        return target
+
+    @torch.no_grad()
+    def value(self, features: Tensor) -> Tensor:
+        """``E_a[Q(s, a)]`` ``[T, N]``, a mean over samples of ``a``: a baseline of returns."""
+        distribution = without_normalizer(self.policy)(features)
+        values = []
+        for _ in range(self.config.baseline_samples):
+            noise = self.policy.draw_noise(*features.shape[:2], generator=self.noise)
+            action = distribution.squash(distribution.pre_action(noise))
+            values.append(self.q.policy_value(features, action))
+        return torch.stack(values).mean(0)
+
+    def entropy(self, distribution: Distribution, noise: Tensor) -> Tensor:
+        """The entropy ``[...]`` of actions in units of half of their box, at one sample."""
+        return distribution.entropy(noise) - self.log_volume
+
+    @torch.no_grad()
+    def explained(self, window: Window, features: Tensor, target: Tensor) -> Metrics:
+        """How much of the targets' variance the critic explains before it sees them."""
+        value = self.q.policy_value(features, window.action)
+        return explained_variance_metric(value[window.valid], target[window.valid])
+
+    def critic_loss(
+        self, parameters: Parameters, mini: Batch, noise: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The critic's loss on a minibatch; it needs no noise."""
+        given = mini.features, mini.action, mini.target
+        loss = call(self.q, "loss", parameters["critic"], *given).mean()
+        return loss, {}
+
+    def policy_loss(
+        self, parameters: Parameters, mini: Batch, noise: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of policy and dual variables on a minibatch, with fresh noise."""
+        modules = self.minibatches.modules
+        distribution: Distribution = functional_call(
+            modules["policy"], dict(parameters["policy"]), (mini.features,)
+        )
+        alpha, beta = functional_call(modules["duals"], dict(parameters["duals"]), ())
+        action = distribution.squash(distribution.pre_action(noise))
+        value = call(self.q, "policy_value", parameters["critic"], mini.features, action)
+        return reppo_loss(
+            SURROGATES[self.config.estimator](distribution, value, mini),
+            self.entropy(distribution, noise),
+            gaussian_kl(
+                GaussianParameters(mini.old_mean, mini.old_log_std), gaussian_of(distribution)
+            ),
+            alpha,
+            beta,
+            entropy_target=self.entropy_target,
+            kl_bound=self.config.kl_bound,
+        )
+
+    def measure(self, window: Window, features: Tensor, advantage: Tensor) -> Metrics:
+        """Statistics of the gradient of ``E_a[Q(s, a)]`` at the first step, if that is due."""
+        if not self.monitor.measures(window.num_envs):
+            return {}
+        return measure(
+            "score_function",
+            Signals(self.policy, window, weight=advantage, features=features),
+            monitor=self.monitor,
+            entropy=EntropyBonus(float(self.duals.log_alpha.detach().exp())),
+            divisor=self.config.n_steps,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return state_of(self, STATE)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        load_state_of(self, STATE, state)
+
+
+TAGS = {
+    "critic_loss": "train/value_loss",
+    "critic_norm": "train/critic_gradient_norm",
+    "policy_loss": "train/loss",
+    "improvement": "train/policy_gradient_loss",
+    "policy_norm": "train/gradient_norm",
+}
+"""TensorBoard tag of each number of a minibatch."""
+
+
+def batch_of(
+    window: Window, features: Tensor, old: GaussianParameters, target: Tensor, advantage: Tensor
+) -> Batch:
+    """The steps that happened, as rows; views where all of them did."""
+    taken = features, window.pre_action, window.action, window.log_prob
+    fields = (*taken, *old, target, advantage)
+    if bool(window.valid.all()):
+        return Batch(*(x.flatten(0, 1) for x in fields))
+    return Batch(*(x[window.valid] for x in fields))
+
+
+def gaussian_of(distribution: Distribution) -> GaussianParameters:
+    """Mean and log standard deviation ``[..., A]`` of the pre-action."""
+    assert distribution.gaussian is not None
+    mean, log_std = distribution.gaussian
+    return GaussianParameters(mean, log_std.expand_as(mean))
+
+
+def gaussian_kl(old: GaussianParameters, new: GaussianParameters) -> Tensor:
+    """``KL(old || new)`` ``[...]``, exact; the same before and after squashing."""
+    divergence = DiagonalGaussian(*old).closed_form_kl_divergence(DiagonalGaussian(*new))
+    assert divergence is not None
+    return divergence
+
+
+def reppo_loss(
+    surrogate: Tensor,
+    entropy: Tensor,
+    divergence: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    *,
+    entropy_target: float,
+    kl_bound: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """``mean(KL < bound ? -(S + alpha H) : beta KL)``, and the losses of ``alpha`` and ``beta``.
+
+    ``alpha`` and ``beta`` are constants in the first part, and all else is in the other two,
+    ``alpha (mean H - target)`` and ``beta (bound - mean KL)``.
+
+    Args:
+        surrogate: ``S`` ``[M]``, whose gradient is that of ``E_a[Q(s, a)]``.
+        entropy: ``H`` ``[M]``.
+        divergence: ``KL(old, new)`` ``[M]``.
+        alpha: weight of the entropy.
+        beta: weight of the divergence beyond its bound.
+        entropy_target: entropy that ``alpha`` is learned for.
+        kl_bound: bound of the divergence.
+
+    Returns:
+        The loss, and minus the mean of ``S`` as ``improvement``.
+    """
+    objective = surrogate + alpha.detach() * entropy
+    loss = torch.where(divergence < kl_bound, -objective, beta.detach() * divergence).mean()
+    dual = alpha * (entropy.detach().mean() - entropy_target)
+    dual = dual + beta * (kl_bound - divergence.detach().mean())
+    return loss + dual, {"improvement": -surrogate.detach().mean()}
+
+
+def by_critic(distribution: Distribution, value: Tensor, mini: Batch) -> Tensor:
+    """``Q(s, a)`` ``[M]`` at a fresh action, which carries the graph: the pathwise gradient."""
+    return value
+
+
+def by_score_function(distribution: Distribution, value: Tensor, mini: Batch) -> Tensor:
+    """``pi(a) / pi_old(a) (G - V(s))`` ``[M]`` at the action that was taken.
+
+    At the policy that took it, the gradient is that of the score function; at a later one, the
+    importance weight keeps its expectation that of ``E_a[Q(s, a)]``.
+    """
+    log_prob = distribution.log_prob_of_pre_action(mini.pre_action)
+    return probability_ratio(log_prob - mini.log_prob) * mini.advantage
+
+
+def by_both(distribution: Distribution, value: Tensor, mini: Batch) -> Tensor:
+    """``(1 - w) score function + w critic`` ``[M]`` with the weight of least variance.
+
+    Variances and covariance are those of gradients by the Gaussian's mean and log standard
+    deviation, in units of the standard deviation, over the samples of a minibatch. Each half of it
+    has the weight that the other half says, so no sample weighs itself (:mod:`pgtoolkit.estimators.
+    mixing`). The mix is unbiased where both are, and is as biased as the weighted critic otherwise.
+    """
+    by_score = by_score_function(distribution, value, mini)
+    weight = least_variance_weight(distribution, by_score, value)
+    return (1 - weight) * by_score + weight * value
+
+
+def least_variance_weight(distribution: Distribution, score: Tensor, path: Tensor) -> Tensor:
+    """The weight ``[M]`` on the path, one for each half of the samples, from the other half."""
+    assert distribution.gaussian is not None
+    mean, log_std = distribution.gaussian
+    std = log_std.detach().exp()
+
+    def centred(surrogate: Tensor) -> tuple[Tensor, ...]:
+        by_mean, by_log_std = torch.autograd.grad(
+            surrogate.sum(), (mean, log_std), retain_graph=True
+        )
+        rows = torch.cat([by_mean * std, by_log_std], -1).detach()
+        return tuple(half - half.mean(0) for half in rows.chunk(2))
+
+    weights = []
+    for first, second in zip(centred(score), centred(path), strict=True):
+        moments = (first * first, second * second, first * second)
+        weights.append(covariance_weight(*(x.sum(-1).mean() for x in moments)))
+    halves = zip(weights[::-1], score.chunk(2), strict=True)
+    return torch.cat([weight.expand_as(half) for weight, half in halves])
+
+
+SURROGATES = {"critic": by_critic, "score_function": by_score_function, "mixed": by_both}
+"""The surrogate ``[M]`` of each estimator, from distribution, value of a fresh action and batch."""
