@@ -178,9 +178,12 @@ class Minibatches(Generic[Batch]):
         return found
 
     def _split(self, state: AdamState) -> list[AdamState]:
-        """The state of each objective; every one has made the same number of steps."""
-        parts = (torch.split(x, self._sizes) for x in state[:-1])
-        return [AdamState._make((*own, state.steps)) for own in zip(*parts, strict=True)]
+        """The state of each objective; every one has made the same number of steps.
+
+        The tensors are copies, because those that a compiled loop carries must share no memory.
+        """
+        parts = ([part.clone() for part in torch.split(x, self._sizes)] for x in state[:-1])
+        return [AdamState._make((*own, state.steps.clone())) for own in zip(*parts, strict=True)]
 
     def _joined(self, states: Sequence[AdamState]) -> AdamState:
         """The state of all objectives as one."""
