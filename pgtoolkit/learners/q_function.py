@@ -6,10 +6,13 @@ import numpy as np
 from gymnasium import spaces
 
 from pgtoolkit.config import CriticSettings
+from pgtoolkit.distributions.base import nonzero
+from pgtoolkit.distributions.clipped import unit_box
 from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.networks.bounds import action_bounds
 from pgtoolkit.networks.encoder import make_encoder
 from pgtoolkit.networks.spaces import box_size
-from pgtoolkit.networks.value import HLGauss, QEnsemble, QFunction, SquaredError, ValueHead
+from pgtoolkit.networks.value import ActionUnits, HLGauss, QEnsemble, QFunction, SquaredError, ValueHead
 from pgtoolkit.seeding import stream
 
 
@@ -44,9 +47,16 @@ def make_q_ensemble(
                 generator=weights,
                 encoder=encoder,
                 head=make_value_head(config),
+                units=action_units(action_space),
             )
         )
     return QEnsemble(members, policy_value=config.policy_value)
+
+
+def action_units(action_space: spaces.Space[Any]) -> ActionUnits:
+    """The units of a box of actions, in which Q functions read them."""
+    centre, scale = unit_box(*action_bounds(action_space))
+    return ActionUnits(centre, nonzero(scale))
 
 
 def make_value_head(config: CriticSettings) -> ValueHead:

@@ -148,7 +148,7 @@ class ReplayBuffer:
                 f"{list(example.reward.shape)}: flatten them to one leading axis [M]"
             )
         self._storage = {
-            name: torch.zeros(
+            name: torch.empty(  # memory that nothing was written to is not taken, on most systems
                 (self.capacity, *tensor.shape[1:]),
                 dtype=tensor.dtype,
                 device=tensor.device if self.device is None else self.device,
