@@ -58,6 +58,7 @@ STATE = (
     "policy_rule",
     "q_rule",
     "alpha_rule",
+    "replay",
     "generator",
     "monitor",
 )
@@ -187,7 +188,7 @@ class Sac:
     def alpha(self) -> Tensor:
         """The temperature, a scalar."""
         if self.config.ent_coef == "auto":
-            return self.log_alpha[0].detach().exp().squeeze()
+            return self.alpha_rule.parameters[0].detach().exp().squeeze()
         return torch.tensor(float(self.config.ent_coef))
 
     @property
@@ -213,22 +214,35 @@ class Sac:
         return metrics | self.collector.metrics()
 
     def learn(self) -> Metrics:
-        """Makes the gradient steps of an update; nothing is changed if one is not finite."""
-        config, reports = self.config, list[dict[str, Tensor]]()
+        """Makes the gradient steps of an update on minibatches that it draws."""
+        config = self.config
         learning_rate = scheduled(
             config.learning_rate, config.learning_rate_schedule, self.collector.progress()
         )
-        rules = self.policy_rule, self.q_rule, self.alpha_rule
-        state = SacState(*(rule.begin() for rule in rules), self.target_q.flat())
-        for drawn in draw_minibatches(
+        draws = draw_minibatches(
             self.replay, config.num_minibatches, config.batch_size, self.generator
-        ):
-            state, found = self.steps.run(state, self.batch_of(drawn), learning_rate)
-            reports.append(found)
-        for rule, after in zip(rules, state, strict=False):
-            rule.end(after)
-        self.target_q.load(state.target)
+        )
+        reports = [self.take(self.batch_of(drawn), learning_rate) for drawn in draws]
         return mean_reports(reports, TAGS) | {"train/learning_rate": torch.tensor(learning_rate)}
+
+    def take(self, batch: SacBatch, learning_rate: float) -> dict[str, Tensor]:
+        """Makes the steps on ``K`` minibatches, and returns what they report, ``[K]`` by name.
+
+        Raises:
+            NonFiniteError: a loss or a gradient is not finite; nothing is changed.
+        """
+        before = SacState(
+            self.policy_rule.begin(),
+            self.q_rule.begin(),
+            self.alpha_rule.begin(),
+            self.target_q.flat(),
+        )
+        state, reports = self.steps.run(before, batch, learning_rate)
+        self.policy_rule.end(state.policy)
+        self.q_rule.end(state.q)
+        self.alpha_rule.end(state.alpha)
+        self.target_q.load(state.target)
+        return reports
 
     def batch_of(self, drawn: Transitions) -> SacBatch:
         """What a gradient step reads of the transitions ``[K, B]``, with fresh noise."""
@@ -259,7 +273,9 @@ class Sac:
         target = self.soft_target(state, mini, alpha)
         q_after, q_loss = self.critic_step(state.q, mini, target, rate)
         with torch.enable_grad():
-            value = self.q_rule.module.call("policy_value", q_after.parameters, mini.features, action)
+            value = self.q_rule.module.call(
+                "policy_value", q_after.parameters, mini.features, action
+            )
             policy_loss = (alpha * log_prob - value).mean()
             (gradient,) = torch.autograd.grad(policy_loss, weights)
         policy_after, norm = self.rule.step(state.policy, gradient, rate)
@@ -295,7 +311,8 @@ class Sac:
         action, log_prob = self.act(state.policy.parameters, mini.next_features, mini.next_noise)
         following = self.target_q.call("forward", state.target, mini.next_features, action)
         value = following.amin(0) - alpha * log_prob
-        return (mini.reward + self.config.gamma * mini.alive * value).detach()
+        target: Tensor = mini.reward + self.config.gamma * mini.alive * value
+        return target.detach()
 
     def critic_step(
         self, state: AdamState, mini: SacBatch, target: Tensor, rate: Tensor

@@ -59,6 +59,7 @@ STATE = (
     "policy_rule",
     "q_rule",
     "num_minibatches",
+    "replay",
     "generator",
     "monitor",
 )
@@ -210,36 +211,47 @@ class Td3:
         return metrics | self.collector.metrics()
 
     def learn(self) -> Metrics:
-        """Makes the gradient steps of an update; nothing is changed if one is not finite."""
-        config, reports = self.config, list[dict[str, Tensor]]()
+        """Makes the gradient steps of an update on minibatches that it draws."""
+        config = self.config
         learning_rate = scheduled(
             config.learning_rate, config.learning_rate_schedule, self.collector.progress()
         )
-        rules = self.policy_rule, self.q_rule
-        targets = self.flat_target_policy, self.flat_target_q
-        state = Td3State(*(rule.begin() for rule in rules), *(copy.flat() for copy in targets))
-        made = self.num_minibatches
-        for drawn in draw_minibatches(
+        draws = draw_minibatches(
             self.replay, config.num_minibatches, config.batch_size, self.generator
-        ):
-            state, found = self.run(state, self.batch_of(drawn), learning_rate, made)
-            made, reports = made + len(drawn.reward), reports + found
+        )
+        taken = [self.take(self.batch_of(drawn), learning_rate) for drawn in draws]
+        reports = [report for reports in taken for report in reports]
+        return mean_reports(reports, TAGS) | {"train/learning_rate": torch.tensor(learning_rate)}
+
+    def take(self, batch: Td3Batch, learning_rate: float) -> list[dict[str, Tensor]]:
+        """Makes the steps on ``K`` minibatches, and returns what they report.
+
+        Raises:
+            NonFiniteError: a loss or a gradient is not finite; nothing is changed.
+        """
+        before = Td3State(
+            self.policy_rule.begin(),
+            self.q_rule.begin(),
+            self.flat_target_policy.flat(),
+            self.flat_target_q.flat(),
+        )
+        state, reports = self.run(before, batch, learning_rate)
         self.policy_rule.end(state.policy)
         self.q_rule.end(state.q)
         self.flat_target_policy.load(state.target_policy)
         self.flat_target_q.load(state.target_q)
-        self.num_minibatches = made
-        return mean_reports(reports, TAGS) | {"train/learning_rate": torch.tensor(learning_rate)}
+        self.num_minibatches += len(batch.reward)
+        return reports
 
     def run(
-        self, state: Td3State, batch: Td3Batch, learning_rate: float, made: int
+        self, state: Td3State, batch: Td3Batch, learning_rate: float
     ) -> tuple[Td3State, list[dict[str, Tensor]]]:
-        """Makes the steps on ``K`` minibatches, in rounds, and returns what they report.
+        """The steps on ``K`` minibatches in rounds: ``policy_delay`` of the critics, one of all.
 
-        A round is ``policy_delay`` steps of the critics, then one of the policy. After ``made``
-        minibatches one may be open: the first minibatches end it, and the last may open another.
+        A round may be open from the last call: the first minibatches end it, and the last ones may
+        open another.
         """
-        delay, total = self.config.policy_delay, len(batch.reward)
+        delay, total, made = self.config.policy_delay, len(batch.reward), self.num_minibatches
         first = min(-made % delay, total)
         last = total - (total - first) % delay
         ends = (made + first) % delay == 0
@@ -251,7 +263,7 @@ class Td3:
         reports = []
         for steps, start, stop, size in pieces:
             if start < stop:
-                rows = Td3Batch(*(x[start:stop].unflatten(0, (-1, size)) for x in batch))
+                rows = Td3Batch(*(x[start:stop].view(-1, size, *x.shape[1:]) for x in batch))
                 state, found = steps.run(state, rows, learning_rate)
                 reports.append(found)
         return state, reports
@@ -300,9 +312,7 @@ class Td3:
             losses.append(loss)
         return state, {"critic_loss": torch.stack(losses).mean()}
 
-    def critic_step(
-        self, state: Td3State, mini: Td3Batch, rate: Tensor
-    ) -> tuple[Td3State, Tensor]:
+    def critic_step(self, state: Td3State, mini: Td3Batch, rate: Tensor) -> tuple[Td3State, Tensor]:
         """One step on the critics' mean loss, summed over the critics."""
         target = self.smoothed_target(state, mini)
         with torch.enable_grad():
@@ -323,7 +333,8 @@ class Td3:
         noise = noise.clamp(-config.target_noise_clip, config.target_noise_clip)
         inputs = (mini.next_features, after.squash(after.mean + noise))
         following = self.flat_target_q.call("forward", state.target_q, *inputs).amin(0)
-        return (mini.reward + config.gamma * mini.alive * following).detach()
+        target: Tensor = mini.reward + config.gamma * mini.alive * following
+        return target.detach()
 
     def state_dict(self) -> dict[str, Any]:
         return state_of(self, STATE)

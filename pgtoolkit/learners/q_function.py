@@ -12,7 +12,14 @@ from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.networks.bounds import action_bounds
 from pgtoolkit.networks.encoder import make_encoder
 from pgtoolkit.networks.spaces import box_size
-from pgtoolkit.networks.value import ActionUnits, HLGauss, QEnsemble, QFunction, SquaredError, ValueHead
+from pgtoolkit.networks.value import (
+    ActionUnits,
+    HLGauss,
+    QEnsemble,
+    QFunction,
+    SquaredError,
+    ValueHead,
+)
 from pgtoolkit.seeding import stream
 
 

@@ -59,6 +59,16 @@ AGENTS = {
         "A2c",
         "score function with a learned value, one joint step a window; any environment",
     ),
+    "sac": LazyClass(
+        "pgtoolkit.agents.sac",
+        "Sac",
+        "slope of two soft Q functions on replayed steps; any environment with a box of actions",
+    ),
+    "td3": LazyClass(
+        "pgtoolkit.agents.td3",
+        "Td3",
+        "slope of the first of two Q functions, delayed; any environment with a bounded box",
+    ),
     "apg": LazyClass(
         "pgtoolkit.agents.apg",
         "Apg",
@@ -94,11 +104,9 @@ OTHER_ALGORITHMS = frozenset(
         "redq",
         "reppo",
         "rpo",
-        "sac",
         "sapo",
         "spo",
         "svg",
-        "td3",
         "tqc",
         "trpo",
         "vmpo",
