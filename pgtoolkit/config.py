@@ -171,12 +171,9 @@ class AdamSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PolicySettings(Settings):
-    """The policy's network and distribution, and the weight of its entropy."""
+class NetworkSettings(Settings):
+    """The policy's network and distribution."""
 
-    ent_coef: Annotated[float, at_least(0)] = 0.0
-    """Weight of the policy's entropy (of the squashed action) in the objective, in the unit of the
-    rewards that the update sees: with normalize_rewards, of the normalised ones."""
     hidden: Annotated[
         tuple[int, ...],
         each(at_least(1), "sizes of at least 1"),
@@ -193,16 +190,28 @@ class PolicySettings(Settings):
     distribution: DistributionName = "gaussian"
     """Distribution of Box actions: gaussian (independent dimensions, tanh-squashed to bounds),
     clipped_gaussian (in units of each entry's box, [-1, 1], and clipped there; takes any bounds),
+    clipped_tanh (as clipped_gaussian, with a mean that a tanh keeps inside the box; needs bounds),
     full_gaussian (correlated), mixture (of four Gaussians), beta (bounded boxes only; it has no
-    std), flow (affine couplings). All but clipped_gaussian and beta need bounds on both sides of
-    every entry, or none."""
+    std), flow (affine couplings). All but clipped_gaussian, clipped_tanh and beta need bounds on
+    both sides of every entry, or none."""
     std: Std = "state_independent"
-    """Standard deviation of the policy: one per dimension, or a function of the observation."""
+    """Standard deviation of the policy: one per dimension (state_independent), or a function of the
+    observation whose logarithm a tanh keeps in [-5, 2] (state_dependent) or that is clamped to
+    [-20, 2] (state_dependent_clamped)."""
     log_std_init: float = 0.0
     """Initial logarithm of the standard deviation, before squashing or scaling to the box."""
     normalize_observations: bool = True
     """Normalise observations by their running mean and variance. These are frozen inside a window
     and saved with the policy."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicySettings(NetworkSettings):
+    """The policy's network and distribution, and the weight of its entropy."""
+
+    ent_coef: Annotated[float, at_least(0)] = 0.0
+    """Weight of the policy's entropy (of the squashed action) in the objective, in the unit of the
+    rewards that the update sees: with normalize_rewards, of the normalised ones."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -275,6 +284,28 @@ class CriticSettings(Settings):
     """Largest size of a value that an hl_gauss critic can represent, in the unit of the rewards
     that the update sees; targets beyond it are clipped. With normalize_rewards, the discounted
     return has a standard deviation of 30."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplaySettings(RolloutSettings):
+    """How much is collected for each update, a replay buffer, and minibatches from it."""
+
+    buffer_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 1_000_000
+    """Transitions that the replay buffer holds; the oldest are overwritten."""
+    learning_starts: Annotated[int, at_least(0), at_most(MAX_COUNT)] = 100
+    """Environment steps with uniformly random actions, and without updates, at the start."""
+    batch_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 256
+    """Transitions in a minibatch, drawn with replacement."""
+    gradient_steps: Annotated[int, Range("at least 1, or -1", lambda n: n == -1 or n >= 1)] = -1
+    """Minibatches in an update; -1: as many as a window has steps, of all its environments."""
+    tau: Annotated[float, above(0), at_most(1)] = 0.005
+    """Share of the networks in each update of the target networks."""
+
+    @property
+    def num_minibatches(self) -> int:
+        """The number of minibatches of an update."""
+        given = self.gradient_steps
+        return self.num_envs * self.n_steps if given == -1 else given
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -137,6 +137,7 @@ def taken_again(
         flights_from_checkpoint(folder, fault) if recording is None else read_flights(recording)
     )
     experiment, replay = experiment_for(settings, flights)
+    replay.replay = None if recording is None else recording.get("replay")
     found = explain(replay, flights, fault, at_fault)
     notes = list(found.notes)
     if recording is None:

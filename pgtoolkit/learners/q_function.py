@@ -12,7 +12,14 @@ from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.networks.bounds import action_bounds
 from pgtoolkit.networks.encoder import make_encoder
 from pgtoolkit.networks.spaces import box_size
-from pgtoolkit.networks.value import HLGauss, QEnsemble, QFunction, SquaredError, ValueHead
+from pgtoolkit.networks.value import (
+    ActionUnits,
+    HLGauss,
+    QEnsemble,
+    QFunction,
+    SquaredError,
+    ValueHead,
+)
 from pgtoolkit.seeding import stream
 
 
@@ -34,7 +41,6 @@ def make_q_ensemble(
     """
     observation_space, action_space = spaces_
     action_size, weights = continuous_size(action_space), stream(seed, "Q weights")
-    centre, scale = unit_box(*action_bounds(action_space))
     members = []
     for _ in range(config.num_critics):
         encoder, num_features = make_encoder(observation_space, weights)
@@ -48,10 +54,16 @@ def make_q_ensemble(
                 generator=weights,
                 encoder=encoder,
                 head=make_value_head(config),
-                unit=(centre, nonzero(scale)),
+                units=action_units(action_space),
             )
         )
     return QEnsemble(members, policy_value=config.policy_value)
+
+
+def action_units(action_space: spaces.Space[Any]) -> ActionUnits:
+    """The units of a box of actions, in which Q functions read them."""
+    centre, scale = unit_box(*action_bounds(action_space))
+    return ActionUnits(centre, nonzero(scale))
 
 
 def make_value_head(config: CriticSettings) -> ValueHead:

@@ -97,7 +97,7 @@ def finite_bounds(action_space: spaces.Space[np.ndarray]) -> ActionBounds:
     lacking = _lacking(bounds)
     if lacking.any():
         raise RequestError(
-            "a beta distribution needs bounds on both sides, and "
+            "this distribution needs bounds on both sides, and "
             f"{name_entries(action_space, lacking)}: use --distribution clipped_gaussian, which "
             "takes any bounds (gaussian, full_gaussian, mixture and flow take boxes without any), "
             "or bound the actions (gymnasium.wrappers.TransformAction)"

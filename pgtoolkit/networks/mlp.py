@@ -1,15 +1,17 @@
 """Multilayer perceptrons and standard-deviation modules, initialised from a given generator."""
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
 Activation = Literal["tanh", "elu", "silu", "relu"]
 
-Std = Literal["state_independent", "state_dependent"]
-"""Whether a policy's standard deviation is a parameter or a function of the observation."""
+Std = Literal["state_independent", "state_dependent", "state_dependent_clamped"]
+"""Whether a policy's standard deviation is a parameter or a function of the observation, and how
+that function is limited."""
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -21,6 +23,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 LOG_STD_CENTRE, LOG_STD_HALF_RANGE = -1.5, 3.5
 """A state-dependent ``log sigma`` is kept in [-5, 2] (Haarnoja et al. 2018)."""
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+"""A clamped ``log sigma`` is in this range, as in the first code of SAC and Stable-Baselines3."""
 
 
 def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
@@ -119,18 +123,44 @@ def raw_log_std(log_std: float) -> float:
     return math.atanh(min(max((log_std - LOG_STD_CENTRE) / LOG_STD_HALF_RANGE, -0.999), 0.999))
 
 
+def clamped_log_std(raw: Tensor) -> Tensor:
+    """The number itself, clamped to [-20, 2]; its slope is 0 outside."""
+    return torch.clamp(raw, LOG_STD_MIN, LOG_STD_MAX)
+
+
+@final
+class LogStdLimit(NamedTuple):
+    """How the raw output of a layer becomes a ``log sigma``."""
+
+    limit: Callable[[Tensor], Tensor]
+    inverse: Callable[[float], float]
+    """The raw number whose ``log sigma`` is the given one, as far as there is one."""
+
+
+LIMITS: dict[Std, LogStdLimit] = {
+    "state_dependent": LogStdLimit(limited_log_std, raw_log_std),
+    "state_dependent_clamped": LogStdLimit(clamped_log_std, float),
+}
+
+
 class StateDependentStd(nn.Module):
-    """``log sigma`` as a linear function of features, kept in [-5, 2]; initially near ``init``."""
+    """``log sigma`` as a limited linear function of features; initially near ``init``."""
 
     def __init__(
-        self, num_features: int, size: int, init: float, generator: torch.Generator
+        self,
+        num_features: int,
+        size: int,
+        init: float,
+        limit: LogStdLimit,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
+        self.limit = limit
         self.raw = linear(num_features, size, 0.01, generator)
-        nn.init.constant_(self.raw.bias, raw_log_std(init))
+        nn.init.constant_(self.raw.bias, limit.inverse(init))
 
     def forward(self, features: Tensor) -> Tensor:
-        return limited_log_std(self.raw(features))
+        return self.limit.limit(self.raw(features))
 
 
 def make_std(
@@ -139,4 +169,4 @@ def make_std(
     """A module from features ``[..., num_features]`` to ``log sigma`` ``[..., size]``."""
     if std == "state_independent":
         return StateIndependentStd(size, init)
-    return StateDependentStd(num_features, size, init, generator)
+    return StateDependentStd(num_features, size, init, LIMITS[std], generator)

@@ -161,10 +161,32 @@ class ValueFunction(nn.Module):
 
 
 @final
+class ActionUnits(nn.Module):
+    """Actions in units of their box, ``(action - centre) / scale``: [-1, 1] between two bounds.
+
+    A network whose input has another size in every environment would need other weights and another
+    learning rate in each. See :func:`unit_box <pgtoolkit.distributions.clipped.unit_box>`.
+
+    Args:
+        centre: ``[A]``.
+        scale: ``[A]``, positive.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, centre: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("centre", centre, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, action: Tensor) -> Tensor:
+        return (action - self.centre) / self.scale
+
+
+@final
 class QFunction(nn.Module):
     """``Q(obs, action)`` ``[...]``; the action joins the observation after the encoder.
-
-    The network reads the action in units of the box, ``(action - centre) / scale``.
 
     Args:
         num_features: number of the encoder's outputs, or ``O``.
@@ -175,11 +197,8 @@ class QFunction(nn.Module):
         generator: draws the initial weights.
         encoder: layers that read the observation first.
         head: the kind of output and of loss; squared error by default.
-        unit: centre and scale ``[A]`` of the action's box; 0 and 1 by default.
+        units: maps the environment's actions to what the network reads; nothing by default.
     """
-
-    centre: Tensor
-    scale: Tensor
 
     def __init__(
         self,
@@ -192,14 +211,11 @@ class QFunction(nn.Module):
         generator: torch.Generator,
         encoder: Sequence[nn.Module] = (),
         head: ValueHead | None = None,
-        unit: tuple[Tensor, Tensor] | None = None,
+        units: ActionUnits | None = None,
     ) -> None:
         super().__init__()
-        self.head = head or SquaredError()
+        self.head, self.units = head or SquaredError(), units or nn.Identity()
         self.encoder = nn.Sequential(*encoder)
-        centre, scale = unit or (torch.zeros(action_size), torch.ones(action_size))
-        self.register_buffer("centre", centre, persistent=False)
-        self.register_buffer("scale", scale, persistent=False)
         self.network = mlp(
             num_features + action_size,
             hidden,
@@ -215,8 +231,7 @@ class QFunction(nn.Module):
 
     def output(self, obs: Tensor, action: Tensor) -> Tensor:
         """The network's outputs ``[..., K]``, which the head reads."""
-        unit = (action - self.centre) / self.scale
-        found: Tensor = self.network(torch.cat([self.encoder(obs), unit], -1))
+        found: Tensor = self.network(torch.cat([self.encoder(obs), self.units(action)], -1))
         return found
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from pgtoolkit.networks.bounds import action_bounds, finite_bounds, tanh_bounds
 from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.networks.spaces import binary_size, box_size, categorical_sizes
 from pgtoolkit.policies.beta import BetaHead
+from pgtoolkit.policies.clipped_tanh import ClippedTanhHead
 from pgtoolkit.policies.discrete import BernoulliHead, MultiCategoricalHead, categorical_head
 from pgtoolkit.policies.flow import FlowHead
 from pgtoolkit.policies.gaussian import ClippedGaussianHead, FullGaussianHead, gaussian_head
@@ -22,7 +23,7 @@ from pgtoolkit.policies.policy import Policy
 from pgtoolkit.seeding import stream
 
 DistributionName = Literal[
-    "gaussian", "clipped_gaussian", "full_gaussian", "mixture", "beta", "flow"
+    "gaussian", "clipped_gaussian", "clipped_tanh", "full_gaussian", "mixture", "beta", "flow"
 ]
 
 UnsquashedName = Literal["full_gaussian", "mixture", "flow"]
@@ -93,6 +94,21 @@ def clipped_gaussian_head(
     box_size("action", action_space)
     low, high = action_bounds(action_space)
     return lambda num_features, generator: ClippedGaussianHead(
+        num_features, low, high, std=std, log_std_init=log_std_init, generator=generator
+    )
+
+
+def clipped_tanh_head(
+    action_space: spaces.Space[np.ndarray], *, std: Std, log_std_init: float
+) -> MakeHead:
+    """Makes a head whose mean a tanh keeps inside the bounds, with noise that is added after it.
+
+    Raises:
+        RequestError: the action space is not a one-dimensional box, or an entry has no bounds.
+    """
+    box_size("action", action_space)
+    low, high = finite_bounds(action_space)
+    return lambda num_features, generator: ClippedTanhHead(
         num_features, low, high, std=std, log_std_init=log_std_init, generator=generator
     )
 
@@ -182,6 +198,8 @@ def choose_head(settings: PolicySettings, action_space: spaces.Space[Any]) -> Ma
         return gaussian_head(action_space, std=std, log_std_init=log_std_init)
     if name == "clipped_gaussian":
         return clipped_gaussian_head(action_space, std=std, log_std_init=log_std_init)
+    if name == "clipped_tanh":
+        return clipped_tanh_head(action_space, std=std, log_std_init=log_std_init)
     if name == "beta":
         return beta_head(action_space)
     return unsquashed_head(

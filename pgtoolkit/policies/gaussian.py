@@ -13,13 +13,12 @@ from pgtoolkit.distributions.noise import Noise
 from pgtoolkit.distributions.squashed import TanhGaussian
 from pgtoolkit.networks.bounds import tanh_bounds
 from pgtoolkit.networks.mlp import (
+    LIMITS,
     Activation,
     StateIndependentStd,
     Std,
-    limited_log_std,
     linear,
     make_std,
-    raw_log_std,
 )
 from pgtoolkit.networks.spaces import box_size
 from pgtoolkit.policies.head import OUTPUT_GAIN, Head, MakeHead, UnsquashedHead
@@ -31,7 +30,7 @@ class GaussianHead(Head):
     """A diagonal Gaussian, tanh-squashed to the action bounds if there are bounds.
 
     The mean is linear in the features. ``log sigma`` is one parameter per dimension, or a second
-    output of the same layer, kept in [-5, 2] by a tanh (Haarnoja et al. 2018).
+    output of the same layer, limited as ``std`` says.
 
     Args:
         num_features: ``F``, the number of features.
@@ -64,17 +63,19 @@ class GaussianHead(Head):
         outputs = size if std == "state_independent" else 2 * size
         self.output = linear(num_features, outputs, OUTPUT_GAIN, generator)
         self.std = StateIndependentStd(size, log_std_init) if std == "state_independent" else None
-        if self.std is None:
-            # With this bias the tanh-limited log sigma starts near its initial value everywhere.
-            nn.init.constant_(self.output.bias[size:], raw_log_std(log_std_init))
+        self.limit = None if std == "state_independent" else LIMITS[std]
+        if self.limit is not None:
+            # With this bias the limited log sigma starts near its initial value everywhere.
+            nn.init.constant_(self.output.bias[size:], self.limit.inverse(log_std_init))
 
     def forward(self, features: Tensor) -> DiagonalGaussian | TanhGaussian:
         output = self.output(features)
         if self.std is not None:
             mean, log_std = output, self.std(output)
         else:
+            assert self.limit is not None, "a std is a module or a limited output"
             mean, raw = output.chunk(2, dim=-1)
-            log_std = limited_log_std(raw)
+            log_std = self.limit.limit(raw)
         if self.bounded:
             return TanhGaussian(mean, log_std, self.low, self.high)
         return DiagonalGaussian(mean, log_std)

@@ -7,14 +7,16 @@ For policies with other layers than those below there is no NumPy version.
 """
 
 from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pgtoolkit.networks.mlp import StateIndependentStd
+from pgtoolkit.networks.mlp import LOG_STD_MAX, LOG_STD_MIN, StateIndependentStd, clamped_log_std
 from pgtoolkit.networks.normalizer import NoNormalizer, ObservationNormalizer
+from pgtoolkit.policies.clipped_tanh import ClippedTanhHead
 from pgtoolkit.policies.discrete import CategoricalHead
 from pgtoolkit.policies.gaussian import ClippedGaussianHead, GaussianHead
 from pgtoolkit.policies.policy import Policy
@@ -35,9 +37,10 @@ def numpy_actor(policy: Policy) -> Act | None:
             standard deviation and of the normaliser's moments, which it reads now.
     """
     head = policy.head
-    if not isinstance(head, GaussianHead | ClippedGaussianHead | CategoricalHead):
+    if not isinstance(head, GaussianHead | ClippedGaussianHead | ClippedTanhHead | CategoricalHead):
         return None
-    layers = _layers(policy, [*policy.torso, head.output])
+    squashed_mean = [nn.Tanh()] if isinstance(head, ClippedTanhHead) else []
+    layers = _layers(policy, [*policy.torso, head.output, *squashed_mean])
     if layers is None:
         return None
     if isinstance(head, CategoricalHead):
@@ -54,25 +57,46 @@ def _layers(policy: Policy, layers: Iterable[nn.Module]) -> list[Layer] | None:
     return functions if len(functions) == len(candidates) else None
 
 
-def _gaussian(head: GaussianHead | ClippedGaussianHead, layers: list[Layer]) -> Act | None:
-    if not isinstance(head.std, StateIndependentStd):
+GaussianHeads: TypeAlias = GaussianHead | ClippedGaussianHead | ClippedTanhHead
+
+
+def _gaussian(head: GaussianHeads, layers: list[Layer]) -> Act | None:
+    split = _mean_and_std(head)
+    if split is None:
         return None
-    std = np.exp(head.std.log_std.detach().numpy())
     squash = _squash(head)
 
     def act(obs: Array, noise: Array) -> tuple[Array, Array]:
-        pre_action = _run(layers, obs) + std * noise
+        mean, std = split(_run(layers, obs))
+        pre_action = mean + std * noise
         return pre_action, squash(pre_action)
 
     return act
 
 
-def _squash(head: GaussianHead | ClippedGaussianHead) -> Layer:
+def _mean_and_std(head: GaussianHeads) -> Callable[[Array], tuple[Array, Array]] | None:
+    """The function from the output of the last layer to mean and standard deviation."""
+    if isinstance(head.std, StateIndependentStd):
+        std = np.exp(head.std.log_std.detach().numpy())
+        return lambda output: (output, std)
+    if not isinstance(head, GaussianHead) or head.limit is None:
+        return None
+    if head.limit.limit is not clamped_log_std:
+        return None
+
+    def split(output: Array) -> tuple[Array, Array]:
+        mean, raw = np.split(output, 2, axis=-1)
+        return mean, np.exp(np.clip(raw, LOG_STD_MIN, LOG_STD_MAX))
+
+    return split
+
+
+def _squash(head: GaussianHeads) -> Layer:
     """The function from the pre-action to the action."""
     if isinstance(head, GaussianHead) and not head.bounded:
         return lambda pre_action: pre_action
     low, high = head.low.numpy(), head.high.numpy()
-    if isinstance(head, ClippedGaussianHead):
+    if isinstance(head, ClippedGaussianHead | ClippedTanhHead):
         centre, scale = head.centre.numpy(), head.scale.numpy()
         return lambda pre_action: np.clip(centre + scale * pre_action, low, high)
     scale, centre = 0.5 * (high - low), 0.5 * (high + low)

@@ -1,5 +1,6 @@
 """``collect`` on environments that return NumPy arrays, into arrays that are filled in place."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,8 @@ def choose_actor(policy: Policy, num_envs: int) -> Act:
     actor = numpy_actor(policy) if num_envs <= MAX_NUMPY_BATCH else None
     if actor is not None:
         return actor
-    device = next(policy.parameters()).device
+    tensors = itertools.chain(policy.parameters(), policy.buffers())
+    device = next(x.device for x in tensors)
 
     def act(obs: NDArray[Any], noise: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         distribution = policy(torch.from_numpy(obs).to(device))

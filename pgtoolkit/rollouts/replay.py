@@ -148,7 +148,7 @@ class ReplayBuffer:
                 f"{list(example.reward.shape)}: flatten them to one leading axis [M]"
             )
         self._storage = {
-            name: torch.zeros(
+            name: torch.empty(  # memory that nothing was written to is not taken, on most systems
                 (self.capacity, *tensor.shape[1:]),
                 dtype=tensor.dtype,
                 device=tensor.device if self.device is None else self.device,
@@ -186,3 +186,30 @@ class ReplayBuffer:
                 for name, stored in self._storage.items()
             }
         )
+
+
+def without_transitions(state: dict[str, Any]) -> dict[str, Any]:
+    """An agent's state with only the counts of its replay buffer, if it has one as ``replay``.
+
+    The transitions may take more memory than all the rest, and do not change once they are stored.
+    """
+    replay = state.get("replay")
+    return state if replay is None else state | {"replay": replay | {"tensors": {}}}
+
+
+def with_transitions(state: dict[str, Any], later: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The inverse of :func:`without_transitions`, from a later state of the same buffer.
+
+    It is exact as long as the ring has not overwritten what the earlier one held; places that were
+    overwritten since hold newer transitions.
+
+    Args:
+        state: an agent's state whose buffer has counts alone.
+        later: the state of its buffer then or later; None if unknown.
+    """
+    replay = state.get("replay")
+    if replay is None or replay["tensors"] or later is None or replay["added"] == 0:
+        return state
+    count = min(replay["added"], replay["capacity"])
+    tensors = {name: x[:count] for name, x in later["tensors"].items()}
+    return state | {"replay": replay | {"tensors": tensors}}

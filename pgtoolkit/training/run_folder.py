@@ -22,6 +22,12 @@ from pgtoolkit.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from pgtoolkit.training.replay_files import (
+    FIRST_CHAIN,
+    read_transitions,
+    remove_after,
+    write_new_transitions,
+)
 from pgtoolkit.training.storage.config_file import config_text, read_config
 from pgtoolkit.training.storage.files import (
     add_name,
@@ -46,7 +52,8 @@ Which = Literal["best", "last"]
 RESUME_NAME = re.compile(r"resume(-(?P<age>[1-9][0-9]{0,8}))?\.safetensors")
 
 RUN_FILES = re.compile(
-    r"config\.yaml|summary\.json|fault-[\w-]+\.json|(best|last|resume(-[0-9]+)?)\.safetensors"
+    r"config\.yaml|summary\.json|fault-[\w-]+\.json|"
+    r"(best|last|resume(-[0-9]+)?|replay-[0-9]+-[0-9]+-[0-9a-f]+)\.safetensors"
 )
 """Names of the files that are written in one go, under a temporary name."""
 
@@ -186,7 +193,9 @@ class RunFolder:
         """Writes the newest resume file, and keeps those before it.
 
         At every moment there is a complete one: the new file is written to the end before an older
-        one moves, and the newest keeps its name until the new file takes it.
+        one moves, and the newest keeps its name until the new file takes it. The transitions of a
+        replay buffer, ``replay`` in the agent's state, go into files of their own before
+        (:mod:`pgtoolkit.training.replay_files`).
 
         Args:
             state: what the run needs to go on.
@@ -197,7 +206,10 @@ class RunFolder:
             RequestError: the folder is a link that leads elsewhere.
             OSError: the system refuses, such as on a full disk; the older files are still there.
         """
-        name = self.resume_file.name
+        name, replay = self.resume_file.name, replay_of(state)
+        if replay is not None:
+            mark = write_new_transitions(self.path, replay, keep)
+            state = state | {"agent": state["agent"] | {"replay": mark}}
         with open_folder(self.path, inside=self.path) as folder:
             fresh = write_unfinished(folder, name, encode_state(state))
             try:
@@ -208,7 +220,7 @@ class RunFolder:
             finish(folder, fresh, name)
 
     def read_resume(self) -> tuple[dict[str, Any], Path]:
-        """The newest complete resume file's state, and its path.
+        """The newest resume file that is complete with its replay buffer: its state and its path.
 
         A warning says so if it is not the newest that there is or was.
 
@@ -216,17 +228,20 @@ class RunFolder:
             RequestError: none can be read, or a newer version wrote it.
         """
         try:
-            return self._load(self.resume_file, MAX_CHECKPOINT_BYTES), self.resume_file
+            return self._load_resume(self.resume_file), self.resume_file
         except CheckpointError as error:
             for path in self._older_resume_files():
-                state = self._load_whole(path)
-                if state is not None:
+                with contextlib.suppress(CheckpointError):
+                    state = self._load_resume(path)
                     LOG.warning("%s; going on from %s, which is older", error.problem, path)
                     return state, path
             raise
 
     def go_on_from(self, path: Path) -> None:
         """Makes a resume file the newest one, and removes what killed runs left unfinished.
+
+        What was added to a replay buffer after that resume file is removed too: the run makes those
+        steps again.
 
         Args:
             path: the file, from :meth:`read_resume`. Newer ones are damaged; the next checkpoints
@@ -238,9 +253,20 @@ class RunFolder:
         """
         for place in (self.path, self.policy_file("last").parent):
             remove_unfinished(place, RUN_FILES, inside=self.path)
+        mark = replay_of(self._load_whole(path) or {}) or {"added": 0, "chain": FIRST_CHAIN}
+        remove_after(self.path, mark["added"], mark["chain"])
         with open_folder(self.path, inside=self.path) as folder:
             if path != self.resume_file:
                 finish(folder, path.name, self.resume_file.name)
+
+    def _load_resume(self, path: Path) -> dict[str, Any]:
+        """A resume file's state, with the transitions of its replay buffer if it has one."""
+        state = self._load(path, MAX_CHECKPOINT_BYTES)
+        mark = replay_of(state)
+        if mark is None:
+            return state
+        replay = read_transitions(self.path, mark)
+        return state | {"agent": state["agent"] | {"replay": replay}}
 
     def _load(self, path: Path, limit: int) -> dict[str, Any]:
         return load_checkpoint(path, inside=self.path, limit=limit)
@@ -275,6 +301,12 @@ class RunFolder:
             with contextlib.suppress(FileNotFoundError):
                 rename(folder, self._resume_file(age - 1).name, self._resume_file(age).name)
         add_name(folder, newest.name, previous.name)
+
+
+def replay_of(state: Mapping[str, Any]) -> Any:
+    """The entry ``replay`` of an agent's state in a run's state; None if there is none."""
+    agent = state.get("agent")
+    return agent.get("replay") if isinstance(agent, Mapping) else None
 
 
 def default_path(env_name: str, agent_name: str, seed: int) -> Path:

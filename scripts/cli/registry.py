@@ -64,6 +64,16 @@ AGENTS = {
         "Reppo",
         "pathwise through a learned Q, on-policy with a bound on the KL; continuous actions",
     ),
+    "sac": LazyClass(
+        "pgtoolkit.agents.sac",
+        "Sac",
+        "slope of two soft Q functions on replayed steps; any environment with a box of actions",
+    ),
+    "td3": LazyClass(
+        "pgtoolkit.agents.td3",
+        "Td3",
+        "slope of the first of two Q functions, delayed; any environment with a bounded box",
+    ),
     "apg": LazyClass(
         "pgtoolkit.agents.apg",
         "Apg",
@@ -98,11 +108,9 @@ OTHER_ALGORITHMS = frozenset(
         "rainbow",
         "redq",
         "rpo",
-        "sac",
         "sapo",
         "spo",
         "svg",
-        "td3",
         "tqc",
         "trpo",
         "vmpo",

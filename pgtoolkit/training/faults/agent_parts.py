@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pgtoolkit.diagnostics.monitor import GradientMonitor
+from pgtoolkit.learners.flat_module import FlatOptimizer
 from pgtoolkit.learners.minibatches import Minibatches
+from pgtoolkit.learners.scanned_steps import ScannedSteps
 
 DEPTH = 4
 """Attributes of attributes that are looked at; agents are two deep."""
@@ -42,14 +44,16 @@ class AgentParts:
     Attributes:
         modules: path in the agent to module.
         monitors: the agent's gradient monitors.
-        minibatches: its loops over minibatches.
+        minibatches: what holds the parameters and Adam's moments of a module in one vector.
+        loops: its loops over minibatches, which may be compiled.
     """
 
     def __init__(self, agent: Any) -> None:
         self.agent = agent
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.minibatches: dict[str, Minibatches[Any]] = {}
+        self.minibatches: dict[str, Minibatches[Any] | FlatOptimizer] = {}
+        self.loops: list[Minibatches[Any] | ScannedSteps[Any, Any]] = []
         self.monitors: list[GradientMonitor] = []
         for path, part in walk(agent):
             if isinstance(part, nn.Module):
@@ -58,6 +62,11 @@ class AgentParts:
                 self.optimizers[path.rpartition(".")[0]] = part
             elif isinstance(part, Minibatches):
                 self.minibatches[path] = part
+                self.loops.append(part)
+            elif isinstance(part, FlatOptimizer):
+                self.minibatches[path] = part
+            elif isinstance(part, ScannedSteps):
+                self.loops.append(part)
             elif isinstance(part, GradientMonitor) and part not in self.monitors:
                 self.monitors.append(part)
         owned = {id(part) for m in self.modules.values() for part in list(m.modules())[1:]}

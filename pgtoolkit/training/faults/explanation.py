@@ -626,7 +626,7 @@ class Trace:
 def plain(agent: Any, parts: AgentParts, watched: WatchedEnv | None) -> Iterator[None]:
     """A context without compiled code and checkpointing, so that every step can be watched."""
     collector: Any = getattr(agent, "collector", None)
-    compiled = {one: one.compiled for one in parts.minibatches.values()}
+    compiled = {one: one.compiled for one in parts.loops}
     kept = None if collector is None else (collector.rollout, collector.stepped)
     for one in compiled:
         one.compiled = False

@@ -28,6 +28,7 @@ from pgtoolkit.agent import Agent, Metrics
 from pgtoolkit.errors import EnvFaultError, NonFiniteError, RequestError
 from pgtoolkit.finite import is_finite
 from pgtoolkit.rollouts.evaluation import EvaluationStopped
+from pgtoolkit.rollouts.replay import ReplayBuffer, without_transitions
 from pgtoolkit.rollouts.rollout import TensorVectorEnv
 from pgtoolkit.rollouts.tape import Event, TapedVectorEnv, num_bytes, pack_events
 from pgtoolkit.rollouts.window import Window
@@ -246,7 +247,7 @@ class FlightRecorder:
         try:
             # With the tape in their place, ordinary environments are not asked for their state.
             with self._attached():
-                state = self.agent.state_dict()
+                state = without_transitions(self.agent.state_dict())
         except Exception as error:  # the environments' own code may run here
             LOG.debug("the flight recorder got no state: %s", error)
             return None, None
@@ -256,6 +257,18 @@ class FlightRecorder:
         if self._tape is None:
             return copied(state), None
         return copied(state), copied(vars(self._collector.rollout_state))
+
+    def _replay_buffer(self) -> dict[str, Any]:
+        """The state of the agent's replay buffer, for the recording, if it is not too large.
+
+        Copies of the agent's state hold its counts alone; what it stored before a window is still
+        there after it.
+        """
+        buffer = getattr(self.agent, "replay", None)
+        if not isinstance(buffer, ReplayBuffer):
+            return {}
+        state = buffer.state_dict()
+        return {"replay": state} if state_bytes(state) <= MAX_BYTES else {}
 
     def _count(self, seconds: float) -> None:
         """Chooses how often states are copied, from what a copy and an update take."""
@@ -307,6 +320,7 @@ class FlightRecorder:
             if self.flights and self.flights[0].before is not None:
                 flights = [flight.packed() for flight in self.flights]
                 recording = {"flights": flights, "at_fault": self._snapshot()[0]}
+                recording |= self._replay_buffer()
             return str(write_fault(self.run.path, known, recording))
         except Exception as error:  # the first error must be seen, whatever happens here
             LOG.warning("the fault cannot be recorded: %s", " ".join(str(error).split()))

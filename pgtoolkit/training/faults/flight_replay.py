@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pgtoolkit.agent import Agent, Metrics
 from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.rollouts.replay import ReplayBuffer, with_transitions, without_transitions
 from pgtoolkit.rollouts.rollout import RolloutState
 from pgtoolkit.rollouts.tape import TapePlayer, unpack_events
 from pgtoolkit.rollouts.window import Window
@@ -91,13 +92,19 @@ class Replay:
     Args:
         agent: made from the run's settings; on ``player`` where the environments are ordinary ones.
         player: stands in for ordinary environments; None for differentiable ones.
+        replay: the recorded state of the agent's replay buffer at the fault, if there is one.
 
     Attributes:
         noise_differs: whether the recorded noise of the last window was not that of the generator.
     """
 
-    def __init__(self, agent: Agent, player: TapePlayer | None) -> None:
-        self.agent, self.player = agent, player
+    def __init__(
+        self,
+        agent: Agent,
+        player: TapePlayer | None,
+        replay: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.agent, self.player, self.replay = agent, player, replay
         self.collector: Any = getattr(agent, "collector", None)
         self.noise_differs = False
 
@@ -114,7 +121,7 @@ class Replay:
                 state["collector"] = state["collector"] | {"env": {}}
         try:
             with any_numbers():
-                self.agent.load_state_dict(copied(state))
+                self.agent.load_state_dict(copied(with_transitions(state, self.transitions())))
             if self.player is not None and rollout is not None:
                 self.collector.rollout_state = RolloutState(**rollout)
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -122,6 +129,12 @@ class Replay:
                 f"the recording does not fit the run's config.yaml: was that edited? "
                 f"({single_line(error)})"
             ) from error
+
+    def transitions(self) -> Mapping[str, Any] | None:
+        """The latest known state of the agent's replay buffer; None without one."""
+        buffer = getattr(self.agent, "replay", None)
+        own = buffer.state_dict() if isinstance(buffer, ReplayBuffer) else None
+        return own if self.replay is None else self.replay
 
     def fly(self, flight: Flight) -> tuple[Window | None, Metrics, Exception | None]:
         """One window from the present state: its data, its metrics, or what was raised."""
@@ -159,9 +172,9 @@ class Replay:
                 if outcomes:
                     changed = self.different(outcomes[-1].after, flight.before)
                 self.restore(flight.before, flight.rollout)
-            before, rollout = copied(self.agent.state_dict()), self.rollout()
+            before, rollout = self.state(), self.rollout()
             window, metrics, error = self.fly(flight)
-            after = copied(self.agent.state_dict())
+            after = self.state()
             window = None if window is None else window.detach()
             outcomes.append(
                 Outcome(flight, before, after, rollout, changed, window, metrics, error)
@@ -169,6 +182,11 @@ class Replay:
             if error is not None:
                 break
         return outcomes
+
+    def state(self) -> dict[str, Any]:
+        """A copy of the agent's state, without the transitions of a replay buffer."""
+        found: dict[str, Any] = copied(without_transitions(self.agent.state_dict()))
+        return found
 
     def rollout(self) -> dict[str, Tensor] | None:
         """A copy of the rollout state of ordinary environments."""
