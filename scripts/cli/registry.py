@@ -69,6 +69,11 @@ AGENTS = {
         "Shac",
         "pathwise through a window, with a value function beyond it",
     ),
+    "svg": LazyClass(
+        "pgtoolkit.agents.svg",
+        "Svg",
+        "pathwise through a learned Q or a learned model, from replay; any continuous actions",
+    ),
 }
 
 OTHER_ALGORITHMS = frozenset(
@@ -97,7 +102,6 @@ OTHER_ALGORITHMS = frozenset(
         "sac",
         "sapo",
         "spo",
-        "svg",
         "td3",
         "tqc",
         "trpo",
