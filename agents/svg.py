@@ -1,7 +1,7 @@
 """SVG: stochastic value gradients with horizons 0, 1 and infinity (Heess et al. 2015)."""
 
 import dataclasses
-import functools
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
@@ -19,6 +19,7 @@ from pgtoolkit.config import (
     at_least,
     at_most,
     between,
+    each,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
@@ -37,12 +38,11 @@ from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_learner import PolicyLearner, describe
 from pgtoolkit.learners.q_function import make_q_ensemble
 from pgtoolkit.learners.step_rules.adam import Adam
-from pgtoolkit.limits import MAX_COUNT, MAX_PASSES
+from pgtoolkit.limits import MAX_COUNT, MAX_CRITICS, MAX_LAYER, MAX_PASSES
 from pgtoolkit.networks.mlp import Activation
 from pgtoolkit.networks.value import Lagged
 from pgtoolkit.policies.policy import without_normalizer
 from pgtoolkit.rollouts.replay import ReplayBuffer
-from pgtoolkit.rollouts.transitions import Transitions
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
 from pgtoolkit.state import load_state_of, state_of
@@ -84,9 +84,9 @@ class SvgConfig(
     """Global norm to which the gradient of the policy, and that of the Q functions, is clipped."""
     activation: Activation = "silu"
     """Activation of the hidden layers."""
-    num_critics: Annotated[int, at_least(1), at_most(10)] = 2
+    num_critics: Annotated[int, at_least(1), at_most(MAX_CRITICS)] = 2
     """Number of Q functions, with weights of their own."""
-    buffer_size: Annotated[int, at_least(1), at_most(10**9)] = 100_000
+    buffer_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 100_000
     """Transitions that are kept for the updates; the oldest are overwritten."""
     learning_starts: Annotated[int, at_least(1)] = 1_000
     """Environment steps before the first update."""
@@ -101,16 +101,54 @@ class SvgConfig(
     window_passes: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 8
     """Steps of the policy on each window where the horizon is infinity; the noise is inferred
     again for each."""
-    model_hidden: tuple[int, ...] = (128, 128)
+    model_hidden: Annotated[
+        tuple[int, ...],
+        each(at_least(1), "sizes of at least 1"),
+        each(at_most(MAX_LAYER), f"sizes of at most {MAX_LAYER:,}"),
+    ] = (128, 128)
     """Sizes of the hidden layers of each network of the model."""
-    model_ensemble: Annotated[int, at_least(1), at_most(100)] = 3
+    model_ensemble: Annotated[int, at_least(1), at_most(MAX_CRITICS)] = 3
     """Networks of the model, whose mean is followed."""
-    model_fit_steps: Annotated[int, at_least(1)] = 40
-    """Minibatches of the model's fit in each update; the first fit has 50 times as many."""
+    model_first_fit_steps: Annotated[int, at_least(0), at_most(MAX_COUNT)] = 1_000
+    """Minibatches of the model's first fit."""
+    model_fit_steps: Annotated[int, at_least(0), at_most(MAX_COUNT)] = 20
+    """Minibatches of the model's fit in each later update."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        gaussian = self.distribution in ("gaussian", "clipped_gaussian")
+        self.require(
+            "distribution", gaussian, "gaussian or clipped_gaussian: the noise is inferred"
+        )
 
 
 @final
 class Svg:
+    """Climbs a value by its derivative at actions that were taken, with the noise inferred.
+
+    The noise ``eps = (u - mu(s)) / sigma(s)`` is that under which the policy now would have taken
+    the stored action ``a``. With ``V(s) = Q(s, a(s, eps'))`` at a fresh action and a learned model
+    ``f`` of the next state, the policy's gradient is that of
+
+    - horizon 0: ``w Q(s, a)``, on replayed transitions;
+    - horizon 1: ``w (r(s, a) + gamma V(f(s, a)))``, on replayed transitions;
+    - infinity: ``sum_k gamma^k r_k + gamma^H V(s_H)``, along the window that was just collected.
+
+    ``w = min(pi(a|s) / pi_old(a|s), importance_clip)`` is the importance weight of a stored action.
+    States and rewards are always the real ones, and derivatives the model's. ``Q`` is fitted on
+    replayed transitions to ``r + gamma min_j Q_j(s', a(s', eps'))`` with lagged ``Q_j``.
+
+    Args:
+        config: settings.
+        env: any vector environment of ``config.num_envs`` environments with continuous actions.
+        seed: determines the weights, the noise, the starts and the minibatches.
+        total_steps: planned environment steps, for the learning-rate schedule.
+
+    Raises:
+        RequestError: the actions are not continuous, or a model is needed and observations are no
+            flat vectors.
+    """
+
     needs_gradient: ClassVar[bool] = False
 
     def __init__(
@@ -125,82 +163,110 @@ class Svg:
         self.policy = self.collector.make_policy()
         self.learner = PolicyLearner.of(config, self.policy, progress)
         self.unmeasured = PolicyLearner(self.policy, self.learner.rule, GradientMonitor(0))
-        self.model = None if config.horizon == "0" else make_model(config, self.collector, seed)
+        self.model = make_model(config, self.collector, seed=seed)
         self.buffer = ReplayBuffer(config.buffer_size, device=device)
         self.generator = stream(seed, "replay", device)
 
     @property
     def critic(self) -> CriticView:
-        return CriticView(self.q, reward_scale=1.0)
+        return CriticView(self.q, reward_scale=float(self.collector.reward_normalizer.scale))
 
     def collect(self) -> Window:
         return self.collector.collect(self.policy).detach()
 
     def update(self, window: Window) -> Metrics:
-        config = self.config
+        config, model = self.config, self.model
         with self.learner.updating(window):
-            window = self.collector.normalized(window)
             self.buffer.add(window.transitions("noise", "pre_action", "log_prob"))
-            if self.model is not None:
-                self.model.add(window)
-            metrics = self.collector.metrics()
-            if len(self.buffer) < config.learning_starts:
-                return metrics
-            if self.model is not None:
-                metrics |= self.model.fit()
-            learner = self.learner
+            if model is not None:
+                model.add(window)
+            if self.buffer.added < config.learning_starts:
+                return self.collector.metrics()
+            metrics = {} if model is None else model.fit()
+            num_minibatches = max(1, round(config.replay_ratio * self.collector.window_steps))
             if config.horizon == "infinity":
-                for _ in range(config.window_passes):
-                    metrics |= self.climb(window, learner)
-                    learner = self.unmeasured
-            count = max(1, round(config.replay_ratio * self.collector.window_steps))
-            for _ in range(count):
-                batch = self.buffer.draw((config.batch_size,), self.generator)
-                metrics |= self.fit_critic(batch)
-                if config.horizon != "infinity":
-                    metrics |= self.climb(single_steps(batch), learner)
-                learner = self.unmeasured
+                passes = self.learners(config.window_passes)
+                metrics |= averaged([self.climb(window, learner) for learner in passes])
+                metrics |= averaged([self.fit_q(self.draw()) for _ in range(num_minibatches)])
+            else:
+                found = [self.replay(learner) for learner in self.learners(num_minibatches)]
+                metrics |= averaged(found)
+            # Measurements of the critic's gradient belong here, where `self.learner.monitor.due`.
             metrics |= describe(self.policy(window.obs), window)
-            return metrics
+            return metrics | self.collector.metrics()
+
+    def learners(self, count: int) -> list[PolicyLearner]:
+        """What takes each of ``count`` steps: the first of an update is measured where due."""
+        return [self.learner] + [self.unmeasured] * (count - 1)
+
+    def draw(self) -> Window:
+        """Replayed transitions ``[1, M]``."""
+        return single_steps(self.buffer.draw((self.config.batch_size,), self.generator))
+
+    def replay(self, learner: PolicyLearner) -> Metrics:
+        """One step of Q and one of the policy on the same transitions."""
+        steps = self.draw()
+        return self.fit_q(steps) | self.climb(steps, learner)
+
+    def fit_q(self, steps: Window) -> Metrics:
+        """One step of Q on transitions, towards the rewards and the lagged Q."""
+        steps, normalize = self.collector.normalized(steps), self.policy.normalizer
+        with torch.no_grad():
+            next_features = normalize(steps.next_obs)
+            next_value = self.lagged(next_features, self.fresh_action(next_features)).amin(0)
+            alive = torch.where(steps.terminated, 0.0, next_value)
+            target = steps.reward + self.config.gamma * alive
+        loss = self.q.loss(normalize(steps.obs), steps.action, target).mean()
+        self.q.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self.q_rule.step(self.q)["train/gradient_norm"]
+        self.lagged.update()
+        return {"train/value_loss": loss.detach(), "train/value_gradient_norm": norm}
 
     def climb(self, window: Window, learner: PolicyLearner) -> Metrics:
         """One step of the policy along the value gradient of a window."""
-        config, policy = self.config, self.policy
+        config, window = self.config, self.collector.normalized(window)
         with torch.no_grad():
-            distribution = policy(window.obs)
-        weight = importance_weight(window, distribution, config.importance_clip)
+            distribution = self.policy(window.obs)
+        weight = importance_weight(window, distribution, config.importance_clip).unsqueeze(-1)
         window = with_inferred_noise(window, distribution)
-        objective = functools.partial(OBJECTIVES[config.horizon], self)
-        gradient = weight.unsqueeze(-1) * value_gradient(policy, window, objective, self.model)
-        noise = policy.draw_noise(*window.reward.shape, generator=self.generator)
-        entropy = EntropyBonus.of(config).weight(window) or 0.0
+        objective, model = (
+            (self.q_objective, None)
+            if config.horizon == "0"
+            else (self.value_objective, self.predicted)
+        )
+        gradient = weight * value_gradient(self.policy, window, objective, model)
+        bonus = EntropyBonus.of(config).weight(window) or 0.0
+        noise = self.policy.draw_noise(*window.reward.shape, generator=self.generator)
 
         def surrogate(distribution: Distribution) -> Tensor:
             path = pathwise_surrogate_of(distribution, window, gradient)
-            return (path + (entropy * distribution.entropy(noise)).sum(0)) / window.num_steps
+            entropy = torch.where(window.valid, distribution.entropy(noise), 0.0)
+            return (path + bonus * entropy.sum(0)) / window.num_steps
 
-        return learner.step_surrogate(NAMES[config.horizon], surrogate, window.obs)
+        return learner.step_surrogate(ESTIMATORS[config.horizon], surrogate, window.obs)
 
-    def value(self, obs: Tensor) -> Tensor:
-        """``V(s) = Q(s, a(s, eps))`` ``[...]`` at a fresh action."""
-        noise = self.policy.draw_noise(*obs.shape[:-1], generator=self.generator)
-        action = self.policy(obs).rsample(noise)
-        return self.q.policy_value(self.policy.normalizer(obs), action)
+    def q_objective(self, window: Window) -> Tensor:
+        """``Q(s, a)`` ``[M]`` of single steps."""
+        features = self.policy.normalizer(window.obs)
+        return self.q.policy_value(features, window.action).squeeze(0)
 
-    def fit_critic(self, batch: Transitions) -> Metrics:
-        normalize, config = self.policy.normalizer, self.config
-        with torch.no_grad():
-            noise = self.policy.draw_noise(len(batch.reward), generator=self.generator)
-            next_features = normalize(batch.next_obs)
-            next_action = without_normalizer(self.policy)(next_features).sample(noise)
-            next_value = self.lagged(next_features, next_action).amin(0)
-            target = batch.reward + config.gamma * torch.where(batch.terminated, 0.0, next_value)
-        loss = self.q.loss(normalize(batch.obs), batch.action, target).mean()
-        self.q.zero_grad()
-        loss.backward()
-        self.q_rule.step(self.q)
-        self.lagged.update()
-        return {"train/value_loss": loss.detach()}
+    def value_objective(self, window: Window) -> Tensor:
+        """The discounted reward ``[N]`` of a window, with ``V(s) = Q(s, a(s, eps))`` at its end."""
+        features = self.policy.normalizer(window.next_obs)
+        value = self.q.policy_value(features, self.fresh_action(features))
+        return window_objective(window, value, self.config.gamma)
+
+    def fresh_action(self, features: Tensor) -> Tensor:
+        """The policy's action ``[..., A]`` with noise of its own; it carries the graph."""
+        noise = self.policy.draw_noise(*features.shape[:2], generator=self.generator)
+        return without_normalizer(self.policy)(features).rsample(noise)
+
+    def predicted(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """The model's next observation ``[N, O]`` and reward ``[N]``, in the unit of the update."""
+        assert self.model is not None
+        next_obs, reward = self.model(obs, action)
+        return next_obs, reward / float(self.collector.reward_normalizer.scale)
 
     def state_dict(self) -> dict[str, Any]:
         return state_of(self, STATE)
@@ -209,23 +275,25 @@ class Svg:
         load_state_of(self, STATE, state)
 
 
-def action_value(agent: Svg, window: Window) -> Tensor:
-    return agent.q.policy_value(agent.policy.normalizer(window.obs), window.action).sum(0)
+ESTIMATORS: dict[Horizon, str] = {"0": "critic", "1": "pathwise", "infinity": "pathwise"}
+"""Names of the gradients in the metrics."""
 
 
-def model_value(agent: Svg, window: Window) -> Tensor:
-    return window_objective(window, agent.value(window.next_obs), agent.config.gamma)
-
-
-OBJECTIVES = {"0": action_value, "1": model_value, "infinity": model_value}
-NAMES = {"0": "critic", "1": "pathwise", "infinity": "pathwise"}
-
-
-def make_model(config: SvgConfig, collector: Collector, seed: int) -> WindowModel:
+def make_model(config: SvgConfig, collector: Collector, *, seed: int) -> WindowModel | None:
+    """The model of the transitions; None where the horizon needs none."""
+    if config.horizon == "0":
+        return None
     settings = ModelConfig(
         hidden=config.model_hidden,
         ensemble_size=config.model_ensemble,
+        initial_fit_steps=config.model_first_fit_steps,
         fit_steps=config.model_fit_steps,
-        initial_fit_steps=2_000,
+        capacity=max(config.buffer_size, 10),
     )
     return WindowModel(settings, collector.spaces, config.num_envs, seed=seed)
+
+
+def averaged(found: Sequence[Metrics]) -> Metrics:
+    """The mean of each metric over those that have it."""
+    tags = dict.fromkeys(tag for metrics in found for tag in metrics)
+    return {tag: torch.stack([m[tag] for m in found if tag in m]).mean(0) for tag in tags}

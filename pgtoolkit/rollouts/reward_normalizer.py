@@ -102,6 +102,8 @@ class RewardNormalizer:
 class NoRewardNormalizer:
     """Leaves rewards in the environment's unit."""
 
+    scale = 1.0
+
     def update(self, window: Window) -> None:
         """Does nothing: there are no moments to update."""
 
