@@ -210,18 +210,21 @@ class Svg:
 
     def fit_q(self, steps: Window) -> Metrics:
         """One step of Q on transitions, towards the rewards and the lagged Q."""
-        steps, normalize = self.collector.normalized(steps), self.policy.normalizer
-        with torch.no_grad():
-            next_features = normalize(steps.next_obs)
-            next_value = self.lagged(next_features, self.fresh_action(next_features)).amin(0)
-            alive = torch.where(steps.terminated, 0.0, next_value)
-            target = steps.reward + self.config.gamma * alive
-        loss = self.q.loss(normalize(steps.obs), steps.action, target).mean()
+        features, target = self.policy.normalizer(steps.obs), self.target(steps)
+        loss = self.q.loss(features, steps.action, target).mean()
         self.q.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self.q_rule.step(self.q)["train/gradient_norm"]
         self.lagged.update()
         return {"train/value_loss": loss.detach(), "train/value_gradient_norm": norm}
+
+    @torch.no_grad()
+    def target(self, steps: Window) -> Tensor:
+        """``r + gamma min_j Q_j(s', a(s', eps))`` ``[1, M]``; ``r`` where the episode terminated."""
+        next_features = self.policy.normalizer(steps.next_obs)
+        next_value = self.lagged(next_features, self.fresh_action(next_features)).amin(0)
+        next_value = torch.where(steps.terminated, 0.0, next_value)
+        return self.collector.normalized(steps).reward + self.config.gamma * next_value
 
     def climb(self, window: Window, learner: PolicyLearner) -> Metrics:
         """One step of the policy along the value gradient of a window."""
