@@ -84,15 +84,13 @@ class SvgConfig(
     """Global norm to which the gradient of the policy, and that of the Q functions, is clipped."""
     activation: Activation = "silu"
     """Activation of the hidden layers."""
-    num_critics: Annotated[int, at_least(1), at_most(MAX_CRITICS)] = 2
-    """Number of Q functions, with weights of their own."""
     buffer_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 100_000
     """Transitions that are kept for the updates; the oldest are overwritten."""
     learning_starts: Annotated[int, at_least(1)] = 1_000
     """Environment steps before the first update."""
-    batch_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 256
+    batch_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 128
     """Transitions in a minibatch."""
-    replay_ratio: Annotated[float, above(0)] = 1.0
+    replay_ratio: Annotated[float, above(0)] = 0.5
     """Minibatches per environment step."""
     tau: Annotated[float, above(0), at_most(1)] = 0.01
     """Share of the Q functions in each update of their lagged copy, which gives the targets."""
@@ -220,7 +218,7 @@ class Svg:
 
     @torch.no_grad()
     def target(self, steps: Window) -> Tensor:
-        """``r + gamma min_j Q_j(s', a(s', eps))`` ``[1, M]``; ``r`` where the episode terminated."""
+        """``r + gamma min_j Q_j(s', a(s', eps))`` ``[1, M]``, and ``r`` after a terminal step."""
         next_features = self.policy.normalizer(steps.next_obs)
         next_value = self.lagged(next_features, self.fresh_action(next_features)).amin(0)
         next_value = torch.where(steps.terminated, 0.0, next_value)

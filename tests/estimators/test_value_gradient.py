@@ -64,7 +64,7 @@ def linear_policy(seed: int = 0, hidden: tuple[int, ...] = ()) -> Policy:
 
 
 def lqg_window(policy: Policy, *, horizon: int, steps: int) -> Window:
-    """A window through the true system with process noise, with its graph, of three trajectories."""
+    """A window through the true system with process noise, of three trajectories, and its graph."""
     env = LQG(*(m.numpy() for m in (A, B, Q, R)), Qf=0.0, m0=[1.0, -1.0], W=0.3, horizon=horizon)
     vector_env = DifferentiableVectorEnv(env, 3, dtype=torch.float64)
     state = reset(vector_env, seed=3, device=CPU)
