@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from gymnasium import spaces
 
-from pgtoolkit.config import PolicySettings
+from pgtoolkit.config import CriticSettings, PolicySettings
 from pgtoolkit.envs.adapters.requirements import find_time_limit, require_flat_box
 from pgtoolkit.envs.checks.finding import Check, Finding
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.learners.q_function import continuous_size
 from pgtoolkit.policies.factory import choose_head, make_policy
 
 AGENTS = Check("interface", "agents")
@@ -84,6 +85,8 @@ def _policy_refusal(
     """Why no policy can be made with these settings; empty if one can."""
     weights = torch.Generator().manual_seed(0)
     try:
+        if isinstance(settings, CriticSettings):
+            continuous_size(action_space)
         make_policy(settings, observation_space, action_space, weights)
     except RequestError as error:
         return str(error)

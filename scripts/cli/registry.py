@@ -84,6 +84,11 @@ AGENTS = {
         "Shac",
         "pathwise through a window, with a value function beyond it",
     ),
+    "svg": LazyClass(
+        "pgtoolkit.agents.svg",
+        "Svg",
+        "pathwise through a learned Q or a learned model, from replay; any continuous actions",
+    ),
 }
 
 OTHER_ALGORITHMS = frozenset(
@@ -110,7 +115,6 @@ OTHER_ALGORITHMS = frozenset(
         "rpo",
         "sapo",
         "spo",
-        "svg",
         "tqc",
         "trpo",
         "vmpo",

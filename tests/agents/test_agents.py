@@ -17,6 +17,7 @@ from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
+from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.registry.resolve import find_env
@@ -50,6 +51,23 @@ ACTOR_CRITICS: dict[str, Callable[..., Any]] = {
     "a2c": lambda env, seed, **kwargs: A2c(A2cConfig(**SMALL, **kwargs), env, seed=seed),
     "ppo": lambda env, seed, **kwargs: Ppo(PpoConfig(**SMALL, **kwargs), env, seed=seed),
 }
+QUICK: dict[str, Any] = {
+    "learning_starts": 1,
+    "batch_size": 5,
+    "replay_ratio": 0.05,
+    "buffer_size": 200,
+    "window_passes": 2,
+    "model_hidden": (4,),
+    "model_ensemble": 2,
+    "model_first_fit_steps": 2,
+    "model_fit_steps": 1,
+}
+VALUE_GRADIENTS: dict[str, Callable[..., Any]] = {
+    f"svg {horizon}": lambda env, seed, horizon=horizon, **kwargs: Svg(
+        SvgConfig(**SMALL, **QUICK, horizon=horizon, **kwargs), env, seed=seed
+    )
+    for horizon in ("0", "1", "infinity")
+}
 COMPILED = ("shac", "ppo")
 BOTH = ("score_function", "pathwise")
 
@@ -73,40 +91,40 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", AGENTS | VALUE_GRADIENTS)
 def test_same_seed_same_bits_and_another_seed_others(name: str) -> None:
     """Two runs with one seed end with identical parameters; another seed does not."""
     runs = []
     for seed in (0, 0, 1):
-        agent = AGENTS[name](pendulum(), seed)
+        agent = (AGENTS | VALUE_GRADIENTS)[name](pendulum(), seed)
         step(agent, 7)
         runs.append(parameters(agent))
     assert equal(runs[0], runs[1])
     assert not equal(runs[0], runs[2])
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", AGENTS | VALUE_GRADIENTS)
 def test_no_global_random_state_is_used(name: str) -> None:
     """The global generator neither changes nor matters."""
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = AGENTS[name](pendulum(), 0)
+    first = (AGENTS | VALUE_GRADIENTS)[name](pendulum(), 0)
     step(first, 3)
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(2)
-    second = AGENTS[name](pendulum(), 0)
+    second = (AGENTS | VALUE_GRADIENTS)[name](pendulum(), 0)
     step(second, 3)
     assert equal(parameters(first), parameters(second))
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", AGENTS | VALUE_GRADIENTS)
 def test_resuming_from_a_file_equals_never_stopping(name: str, tmp_path: Path) -> None:
     """The whole state of agent and environments is saved in a differentiable environment."""
-    whole = AGENTS[name](pendulum(), 3)
+    whole = (AGENTS | VALUE_GRADIENTS)[name](pendulum(), 3)
     step(whole, 4)
     save_checkpoint(tmp_path / "state.safetensors", whole.state_dict())
     step(whole, 5)
-    resumed = AGENTS[name](pendulum(), 99)
+    resumed = (AGENTS | VALUE_GRADIENTS)[name](pendulum(), 99)
     resumed.load_state_dict(load_checkpoint(tmp_path / "state.safetensors"))
     step(resumed, 5)
     assert equal(parameters(whole), parameters(resumed))
@@ -114,7 +132,7 @@ def test_resuming_from_a_file_equals_never_stopping(name: str, tmp_path: Path) -
     assert equal(policy, other)
 
 
-EVERY_AGENT = AGENTS | ACTOR_CRITICS
+EVERY_AGENT = AGENTS | ACTOR_CRITICS | VALUE_GRADIENTS
 
 
 @pytest.mark.parametrize("name", EVERY_AGENT)
@@ -616,6 +634,7 @@ def test_a_constant_return_has_no_explained_variance(name: str) -> None:
 SAVED: dict[str, tuple[Callable[..., Any], Callable[[], Any]]] = {
     **{name: (make, pendulum) for name, make in AGENTS.items()},
     **{name: (make, pendulum) for name, make in ACTOR_CRITICS.items()},
+    **{name: (make, pendulum) for name, make in VALUE_GRADIENTS.items()},
     "reinforce in an ordinary environment": (AGENTS["reinforce"], lambda: ordinary("CartPole-v1")),
     "ppo with normalised rewards": (
         lambda env, seed: ACTOR_CRITICS["ppo"](env, seed, normalize_rewards=True),

@@ -14,6 +14,7 @@ from torch import Tensor
 from pgtoolkit.agents.a2c import A2c, A2cConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
+from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.envs.registry.guard import guard
 from pgtoolkit.envs.vectorized.stepping import OnFault, Stepping
 from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
@@ -69,6 +70,12 @@ AGENTS: dict[str, Any] = {
     "ppo": lambda env, **kw: Ppo(
         PpoConfig(**SMALL, batch_size=5, n_epochs=2, compile="never", **kw), env
     ),
+    **{
+        f"svg {horizon}": lambda env, horizon=horizon, **kw: Svg(
+            SvgConfig(**SMALL, horizon=horizon, learning_starts=1, batch_size=8, **kw), env
+        )
+        for horizon in ("0", "infinity")
+    },
 }
 
 

@@ -15,6 +15,7 @@ from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
+from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
@@ -37,6 +38,12 @@ AGENTS: dict[str, Callable[..., Any]] = {
     "shac, checkpointed": lambda env, **more: Shac(
         ShacConfig(**SMALL, checkpoint_every=3, **more), env
     ),
+    **{
+        f"svg, {horizon}": lambda env, horizon=horizon, **more: Svg(
+            SvgConfig(**SMALL, horizon=horizon, learning_starts=1, batch_size=8, **more), env
+        )
+        for horizon in ("0", "1", "infinity")
+    },
 }
 OWN_UNIT = ("train/reward_scale", "gradient/overhead")
 """Tags that may differ: the scale itself, and time."""

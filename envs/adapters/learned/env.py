@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgtoolkit.distributions.implicit import with_gradient_of
 from pgtoolkit.envs.adapters.learned.imagined import Imagined, never_terminal
 from pgtoolkit.envs.adapters.learned.learner import (
     HELD_OUT_INTERVAL,
@@ -22,6 +21,7 @@ from pgtoolkit.envs.adapters.learned.running_envs import (
 from pgtoolkit.envs.adapters.requirements import find_time_limit, require_flat_box
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.states import where_state
+from pgtoolkit.estimators.value_gradient import on_real_step
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.rollouts.transitions import Transitions
 from pgtoolkit.state import anything, at, entries, integer, optional, require
@@ -148,9 +148,8 @@ class LearnedModel(DifferentiableEnv[RunningState]):
         self.learner.add(steps, held_out)
         if torch.is_grad_enabled() and (action.requires_grad or state.observation.requires_grad):
             self.prepare()
-            predicted = self.learner.model(state.observation, action)
-            after = with_gradient_of(after, predicted.next_obs.mean(0))
-            reward = with_gradient_of(reward, predicted.reward.mean(0))
+            predicted = self.learner.model.mean(state.observation, action)
+            after, reward = on_real_step(predicted, after, reward)
         terminated, truncated, step_token = (
             torch.from_numpy(x).to(before.device)
             for x in (real.terminated, real.truncated, real.step_token)

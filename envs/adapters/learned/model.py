@@ -122,6 +122,11 @@ class TransitionModel(nn.Module):
         output = (self.target_mean + self.target_std * output).to(observation)
         return Prediction(observation + output[..., :-1], output[..., -1])
 
+    def mean(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """The networks' mean next observation ``[N, O]`` and reward ``[N]``."""
+        predicted = self(observation, action)
+        return predicted.next_obs.mean(0), predicted.reward.mean(0)
+
     def loss(self, batch: Transitions) -> Tensor:
         """Mean squared errors ``[E]`` on minibatches ``[E, B]``, in standardised units."""
         inputs = model_inputs(batch).to(self.input_mean)
