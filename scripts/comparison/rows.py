@@ -102,7 +102,6 @@ def rows_of(complete: Sequence[PlannedRun], sizes: Mapping[str, tuple[int, int]]
     rows = []
     for (env, label), runs in groups.items():
         runs.sort(key=lambda run: run.seed)
-        settings = runs[0].settings.as_dict()
         rows.append(
             Row(
                 label=label,
@@ -111,8 +110,13 @@ def rows_of(complete: Sequence[PlannedRun], sizes: Mapping[str, tuple[int, int]]
                 observation_size=sizes[env][0],
                 action_size=sizes[env][1],
                 total_steps=runs[0].settings.loop.total_steps,
-                settings={k: v for k, v in settings.items() if k != "seed"},
+                settings=settings_without_seed(runs[0]),
                 runs=[read_result(run) for run in runs],
             )
         )
     return rows
+
+
+def settings_without_seed(run: PlannedRun) -> dict[str, Any]:
+    """All settings of a run that its other seeds share."""
+    return {key: value for key, value in run.settings.as_dict().items() if key != "seed"}

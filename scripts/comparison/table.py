@@ -35,10 +35,9 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def legend(rows: Sequence[Row]) -> str:
-    versions = {
-        f"{name} {text}" for row in rows for run in row.runs for name, text in run.versions.items()
-    }
-    episodes = sorted({len(run.returns) for row in rows for run in row.runs})
+    runs = [run for row in rows for run in row.runs]
+    versions = {f"{name} {text}" for run in runs for name, text in run.versions.items()}
+    episodes = sorted({len(run.returns) for run in runs})
     return LEGEND.format(
         episodes=" or ".join(map(str, episodes)), versions=join_names(sorted(versions))
     )
