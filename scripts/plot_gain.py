@@ -14,7 +14,7 @@ import tyro
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse
 from pgtoolkit.scripts.cli.files import require_picture
-from pgtoolkit.scripts.plot_run import Scalars, read_scalars
+from pgtoolkit.scripts.comparison.scalars import Scalars, read_scalars
 
 GAIN, RETURN = "train/policy_gain", "eval/mean_reward"
 

@@ -159,6 +159,7 @@ def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
         "seed": experiment.settings.run.seed,
         "steps": progress.num_steps,
         "updates": progress.num_updates,
+        "cpu_seconds": progress.cpu_seconds,
         "training_return": progress.mean_return,
         "eval_return": progress.eval_return,
         "best_eval_return": progress.best_return,

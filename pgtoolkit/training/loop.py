@@ -30,6 +30,8 @@ OWN_SCHEDULE_PREFIXES = ("gradient/", "eval/")
 
 CUT_OFF_TAG = "eval/cut_off_episodes"
 
+CPU_TAG = "time/cpu_seconds"
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,7 @@ def train(
         RunFileError: the run folder cannot be written.
     """
     progress = progress or Progress()
+    progress.skip_cpu()
     first_step, began = progress.num_steps, time.perf_counter()
     recorder = FlightRecorder(agent, run)
     if progress.num_updates == 0:
@@ -105,8 +108,10 @@ def train(
             )
             _diagnose(metrics | _rollout_metrics(progress), progress, writer, config)
             recorder.review(metrics, progress)
+            progress.count_cpu()
             fps = (progress.num_steps - first_step) / (time.perf_counter() - began)
-            _log(metrics | {"time/fps": torch.tensor(fps)}, config, progress, writer)
+            times = {"time/fps": torch.tensor(fps)} | _cpu_metrics(progress)
+            _log(metrics | times, config, progress, writer)
             progress.pending = None
         stopping = stop_requested()
         overdue = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
@@ -153,8 +158,10 @@ def _log(metrics: Metrics, config: TrainConfig, progress: Progress, writer: RunW
         metrics = metrics | _rollout_metrics(progress)
     else:
         # Measurements and evaluations are rare and costly, so they are always written.
-        kept = [tag for tag in metrics if tag.startswith(OWN_SCHEDULE_PREFIXES)]
-        metrics = {tag: metrics[tag] for tag in kept}
+        # The CPU time is written with each evaluation too, for curves over it.
+        evaluated = any(tag.startswith("eval/") for tag in metrics)
+        own = (*OWN_SCHEDULE_PREFIXES, *([CPU_TAG] if evaluated else []))
+        metrics = {tag: value for tag, value in metrics.items() if tag.startswith(own)}
     progress.scalars |= writer.write(metrics, progress.num_steps)
 
 
@@ -182,6 +189,7 @@ def _save(
     """
     writer.flush()
     _save_policy(agent, progress, run, "last")
+    progress.count_cpu()
     if parallel.rank() == 0:
         state = {"agent": agent.state_dict(), "progress": progress.state_dict()}
         with writing(run.path):
@@ -215,8 +223,12 @@ def _evaluate_if_due(
         return {}
     if stop_requested():
         raise EvaluationStopped("the run is to stop")
-    with recorder.watching("evaluation", progress):
-        evaluation = evaluate()
+    progress.count_cpu()
+    try:
+        with recorder.watching("evaluation", progress):
+            evaluation = evaluate()
+    finally:
+        progress.skip_cpu()
     metrics = _take_in(evaluation, agent, progress, run)
     progress.next_eval = progress.num_steps + config.eval_interval
     return metrics
@@ -245,3 +257,10 @@ def _rollout_metrics(progress: Progress) -> Metrics:
         "rollout/ep_rew_mean": torch.tensor(float(np.mean(progress.returns))),
         "rollout/ep_len_mean": torch.tensor(float(np.mean(progress.lengths))),
     }
+
+
+def _cpu_metrics(progress: Progress) -> Metrics:
+    """The CPU seconds of training so far; nothing in a run that began before they were counted."""
+    if progress.cpu_seconds is None:
+        return {}
+    return {CPU_TAG: torch.tensor(progress.cpu_seconds, dtype=torch.float64)}

@@ -1,6 +1,7 @@
 """The state of a training run beside its agent: counts, recent episodes, latest scalars."""
 
 import dataclasses
+import time
 from collections import deque
 from typing import Any, final
 
@@ -39,6 +40,7 @@ PROGRESS_FIELDS = (
     "eval_return",
     "next_eval",
     "next_checkpoint",
+    "cpu_seconds",
 )
 """Fields of :class:`Progress` that are saved as they are."""
 
@@ -64,8 +66,9 @@ STATE_SCHEMA = entries(
         "diagnosis": anything,
         "scalars": mapping(number(finite=False)),
         "pending": optional(mapping(metric)),
+        "cpu_seconds": optional(number()),
     },
-    absent=("scalars", "pending"),
+    absent=("scalars", "pending", "cpu_seconds"),
 )
 
 
@@ -94,6 +97,8 @@ class Progress:
         diagnosis: reads the scalars of every update and says what is wrong.
         pending: metrics of the latest update as long as it is not logged: its evaluation has not
             been made, because the run was stopped before it. None otherwise.
+        cpu_seconds: CPU time of this process and all its threads in training so far, without its
+            evaluations; None in a run that began before that was counted.
     """
 
     num_steps: int = 0
@@ -109,6 +114,8 @@ class Progress:
     scalars: dict[str, float] = dataclasses.field(default_factory=dict)
     diagnosis: Diagnosis = dataclasses.field(default_factory=Diagnosis)
     pending: Metrics | None = None
+    cpu_seconds: float | None = 0.0
+    _counted_at: float = dataclasses.field(default_factory=time.process_time, repr=False)
 
     @property
     def mean_return(self) -> float | None:
@@ -124,6 +131,17 @@ class Progress:
         self.window_steps = int(window.valid.sum())
         self.num_steps += self.window_steps
         self.num_updates += 1
+
+    def count_cpu(self) -> None:
+        """Adds the CPU time since the last call of this or of :meth:`skip_cpu`."""
+        now = time.process_time()
+        if self.cpu_seconds is not None:
+            self.cpu_seconds += now - self._counted_at
+        self._counted_at = now
+
+    def skip_cpu(self) -> None:
+        """Leaves out the CPU time since the last call of this or of :meth:`count_cpu`."""
+        self._counted_at = time.process_time()
 
     def finished(self, total_steps: int) -> bool:
         """Whether another window as long as the last would exceed ``total_steps``."""
@@ -160,7 +178,7 @@ class Progress:
         if state["num_updates"] == 0:
             require(state["num_steps"], equal(0), "num_steps")
         for name in PROGRESS_FIELDS:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name))
         self.returns.extend(state["returns"])
         self.lengths.extend(state["lengths"])
         if state["tracker"] is not None:

@@ -37,6 +37,8 @@ COMMANDS = {
     "resume": "continue a stopped run, or extend a finished one",
     "evaluate": "run a trained policy and report its returns",
     "variance": "measure the gradient estimators, and advise which to use up to which horizon",
+    "compare": "train agents on environments with several seeds, and compare their returns",
+    "plot": "draw the returns of runs, and the variance and bias of their gradients",
     "explain": "take a fault of a run again, and name where it began",
     "check-env": "check an environment and its gradient, and report what is wrong",
     "benchmark": "time this package and others on the same work, side by side",

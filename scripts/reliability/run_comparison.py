@@ -13,6 +13,9 @@ from pgtoolkit.training.progress import is_timed
 
 Scalars = dict[str, list[tuple[int, float]]]
 
+CLOCKS = ("/progress/cpu_seconds",)
+"""Places in a resume file of what depends on the clock."""
+
 
 def differences(run: Path, other: Path) -> list[str]:
     """What differs between two run folders, one line each; empty for equal ones.
@@ -29,10 +32,14 @@ def differences(run: Path, other: Path) -> list[str]:
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Places and values of all that is not a dictionary, list or tuple in a nested state."""
+    """Places and values of all that is not a dictionary, list or tuple in a nested state.
+
+    What depends on the clock is left out.
+    """
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from leaves(item, f"{path}/{key}")
+            if f"{path}/{key}" not in CLOCKS:
+                yield from leaves(item, f"{path}/{key}")
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from leaves(item, f"{path}/{index}")

@@ -276,7 +276,8 @@ def test_every_update_is_logged_by_default(tmp_path: Path) -> None:
     """The update's own metrics, the recent episodes and the speed."""
     run = Run(tmp_path)
     run.train()
-    usual = {"train/loss", "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps"}
+    usual = {"train/loss", "rollout/ep_rew_mean", "rollout/ep_len_mean"}
+    usual |= {"time/fps", "time/cpu_seconds"}
     measured = usual | {"gradient/pathwise/variance"}
     assert run.writer.rows == {10: measured, 20: usual, 30: measured, 40: usual, 50: measured}
 
@@ -286,8 +287,9 @@ def test_a_log_interval_thins_all_but_measurements_and_evaluations(tmp_path: Pat
     run = Run(tmp_path, returns=(1.0, 1.0), log_interval=3, eval_interval=40)
     run.train()
     measured = {"gradient/pathwise/variance"}
-    evaluated = {"eval/mean_reward", "eval/mean_ep_length"}
-    full = measured | {"train/loss", "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps"}
+    evaluated = {"eval/mean_reward", "eval/mean_ep_length", "time/cpu_seconds"}
+    full = measured | {"train/loss", "rollout/ep_rew_mean", "rollout/ep_len_mean"}
+    full |= {"time/fps", "time/cpu_seconds"}
     assert run.writer.rows == {
         10: measured | evaluated,
         20: set(),
@@ -381,7 +383,7 @@ def test_a_resumed_run_ends_like_one_that_was_not_interrupted(tmp_path: Path) ->
     make = lambda: make_window(ends=(2,))  # noqa: E731
     returns = (1.0, 3.0, 2.0)
     whole = Run(tmp_path / "a", returns=returns, agent=FakeAgent(make=make), eval_interval=20)
-    expected = whole.train().state_dict()
+    expected = untimed(whole.train().state_dict())
     half = Run(tmp_path / "b", returns=returns, agent=FakeAgent(3, make=make), eval_interval=20)
     half.config = TrainConfig(total_steps=50, eval_interval=20, checkpoint_interval=10)
     with pytest.raises(NonFiniteError):
@@ -399,7 +401,7 @@ def test_a_resumed_run_ends_like_one_that_was_not_interrupted(tmp_path: Path) ->
         progress=progress,
         eval_interval=20,
     )
-    found = resumed.train().state_dict()
+    found = untimed(resumed.train().state_dict())
     for state in (found, expected):
         del state["next_checkpoint"]  # the interval is another
     assert found == expected
@@ -467,8 +469,48 @@ def resumed(run: Run, **settings: Any) -> Run:
 
 
 def untimed(state: dict[str, Any]) -> dict[str, Any]:
-    assert "time/fps" not in state["scalars"]
-    return state
+    """The saved state of a run's progress without what depends on the clock."""
+    assert not any(tag.startswith("time/") for tag in state["scalars"])
+    return {name: value for name, value in state.items() if name != "cpu_seconds"}
+
+
+def test_cpu_seconds_are_those_of_training_and_go_on_over_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock on which a window takes 2 s, an evaluation 100 s, and all else nothing."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "process_time", lambda: clock[0])
+
+    def make() -> Window:
+        clock[0] += 2.0
+        return make_window()
+
+    def evaluate(run: Run) -> Evaluation:
+        clock[0] += 100.0
+        return Evaluation([1.0], [7])
+
+    monkeypatch.setattr(Run, "evaluate", evaluate)
+    first = Run(tmp_path, agent=FakeAgent(make=make), eval_interval=20)
+    first.stop_after = 3
+    assert first.train().cpu_seconds == 6.0
+    clock[0] = 1000.0  # the time before training goes on does not count
+    end = resumed(first, eval_interval=20).train()
+    assert end.cpu_seconds == 10.0 and end.scalars["time/cpu_seconds"] == 10.0
+
+
+def test_a_checkpoint_from_before_cpu_seconds_were_counted_is_resumed_without(
+    tmp_path: Path,
+) -> None:
+    first = Run(tmp_path)
+    first.stop_after = 2
+    first.train()
+    second = resumed(first)
+    state = second.progress.state_dict() if second.progress else {}
+    del state["cpu_seconds"]
+    second.progress = Progress()
+    second.progress.load_state_dict(state)
+    assert second.train().cpu_seconds is None
+    assert not any("time/cpu_seconds" in row for row in second.writer.rows.values())
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
@@ -539,7 +581,7 @@ def test_checkpoints_come_by_time_too_and_change_nothing(
     run = Run(tmp_path / "b", checkpoint_interval=30, checkpoint_minutes=1.5 / 60)
     by_time = run.train()
     assert run.saved == {10: 1, 20: 1, 30: 3, 40: 4, 50: 5}
-    assert by_steps.state_dict() == by_time.state_dict()
+    assert untimed(by_steps.state_dict()) == untimed(by_time.state_dict())
 
 
 def test_a_disk_that_cannot_be_written_is_told_from_an_environment(tmp_path: Path) -> None:

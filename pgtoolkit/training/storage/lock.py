@@ -65,6 +65,28 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds the lock of a folder; False where that cannot be known.
+
+    The file ``.lock`` is left as it is: one without a holder tells of a process that was killed.
+    """
+    if fcntl is None:
+        return False
+    try:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _acquire(folder: Path) -> int:
     """A descriptor of the locked file."""
     path = folder / LOCK_NAME

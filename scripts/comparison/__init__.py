@@ -1,0 +1,1 @@
+"""Parts of ``compare``, ``plot`` and ``reproduce``: runs side by side, statistics and pictures."""

@@ -1,0 +1,64 @@
+"""Carries out the runs of a comparison: shows progress, stops at a signal, tells of failures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.formatting import join_names
+from pgtoolkit.scripts.cli.streams import flush, report, unfailing_output
+from pgtoolkit.scripts.comparison.plan import PlannedRun
+from pgtoolkit.scripts.comparison.schedule import Schedule
+from pgtoolkit.scripts.comparison.view import ComparisonView
+from pgtoolkit.training.stop import Interruption, StopSignals
+
+SHOWN_FAILURES = 3
+
+
+def carry_out(runs: Sequence[PlannedRun], jobs: int, root: Path) -> Schedule:
+    """Makes the runs that are not complete; returns which are complete and which failed.
+
+    Args:
+        runs: what is to be run.
+        jobs: number of processes at a time.
+        root: the folder of the run folders; ``root/logs`` gets the output of the processes.
+
+    Raises:
+        RequestError: the folder cannot be written.
+        Interruption: a signal asked to stop. The runs have then written checkpoints.
+    """
+    logs = root / "logs"
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"the folder {root} cannot be made ({error.strerror}): give another --run-dir"
+        ) from error
+    with unfailing_output(), StopSignals() as stop, ComparisonView(runs) as view:
+        schedule = Schedule(runs, jobs, logs, view)
+        schedule.run(stop.requested)
+    if stop.signum is not None and schedule.unfinished:
+        interruption = Interruption(stop.signum)
+        interruption.add_note(
+            f"with {len(schedule.complete)} of {len(runs)} runs complete: the same command goes on"
+        )
+        raise interruption
+    return schedule
+
+
+def report_failures(schedule: Schedule) -> None:
+    """Says which runs failed.
+
+    Raises:
+        SystemExit: with 1, if there is one.
+    """
+    if not schedule.failed:
+        return
+    flush()
+    titles = [run.title for run in schedule.failed]
+    more = f" and {len(titles) - SHOWN_FAILURES} more" if len(titles) > SHOWN_FAILURES else ""
+    total = len(schedule.failed) + len(schedule.complete)
+    report(
+        f"error: {len(titles)} of {total} runs failed: {join_names(titles[:SHOWN_FAILURES])}"
+        f"{more}. Their output is in {schedule.logs}; the same command tries them again"
+    )
+    raise SystemExit(1)

@@ -1,0 +1,308 @@
+"""Pictures of runs: a column for each environment, a panel for each quantity.
+
+Groups are told apart by marker and dashes, in panels of returns by colour too. In panels of
+gradients the colour is the estimator's, as in every other picture of this package.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from pgtoolkit.diagnostics.bias import BIAS_Z
+from pgtoolkit.errors import RequestError
+from pgtoolkit.estimators.catalogue import CATALOGUE
+from pgtoolkit.scripts.comparison.curves import Band, Curve, band
+from pgtoolkit.scripts.comparison.groups import Group
+from pgtoolkit.scripts.comparison.scalars import (
+    EVALUATION,
+    Scalars,
+    curve_of,
+    over_cpu_seconds,
+)
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+"""Okabe and Ito's, which people with any colour vision can tell apart."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)))
+
+TRAINING, ELBO = "rollout/ep_rew_mean", "variational/elbo"
+
+NOTES = {
+    EVALUATION: ": evaluations, deterministic",
+    TRAINING: ": last 100 training episodes",
+    ELBO: ": evidence lower bound",
+}
+
+MARKED_POINTS = 12
+"""Markers on a line, at most."""
+
+COLUMN_WIDTH, PANEL_HEIGHT = 6.6, 2.7
+
+
+@final
+class Series(NamedTuple):
+    """A line of a panel: the curves of one or several seeds, in one style."""
+
+    label: str
+    curves: Sequence[Curve]
+    style: Mapping[str, Any]
+    ends: Sequence[Curve] = ()
+    """Lower and upper ends of the interval that a single run has measured itself."""
+
+
+@final
+class Panel(NamedTuple):
+    """One quantity of runs."""
+
+    name: str
+    x_label: str
+    y_label: str
+    series: Callable[[Group, Mapping[str, Any], str], list[Series]]
+    """The lines of a group, from its style and from the beginning of their labels."""
+    scale: str = "linear"
+    line_at: float | None = None
+    """A value that is marked by a horizontal line."""
+
+
+def return_series(group: Group, style: Mapping[str, Any], prefix: str) -> list[Series]:
+    """The evaluations, else the training episodes; a group that is alone has both."""
+    tag = EVALUATION if _curves(group, EVALUATION) else ELBO
+    evaluations = _series(prefix or f"{group.label}{NOTES[tag]}", _curves(group, tag), style)
+    if evaluations and prefix:
+        return evaluations
+    thin = {**style, "linewidth": 1.0, "marker": "", "linestyle": "-", "color": "0.45"}
+    training = _series(
+        f"{group.label}{NOTES[TRAINING]}", _curves(group, TRAINING), thin if evaluations else style
+    )
+    return training + evaluations
+
+
+def cpu_series(group: Group, style: Mapping[str, Any], prefix: str) -> list[Series]:
+    """The evaluations over the CPU seconds of training, if all runs have counted them."""
+    found = [over_cpu_seconds(run, EVALUATION) for run in group.runs]
+    curves = [curve for curve in found if curve is not None]
+    complete = curves if len(curves) == len(group.runs) else []
+    return _series(prefix or group.label, complete, style)
+
+
+def estimator_series(what: str) -> Callable[[Group, Mapping[str, Any], str], list[Series]]:
+    """The lines of ``gradient/{estimator}/{what}`` and of ``gradient/{what}``.
+
+    The second is about pathwise, which is compared with the score function.
+    """
+
+    def series(group: Group, style: Mapping[str, Any], prefix: str) -> list[Series]:
+        found = []
+        for name, estimator in CATALOGUE.items():
+            tags = (
+                f"gradient/{name}/{what}",
+                *([f"gradient/{what}"] if name == "pathwise" else []),
+            )
+            tag = next((tag for tag in tags if _curves(group, tag)), tags[0])
+            label = f"{prefix}: {estimator.label}" if prefix else estimator.label
+            mine = {**style, "color": estimator.colour}
+            if not prefix:
+                # Mixed is drawn last and dashed, so that the lines below it stay visible.
+                dashes = (0, (3, 2)) if name == "mixed" else "-"
+                mine |= {"marker": estimator.marker, "linestyle": dashes}
+            found += _series(label, _curves(group, tag), mine, _ends(group, tag))
+        return found
+
+    return series
+
+
+PANELS = {
+    panel.name: panel
+    for panel in (
+        Panel("return", "environment steps", "return of an episode", return_series),
+        Panel("cpu", "CPU seconds of training", "return of an episode", cpu_series),
+        Panel(
+            "variance",
+            "environment steps",
+            "variance of one\ntrajectory's gradient",
+            estimator_series("variance"),
+            scale="log",
+        ),
+        Panel(
+            "cosine",
+            "environment steps",
+            "cosine of the\nmean gradients",
+            estimator_series("cosine"),
+            line_at=0.0,
+        ),
+        Panel(
+            "bias",
+            "environment steps",
+            f"z of the bias\n(dotted: {BIAS_Z:.0f}; biased above)",
+            estimator_series("bias_z"),
+            line_at=BIAS_Z,
+        ),
+    )
+}
+"""Quantities by name, in the order of the panels."""
+
+
+def draw(groups: Sequence[Group], names: Sequence[str]) -> Any:
+    """A matplotlib figure: a column for each environment, a row for each panel with data.
+
+    Raises:
+        RequestError: no run has one of these quantities.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    envs = list(dict.fromkeys(group.env for group in groups))
+    panels = [PANELS[name] for name in PANELS if name in names and _has_data(groups, PANELS[name])]
+    if not panels:
+        raise RequestError(
+            f"no run has measured {' or '.join(names)}: gradients are measured every "
+            "--diagnostics-interval updates, and returns every --eval-interval steps"
+        )
+    size = COLUMN_WIDTH * len(envs), PANEL_HEIGHT * len(panels)
+    figure, axes = plt.subplots(
+        len(panels), len(envs), figsize=size, squeeze=False, layout="constrained"
+    )
+    styles = _styles(groups)
+    for column, env in enumerate(envs):
+        here = [group for group in groups if group.env == env]
+        axes[0, column].set_title(env, loc="left")
+        for row, panel in enumerate(panels):
+            _draw_panel(axes[row, column], panel, here, styles)
+        _share_x(list(axes[:, column]), panels)
+    return figure
+
+
+def save(figure: Any, path: Path) -> None:
+    """Writes the figure.
+
+    Raises:
+        RequestError: the file cannot be written.
+    """
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} cannot be written: {error}") from error
+
+
+def _share_x(axes: Sequence[Any], panels: Sequence[Panel]) -> None:
+    """Gives panels over the same quantity the same range."""
+    first: dict[str, Any] = {}
+    for each, panel in zip(axes, panels, strict=True):
+        if first.setdefault(panel.x_label, each) is not each:
+            each.sharex(first[panel.x_label])
+            each.autoscale(axis="x")
+
+
+def _styles(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
+    """A style for each label, the same in all columns."""
+    labels = list(dict.fromkeys(group.label for group in groups))
+    return {
+        label: {
+            "color": COLOURS[index % len(COLOURS)],
+            "marker": MARKERS[index % len(MARKERS)],
+            "linestyle": DASHES[index % len(DASHES)],
+        }
+        for index, label in enumerate(labels)
+    }
+
+
+def _has_data(groups: Sequence[Group], panel: Panel) -> bool:
+    return any(panel.series(group, {}, "") for group in groups)
+
+
+def _draw_panel(
+    axes: Any, panel: Panel, groups: Sequence[Group], styles: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """The lines of all groups, the axes' labels and the legend."""
+    several_seeds = False
+    for group in groups:
+        prefix = group.label if len(groups) > 1 else ""
+        for series in panel.series(group, styles[group.label], prefix):
+            several_seeds |= len(series.curves) > 1
+            _draw_series(axes, series, panel.scale)
+    if axes.has_data():
+        _finish_axes(axes, panel, several_seeds)
+    else:
+        axes.axis("off")  # no run on this environment has measured it
+
+
+def _draw_series(axes: Any, series: Series, scale: str) -> None:
+    """The interquartile mean, its interval as a band, and the least and greatest seed as lines.
+
+    A single run has bars at the points for which it measured an interval itself.
+    """
+    found = _log_band(series.curves) if scale == "log" else band(series.curves)
+    colour = series.style["color"]
+    if len(series.curves) > 1:
+        axes.fill_between(found.x, found.low, found.high, color=colour, alpha=0.2, linewidth=0)
+        for edge in (found.least, found.greatest):
+            axes.plot(found.x, edge, color=colour, linewidth=0.7, alpha=0.6)
+    elif len(series.ends) == 2:
+        low, high = series.ends
+        both = np.intersect1d(low.x, high.x)
+        ends = [curve.y[np.isin(curve.x, both)] for curve in (low, high)]
+        axes.vlines(both, *ends, color=colour, alpha=0.35, linewidth=3)
+    count = f" ({len(series.curves)} seeds)" if len(series.curves) > 1 else ""
+    every = max(1, math.ceil(len(found.x) / MARKED_POINTS))
+    style = {"markersize": 5, "markevery": every, "linewidth": 1.8, **series.style}
+    axes.plot(found.x, found.iqm, label=series.label + count, **style)
+
+
+def _log_band(curves: Sequence[Curve]) -> Band:
+    """The statistics of the logarithms: a mean of variances would be that of the largest."""
+    positive = [Curve(c.x[c.y > 0], np.log(c.y[c.y > 0])) for c in curves if (c.y > 0).any()]
+    found = band(positive)
+    return Band(
+        found.x, *(np.exp(getattr(found, n)) for n in ("iqm", "low", "high", "least", "greatest"))
+    )
+
+
+def _finish_axes(axes: Any, panel: Panel, several_seeds: bool) -> None:
+    """Labels with units, scale, grid and legend."""
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
+    axes.set_yscale(panel.scale)
+    for axis in (axes.xaxis, *([axes.yaxis] if panel.scale == "linear" else [])):
+        axis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    if panel.line_at is not None:
+        axes.axhline(panel.line_at, color="0.5", linewidth=1, linestyle=":")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.2)
+    if axes.get_legend_handles_labels()[0]:
+        title = "IQM; band: 95 % interval; thin: least and greatest seed" if several_seeds else None
+        axes.legend(
+            frameon=False, loc="best", fontsize="small", title=title, title_fontsize="small"
+        )
+
+
+def _curves(group: Group, tag: str) -> list[Curve]:
+    """The curves of a tag, if every run of the group has it."""
+    found = [curve_of(run, tag) for run in group.runs]
+    curves = [curve for curve in found if curve is not None]
+    return curves if len(curves) == len(found) else []
+
+
+def _ends(group: Group, tag: str) -> list[Curve]:
+    """The ends of the interval of a single run's tag, if it has them."""
+    if len(group.runs) > 1:
+        return []
+    ends = [_end(group.runs[0], tag, end) for end in ("_low", "_high")]
+    return [end for end in ends if end is not None]
+
+
+def _end(run: Scalars, tag: str, end: str) -> Curve | None:
+    return curve_of(run, tag + end)
+
+
+def _series(
+    label: str, curves: Sequence[Curve], style: Mapping[str, Any], ends: Sequence[Curve] = ()
+) -> list[Series]:
+    """The series, or nothing where there are no curves."""
+    return [Series(label, curves, style, ends)] if curves else []

@@ -1,0 +1,129 @@
+"""Runs that are one experiment: equal agent, environment and settings, and different seeds."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.trust import SIGNATURE
+from pgtoolkit.scripts.comparison.plan import env_label
+from pgtoolkit.scripts.comparison.scalars import (
+    CPU_SECONDS,
+    EVALUATION,
+    Scalars,
+    read_scalars,
+)
+from pgtoolkit.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from pgtoolkit.scripts.comparison.results import RunResult
+    from pgtoolkit.scripts.comparison.rows import Row
+
+NOT_SETTINGS = ("seed", "versions", SIGNATURE)
+"""Keys of ``config.yaml`` in which runs of one experiment may differ."""
+
+MAX_SHOWN_DIFFERENCES = 3
+
+Config = Mapping[str, Any]
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one experiment with their scalars."""
+
+    label: str
+    env: str
+    runs: Sequence[Scalars]
+
+
+def read_groups(paths: Sequence[str]) -> list[Group]:
+    """The groups of these runs, in the order of their first runs.
+
+    A group's label is its agent; settings in which two groups of an agent and an environment differ
+    are added to it.
+
+    Raises:
+        RequestError: there is no run in a folder, two runs of a group have the same seed, or no run
+            has a scalar.
+    """
+    members: dict[str, list[tuple[Path, Config]]] = {}
+    for path in dict.fromkeys(paths):
+        folder, config = RunFolder.open(path)
+        key = json.dumps(settings_of(config), sort_keys=True, default=str)
+        members.setdefault(key, []).append((folder.path, config))
+    for found in members.values():
+        require_different_seeds(found)
+    configs = [found[0][1] for found in members.values()]
+    return [
+        Group(label_of(config, configs), env_of(config), [read_scalars(path) for path, _ in found])
+        for config, found in zip(configs, members.values(), strict=True)
+    ]
+
+
+def group_of(row: "Row") -> Group:
+    """The group of a row of a comparison, with the curves that it has kept."""
+    return Group(row.label, row.env, [scalars_of(run) for run in row.runs])
+
+
+def scalars_of(run: "RunResult") -> Scalars:
+    """The evaluations of a run, as its events hold them."""
+    steps = [int(step) for step in run.curve_steps]
+    found = {EVALUATION: (steps, run.curve_returns)}
+    if run.curve_cpu_seconds is not None:
+        found[CPU_SECONDS] = (steps, run.curve_cpu_seconds)
+    return found
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in NOT_SETTINGS}
+
+
+def require_different_seeds(runs: Sequence[tuple[Path, Config]]) -> None:
+    """Raises if two runs of a group have the same seed: they are the same run twice.
+
+    Raises:
+        RequestError: names both.
+    """
+    seen: dict[Any, Path] = {}
+    for path, config in runs:
+        seed = config.get("seed")
+        if seed in seen:
+            raise RequestError(
+                f"{seen[seed]} and {path} have the same settings and the same seed, {seed}: a "
+                "statistic over seeds would count it twice; leave one of them out"
+            )
+        seen[seed] = path
+
+
+def env_of(config: Config) -> str:
+    """The environment of a training run; the data of variational inference."""
+    return env_label(str(config["env"])) if "env" in config else "variational inference"
+
+
+def label_of(config: Config, others: Sequence[Config]) -> str:
+    """The agent's name, with the settings in which it differs from other groups of that agent.
+
+    Args:
+        config: of a run of the group.
+        others: one configuration of each group; of the group itself too.
+    """
+    name = name_of(config)
+    rivals = [c for c in others if name_of(c) == name and env_of(c) == env_of(config)]
+    different = [
+        f"{key}={value}"
+        for key, value in settings_of(config).items()
+        if any(rival.get(key) != value for rival in rivals)
+    ]
+    shown = different[:MAX_SHOWN_DIFFERENCES]
+    shown += ["..."] if len(different) > len(shown) else []
+    return ":".join((name, ",".join(shown))) if shown else name
+
+
+def name_of(config: Config) -> str:
+    """The agent of a training run; estimator and family of variational inference."""
+    if "agent" in config:
+        return str(config["agent"])
+    return f"{config.get('estimator')}, {config.get('family')} covariance".replace("_", " ")

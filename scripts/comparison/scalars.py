@@ -1,0 +1,45 @@
+"""Scalars of a run, read from its TensorBoard events."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from pgtoolkit.scripts.comparison.curves import Curve
+
+Scalars = dict[str, tuple[list[int], list[float]]]
+"""TensorBoard tag to steps and values."""
+
+EVALUATION, CPU_SECONDS = "eval/mean_reward", "time/cpu_seconds"
+
+
+def read_scalars(path: Path) -> Scalars:
+    """All scalars in the TensorBoard events of a run's folder, as TensorBoard shows them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of what a resume voids
+    events = EventAccumulator(str(path), size_guidance={"scalars": 0})
+    events.Reload()
+    found = {}
+    for tag in events.Tags()["scalars"]:
+        series = events.Scalars(tag)
+        found[tag] = ([event.step for event in series], [event.value for event in series])
+    return found
+
+
+def curve_of(scalars: Scalars, tag: str) -> Curve | None:
+    """A tag's finite values over environment steps; None where there are none."""
+    steps, values = (np.array(column, np.float64) for column in scalars.get(tag, ([], [])))
+    finite = np.isfinite(values)
+    return Curve(steps[finite], values[finite]) if finite.any() else None
+
+
+def over_cpu_seconds(scalars: Scalars, tag: str) -> Curve | None:
+    """A tag's values over the CPU seconds of training, without evaluations.
+
+    None where a run has not counted them: one from before they were.
+    """
+    curve, clock = curve_of(scalars, tag), curve_of(scalars, CPU_SECONDS)
+    if curve is None or clock is None:
+        return None
+    return Curve(np.interp(curve.x, clock.x, clock.y), curve.y)

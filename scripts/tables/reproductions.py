@@ -1,0 +1,213 @@
+"""The experiments of ``docs/results.md``, as data: what is trained, and what it is to reach.
+
+``python scripts/reproduce.py NAME`` runs one of them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, final
+
+SLM_LAB = "SLM-Lab, docs/BENCHMARKS.md, March 2026: mean training return"
+VALIDATION = (
+    "gymnasium-mujuco-v5-envs-validation, March 2024: Stable-Baselines3 2.0.0a5, defaults, 10 seeds"
+)
+ZOO = "rl-baselines3-zoo: one run, deterministic, an older version of the environment"
+RL_GAMES = "rl_games 2.0: 3 seeds, mean training return"
+
+BarOn = Literal["every seed", "mean"]
+
+TEN, FIVE, THREE = tuple(range(10)), tuple(range(5)), tuple(range(3))
+
+OWN_SUITE = (
+    "Pendulum",
+    "CartPoleSwingUp",
+    "AcrobotSwingUp",
+    "DoublePendulum",
+    "PointMass",
+    "MountainCarContinuous",
+    "ReacherTwoLink",
+    "PusherFriction",
+    "PlanarQuadrotor",
+    "Quadrotor",
+    "Hopper2D",
+    "LQG",
+)
+"""The environments of this package whose reward has a gradient."""
+
+
+@final
+class Published(NamedTuple):
+    """A number that somebody else has published for the same environment."""
+
+    text: str
+    """Agent, return and steps."""
+    source: str
+
+
+@final
+class Bar(NamedTuple):
+    """What an experiment is to reach."""
+
+    least_return: float
+    on: BarOn
+    """Whether every seed must reach it, or their mean."""
+    most_cpu_seconds: float | None = None
+    """CPU seconds of a run's training, at most, on every seed."""
+
+
+@final
+class Experiment(NamedTuple):
+    """An agent on an environment, with its settings."""
+
+    agent: str
+    env: str
+    total_steps: int
+    seeds: tuple[int, ...]
+    bar: Bar | None = None
+    published: Published | None = None
+    settings: Mapping[str, Any] = {}
+    """Settings of `pgtoolkit train` that differ from the agent's defaults."""
+
+
+SUITE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "reppo": {},
+    "shac": {},
+    "ppo": {"num_envs": 64, "n_steps": 32, "batch_size": 256},
+}
+"""The agents of the suite's table; ppo with the windows of shac."""
+
+SUITE_BARS = {("reppo", "Hopper2D"): Bar(328, "mean")}
+
+
+def suite() -> dict[str, Experiment]:
+    """Every agent of the suite's table on every environment of this package."""
+    return {
+        f"suite-{env}-{agent}": Experiment(
+            agent,
+            f"pgtoolkit/{env}-v0",
+            300_000,
+            FIVE,
+            bar=SUITE_BARS.get((agent, env)),
+            settings=settings,
+        )
+        for env in OWN_SUITE
+        for agent, settings in SUITE_SETTINGS.items()
+    }
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "pendulum-reppo": Experiment(
+        "reppo",
+        "Pendulum-v1",
+        100_000,
+        TEN,
+        bar=Bar(-160, "every seed", most_cpu_seconds=20),
+        published=Published("PPO -172 at 100k", ZOO),
+    ),
+    "pendulum-sac": Experiment(
+        "sac",
+        "Pendulum-v1",
+        20_000,
+        TEN,
+        bar=Bar(-155, "mean"),
+        published=Published("SAC -157 at 20k", ZOO),
+    ),
+    "pendulum-td3": Experiment(
+        "td3",
+        "Pendulum-v1",
+        20_000,
+        TEN,
+        bar=Bar(-155, "mean"),
+        published=Published("TD3 -152 at 20k", ZOO),
+    ),
+    "pendulum-svg": Experiment("svg", "Pendulum-v1", 20_000, TEN, bar=Bar(-170, "mean")),
+    "halfcheetah-reppo": Experiment(
+        "reppo",
+        "HalfCheetah-v5",
+        400_000,
+        TEN,
+        bar=Bar(4500, "mean", most_cpu_seconds=120),
+        published=Published("PPO 6241 at 10M", SLM_LAB),
+    ),
+    "halfcheetah-sac": Experiment(
+        "sac",
+        "HalfCheetah-v5",
+        1_000_000,
+        THREE,
+        bar=Bar(9000, "mean"),
+        published=Published("SAC 11140 ± 665 at 1M", RL_GAMES),
+    ),
+    "hopper-reppo": Experiment(
+        "reppo",
+        "Hopper-v5",
+        1_000_000,
+        TEN,
+        bar=Bar(2714, "mean"),
+        published=Published("PPO 2714 ± 594 at 1M", VALIDATION),
+    ),
+    "ant-reppo": Experiment(
+        "reppo",
+        "Ant-v5",
+        1_000_000,
+        FIVE,
+        bar=Bar(1835, "mean"),
+        published=Published("PPO 1412 ± 329 at 1M, 1835 ± 439 at 2M", VALIDATION),
+    ),
+    "walker2d-reppo": Experiment(
+        "reppo",
+        "Walker2d-v5",
+        1_000_000,
+        FIVE,
+        bar=Bar(3500, "mean"),
+        published=Published("PPO 4379 at 10M", SLM_LAB),
+    ),
+    "inverted-double-pendulum-reppo": Experiment(
+        "reppo",
+        "InvertedDoublePendulum-v5",
+        300_000,
+        TEN,
+        bar=Bar(9200, "mean"),
+        published=Published("TD3 8392 ± 2941 at 400k", VALIDATION),
+    ),
+    "reacher-reppo": Experiment(
+        "reppo",
+        "Reacher-v5",
+        1_000_000,
+        FIVE,
+        bar=Bar(-5.0, "mean"),
+        published=Published("TD3 -5.03 ± 0.24 at 200k", VALIDATION),
+    ),
+    "pusher-reppo": Experiment(
+        "reppo",
+        "Pusher-v5",
+        1_000_000,
+        FIVE,
+        bar=Bar(-35, "mean"),
+        published=Published("TD3 -45.1 ± 7.7 at 200k", VALIDATION),
+    ),
+    "lunar-lander-sac": Experiment(
+        "sac",
+        "LunarLanderContinuous-v3",
+        300_000,
+        FIVE,
+        bar=Bar(260, "mean"),
+        published=Published("CrossQ 268.9 at 300k, SAC 125.0", SLM_LAB),
+    ),
+    "lunar-lander-reppo": Experiment(
+        "reppo",
+        "LunarLanderContinuous-v3",
+        500_000,
+        TEN,
+        bar=Bar(250, "mean"),
+        published=Published("PPO 132.6 at 300k", SLM_LAB),
+    ),
+    "mountain-car-sac": Experiment(
+        "sac",
+        "MountainCarContinuous-v0",
+        50_000,
+        TEN,
+        bar=Bar(93, "mean"),
+        published=Published("SAC 94.7 at 50k", ZOO),
+    ),
+    **suite(),
+}
+"""Name to experiment."""
