@@ -102,6 +102,9 @@ class RewardNormalizer:
 class NoRewardNormalizer:
     """Leaves rewards in the environment's unit."""
 
+    scale = torch.ones((), dtype=torch.float64)
+    """The divisor."""
+
     def update(self, window: Window) -> None:
         """Does nothing: there are no moments to update."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from pgtoolkit.agents.a2c import A2c, A2cConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
+from pgtoolkit.agents.reppo import Reppo, ReppoConfig
 from pgtoolkit.envs.registry.guard import guard
 from pgtoolkit.envs.vectorized.stepping import OnFault, Stepping
 from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
@@ -68,6 +69,9 @@ AGENTS: dict[str, Any] = {
     "a2c": lambda env, **kw: A2c(A2cConfig(**SMALL, **kw), env),
     "ppo": lambda env, **kw: Ppo(
         PpoConfig(**SMALL, batch_size=5, n_epochs=2, compile="never", **kw), env
+    ),
+    "reppo": lambda env, **kw: Reppo(
+        ReppoConfig(**SMALL, batch_size=5, n_epochs=2, compile="never", **kw), env
     ),
 }
 
