@@ -175,6 +175,11 @@ class Duals(nn.Module):
         self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
         self.log_beta = nn.Parameter(torch.tensor(math.log(beta)))
 
+    @property
+    def alpha(self) -> float:
+        """The weight of the entropy now."""
+        return self.log_alpha.exp().item()
+
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.log_alpha.exp(), self.log_beta.exp()
 
@@ -228,8 +233,8 @@ class Reppo:
     @property
     def critic(self) -> CriticView:
         """The critic; its entropies are those of actions in units of half of their box."""
-        scale = self.collector.reward_normalizer.metrics().get("train/reward_scale", 1.0)
-        return CriticView(self.q, float(self.duals.log_alpha.detach().exp()), float(scale))
+        scale = float(self.collector.reward_normalizer.scale)
+        return CriticView(self.q, self.duals.alpha, scale)
 
     def objectives(self) -> list[Objective]:
         """What steps on each minibatch: the critic, then policy and dual variables."""
@@ -297,21 +302,27 @@ class Reppo:
         distribution = without_normalizer(self.policy)(features)
         noise = self.policy.draw_noise(*window.reward.shape, generator=self.noise)
         action = distribution.squash(distribution.pre_action(noise))
+        parts = {
+            "reward": window.reward,
+            "value of the next action": self.q.policy_value(features, action),
+            "entropy of the next action": self.entropy(distribution, noise),
+        }
+        # Checked before the returns, which carry a bad number back to the window's start.
+        require_finite_steps({k: torch.where(window.valid, x, 0.0) for k, x in parts.items()})
+        reward, next_value, next_entropy = parts.values()
         reward = soft_reward(
-            window.reward,
-            self.entropy(distribution, noise),
+            reward,
+            next_entropy,
             window.terminated,
             gamma=config.gamma,
             temperature=self.duals()[0],
         )
-        target = window_returns(
+        return window_returns(
             dataclasses.replace(window, reward=reward),
-            self.q.policy_value(features, action),
+            next_value,
             gamma=config.gamma,
             lambda_=config.gae_lambda,
         )
-        require_finite_steps({"critic target": torch.where(window.valid, target, 0.0)})
-        return target
 
     @torch.no_grad()
     def value(self, features: Tensor) -> Tensor:
@@ -373,7 +384,7 @@ class Reppo:
             "score_function",
             Signals(self.policy, window, weight=advantage, features=features),
             monitor=self.monitor,
-            entropy=EntropyBonus(float(self.duals.log_alpha.detach().exp())),
+            entropy=EntropyBonus(self.duals.alpha),
             divisor=self.config.n_steps,
         )
 

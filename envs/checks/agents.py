@@ -12,7 +12,7 @@ from pgtoolkit.envs.checks.finding import Check, Finding
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
-from pgtoolkit.learners.q_function import continuous_size
+from pgtoolkit.networks.spaces import continuous_size
 from pgtoolkit.policies.factory import choose_head, make_policy
 
 AGENTS = Check("interface", "agents")
@@ -82,12 +82,12 @@ def check_agents(
 def _policy_refusal(
     settings: Any, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
 ) -> str:
-    """Why no policy can be made with these settings; empty if one can."""
+    """Why no policy, or no critic, can be made with these settings; empty if they can."""
     weights = torch.Generator().manual_seed(0)
     try:
+        make_policy(settings, observation_space, action_space, weights)
         if isinstance(settings, CriticSettings):
             continuous_size(action_space)
-        make_policy(settings, observation_space, action_space, weights)
     except RequestError as error:
         return str(error)
     return ""

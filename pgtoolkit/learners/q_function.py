@@ -2,16 +2,14 @@
 
 from typing import Any
 
-import numpy as np
 from gymnasium import spaces
 
 from pgtoolkit.config import CriticSettings
 from pgtoolkit.distributions.base import nonzero
 from pgtoolkit.distributions.clipped import unit_box
-from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.networks.bounds import action_bounds
 from pgtoolkit.networks.encoder import make_encoder
-from pgtoolkit.networks.spaces import box_size
+from pgtoolkit.networks.spaces import continuous_size
 from pgtoolkit.networks.value import (
     ActionUnits,
     HLGauss,
@@ -71,17 +69,3 @@ def make_value_head(config: CriticSettings) -> ValueHead:
     if config.critic == "hl_gauss":
         return HLGauss(-config.value_range, config.value_range)
     return SquaredError()
-
-
-def continuous_size(action_space: spaces.Space[np.ndarray]) -> int:
-    """The number ``A`` of action dimensions.
-
-    Raises:
-        RequestError: the actions have no slope to follow.
-    """
-    if not isinstance(action_space, spaces.Box):
-        raise RequestError(
-            f"a critic's slope by the action needs continuous actions, and these are "
-            f"{single_line(action_space)}: use `ppo`, `a2c` or `reinforce`"
-        )
-    return box_size("action", action_space)

@@ -36,6 +36,20 @@ def box_size(role: str, space: object) -> int:
     raise RequestError(f"the {role} space {single_line(space)} is not supported: {advice}")
 
 
+def continuous_size(action_space: object) -> int:
+    """The number ``A`` of action dimensions.
+
+    Raises:
+        RequestError: the actions have no slope to follow.
+    """
+    if not isinstance(action_space, spaces.Box):
+        raise RequestError(
+            f"a critic's slope by the action needs continuous actions, and these are "
+            f"{single_line(action_space)}: use `ppo`, `a2c` or `reinforce`"
+        )
+    return box_size("action", action_space)
+
+
 def categorical_sizes(space: spaces.MultiDiscrete) -> tuple[int, ...]:
     """The number of categories of each variable of a ``MultiDiscrete`` space.
 

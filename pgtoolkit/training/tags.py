@@ -14,22 +14,30 @@ DEFINITIONS = {
     "It goes on over a resume. Worker processes (--vectorization async) and devices are not in it",
     "train/policy_gradient_loss": "minus the discounted return of the window's segments with "
     "their bootstraps, mean over trajectories, divided by n_steps, without the entropy bonus. In "
-    "ppo: minus the clipped surrogate, mean over the update's minibatches",
-    "train/loss": "ppo only: policy_gradient_loss + vf_coef * value_loss + ent_coef * "
-    "entropy_loss, mean over the update's minibatches",
+    "ppo: minus the clipped surrogate, mean over the update's minibatches. In reppo: minus the "
+    "estimate of E[Q], mean over the update's minibatches",
+    "train/loss": "ppo: policy_gradient_loss + vf_coef * value_loss + ent_coef * entropy_loss; "
+    "reppo: the loss of the policy and of its dual variables; mean over the update's minibatches",
     "train/value_loss": "mean squared error of the value function, mean over the update's "
-    "minibatches",
+    "minibatches; of the critic where there is one, with hl_gauss its cross entropy",
     "train/explained_variance": "1 - Var(target - V) / Var(target), before the value function is "
     "fitted to this window; 1 is perfect; absent if the target is constant up to rounding",
     "train/entropy_loss": "minus the mean entropy of the action distribution after squashing, in "
     "nats, after the update. In ppo: mean over the update's minibatches, each before its step",
     "train/approx_kl": "mean of r - 1 - log r with r = pi_new / pi_old on the window, after the "
     "update: an estimate of KL(pi_old, pi_new); r is limited to exp(20). In ppo: mean over the "
-    "update's minibatches, each before its step",
+    "update's minibatches, each before its step. In reppo: the exact KL(pi_old, pi_new), mean over "
+    "the window's states, after the update",
+    "train/kl_exceeded": "reppo only: share of the window's states whose exact KL(pi_old, pi_new) "
+    "is beyond kl_bound, after the update",
+    "train/ent_coef": "weight alpha of the entropy, where it is learned",
+    "train/kl_coef": "reppo only: learned weight beta of the divergence beyond kl_bound",
+    "train/critic_gradient_norm": "norm of the critic's gradient before clipping, mean over the "
+    "update's minibatches",
     "train/clip_fraction": "ppo only: share of samples whose r differs from 1 by more than "
     "clip_range, mean over the update's minibatches",
     "train/gradient_norm": "norm of the policy's gradient before clipping; in a2c and ppo that of "
-    "policy and value function together, in ppo the mean over the update's minibatches",
+    "policy and value function together, in ppo and reppo the mean over the update's minibatches",
     "train/reward_scale": "with --normalize-rewards: the number by which the window's rewards were "
     "divided in the update, a 30th of the standard deviation of the discounted return so far of "
     "an episode, G_t = r_t + gamma G_(t-1), over all steps of the run; 1 while that is constant",

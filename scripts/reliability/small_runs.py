@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, final
 
+from pgtoolkit.config import CriticSettings
 from pgtoolkit.scripts.cli.arguments import flags_of
 from pgtoolkit.scripts.cli.registry import AGENTS, load_agent
 
@@ -56,8 +57,9 @@ def small_runs() -> list[SmallRun]:
     """One run of every agent, with a gradient where the agent needs one, and of two adapters."""
     runs = []
     for name in AGENTS:
-        needs_gradient = load_agent(name)[0].needs_gradient
-        env = "pgtoolkit/PointMass-v0" if needs_gradient else "CartPole-v1"
+        agent, config = load_agent(name)
+        ordinary = "Pendulum-v1" if issubclass(config, CriticSettings) else "CartPole-v1"
+        env = "pgtoolkit/PointMass-v0" if agent.needs_gradient else ordinary
         runs.append(SmallRun(name, name, {"env": env, "normalize_rewards": True}))
     differences = {"env": "Pendulum-v1", "differentiate": "finite-difference"}
     model = {"env": "Pendulum-v1", "differentiate": "model", "adapter_kwargs": MODEL}

@@ -16,6 +16,7 @@ from pgtoolkit.agents.a2c import A2c, A2cConfig
 from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
+from pgtoolkit.agents.reppo import Reppo, ReppoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
@@ -50,6 +51,9 @@ AGENTS: dict[str, Callable[..., Any]] = {
 ACTOR_CRITICS: dict[str, Callable[..., Any]] = {
     "a2c": lambda env, seed, **kwargs: A2c(A2cConfig(**SMALL, **kwargs), env, seed=seed),
     "ppo": lambda env, seed, **kwargs: Ppo(PpoConfig(**SMALL, **kwargs), env, seed=seed),
+    "reppo": lambda env, seed, **kwargs: Reppo(
+        ReppoConfig(**SMALL, batch_size=16, **kwargs), env, seed=seed
+    ),
 }
 QUICK: dict[str, Any] = {
     "learning_starts": 1,
@@ -68,7 +72,7 @@ VALUE_GRADIENTS: dict[str, Callable[..., Any]] = {
     )
     for horizon in ("0", "1", "infinity")
 }
-COMPILED = ("shac", "ppo")
+COMPILED = ("shac", "ppo", "reppo")
 BOTH = ("score_function", "pathwise")
 
 
@@ -607,7 +611,7 @@ class Centred(nn.Module):
         return x - x.mean(-2, keepdim=True)
 
 
-@pytest.mark.parametrize("name", ["reinforce", "shac", "a2c", "ppo"])
+@pytest.mark.parametrize("name", ["reinforce", "shac", "a2c", "ppo", "reppo"])
 def test_an_agent_whose_policy_mixes_trajectories_trains_unmeasured(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -636,6 +640,12 @@ SAVED: dict[str, tuple[Callable[..., Any], Callable[[], Any]]] = {
     **{name: (make, pendulum) for name, make in ACTOR_CRITICS.items()},
     **{name: (make, pendulum) for name, make in VALUE_GRADIENTS.items()},
     "reinforce in an ordinary environment": (AGENTS["reinforce"], lambda: ordinary("CartPole-v1")),
+    "reppo by both estimators": (
+        lambda env, seed: Reppo(
+            ReppoConfig(**SMALL, batch_size=16, estimator="mixed", num_critics=2), env, seed=seed
+        ),
+        lambda: ordinary("Pendulum-v1"),
+    ),
     "ppo with normalised rewards": (
         lambda env, seed: ACTOR_CRITICS["ppo"](env, seed, normalize_rewards=True),
         lambda: ordinary("Pendulum-v1"),

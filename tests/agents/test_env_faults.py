@@ -14,6 +14,7 @@ from torch import Tensor
 from pgtoolkit.agents.a2c import A2c, A2cConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
+from pgtoolkit.agents.reppo import Reppo, ReppoConfig
 from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.envs.registry.guard import guard
 from pgtoolkit.envs.vectorized.stepping import OnFault, Stepping
@@ -76,6 +77,9 @@ AGENTS: dict[str, Any] = {
         )
         for horizon in ("0", "infinity")
     },
+    "reppo": lambda env, **kw: Reppo(
+        ReppoConfig(**SMALL, batch_size=5, n_epochs=2, compile="never", **kw), env
+    ),
 }
 
 

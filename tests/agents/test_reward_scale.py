@@ -14,6 +14,7 @@ from pgtoolkit.agents.a2c import A2c, A2cConfig
 from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
+from pgtoolkit.agents.reppo import Reppo, ReppoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
@@ -31,6 +32,9 @@ AGENTS: dict[str, Callable[..., Any]] = {
     ),
     "a2c": lambda env, **more: A2c(A2cConfig(**SMALL, **more), env),
     "ppo": lambda env, **more: Ppo(PpoConfig(**SMALL, batch_size=16, compile="never", **more), env),
+    "reppo": lambda env, **more: Reppo(
+        ReppoConfig(**SMALL, batch_size=16, compile="never", **more), env
+    ),
     "apg": lambda env, **more: Apg(ApgConfig(**SMALL, estimator="pathwise", **more), env),
     "apg, mixed": lambda env, **more: Apg(ApgConfig(**SMALL, estimator="mixed", **more), env),
     "shac": lambda env, **more: Shac(ShacConfig(**SMALL, estimator="pathwise", **more), env),

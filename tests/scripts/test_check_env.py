@@ -63,8 +63,8 @@ def test_actions_that_no_agent_takes(capsys: pytest.CaptureFixture[str], tmp_pat
     assert "Odd have the parts" in said and "policies choose one row" in said
     assert call(*quick, '{"start": 0}') == 0
     page = " ".join(capsys.readouterr().out.split())
-    assert "the spaces fit reinforce, ppo, a2c; not apg, shac: the action_space of Odd" in page
-    assert "not svg: a critic's slope by the action needs continuous actions" in page
+    assert "the spaces fit reinforce, ppo, a2c; not reppo: a critic's slope by the action" in page
+    assert "; not apg, shac: the action_space of Odd" in page
 
 
 def test_an_error_is_named_by_file_and_line(

@@ -19,7 +19,7 @@ ENVS = Path(__file__).with_name("faulty_envs.py")
 AT, WHICH = 9, 2
 STEPS = 6
 """Steps of a window, so that the fault lies at step 3 of the second one."""
-DIFFERENTIABLE, ORDINARY = ("shac", "apg"), ("ppo", "reinforce", "a2c")
+DIFFERENTIABLE, ORDINARY = ("shac", "apg"), ("ppo", "reinforce", "a2c", "reppo")
 
 Change = Callable[[Any], None]
 """Changes an agent between two updates."""
@@ -43,9 +43,9 @@ def small(agent: str, at: int) -> list[str]:
     flags += ["--total-steps", str(4 * (at + 31))]
     flags += ["--eval-interval", "0", "--checkpoint-interval", "100000", "--diagnostics-interval"]
     flags += ["0"]
-    if agent != "apg" and agent != "ppo" and agent != "a2c":
+    if agent in ("shac", "reinforce"):
         flags += ["--vf-epochs", "1", "--vf-minibatches", "1"]
-    if agent == "ppo":
+    if agent in ("ppo", "reppo"):
         flags += ["--n-epochs", "1", "--batch-size", "8", "--compile", "never"]
     return flags + (["--compile", "never"] if agent in DIFFERENTIABLE else [])
 

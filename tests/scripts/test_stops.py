@@ -22,7 +22,7 @@ from pgtoolkit.training.writer import RunWriter
 
 SIZES = ["--num-envs", "4", "--n-steps", "8", "--hidden", "8", "--diagnostics-interval", "3"]
 SIZES += ["--total-steps", "320", "--eval-interval", "96", "--eval-episodes", "2"]
-FLAGS = {"ppo": ["--batch-size", "16"]}
+FLAGS = {"ppo": ["--batch-size", "16"], "reppo": ["--batch-size", "16"]}
 """Flags that an agent needs for so small a window."""
 
 

@@ -9,6 +9,7 @@ import pytest
 from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
+from pgtoolkit.agents.reppo import Reppo, ReppoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -28,6 +29,7 @@ AGENTS: dict[str, Callable[[DifferentiableVectorEnv], Any]] = {
     "mixed": lambda env: Shac(ShacConfig(**SMALL, estimator="mixed"), env),
     "reinforce": lambda env: Reinforce(ReinforceConfig(**PLAIN), env),
     "ppo": lambda env: Ppo(PpoConfig(**SMALL, batch_size=24), env),
+    "reppo": lambda env: Reppo(ReppoConfig(**SMALL, batch_size=24), env),
 }
 
 
