@@ -15,7 +15,9 @@ DEFINITIONS = {
     "train/loss": "ppo only: policy_gradient_loss + vf_coef * value_loss + ent_coef * "
     "entropy_loss, mean over the update's minibatches",
     "train/value_loss": "mean squared error of the value function, mean over the update's "
-    "minibatches",
+    "minibatches. In svg: the loss of the Q functions, added up",
+    "train/value_gradient_norm": "svg only: norm of the Q functions' gradient before clipping, "
+    "mean over the update's minibatches",
     "train/explained_variance": "1 - Var(target - V) / Var(target), before the value function is "
     "fitted to this window; 1 is perfect; absent if the target is constant up to rounding",
     "train/entropy_loss": "minus the mean entropy of the action distribution after squashing, in "
