@@ -19,7 +19,8 @@ DEFINITIONS = {
     "train/loss": "ppo: policy_gradient_loss + vf_coef * value_loss + ent_coef * entropy_loss; "
     "reppo: the loss of the policy and of its dual variables; mean over the update's minibatches",
     "train/value_loss": "mean squared error of the value function, mean over the update's "
-    "minibatches; of the critic where there is one, with hl_gauss its cross entropy",
+    "minibatches; of the critic where there is one, with hl_gauss its cross entropy; of several "
+    "Q functions, added up",
     "train/explained_variance": "1 - Var(target - V) / Var(target), before the value function is "
     "fitted to this window; 1 is perfect; absent if the target is constant up to rounding",
     "train/entropy_loss": "minus the mean entropy of the action distribution after squashing, in "

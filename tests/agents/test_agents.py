@@ -688,8 +688,10 @@ def damaged_leaves(value: Any) -> dict[str, Any]:
     found: dict[str, Any]
     if isinstance(value, Tensor):
         other = torch.float64 if value.dtype == torch.float32 else torch.float32
-        found = {"an axis more": value[None], "a longer one": torch.cat([value.reshape(-1)] * 3)}
-        found |= {"another dtype": value.to(other), "no tensor": value.tolist()}
+        found = {"an axis more": value[None], "another dtype": value.to(other)}
+        found |= {"no tensor": value.tolist()}
+        if value.numel():
+            found["a longer one"] = torch.cat([value.reshape(-1)] * 3)
         if value.is_floating_point() and value.numel():
             found["NaN"] = torch.full_like(value, torch.nan)
         return found

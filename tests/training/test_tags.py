@@ -11,6 +11,7 @@ from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.reppo import Reppo, ReppoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
+from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.training.tags import DEFINITIONS
@@ -29,7 +30,11 @@ AGENTS: dict[str, Callable[[DifferentiableVectorEnv], Any]] = {
     "mixed": lambda env: Shac(ShacConfig(**SMALL, estimator="mixed"), env),
     "reinforce": lambda env: Reinforce(ReinforceConfig(**PLAIN), env),
     "ppo": lambda env: Ppo(PpoConfig(**SMALL, batch_size=24), env),
+<<<<<<< HEAD
     "reppo": lambda env: Reppo(ReppoConfig(**SMALL, batch_size=24), env),
+=======
+    "svg": lambda env: Svg(SvgConfig(**PLAIN, learning_starts=1, batch_size=8), env),
+>>>>>>> wt-svg
 }
 
 
