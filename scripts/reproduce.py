@@ -10,7 +10,7 @@ import tyro
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse, require_options
-from pgtoolkit.scripts.cli.files import require_writable
+from pgtoolkit.scripts.cli.files import require_picture, require_writable
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.registry import find_agent, lookup
 from pgtoolkit.scripts.compare import EVALUATIONS, MAX_JOBS, usable_cores
@@ -18,6 +18,9 @@ from pgtoolkit.scripts.tables.reproductions import EXPERIMENTS, Experiment
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.comparison.plan import PlannedRun
+    from pgtoolkit.scripts.comparison.rows import Row
+
+    Results = Sequence[tuple[Experiment, Row]]
 
 FINAL_EPISODES = 100
 
@@ -45,7 +48,11 @@ class ReproduceArguments:
     list: bool = False
     """Print the experiments and exit."""
     table: bool = False
-    """Print the table of all JSON files that there are, and exit."""
+    """Print the table of the JSON files that there are, of the named experiments or of all, and
+    exit."""
+    plot: Path | None = None
+    """File for the learning curves over environment steps and over CPU seconds: .png, .svg or
+    .pdf."""
 
     def __post_init__(self) -> None:
         seeds = self.seeds
@@ -69,10 +76,12 @@ def run(arguments: Sequence[str]) -> None:
         SystemExit: with 1, if a run failed.
     """
     options = parse(ReproduceArguments, arguments, command="reproduce")
+    if options.plot is not None:
+        require_picture(options.plot, "--plot")
     if options.list:
         print("\n".join(listed(name, EXPERIMENTS[name]) for name in EXPERIMENTS))
     elif options.table:
-        print(saved_table(options.output_dir))
+        show(saved(options), options.plot)
     else:
         reproduce(chosen(options.names), options)
 
@@ -88,26 +97,35 @@ def chosen(names: Sequence[str]) -> dict[str, Experiment]:
             "name an experiment, or a pattern such as 'pendulum-*': python scripts/reproduce.py "
             "NAME (--list shows all)"
         )
+    found = named(names)
+    for experiment in found.values():
+        find_agent(experiment.agent)
+    return found
+
+
+def named(names: Sequence[str]) -> dict[str, Experiment]:
+    """The experiments of these names and patterns, in the order of the names.
+
+    Raises:
+        RequestError: there is none of that name.
+    """
     found: dict[str, Experiment] = {}
     for name in names:
         matching = fnmatch.filter(EXPERIMENTS, name)
         if not matching:
             lookup(name, EXPERIMENTS, "experiment")
         found |= {each: EXPERIMENTS[each] for each in matching}
-    for experiment in found.values():
-        find_agent(experiment.agent)
     return found
 
 
 def reproduce(experiments: dict[str, Experiment], options: ReproduceArguments) -> None:
-    """Runs the seeds of the experiments, all in one queue; writes and prints what they reach."""
+    """Runs the seeds of the experiments, all in one queue; writes and shows what they reach."""
     from pgtoolkit.scripts.comparison.carry_out import carry_out, report_failures
     from pgtoolkit.scripts.comparison.plan import require_possible
     from pgtoolkit.scripts.comparison.reproduction import (
         joined,
         require_joinable,
         result_file,
-        results_table,
         write_row,
     )
     from pgtoolkit.scripts.comparison.rows import rows_of, settings_without_seed
@@ -129,8 +147,25 @@ def reproduce(experiments: dict[str, Experiment], options: ReproduceArguments) -
             results.append((experiments[name], row))
             print(path)
     if results:
-        print(results_table(results))
+        show(results, options.plot)
     report_failures(schedule)
+
+
+def show(results: "Results", plot: Path | None) -> None:
+    """Prints the table of results, and draws their learning curves.
+
+    Raises:
+        RequestError: the picture cannot be written.
+    """
+    from pgtoolkit.scripts.comparison.reproduction import results_table
+
+    print(results_table(results))
+    if plot is not None:
+        from pgtoolkit.scripts.comparison.figure import draw, save
+        from pgtoolkit.scripts.comparison.groups import group_of
+
+        save(draw([group_of(row) for _, row in results], ("return", "cpu")), plot)
+        print(plot)
 
 
 def planned(experiment: Experiment, options: ReproduceArguments) -> "list[PlannedRun]":
@@ -177,22 +212,23 @@ def listed(name: str, experiment: Experiment) -> str:
     )
 
 
-def saved_table(folder: Path) -> str:
-    """The table of all experiments whose JSON file is in a folder.
+def saved(options: ReproduceArguments) -> "Results":
+    """The results in the JSON files of the named experiments, or of all.
 
     Raises:
         RequestError: there is no such file, or one cannot be read.
     """
-    from pgtoolkit.scripts.comparison.reproduction import read_row, result_file, results_table
+    from pgtoolkit.scripts.comparison.reproduction import read_row, result_file
 
+    wanted, folder = named(options.names or ("*",)), options.output_dir
     found = [
         (experiment, read_row(result_file(folder, name)))
-        for name, experiment in EXPERIMENTS.items()
+        for name, experiment in wanted.items()
         if result_file(folder, name).exists()
     ]
     if not found:
-        raise RequestError(f"{folder} holds no results: run python scripts/reproduce.py NAME")
-    return results_table(found)
+        raise RequestError(f"{folder} holds no such results: run python scripts/reproduce.py NAME")
+    return found
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def parse(cls: type[T], arguments: Sequence[str], *, command: str) -> T:
 
 
 def program_name(command: str) -> str:
-    """The command line that starts it: ``pgtoolkit train``, or ``python scripts/plot_run.py``."""
+    """The command line that starts it: ``pgtoolkit train``, or ``python scripts/plot_gain.py``."""
     is_subcommand = command.split()[0] in COMMANDS
     return f"pgtoolkit {command}" if is_subcommand else f"python scripts/{command}.py"
 

@@ -21,9 +21,8 @@ HEADINGS = (
 LEGEND = (
     "A seed's return is the mean undiscounted return of {episodes} deterministic episodes of its "
     "last policy, from starts that training has not seen. IQM: interquartile mean over the seeds, "
-    "with its 95 % bootstrap interval; mean, least and greatest are over the seeds too. obs.: size "
-    "of an observation. steps: environment steps of a run. CPU s: mean CPU seconds of a run's "
-    "training, without evaluations. Versions: {versions}."
+    "with its 95 % bootstrap interval. obs.: size of an observation. steps: environment steps of a "
+    "run. CPU s: mean CPU seconds of a run's training, without evaluations. Versions: {versions}."
 )
 
 

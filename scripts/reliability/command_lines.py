@@ -36,6 +36,16 @@ SMALL_WORK = {
     "variance": {"--horizons": "2", "--trajectories": "64"},
     "check-env": {"--seconds": "0.05", "--samples": "4"},
     "resume": {"--total-steps": "32"},
+    "plot": {"--output": "picture.png"},
+    "compare": {
+        "--env": "pgtoolkit/PointMass-v0",
+        "--agents": "shac",
+        "--seeds": "1",
+        "--total-steps": "16",
+        "--set": "compile=never",
+        "--eval-episodes": "1",
+        "--final-episodes": "1",
+    },
 }
 """Options with which the other commands take a moment."""
 
@@ -98,7 +108,7 @@ def draw_command(grammar: Grammar, run: Path, generator: random.Random) -> list[
         return draw_benchmark(options, generator)
     given = {name: [value] for name, value in SMALL_WORK.get(command, {}).items()}
     subject = generator.choice(ENVS) if command == "check-env" else str(run)
-    place = [] if generator.random() < 0.05 else [subject]
+    place = [] if command == "compare" or generator.random() < 0.05 else [subject]
     if generator.random() < 0.1:
         place = [generator.choice(TEXTS)]
     return [command, *place, *words(given | draw_options(options, (0, 1, 1, 2), generator))]

@@ -12,7 +12,7 @@ import pytest
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.training.storage import lock
-from pgtoolkit.training.storage.lock import LOCK_NAME, locked
+from pgtoolkit.training.storage.lock import LOCK_NAME, is_locked, locked
 
 
 def test_a_second_holder_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
@@ -31,6 +31,16 @@ def test_the_lock_is_free_again_and_its_file_gone(tmp_path: Path) -> None:
         raise KeyError
     with locked(tmp_path):
         pass
+
+
+def test_whether_a_folder_is_locked_can_be_asked_and_changes_nothing(tmp_path: Path) -> None:
+    """Of a folder without a lock, with one, and with the file of a process that was killed."""
+    assert not is_locked(tmp_path) and not is_locked(tmp_path / "none")
+    with locked(tmp_path):
+        assert is_locked(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / LOCK_NAME).touch()
+    assert not is_locked(tmp_path) and (tmp_path / LOCK_NAME).exists()
 
 
 def test_a_killed_holder_leaves_the_file_and_no_lock(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""``pgtoolkit plot``: which runs are one line, and which panels are drawn."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli import main as cli
+from pgtoolkit.scripts.comparison.figure import draw
+from pgtoolkit.scripts.comparison.groups import Group, read_groups
+from pgtoolkit.scripts.comparison.scalars import Scalars
+
+QUICK = ["--total-steps", "240", "--num-envs", "6", "--n-steps", "10", "--hidden", "8"]
+QUICK += ["--eval-episodes", "2", "--diagnostics-interval", "1", "--eval-interval", "60"]
+
+
+def call(*arguments: str) -> int:
+    """The exit code of ``pgtoolkit ARGUMENTS``, in this process."""
+    with pytest.raises(SystemExit) as caught:
+        cli.run_command(cli.run_arguments, arguments)
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two seeds of shac, one of shac with another discount, and one of reinforce elsewhere."""
+    folder, paths = tmp_path_factory.mktemp("runs"), []
+    for index, arguments in enumerate(
+        (
+            ["shac", "--env", "pgtoolkit/LQG-v0", "--seed", "0"],
+            ["shac", "--env", "pgtoolkit/LQG-v0", "--seed", "1"],
+            ["shac", "--env", "pgtoolkit/LQG-v0", "--seed", "0", "--gamma", "0.5"],
+            ["reinforce", "--env", "CartPole-v1", "--seed", "0"],
+        )
+    ):
+        paths.append(str(folder / str(index)))
+        assert call("train", *arguments, *QUICK, "--run-dir", paths[-1]) == 0
+    return paths
+
+
+def test_runs_that_differ_in_their_seeds_are_a_group(runs: list[str]) -> None:
+    """Others are named by what they differ in."""
+    found = read_groups(runs)
+    assert [(group.label, group.env, len(group.runs)) for group in found] == [
+        ("shac:gamma=0.98", "pgtoolkit/LQG-v0", 2),
+        ("shac:gamma=0.5", "pgtoolkit/LQG-v0", 1),
+        ("reinforce", "CartPole-v1", 1),
+    ]
+    assert [group.label for group in read_groups(runs[:2])] == ["shac"]
+
+
+def test_the_picture_has_a_column_for_each_environment_and_the_panels_that_have_data(
+    runs: list[str],
+) -> None:
+    figure = draw(read_groups(runs), ("return", "cpu", "variance", "cosine", "bias"))
+    axes = figure.get_axes()
+    assert len(axes) == 10
+    assert [ax.get_title(loc="left") for ax in axes[:2]] == ["pgtoolkit/LQG-v0", "CartPole-v1"]
+    texts = [text.get_text() for text in axes[0].get_legend().get_texts()]
+    assert texts == ["shac:gamma=0.98 (2 seeds)", "shac:gamma=0.5"]
+    assert axes[1].get_xlabel() == "environment steps"
+    assert axes[2].get_xlabel() == "CPU seconds of training"
+    # CartPole has no path, so its cosine and bias are left empty.
+    assert [ax.axison for ax in axes[6:]] == [True, False, True, False]
+    alone = draw(read_groups(runs[3:]), ("return", "cosine", "bias"))
+    assert len(alone.get_axes()) == 1
+
+
+def test_a_line_is_the_interquartile_mean_over_the_seeds() -> None:
+    """Returns 1, 2, 6 have the mean 3; variances 1, 10, 100 the geometric mean 10."""
+    groups = [Group("ppo", "E", [scalars(r, v) for r, v in ((1, 1), (2, 10), (6, 100))])]
+    returns, variances = draw(groups, ("return", "variance")).get_axes()
+    lines = {line.get_label(): line.get_ydata() for line in returns.get_lines()}
+    np.testing.assert_allclose(lines["ppo: evaluations, deterministic (3 seeds)"], 3.0)
+    lines = {line.get_label(): line.get_ydata() for line in variances.get_lines()}
+    np.testing.assert_allclose(lines["score function (3 seeds)"], 10.0)
+
+
+def scalars(value: float, variance: float) -> Scalars:
+    steps = [10, 20, 30]
+    return {
+        "eval/mean_reward": (steps, [value] * 3),
+        "gradient/score_function/variance": (steps, [variance] * 3),
+    }
+
+
+def test_lines_can_be_told_apart_without_colour(runs: list[str]) -> None:
+    axes = draw(read_groups(runs), ("return",)).get_axes()[0]
+    named = [line for line in axes.get_lines() if not line.get_label().startswith("_")]
+    dashes = {str(line._dash_pattern) for line in named}
+    markers = {line.get_marker() for line in named}
+    assert len(dashes) == len(markers) == len(named) == 2
+
+
+def test_what_cannot_be_drawn_is_refused(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ["--output", str(tmp_path / "x.png")]
+    assert call("plot", runs[0], str(tmp_path), *output) == 2
+    assert "holds no run" in capsys.readouterr().err
+    assert call("plot", *output) == 2
+    assert "name the runs" in capsys.readouterr().err
+    assert call("plot", runs[3], *output, "--panels", "bias") == 2
+    assert "no run has measured bias" in capsys.readouterr().err
+    assert call("plot", runs[0], "--output", str(tmp_path / "no" / "x.png")) == 2
+    assert list(tmp_path.iterdir()) == []
+    assert call("plot", *runs, *output) == 0
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_run_twice_is_refused(runs: list[str], tmp_path: Path) -> None:
+    """Under another name; the same path given twice counts once."""
+    link = tmp_path / "copy"
+    link.symlink_to(runs[0])
+    with pytest.raises(RequestError, match="the same seed, 0"):
+        read_groups([runs[0], str(link)])
+    assert len(read_groups([runs[0], runs[0]])[0].runs) == 1
