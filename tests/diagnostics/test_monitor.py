@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from pgtoolkit.diagnostics.monitor import (
     GradientMonitor,
+    Pair,
+    bias_by_step,
     compare,
+    cosine_by_step,
     variance_by_step,
 )
 from pgtoolkit.diagnostics.paired import PairStatistics
@@ -200,7 +203,7 @@ def test_there_is_no_noise_scale_while_no_signal_is_seen() -> None:
 def test_gradients_of_zero_are_reported_in_finite_numbers() -> None:
     """All gradients are 0, as of a saturated policy: ratios of 0 and 0 are left out, not NaN."""
     zeros = {"p": torch.zeros(4, 2)}
-    found = GradientMonitor(1).report({"pathwise": zeros}, matched=(zeros, zeros))
+    found = GradientMonitor(1).report({"pathwise": zeros}, [Pair(zeros, zeros)])
     assert all(bool(value.isfinite()) for value in found.values())
     assert "gradient/pathwise/snr" not in found
     assert "gradient/variance_ratio" not in found
