@@ -103,9 +103,10 @@ class Signals:
             NonFiniteError: it is not finite; names the step and the environment.
             RequestError: no differentiable path joins the actions to the objective.
         """
-        assert self._graph is not None
         if self.objective is None:
             raise RequestError("a pathwise gradient needs an objective")
+        if self._graph is None:
+            raise RequestError("the window's graph was freed by a pathwise gradient that failed")
         graph, self._graph = self._graph, None
         gradient = action_gradient(self.objective, graph)
         require_finite_adjoint("action gradient dJ/du", gradient)

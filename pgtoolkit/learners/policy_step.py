@@ -202,9 +202,7 @@ def measure_matched(signals: Signals, monitor: GradientMonitor) -> Metrics:
             at = signals.distribution
             return {name: CATALOGUE[name].surrogate(signals, at) for name in names}
 
-        gradients = monitor.measure_all(signals.policy, surrogates)
-        if not gradients:
-            return {}
+        gradients = monitor.measure_all(signals.policy, surrogates) if names else {}
         metrics = report(gradients, signals, monitor)
         if signals.differentiable and "pathwise" not in names:
             metrics["gradient/pathwise/missing"] = torch.ones(())
