@@ -74,8 +74,9 @@ class GradientProbe:
 
     The objective is that of :mod:`pgtoolkit.estimators.soft_value` in the unit of the environment's
     rewards. Pathwise and the score function are exact but for the value at the end of a segment,
-    which is the critic's, discounted by ``gamma^T``: that part of the critic's error they share, and
-    it is not seen as bias. A larger ``probe_steps`` makes it smaller, and their variance larger.
+    which is the critic's, discounted by ``gamma^T``: that part of the critic's error they share,
+    and it is not seen as bias. A larger ``probe_steps`` makes it smaller, and their variance
+    larger.
 
     In an agent::
 

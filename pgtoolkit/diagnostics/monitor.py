@@ -379,8 +379,8 @@ def variance_by_step(action_gradient: Tensor) -> Tensor:
 def bias_by_step(reference: Tensor, other: Tensor) -> Tensor:
     """Unbiased squared norm ``[T]`` of the mean difference of two action gradients ``[T, N, A]``.
 
-    ``|d_t|^2 - tr(S_t) / N``, with mean ``d_t`` and covariance ``S_t`` of ``reference - other`` over
-    trajectories. It may be negative.
+    ``|d_t|^2 - tr(S_t) / N``, with mean ``d_t`` and covariance ``S_t`` over trajectories of
+    ``reference - other``. It may be negative.
     """
     difference = reference.double() - other.double()
     variance = difference.var(1, unbiased=True).sum(-1)

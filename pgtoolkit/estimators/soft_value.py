@@ -3,7 +3,8 @@
 Let ``k`` be the number of a step from its segment's start, ``H`` the segment's length, and
 ``alpha`` the temperature, 0 for an ordinary critic. With the soft values of the policy ``pi``,
 
-    ``Q(s, a) = r + gamma (1 - terminated) E[V(s')]``,  ``V(s) = E_pi[Q(s, a) - alpha log pi(a|s)]``,
+    ``Q(s, a) = r + gamma (1 - terminated) E[V(s')]``,
+    ``V(s) = E_pi[Q(s, a) - alpha log pi(a|s)]``,
 
 the objective of a segment is
 
@@ -12,17 +13,18 @@ the objective of a segment is
 where the policy's parameters act in the first ``H`` steps and ``V`` is a fixed function. Its
 gradient has three estimates, with the action ``u_k`` before squashing.
 
-- *Pathwise*: ``sum_k dJ/du_k du_k/dtheta``. The total derivative contains ``-alpha log pi(a_j|s_j)``
-  of this step, through its action, and of all later steps, through their states and actions, and
+- *Pathwise*: ``sum_k dJ/du_k du_k/dtheta``. The total derivative contains ``-alpha log pi`` of this
+  step, through its action, and of all later steps, through their states and actions, and
   ``V(s_H)`` through ``s_H``.
 - *Score function*: ``sum_k gamma^k (G_k - b_k) dlog pi(a_k|s_k)/dtheta``. The return ``G_k`` from
   step ``k`` on begins with ``r_k - alpha log pi(a_k|s_k)``.
 - *Critic*: ``sum_k gamma^k d(Q(s_k, a_k) - alpha log pi(a_k|s_k))/du_k du_k/dtheta``, where ``Q``
   stands for all that comes later. By the policy-gradient theorem its mean is that of the other two
-  if ``Q`` is the policy's. Given ``(s_k, a_k)`` it is the expectation of pathwise's ``dJ/du_k``.
+  if ``Q`` is the policy's. Its slope is the expectation of pathwise's ``dJ/du_k`` given
+  ``(s_k, a_k)``.
 
-In all three, ``log pi`` also depends on theta directly, at a fixed state and action. The expectation
-of that derivative, ``E[dlog pi/dtheta]``, is 0, and it is left out.
+In all three, ``log pi`` also depends on theta directly, at a fixed state and action. That
+derivative has the expectation ``E[dlog pi/dtheta] = 0`` and is left out.
 
 An agent that climbs a critic takes ``d(Q - alpha log pi)/du`` without ``gamma^k``: it counts the
 states of a late step as much as those of an early one. At every single state that is the same

@@ -1,4 +1,4 @@
-"""The critic's and the score function's gradient on the same states, for any agent with a critic."""
+"""The critic's and the score function's gradient on one batch of states, for any agent."""
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ def measure_critic(
     A sample is one state with one action ``a = a(s, eps_0)``, and both estimates use the same ones.
 
     - *critic*: ``d(Q - alpha log pi)/du du/dtheta``, the slope that the policy climbs;
-    - *score function*: ``(Q - alpha log pi - b(s)) dlog pi(a|s)/dtheta``, with the baseline ``b(s)``
+    - *score function*: ``(Q - alpha log pi - b(s)) dlog pi(a|s)/dtheta``. The baseline ``b(s)`` is
       the mean of ``Q - alpha log pi`` over the other actions of the same state.
 
     Both are unbiased *for this Q function*: their variances can be compared, and neither says how

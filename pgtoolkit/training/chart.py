@@ -39,7 +39,7 @@ def linear_step_chart(curves: Mapping[str, Sequence[float]], *, title: str) -> n
     """
     finite = [v for curve in curves.values() for v in curve if math.isfinite(v)]
     low, high = min(0.0, *finite), max(0.0, *finite)
-    if -1 <= low and high <= 1:
+    if low >= -1 and high <= 1:
         low, high = (-1.0 if low < 0 else 0.0), 1.0
     ticks = np.linspace(low, high, 5)
     return _chart(curves, {float(tick): f"{tick:.2g}" for tick in ticks}, (low, high), title)

@@ -117,12 +117,13 @@ DEFINITIONS = {
     "states, for the agent's Q function: variance_ratio is V of the score function over V of the "
     "critic's. Both are unbiased for that Q function, so bias and cosine only check the "
     "measurement",
-    "gradient/probe/...": "the tags of gradient/{estimator}/... for the gradients that are measured "
+    "gradient/probe/...": "the tags of gradient/{estimator}/..., of gradients that are measured "
     "in differentiable environments beside the agent's (probe_envs trajectories of probe_steps "
     "steps): of sum_k gamma^k (r_k - alpha log pi_k) and the critic's value at the end, in the "
     "environment's unit of reward and not divided by the steps",
-    "gradient/pathwise/missing": "1 if pathwise could not be measured beside the others, because no "
-    "differentiable path joins the actions to the objective or because the gradient is not finite",
+    "gradient/pathwise/missing": "1 if pathwise could not be measured beside the others, because "
+    "no differentiable path joins the actions to the objective or because the gradient is not "
+    "finite",
     "gradient/mix/weight": "mean weight on pathwise (on the critic, where there is no path through "
     "the environment) over the window's steps. Each weight is fitted "
     "on other trajectories, and is between 0 and 1.5",

@@ -5,8 +5,10 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor
 
 from pgtoolkit.agent import CriticView
@@ -153,14 +155,37 @@ def test_numbers_that_are_not_finite_do_not_end_a_run(caplog: pytest.LogCaptureF
     assert "gradient/critic/bias_z" in probe.measure(policy, critic_of(own))
 
 
-class Stateful(Pendulum):
+class Point(DifferentiableEnv[Tensor]):
+    """A point that is pushed."""
+
+    max_episode_steps = 5
+    observation_space = Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = Box(-1.0, 1.0, (1,), np.float32)
+
+    def initial(self, num_envs: int, generator: torch.Generator) -> Tensor:
+        return torch.zeros(num_envs, 1, device=generator.device)
+
+    def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        return state + action
+
+    def observation(self, state: Tensor) -> Tensor:
+        return state
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        return -next_state[:, 0].square()
+
+    def terminal(self, state: Tensor) -> Tensor:
+        return state[:, 0].abs() > 3
+
+
+class Stateful(Point):
     """An environment that learns at the start of a window."""
 
     def begin_window(self) -> None:
         raise AssertionError("not for a probe")
 
 
-class WithoutGradient(Pendulum):
+class WithoutGradient(Point):
     gradient = GradientInfo(action="none")
 
 

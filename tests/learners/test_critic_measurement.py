@@ -1,6 +1,7 @@
 """The critic's and the score function's gradient on the same states, against closed forms."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def parabola(features: Tensor, action: Tensor) -> Tensor:
     return -0.5 * CURVATURE * (action[..., 0] - 1).square()
 
 
-def measure(count: int, actions: int = 4, seed: int = 0, **settings: float) -> dict[str, float]:
+def measure(count: int, actions: int = 4, seed: int = 0, **settings: Any) -> dict[str, float]:
     policy = policy_at(MEAN, SIGMA)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(actions, count, 1, generator=generator, dtype=F64)
@@ -108,7 +109,7 @@ def test_the_ratio_is_that_of_the_score_function_over_the_critic() -> None:
 
 
 def test_it_says_which_one_the_agent_follows() -> None:
-    found = measure(64, followed="score_function")  # type: ignore[arg-type]
+    found = measure(64, followed="score_function")
     assert "gradient/score_function/followed" in found
     assert "gradient/critic/followed" not in found
 

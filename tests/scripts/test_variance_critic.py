@@ -198,8 +198,7 @@ def test_a_fresh_policy_has_no_critic(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_run_with_a_probe_stops_and_resumes_as_one(tmp_path: Path) -> None:
-    """The events of both have the same findings, and the policy is the same to the bit."""
-    whole = trained(tmp_path / "whole", "pgtoolkit/Pendulum-v0")
+    """The probe's environments and running means are the same to the bit."""
     arguments = ["climber", "--env", "pgtoolkit/Pendulum-v0", "--run-dir", str(tmp_path / "half")]
     half = [x if x != "240" else "120" for x in TRAINING]
     assert call("train", *arguments, *half, "--learning-rate-schedule", "constant") == 0
@@ -212,4 +211,3 @@ def test_a_run_with_a_probe_stops_and_resumes_as_one(tmp_path: Path) -> None:
     ]
     assert torch.equal(states[0]["env"]["obs"], states[1]["env"]["obs"])
     assert states[0]["own"] == states[1]["own"]
-    assert (whole / "policy" / "last.safetensors").exists()

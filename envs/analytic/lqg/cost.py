@@ -95,10 +95,10 @@ def action_value(
 
 
 def action_value_matrices(system: LinearQuadratic, policy: LinearPolicy) -> Tensor:
-    """``N_t`` ``[H, n+1+m, n+1+m]``: ``Q_t(s, u) = [s; 1; u]' N_t [s; 1; u]`` is the exact value.
+    """``N_t`` ``[H, n+1+m, n+1+m]`` of the exact value ``Q_t(s, u) = [s; 1; u]' N_t [s; 1; u]``.
 
-    ``Q_t = -s' Q s - u' R u + gamma E[V_{t+1}(A s + B u + w)]``, where ``V_H`` is minus the terminal
-    cost, which the last reward includes.
+    ``Q_t = -s' Q s - u' R u + gamma E[V_{t+1}(A s + B u + w)]``, where ``V_H`` is minus the
+    terminal cost, which the last reward includes.
     """
     n, m = system.B.shape
     values = value_matrices(system, policy)

@@ -212,9 +212,9 @@ class LQG(DifferentiableEnv[LQGState]):
         ======================  ==============================================================
 
         with ``delta_t = r_t + gamma V_{t+1} - V_t``. The mean of each is :meth:`return_gradient`;
-        with an exact value function, a ``lambda`` below 1 causes no bias. With ``q_error`` ``E`` the
-        critic's is that of ``Q_t + [s; 1; u]' E [s; 1; u]``: then it has a bias, its mean less the
-        gradient. Rewards, values and
+        with an exact value function, a ``lambda`` below 1 causes no bias. With ``q_error`` ``E``
+        the critic's is that of ``Q_t + [s; 1; u]' E [s; 1; u]``: then it has a bias, its mean less
+        the gradient. Rewards, values and
         scores are quadratics of Gaussian noise, and the moments of their products follow from joint
         cumulants. Time grows as ``(n + m)^3 H^5`` for the last four score functions, ``H^3`` for
         the others.

@@ -6,8 +6,8 @@ of its noise::
     g = sum_t q_t r_t
 
 For the score function these are the score of a step and its weight. The estimates by pathwise and
-by a quadratic critic are one quadratic form, and the other factor is the constant 1. The moments of ``g`` are sums of the forms'
-joint moments (:mod:`pgtoolkit.envs.analytic.lqg.quadratic_forms`).
+by a quadratic critic are one quadratic form, and the other factor is the constant 1. The moments of
+``g`` are sums of the forms' joint moments (:mod:`pgtoolkit.envs.analytic.lqg.quadratic_forms`).
 """
 
 from collections.abc import Iterator
