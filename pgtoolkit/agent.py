@@ -1,12 +1,13 @@
 """The protocol of an agent: what the training loop and the commands know of it."""
 
-from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, final, runtime_checkable
 
 from torch import Tensor
 
 from pgtoolkit.networks.value import QEnsemble
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.window import Window
+from pgtoolkit.state import entries, number, require, schema_of
 
 Metrics = dict[str, Tensor]
 """TensorBoard tag to a scalar, or to a vector over the steps of a window."""
@@ -50,6 +51,31 @@ class CriticView(NamedTuple):
     ``Q(s, a) = r + gamma E[Q(s', a') - alpha log pi(a' | s')]``; 0 for an ordinary value."""
     reward_scale: float = 1.0
     """Divisor of the environment's rewards in the critic's unit."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What lies beside a saved policy."""
+        return {
+            "module": self.module.state_dict(),
+            "temperature": float(self.temperature),
+            "reward_scale": float(self.reward_scale),
+        }
+
+    @classmethod
+    def load(cls, module: QEnsemble, state: dict[str, Any]) -> Self:
+        """The view that :meth:`state_dict` described, with its weights loaded into a module.
+
+        Args:
+            module: made from the same settings; changed in place.
+            state: a result of :meth:`state_dict`.
+
+        Raises:
+            StateError: it does not fit.
+        """
+        scale = number(0.0)
+        schemas = {"module": schema_of(module), "temperature": scale, "reward_scale": scale}
+        require(state, entries(schemas))
+        module.load_state_dict(state["module"])
+        return cls(module, state["temperature"], state["reward_scale"])
 
 
 @runtime_checkable

@@ -309,6 +309,19 @@ class ReplaySettings(RolloutSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeSettings(Settings):
+    """Environments in which the critic's gradient is measured against the exact one."""
+
+    probe_steps: Annotated[int, at_least(0), at_most(MAX_COUNT)] = 32
+    """Steps of a measurement of the critic's gradient against the exact one, in differentiable
+    environments of its own; 0 measures none. The exact gradient ends with the critic's value of the
+    state after them: more steps leave less of the critic's error in it, and give it more
+    variance."""
+    probe_envs: Annotated[int, at_least(6), at_most(MAX_COUNT)] = 64
+    """Environments of that measurement; each gives one trajectory."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DiagnosticsSettings(Settings):
     """Setting of how often gradients are measured."""
 

@@ -100,11 +100,14 @@ def report(inputs: "StudyInputs", options: VarianceArguments, rows: "list[Measur
 
 def advice(inputs: "StudyInputs", rows: "Sequence[Measurement]") -> str:
     """The closing sentences: which estimator to use, and why."""
-    from pgtoolkit.scripts.variance_study.verdict import verdict
+    from pgtoolkit.scripts.variance_study.verdict import critic_verdict, verdict
 
-    if inputs.no_gradient:
-        return f"Use the score function: {inputs.no_gradient}."
-    return verdict(rows)
+    of_critic = critic_verdict(rows)
+    if not inputs.no_gradient:
+        return " ".join(part for part in (verdict(rows), of_critic) if part)
+    if of_critic:
+        return f"No pathwise gradient: {inputs.no_gradient}. {of_critic}"
+    return f"Use the score function: {inputs.no_gradient}."
 
 
 def as_json(row: "Measurement", inputs: "StudyInputs") -> dict[str, Any]:

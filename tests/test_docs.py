@@ -74,7 +74,7 @@ def test_the_tables_are_those_of_the_script() -> None:
     """Names and exact values to the letter; what was measured within 5 standard errors of ours.
 
     And the unbiased estimators' means lie within 4.5 standard errors of the gradient, there and
-    here; the relaxed ones' do not.
+    here; those of the relaxed ones and of a wrong critic do not.
     """
     page = table_rows()
     ours = measured()
@@ -84,7 +84,8 @@ def test_the_tables_are_those_of_the_script() -> None:
         assert cells[4] == ("" if row.exact is None else f"{row.exact:.5g}")
         variance, *error = (float(number) for number in cells[5].split(" ± "))
         assert abs(row.variance - variance) < 5 * (row.variance_error + sum(error)) + 1e-12
-        biased = row.estimator in ("gumbel softmax", "straight through")
+        off_critic = row.estimator.endswith("(biased)") and row.parameter != "sigma"
+        biased = row.estimator in ("gumbel softmax", "straight through") or off_critic
         assert (abs(float(cells[3])) > 20) == biased
         assert (abs(row.mean_error) > 4.5) == biased
 

@@ -4,8 +4,8 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -29,6 +29,20 @@ RUNNING_MEAN_DECAY = 0.9
 """Decay per measurement of the running means whose ratios are logged as SNR and noise scale."""
 
 
+class Pair(NamedTuple):
+    """Gradients of every trajectory by two estimators, of one objective on the same trajectories.
+
+    Attributes:
+        reference: by the estimator that is taken to be unbiased.
+        other: by the estimator whose bias is measured.
+        group: the group of the tags, such as ``gradient/critic``.
+    """
+
+    reference: Gradients
+    other: Gradients
+    group: str = "gradient"
+
+
 @final
 class GradientMonitor:
     """Computes the gradient of a surrogate; every ``interval`` updates, that of each trajectory.
@@ -41,10 +55,11 @@ class GradientMonitor:
 
     Args:
         interval: updates between measurements; 0 never measures.
+        group: the group of the tags of each estimator's statistics, ``{group}/{estimator}/...``.
     """
 
-    def __init__(self, interval: int) -> None:
-        self.interval = interval
+    def __init__(self, interval: int, group: str = "gradient") -> None:
+        self.interval, self.group = interval, group
         self.num_updates = 0
         self.smoothed: dict[str, dict[str, float]] = {}
         self.update_seconds = 0.0
@@ -165,52 +180,52 @@ class GradientMonitor:
         Raises:
             NonFiniteError: the surrogate is not finite; names the environment.
         """
-        gradients: Gradients = {}
+        return self.measure_all(policy, lambda: {"": surrogate()}).get("", {})
+
+    def measure_all(
+        self, policy: Policy, surrogates: Callable[[], Mapping[str, Tensor]]
+    ) -> dict[str, Gradients]:
+        """:meth:`measure` for several surrogates ``[N]`` by name, from one forward pass."""
+        found: dict[str, Gradients] = {}
         with self.diagnosing():
             recorder = self._recorder_of(policy)
             with recorder.recording():
-                values = surrogate()
-            require_finite("loss", values.detach())
+                values = surrogates()
             with self._or_unmeasured():
-                gradients = recorder.per_trajectory(values)
+                found = _recorded_gradients(recorder, values)
             recorder.forget()
-        return gradients
+        return found
 
     def report(
-        self,
-        gradients: Mapping[str, Gradients],
-        matched: tuple[Gradients, Gradients] | None = None,
+        self, gradients: Mapping[str, Gradients], pairs: Sequence[Pair] = ()
     ) -> dict[str, Tensor]:
-        """Metrics of each estimator's gradients, and of a matched pair of estimators.
+        """Metrics of each estimator's gradients, and of matched pairs of estimators.
 
         Args:
             gradients: estimator's name to its per-trajectory gradients.
-            matched: gradients by the score function and by pathwise, which must estimate the
-                gradient of one objective on the same trajectories.
+            pairs: the pairs to compare.
 
         Returns:
             TensorBoard tag to scalar.
         """
         with self.diagnosing():
             metrics: dict[str, Tensor] = {}
-            found: dict[str, GradientStatistics] = {}
+            # By identity: of a pair, one may be among `gradients`, and another in two pairs.
+            gathered: dict[int, tuple[Gradients, GradientStatistics]] = {}
             for name, values in gradients.items():
-                found[name] = GradientStatistics.of(_gather(values))
-                metrics |= self._describe(name, found[name])
-            if matched is None:
-                return metrics
-            # If one of the pair is among `gradients`, its statistics have been computed already.
-            names = [next((n for n, g in gradients.items() if g is one), None) for one in matched]
-            score_function, pathwise = (_gather(one) for one in matched)
-            first, second = (
-                GradientStatistics.of(one) if name is None else found[name]
-                for name, one in zip(names, (score_function, pathwise), strict=True)
-            )
-            return metrics | compare(score_function, pathwise, (first, second))
+                gathered[id(values)] = gathered_statistics(values)
+                metrics |= self._describe(name, gathered[id(values)][1])
+            for pair in pairs:
+                for one in pair[:2]:
+                    if id(one) not in gathered:
+                        gathered[id(one)] = gathered_statistics(one)
+                (first, of_first), (second, of_second) = (gathered[id(one)] for one in pair[:2])
+                metrics |= compare(first, second, (of_first, of_second), pair.group)
+            return metrics
 
     def _describe(self, name: str, statistics: GradientStatistics) -> dict[str, Tensor]:
         """The metrics of one estimator; updates its running means."""
-        prefix = f"gradient/{name}"
+        prefix = f"{self.group}/{name}"
         metrics = {
             f"{prefix}/variance": statistics.variance,
             f"{prefix}/signal": statistics.signal,
@@ -235,7 +250,7 @@ class GradientMonitor:
             metrics[f"{prefix}/noise_scale"] = torch.tensor(variance / signal)
         for parameter, value in statistics.parameter_variance.items():
             metrics[f"{prefix}/parameter/{parameter}"] = value
-        metrics["gradient/trajectories"] = torch.tensor(float(statistics.num_trajectories))
+        metrics[f"{self.group}/trajectories"] = torch.tensor(float(statistics.num_trajectories))
         return metrics
 
     def _smooth(self, name: str, variance: float, signal: float) -> tuple[float, float]:
@@ -304,38 +319,49 @@ def _gather(gradients: Gradients) -> Gradients:
     return {name: parallel.gather(values) for name, values in gradients.items()}
 
 
+def gathered_statistics(gradients: Gradients) -> tuple[Gradients, GradientStatistics]:
+    """The gradients of the trajectories of all processes, and their statistics."""
+    gathered = _gather(gradients)
+    return gathered, GradientStatistics.of(gathered)
+
+
 def compare(
-    score_function: Gradients,
-    pathwise: Gradients,
+    reference: Gradients,
+    other: Gradients,
     statistics: tuple[GradientStatistics, GradientStatistics],
+    group: str = "gradient",
 ) -> dict[str, Tensor]:
     """Metrics of two matched estimators: variance ratio, cosine, squared bias and its z.
 
     Args:
-        score_function: gradients of every trajectory by the score function.
-        pathwise: gradients by pathwise, for the same objective on the same trajectories.
-        statistics: of the score function and of pathwise.
+        reference: gradients of every trajectory by the estimator that is taken to be unbiased.
+        other: gradients by the other one, for the same objective on the same trajectories.
+        statistics: of the two.
+        group: the group of the tags.
 
     Returns:
-        TensorBoard tag to scalar. Ends of intervals are absent where there is no interval, and the
-        ratio if an estimator has no variance.
+        TensorBoard tag to scalar. Ends of intervals are absent where there is no interval, the
+        ratio if an estimator has no variance, and the relative bias if the reference shows no
+        signal to divide it by.
     """
-    pair = PairStatistics.of(score_function, pathwise, statistics)
+    pair = PairStatistics.of(reference, other, statistics)
     logs = {"": pair.log_ratio, "_low": pair.log_ratio_low, "_high": pair.log_ratio_high}
     metrics = {
-        "gradient/cosine": pair.cosine,
-        "gradient/bias": pair.difference.signal,
-        "gradient/bias_z": pair.difference.significance,
+        f"{group}/cosine": pair.cosine,
+        f"{group}/bias": pair.difference.signal,
+        f"{group}/bias_z": pair.difference.significance,
     }
+    signal, seen = statistics[0].signal, statistics[0].signal_low > 0
     intervals = {
-        "gradient/cosine_low": pair.cosine_low,
-        "gradient/cosine_high": pair.cosine_high,
-        "gradient/bias_low": pair.difference.signal_low,
-        "gradient/bias_high": pair.difference.signal_high,
+        f"{group}/cosine_low": pair.cosine_low,
+        f"{group}/cosine_high": pair.cosine_high,
+        f"{group}/bias_low": pair.difference.signal_low,
+        f"{group}/bias_high": pair.difference.signal_high,
+        f"{group}/relative_bias": torch.where(seen, pair.difference.signal / signal, math.nan),
     }
     for end, log in logs.items():
-        intervals[f"gradient/variance_ratio{end}"] = log.exp()
-        intervals[f"gradient/log10_variance_ratio{end}"] = log / math.log(10)
+        intervals[f"{group}/variance_ratio{end}"] = log.exp()
+        intervals[f"{group}/log10_variance_ratio{end}"] = log / math.log(10)
     return metrics | _given(intervals)
 
 
@@ -348,3 +374,26 @@ def _given(metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def variance_by_step(action_gradient: Tensor) -> Tensor:
     """Trace of the covariance of an action gradient ``[T, N, A]`` over trajectories, ``[T]``."""
     return action_gradient.double().var(1, unbiased=True).sum(-1)
+
+
+def bias_by_step(reference: Tensor, other: Tensor) -> Tensor:
+    """Unbiased squared norm ``[T]`` of the mean difference of two action gradients ``[T, N, A]``.
+
+    ``|d_t|^2 - tr(S_t) / N``, with mean ``d_t`` and covariance ``S_t`` over trajectories of
+    ``reference - other``. It may be negative.
+    """
+    difference = reference.double() - other.double()
+    variance = difference.var(1, unbiased=True).sum(-1)
+    return difference.mean(1).square().sum(-1) - variance / difference.shape[1]
+
+
+def cosine_by_step(reference: Tensor, other: Tensor) -> Tensor:
+    """``sum_i a_i . b_i / sqrt(sum_i |a_i|^2 sum_i |b_i|^2)`` ``[T]`` of gradients ``[T, N, A]``.
+
+    It is the cosine between the two as fields over the visited states and actions. The mean over
+    trajectories says less: in a symmetric task it is 0 for both. Noise of either makes it smaller.
+    NaN where one of them is 0.
+    """
+    a, b = reference.double(), other.double()
+    product = (a * b).sum((1, 2))
+    return product / (a.square().sum((1, 2)) * b.square().sum((1, 2))).sqrt()

@@ -6,7 +6,8 @@ from here. A new estimator is a row, and a part of :class:`Signals
 not import torch, so that ``pgtoolkit list`` answers at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple, final, get_args
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
 EstimatorName = Literal["score_function", "pathwise", "mixed", "critic"]
 PathwiseEstimator = Literal["pathwise", "mixed"]
-"""Estimators that an agent can follow only if it differentiates through its environment."""
+"""Estimators that an agent can follow by differentiating through its environment."""
 PathwiseChoice = Literal["auto", "pathwise", "mixed"]
 """What such an agent can be told to follow; ``auto`` is one of the others
 (:func:`pgtoolkit.estimators.cross_fitting.followed_estimator`)."""
-StudyEstimator = Literal["score_function", "pathwise", "mixed"]
-"""Estimators that need a policy and an environment only, and no part of an agent."""
+StudyEstimator = EstimatorName
+"""Estimators that `pgtoolkit variance` measures, where the policy, its environment and its critic
+allow it."""
 
 
 @final
@@ -49,6 +51,12 @@ class Estimator(NamedTuple):
     """Estimators that are measured beside it, on the same trajectories."""
     metrics: "Callable[[Signals], dict[str, Tensor]]" = lambda signals: {}
     """Metrics of its own, in every update."""
+    matched: "Callable[[Signals], bool]" = lambda signals: False
+    """Whether it estimates the gradient of the signals' objective, so that it can be compared with
+    others that do."""
+    against: Mapping[str, str] = MappingProxyType({})
+    """Estimators that it is compared with where both are matched, to the group of the tags. The
+    first of such a pair is the reference of the bias."""
 
 
 CATALOGUE: dict[str, Estimator] = {
@@ -60,7 +68,8 @@ CATALOGUE: dict[str, Estimator] = {
         needs=("weight",),
         surrogate=lambda signals, distribution: signals.score_function_surrogate(distribution),
         by_step=lambda signals: signals.score_action_gradient,
-        beside=("pathwise",),
+        beside=("pathwise", "critic"),
+        matched=lambda signals: signals.has_matched_weight,
     ),
     "pathwise": Estimator(
         label="pathwise",
@@ -70,17 +79,20 @@ CATALOGUE: dict[str, Estimator] = {
         needs=("action_gradient",),
         surrogate=lambda signals, distribution: signals.pathwise_surrogate(distribution),
         by_step=lambda signals: signals.action_gradient,
-        beside=("score_function",),
+        beside=("score_function", "critic"),
+        matched=lambda signals: signals.objective is not None,
+        against={"score_function": "gradient"},
     ),
     "mixed": Estimator(
         label="mixed",
         colour="#009e73",
         marker="^",
-        note="weighted mean of both on the same trajectories, of least variance (shac, apg)",
-        needs=("action_gradient", "weight"),
+        note="weighted mean of the score function and a path (through the environment, else a "
+        "critic), of least variance",
+        needs=("path_gradient", "weight"),
         surrogate=lambda signals, distribution: signals.mixed_surrogate(distribution),
         by_step=lambda signals: signals.mixed_action_gradient,
-        beside=("pathwise", "score_function"),
+        beside=("pathwise", "score_function", "critic"),
         metrics=lambda signals: signals.mix_metrics,
     ),
     "critic": Estimator(
@@ -91,7 +103,9 @@ CATALOGUE: dict[str, Estimator] = {
         needs=("critic_action_gradient",),
         surrogate=lambda signals, distribution: signals.critic_surrogate(distribution),
         by_step=lambda signals: signals.critic_action_gradient,
-        beside=("score_function",),
+        beside=("pathwise", "score_function"),
+        matched=lambda signals: signals.critic_is_matched,
+        against={"pathwise": "gradient/critic", "score_function": "gradient/critic_to_score"},
     ),
 }
 

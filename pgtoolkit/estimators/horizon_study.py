@@ -9,13 +9,16 @@ these steps::
 
 There is no bootstrap, no normalisation and no division by ``H``: the variance is that of the
 gradient of the return, which can be compared to closed forms. It includes the variance due to
-start states.
+start states. Where a critic is measured, the objective of *all* estimators is that of
+:mod:`pgtoolkit.estimators.soft_value`, which ends with the critic's value of the last state: the
+critic's estimate of a step stands for all that comes after it.
 
 - ``score_function``: ``sum_k gamma^k (G_k - b_k) dlog pi_k``, with the reward-to-go ``G_k`` and the
   baseline ``b_k``, the mean reward-to-go at step ``k`` of the other trajectories in the same fold.
 - ``pathwise``: the derivative through the environment.
-- ``mixed``: a weighted mean of the two with cross-fitted weights
-  (:mod:`pgtoolkit.estimators.mixing`).
+- ``mixed``: a weighted mean of the score function and pathwise, or the critic's where there is no
+  pathwise, with cross-fitted weights (:mod:`pgtoolkit.estimators.mixing`).
+- ``critic``: the slope of the critic's value by the action.
 
 The trajectories form folds, and no baseline is shared between them. The weights for one fold are
 fitted on the others, so ``mixed`` is exactly as unbiased as the two estimators that it mixes.
@@ -25,20 +28,23 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
-from pgtoolkit.diagnostics.paired import log_variance_ratio
+from pgtoolkit.diagnostics.bias import is_biased
+from pgtoolkit.diagnostics.paired import PairStatistics, log_variance_ratio
 from pgtoolkit.diagnostics.per_trajectory import Gradients, per_trajectory_gradients
-from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference
-from pgtoolkit.errors import RequestError
+from pgtoolkit.diagnostics.statistics import GradientStatistics
+from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators.catalogue import CATALOGUE, StudyEstimator
 from pgtoolkit.estimators.cross_fitting import leave_one_out_by_fold
 from pgtoolkit.estimators.mixing import cross_fitted_weight, mix_gradients
-from pgtoolkit.estimators.returns import reward_to_go
+from pgtoolkit.estimators.returns import reward_to_go, segment_discount
+from pgtoolkit.estimators.signals import Signals
+from pgtoolkit.estimators.soft_value import SoftCritic, soft_window
 from pgtoolkit.estimators.surrogates import (
     action_gradient,
     matched_score_weight,
@@ -47,7 +53,7 @@ from pgtoolkit.estimators.surrogates import (
     window_objective,
 )
 from pgtoolkit.gymnasium_types import AnyVectorEnv
-from pgtoolkit.policies.policy import Policy
+from pgtoolkit.policies.policy import Policy, without_normalizer
 from pgtoolkit.rollouts.rollout import TensorVectorEnv, collect, reset, unroll
 from pgtoolkit.rollouts.window import (
     Window,
@@ -78,7 +84,10 @@ BIAS_FIELDS = {
     "bias_high": "signal_high",
     "bias_z": "significance",
 }
-"""Field of a :class:`Measurement` to the statistic of the difference from the score function."""
+"""Field of a :class:`Measurement` to the statistic of the difference from its reference."""
+
+COSINE_FIELDS = ("cosine", "cosine_low", "cosine_high")
+"""Fields of a :class:`Measurement` that compare the direction with that of its reference."""
 
 RATIO_FIELDS = ("ratio", "ratio_low", "ratio_high")
 """Fields of a :class:`Measurement` that compare its variance with the score function's."""
@@ -132,7 +141,7 @@ class Measurement:
     """The largest share of one trajectory in the sum of squared deviations. Near 1, the variance
     and its interval are unreliable."""
     bias: float
-    """Squared norm of the mean difference from the score function on the same trajectories,
+    """Squared norm of the mean difference from the reference's gradient on the same trajectories,
     unbiased. This and the next three fields are NaN for the score function itself."""
     bias_low: float
     bias_high: float
@@ -145,6 +154,14 @@ class Measurement:
     """The ends of a paired interval, of which one may be NaN alone (see :class:`PairStatistics
     <pgtoolkit.diagnostics.paired.PairStatistics>`)."""
     ratio_high: float
+    reference: str = ""
+    """The estimator from which the bias is measured: the score function; for the critic pathwise,
+    where that is measured, not zero and not seen to be biased itself."""
+    cosine: float = math.nan
+    """Cosine of the angle to the reference's mean gradient. Noise makes it smaller."""
+    cosine_low: float = math.nan
+    """The ends of the interval of the cosine between the true means, if both show a signal."""
+    cosine_high: float = math.nan
 
 
 def measure_horizon(
@@ -156,6 +173,7 @@ def measure_horizon(
     estimators: Sequence[StudyEstimator],
     gamma: float,
     seed: int,
+    critic: SoftCritic | None = None,
 ) -> list[Measurement]:
     """Measures estimators at one horizon, all on the same trajectories.
 
@@ -163,15 +181,17 @@ def measure_horizon(
     nor its observation normaliser changes.
 
     Args:
-        env: any vector environment. Estimators other than the score function need a differentiable
-            one of ``trajectories`` environments. For the score function alone it may have fewer,
-            and runs as many batches of episodes as necessary.
+        env: any vector environment. Pathwise, and mixed without a critic, need a differentiable one
+            of ``trajectories`` environments. For the others it may have fewer, and runs as many
+            batches of episodes as necessary.
         policy: acts by samples.
         horizon: ``H``.
         trajectories: ``N``, at least 3, and 6 for ``mixed``.
         estimators: names of the estimators to measure.
         gamma: the discount factor of the objective.
         seed: determines start states, process noise and actions.
+        critic: the policy's, in the unit of the environment's rewards; needed for ``critic``, and
+            used only if that is among the estimators.
 
     Returns:
         One measurement for each estimator, in their order.
@@ -186,8 +206,12 @@ def measure_horizon(
     noise = policy.draw_noise(horizon, trajectories, generator=generator)
     start_seed = stream_seed(seed, f"starts, horizon {horizon}")
     clock = Stopwatch()
-    window, gradients = _timed_gradients(env, policy, noise, start_seed, gamma, estimators, clock)
-    found = statistics_of(gradients)
+    if "critic" not in estimators:
+        objective = Objective(policy, gamma)
+    else:
+        objective = Objective(policy, gamma, critic, draw_end_noise(policy, noise, seed, horizon))
+    window, gradients = _timed_gradients(env, objective, noise, start_seed, estimators, clock)
+    found, references = statistics_of(gradients)
     lengths = window.valid.sum(0)
     ended = (window.terminated & window.valid).any(0) & (lengths < lengths.max())
     level = rounding_level(policy, window, gamma)
@@ -200,27 +224,59 @@ def measure_horizon(
             mean_length=float(lengths.double().mean()),
             ended_early=float(ended.double().mean()),
             seconds=seconds,
-            seconds_per_trajectory=clock.total(*WORK[name]) / trajectories,
+            seconds_per_trajectory=clock.total(*work(name, gradients)) / trajectories,
             rounding=level,
+            reference=references[name],
             **found[name],
         )
         for name in estimators
     ]
 
 
+@final
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What is differentiated: the discounted reward, and with a critic its value at the end."""
+
+    policy: Policy
+    gamma: float
+    critic: SoftCritic | None = None
+    end_noise: Tensor | None = None
+    """``[H, N, noise_size]`` of the action after each step, for the critic's value."""
+
+    def of(self, window: Window) -> tuple[Window, Tensor]:
+        """The window with the objective's rewards, and ``V(next_obs)`` ``[T, N]``; with its graph.
+
+        Without a critic the window is unchanged and the value 0.
+        """
+        if self.critic is None or self.end_noise is None:
+            return window, torch.zeros_like(window.reward)
+        features = self.policy.normalizer(window.next_obs)
+        distribution = without_normalizer(self.policy)(features)
+        noise = self.end_noise[: window.num_steps]
+        value = self.critic.value(distribution, features, noise)
+        return soft_window(window, self.policy, self.critic.temperature), value
+
+
+def draw_end_noise(policy: Policy, noise: Tensor, seed: int, horizon: int) -> Tensor:
+    """Noise of the same shape from a stream of its own."""
+    generator = stream(seed, f"noise at the end, horizon {horizon}", noise.device)
+    return policy.draw_noise(*noise.shape[:2], generator=generator)
+
+
 def _timed_gradients(
     env: AnyVectorEnv,
-    policy: Policy,
+    objective: Objective,
     noise: Tensor,
     start_seed: int,
-    gamma: float,
     estimators: Sequence[StudyEstimator],
     clock: "Stopwatch",
 ) -> tuple[Window, dict[StudyEstimator, Gradients]]:
     """The trajectories, without a graph, and the gradients of the estimators; times every part."""
     gradients: dict[StudyEstimator, Gradients] = {}
-    if any("action_gradient" in CATALOGUE[name].needs for name in estimators):
-        _warm_up(env, policy, noise, start_seed, gamma)
+    policy = objective.policy
+    if uses_environment(estimators):
+        _warm_up(env, policy, noise, start_seed, objective.gamma)
         # The score function needs no graph, so its sampling is timed without one.
         with clock.timing("plain"):
             sample(env, policy, noise, seed=start_seed)
@@ -228,25 +284,46 @@ def _timed_gradients(
             window = sample_with_graph(env, policy, noise, seed=start_seed)
         with clock.timing("pathwise"):
             # Before the others, because it frees the graph.
-            gradients["pathwise"] = pathwise_gradients(policy, window, gamma)
+            gradients["pathwise"] = pathwise_gradients(window, objective)
         window = window.detach()
     else:
         with clock.timing("plain"):
             window = sample(env, policy, noise, seed=start_seed)
     with clock.timing("score_function"):
-        gradients["score_function"] = score_gradients(policy, window, gamma)
+        gradients["score_function"] = score_gradients(window, objective)
+    if "critic" in estimators:
+        with clock.timing("critic"):
+            gradients["critic"] = critic_gradients(window, objective)
     if "mixed" in estimators:
+        path = gradients["pathwise" if "pathwise" in gradients else "critic"]
         with clock.timing("mixed"):
-            gradients["mixed"] = mixed_gradients(gradients["score_function"], gradients["pathwise"])
+            gradients["mixed"] = mixed_gradients(gradients["score_function"], path)
     return window, gradients
+
+
+def uses_environment(estimators: Sequence[StudyEstimator]) -> bool:
+    """Whether an estimator needs the gradient through the environment.
+
+    ``mixed`` takes the critic where that is measured and pathwise is not.
+    """
+    needs = {part for name in estimators for part in CATALOGUE[name].needs}
+    return "action_gradient" in needs or ("path_gradient" in needs and "critic" not in estimators)
 
 
 WORK: dict[StudyEstimator, tuple[str, ...]] = {
     "score_function": ("plain", "score_function"),
     "pathwise": ("graph", "pathwise"),
-    "mixed": ("graph", "pathwise", "score_function", "mixed"),
+    "critic": ("plain", "critic"),
 }
 """Estimator to the parts of the work, by name, that it needs."""
+
+
+def work(name: StudyEstimator, measured: Container[str]) -> tuple[str, ...]:
+    """The parts of an estimator's work; mixed does that of the two that it mixes."""
+    if name != "mixed":
+        return WORK[name]
+    path: StudyEstimator = "pathwise" if "pathwise" in measured else "critic"
+    return (*WORK[path], *(x for x in WORK["score_function"] if x != "plain"), "mixed")
 
 
 @final
@@ -270,9 +347,12 @@ class Stopwatch:
 
 def _warm_up(env: AnyVectorEnv, policy: Policy, noise: Tensor, seed: int, gamma: float) -> None:
     """Does all work once for a single step: whatever runs first in a process takes longer."""
-    window = sample_with_graph(env, policy, noise[:1], seed=seed)
-    pathwise_gradients(policy, window, gamma)
-    score_gradients(policy, window.detach(), gamma)
+    window, objective = (
+        sample_with_graph(env, policy, noise[:1], seed=seed),
+        Objective(policy, gamma),
+    )
+    pathwise_gradients(window, objective)
+    score_gradients(window.detach(), objective)
 
 
 def sample(env: AnyVectorEnv, policy: Policy, noise: Tensor, *, seed: int) -> Window:
@@ -307,38 +387,74 @@ def sample_with_graph(env: AnyVectorEnv, policy: Policy, noise: Tensor, *, seed:
     """
     if not isinstance(env, TensorVectorEnv):
         raise RequestError(
-            "this environment has no gradient, so only the score function can be measured on it: "
-            "leave the other estimators out, or give a differentiable environment"
+            "this environment has no gradient, so pathwise cannot be measured on it: leave it out, "
+            "or give a differentiable environment"
         )
     return first_episodes(unroll(env, policy, reset(env, seed=seed, device=noise.device), noise)[0])
 
 
-def score_gradients(policy: Policy, window: Window, gamma: float) -> Gradients:
+def score_gradients(window: Window, objective: Objective) -> Gradients:
     """Gradients by the score function, with reward-to-go and a leave-one-out baseline by step."""
-    zeros = torch.zeros_like(window.reward)
-    reward = torch.where(window.valid, window.reward, zeros)
-    returns = reward_to_go(reward, window.terminated, window.truncated, gamma=gamma)
+    policy, gamma = objective.policy, objective.gamma
+    with torch.no_grad():
+        window, next_value = objective.of(window)
+    reward = torch.where(window.valid, window.reward, torch.zeros_like(window.reward))
+    returns = reward_to_go(
+        reward,
+        window.terminated,
+        window.truncated,
+        gamma=gamma,
+        next_value=next_value,
+        segment_end=window.segment_end,
+    )
     baseline = leave_one_out_by_fold(returns, window.valid)
-    weight = matched_score_weight(window, zeros, baseline, gamma)
+    weight = matched_score_weight(window, next_value, baseline, gamma)
     return per_trajectory_gradients(
         policy, lambda: score_function_surrogate(policy, window, weight)
     )
 
 
-def pathwise_gradients(policy: Policy, window: Window, gamma: float) -> Gradients:
+def pathwise_gradients(window: Window, objective: Objective) -> Gradients:
     """Gradients by pathwise; frees the window's graph.
 
     They are zero if no differentiable path joins the actions to the objective. Training raises an
     error in that case. The study measures what was asked for: zero is the derivative of a step
     function, and the test for bias shows that it is wrong.
     """
-    objective = window_objective(window, torch.zeros_like(window.reward), gamma)
+    policy = objective.policy
+    value = window_objective(*objective.of(window), objective.gamma)
     try:
-        weight = action_gradient(objective, window)
+        weight = action_gradient(value, window)
     except RequestError:
         weight = torch.zeros_like(window.pre_action)
     plain = window.detach()
     return per_trajectory_gradients(policy, lambda: pathwise_surrogate(policy, plain, weight))
+
+
+def critic_gradients(window: Window, objective: Objective) -> Gradients:
+    """Gradients by the critic's slope, discounted as the objective is.
+
+    Raises:
+        RequestError: there is no critic.
+    """
+    policy, critic = objective.policy, objective.critic
+    if critic is None:
+        raise RequestError(
+            "there is no critic, so its gradient cannot be measured: leave it out, or name a run "
+            "of an agent that has a Q function"
+        )
+    signals = Signals(
+        policy,
+        window,
+        q_value=critic.q_value,
+        temperature=critic.temperature,
+        critic_discount=segment_discount(window.segment_end, objective.gamma),
+    )
+    try:
+        weight = signals.critic_action_gradient
+    except NonFiniteError:
+        weight = torch.full_like(window.pre_action, math.nan)
+    return per_trajectory_gradients(policy, lambda: pathwise_surrogate(policy, window, weight))
 
 
 def rounding_level(policy: Policy, window: Window, gamma: float) -> float:
@@ -370,41 +486,77 @@ def mixed_gradients(score_function: Gradients, pathwise: Gradients) -> Gradients
 
 def statistics_of(
     gradients: Mapping[StudyEstimator, Gradients],
-) -> dict[StudyEstimator, dict[str, float]]:
+) -> tuple[dict[StudyEstimator, dict[str, float]], dict[StudyEstimator, str]]:
     """The statistics in a :class:`Measurement`, by estimator and by the name of the field.
 
     Args:
         gradients: estimator to its gradients ``{parameter name: [N, *shape]}``, with the score
-            function's among them, on the same trajectories.
+            function's among them, on the same trajectories, and pathwise's before the critic's.
+
+    Returns:
+        The statistics, and the estimator that each one's bias is measured from.
 
     Raises:
         RequestError: fewer than three trajectories.
     """
-    nothing = dict.fromkeys((*ESTIMATOR_FIELDS, *BIAS_FIELDS, *RATIO_FIELDS), math.nan)
+    fields = (*ESTIMATOR_FIELDS, *BIAS_FIELDS, *RATIO_FIELDS, *COSINE_FIELDS)
+    nothing = dict.fromkeys(fields, math.nan)
     own = {name: GradientStatistics.of(g) for name, g in gradients.items() if _all_finite(g)}
-    found = {}
-    for name in gradients:
+    found: dict[StudyEstimator, dict[str, float]] = {}
+    references = dict.fromkeys(gradients, "")
+    for name in sorted(gradients, key=lambda name: name == "critic"):
         numbers = {
             field: float(getattr(own[name], field)) for field in ESTIMATOR_FIELDS if name in own
         }
         if name != "score_function" and {name, "score_function"} <= own.keys():
-            numbers |= _compared(gradients, own, name)
+            reference = reference_of(name, own, found)
+            numbers |= _compared(gradients, own, name, reference)
+            references[name] = reference
         found[name] = nothing | numbers
-    return found
+    return found, references
+
+
+def reference_of(
+    name: StudyEstimator,
+    own: Mapping[StudyEstimator, GradientStatistics],
+    found: Mapping[StudyEstimator, Mapping[str, float]],
+) -> StudyEstimator:
+    """The estimator that another one's bias is measured from.
+
+    The first that the catalogue compares it with, if that was measured, is not zero and not seen
+    to be biased itself; else the score function, which is unbiased and has a larger variance.
+
+    Args:
+        name: the estimator.
+        own: statistics of those whose gradients are finite.
+        found: the numbers of those that were compared already.
+    """
+    exact: StudyEstimator = "pathwise"
+    if exact in CATALOGUE[name].against and exact in own and exact in found:
+        numbers = found[exact]
+        if numbers["variance"] > 0 and not is_biased(numbers["bias_z"], numbers["bias_low"]):
+            return exact
+    return "score_function"
 
 
 def _compared(
     gradients: Mapping[StudyEstimator, Gradients],
     own: Mapping[StudyEstimator, GradientStatistics],
     name: StudyEstimator,
+    reference: StudyEstimator,
 ) -> dict[str, float]:
-    """Bias and variance ratio of one estimator, against the score function."""
-    reference: StudyEstimator = "score_function"
-    log_ratio, ends = log_variance_ratio(own[name].deviations, own[reference].deviations)
-    difference = GradientStatistics.of(gradient_difference(gradients[reference], gradients[name]))
+    """Bias and cosine of one estimator to its reference, and its variance ratio.
+
+    The ratio is that to the score function.
+    """
+    score: StudyEstimator = "score_function"
+    log_ratio, ends = log_variance_ratio(own[name].deviations, own[score].deviations)
+    pair = PairStatistics.of(gradients[reference], gradients[name], (own[reference], own[name]))
+    difference = pair.difference
     bias = {field: float(getattr(difference, source)) for field, source in BIAS_FIELDS.items()}
+    directions = {field: float(getattr(pair, field)) for field in COSINE_FIELDS}
     logs = zip(RATIO_FIELDS, (log_ratio, *ends), strict=True)
-    return bias | {field: float(log.exp()) for field, log in logs}
+    return bias | directions | {field: float(log.exp()) for field, log in logs}
 
 
 def _all_finite(gradients: Mapping[str, Tensor]) -> bool:

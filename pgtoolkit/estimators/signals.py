@@ -29,6 +29,10 @@ class Signals:
     Observations are normalised once and pass through the policy once, whatever is asked for; only
     the critic's gradient takes a second pass, without a graph.
 
+    Where there is no path through the environment, but a critic, ``mixed`` mixes the score function
+    with the critic. The two must then have the same discount: none, for a weight such as an
+    advantage, or ``critic_discount`` for a weight of the discounted return.
+
     Args:
         policy: the policy that acted. Its gradient is estimated at its present parameters.
         window: plain; or differentiable, and then its graph is freed by ``action_gradient``.
@@ -39,6 +43,10 @@ class Signals:
         weight: another weight ``[T, N]`` of the score function, such as an advantage; None means
             the matched one.
         q_value: a learned Q function, for the critic's estimator.
+        temperature: ``alpha``, the weight of the entropy in the value of that function.
+        critic_discount: ``gamma^k`` ``[T, N]``, which makes the critic's an estimate of the
+            gradient of ``objective`` (:mod:`pgtoolkit.estimators.soft_value`). None leaves it out:
+            an agent climbs the critic at all states alike.
         features: normalised observations, where the agent has computed them already.
 
     Attributes:
@@ -56,13 +64,17 @@ class Signals:
         matched_weight: Callable[["Signals"], Tensor] | None = None,
         weight: Tensor | None = None,
         q_value: StateActionValue | None = None,
+        temperature: float = 0.0,
+        critic_discount: Tensor | None = None,
         features: Tensor | None = None,
     ) -> None:
         self.policy, self.window = policy, window.detach()
         self.differentiable = window.differentiable and objective is not None
-        self.objective, self.own_weight = objective, weight
+        self.objective: Tensor | None = objective
+        self.own_weight = weight
         self._graph: Window | None = window
         self._matched_weight, self._q_value = matched_weight, q_value
+        self.temperature, self.critic_discount = temperature, critic_discount
         if features is not None:
             self.features = features
 
@@ -91,9 +103,10 @@ class Signals:
             NonFiniteError: it is not finite; names the step and the environment.
             RequestError: no differentiable path joins the actions to the objective.
         """
-        assert self._graph is not None
         if self.objective is None:
             raise RequestError("a pathwise gradient needs an objective")
+        if self._graph is None:
+            raise RequestError("the window's graph was freed by a pathwise gradient that failed")
         graph, self._graph = self._graph, None
         gradient = action_gradient(self.objective, graph)
         require_finite_adjoint("action gradient dJ/du", gradient)
@@ -136,7 +149,7 @@ class Signals:
 
     @functools.cached_property
     def mix(self) -> Tensor:
-        """The weight on pathwise of each step ``[T, N]``.
+        """The weight of each step ``[T, N]`` on pathwise, or on the critic in its place.
 
         Step ``t`` gets the weight of least variance for the sums of the two action gradients over
         steps ``0..t``. The parameters' gradient is made of such sums: pathwise errors of successive
@@ -155,18 +168,20 @@ class Signals:
                 "only a Gaussian policy can mix the two estimators: the weights compare their "
                 "derivatives by its mean. Use --estimator pathwise"
             )
-        return cross_fitted_step_weights(score.cumsum(0), self.action_gradient.cumsum(0))
+        return cross_fitted_step_weights(score.cumsum(0), self.path_gradient.cumsum(0))
 
     @functools.cached_property
     def mixed_action_gradient(self) -> Tensor:
         """The mix of the two estimates of ``dJ/du`` ``[T, N, A]``."""
         score = self.score_action_gradient
         assert score is not None, "the weights were computed from it"
-        return torch.lerp(score, self.action_gradient, self.mix.unsqueeze(-1))
+        return torch.lerp(score, self.path_gradient, self.mix.unsqueeze(-1))
 
     @functools.cached_property
     def critic_action_gradient(self) -> Tensor:
-        """``dQ(s_t, a_t)/du_t`` ``[T, N, A]`` at each pre-squash action.
+        """``d(Q(s_t, a_t) - alpha log pi(a_t|s_t))/du_t`` ``[T, N, A]`` at each pre-squash action.
+
+        The policy's parameters and the state are fixed. Times ``critic_discount``, if given.
 
         Raises:
             NonFiniteError: it is not finite; names the step and the environment.
@@ -179,9 +194,32 @@ class Signals:
         with torch.enable_grad():
             pre_action = self.window.pre_action.detach().requires_grad_()
             value = self._q_value(self.features, distribution.squash(pre_action))
+            if self.temperature != 0:
+                log_prob = distribution.log_prob_of_pre_action(pre_action)
+                value = value - self.temperature * log_prob
             (gradient,) = torch.autograd.grad(value.sum(), pre_action)
         require_finite_adjoint("critic's action gradient dQ/du", gradient)
-        return gradient
+        if self.critic_discount is None:
+            return gradient
+        return self.critic_discount.unsqueeze(-1).to(gradient) * gradient
+
+    @property
+    def critic_is_matched(self) -> bool:
+        """Whether the critic's is an estimate of the gradient of the objective."""
+        return self.objective is not None and self.critic_discount is not None
+
+    @property
+    def path_gradient(self) -> Tensor:
+        """The estimate of ``dJ/du`` ``[T, N, A]`` along a path.
+
+        It is pathwise's, through the environment, or else the critic's.
+
+        Raises:
+            NonFiniteError: it is not finite; names the step and the environment.
+            RequestError: there is neither.
+        """
+        by_environment = self.differentiable or self._q_value is None
+        return self.action_gradient if by_environment else self.critic_action_gradient
 
     def score_function_surrogate(self, distribution: Distribution) -> Tensor:
         """``sum_t w_t log pi(u_t | s_t)`` ``[N]``."""
@@ -198,16 +236,16 @@ class Signals:
     def mixed_surrogate(self, distribution: Distribution) -> Tensor:
         """The two surrogates ``[N]``, each with its share of every step."""
         return mixed_surrogate_of(
-            distribution, self.window, self.weight, self.action_gradient, self.mix
+            distribution, self.window, self.weight, self.path_gradient, self.mix
         )
 
     def critic_surrogate(self, distribution: Distribution) -> Tensor:
-        """``sum_t dQ/du_t . u(s_t, eps_t; theta)`` ``[N]``."""
+        """``sum_t d(Q - alpha log pi)/du_t . u(s_t, eps_t; theta)`` ``[N]``."""
         return pathwise_surrogate_of(distribution, self.window, self.critic_action_gradient)
 
     @property
     def mix_metrics(self) -> dict[str, Tensor]:
-        """The mean weight on pathwise, and the share of steps where the guard rejected it."""
+        """The mean weight on the path, and the share of steps where the guard rejected it."""
         mix = self.mix[self.window.valid]
         return {
             "gradient/mix/weight": mix.mean(),

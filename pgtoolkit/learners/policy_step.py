@@ -7,7 +7,13 @@ from torch import Tensor
 
 from pgtoolkit.agent import Metrics
 from pgtoolkit.diagnostics.amplification import adjoint_growth, policy_gain
-from pgtoolkit.diagnostics.monitor import GradientMonitor, variance_by_step
+from pgtoolkit.diagnostics.monitor import (
+    GradientMonitor,
+    Pair,
+    bias_by_step,
+    cosine_by_step,
+    variance_by_step,
+)
 from pgtoolkit.diagnostics.per_trajectory import Gradients
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators.catalogue import CATALOGUE
@@ -63,8 +69,7 @@ def backward(
     def beside() -> dict[str, Tensor]:
         at = signals.distribution
         terms = {other: term(CATALOGUE[other].surrogate(signals, at)) for other in others}
-        comparable = "pathwise" in (name, *others) and signals.has_matched_weight
-        if others and signals.own_weight is not None and comparable:
+        if others and signals.own_weight is not None and has_partner((name, *others), signals):
             terms[MATCHED] = term(signals.matched_surrogate(at))
         return terms
 
@@ -77,7 +82,8 @@ def backward(
         with monitor.diagnosing():
             metrics |= report({name: gradients} | measured, signals, monitor)
             metrics |= amplification(signals)
-        if "pathwise" in estimator.beside and signals.differentiable and not others:
+        missing = "pathwise" in estimator.beside and "pathwise" not in others
+        if missing and signals.differentiable:
             metrics["gradient/pathwise/missing"] = torch.ones(())
         metrics[f"gradient/{name}/followed"] = torch.ones(())
     return metrics
@@ -108,19 +114,43 @@ def available(names: tuple[str, ...], signals: Signals) -> tuple[str, ...]:
     return tuple(found)
 
 
+def has_partner(names: tuple[str, ...], signals: Signals) -> bool:
+    """Whether the score function of the matched weight can be compared with one of these."""
+    return signals.has_matched_weight and any(
+        "score_function" in CATALOGUE[name].against and CATALOGUE[name].matched(signals)
+        for name in names
+    )
+
+
 def report(
     gradients: Mapping[str, Gradients], signals: Signals, monitor: GradientMonitor
 ) -> Metrics:
-    """Statistics of each estimator's gradients, the matched comparison, and the curves by step."""
+    """Statistics of each estimator's gradients, the matched pairs, and the curves by step."""
     shown = {name: values for name, values in gradients.items() if name != MATCHED}
-    matched = gradients.get(MATCHED if signals.own_weight is not None else "score_function")
-    if matched is None or "pathwise" not in gradients:
-        return monitor.report(shown)
-    metrics = monitor.report(shown, (matched, gradients["pathwise"]))
-    for name in shown:
-        rows = CATALOGUE[name].by_step(signals)
-        if rows is not None:
-            metrics[f"gradient/by_step/{name}"] = variance_by_step(rows)
+    matched = {name: shown[name] for name in shown if CATALOGUE[name].matched(signals)}
+    if signals.own_weight is not None:
+        matched.pop("score_function", None)
+        if MATCHED in gradients:
+            matched["score_function"] = gradients[MATCHED]
+    rows = [
+        (reference, name, group)
+        for name in matched
+        for reference, group in CATALOGUE[name].against.items()
+        if reference in matched
+    ]
+    pairs = [Pair(matched[first], matched[second], group) for first, second, group in rows]
+    metrics = monitor.report(shown, pairs)
+    if not pairs:
+        return metrics
+    by_step = {name: CATALOGUE[name].by_step(signals) for name in {**shown, **matched}}
+    curves = {name: steps for name, steps in by_step.items() if steps is not None}
+    for name in (name for name in shown if name in curves):
+        metrics[f"gradient/by_step/{name}"] = variance_by_step(curves[name])
+    for first, second, group in rows:
+        if first in curves and second in curves:
+            both = curves[first], curves[second]
+            metrics[f"{group}/bias_by_step"] = bias_by_step(*both)
+            metrics[f"{group}/cosine_by_step"] = cosine_by_step(*both)
     return metrics
 
 
@@ -154,3 +184,26 @@ def measure(
     metrics = monitor.report({name: gradients})
     with monitor.diagnosing():
         return metrics | amplification(signals)
+
+
+def measure_matched(signals: Signals, monitor: GradientMonitor) -> Metrics:
+    """Statistics and comparisons of all estimators that a window allows; nothing is changed.
+
+    Args:
+        signals: the window, an objective and the numbers computed from them. There is no divisor
+            and no entropy bonus.
+        monitor: makes the metrics; whether a measurement is due is the caller's to know.
+    """
+    with monitor.diagnosing():
+        names = available(tuple(CATALOGUE), signals)
+
+        def surrogates() -> dict[str, Tensor]:
+            signals.renew_distribution()
+            at = signals.distribution
+            return {name: CATALOGUE[name].surrogate(signals, at) for name in names}
+
+        gradients = monitor.measure_all(signals.policy, surrogates) if names else {}
+        metrics = report(gradients, signals, monitor)
+        if signals.differentiable and "pathwise" not in names:
+            metrics["gradient/pathwise/missing"] = torch.ones(())
+        return metrics

@@ -44,6 +44,9 @@ deviations in a quarter of all batches, even if they are Gaussian in one directi
 GUARDED = 0.5
 """Share of guarded steps from which the mixed gradient is the score function's, so that a bias of
 pathwise does not reach it."""
+POINTS_AWAY = 0.5
+"""Cosine of the critic's gradient to the exact one below which it counts as pointing away: at 60
+degrees a small step climbs half as far as one of the same length along the exact gradient."""
 SEEN_Z = 2.0
 """z of the signals of several measurements together, ``sum z / sqrt(n)``, below which there is no
 sign of a gradient."""
@@ -333,9 +336,60 @@ def biased_now(history: History) -> bool:
 
 def follows_bias(history: History) -> bool:
     """Whether the bias of pathwise reaches the followed gradient."""
-    guarded = history.now("gradient/mix/guarded") or 0.0
-    mixed = history.followed == "mixed" and guarded < GUARDED
+    mixed = follows_mixed_with(history, "pathwise")
     return biased_now(history) and (history.followed == "pathwise" or mixed)
+
+
+def follows_mixed_with(history: History, path: str) -> bool:
+    """Whether a mix of the score function with this estimator is followed, and not guarded.
+
+    Pathwise is mixed wherever it is measured beside the mix, the critic elsewhere.
+    """
+    mixed_in = "pathwise" if "pathwise" in history.estimators() else "critic"
+    guarded = history.now("gradient/mix/guarded") or 0.0
+    return history.followed == "mixed" and path == mixed_in and guarded < GUARDED
+
+
+def critic_is_biased(history: History) -> bool:
+    """Whether the critic's gradient is seen to be biased at its latest measurement.
+
+    Against the exact gradient; where that is seen to be biased itself, nothing is known.
+    """
+    names = ("cosine", "bias_z", "bias_low")
+    found = [history.get(f"gradient/critic/{name}") for name in names]
+    cosine, z, low = found
+    if cosine is None or z is None or low is None:
+        return False
+    at = cosine.steps[-1]
+    exact = [history.get(f"gradient/{name}") for name in ("bias_z", "bias_low")]
+    now = [x.recent[-1] for x in exact if x is not None and x.steps[-1] == at]
+    exact_is_biased = len(now) == 2 and is_biased(*now)
+    together = z.steps[-1] == low.steps[-1] == at
+    return together and is_biased(z.recent[-1], low.recent[-1]) and not exact_is_biased
+
+
+def points_away(history: History) -> bool:
+    """Whether the critic's gradient is followed, is biased, and surely points away."""
+    follows = history.followed == "critic" or follows_mixed_with(history, "critic")
+    high, cosine = (history.get(f"gradient/critic/cosine{end}") for end in ("_high", ""))
+    if not follows or high is None or cosine is None or not critic_is_biased(history):
+        return False
+    return high.steps[-1] == cosine.steps[-1] and high.recent[-1] < POINTS_AWAY
+
+
+def words_points_away(history: History, since: int) -> Words:
+    cosine, low, high = (
+        history.series[f"gradient/critic/cosine{end}"].median(MEASUREMENTS)
+        for end in ("", "_low", "_high")
+    )
+    return Words(
+        cosine,
+        f"critic's gradient has cosine {cosine:.2f} to the exact one",
+        f"the critic's gradient, which is followed, has pointed away from the exact one since step "
+        f"{since:,}: the cosine of the two is {cosine:.2f} ({low:.2f} to {high:.2f}, medians); fit "
+        "the critic to more data or more often, or take an agent that follows the exact gradient "
+        "(shac, apg)",
+    )
 
 
 def words_bias(history: History, since: int) -> Words:
@@ -551,6 +605,16 @@ VARIANCE = "gradient/{followed}/variance"
 RULES = (
     Rule("variance", VARIANCE, 5, 4, 2, varies_more, words_variance, gradient=True),
     Rule("bias", VARIANCE, 5, 3, 1, follows_bias, words_bias, gradient=True),
+    Rule(
+        "critic_bias",
+        "gradient/critic/bias_z",
+        5,
+        3,
+        1,
+        points_away,
+        words_points_away,
+        gradient=True,
+    ),
     Rule("below_best", "eval/mean_reward", 2, 2, 0, below_best, words_below_best, at_end=True),
     Rule("one_trajectory", VARIANCE, 5, 4, 2, carried_by_one, words_carried_by_one, gradient=True),
     # The condition is over five measurements itself.

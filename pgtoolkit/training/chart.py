@@ -1,4 +1,4 @@
-"""A small line chart with a logarithmic axis, as an RGB array: needs Pillow only."""
+"""Small line charts over the steps of a window, as RGB arrays: need Pillow only."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,18 +24,46 @@ def step_chart(curves: Mapping[str, Sequence[float]], *, title: str) -> np.ndarr
     positive = [v for curve in curves.values() for v in curve if v > 0 and math.isfinite(v)]
     low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
     high = max(high, low + 1)
+    ticks = range(low, high + 1, max(1, math.ceil((high - low) / 8)))
+    logs = {
+        name: [math.log10(value) if value > 0 else math.nan for value in curve]
+        for name, curve in curves.items()
+    }
+    return _chart(logs, {tick: f"1e{tick}" for tick in ticks}, (low, high), title)
+
+
+def linear_step_chart(curves: Mapping[str, Sequence[float]], *, title: str) -> np.ndarray:
+    """Draws curves of either sign over steps 1..T on a linear axis; ``[H, W, 3]`` uint8.
+
+    The axis has 0 and 1 on it if all values are from -1 to 1, such as cosines.
+    """
+    finite = [v for curve in curves.values() for v in curve if math.isfinite(v)]
+    low, high = min(0.0, *finite), max(0.0, *finite)
+    if low >= -1 and high <= 1:
+        low, high = (-1.0 if low < 0 else 0.0), 1.0
+    ticks = np.linspace(low, high, 5)
+    return _chart(curves, {float(tick): f"{tick:.2g}" for tick in ticks}, (low, high), title)
+
+
+def _chart(
+    curves: Mapping[str, Sequence[float]],
+    ticks: Mapping[float, str],
+    ends: tuple[float, float],
+    title: str,
+) -> np.ndarray:
+    """Curves over steps 1..T on an axis with labelled ticks; what is not finite is left out."""
     steps = max(len(curve) for curve in curves.values())
     image = Image.new("RGB", (WIDTH, HEIGHT), BACKGROUND)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
-    _draw_axes(draw, font, low, high, steps)
+    _draw_axes(draw, font, ticks, ends, steps)
     draw.text((8, 6), title, TEXT, font)
     offset = 8
     for name, curve in curves.items():
         colour = COLOURS.get(name, TEXT)
         points = [
-            (_x(t, steps), _y(math.log10(value), low, high))
+            (_x(t, steps), _y(value, *ends))
             for t, value in enumerate(curve)
-            if value > 0 and math.isfinite(value)
+            if math.isfinite(value)
         ]
         draw.line(points, colour, 2, joint="curve")
         label = CATALOGUE[name].label if name in CATALOGUE else name
@@ -48,15 +76,21 @@ def _x(step: int, steps: int) -> float:
     return LEFT + (WIDTH - LEFT - RIGHT) * step / max(steps - 1, 1)
 
 
-def _y(exponent: float, low: int, high: int) -> float:
-    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (exponent - low) / (high - low)
+def _y(value: float, low: float, high: float) -> float:
+    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
 
 
-def _draw_axes(draw: ImageDraw.ImageDraw, font: Font, low: int, high: int, steps: int) -> None:
-    for exponent in range(low, high + 1, max(1, math.ceil((high - low) / 8))):
-        y = _y(exponent, low, high)
+def _draw_axes(
+    draw: ImageDraw.ImageDraw,
+    font: Font,
+    ticks: Mapping[float, str],
+    ends: tuple[float, float],
+    steps: int,
+) -> None:
+    for tick, label in ticks.items():
+        y = _y(tick, *ends)
         draw.line([(LEFT, y), (WIDTH - RIGHT, y)], GRID)
-        draw.text((LEFT - 8, y), f"1e{exponent}", TEXT, font, anchor="rm")
+        draw.text((LEFT - 8, y), label, TEXT, font, anchor="rm")
     for step in range(0, steps, max(1, math.ceil(steps / 8))):
         draw.text((_x(step, steps), HEIGHT - BOTTOM + 6), str(step + 1), TEXT, font, anchor="mt")
     draw.text(

@@ -227,6 +227,7 @@ def gradient_text(diagnosis: Diagnosis) -> str:
         return "measured, but the metrics do not say which estimator is followed"
     unreliable = [rule.kind for rule in RULES if rule.gradient and rule.kind in diagnosis.kinds]
     parts = [variance_words(history), signal_words(history), bias_words(history, unreliable)]
+    parts.append(critic_words(history))
     return f"{verdict(history, unreliable)}: " + "; ".join(part for part in parts if part)
 
 
@@ -293,3 +294,19 @@ def bias_words(history: History, unreliable: Sequence[str]) -> str:
     if {"variance", "one_trajectory"} & set(unreliable):
         return "a bias of pathwise would not be seen in this variance"
     return f"no bias of pathwise is seen (z up to {alarms.z_text(highest)})"
+
+
+def critic_words(history: History) -> str:
+    """How the critic's gradient lies to the exact one, where both were measured."""
+    cosine, z = (history.get(f"gradient/critic/{name}") for name in ("cosine", "bias_z"))
+    if cosine is None or z is None:
+        return ""
+    if not alarms.critic_is_biased(history):
+        highest = max(z.last(MEASUREMENTS))
+        return f"no bias of the critic's is seen at the end (z up to {alarms.z_text(highest)})"
+    low, high = (history.now(f"gradient/critic/cosine_{end}") for end in ("low", "high"))
+    interval = f" ({low:.2f} to {high:.2f})" if low is not None and high is not None else ""
+    return (
+        f"the critic's gradient is biased (z {alarms.z_text(z.recent[-1])}) and has a cosine of "
+        f"{cosine.recent[-1]:.2f}{interval} to the exact one"
+    )

@@ -5,13 +5,13 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
 import numpy as np
 import torch
 
 from pgtoolkit import parallel
-from pgtoolkit.agent import Agent, Metrics
+from pgtoolkit.agent import Agent, CriticView, Metrics
 from pgtoolkit.config import Settings, above, at_least, at_most
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, never
@@ -197,11 +197,18 @@ def _save(
 
 
 def _save_policy(agent: Agent, progress: Progress, run: RunFolder, which: Which) -> None:
-    """Writes the policy alone, with the number of steps and the latest evaluation's return."""
+    """Writes the policy with its critic, the number of steps and the latest evaluation's return."""
     if parallel.rank() == 0:
         notes = {"num_steps": progress.num_steps, "eval_return": progress.eval_return}
         with writing(run.path):
-            run.write_policy(which, {"policy": agent.policy.state_dict()} | notes)
+            state = {"policy": agent.policy.state_dict()} | critic_state(agent)
+            run.write_policy(which, state | notes)
+
+
+def critic_state(agent: Agent) -> dict[str, Any]:
+    """``{"critic": ...}`` of an agent that has a Q function, as it lies beside the policy."""
+    critic = getattr(agent, "critic", None)
+    return {"critic": critic.state_dict()} if isinstance(critic, CriticView) else {}
 
 
 def _evaluate_if_due(

@@ -107,10 +107,37 @@ DEFINITIONS = {
     "here, or terminations depend on the action. Smaller values prove nothing: with few "
     "trajectories and skewed gradients z exceeds 3 without any bias, for f(x) = x^2 in about 10 % "
     "of batches of 64 trajectories and 1 % of batches of 1000; it exceeds 5 in 0.3 % and in none",
-    "gradient/pathwise/missing": "1 if pathwise could not be measured beside the score function, "
-    "because no differentiable path joins the actions to the objective or because the gradient is "
-    "not finite",
-    "gradient/mix/weight": "mean weight on pathwise over the window's steps. Each weight is fitted "
+    "gradient/relative_bias": "gradient/bias over the signal of the score function, on the same "
+    "trajectories; absent unless that signal is seen",
+    "gradient/bias_by_step, cosine_by_step": "images over the steps of the window, of the two "
+    "estimates of dJ/du_t: unbiased squared norm of the mean of their difference, and the cosine "
+    "sum_i a_i . b_i / sqrt(sum_i |a_i|^2 sum_i |b_i|^2) over trajectories, which noise makes "
+    "smaller",
+    "gradient/critic/bias, bias_low, bias_high, bias_z, relative_bias": "of the critic's gradient "
+    "against the exact one (pathwise) on the trajectories of gradient/probe: the same numbers as "
+    "gradient/bias and its kind. relative_bias is the squared bias over the exact gradient's "
+    "signal. What the two share is not seen: the critic's error in the value after probe_steps",
+    "gradient/critic/cosine, cosine_low, cosine_high": "cosine of the critic's mean gradient to "
+    "the exact one, and the 95 % interval of that of the true means",
+    "gradient/critic/bias_by_step, cosine_by_step": "images of the same by step of the window, of "
+    "gamma^k d(Q - alpha log pi)/du_k against dJ/du_k",
+    "gradient/critic/variance_ratio, log10_variance_ratio (and their _low, _high)": "V of pathwise "
+    "divided by V of the critic's, on the trajectories of gradient/probe",
+    "gradient/critic_to_score/...": "the same as gradient/critic/..., of the critic's against the "
+    "score function on the trajectories of gradient/probe: also right where pathwise is biased",
+    "gradient/critic_on_states/...": "the score function against the critic's on a batch of "
+    "states, for the agent's Q function: variance_ratio is V of the score function over V of the "
+    "critic's. Both are unbiased for that Q function, so bias and cosine only check the "
+    "measurement",
+    "gradient/probe/...": "the tags of gradient/{estimator}/..., of gradients that are measured "
+    "in differentiable environments beside the agent's (probe_envs trajectories of probe_steps "
+    "steps): of sum_k gamma^k (r_k - alpha log pi_k) and the critic's value at the end, in the "
+    "environment's unit of reward and not divided by the steps",
+    "gradient/pathwise/missing": "1 if pathwise could not be measured beside the others, because "
+    "no differentiable path joins the actions to the objective or because the gradient is not "
+    "finite",
+    "gradient/mix/weight": "mean weight on pathwise (on the critic, where there is no path through "
+    "the environment) over the window's steps. Each weight is fitted "
     "on other trajectories, and is between 0 and 1.5",
     "gradient/mix/guarded": "share of steps at which the score function alone is used, because the "
     "two estimators' action gradients, summed up to that step, differ significantly (z above 5)",
@@ -141,6 +168,10 @@ CONVENTIONS = """\
 - The matched pair (ratio, cosine, bias) estimates the gradient of one objective: the discounted
   reward of each segment from its start, with the value function's bootstrap on truncation and at
   the window's end.
+- An agent with a critic climbs d(Q - alpha log pi)/du at all states alike, without gamma^k. Its own
+  gradient/critic/variance, signal and SNR are of that, where a sample is a state. Against the exact
+  gradient (gradient/probe, and the pairs gradient/critic/...) the critic's is discounted by gamma^k
+  as the return is: at every state the two are parallel.
 - With --normalize-rewards, which is ppo's default, the reward that an update sees is the
   environment's divided by train/reward_scale. V, U, gradient/bias and the value loss are then in
   that unit squared: times reward_scale^2 they are in the environment's. So is the policy's loss,

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -12,24 +12,31 @@ from torch.utils.tensorboard.summary import hparams
 from pgtoolkit.agent import Metrics
 from pgtoolkit.errors import RunFileError
 from pgtoolkit.estimators.catalogue import CATALOGUE
-from pgtoolkit.training.chart import step_chart
+from pgtoolkit.training.chart import linear_step_chart, step_chart
 from pgtoolkit.training.storage.disk import writing
 from pgtoolkit.training.storage.event_file import EventFileSummaryWriter
 from pgtoolkit.training.tags import definitions_text
 
 BY_STEP = "gradient/by_step/"
+PAIR_BY_STEP = {
+    "/bias_by_step": "squared bias of dJ/du by step",
+    "/cosine_by_step": "cosine of dJ/du by step",
+}
+"""Ends of the tags of a pair's curves, each an image of its own, with the images' titles."""
 
 HPARAM_METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "gradient/variance_ratio")
 
 
-def layout(followed: str) -> dict[str, dict[str, list[Any]]]:
+def layout(followed: str, measured: Container[str]) -> dict[str, dict[str, list[Any]]]:
     """The Custom Scalars tab: returns, all variances, and each variance with its interval.
 
     The chart of all variances is the same for every run: TensorBoard shows charts that differ side
     by side instead of in one.
 
     Args:
-        followed: the estimator that the optimiser follows; those measured beside it get charts too.
+        followed: the estimator that the optimiser follows.
+        measured: the estimators that the run can measure; those beside the followed one get charts
+            too, and so does what a pair of them says of a bias.
     """
     charts: dict[str, list[Any]] = {
         "return": ["Multiline", ["rollout/ep_rew_mean", "eval/mean_reward"]],
@@ -38,7 +45,7 @@ def layout(followed: str) -> dict[str, dict[str, list[Any]]]:
             [f"gradient/{name}/variance$" for name in CATALOGUE],
         ],
     }
-    shown = {followed, *CATALOGUE[followed].beside}
+    shown = {followed, *(name for name in CATALOGUE[followed].beside if name in measured)}
     for name, estimator in CATALOGUE.items():
         if name in shown:
             # Lines and not a margin, which needs both ends at every step.
@@ -46,7 +53,25 @@ def layout(followed: str) -> dict[str, dict[str, list[Any]]]:
                 "Multiline",
                 [f"gradient/{name}/variance{end}$" for end in ("", "_low", "_high")],
             ]
+    if "critic" in measured:
+        charts |= {
+            f"{what} of the critic's gradient to the exact one": [
+                "Multiline",
+                [f"gradient/critic/{what}{end}$" for end in ends],
+            ]
+            for what, ends in {"cosine": ("", "_low", "_high"), "bias_z": ("",)}.items()
+        }
     return {"return and gradient variance": charts}
+
+
+def measurable(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The estimators that an agent with these settings can measure: the critic's if it has one."""
+    has_critic = "critic" in settings
+    return tuple(
+        name
+        for name, row in CATALOGUE.items()
+        if has_critic or "critic_action_gradient" not in row.needs
+    )
 
 
 def as_floats(metrics: Metrics) -> dict[str, float]:
@@ -56,6 +81,27 @@ def as_floats(metrics: Metrics) -> dict[str, float]:
     columns = [metrics[name].detach().double().cpu() for name in names]
     values = torch.stack(columns).tolist() if columns else []
     return dict(zip(names, values, strict=True))
+
+
+def step_images(metrics: Metrics, step: int) -> dict[str, Any]:
+    """Images of the metrics by step of the window, by tag.
+
+    The variances of all estimators are in one image, and each curve of a pair has its own. A curve
+    without a number that the axis can show has none.
+    """
+    vectors = {name: x.detach().cpu().tolist() for name, x in metrics.items() if x.dim() == 1}
+    images = {}
+    variances = {n.removeprefix(BY_STEP): x for n, x in vectors.items() if n.startswith(BY_STEP)}
+    if any(value > 0 and math.isfinite(value) for curve in variances.values() for value in curve):
+        title = f"variance of dJ/du by step, at {step:,} steps"
+        images[BY_STEP.rstrip("/")] = step_chart(variances, title=title)
+    for tag, curve in vectors.items():
+        for end, title in PAIR_BY_STEP.items():
+            if tag.endswith(end) and any(map(math.isfinite, curve)):
+                title = f"{title}, at {step:,} steps"
+                label = tag.removesuffix(end).rpartition("/")[2]
+                images[tag] = linear_step_chart({label: curve}, title=title)
+    return images
 
 
 @final
@@ -86,7 +132,7 @@ class RunWriter:
         self.writer.add_text("config", f"| setting | value |\n|---|---|\n{rows}")
         followed = settings.get("estimator")
         self.writer.add_custom_scalars(
-            layout(followed if followed in CATALOGUE else "score_function")
+            layout(followed if followed in CATALOGUE else "score_function", measurable(settings))
         )
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value)
@@ -100,20 +146,12 @@ class RunWriter:
 
     def write(self, metrics: Metrics, step: int) -> dict[str, float]:
         """Writes scalars, and vectors by step as an image; returns the scalars as floats."""
-        scalars = as_floats(metrics)
-        curves = {
-            name.removeprefix(BY_STEP): metrics[name].detach().cpu().tolist()
-            for name in metrics
-            if name.startswith(BY_STEP)
-        }
-        image = None
-        if any(value > 0 and math.isfinite(value) for curve in curves.values() for value in curve):
-            image = step_chart(curves, title=f"variance of dJ/du by step, at {step:,} steps")
+        scalars, images = as_floats(metrics), step_images(metrics, step)
         with writing(self.path):
             for name, value in scalars.items():
                 self.writer.add_scalar(name, value, step)
-            if image is not None:
-                self.writer.add_image(BY_STEP.rstrip("/"), image, step, dataformats="HWC")
+            for tag, image in images.items():
+                self.writer.add_image(tag, image, step, dataformats="HWC")
             self.writer.events.write_if_old()
         return scalars
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, final
 
 import torch
 
-from pgtoolkit.agent import Agent
+from pgtoolkit.agent import Agent, CriticView
 from pgtoolkit.config import Settings, above, at_least, at_most
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
 from pgtoolkit.envs.ordinary.vector_states import start_sentence
@@ -371,17 +371,40 @@ def load_policy(read: tuple[dict[str, Any], Path], settings: Any, env: Any) -> A
     return policy
 
 
+def load_critic(read: tuple[dict[str, Any], Path], settings: Any, env: Any) -> CriticView | None:
+    """The critic that was saved beside a policy; None where there is none.
+
+    Args:
+        read: the policy's state and its file, of ``RunFolder.read_policy``.
+        settings: the run's settings.
+        env: the environment, with the spaces that the run was trained for.
+
+    Raises:
+        RequestError: the file is damaged, or the critic does not fit the settings.
+    """
+    from pgtoolkit.config import CriticSettings
+    from pgtoolkit.learners.q_function import make_q_ensemble
+
+    saved, path = read
+    require_policy_file(saved, path)
+    if "critic" not in saved or not isinstance(settings.agent, CriticSettings):
+        return None
+    spaces = env.single_observation_space, env.single_action_space
+    with fitting(f"the critic in {path} does not fit the settings in config.yaml"):
+        return CriticView.load(make_q_ensemble(settings.agent, spaces, seed=0), saved["critic"])
+
+
 def require_policy_file(saved: dict[str, Any], path: Path) -> None:
-    """Checks what a policy's file holds: ``policy``, and where known the steps and the return.
+    """Checks what a policy's file holds: ``policy``, and where known critic, steps and return.
 
     Raises:
         RequestError: the file holds something else.
     """
     from pgtoolkit.state import anything, entries, integer, number, optional, require
 
-    schemas = {"policy": anything, "num_steps": integer(), "eval_return": optional(number())}
+    notes = {"num_steps": integer(), "eval_return": optional(number()), "critic": anything}
     with fitting(f"the policy file {path} is damaged"):
-        require(saved, entries(schemas, absent=("num_steps", "eval_return")))
+        require(saved, entries({"policy": anything, **notes}, absent=tuple(notes)))
 
 
 @contextlib.contextmanager

@@ -47,7 +47,12 @@ LQG_LABELS = {
     "reward_to_go_value": "the same less the exact value",
     "gae": "GAE(0.95), exact value",
     "mixed": "mixed, of pathwise and the exact value's",
+    "critic": "critic, exact Q",
+    "wrong_critic": "critic, exact Q + a / 2 (biased)",
 }
+
+Q_ERROR = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.25), (0.0, 0.25, 0.0))
+"""The matrix of ``a / 2`` over ``[s; 1; a]``."""
 
 LEAVE_ONE_OUT_SIZE = 8
 """Samples of a batch with the leave-one-out baseline."""
@@ -204,7 +209,9 @@ def lqg_rows(samples: int, seed: int) -> Iterator[Row]:
     truth = env.return_gradient(K, BIAS, SIGMA)
     for name, gradients in found.items():
         exact: LQGGradient | None = None
-        if name != "mixed":
+        if name == "wrong_critic":
+            exact = env.gradient_moments(K, BIAS, SIGMA, "critic", q_error=Q_ERROR).variance
+        elif name != "mixed":
             exact = env.gradient_moments(K, BIAS, SIGMA, name).variance  # type: ignore[arg-type]
         for index, by in enumerate(("K", "k", "sigma")):
             variance = None if exact is None else float(exact[index])
@@ -236,10 +243,25 @@ def lqg_estimates(env: LQG, samples: int, seed: int) -> dict[str, Tensor]:
     with recorder.recording():
         surrogate = pathwise_surrogate(policy, window, by_action)
     found["pathwise"] = recorder.per_trajectory(surrogate)
+    for name, error in (("critic", 0.0), ("wrong_critic", 0.5)):
+        with recorder.recording():
+            surrogate = pathwise_surrogate(policy, window, critic_slope(env, window, error))
+        found[name] = recorder.per_trajectory(surrogate)
     score = found["reward_to_go_value"]
     mix = cross_fitted_weight(score, found["pathwise"])
     found["mixed"] = mix_gradients(score, found["pathwise"], mix)
     return {name: columns(gradients) for name, gradients in found.items()}
+
+
+def critic_slope(env: LQG, window: Window, error: float) -> Tensor:
+    """``gamma^t d(Q_t(s_t, a_t) + error a_t)/da_t`` ``[T, N, 1]``, with the exact ``Q``."""
+    time = torch.arange(window.num_steps).unsqueeze(1).expand_as(window.reward)
+    state = LQGState(window.obs.flatten(0, 1), time.flatten())
+    action = window.action.flatten(0, 1).requires_grad_()
+    value = env.action_value(state, action, K, BIAS, SIGMA) + error * action[:, 0]
+    (slope,) = torch.autograd.grad(value.sum(), action)
+    discount = segment_discount(window.segment_end, GAMMA)
+    return discount.unsqueeze(-1) * slope.reshape(window.action.shape)
 
 
 def linear_policy(env: LQG) -> Policy:

@@ -51,8 +51,9 @@ class VarianceArguments:
     trajectories: int = 1000
     """Number of trajectories at each horizon."""
     estimators: tuple[str, ...] = ()
-    """Estimators to measure: score_function, pathwise, mixed. Default: all that the environment
-    allows."""
+    """Estimators to measure: score_function, pathwise, mixed, critic. Default: all that the
+    environment allows, and critic for a run whose agent has a Q function. With the critic the
+    objective of all ends with its value of the last state."""
     gamma: float | None = None
     """Discount factor of the return. Default: the run's, or 0.99."""
     seed: int = 0

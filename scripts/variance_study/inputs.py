@@ -8,6 +8,7 @@ from typing import Any, final
 
 import torch
 
+from pgtoolkit.agent import CriticView
 from pgtoolkit.config import PolicySettings
 from pgtoolkit.envs.adapters.choose import Differentiate
 from pgtoolkit.envs.registry.construct import accepted_arguments
@@ -16,6 +17,7 @@ from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators import horizon_study
 from pgtoolkit.estimators.catalogue import STUDY_ESTIMATORS, StudyEstimator
 from pgtoolkit.estimators.horizon_study import Measurement
+from pgtoolkit.estimators.soft_value import SoftCritic
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.factory import make_policy
 from pgtoolkit.policies.policy import Policy
@@ -25,6 +27,7 @@ from pgtoolkit.scripts.cli.experiment import (
     RunConfig,
     RunSettings,
     env_factory_of,
+    load_critic,
     load_policy,
     settings_from_file,
 )
@@ -43,6 +46,14 @@ DEFAULT_HIDDEN, DEFAULT_LOG_STD_INIT = (64, 64), -1.0
 
 MAX_UNBATCHED_ENVS = 50
 """Environments that are stepped side by side when they are not one batch of tensors."""
+
+
+CRITIC_NOTE = (
+    "With the critic, the objective of all estimators ends with the critic's value of the state "
+    "after H steps, and has the entropy's weight that the critic was trained with. Leave the "
+    "critic out (--estimators score_function pathwise mixed) for the rewards of H steps alone."
+)
+"""Printed where a critic is measured."""
 
 
 @final
@@ -64,6 +75,8 @@ class StudyInputs:
     gamma: float
     seed: int
     estimators: tuple[StudyEstimator, ...]
+    critic: SoftCritic | None
+    """The critic that was saved beside the policy, in the unit of the environment's rewards."""
     no_gradient: str
     """Why pathwise cannot be measured; empty if it can."""
     notes: list[str]
@@ -86,6 +99,7 @@ class StudyInputs:
             estimators=self.estimators if estimators is None else estimators,
             gamma=self.gamma,
             seed=self.seed,
+            critic=self.critic,
         )
 
 
@@ -100,17 +114,19 @@ def prepare_inputs(options: VarianceArguments) -> StudyInputs:
     settings, saved = _load_run(options)
     env_config = _environment_config(options, settings)
     name, kwargs = env_config.env, parse_json_object(env_config.env_kwargs, "--env-kwargs")
-    needed = bool(set(options.estimators) - {"score_function"})
+    needed = horizon_study.uses_environment(options.estimators)  # type: ignore[arg-type]
     env_for, sentence = environments(
         env_config, options.trajectories, max(options.horizons), needed=needed
     )
     env = env_for(max(options.horizons))
     no_gradient = reason_for_no_gradient(env, name, env_config.differentiate)
-    estimators = chosen_estimators(options.estimators, no_gradient)
+    critic: CriticView | None = None
     if settings is None or saved is None:
         policy, policy_name = fresh_policy(options, env), "a fresh policy"
     else:
         policy, policy_name = load_policy(saved, settings, env), str(saved[1])
+        critic = load_critic(saved, settings, env)
+    estimators = chosen_estimators(options.estimators, no_gradient, has_critic=critic is not None)
     length = common_length(env, policy, max(options.horizons), options.seed)
     horizons, notes = fitting_horizons(options.horizons, length, name)
     gamma = settings.agent.gamma if settings is not None else DEFAULT_GAMMA
@@ -125,8 +141,9 @@ def prepare_inputs(options: VarianceArguments) -> StudyInputs:
         gamma=gamma if options.gamma is None else options.gamma,
         seed=options.seed,
         estimators=estimators,
+        critic=None if critic is None else SoftCritic.of(critic),
         no_gradient=no_gradient,
-        notes=[sentence] * bool(sentence) + notes,
+        notes=[sentence] * bool(sentence) + notes + [CRITIC_NOTE] * ("critic" in estimators),
     )
 
 
@@ -262,25 +279,38 @@ def reason_for_no_gradient(env: AnyVectorEnv, name: str, differentiate: Differen
     return ""
 
 
-def chosen_estimators(names: Sequence[str], no_gradient: str) -> tuple[StudyEstimator, ...]:
+def chosen_estimators(
+    names: Sequence[str], no_gradient: str, *, has_critic: bool
+) -> tuple[StudyEstimator, ...]:
     """The estimators that were asked for; without names, all that can be measured.
 
     Args:
         names: value of ``--estimators``.
         no_gradient: why there is no pathwise gradient; empty if there is one.
+        has_critic: whether a critic was saved beside the policy.
 
     Raises:
-        RequestError: an estimator was asked for that needs a gradient, and there is none.
+        RequestError: an estimator was asked for that needs a gradient or a critic, and there is
+            none.
     """
-    if no_gradient and set(names) - {"score_function"}:
+    if "critic" in names and not has_critic:
+        raise RequestError(
+            "there is no critic to measure: name the folder of a run whose agent has a Q function, "
+            "trained by this version, or leave critic out of --estimators"
+        )
+    by_critic = has_critic and ("critic" in names or not names)
+    missing = {"pathwise"} if by_critic else {"pathwise", "mixed"}
+    if no_gradient and missing & set(names):
         raise RequestError(
             f"{no_gradient}: use a differentiable environment (`pgtoolkit list envs`, or a "
             "DifferentiableEnv of your own as file.py:Class), an adapter (--differentiate "
             "finite-difference), or --estimators score_function"
         )
-    if no_gradient:
-        return ("score_function",)
-    return tuple(name for name in STUDY_ESTIMATORS if name in names or not names)
+    excluded = missing if no_gradient else set()
+    if not by_critic:
+        excluded = excluded | {"critic"}
+    asked = names or STUDY_ESTIMATORS
+    return tuple(name for name in STUDY_ESTIMATORS if name in asked and name not in excluded)
 
 
 def fresh_policy(options: VarianceArguments, env: AnyVectorEnv) -> Policy:

@@ -17,7 +17,8 @@ from pgtoolkit.scripts.variance_study.decision import defect
 LEGEND = (
     "Variance: of one trajectory's gradient of its return, not divided by H. SNR: squared norm of "
     "the mean gradient over variance; unseen where the interval of the squared norm includes 0. "
-    "Bias z: significance of the mean difference from the score function, as a normal z; "
+    "Bias z: significance of the mean difference from the score function (of the critic from "
+    "pathwise, where that is not biased), as a normal z; "
     f"biased above {BIAS_Z:.0f} where the interval of the squared bias is above 0 as well. A bias "
     f"matters if its square is {BIAS_SHARE:.0%} of the squared norm of the pathwise gradient."
 )

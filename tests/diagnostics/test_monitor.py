@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from pgtoolkit.diagnostics.monitor import (
     GradientMonitor,
+    Pair,
+    bias_by_step,
     compare,
+    cosine_by_step,
     variance_by_step,
 )
 from pgtoolkit.diagnostics.paired import PairStatistics
@@ -200,7 +203,7 @@ def test_there_is_no_noise_scale_while_no_signal_is_seen() -> None:
 def test_gradients_of_zero_are_reported_in_finite_numbers() -> None:
     """All gradients are 0, as of a saturated policy: ratios of 0 and 0 are left out, not NaN."""
     zeros = {"p": torch.zeros(4, 2)}
-    found = GradientMonitor(1).report({"pathwise": zeros}, matched=(zeros, zeros))
+    found = GradientMonitor(1).report({"pathwise": zeros}, [Pair(zeros, zeros)])
     assert all(bool(value.isfinite()) for value in found.values())
     assert "gradient/pathwise/snr" not in found
     assert "gradient/variance_ratio" not in found
@@ -233,6 +236,44 @@ def test_a_pair_of_few_trajectories_has_no_interval_of_the_cosine() -> None:
     found = compare(score, pathwise, both)
     assert "gradient/cosine" in found and "gradient/cosine_low" not in found
     assert all(bool(value.isfinite()) for value in found.values())
+
+
+def test_pairs_have_groups_of_their_own_and_share_their_statistics() -> None:
+    """Three estimators in two pairs; each pair as if it were alone."""
+    score, pathwise, critic = ({"p": normal(50, 3, seed=seed) + 1} for seed in (2, 3, 4))
+    pairs = [Pair(score, pathwise), Pair(pathwise, critic, "gradient/critic")]
+    monitor = GradientMonitor(1, "gradient/probe")
+    found = monitor.report({"pathwise": pathwise, "critic": critic}, pairs)
+    assert float(found["gradient/probe/trajectories"]) == 50
+    assert "gradient/probe/critic/variance" in found
+    for first, second, group in pairs:
+        both = GradientStatistics.of(first), GradientStatistics.of(second)
+        for tag, value in compare(first, second, both, group).items():
+            assert torch.equal(found[tag], value), tag
+
+
+def test_the_relative_bias_is_absent_without_a_signal_to_divide_it_by() -> None:
+    other = {"p": normal(50, 3, seed=3).double() + 1}
+    for shift in (0.0, 2.0):
+        reference = {"p": normal(50, 3, seed=2).double() + shift}
+        both = GradientStatistics.of(reference), GradientStatistics.of(other)
+        found = compare(reference, other, both)
+        assert ("gradient/relative_bias" in found) == (shift > 0)
+    share = both[0].signal
+    torch.testing.assert_close(found["gradient/relative_bias"], found["gradient/bias"] / share)
+
+
+def test_the_bias_by_step_is_unbiased_and_the_cosine_that_of_the_fields() -> None:
+    """A mean difference of (3, 4) at step 0 and of 0 at step 1; a field, and it turned around."""
+    noise = normal(2, 20_000, 2, seed=1).double()
+    other = normal(2, 20_000, 2, seed=2).double()
+    reference = other + noise + torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]], dtype=torch.float64)
+    bias = bias_by_step(reference, other)
+    # Standard errors: 2 |d| / sqrt(N) = 0.07, and 2 / N for no difference.
+    assert abs(float(bias[0]) - 25) < 4.5 * 10 / math.sqrt(20_000)
+    assert abs(float(bias[1])) < 5 * 2 / 20_000
+    both = torch.stack([other[0], -other[1]]), 2 * other
+    torch.testing.assert_close(cosine_by_step(*both), torch.tensor([1.0, -1.0]).double())
 
 
 def test_overhead_is_the_share_of_diagnosis_in_all_updates(

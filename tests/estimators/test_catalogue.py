@@ -38,10 +38,10 @@ def test_a_colour_in_numbers() -> None:
 
 
 def test_the_literal_types_list_the_names_of_the_catalogue() -> None:
-    """They are all names, all but critic, and those that need an action gradient, in order."""
-    assert get_args(EstimatorName) == tuple(CATALOGUE)
-    assert get_args(StudyEstimator) == tuple(name for name in CATALOGUE if name != "critic")
-    through_env = tuple(n for n in CATALOGUE if "action_gradient" in CATALOGUE[n].needs)
+    """They are all names, and those that can use the environment's gradient, in order."""
+    assert get_args(EstimatorName) == get_args(StudyEstimator) == tuple(CATALOGUE)
+    paths = {"action_gradient", "path_gradient"}
+    through_env = tuple(n for n in CATALOGUE if paths & {*CATALOGUE[n].needs})
     assert get_args(PathwiseEstimator) == through_env
 
 
@@ -50,6 +50,15 @@ def test_the_estimators_beside_a_row_are_others_of_the_catalogue(name: str) -> N
     beside = CATALOGUE[name].beside
     assert beside and set(beside) <= CATALOGUE.keys() - {name}
     assert len(set(beside)) == len(beside)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_what_a_row_is_compared_with_is_measured_beside_it(name: str) -> None:
+    """Otherwise the pair would never be there; and no two pairs share a group of tags."""
+    row = CATALOGUE[name]
+    assert row.against.keys() <= {*row.beside}
+    groups = [group for found in CATALOGUE.values() for group in found.against.values()]
+    assert len(set(groups)) == len(groups)
 
 
 @pytest.mark.parametrize("name", CATALOGUE)

@@ -12,13 +12,14 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor, nn
 
 from pgtoolkit.envs.analytic.chaos import Chaos
-from pgtoolkit.envs.analytic.lqg.env import LQG
+from pgtoolkit.envs.analytic.lqg.env import LQG, LQGState
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators.catalogue import StudyEstimator
 from pgtoolkit.estimators.horizon_study import Measurement, measure_horizon, sample
+from pgtoolkit.estimators.soft_value import SoftCritic
 from pgtoolkit.policies.discrete import CategoricalPolicy
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.policies.policy import Policy
@@ -278,3 +279,112 @@ def test_mixed_can_beat_both() -> None:
     better = min(found[name].variance for name in ("score_function", "pathwise"))
     assert found["mixed"].variance < better
     assert np.isfinite(found["mixed"].bias_z)
+
+
+# The critic ---------------------------------------------------------------------------------------
+
+
+def lqg_critic(slope_error: float = 0.0) -> SoftCritic:
+    """The exact Q of LQG's first step, plus ``c a``."""
+
+    def q_value(features: Tensor, action: Tensor) -> Tensor:
+        state = LQGState(features.reshape(-1, 1), torch.zeros(features[..., 0].numel()).long())
+        value = LQG(horizon=1).action_value(state, action.reshape(-1, 1), -0.4, 0.2, 0.3)
+        return value.reshape(action.shape[:-1]) + slope_error * action[..., 0]
+
+    return SoftCritic(q_value)
+
+
+def measure_critic(slope_error: float, *, seed: int = 0) -> dict[str, Measurement]:
+    names: tuple[StudyEstimator, ...] = ("score_function", "pathwise", "mixed", "critic")
+    policy = linear_policy(LQG(), -0.4, 0.2, 0.3)
+    rows = measure_horizon(
+        DifferentiableVectorEnv(LQG(horizon=1), N),
+        policy,
+        1,
+        trajectories=N,
+        estimators=names,
+        gamma=0.95,
+        seed=seed,
+        critic=lqg_critic(slope_error),
+    )
+    return {row.estimator: row for row in rows}
+
+
+def test_the_critic_has_the_exact_variance_and_no_bias_with_the_true_q() -> None:
+    """One step of LQG. The noise of the step is averaged out, so it varies less than pathwise."""
+    exact = LQG(horizon=1).gradient_moments(-0.4, 0.2, 0.3, "critic")
+    by_log_sigma = 0.3**2  # of a squared derivative
+    variance = float(exact.variance.K + exact.variance.k + by_log_sigma * exact.variance.sigma)
+    found = [measure_critic(0.0, seed=seed) for seed in range(20)]
+    values = np.array([rows["critic"].variance for rows in found])
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    assert abs(values.mean() - variance) < 4.5 * error
+    assert error < 0.02 * variance
+    for rows in found:
+        assert rows["critic"].reference == "pathwise"
+        assert rows["critic"].bias_z < 5 and rows["critic"].cosine_high > 0.99
+        assert rows["critic"].variance < rows["pathwise"].variance
+        assert rows["critic"].ratio < 1  # to the score function
+
+
+def test_the_bias_of_a_wrong_critic_is_the_closed_form() -> None:
+    """``Q + c a``: ``c`` times the mean state by the gain, ``c`` by the offset, 0 by sigma."""
+    rows, c = measure_critic(0.8), 0.8
+    exact = c**2 * (1.0 + 1.0)  # the start's mean is 1
+    critic = rows["critic"]
+    assert critic.bias_low < exact < critic.bias_high
+    assert critic.bias == pytest.approx(exact, rel=0.1) and critic.bias_z > 5
+    assert critic.cosine_low < critic.cosine < critic.cosine_high < 1
+
+
+def test_a_critic_is_compared_with_the_score_function_where_pathwise_is_biased() -> None:
+    """A jump of the reward, whose pathwise gradient is 0, and a critic that knows it."""
+
+    def q_value(features: Tensor, action: Tensor) -> Tensor:
+        return torch.sigmoid(20 * action[..., 0])
+
+    names: tuple[StudyEstimator, ...] = ("score_function", "pathwise", "critic")
+    policy = GaussianPolicy(Jump.observation_space, Jump.action_space, (), log_std_init=0.0)
+    rows = measure_horizon(
+        DifferentiableVectorEnv(Jump(), N),
+        policy,
+        1,
+        trajectories=N,
+        estimators=names,
+        gamma=1.0,
+        seed=0,
+        critic=SoftCritic(q_value),
+    )
+    assert [row.reference for row in rows] == ["", "score_function", "score_function"]
+    assert rows[1].bias_z > 5 and rows[2].bias_z < 5
+
+
+def test_mixed_takes_the_critic_where_pathwise_is_not_measured() -> None:
+    """In ordinary environments, of which fewer than trajectories are stepped."""
+    env = SyncVectorEnv(
+        [lambda: gymnasium.make("Pendulum-v1")] * 4, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    space, box = env.single_observation_space, env.single_action_space
+    policy = GaussianPolicy(space, box, (4,))
+    names: tuple[StudyEstimator, ...] = ("score_function", "mixed", "critic")
+    critic = SoftCritic(lambda features, action: -action.square().sum(-1), 0.2)
+    rows = measure_horizon(
+        env,
+        policy,
+        3,
+        trajectories=40,
+        estimators=names,
+        gamma=0.9,
+        seed=0,
+        critic=critic,
+    )
+    assert [row.estimator for row in rows] == list(names)
+    assert all(math.isfinite(row.variance) for row in rows)
+    assert rows[2].variance < rows[0].variance and rows[2].reference == "score_function"
+
+
+def test_a_critic_must_be_given_to_be_measured() -> None:
+    policy = linear_policy(LQG(), -0.4, 0.2, 0.3)
+    with pytest.raises(RequestError, match="there is no critic"):
+        measure(LQG(), policy, 2, gamma=0.9, num=20, estimators=("critic",))

@@ -48,11 +48,20 @@ def healthy_update(update: int) -> dict[str, float]:
     }
 
 
+HEALTHY_CRITIC = {
+    "cosine": 0.9,
+    "cosine_low": 0.8,
+    "cosine_high": 0.95,
+    "bias_z": 2.0,
+    "bias_low": -0.1,
+}
+
+
 def healthy_measurement(followed: str = "pathwise") -> dict[str, float]:
     """Scalars of a measurement: variances 4 (mixed), 5 (pathwise) and 400."""
     variances = {"pathwise": 5.0, "score_function": 400.0}
-    if followed == "mixed":
-        variances["mixed"] = 4.0
+    if followed in ("mixed", "critic"):
+        variances[followed] = 4.0
     found = {
         "gradient/trajectories": 64.0,
         "gradient/bias": 0.1,
@@ -61,6 +70,8 @@ def healthy_measurement(followed: str = "pathwise") -> dict[str, float]:
         "gradient/variance_ratio": 80.0,
         f"gradient/{followed}/followed": 1.0,
     }
+    if followed == "critic":
+        found |= {f"gradient/critic/{name}": x for name, x in HEALTHY_CRITIC.items()}
     for name, variance in variances.items():
         found |= {
             f"gradient/{name}/variance": variance,
@@ -111,6 +122,52 @@ def diagnose(
     return diagnosis
 
 
+# The critic ----------------------------------------------------------------------------------------
+
+AWAY = dict[str, float](
+    **{"gradient/critic/cosine": 0.2, "gradient/critic/cosine_low": 0.1},
+    **{"gradient/critic/cosine_high": 0.31, "gradient/critic/bias_z": 12.0},
+    **{"gradient/critic/bias_low": 0.5},
+)
+
+
+@pytest.mark.parametrize(
+    ("followed", "change", "found"),
+    [
+        ("critic", {}, True),
+        ("score_function", {}, False),  # the critic's bias does not reach what is followed
+        ("critic", {"gradient/critic/cosine_high": 0.7}, False),  # perhaps it is no more than 45°
+        ("critic", {"gradient/critic/bias_low": -0.1}, False),  # perhaps there is no bias
+        ("critic", {"gradient/bias_z": 9.0, "gradient/bias_low": 0.1}, False),  # of the exact one
+    ],
+)
+def test_a_critic_that_surely_points_away_is_found_where_it_is_followed(
+    followed: str, change: Row, found: bool
+) -> None:
+    diagnosis = diagnose(run({**AWAY, **change}, followed=followed))
+    assert ("critic_bias" in diagnosis.kinds) == found
+
+
+def test_a_mix_with_the_critic_follows_its_bias_and_one_with_pathwise_does_not() -> None:
+    """There, pathwise is measured beside the mix."""
+    row = run(AWAY, followed="mixed")
+    without = ("gradient/pathwise/", "gradient/bias", "gradient/variance_ratio")
+    by_critic = diagnose(
+        lambda update: {t: x for t, x in row(update).items() if not t.startswith(without)}
+    )
+    assert "critic_bias" in by_critic.kinds
+    assert "critic_bias" not in diagnose(row).kinds
+
+
+def test_the_closing_line_says_how_the_critic_lies_to_the_exact_gradient() -> None:
+    assert "no bias of the critic's is seen at the end (z up to 2.0)" in gradient_text(
+        diagnose(run(followed="critic"))
+    )
+    away = gradient_text(diagnose(run(AWAY, followed="critic")))
+    assert "biased (z 12.0) and has a cosine of 0.20 (0.10 to 0.31) to the exact one" in away
+    assert away.startswith("unreliable")
+
+
 # Every kind ---------------------------------------------------------------------------------------
 
 NEVER_LEARNS = {"eval/mean_reward": -1000.0, "rollout/ep_rew_mean": -1000.0}
@@ -125,6 +182,11 @@ PROVOKED: dict[str, tuple[Change, float, tuple[str, ...]]] = {
         {"gradient/bias_z": 9.1, "gradient/bias_low": 0.2, "gradient/bias": 0.25},
         9.1,
         ("z 9.1", "0.5 times", "--estimator mixed"),
+    ),
+    "critic_bias": (
+        AWAY,
+        0.2,
+        ("0.20 (0.10 to 0.31, medians)", "fit the critic"),
     ),
     "below_best": (
         lambda update: {"eval/mean_reward": -60.0 if update == 100 else -80.0},
@@ -170,6 +232,8 @@ PROVOKED: dict[str, tuple[Change, float, tuple[str, ...]]] = {
     "clip_fraction": ({"train/clip_fraction": 0.6}, 0.6, ("60%", "--learning-rate")),
 }
 """By kind: the scalars that provoke it, its number, and what its sentence says."""
+FOLLOWED = {"critic_bias": "critic"}
+"""By kind the estimator that is followed, where it is not pathwise."""
 
 
 def test_there_is_a_provocation_of_every_kind() -> None:
@@ -181,7 +245,9 @@ def test_a_condition_that_lasts_is_found_since_it_began(kind: str) -> None:
     """It begins at update 100; runs that never learn are so from the start."""
     change, number, words = PROVOKED[kind]
     learns = callable(change) or "eval/mean_reward" not in change
-    row = run(change, start=100) if learns else run_that_never_learns(change, 100)
+    followed = FOLLOWED.get(kind, "pathwise")
+    row = run(change, start=100, followed=followed)
+    row = row if learns else run_that_never_learns(change, 100)
     found = {finding.kind: finding for finding in diagnose(row).findings}
     finding = found[kind]
     assert finding.number == pytest.approx(number, rel=1e-9)
@@ -210,17 +276,17 @@ def run_that_never_learns(change: Change, start: int) -> Callable[[int], dict[st
 @pytest.mark.parametrize("kind", PROVOKED)
 def test_a_finding_ends_with_its_condition(kind: str) -> None:
     """After another hundred updates without it."""
-    change = PROVOKED[kind][0]
-    diagnosis = diagnose(run(change, start=100, stop=200), 200)
-    diagnose(run(), 300, diagnosis, start=200)
+    change, followed = PROVOKED[kind][0], FOLLOWED.get(kind, "pathwise")
+    diagnosis = diagnose(run(change, start=100, stop=200, followed=followed), 200)
+    diagnose(run(followed=followed), 300, diagnosis, start=200)
     assert diagnosis.findings == [] and diagnosis.kinds == ()
 
 
 @pytest.mark.parametrize("kind", PROVOKED)
 def test_a_moment_is_no_finding(kind: str) -> None:
     """The condition holds in one measured update alone, which is an evaluation as well."""
-    change = PROVOKED[kind][0]
-    assert kind not in diagnose(run(change, start=100, stop=101)).kinds
+    change, followed = PROVOKED[kind][0], FOLLOWED.get(kind, "pathwise")
+    assert kind not in diagnose(run(change, start=100, stop=101, followed=followed)).kinds
 
 
 @pytest.mark.parametrize("followed", ["pathwise", "mixed", "score_function"])

@@ -30,11 +30,8 @@ AGENTS: dict[str, Callable[[DifferentiableVectorEnv], Any]] = {
     "mixed": lambda env: Shac(ShacConfig(**SMALL, estimator="mixed"), env),
     "reinforce": lambda env: Reinforce(ReinforceConfig(**PLAIN), env),
     "ppo": lambda env: Ppo(PpoConfig(**SMALL, batch_size=24), env),
-<<<<<<< HEAD
     "reppo": lambda env: Reppo(ReppoConfig(**SMALL, batch_size=24), env),
-=======
     "svg": lambda env: Svg(SvgConfig(**PLAIN, learning_starts=1, batch_size=8), env),
->>>>>>> wt-svg
 }
 
 

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.training.tags import DEFINITIONS
-from pgtoolkit.training.writer import HPARAM_METRICS, RunWriter, layout
+from pgtoolkit.training.writer import HPARAM_METRICS, RunWriter, layout, measurable
 
+NO_CRITIC = measurable({})
 SETTINGS = {"agent": "shac", "gamma": 0.99, "hidden": (64, 64), "normalize": True, "none": None}
 
 
@@ -55,6 +57,22 @@ def test_curves_by_step_become_one_image(tmp_path: Path) -> None:
     file = tmp_path / "image.png"
     file.write_bytes(both.encoded_image_string)
     assert np.asarray(Image.open(file)).std() > 0
+
+
+def test_curves_of_a_pair_have_images_of_their_own(tmp_path: Path) -> None:
+    """Also where they are negative; a curve of NaN has none."""
+    cosine, nan = torch.tensor([0.5, -0.25, 1.0]), torch.full((3,), float("nan"))
+    with RunWriter(tmp_path) as writer:
+        writer.write({"gradient/critic/cosine_by_step": cosine}, 1)
+        writer.write({"gradient/critic/cosine_by_step": -cosine}, 2)
+        writer.write({"gradient/critic/bias_by_step": 30 * cosine}, 1)
+        writer.write({"gradient/bias_by_step": nan}, 1)
+    events = read(tmp_path)
+    assert {*events.Tags()["images"]} == {
+        f"gradient/critic/{x}_by_step" for x in ("cosine", "bias")
+    }
+    one, other = events.Images("gradient/critic/cosine_by_step")
+    assert one.encoded_image_string != other.encoded_image_string
 
 
 def test_a_curve_without_a_positive_number_draws_nothing(tmp_path: Path) -> None:
@@ -137,13 +155,22 @@ def test_the_custom_tab_draws_an_interval_of_each_estimator(tmp_path: Path) -> N
 
 def test_a_mixed_run_has_a_chart_more_and_the_same_chart_of_all() -> None:
     """TensorBoard would show two versions of one chart side by side."""
-    (plain,), (mixed,) = layout("pathwise").values(), layout("mixed").values()
+    (plain,), (mixed,) = (layout(name, NO_CRITIC).values() for name in ("pathwise", "mixed"))
     assert set(mixed) - set(plain) == {"mixed, 95 % interval"}
     assert {name: mixed[name] for name in plain} == plain
 
 
+def test_a_run_with_a_critic_has_charts_of_its_cosine_and_bias() -> None:
+    """The setting ``critic`` says that there is one; the chart of all variances is the same."""
+    assert measurable({"gamma": 0.9, "critic": "mse"}) == tuple(CATALOGUE)
+    (plain,), (critic,) = layout("critic", NO_CRITIC).values(), layout("critic", CATALOGUE).values()
+    tags = [tag for name in set(critic) - set(plain) for tag in critic[name][1]]
+    assert {"gradient/critic/cosine_low$", "gradient/critic/bias_z$"} <= {*tags}
+    assert {name: critic[name] for name in plain} == plain
+
+
 LAYOUT_ENTRIES: list[Any] = [
-    entry for chart in layout("pathwise").values() for entry in chart.values()
+    entry for chart in layout("pathwise", NO_CRITIC).values() for entry in chart.values()
 ]
 
 

@@ -1,4 +1,4 @@
-"""The cost, its exact gradient and the value function of a linear policy on a linear system.
+"""The cost, its exact gradient and the value functions of a linear policy on a linear system.
 
 With ``z = [s; 1]`` and ``Kz = [K k]`` the policy ``u = K s + k + sigma eps`` is ``u = Kz z + sigma
 eps``, and the closed loop is ``z' = F z + noise``, ``F = Az + Bz Kz``, with noise covariance ``G =
@@ -71,6 +71,45 @@ def state_value(
     matrices = value_matrices(system, policy).to(position)[time.clamp(max=system.horizon)]
     z = torch.cat([position, torch.ones_like(position[:, :1])], -1)
     return torch.einsum("ni,nij,nj->n", z, matrices, z)
+
+
+def action_value(
+    system: LinearQuadratic, policy: LinearPolicy, position: Tensor, action: Tensor, time: Tensor
+) -> Tensor:
+    """The value ``Q_t(s, u)`` ``[N]`` of actions in states at times ``t`` of their own.
+
+    Args:
+        system: ``n`` states and ``m`` actions.
+        policy: the policy that is followed after the action.
+        position: ``s`` ``[N, n]``.
+        action: ``u`` ``[N, m]``.
+        time: ``t`` ``[N]`` integers; from the horizon on the value is 0.
+    """
+    check_shape("position", position, None, len(system.m0))
+    check_shape("action", action, len(position), len(policy.sigma))
+    check_shape("time", time, len(position))
+    q = action_value_matrices(system, policy)
+    matrices = torch.cat([q, torch.zeros_like(q[:1])]).to(position)
+    y = torch.cat([position, torch.ones_like(position[:, :1]), action], -1)
+    return torch.einsum("ni,nij,nj->n", y, matrices[time.clamp(max=system.horizon)], y)
+
+
+def action_value_matrices(system: LinearQuadratic, policy: LinearPolicy) -> Tensor:
+    """``N_t`` ``[H, n+1+m, n+1+m]`` of the exact value ``Q_t(s, u) = [s; 1; u]' N_t [s; 1; u]``.
+
+    ``Q_t = -s' Q s - u' R u + gamma E[V_{t+1}(A s + B u + w)]``, where ``V_H`` is minus the
+    terminal cost, which the last reward includes.
+    """
+    n, m = system.B.shape
+    values = value_matrices(system, policy)
+    values[-1] = -augmented(system.Qf)
+    step = system.A.new_zeros(n + 1, n + 1 + m)
+    step[:n, :n], step[n, n], step[:n, n + 1 :] = system.A, 1.0, system.B
+    matrices = system.gamma * step.T @ values[1:] @ step
+    matrices[:, :n, :n] -= system.Q
+    matrices[:, n + 1 :, n + 1 :] -= system.R
+    matrices[:, n, n] += system.gamma * (values[1:, :n, :n] * system.W).sum((-2, -1))
+    return matrices
 
 
 def value_matrices(system: LinearQuadratic, policy: LinearPolicy) -> Tensor:

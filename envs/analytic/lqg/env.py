@@ -12,12 +12,18 @@ from torch import Tensor
 from pgtoolkit.envs.analytic.lqg import moments
 from pgtoolkit.envs.analytic.lqg.cost import (
     LQGGradient,
+    action_value,
     cost_gradient,
     expected_cost,
     state_value,
 )
 from pgtoolkit.envs.analytic.lqg.moments import GradientMoments, LQGEstimator
-from pgtoolkit.envs.analytic.lqg.system import make_policy, make_system, psd_root
+from pgtoolkit.envs.analytic.lqg.system import (
+    make_policy,
+    make_q_error,
+    make_system,
+    psd_root,
+)
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.rendering import canvas
 
@@ -159,6 +165,27 @@ class LQG(DifferentiableEnv[LQGState]):
         policy = make_policy(self.system, K, k, sigma)
         return state_value(self.system, policy, state.position, state.time)
 
+    def action_value(
+        self, state: LQGState, action: Tensor, K: ArrayLike, k: ArrayLike, sigma: ArrayLike
+    ) -> Tensor:
+        """The exact ``Q_t(s, u)`` ``[N]``: the reward of ``u`` and the value of what follows.
+
+        It is differentiable by state and action, and has the state's dtype.
+
+        Args:
+            state: ``N`` states, each at its own time; from the horizon on the value is 0.
+            action: ``u`` ``[N, m]``.
+            K: the policy's gain ``[m, n]``, as in :meth:`value`.
+            k: the policy's offset ``[m]``.
+            sigma: the policy's standard deviation ``[m]``.
+
+        Raises:
+            RequestError: a parameter has another shape.
+            ValueError: state or action have another shape than this system's.
+        """
+        policy = make_policy(self.system, K, k, sigma)
+        return action_value(self.system, policy, state.position, action, state.time)
+
     def gradient_moments(
         self,
         K: ArrayLike,
@@ -166,6 +193,7 @@ class LQG(DifferentiableEnv[LQGState]):
         sigma: ArrayLike,
         estimator: LQGEstimator,
         lambda_: float = 0.95,
+        q_error: Matrix = 0.0,
     ) -> GradientMoments:
         """The exact mean and variance of one trajectory's gradient estimate, entry by entry.
 
@@ -180,10 +208,13 @@ class LQG(DifferentiableEnv[LQGState]):
         ``gae``                 ``sum_t gamma^t S_t sum_{j>=t} (gamma lambda)^(j-t) delta_j``
         ``advantage``           ``sum_t gamma^t (Q_t - V_t) S_t``
         ``pathwise``            ``dR/dtheta`` at fixed noise, through dynamics and policy
+        ``critic``              ``sum_t gamma^t dQ_t(s_t, u_t)/du_t du_t/dtheta`` at fixed noise
         ======================  ==============================================================
 
         with ``delta_t = r_t + gamma V_{t+1} - V_t``. The mean of each is :meth:`return_gradient`;
-        with an exact value function, a ``lambda`` below 1 causes no bias. Rewards, values and
+        with an exact value function, a ``lambda`` below 1 causes no bias. With ``q_error`` ``E``
+        the critic's is that of ``Q_t + [s; 1; u]' E [s; 1; u]``: then it has a bias, its mean less
+        the gradient. Rewards, values and
         scores are quadratics of Gaussian noise, and the moments of their products follow from joint
         cumulants. Time grows as ``(n + m)^3 H^5`` for the last four score functions, ``H^3`` for
         the others.
@@ -191,9 +222,10 @@ class LQG(DifferentiableEnv[LQGState]):
         Args:
             K: ``[m, n]``, as in :meth:`expected_return`.
             k: ``[m]``.
-            sigma: ``[m]``; it may be 0 only for ``pathwise``.
+            sigma: ``[m]``; it may be 0 only for ``pathwise`` and ``critic``.
             estimator: one of the above.
             lambda_: used by ``gae`` only.
+            q_error: ``E`` ``[n+1+m, n+1+m]``, symmetric, used by ``critic`` only; 0 for none.
 
         Returns:
             ``mean`` and ``variance``, each ``K`` ``[m, n]``, ``k`` ``[m]``, ``sigma`` ``[m]``.
@@ -203,7 +235,8 @@ class LQG(DifferentiableEnv[LQGState]):
                 or ``lambda_`` is not from 0 to 1.
         """
         policy = make_policy(self.system, K, k, sigma)
-        return moments.gradient_moments(self.system, policy, estimator, lambda_)
+        error = make_q_error(self.system, q_error)
+        return moments.gradient_moments(self.system, policy, estimator, lambda_, error)
 
     def gradient_covariance(
         self,
@@ -213,13 +246,15 @@ class LQG(DifferentiableEnv[LQGState]):
         first: LQGEstimator,
         second: LQGEstimator,
         lambda_: float = 0.95,
+        q_error: Matrix = 0.0,
     ) -> LQGGradient:
         """The exact covariance of two estimators on the same trajectories, entry by entry.
 
         Arguments and errors are those of :meth:`gradient_moments`, but for the two estimators.
         """
         policy = make_policy(self.system, K, k, sigma)
-        return moments.gradient_covariance(self.system, policy, first, second, lambda_)
+        error = make_q_error(self.system, q_error)
+        return moments.gradient_covariance(self.system, policy, first, second, lambda_, error)
 
     def optimal_baseline(self, K: ArrayLike, k: ArrayLike, sigma: ArrayLike) -> LQGGradient:
         """The exact ``b = E[R S^2] / E[S^2]`` for each entry, ``S`` the sum of the steps' scores.

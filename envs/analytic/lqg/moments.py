@@ -5,9 +5,9 @@ of its noise::
 
     g = sum_t q_t r_t
 
-For the score function these are the score of a step and its weight. The pathwise estimate is one
-quadratic form, and its other factor is the constant 1. The moments of ``g`` are sums of the forms'
-joint moments (:mod:`pgtoolkit.envs.analytic.lqg.quadratic_forms`).
+For the score function these are the score of a step and its weight. The estimates by pathwise and
+by a quadratic critic are one quadratic form, and the other factor is the constant 1. The moments of
+``g`` are sums of the forms' joint moments (:mod:`pgtoolkit.envs.analytic.lqg.quadratic_forms`).
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,11 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from pgtoolkit.envs.analytic.lqg.cost import LQGGradient, value_matrices
+from pgtoolkit.envs.analytic.lqg.cost import (
+    LQGGradient,
+    action_value_matrices,
+    value_matrices,
+)
 from pgtoolkit.envs.analytic.lqg.quadratic_forms import (
     add_constant,
     affine_product,
@@ -30,6 +34,7 @@ from pgtoolkit.envs.analytic.lqg.system import LinearPolicy, LinearQuadratic
 from pgtoolkit.envs.analytic.lqg.trajectory import (
     LinearTrajectory,
     action_gradients,
+    critic_slopes,
     discounted_sum,
     linear_trajectory,
     reward_forms,
@@ -45,6 +50,7 @@ LQGEstimator: TypeAlias = Literal[
     "gae",
     "advantage",
     "pathwise",
+    "critic",
 ]
 """The estimators whose formulas ``LQG.gradient_moments`` lists."""
 
@@ -60,12 +66,16 @@ class GradientMoments(NamedTuple):
 
 
 def gradient_moments(
-    system: LinearQuadratic, policy: LinearPolicy, estimator: LQGEstimator, lambda_: float
+    system: LinearQuadratic,
+    policy: LinearPolicy,
+    estimator: LQGEstimator,
+    lambda_: float,
+    q_error: Tensor,
 ) -> GradientMoments:
     """Mean and variance of an estimate. See ``LQG.gradient_moments``."""
     moments = [
         torch.stack([joint_moment(*terms).sum(), _covariance(terms, terms)])
-        for terms in estimate_terms(system, policy, estimator, lambda_)
+        for terms in estimate_terms(system, policy, estimator, lambda_, q_error)
     ]
     mean, variance = torch.stack(moments, 1)
     return GradientMoments(_by_parameter(mean, policy), _by_parameter(variance, policy))
@@ -77,11 +87,12 @@ def gradient_covariance(
     first: LQGEstimator,
     second: LQGEstimator,
     lambda_: float,
+    q_error: Tensor,
 ) -> LQGGradient:
     """Covariance of two estimates from one trajectory. See ``LQG.gradient_covariance``."""
     pairs = zip(
-        estimate_terms(system, policy, first, lambda_),
-        estimate_terms(system, policy, second, lambda_),
+        estimate_terms(system, policy, first, lambda_, q_error),
+        estimate_terms(system, policy, second, lambda_, q_error),
         strict=True,
     )
     return _by_parameter(torch.stack([_covariance(*pair) for pair in pairs]), policy)
@@ -96,18 +107,25 @@ def optimal_baseline(system: LinearQuadratic, policy: LinearPolicy) -> LQGGradie
 
 
 def estimate_terms(
-    system: LinearQuadratic, policy: LinearPolicy, estimator: LQGEstimator, lambda_: float
+    system: LinearQuadratic,
+    policy: LinearPolicy,
+    estimator: LQGEstimator,
+    lambda_: float,
+    q_error: Tensor,
 ) -> Iterator[Terms]:
     """The terms of each parameter entry, in the order ``K_i1 .. K_in, k_i, sigma_i``, row by row.
 
     Raises:
         RequestError: there is no such estimator, ``lambda_`` is not from 0 to 1, or a sigma is 0
-            and the estimator is not pathwise.
+            and the estimator is neither pathwise nor the critic's.
     """
     _check_request(estimator, lambda_)
     linear = linear_trajectory(system, policy)
     if estimator == "pathwise":
         return _pathwise_terms(action_gradients(system, linear, policy), linear)
+    if estimator == "critic":
+        matrices = action_value_matrices(system, policy) + q_error
+        return _pathwise_terms(critic_slopes(system, linear, matrices), linear)
     scores = score_forms(linear, policy)
     if estimator == "score_function":
         whole = whole_return(system, linear)
@@ -132,7 +150,7 @@ def score_forms(linear: LinearTrajectory, policy: LinearPolicy) -> Iterator[Tens
     if bool((policy.sigma == 0).any()):
         raise RequestError(
             "a sigma is 0: an action without noise has no density, so there is no score function. "
-            "Give a positive sigma, or use the estimator 'pathwise'"
+            "Give a positive sigma, or use the estimator 'pathwise' or 'critic'"
         )
     signal = linear.exploration / policy.sigma.unsqueeze(-1)
     # A score has mean zero. For sigma, subtracting the mean gives the -1.

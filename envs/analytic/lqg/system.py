@@ -103,6 +103,20 @@ def make_policy(
     )
 
 
+def make_q_error(system: LinearQuadratic, q_error: object) -> Tensor:
+    """The symmetric matrix ``[n+1+m, n+1+m]`` of an error of ``Q``; zeros for a scalar 0.
+
+    Raises:
+        RequestError: it has another shape or is not symmetric.
+    """
+    n, m = system.B.shape
+    size = n + 1 + m
+    matrix = _of_shape("q_error", _float64("q_error", q_error), (size, size), broadcast=True)
+    if not bool(torch.allclose(matrix, matrix.T)):
+        raise RequestError("LQG's q_error is not symmetric: give (M + M') / 2 instead")
+    return (matrix + matrix.T) / 2
+
+
 def psd_root(matrix: Tensor) -> Tensor:
     """A ``C`` with ``C C' = matrix``, also for a singular matrix, where Cholesky would fail."""
     values, vectors = torch.linalg.eigh(matrix)

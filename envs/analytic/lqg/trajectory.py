@@ -106,6 +106,22 @@ def action_gradients(
     return gradients
 
 
+def critic_slopes(system: LinearQuadratic, linear: LinearTrajectory, matrices: Tensor) -> Tensor:
+    """``gamma^t dQ_t(s_t, u_t)/du_t`` ``[H, m, X]`` of a quadratic critic.
+
+    Args:
+        system: gives the discount.
+        linear: the trajectory.
+        matrices: ``N_t`` ``[H, n+1+m, n+1+m]``, symmetric, with ``Q_t = [s; 1; u]' N_t [s; 1; u]``.
+    """
+    one = torch.zeros_like(linear.action[:, :1])
+    one[..., 0] = 1.0
+    y = torch.cat([linear.state[:-1], one, linear.action], 1)
+    discount = system.gamma ** torch.arange(system.horizon, dtype=y.dtype)
+    slopes = 2 * matrices[:, -linear.action.shape[1] :] @ y
+    return discount[:, None, None] * slopes
+
+
 def _noise_columns(covariance: Tensor) -> Tensor:
     """The columns of the covariance's root that are not 0."""
     root = psd_root(covariance)

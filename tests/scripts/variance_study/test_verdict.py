@@ -13,7 +13,7 @@ from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.scripts.variance_study.decision import decide, defect
 from pgtoolkit.scripts.variance_study.plot import draw
 from pgtoolkit.scripts.variance_study.report import footnotes, table
-from pgtoolkit.scripts.variance_study.verdict import crossover, verdict
+from pgtoolkit.scripts.variance_study.verdict import critic_verdict, crossover, verdict
 
 
 def row(estimator: StudyEstimator, horizon: int, variance: float, **changes: Any) -> Measurement:
@@ -307,3 +307,30 @@ def test_the_plot_marks_crossover_bias_and_signals_that_are_not_seen() -> None:
     top, bottom = draw(rows_with_all_defects(), "title").axes
     assert "biased" in legend_of(top) and "pathwise is 0 at H = 256" in legend_of(top)
     assert "no signal seen" in legend_of(bottom) and not top.texts
+
+
+# The critic ---------------------------------------------------------------------------------------
+
+
+def test_a_biased_critic_is_named_with_its_angle() -> None:
+    """Against what it is biased, where, and how far it points away."""
+    angle = {"reference": "pathwise", "cosine": 0.2, "cosine_low": 0.1, "cosine_high": 0.3}
+    ratio = {"ratio": 0.1, "ratio_low": 0.08, "ratio_high": 0.12}
+    rows = [row("critic", 4, 1.0, **angle), row("critic", 8, 2.0, **BIASED, **angle, **ratio)]
+    assert critic_verdict(rows) == (
+        "The critic's gradient is biased at H = 8 (z = 12 against pathwise; the cosine of the two "
+        "means is 0.1 to 0.3 at H = 8). Its variance is 0.08 to 0.12 times the score function's at "
+        "H = 8."
+    )
+    console = Console(width=80, file=io.StringIO())
+    console.print(table(rows))
+    assert isinstance(console.file, io.StringIO)
+    last = console.file.getvalue().strip().splitlines()[-1]
+    assert "critic" in last and last.rstrip().endswith("biased")
+
+
+def test_a_critic_without_a_bias_is_said_to_have_none_that_is_seen() -> None:
+    rows = [row("critic", 4, 1.0, bias_z=2.5, reference="score_function")]
+    assert critic_verdict(rows) == "No bias of the critic's gradient is seen (z up to 2.5)."
+    assert critic_verdict(pair(4, 2.0, 1.0)) == ""
+    assert "not finite at H = 4" in critic_verdict([row("critic", 4, **OVERFLOW)])

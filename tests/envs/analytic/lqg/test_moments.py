@@ -8,12 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgtoolkit.envs.analytic.lqg.cost import LQGGradient
+from pgtoolkit.envs.analytic.lqg.cost import LQGGradient, action_value_matrices
 from pgtoolkit.envs.analytic.lqg.env import LQG, LQGState
 from pgtoolkit.envs.analytic.lqg.moments import LQGEstimator, score_forms, step_weights
 from pgtoolkit.envs.analytic.lqg.quadratic_forms import joint_moment
 from pgtoolkit.envs.analytic.lqg.system import make_policy, psd_root
-from pgtoolkit.envs.analytic.lqg.trajectory import linear_trajectory
+from pgtoolkit.envs.analytic.lqg.trajectory import (
+    action_gradients,
+    critic_slopes,
+    linear_trajectory,
+)
 from pgtoolkit.errors import RequestError
 
 ESTIMATORS: tuple[LQGEstimator, ...] = get_args(LQGEstimator)
@@ -363,19 +367,26 @@ def sample_gradients(
     )
     start = env.system.m0 + noise[-1, :, :n] @ psd_root(env.system.P0).T
     state = LQGState(start, torch.zeros(num_envs, dtype=torch.int64))
-    states, rewards, q_values = [state], [], []
+    states, rewards, q_values, by_critic = [state], [], [], []
     for t in range(H):
         eps, w = noise[t, :, n:], noise[t, :, :n]
         action = (K @ state.position.unsqueeze(-1)).squeeze(-1) + k + sigma * eps
         after = env.transition(state, action, w)
         rewards.append(env.reward(state, action, after))
-        with torch.no_grad():
-            q_values.append(next_value(env, state, action, policy))
+        at = LQGState(state.position.detach(), state.time)
+        leaf = action.detach().requires_grad_()
+        q_values.append(next_value(env, at, leaf, policy))
+        (slope,) = torch.autograd.grad(q_values[-1].sum(), leaf)
+        slope = gamma**t * slope
+        by_critic.append(
+            (slope.unsqueeze(-1) * at.position.unsqueeze(-2), slope, slope * eps),
+        )
         state = after
         states.append(state)
     total = sum((gamma**t * reward for t, reward in enumerate(rewards)), torch.zeros(()))
     estimates: dict[LQGEstimator, list[Tensor]] = {
-        "pathwise": list(torch.autograd.grad(total.sum(), [K, k, sigma]))
+        "pathwise": list(torch.autograd.grad(total.sum(), [K, k, sigma])),
+        "critic": [torch.stack(steps).sum(0) for steps in zip(*by_critic, strict=True)],
     }
     with torch.no_grad():
         values = torch.stack([env.value(s, *policy) for s in states])
@@ -425,6 +436,7 @@ def test_covariances_against_samples() -> None:
         ("pathwise", "optimal_baseline"),
         ("gae", "advantage"),
         ("score_function", "reward_to_go"),
+        ("critic", "pathwise"),
     ]
     for first, second in pairs:
         exact = env.gradient_covariance(*policy, first, second, lambda_)
@@ -432,6 +444,93 @@ def test_covariances_against_samples() -> None:
             samples[first], samples[second], truth, exact, strict=True
         ):
             assert_sample_mean((a - mean) * (b - mean), covariance)
+
+
+# --- the critic ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 2), (1, 3)])
+def test_the_value_of_an_action_is_its_reward_and_what_follows(n: int, m: int) -> None:
+    """Against the environment's own reward and transition, at every time and after the end."""
+    env = random_system(n, m, seed=4, ranks=(1, 1))
+    policy = random_policy(env)
+    generator = torch.Generator().manual_seed(0)
+    for t in range(env.system.horizon):
+        position = 3 * torch.randn(4, n, generator=generator, dtype=torch.float64)
+        action = 3 * torch.randn(4, m, generator=generator, dtype=torch.float64)
+        state = LQGState(position, torch.full((4,), t))
+        found = env.action_value(state, action, *policy)
+        torch.testing.assert_close(found, next_value(env, state, action, policy))
+    over = LQGState(position, torch.full((4,), env.system.horizon))
+    assert env.action_value(over, action, *policy).tolist() == [0.0] * 4
+
+
+def test_the_value_of_an_action_is_differentiable() -> None:
+    env = random_system(3, 2, seed=7)
+    policy = random_policy(env)
+    generator = torch.Generator().manual_seed(0)
+    position = torch.randn(3, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    action = torch.randn(3, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    time = torch.tensor([0, 2, 1])
+    assert torch.autograd.gradcheck(
+        lambda s, u: env.action_value(LQGState(s, time), u, *policy), (position, action)
+    )
+
+
+def test_with_the_true_q_the_critic_has_the_mean_of_the_gradient() -> None:
+    env = random_system(3, 2, seed=5)
+    policy = random_policy(env)
+    found = env.gradient_moments(*policy, "critic").mean
+    for mean, truth in zip(found, env.return_gradient(*policy), strict=True):
+        torch.testing.assert_close(mean, truth)
+
+
+def test_the_critics_slope_is_the_expectation_of_pathwises() -> None:
+    """Given state and action: the noise that comes after them is averaged out, by Rao-Blackwell."""
+    env = random_system(3, 2, seed=5)
+    policy = make_policy(env.system, *random_policy(env))
+    linear = linear_trajectory(env.system, policy)
+    by_path = action_gradients(env.system, linear, policy)
+    slopes = critic_slopes(env.system, linear, action_value_matrices(env.system, policy))
+    torch.testing.assert_close(slopes, by_path * linear.known.unsqueeze(1))
+
+
+@pytest.mark.parametrize("kind", ["c s a", "c a^2", "c a"])
+def test_the_bias_of_a_wrong_q_in_closed_form(kind: str) -> None:
+    """Scalar moments by hand: ``s' = A s + B u + w``, ``u = K s + k + sigma eps``."""
+    env, c = LQG(), 0.7
+    K, k, sigma = REFERENCE
+    A, B, gamma, W = 0.9, 0.5, 0.95, 0.04
+    mean, square = 1.0, 0.25 + 1.0
+    by_gain = by_offset = by_sigma = 0.0
+    for t in range(5):
+        mean_action, product = K * mean + k, K * square + k * mean
+        slope = {"c s a": (square, mean, 0.0), "c a": (mean, 1.0, 0.0)}
+        slope["c a^2"] = (2 * product, 2 * mean_action, 2 * sigma)
+        by_gain += c * gamma**t * slope[kind][0]
+        by_offset += c * gamma**t * slope[kind][1]
+        by_sigma += c * gamma**t * slope[kind][2]
+        F, shift = A + B * K, B * k
+        noise = W + (B * sigma) ** 2
+        square = F**2 * square + 2 * F * shift * mean + shift**2 + noise
+        mean = F * mean + shift
+    error = torch.zeros(3, 3, dtype=torch.float64)
+    row, column = {"c s a": (0, 2), "c a^2": (2, 2), "c a": (1, 2)}[kind]
+    error[row, column] += c / 2
+    error[column, row] += c / 2
+    found = env.gradient_moments(*REFERENCE, "critic", q_error=error).mean
+    truth = env.return_gradient(*REFERENCE)
+    bias = [float(a - b) for a, b in zip(found, truth, strict=True)]
+    assert bias == pytest.approx([by_gain, by_offset, by_sigma], rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(torch.eye(2), "q_error has shape"), ([[0, 1, 0], [0, 0, 0], [0, 0, 0]], "not symmetric")],
+)
+def test_errors_of_q_that_do_not_fit_are_refused(error: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        LQG().gradient_moments(*REFERENCE, "critic", q_error=error)
 
 
 # --- the value function --------------------------------------------------------------------------
