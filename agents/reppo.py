@@ -20,6 +20,7 @@ from pgtoolkit.config import (
     CriticSettings,
     DiagnosticsSettings,
     PolicySettings,
+    ProbeSettings,
     RolloutSettings,
     Schedule,
     above,
@@ -33,13 +34,12 @@ from pgtoolkit.distributions.base import Distribution, GaussianParameters, nonze
 from pgtoolkit.distributions.clipped import unit_box
 from pgtoolkit.distributions.gaussian import DiagonalGaussian
 from pgtoolkit.envs.collector import Collector
+from pgtoolkit.envs.critic_monitor import CriticMonitor, states_of
 from pgtoolkit.estimators.mixing import covariance_weight
 from pgtoolkit.estimators.proximal import probability_ratio
 from pgtoolkit.estimators.returns import soft_reward, window_returns
-from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.gymnasium_types import AnyVectorEnv
-from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.minibatches import (
     Minibatches,
     Objective,
@@ -48,7 +48,6 @@ from pgtoolkit.learners.minibatches import (
     draw_minibatches,
 )
 from pgtoolkit.learners.policy_learner import describe
-from pgtoolkit.learners.policy_step import measure
 from pgtoolkit.learners.q_function import make_q_ensemble
 from pgtoolkit.learners.step_rules.adam import scheduled
 from pgtoolkit.learners.step_rules.flat_adam import Blocks, FlatAdam
@@ -63,7 +62,17 @@ from pgtoolkit.state import load_state_of, state_of
 
 MINIBATCH_SECONDS = 7e-4
 """Seconds that compiled code saves, at least, on one minibatch."""
-STATE = ("collector", "policy", "q", "duals", "minibatches", "generator", "noise", "monitor")
+STATE = (
+    "collector",
+    "policy",
+    "q",
+    "duals",
+    "minibatches",
+    "generator",
+    "noise",
+    "monitor",
+    "critic_monitor",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +82,7 @@ class ReppoConfig(
     CompileSettings,
     PolicySettings,
     CriticSettings,
+    ProbeSettings,
     DiagnosticsSettings,
 ):
     """Relative entropy pathwise policy optimisation: on-policy, through a critic."""
@@ -221,6 +231,7 @@ class Reppo:
         self.generator = stream(seed, "minibatches", device)
         self.noise = stream(seed, "update noise", device)
         self.monitor = GradientMonitor(config.diagnostics_interval)
+        self.critic_monitor = CriticMonitor(self.collector, config, self.monitor)
         scale = nonzero(unit_box(*action_bounds(spaces[1]))[1]).to(device)
         self.log_volume = float(scale.log().sum())
         self.entropy_target = config.target_entropy * len(scale)
@@ -267,8 +278,7 @@ class Reppo:
             with torch.no_grad():
                 old = gaussian_of(bare(features))
             target, value = self.targets(window), self.value(features)
-            metrics = self.measure(window, features, target - value)
-            metrics |= self.explained(window, features, target)
+            metrics = self.explained(window, features, target)
             batch = batch_of(window, features, old, target, target - value)
             rows = draw_minibatches(
                 len(batch.target), config.batch_size, config.n_epochs, self.generator
@@ -283,6 +293,9 @@ class Reppo:
                 distribution = bare(features)
                 divergence = gaussian_kl(old, gaussian_of(distribution))[valid]
                 alpha, beta = self.duals()
+            metrics |= self.critic_monitor.measure(
+                self.policy, self.critic, states_of(window), followed=config.estimator
+            )
             metrics |= describe(distribution, window)
             metrics |= {
                 "train/approx_kl": divergence.mean(),
@@ -374,18 +387,6 @@ class Reppo:
             beta,
             entropy_target=self.entropy_target,
             kl_bound=self.config.kl_bound,
-        )
-
-    def measure(self, window: Window, features: Tensor, advantage: Tensor) -> Metrics:
-        """Statistics of the gradient of ``E_a[Q(s, a)]`` at the first step, if that is due."""
-        if not self.monitor.measures(window.num_envs):
-            return {}
-        return measure(
-            "score_function",
-            Signals(self.policy, window, weight=advantage, features=features),
-            monitor=self.monitor,
-            entropy=EntropyBonus(self.duals.alpha),
-            divisor=self.config.n_steps,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pgtoolkit.config import (
     CriticSettings,
     DiagnosticsSettings,
     NetworkSettings,
+    ProbeSettings,
     Range,
     ReplaySettings,
     Schedule,
@@ -24,10 +25,11 @@ from pgtoolkit.config import (
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.box_units import log_prob_in_box
 from pgtoolkit.envs.collector import Collector
+from pgtoolkit.envs.critic_monitor import STATES, CriticMonitor
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.flat_module import FlatModule, FlatOptimizer
 from pgtoolkit.learners.policy_learner import describe
-from pgtoolkit.learners.q_function import continuous_size, make_q_ensemble
+from pgtoolkit.learners.q_function import make_q_ensemble
 from pgtoolkit.learners.replay_batches import (
     draw_minibatches,
     mean_reports,
@@ -38,6 +40,7 @@ from pgtoolkit.learners.step_rules.adam import scheduled
 from pgtoolkit.learners.step_rules.flat_adam import AdamState, FlatAdam, adam_step
 from pgtoolkit.limits import MAX_COUNT, MAX_CRITICS
 from pgtoolkit.networks.mlp import Activation, Std
+from pgtoolkit.networks.spaces import continuous_size
 from pgtoolkit.networks.value import Lagged
 from pgtoolkit.policies.policy import without_normalizer
 from pgtoolkit.policies.uniform import uniform_policy
@@ -61,6 +64,7 @@ STATE = (
     "replay",
     "generator",
     "monitor",
+    "critic_monitor",
 )
 
 
@@ -71,6 +75,7 @@ class SacConfig(
     CompileSettings,
     NetworkSettings,
     CriticSettings,
+    ProbeSettings,
     DiagnosticsSettings,
 ):
     """Soft actor-critic: replayed minibatches, two critics, a learned temperature."""
@@ -180,6 +185,7 @@ class Sac:
         self.replay = ReplayBuffer(config.buffer_size, device=device)
         self.generator = stream(seed, "minibatches", device)
         self.monitor = GradientMonitor(config.diagnostics_interval)
+        self.critic_monitor = CriticMonitor(self.collector, config, self.monitor)
         num_updates = total_steps / (config.num_envs * config.n_steps)
         saved = MINIBATCH_SECONDS * num_updates * config.num_minibatches
         self.steps = ScannedSteps(self.step, compiled=choose_compiled(config.compile, saved))
@@ -208,10 +214,15 @@ class Sac:
             self.replay.add(stored_transitions(window, self.collector.spaces[0]))
             if self.collector.num_steps > self.config.learning_starts and len(self.replay) > 0:
                 metrics |= self.learn()
+                metrics |= self.critic_monitor.measure(self.policy, self.critic, self.states)
                 metrics |= describe(self.policy(window.obs), window)
                 metrics["gradient/overhead"] = self.monitor.overhead
             self.policy.normalizer.update(window.obs, window.valid)
         return metrics | self.collector.metrics()
+
+    def states(self, generator: torch.Generator) -> Tensor:
+        """Replayed observations ``[M, O]``."""
+        return self.replay.draw((STATES,), generator).obs
 
     def learn(self) -> Metrics:
         """Makes the gradient steps of an update on minibatches that it draws."""

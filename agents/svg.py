@@ -13,6 +13,7 @@ from pgtoolkit.config import (
     CriticSettings,
     DiagnosticsSettings,
     PolicySettings,
+    ProbeSettings,
     RelativeEntropySettings,
     RolloutSettings,
     above,
@@ -26,6 +27,7 @@ from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.envs.adapters.learned.model import ModelConfig
 from pgtoolkit.envs.adapters.learned.windows import WindowModel
 from pgtoolkit.envs.collector import Collector
+from pgtoolkit.envs.critic_monitor import STATES, CriticMonitor
 from pgtoolkit.estimators.surrogates import pathwise_surrogate_of, window_objective
 from pgtoolkit.estimators.value_gradient import (
     importance_weight,
@@ -48,7 +50,17 @@ from pgtoolkit.seeding import stream
 from pgtoolkit.state import load_state_of, state_of
 
 Horizon = Literal["0", "1", "infinity"]
-STATE = ("collector", "learner", "q", "lagged", "q_rule", "model", "buffer", "generator")
+STATE = (
+    "collector",
+    "learner",
+    "q",
+    "lagged",
+    "q_rule",
+    "model",
+    "buffer",
+    "generator",
+    "critic_monitor",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +70,7 @@ class SvgConfig(
     RelativeEntropySettings,
     PolicySettings,
     CriticSettings,
+    ProbeSettings,
     DiagnosticsSettings,
 ):
     """Stochastic value gradients: through a learned Q, one step of a learned model, or many."""
@@ -164,6 +177,7 @@ class Svg:
         self.model = make_model(config, self.collector, seed=seed)
         self.buffer = ReplayBuffer(config.buffer_size, device=device)
         self.generator = stream(seed, "replay", device)
+        self.critic_monitor = CriticMonitor(self.collector, config, self.learner.monitor)
 
     @property
     def critic(self) -> CriticView:
@@ -189,13 +203,19 @@ class Svg:
             else:
                 found = [self.replay(learner) for learner in self.learners(num_minibatches)]
                 metrics |= averaged(found)
-            # Measurements of the critic's gradient belong here, where `self.learner.monitor.due`.
+            metrics |= self.critic_monitor.measure(
+                self.policy, self.critic, self.states, followed=ESTIMATORS[config.horizon]
+            )
             metrics |= describe(self.policy(window.obs), window)
             return metrics | self.collector.metrics()
 
     def learners(self, count: int) -> list[PolicyLearner]:
         """What takes each of ``count`` steps: the first of an update is measured where due."""
         return [self.learner] + [self.unmeasured] * (count - 1)
+
+    def states(self, generator: torch.Generator) -> Tensor:
+        """Replayed observations ``[M, O]``."""
+        return self.buffer.draw((STATES,), generator).obs
 
     def draw(self) -> Window:
         """Replayed transitions ``[1, M]``."""

@@ -14,6 +14,7 @@ from pgtoolkit.config import (
     CompileSettings,
     CriticSettings,
     DiagnosticsSettings,
+    ProbeSettings,
     ReplaySettings,
     Schedule,
     above,
@@ -24,10 +25,11 @@ from pgtoolkit.config import (
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.clipped import ClippedGaussian
 from pgtoolkit.envs.collector import Collector
+from pgtoolkit.envs.critic_monitor import STATES, CriticMonitor
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.flat_module import FlatModule, FlatOptimizer
 from pgtoolkit.learners.policy_learner import describe
-from pgtoolkit.learners.q_function import continuous_size, make_q_ensemble
+from pgtoolkit.learners.q_function import make_q_ensemble
 from pgtoolkit.learners.replay_batches import (
     draw_minibatches,
     mean_reports,
@@ -38,6 +40,7 @@ from pgtoolkit.learners.step_rules.adam import scheduled
 from pgtoolkit.learners.step_rules.flat_adam import AdamState, FlatAdam
 from pgtoolkit.limits import MAX_COUNT, MAX_CRITICS, MAX_LAYER, MAX_PASSES
 from pgtoolkit.networks.mlp import Activation, Std
+from pgtoolkit.networks.spaces import continuous_size
 from pgtoolkit.networks.value import Lagged, PolicyValue
 from pgtoolkit.policies.factory import DistributionName
 from pgtoolkit.policies.policy import without_normalizer
@@ -62,11 +65,19 @@ STATE = (
     "replay",
     "generator",
     "monitor",
+    "critic_monitor",
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Td3Config(ReplaySettings, AdamSettings, CompileSettings, CriticSettings, DiagnosticsSettings):
+class Td3Config(
+    ReplaySettings,
+    AdamSettings,
+    CompileSettings,
+    CriticSettings,
+    ProbeSettings,
+    DiagnosticsSettings,
+):
     """Twin delayed deterministic policy gradient: replayed minibatches, two critics."""
 
     policy_value: ClassVar[PolicyValue] = "first"
@@ -184,6 +195,7 @@ class Td3:
         self.num_minibatches = 0
         self.generator = stream(seed, "minibatches", device)
         self.monitor = GradientMonitor(config.diagnostics_interval)
+        self.critic_monitor = CriticMonitor(self.collector, config, self.monitor)
         num_updates = total_steps / (config.num_envs * config.n_steps)
         saved = MINIBATCH_SECONDS * num_updates * config.num_minibatches
         self.rounds = ScannedSteps(self.round, compiled=choose_compiled(config.compile, saved))
@@ -205,10 +217,15 @@ class Td3:
             self.replay.add(stored_transitions(window, self.collector.spaces[0]))
             if self.collector.num_steps > self.config.learning_starts and len(self.replay) > 0:
                 metrics |= self.learn()
+                metrics |= self.critic_monitor.measure(self.policy, self.critic, self.states)
                 metrics |= describe(self.policy(window.obs), window)
                 metrics["gradient/overhead"] = self.monitor.overhead
             self.policy.normalizer.update(window.obs, window.valid)
         return metrics | self.collector.metrics()
+
+    def states(self, generator: torch.Generator) -> Tensor:
+        """Replayed observations ``[M, O]``."""
+        return self.replay.draw((STATES,), generator).obs
 
     def learn(self) -> Metrics:
         """Makes the gradient steps of an update on minibatches that it draws."""

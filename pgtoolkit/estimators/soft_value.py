@@ -10,6 +10,8 @@ the objective of a segment is
 
     ``J = sum_{k<H} gamma^k (r_k - alpha log pi(a_k|s_k)) + gamma^H (1 - terminated) V(s_H)``,
 
+with ``log pi`` in units of the action's box (:func:`log_prob_in_box
+<pgtoolkit.distributions.box_units.log_prob_in_box>`), as in the agents,
 where the policy's parameters act in the first ``H`` steps and ``V`` is a fixed function. Its
 gradient has three estimates, with the action ``u_k`` before squashing.
 
@@ -43,6 +45,7 @@ from torch import Tensor
 
 from pgtoolkit.agent import CriticView
 from pgtoolkit.distributions.base import Distribution
+from pgtoolkit.distributions.box_units import log_prob_in_box
 from pgtoolkit.estimators.returns import segment_discount
 from pgtoolkit.estimators.signals import Signals, StateActionValue
 from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
@@ -84,7 +87,7 @@ class SoftCritic:
         value = self.q_value(features, distribution.squash(pre_action))
         if self.temperature == 0:
             return value
-        return value - self.temperature * distribution.log_prob_of_pre_action(pre_action)
+        return value - self.temperature * log_prob_in_box(distribution, pre_action)
 
     def baseline(self, distribution: Distribution, features: Tensor, noise: Tensor) -> Tensor:
         """A number near ``V(s)`` ``[...]``: ``Q`` at the policy's mode, and the entropy's worth.
@@ -110,7 +113,7 @@ def soft_window(window: Window, policy: Policy, temperature: float) -> Window:
     """
     if temperature == 0:
         return window
-    log_prob = policy(window.obs).log_prob_of_pre_action(window.pre_action)
+    log_prob = log_prob_in_box(policy(window.obs), window.pre_action)
     log_prob = torch.where(window.valid, log_prob, 0.0)
     return dataclasses.replace(window, reward=window.reward - temperature * log_prob)
 

@@ -1,0 +1,101 @@
+"""All that is measured of an agent's critic, in one part of the agent."""
+
+from collections.abc import Callable
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from pgtoolkit.agent import CriticView, Metrics
+from pgtoolkit.config import ProbeSettings
+from pgtoolkit.diagnostics.monitor import GradientMonitor
+from pgtoolkit.envs.collector import Collector
+from pgtoolkit.envs.gradient_probe import make_probe
+from pgtoolkit.learners.critic_measurement import measure_critic
+from pgtoolkit.policies.policy import Policy
+from pgtoolkit.rollouts.window import Window
+from pgtoolkit.seeding import stream
+from pgtoolkit.state import load_state_of, state_of
+
+ACTIONS_PER_STATE = 4
+"""Actions that are drawn at each state; the first is measured, the others are its baseline."""
+STATES = 1024
+"""States that are drawn for a measurement, where there are as many."""
+STATE = ("generator", "probe")
+
+
+@final
+class CriticMonitor:
+    """Measures the gradient of an agent's critic where its gradient monitor says that it is due.
+
+    - On states of the agent: the critic's gradient beside the score function of the same Q function
+      (:func:`measure_critic <pgtoolkit.learners.critic_measurement.measure_critic>`).
+    - In differentiable environments of its own: beside the exact gradient, with the bias
+      (:class:`GradientProbe <pgtoolkit.envs.gradient_probe.GradientProbe>`).
+
+    Its random numbers are its own, so that a run learns the same with and without measurements.
+
+    Args:
+        collector: has the agent's environments and its seed.
+        config: the settings of the probe.
+        monitor: the agent's.
+    """
+
+    def __init__(
+        self, collector: Collector, config: ProbeSettings, monitor: GradientMonitor
+    ) -> None:
+        self.monitor = monitor
+        self.generator = stream(collector.seed, "critic monitor", collector.device)
+        self.probe = make_probe(collector, config, monitor)
+
+    def measure(
+        self,
+        policy: Policy,
+        critic: CriticView,
+        states: Callable[[torch.Generator], Tensor],
+        *,
+        followed: str = "critic",
+    ) -> Metrics:
+        """What is found; empty where no measurement is due.
+
+        Args:
+            policy: acts, and is measured at its present parameters.
+            critic: the Q functions as they are now.
+            states: draws observations ``[M, O]``, before the normaliser, with a generator.
+            followed: the estimator that the agent follows.
+
+        Raises:
+            NonFiniteError: a gradient is not finite.
+        """
+        if not self.monitor.due:
+            return {}
+        with self.monitor.diagnosing():
+            features = policy.normalizer(states(self.generator))
+            noise = policy.draw_noise(ACTIONS_PER_STATE, len(features), generator=self.generator)
+        metrics = measure_critic(
+            policy,
+            features,
+            noise,
+            critic.module.policy_value,
+            monitor=self.monitor,
+            temperature=critic.temperature,
+            followed=followed,
+        )
+        return metrics | self.probe.measure(policy, critic)
+
+    def state_dict(self) -> dict[str, Any]:
+        return state_of(self, STATE)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        load_state_of(self, STATE, state)
+
+
+def states_of(window: Window) -> Callable[[torch.Generator], Tensor]:
+    """Draws states of a window's valid steps without repetition, :data:`STATES` at most."""
+
+    def draw(generator: torch.Generator) -> Tensor:
+        obs = window.obs[window.valid]
+        order = torch.randperm(len(obs), generator=generator, device=generator.device)
+        return obs[order[:STATES]]
+
+    return draw
