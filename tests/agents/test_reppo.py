@@ -421,7 +421,7 @@ def test_compiled_steps_are_the_plain_ones(
     for _ in range(2):
         for agent in (plain, compiled):
             agent.update(agent.collect())
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name == "pgtoolkit"]
     other = whole(compiled)
     for name, expected in whole(plain).items():
         torch.testing.assert_close(other[name], expected, rtol=1e-3, atol=1e-4, msg=name)
