@@ -271,7 +271,8 @@ def test_the_model_learns_the_step_and_holds_out_one_episode_in_ten() -> None:
         [Short] * 2, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP
     )
     settings: dict[str, Any] = SMALL | {"model_first_fit_steps": 500, "model_hidden": (32,)}
-    agent: Any = Svg(SvgConfig(**settings, num_envs=2, n_steps=50), env, total_steps=1000)
+    config = SvgConfig(**settings, horizon="1", num_envs=2, n_steps=50)
+    agent: Any = Svg(config, env, total_steps=1000)
     window = agent.collect()
     metrics = agent.update(window)
     learner = agent.model.learner
@@ -357,7 +358,7 @@ def test_the_command_line_trains_it_on_an_ordinary_environment(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("horizon", HORIZONS)
+@pytest.mark.parametrize("horizon", ["0", "1"])
 def test_it_learns_the_pendulum(horizon: Any) -> None:
     """An untrained policy returns about -1200; 100 episodes from starts unseen in training."""
     from pgtoolkit.rollouts.evaluation import evaluate
@@ -369,4 +370,4 @@ def test_it_learns_the_pendulum(horizon: Any) -> None:
     env = make_vector_env(find_env("Pendulum-v1"), 20)
     cpu = torch.device("cpu")
     found = evaluate(env, agent.policy, episodes=100, seed=7, device=cpu).mean_return
-    assert found > (-300.0 if horizon == "infinity" else -170.0)
+    assert found > -170.0

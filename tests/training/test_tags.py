@@ -29,7 +29,7 @@ AGENTS: dict[str, Callable[[DifferentiableVectorEnv], Any]] = {
     "mixed": lambda env: Shac(ShacConfig(**SMALL, estimator="mixed"), env),
     "reinforce": lambda env: Reinforce(ReinforceConfig(**PLAIN), env),
     "ppo": lambda env: Ppo(PpoConfig(**SMALL, batch_size=24), env),
-    "svg": lambda env: Svg(SvgConfig(**PLAIN, learning_starts=1, batch_size=8), env),
+    "svg": lambda env: Svg(SvgConfig(**PLAIN, horizon="1", learning_starts=1, batch_size=8), env),
 }
 
 
