@@ -80,7 +80,7 @@ class Exact:
         return {}
 
 
-def mlp(module: Any, x: Tensor) -> Tensor:
+def mlp(module: Any, x: Tensor) -> Any:
     """Two linear layers with a SiLU between, from their parameters."""
     first, second = [m for m in module.modules() if isinstance(m, torch.nn.Linear)]
     return torch.nn.functional.silu(x @ first.weight.T + first.bias) @ second.weight.T + second.bias
@@ -136,13 +136,13 @@ def test_an_update_on_a_window_of_three_steps_by_hand(horizon: Any) -> None:
         index = torch.randint(6, (8,), generator=draws)
         return {k: v[index] for k, v in rows.items()}
 
-    def act(obs: Tensor, eps: Tensor) -> Tensor:
+    def act(obs: Tensor, eps: Tensor) -> Any:
         return mlp(policy, obs) + torch.exp(log_std) * eps
 
-    def q(module: Any, obs: Tensor, action: Tensor) -> Tensor:
+    def q(module: Any, obs: Tensor, action: Tensor) -> Any:
         return mlp(module, torch.cat([obs, action], -1)).squeeze(-1)
 
-    def log_prob(obs: Tensor, u: Tensor) -> Tensor:
+    def log_prob(obs: Tensor, u: Tensor) -> Any:
         z = (u - mlp(policy, obs)) * torch.exp(-log_std)
         return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
