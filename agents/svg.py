@@ -75,7 +75,7 @@ class SvgConfig(
 ):
     """Stochastic value gradients: through a learned Q, one step of a learned model, or many."""
 
-    horizon: Horizon = "1"
+    horizon: Horizon = "0"
     """Steps of the learned model that the gradient passes through. 0: none, the slope of Q at
     replayed actions; 1: one from replayed states, then the value; infinity: all steps of the
     window that was just collected, then the value."""
@@ -99,7 +99,7 @@ class SvgConfig(
     """Activation of the hidden layers."""
     buffer_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 100_000
     """Transitions that are kept for the updates; the oldest are overwritten."""
-    learning_starts: Annotated[int, at_least(1)] = 1_000
+    learning_starts: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 1_000
     """Environment steps before the first update."""
     batch_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 128
     """Transitions in a minibatch."""

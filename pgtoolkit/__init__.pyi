@@ -94,6 +94,12 @@ from .estimators.surrogates import (
 from .estimators.surrogates import (
     window_objective as window_objective,
 )
+from .estimators.value_gradient import (
+    value_gradient as value_gradient,
+)
+from .estimators.value_gradient import (
+    with_inferred_noise as with_inferred_noise,
+)
 from .policies.discrete import (
     CategoricalPolicy as CategoricalPolicy,
 )

@@ -54,6 +54,12 @@ DEFINITIONS = {
     "else 0",
     "train/clipped_actions": "share of the action entries in a window's valid steps that a "
     "clipped_gaussian draws beyond the action bounds, so that they are clipped",
+    "environment/model_error": "with a learned model: squared error of its mean prediction of the "
+    "change of observation on held-out steps, over the variance of the change, mean over entries; "
+    "0 is perfect, 1 is as good as the mean change",
+    "environment/model_reward_error": "the same of the reward",
+    "environment/ensemble_spread": "variance among the networks, in the unit of model_error",
+    "environment/model_steps": "steps that the learned model was given so far",
     "eval/mean_reward": "mean undiscounted return of evaluation episodes, in separate environments "
     "with deterministic actions and a frozen observation normaliser",
     "eval/mean_ep_length": "mean length of the evaluation episodes, in steps",

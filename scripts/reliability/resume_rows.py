@@ -45,6 +45,8 @@ SMALL = {
     "n_steps": NUM_STEPS,
     "batch_size": WINDOW // 2,
     "hidden": 8,
+    "learning_starts": WINDOW,
+    "buffer_size": 10 * WINDOW,
     "diagnostics_interval": 3,
     "total_steps": NUM_UPDATES * WINDOW,
     "eval_interval": 5 * WINDOW,

@@ -19,6 +19,8 @@ SIZES: dict[str, Any] = {
     "diagnostics_interval": 1,
     "batch_size": 8,
     "n_epochs": 1,
+    "learning_starts": WINDOW,
+    "buffer_size": 100,
 }
 """Settings of the agents that have them."""
 
@@ -54,13 +56,10 @@ class SmallRun:
 
 
 def small_runs() -> list[SmallRun]:
-    """One run of every agent, with a gradient where the agent needs one, and of two adapters."""
+    """One run of every agent, in an environment that it takes, and of two adapters."""
     runs = []
     for name in AGENTS:
-        agent, config = load_agent(name)
-        ordinary = "Pendulum-v1" if issubclass(config, CriticSettings) else "CartPole-v1"
-        env = "pgtoolkit/PointMass-v0" if agent.needs_gradient else ordinary
-        runs.append(SmallRun(name, name, {"env": env, "normalize_rewards": True}))
+        runs.append(SmallRun(name, name, {"env": small_env(name), "normalize_rewards": True}))
     differences = {"env": "Pendulum-v1", "differentiate": "finite-difference"}
     model = {"env": "Pendulum-v1", "differentiate": "model", "adapter_kwargs": MODEL}
     return [
@@ -68,3 +67,11 @@ def small_runs() -> list[SmallRun]:
         SmallRun("apg finite-difference", "apg", differences),
         SmallRun("shac model", "shac", model),
     ]
+
+
+def small_env(agent: str) -> str:
+    """An environment with a gradient or continuous actions where the agent needs them."""
+    kind, config = load_agent(agent)
+    if kind.needs_gradient:
+        return "pgtoolkit/PointMass-v0"
+    return "Pendulum-v1" if issubclass(config, CriticSettings) else "CartPole-v1"

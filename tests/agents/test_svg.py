@@ -80,7 +80,7 @@ class Exact:
         return {}
 
 
-def mlp(module: Any, x: Tensor) -> Tensor:
+def mlp(module: Any, x: Tensor) -> Any:
     """Two linear layers with a SiLU between, from their parameters."""
     first, second = [m for m in module.modules() if isinstance(m, torch.nn.Linear)]
     return torch.nn.functional.silu(x @ first.weight.T + first.bias) @ second.weight.T + second.bias
@@ -136,13 +136,13 @@ def test_an_update_on_a_window_of_three_steps_by_hand(horizon: Any) -> None:
         index = torch.randint(6, (8,), generator=draws)
         return {k: v[index] for k, v in rows.items()}
 
-    def act(obs: Tensor, eps: Tensor) -> Tensor:
+    def act(obs: Tensor, eps: Tensor) -> Any:
         return mlp(policy, obs) + torch.exp(log_std) * eps
 
-    def q(module: Any, obs: Tensor, action: Tensor) -> Tensor:
+    def q(module: Any, obs: Tensor, action: Tensor) -> Any:
         return mlp(module, torch.cat([obs, action], -1)).squeeze(-1)
 
-    def log_prob(obs: Tensor, u: Tensor) -> Tensor:
+    def log_prob(obs: Tensor, u: Tensor) -> Any:
         z = (u - mlp(policy, obs)) * torch.exp(-log_std)
         return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
@@ -271,7 +271,8 @@ def test_the_model_learns_the_step_and_holds_out_one_episode_in_ten() -> None:
         [Short] * 2, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP
     )
     settings: dict[str, Any] = SMALL | {"model_first_fit_steps": 500, "model_hidden": (32,)}
-    agent: Any = Svg(SvgConfig(**settings, num_envs=2, n_steps=50), env, total_steps=1000)
+    config = SvgConfig(**settings, horizon="1", num_envs=2, n_steps=50)
+    agent: Any = Svg(config, env, total_steps=1000)
     window = agent.collect()
     metrics = agent.update(window)
     learner = agent.model.learner
@@ -357,7 +358,7 @@ def test_the_command_line_trains_it_on_an_ordinary_environment(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("horizon", HORIZONS)
+@pytest.mark.parametrize("horizon", ["0", "1"])
 def test_it_learns_the_pendulum(horizon: Any) -> None:
     """An untrained policy returns about -1200; 100 episodes from starts unseen in training."""
     from pgtoolkit.rollouts.evaluation import evaluate
@@ -369,4 +370,4 @@ def test_it_learns_the_pendulum(horizon: Any) -> None:
     env = make_vector_env(find_env("Pendulum-v1"), 20)
     cpu = torch.device("cpu")
     found = evaluate(env, agent.policy, episodes=100, seed=7, device=cpu).mean_return
-    assert found > (-300.0 if horizon == "infinity" else -170.0)
+    assert found > -170.0

@@ -59,13 +59,13 @@ def linear_policy(seed: int = 0, hidden: tuple[int, ...] = ()) -> Policy:
     policy = GaussianPolicy(box, box, hidden, generator=weights, log_std_init=-0.5).double()
     with torch.no_grad():
         for parameter in policy.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=weights, dtype=torch.float64)
+            parameter.add_(torch.randn(parameter.shape, generator=weights).double(), alpha=0.3)
     return policy
 
 
 def lqg_window(policy: Policy, *, horizon: int, steps: int) -> Window:
     """A window through the true system with process noise, of three trajectories, and its graph."""
-    env = LQG(*(m.numpy() for m in (A, B, Q, R)), Qf=0.0, m0=[1.0, -1.0], W=0.3, horizon=horizon)
+    env = LQG(A, B, Q, R, Qf=0.0, m0=[1.0, -1.0], W=0.3, horizon=horizon)
     vector_env = DifferentiableVectorEnv(env, 3, dtype=torch.float64)
     state = reset(vector_env, seed=3, device=CPU)
     noise = policy.draw_noise(steps, 3, generator=stream(1, "noise")).double()
@@ -92,7 +92,7 @@ def test_the_recursion_of_a_linear_model_and_a_quadratic_value_by_hand() -> None
     )
     window = with_inferred_noise(window, policy(s))
     found = value_gradient(policy, window, objective, exact_model)
-    K = policy.head.output.weight
+    K: Any = policy.get_parameter("head.output.weight")
     slope = -2 * end @ P
     for t in reversed(range(T)):
         g = -2 * u[t] @ R + GAMMA * slope @ B
@@ -199,10 +199,10 @@ def test_the_importance_weight_is_a_truncated_ratio_of_densities() -> None:
     """Two Gaussians with standard deviation ``exp(-0.5)``, whose means differ by ``d``."""
     policy = linear_policy()
     plain = lqg_window(policy, horizon=100, steps=4).detach()
-    old = policy(plain.obs)
+    old: Any = policy(plain.obs)
     torch.testing.assert_close(importance_weight(plain, old, 2.0), torch.ones_like(plain.reward))
-    moved = dataclasses.replace(old, mean=old.mean + 0.3)  # type: ignore[type-var]
-    shift, log_std = plain.pre_action - old.mean, old.log_std  # type: ignore[attr-defined]
+    moved = dataclasses.replace(old, mean=old.mean + 0.3)
+    shift, log_std = plain.pre_action - old.mean, old.log_std
     exponent = (shift.square() - (shift - 0.3).square()) / (2 * torch.exp(2 * log_std))
     expected = exponent.sum(-1).exp().detach()
     assert bool((expected > 1.1).any() and (expected < 1.1).any())

@@ -31,7 +31,7 @@ AGENTS: dict[str, Callable[[DifferentiableVectorEnv], Any]] = {
     "reinforce": lambda env: Reinforce(ReinforceConfig(**PLAIN), env),
     "ppo": lambda env: Ppo(PpoConfig(**SMALL, batch_size=24), env),
     "reppo": lambda env: Reppo(ReppoConfig(**SMALL, batch_size=24), env),
-    "svg": lambda env: Svg(SvgConfig(**PLAIN, learning_starts=1, batch_size=8), env),
+    "svg": lambda env: Svg(SvgConfig(**PLAIN, horizon="1", learning_starts=1, batch_size=8), env),
 }
 
 
