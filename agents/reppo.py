@@ -60,7 +60,7 @@ from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
 from pgtoolkit.state import load_state_of, state_of
 
-MINIBATCH_SECONDS = 7e-4
+MINIBATCH_SECONDS = 1.6e-3
 """Seconds that compiled code saves, at least, on one minibatch."""
 STATE = (
     "collector",
@@ -95,13 +95,13 @@ class ReppoConfig(
     """Number of parallel environments; each gives one trajectory of a window."""
     n_steps: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 128
     """Steps of each environment in a window."""
-    batch_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 512
+    batch_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 128
     """Steps in a minibatch; the remainder of an epoch's permutation is left out of that epoch."""
     n_epochs: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 8
     """Passes over each window."""
     learning_rate: Annotated[float, above(0)] = 3e-4
     """Adam's learning rate for the policy, the critic and the two dual variables."""
-    learning_rate_schedule: Schedule = "constant"
+    learning_rate_schedule: Schedule = "linear"
     """linear: falls to a hundredth over the planned total of steps; constant: stays."""
     adam_epsilon: Annotated[float, above(0)] = 1e-8
     """Number that is added to the root of Adam's second moment."""
@@ -109,18 +109,18 @@ class ReppoConfig(
     """Global norm to which the policy's gradient is clipped."""
     critic_max_grad_norm: Annotated[float, above(0)] = 0.5
     """Global norm to which the critic's gradient is clipped."""
-    gae_lambda: Annotated[float, between(0, 1)] = 0.95
+    gae_lambda: Annotated[float, between(0, 1)] = 0.7
     """Lambda of the critic's TD(lambda) targets."""
     normalize_rewards: bool = True
     """Scale rewards by the running standard deviation of the discounted return, in updates only:
     returns that are logged, and evaluations, stay in the environment's unit."""
-    ent_coef: Annotated[float, above(0)] = 0.3
+    ent_coef: Annotated[float, above(0)] = 0.06
     """Initial weight alpha of the entropy, in the unit of the rewards that the update sees. It is
     learned: it rises while the entropy is below target_entropy, and falls while it is above."""
-    target_entropy: float = -0.5
+    target_entropy: float = -1.0
     """Entropy that alpha is learned for, in nats per action dimension, of actions in units of half
     of their box."""
-    kl_bound: Annotated[float, above(0)] = 0.1
+    kl_bound: Annotated[float, above(0)] = 0.03
     """Divergence KL(old, new) from the policy that collected the window, in nats. A state beyond it
     pulls the policy back instead of improving it."""
     kl_coef: Annotated[float, above(0)] = 0.3
@@ -137,7 +137,7 @@ class ReppoConfig(
         tuple[int, ...],
         each(at_least(1), "sizes of at least 1"),
         each(at_most(MAX_LAYER), f"sizes of at most {MAX_LAYER:,}"),
-    ] = (256, 256)
+    ] = (128, 128)
     """Sizes of the hidden layers of the policy and of the critic."""
     activation: Activation = "silu"
     """Activation of the hidden layers."""

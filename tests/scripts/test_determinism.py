@@ -12,6 +12,7 @@ import pytest
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pgtoolkit.config import CriticSettings
 from pgtoolkit.scripts.cli.experiment import RunConfig
 from pgtoolkit.scripts.cli.main import dispatch
 from pgtoolkit.scripts.cli.registry import AGENTS, load_agent
@@ -23,7 +24,7 @@ SHORT = (
     "--total-steps 128 --eval-interval 128 --eval-episodes 1 --eval-max-steps 50"
 )
 
-ORDINARY, OURS = "CartPole-v1", "pgtoolkit/Pendulum-v0"
+ORDINARY, CONTINUOUS, OURS = "CartPole-v1", "Pendulum-v1", "pgtoolkit/Pendulum-v0"
 
 SAME_IN_ANOTHER_PROCESS = {
     "a process with another hash seed, in another folder": ([], {"PYTHONHASHSEED": "1"}),
@@ -43,7 +44,9 @@ for line in sys.argv[1:]:
 
 def training(agent: str, folder: Path) -> list[str]:
     """The arguments of ``train``; an agent that needs no gradient takes an ordinary environment."""
-    env = OURS if load_agent(agent)[0].needs_gradient else ORDINARY
+    kind, config = load_agent(agent)
+    ordinary = CONTINUOUS if issubclass(config, CriticSettings) else ORDINARY
+    env = OURS if kind.needs_gradient else ordinary
     return [agent, "--env", env, "--run-dir", str(folder), *SHORT.split()]
 
 

@@ -107,7 +107,10 @@ def set_entry(path: str, value: float) -> Change:
 def set_moment(agent: Any) -> None:
     """Makes an entry of Adam's second moment of the policy's first parameter infinite."""
     if hasattr(agent, "minibatches"):
-        agent.minibatches.state.square[0] = math.inf
+        sizes = {name: p.numel() for name, p in agent.minibatches.modules.named_parameters()}
+        names = list(sizes)
+        before = names[: names.index("policy.torso.0.weight")]
+        agent.minibatches.state.square[sum(sizes[name] for name in before)] = math.inf
         return
     rule = agent.rule if hasattr(agent, "rule") else agent.learner.rule
     rule.optimizer.state[next(agent.policy.parameters())]["exp_avg_sq"].view(-1)[0] = math.inf
