@@ -122,7 +122,7 @@ def diagnose(
     return diagnosis
 
 
-# The critic ----------------------------------------------------------------------------------------
+# The critic ---------------------------------------------------------------------------------------
 
 AWAY = dict[str, float](
     **{"gradient/critic/cosine": 0.2, "gradient/critic/cosine_low": 0.1},
