@@ -42,10 +42,13 @@ def measure_critic(
 
     In an agent, inside ``learner.updating`` and after its steps, with a batch of states::
 
-        noise = self.policy.draw_noise(4, len(obs), generator=self.generator)
+        noise = self.policy.draw_noise(4, len(obs), generator=self.measuring)
         metrics |= measure_critic(self.policy, self.policy.normalizer(obs), noise,
                                   self.critic.module.policy_value, monitor=self.learner.monitor,
                                   temperature=self.critic.temperature)
+
+    The noise comes from a generator of its own, ``stream(seed, "measured actions")``, which is
+    among the parts that the agent saves: what is measured, and how often, changes no training.
 
     Args:
         policy: its gradients are measured, and not changed.

@@ -92,7 +92,7 @@ class ToyConfig(RolloutSettings, AdamSettings, PolicySettings, DiagnosticsSettin
     log_std_init: float = -1.0
 
 
-STATE = ("collector", "learner", "q_learner", "buffer", "generator", "probe")
+STATE = ("collector", "learner", "q_learner", "buffer", "generator", "measuring", "probe")
 
 
 @final
@@ -108,7 +108,7 @@ class OffPolicy:
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
         self.policy = self.collector.make_policy()
         self.learner = PolicyLearner.of(config, self.policy, self.collector.progress)
-        self.generator = stream(seed, "replay")
+        self.generator, self.measuring = stream(seed, "replay"), stream(seed, "measured actions")
         self.q = QEnsemble([self.make_q() for _ in range(2)])
         self.q_learner = ValueLearner(
             self.q, Adam(self.q, 3e-3), tau=0.05, generator=self.generator
@@ -142,7 +142,7 @@ class OffPolicy:
                 metrics |= self.q_learner.fit((batch.obs, batch.action), target)
                 value = functools.partial(self.value, batch.obs, noise)
                 metrics |= self.learner.step_surrogate("critic", value, batch.obs)
-            noise = self.policy.draw_noise(4, 128, generator=self.generator)
+            noise = self.policy.draw_noise(4, 128, generator=self.measuring)
             signals = batch.obs, noise, self.q.policy_value
             metrics |= measure_critic(self.policy, *signals, monitor=self.learner.monitor)
             metrics |= self.probe.measure(self.policy, self.critic)

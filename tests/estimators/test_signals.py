@@ -15,6 +15,7 @@ from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators.catalogue import CATALOGUE
+from pgtoolkit.estimators.mixing import cross_fitted_step_weights, mixed_surrogate_of
 from pgtoolkit.estimators.signals import Signals, StateActionValue
 from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
 from pgtoolkit.policies.discrete import CategoricalPolicy
@@ -248,6 +249,46 @@ def test_the_critic_sees_the_normalised_observations() -> None:
 
     found = Signals(policy, window, q_value=product).critic_action_gradient
     torch.testing.assert_close(found[..., 0], policy.normalizer(obs)[..., 0])
+
+
+def test_without_a_path_through_the_environment_the_critic_is_mixed_in() -> None:
+    """On a plain window the mix is of the score function and the critic, by the same weights."""
+    policy = pendulum_policy()
+    window = pendulum_window(policy, num_envs=12).detach()
+    signals = make(policy, window, objective=None, temperature=0.1)
+    assert signals.path_gradient is signals.critic_action_gradient
+    score, path = signals.score_action_gradient, signals.critic_action_gradient
+    assert score is not None
+    weights = cross_fitted_step_weights(score.cumsum(0), path.cumsum(0))
+    assert torch.equal(signals.mix, weights)
+    mixed = (1 - weights).unsqueeze(-1) * score + weights.unsqueeze(-1) * path
+    torch.testing.assert_close(signals.mixed_action_gradient, mixed)
+    surrogate = mixed_surrogate_of(signals.distribution, window, signals.weight, path, weights)
+    torch.testing.assert_close(signals.mixed_surrogate(signals.distribution), surrogate)
+    for part in CATALOGUE["mixed"].needs:
+        getattr(signals, part)
+    # With a path through the environment that is taken, whether there is a critic or not.
+    both = make(policy, pendulum_window(policy, num_envs=12))
+    assert both.path_gradient is both.action_gradient
+
+
+def test_the_temperature_adds_the_slope_of_the_log_density() -> None:
+    """``Q - alpha log pi`` of ``a = u``: minus alpha times ``-(u - mu) / sigma^2``, at fixed mu."""
+    space, line = Box(-1, 1, (2,)), Box(-np.inf, np.inf, (1,), np.float32)
+    policy = GaussianPolicy(space, line, (4,), log_std_init=-0.5).double()
+    noise = torch.randn(3, 5, 1, generator=seeded(2), dtype=F64)
+    window = bandit(policy, noise)
+    discount = torch.rand(3, 5, generator=seeded(3), dtype=F64)
+
+    def slope(**settings: Any) -> Tensor:
+        signals = Signals(policy, window, q_value=lambda _, a: 2 * a[..., 0], **settings)
+        return signals.critic_action_gradient
+
+    expected = 2 + 0.3 * noise * math.exp(0.5)
+    torch.testing.assert_close(slope(temperature=0.3), expected)
+    discounted = slope(temperature=0.3, critic_discount=discount)
+    torch.testing.assert_close(discounted, discount.unsqueeze(-1) * expected)
+    assert torch.equal(slope(), torch.full_like(noise, 2.0))
 
 
 # What is missing, and what is not finite ----------------------------------------------------------

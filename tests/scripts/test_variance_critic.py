@@ -1,4 +1,4 @@
-"""``pgtoolkit variance RUN`` of a run with a critic: saved beside the policy and measured."""
+"""``pgtoolkit variance RUN`` of a run with a critic: saved, measured and reported."""
 
 import dataclasses
 import json
