@@ -163,7 +163,7 @@ class Ppo:
                 epsilon=config.adam_epsilon,
                 max_grad_norm=config.max_grad_norm,
             ),
-            compiled=choose_compiled(config.compile, MINIBATCH_SECONDS * num_minibatches),
+            compiled=choose_compiled(config.compile, MINIBATCH_SECONDS * num_minibatches, device),
         )
 
     def collect(self) -> Window:

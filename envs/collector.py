@@ -403,7 +403,8 @@ def make_rollout(
         and isinstance(env.single_action_space, Box)
         and is_compilable(env.env)
     )
-    if possible and choose_compiled(compile, STEP_SECONDS * total_steps / env.num_envs):
+    saved = STEP_SECONDS * total_steps / env.num_envs
+    if possible and choose_compiled(compile, saved, env.device):
         if gradient:
             LOG.warning("compiling the step of policy and environment (seconds, once)")
         return CompiledUnroll()
