@@ -69,7 +69,8 @@ def ppo_run(num_envs: int, n_steps: int, n_epochs: int, batch_size: int, width: 
     def loss(parameters: Any, rows: Rows, targets: Any) -> Any:
         advantage, target = targets
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        log_prob = _log_density(*policy(parameters, rows.obs), rows.action)
+        mean, log_std = policy(parameters, rows.obs)
+        log_prob = _log_density(mean, log_std, rows.action)
         ratio = jnp.exp(log_prob - rows.log_prob)
         clipped = jnp.clip(ratio, 0.8, 1.2)
         surrogate = jnp.minimum(ratio * advantage, clipped * advantage).mean()

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from tests.cuda.same_draws import DEVICES, labelled_generators
+from tests.cuda.same_draws import DEVICES, address_of, labelled_generators
 
 NAME = "card"
 _setup_privateuseone_for_python_backend(NAME)
@@ -58,9 +58,9 @@ class DeviceMixError(RuntimeError):
 
 @final
 class CardTensor(Tensor):
-    """A tensor of the processor, ``inner``, that says it is on the card."""
+    """A tensor of the processor, ``bare``, that says it is on the card."""
 
-    inner: Tensor
+    bare: Tensor
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "CardTensor":
@@ -72,7 +72,7 @@ class CardTensor(Tensor):
             dtype=inner.dtype,
             device=CARD,
         )
-        made.inner = inner
+        made.bare = inner
         return made
 
     @classmethod
@@ -82,20 +82,22 @@ class CardTensor(Tensor):
         if func is Tensor.tolist:
             return args[0].detach().cpu().tolist()
         if func is Tensor.__repr__:
-            return f"on the card: {args[0].inner!r}"
+            return f"on the card: {args[0].bare!r}"
         with torch._C.DisableTorchFunctionSubclass():
             found = func(*args, **kwargs or {})
         if func is Tensor.data.__set__:  # type: ignore[attr-defined]
-            args[0].inner = args[1].inner
+            args[0].bare = args[1].bare
         return found
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return run(func, args, kwargs or {})
 
 
 @final
-class CardMode(TorchDispatchMode):
+class CardMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sends every operation through :func:`run`, those that make tensors too."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -123,7 +125,7 @@ def run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
             func(*args, **kwargs)  # changes the shape of the wrapper, too
     if not on_card:
         return found
-    owners = {id(x.inner): x for x in tensors if isinstance(x, CardTensor)}
+    owners = {id(x.bare): x for x in tensors if isinstance(x, CardTensor)}
     return tree_map_only(Tensor, lambda x: owner_of(x, owners), found)
 
 
@@ -156,7 +158,7 @@ def require_generator(func: Any, generator: Any, on_card: bool) -> None:
     """
     if generator is None:
         return
-    its = DEVICES.get(generator._cdata, CPU)
+    its = DEVICES.get(address_of(generator), CPU)
     if (its.type == NAME) is not on_card:
         raise DeviceMixError(f"{func}: a generator of {its} draws for another device")
 
@@ -170,12 +172,9 @@ def require_one_device(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]
     others = [x for x in tensors if not isinstance(x, CardTensor)]
     if func in MOVES or not others or len(others) == len(tensors):
         return
-    first = args[0] if isinstance(args[0], Tensor) else None
-    if first is not None and not isinstance(first, CardTensor):
-        if func in INDEXING or func._schema.is_mutable:
-            raise DeviceMixError(
-                f"{func}: a tensor of the processor is indexed or written from the card"
-            )
+    reads_or_writes = func in INDEXING or func._schema.is_mutable
+    if reads_or_writes and isinstance(args[0], Tensor) and not isinstance(args[0], CardTensor):
+        raise DeviceMixError(f"{func}: a tensor of the processor is indexed or written by the card")
     if func in INDEXING:
         others = [x for x in args[2:] if isinstance(x, Tensor) and not isinstance(x, CardTensor)]
     if any(x.dim() > 0 or func in STRICT for x in others):
@@ -184,7 +183,7 @@ def require_one_device(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]
 
 
 def bare_tensor(value: Any) -> Any:
-    return value.inner if isinstance(value, CardTensor) else value
+    return value.bare if isinstance(value, CardTensor) else value
 
 
 @contextlib.contextmanager
@@ -193,7 +192,7 @@ def pretended_card() -> Iterator[torch.device]:
     before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor bypasses the mode
     try:
-        with labelled_generators(), CardMode():
+        with labelled_generators(), CardMode():  # type: ignore[no-untyped-call]
             yield CARD
     finally:
         torch._C._set_only_lift_cpu_tensors(before)

@@ -28,22 +28,27 @@ class LabelledGenerator(CPU_GENERATOR):
 
     def __new__(cls, device: torch.device | str = "cpu") -> "LabelledGenerator":
         made = super().__new__(cls)
-        DEVICES[made._cdata] = torch.device(device)
+        DEVICES[address_of(made)] = torch.device(device)
         return made
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         super().__init__()
 
     @property
-    def device(self) -> torch.device:
-        return DEVICES[self._cdata]
+    def device(self) -> torch.device:  # type: ignore[override]
+        return DEVICES[address_of(self)]
+
+
+def address_of(generator: Any) -> int:
+    address: int = generator._cdata
+    return address
 
 
 @contextlib.contextmanager
 def labelled_generators() -> Iterator[None]:
     """Inside it, ``torch.Generator(device)`` is a :class:`LabelledGenerator`."""
     before = torch.Generator
-    torch.Generator = LabelledGenerator  # type: ignore[misc]
+    torch.Generator = LabelledGenerator  # type: ignore[assignment,misc]
     try:
         yield
     finally:

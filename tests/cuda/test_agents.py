@@ -35,7 +35,7 @@ SMALL: dict[str, Any] = {
 """Settings of those agents that have them."""
 
 MIXED = {"apg mixed": "apg", "shac mixed": "shac"}
-VARIANTS = {name: (name, {}) for name in AGENTS} | {
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in AGENTS} | {
     name: (agent, {"estimator": "mixed"}) for name, agent in MIXED.items()
 }
 

@@ -39,7 +39,7 @@ def test_auto_compiles_for_the_processor_only(device: torch.device) -> None:
 
 
 def test_a_compiled_rollout(device: torch.device, caplog: pytest.LogCaptureFixture) -> None:
-    """Window and gradient are those of plain steps; if plain ones were taken, a sentence says so."""
+    """Window and gradient are those of plain steps, which are taken instead after a sentence."""
     found = []
     with caplog.at_level(logging.WARNING, "pgtoolkit"):
         for rollout in (unroll, CompiledUnroll()):
@@ -74,7 +74,7 @@ def test_compiled_minibatches(device: torch.device, caplog: pytest.LogCaptureFix
             with torch.no_grad():
                 for parameter in module.parameters():
                     parameter.zero_()
-                module[0].weight.copy_(weight)  # type: ignore[operator,union-attr]
+                module[0].weight.copy_(weight)  # type: ignore[operator]
             module = module.to(device)
 
             def loss(parameters: Any, mini: Rows, module: Any = module) -> Any:

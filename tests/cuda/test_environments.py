@@ -38,6 +38,7 @@ from pgtoolkit.envs.wrappers.observation_detach import ObservationDetach
 from pgtoolkit.envs.wrappers.smoothing_bundle import SmoothingBundle
 from pgtoolkit.envs.wrappers.surrogate_cost import SurrogateCost
 from pgtoolkit.policies.gaussian import GaussianPolicy
+from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.checkpointed import choose_unroll
 from pgtoolkit.rollouts.rollout import collect, reset
 from pgtoolkit.seeding import stream
@@ -82,7 +83,7 @@ def stepped(make: Callable[[], DifferentiableEnv[Any]], place: torch.device) -> 
     env = DifferentiableVectorEnv(make(), NUM_ENVS, device=place, dtype=torch.float64)
     env.reset(seed=0)
     obs = env.detach()
-    shape = (NUM_STEPS, NUM_ENVS, *env.single_action_space.shape)
+    shape = (NUM_STEPS, NUM_ENVS, *(env.single_action_space.shape or ()))
     action = torch.rand(shape, generator=stream(0, "actions", place), device=place) - 0.5
     action = action.double().requires_grad_()
     rows: list[Tensor] = [obs]
@@ -138,7 +139,7 @@ def test_gradient_checkpoints(every: int, device: torch.device) -> None:
         torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-5)
 
 
-def small_policy(env: Any) -> GaussianPolicy:
+def small_policy(env: Any) -> Policy:
     policy = GaussianPolicy(env.single_observation_space, env.single_action_space, (8,))
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

@@ -26,11 +26,8 @@ pytestmark = pytest.mark.cuda
 
 CPU = torch.device("cpu")
 N = 24
-PENDULUM = Pendulum()
-
-
-class Short(Pendulum):
-    max_episode_steps = 15
+PENDULUM, SHORT = Pendulum(), Pendulum()
+SHORT.max_episode_steps = 15
 
 
 def gradients(place: torch.device, seed: int, mean: float = 0.3) -> dict[str, Tensor]:
@@ -166,7 +163,7 @@ def test_evaluation_and_reward_scale(device: torch.device) -> None:
     found = []
     for place in (CPU, device):
         with same_draws():
-            env = DifferentiableVectorEnv(Short(), 3, device=place)
+            env = DifferentiableVectorEnv(SHORT, 3, device=place)
             policy = GaussianPolicy(PENDULUM.observation_space, PENDULUM.action_space, (8,))
             with torch.no_grad():
                 for parameter in policy.parameters():
