@@ -249,7 +249,9 @@ def run_row(name: str, device: str, limit: float, run: Runner) -> Part:
         module = "pgtoolkit.scripts.benchmarks.on_device"
         command = [sys.executable, "-m", module, name, f"--device={device}", f"--json={file}"]
         ended = run([*command, *(["--small"] if device == "cpu" else [])], limit)
-        found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        found: dict[str, Any] = (
+            json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        )
     passed = ended.code == 0 and bool(found)
     result = (found.get("note") or "timed") if passed else outcome(ended, limit)
     numbers = {key: found.get(key) for key in ("ours", "jax", "ratio")}
