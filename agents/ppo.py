@@ -167,7 +167,7 @@ class Ppo:
                     ),
                 )
             ],
-            compiled=choose_compiled(config.compile, MINIBATCH_SECONDS * num_minibatches),
+            compiled=choose_compiled(config.compile, MINIBATCH_SECONDS * num_minibatches, device),
         )
 
     def collect(self) -> Window:

@@ -9,7 +9,7 @@ import torch
 from gymnasium.spaces import Box, Space
 from torch import Tensor
 
-from pgtoolkit.compiling import Compile, choose_compiled
+from pgtoolkit.compiling import CPU, Compile, choose_compiled
 from pgtoolkit.config import CompileSettings, PathwiseSettings, RolloutSettings
 from pgtoolkit.envs.compiled.rollout import CompiledUnroll
 from pgtoolkit.envs.differentiable import DifferentiableEnv
@@ -403,7 +403,9 @@ def make_rollout(
         and isinstance(env.single_action_space, Box)
         and is_compilable(env.env)
     )
-    if possible and choose_compiled(compile, STEP_SECONDS * total_steps / env.num_envs):
+    saved = STEP_SECONDS * total_steps / env.num_envs
+    device = env.device if isinstance(env, DifferentiableVectorEnv) else CPU
+    if possible and choose_compiled(compile, saved, device):
         if gradient:
             LOG.warning("compiling the step of policy and environment (seconds, once)")
         return CompiledUnroll()

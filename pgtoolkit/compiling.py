@@ -13,9 +13,11 @@ from torch import Tensor, fx
 
 from pgtoolkit.torch_private import O2_OPTIONS, make_graph, mark_first_axis_dynamic
 
+CPU = torch.device("cpu")
+
 Compile = Literal["auto", "always", "never"]
-"""``auto`` compiles if there is a C++ compiler and the run is long enough to save more time than
-compiling takes."""
+"""``auto`` compiles on the CPU if there is a C++ compiler and the run is long enough to save more
+time than compiling takes."""
 
 COMPILE_SECONDS = 15.0
 """Approximate time to trace and compile one loop; less once its code is in torch's cache."""
@@ -43,15 +45,18 @@ TANH_NUMERATOR = (
 TANH_DENOMINATOR = (1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 
 
-def choose_compiled(compile: Compile, seconds_saved: float) -> bool:
+def choose_compiled(compile: Compile, seconds_saved: float, device: torch.device = CPU) -> bool:
     """Whether to compile a part.
 
     Args:
         compile: the user's setting.
-        seconds_saved: an estimate of the time that compiled code will save over the run.
+        seconds_saved: an estimate of the time that compiled code will save over the run; it was
+            measured on CPUs, so ``auto`` compiles nothing for another device.
+        device: where the part runs.
     """
     if compile == "auto":
-        return seconds_saved > 2 * COMPILE_SECONDS and has_compiler()
+        long_enough = seconds_saved > 2 * COMPILE_SECONDS
+        return device.type == "cpu" and long_enough and has_compiler()
     return compile == "always"
 
 

@@ -7,6 +7,16 @@ import pytest
 import torch
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        choices=("cuda", "cpu", "pretended"),
+        default="cuda",
+        help="where tests/cuda runs: a card, the processor (dry run), or a pretended card that "
+        "finds mixed devices without one",
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """The tensors here are small: more threads only wait for each other, and for pytest-xdist."""

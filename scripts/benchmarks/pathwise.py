@@ -54,7 +54,11 @@ def our_side(num_envs: int) -> Run:
 
 
 def make_gradient_step(
-    num_envs: int, *, compile: Compile, checkpoint_every: int = 0
+    num_envs: int,
+    *,
+    compile: Compile,
+    checkpoint_every: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Callable[[int], None]:
     """A function of the horizon ``H`` that makes one update of a tanh policy on Pendulum.
 
@@ -65,13 +69,15 @@ def make_gradient_step(
         num_envs: ``N``.
         compile: the setting of the same name of an agent.
         checkpoint_every: the setting of the same name of an agent.
+        device: where environment and policy are.
     """
-    env = DifferentiableVectorEnv(Pendulum(), num_envs)
+    env = DifferentiableVectorEnv(Pendulum(), num_envs, device=device)
     config = ApgConfig(compile=compile, checkpoint_every=checkpoint_every)
     unroll = make_rollout(env, config, total_steps=0, gradient=True)
     policy = GaussianPolicy(env.single_observation_space, env.single_action_space, HIDDEN)
+    policy = policy.to(env.device)
     optimizer = torch.optim.Adam(policy.parameters(), 3e-3, fused=True)
-    generator = stream(0, "noise")
+    generator = stream(0, "noise", env.device)
     rollout_states = [reset(env, seed=0, device=env.device)]
 
     def gradient_step(num_steps: int) -> None:

@@ -140,6 +140,10 @@ BENCHMARKS = {
         "PPO on this package's batched Pendulum, 1024 environments",
         "native_cases",
     ),
+    "reppo": Benchmark(
+        "pgtoolkit.scripts.benchmarks.reppo",
+        "REPPO on Gymnasium's Pendulum-v1, against this package's PPO of equal width and epochs",
+    ),
     "env-step": Benchmark(
         "pgtoolkit.scripts.benchmarks.env_step",
         "steps of 1024 Pendulums and CartPoles with given actions",

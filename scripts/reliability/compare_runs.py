@@ -43,7 +43,7 @@ def leaves(state: Any, path: str = "") -> Iterator[tuple[str, bytes]]:
             yield from leaves(value, f"{path}/{index}")
     elif isinstance(state, torch.Tensor):
         shape = f"{state.dtype} {list(state.shape)} ".encode()
-        yield path, shape + state.numpy().tobytes()
+        yield path, shape + state.cpu().numpy().tobytes()
     else:
         yield path, struct.pack("d", state) if isinstance(state, float) else repr(state).encode()
 
