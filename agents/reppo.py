@@ -238,7 +238,7 @@ class Reppo:
         num_minibatches = total_steps * config.n_epochs / config.batch_size
         self.minibatches: Minibatches[Batch] = Minibatches(
             self.objectives(),
-            compiled=choose_compiled(config.compile, MINIBATCH_SECONDS * num_minibatches),
+            compiled=choose_compiled(config.compile, MINIBATCH_SECONDS * num_minibatches, device),
         )
 
     @property

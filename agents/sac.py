@@ -188,7 +188,9 @@ class Sac:
         self.critic_monitor = CriticMonitor(self.collector, config, self.monitor)
         num_updates = total_steps / (config.num_envs * config.n_steps)
         saved = MINIBATCH_SECONDS * num_updates * config.num_minibatches
-        self.steps = ScannedSteps(self.step, compiled=choose_compiled(config.compile, saved))
+        self.steps = ScannedSteps(
+            self.step, compiled=choose_compiled(config.compile, saved, device)
+        )
 
     @property
     def alpha(self) -> Tensor:

@@ -198,7 +198,9 @@ class Td3:
         self.critic_monitor = CriticMonitor(self.collector, config, self.monitor)
         num_updates = total_steps / (config.num_envs * config.n_steps)
         saved = MINIBATCH_SECONDS * num_updates * config.num_minibatches
-        self.rounds = ScannedSteps(self.round, compiled=choose_compiled(config.compile, saved))
+        self.rounds = ScannedSteps(
+            self.round, compiled=choose_compiled(config.compile, saved, device)
+        )
         self.short_rounds, self.open_rounds = ScannedSteps(self.round), ScannedSteps(self.critics)
 
     @property

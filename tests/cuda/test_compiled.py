@@ -12,7 +12,7 @@ from pgtoolkit.compiling import choose_compiled
 from pgtoolkit.envs.compiled.rollout import CompiledUnroll
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.learners.minibatches import Minibatches
+from pgtoolkit.learners.minibatches import Minibatches, Objective
 from pgtoolkit.learners.step_rules.flat_adam import FlatAdam
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.rollouts.rollout import reset, unroll
@@ -82,10 +82,11 @@ def test_compiled_minibatches(device: torch.device, caplog: pytest.LogCaptureFix
                 return (found - mini.y).square().mean(), {}
 
             rule = FlatAdam(betas=(0.9, 0.999), epsilon=1e-8, max_grad_norm=1.0)
-            minibatches = Minibatches({"net": module}, loss, rule, compiled=compiled)
+            objectives = [Objective({"net": module}, loss, rule)]
+            minibatches: Minibatches[Rows] = Minibatches(objectives, compiled=compiled)
             minibatches.run(batch, rows, 0.01)
             ends.append([p.detach().clone() for p in module.parameters()])
-            restored = Minibatches({"net": module}, loss, rule)
+            restored: Minibatches[Rows] = Minibatches(objectives)
             state = {name: value.cpu() for name, value in minibatches.state_dict().items()}
             restored.load_state_dict(state)
             assert restored.state.mean.device.type == device.type

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgtoolkit.diagnostics.monitor import GradientMonitor, variance_by_step
+from pgtoolkit.diagnostics.monitor import GradientMonitor, Pair, variance_by_step
 from pgtoolkit.diagnostics.paired import PairStatistics
 from pgtoolkit.diagnostics.per_trajectory import per_sample_gradients, per_trajectory_gradients
 from pgtoolkit.diagnostics.statistics import GradientStatistics
@@ -126,7 +126,7 @@ def test_the_monitors_report(device: torch.device) -> None:
         first, second = gradients(place, 0), gradients(place, 1)
         monitor = GradientMonitor(1)
         report = monitor.report(
-            {"score_function": first, "pathwise": second}, matched=(first, second)
+            {"score_function": first, "pathwise": second}, [Pair(first, second)]
         )
         found.append(report | {"by_step": variance_by_step(first["weight"].permute(1, 0, 2))})
     assert found[0].keys() == found[1].keys()
