@@ -75,7 +75,7 @@ class SvgConfig(
 ):
     """Stochastic value gradients: through a learned Q, one step of a learned model, or many."""
 
-    horizon: Horizon = "0"
+    horizon: Horizon = "1"
     """Steps of the learned model that the gradient passes through. 0: none, the slope of Q at
     replayed actions; 1: one from replayed states, then the value; infinity: all steps of the
     window that was just collected, then the value."""
