@@ -464,7 +464,7 @@ def test_bad_numbers_name_where_they_began() -> None:
     window = agent.collect()
     reward = window.reward.clone()
     reward[5, 2] = 1e30
-    with pytest.raises(NonFiniteError, match="critic loss of minibatch 0"):
+    with pytest.raises(NonFiniteError, match=r"critic loss of minibatch \d"):
         agent.update(dataclasses.replace(window, reward=reward))
 
 

@@ -1,5 +1,7 @@
 """Returns and advantages against worked examples and brute force."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from pgtoolkit.estimators.returns import (
     reward_to_go,
     segment_discount,
     segment_returns,
+    soft_reward,
     steps_since_start,
     td_lambda_returns,
 )
@@ -285,3 +288,15 @@ def test_returns_carry_the_graph_of_rewards_and_values() -> None:
     by_reward, by_value = torch.autograd.grad(found[0, 0], [reward, value])
     assert by_reward.flatten().tolist() == [1.0, 0.5, 0.0]
     assert by_value.flatten().tolist() == [0.0, 0.25, 0.0]
+
+
+def test_a_soft_reward_has_the_next_states_entropy_unless_there_is_no_next_action() -> None:
+    terminated = torch.tensor([[False, True]])
+    found = soft_reward(
+        torch.tensor([[1.0, 1.0]]),
+        torch.tensor([[2.0, math.inf]]),
+        terminated,
+        gamma=0.9,
+        temperature=torch.tensor(0.5),
+    )
+    torch.testing.assert_close(found, torch.tensor([[1.9, 1.0]]))

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.estimators.proximal import standardized
 from pgtoolkit.learners.minibatches import Minibatches, Objective, draw_minibatches
+from pgtoolkit.learners.step_rules.flat_adam import Blocks, FlatAdam, adam_state
 
 SETTINGS: dict[str, Any] = {
     "num_envs": 2,
@@ -175,6 +176,90 @@ def test_a_saved_optimiser_goes_on_exactly() -> None:
     for update in (first, second):
         update.run(batch, rows, 0.01)
     assert torch.equal(first.state.parameters, second.state.parameters)
+
+
+class Two(NamedTuple):
+    """A batch of one number a row."""
+
+    x: Tensor
+
+
+class Scalar(torch.nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = torch.nn.Parameter(torch.tensor(value, dtype=torch.float64))
+
+
+def test_objectives_step_in_order_and_see_what_was_stepped_before() -> None:
+    """``a <- a - lr mean x`` and then, with that ``a``, ``b <- b - lr a fresh``: by hand.
+
+    Each minibatch has its own fresh number. With an epsilon of 1e9, Adam's first steps without
+    momentum are the gradient over 1e9.
+    """
+    rule = FlatAdam(betas=(0.0, 0.0), epsilon=1e9, max_grad_norm=1e9)
+
+    def first(parameters: Any, mini: Two, fresh: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return parameters["a"]["value"] * mini.x.mean(), {"mean": mini.x.mean()}
+
+    def second(parameters: Any, mini: Two, fresh: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return parameters["b"]["value"] * parameters["a"]["value"] * fresh, {}
+
+    modules = {"a": Scalar(2.0), "b": Scalar(5.0)}
+    update: Minibatches[Two] = Minibatches(
+        [
+            Objective({"a": modules["a"]}, first, rule, "one"),
+            Objective({"b": modules["b"]}, second, rule, "other"),
+        ]
+    )
+    batch = Two(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
+    fresh = torch.tensor([10.0, 20.0], dtype=torch.float64)
+    found = update.run(batch, torch.tensor([[3, 0], [1, 2]]), 1e9, fresh)
+    a, b, expected = 2.0, 5.0, []
+    for mean, own in ((2.5, 10.0), (2.5, 20.0)):
+        loss, a = a * mean, a - mean
+        expected.append((loss, mean, mean, b * a * own, abs(a * own)))
+        b -= a * own
+    assert list(found) == ["one_loss", "mean", "one_norm", "other_loss", "other_norm"]
+    for values, row in zip(found.values(), zip(*expected, strict=True), strict=True):
+        torch.testing.assert_close(values, torch.tensor(row, dtype=torch.float64))
+    assert modules["a"].value.item() == pytest.approx(a, rel=1e-6)
+    assert modules["b"].value.item() == pytest.approx(b, rel=1e-6)
+
+
+def test_the_bad_objective_is_named() -> None:
+    rule = FlatAdam(betas=(0.9, 0.999), epsilon=1e-8, max_grad_norm=1.0)
+
+    def loss(parameters: Any, mini: Two) -> tuple[Tensor, dict[str, Tensor]]:
+        return parameters["a"]["value"] * mini.x.mean(), {}
+
+    update: Minibatches[Two] = Minibatches([Objective({"a": Scalar(1.0)}, loss, rule, "critic")])
+    batch = Two(torch.tensor([1.0, math.inf], dtype=torch.float64))
+    with pytest.raises(NonFiniteError, match="critic loss of minibatch 1 of the update"):
+        update.run(batch, torch.tensor([[0], [1]]), 0.1)
+
+
+def test_blocks_are_clipped_and_paced_by_their_own_rules() -> None:
+    """The first block's gradient of norm 5 is clipped to 1; the other's is not, at half the rate."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = [torch.randn(n, generator=generator, dtype=torch.float64) for n in (2, 3)]
+    gradient = torch.tensor([3.0, 4.0, 7.0, 8.0, 9.0], dtype=torch.float64)
+    rules = [
+        FlatAdam(betas=(0.9, 0.99), epsilon=1.0, max_grad_norm=norm, pace=pace)
+        for norm, pace in ((1.0, 1.0), (math.inf, 0.5))
+    ]
+    state = adam_state(parameters)
+    rate = torch.tensor(0.1, dtype=torch.float64)
+    after, norm = Blocks(tuple(rules), (2, 3)).step(state, gradient, rate)
+    alone = [
+        rule.step(adam_state([x]), part, rate)[0]
+        for rule, x, part in zip(rules, parameters, gradient.split([2, 3]), strict=True)
+    ]
+    for place in range(3):
+        torch.testing.assert_close(after[place], torch.cat([one[place] for one in alone]))
+    assert float(norm) == 5.0 and float(after.steps) == 1.0
+    moved = state.parameters - after.parameters
+    torch.testing.assert_close(moved[:2], 0.1 * gradient[:2] / 5 / (gradient[:2] / 5 + 1))
+    torch.testing.assert_close(moved[2:], 0.05 * gradient[2:] / (gradient[2:] + 1))
 
 
 def rows_of(size: int, batch_size: int, n_epochs: int) -> Tensor:
