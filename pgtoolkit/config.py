@@ -317,8 +317,9 @@ class ProbeSettings(Settings):
     environments of its own; 0 measures none. The exact gradient ends with the critic's value of the
     state after them: more steps leave less of the critic's error in it, and give it more
     variance."""
-    probe_envs: Annotated[int, at_least(6), at_most(MAX_COUNT)] = 64
-    """Environments of that measurement; each gives one trajectory."""
+    probe_envs: Annotated[int, at_least(6), at_most(MAX_COUNT)] = 256
+    """Environments of that measurement; each gives one trajectory. With 64, neither a bias nor a
+    direction can mostly be told from noise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,8 @@ def test_the_event_file_has_the_tags_finite_and_in_order(run: Path) -> None:
         assert steps == sorted(set(steps)) and steps[-1] <= 600
         assert all(np.isfinite(event.value) for event in series)
     assert [event.step for event in found.Scalars("train/std")] == list(range(60, 601, 60))
-    assert found.Tags()["images"] == ["gradient/by_step"]
+    images = {f"gradient/{name}by_step" for name in ("", "bias_", "cosine_")}
+    assert {*found.Tags()["images"]} == images
     assert "definitions/text_summary" in found.Tags()["tensors"]
     assert {"_hparams_/session_start_info", "_hparams_/session_end_info"} <= set(
         found.summary_metadata
