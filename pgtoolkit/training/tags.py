@@ -16,6 +16,13 @@ DEFINITIONS = {
     "entropy_loss, mean over the update's minibatches",
     "train/value_loss": "mean squared error of the value function, mean over the update's "
     "minibatches",
+    "train/critic_loss": "sac and td3: loss of the Q functions, added up over them (with critic "
+    "mse the squared error; sac halves it), mean over the update's minibatches",
+    "train/actor_loss": "sac: alpha log pi - min Q of actions drawn anew on replayed states; td3: "
+    "minus the first Q of the policy's own actions. Mean over the steps of the policy in an update",
+    "train/ent_coef": "sac: alpha, the weight of the entropy, mean over the update's minibatches",
+    "train/ent_coef_loss": "sac with ent_coef auto: -log(alpha) (log pi + target_entropy), mean "
+    "over the update's minibatches; log pi is of the action in units of its box, [-1, 1]",
     "train/explained_variance": "1 - Var(target - V) / Var(target), before the value function is "
     "fitted to this window; 1 is perfect; absent if the target is constant up to rounding",
     "train/entropy_loss": "minus the mean entropy of the action distribution after squashing, in "
@@ -26,7 +33,7 @@ DEFINITIONS = {
     "train/clip_fraction": "ppo only: share of samples whose r differs from 1 by more than "
     "clip_range, mean over the update's minibatches",
     "train/gradient_norm": "norm of the policy's gradient before clipping; in a2c and ppo that of "
-    "policy and value function together, in ppo the mean over the update's minibatches",
+    "policy and value function together; in ppo, sac and td3 the mean over the update's steps",
     "train/reward_scale": "with --normalize-rewards: the number by which the window's rewards were "
     "divided in the update, a 30th of the standard deviation of the discounted return so far of "
     "an episode, G_t = r_t + gamma G_(t-1), over all steps of the run; 1 while that is constant",

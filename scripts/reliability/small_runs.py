@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, final
 
+from pgtoolkit.config import CriticSettings
 from pgtoolkit.scripts.cli.arguments import flags_of
 from pgtoolkit.scripts.cli.registry import AGENTS, load_agent
 
@@ -18,6 +19,8 @@ SIZES: dict[str, Any] = {
     "diagnostics_interval": 1,
     "batch_size": 8,
     "n_epochs": 1,
+    "learning_starts": 8,
+    "buffer_size": 24,
 }
 """Settings of the agents that have them."""
 
@@ -56,8 +59,9 @@ def small_runs() -> list[SmallRun]:
     """One run of every agent, with a gradient where the agent needs one, and of two adapters."""
     runs = []
     for name in AGENTS:
-        needs_gradient = load_agent(name)[0].needs_gradient
-        env = "pgtoolkit/PointMass-v0" if needs_gradient else "CartPole-v1"
+        agent, config = load_agent(name)
+        continuous = agent.needs_gradient or issubclass(config, CriticSettings)
+        env = "pgtoolkit/PointMass-v0" if continuous else "CartPole-v1"
         runs.append(SmallRun(name, name, {"env": env, "normalize_rewards": True}))
     differences = {"env": "Pendulum-v1", "differentiate": "finite-difference"}
     model = {"env": "Pendulum-v1", "differentiate": "model", "adapter_kwargs": MODEL}
