@@ -142,7 +142,9 @@ def test_sac_by_hand() -> None:
         [w if w.ndim == 2 else w[:, None] for w in numbers(agent.policy.head.output)], 1
     )
     assert np.abs(found - expected_policy).max() < 1e-6
-    assert float(agent.alpha_rule.parameters[0].detach()) == pytest.approx(float(expected_alpha), abs=1e-6)
+    assert float(agent.alpha_rule.parameters[0].detach()) == pytest.approx(
+        float(expected_alpha), abs=1e-6
+    )
     for lagging, (w, b), wanted in zip(
         agent.target.copy.members, q_before, expected_q, strict=True
     ):
