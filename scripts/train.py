@@ -75,8 +75,9 @@ def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
         if experiment.environments.gradient.sentence:
             print(experiment.environments.gradient.sentence, flush=True)
         print(experiment.resume_sentence, flush=True)
-        if isinstance(experiment.agent.config, ReplaySettings):
-            size, spaces = experiment.agent.config.buffer_size, experiment.agent.collector.spaces
+        agent: Any = experiment.agent
+        if isinstance(settings.agent, ReplaySettings):
+            size, spaces = settings.agent.buffer_size, agent.collector.spaces
             print(replay_sentence(size, spaces), flush=True)
         with RunWriter(path) as writer:
             writer.begin(resolved)

@@ -51,7 +51,7 @@ def bytes_of_transition(spaces: Spaces) -> int:
     """Bytes of a transition as it is stored."""
     obs = spaces[0]
     obs_size, action_size = (math.prod(space.shape or (1,)) for space in spaces)
-    obs_bytes = 1 if obs.dtype == np.uint8 else exact_dtype(obs.dtype).itemsize
+    obs_bytes = 1 if obs.dtype == np.uint8 else exact_dtype(obs.dtype or np.float32).itemsize
     return replay_bytes(obs_size, action_size, obs_bytes)
 
 

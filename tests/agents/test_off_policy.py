@@ -233,12 +233,12 @@ def test_the_first_actions_are_uniform_and_nothing_is_learned_then(name: str) ->
 def test_the_critic_is_a_view(name: str) -> None:
     agent = pendulum(name, normalize_rewards=True)
     agent.update(agent.collect())
-    assert isinstance(agent, HasCritic)
     view = agent.critic
     assert view.module is agent.q
     assert view.module.choice == {"sac": "least", "td3": "first"}[name]
     assert view.reward_scale == pytest.approx(float(agent.collector.reward_normalizer.scale))
     assert view.temperature == {"sac": 1.0, "td3": 0.0}[name]
+    assert isinstance(agent, HasCritic)
 
 
 @BOTH
