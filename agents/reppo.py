@@ -397,7 +397,7 @@ class Reppo:
 
 
 TAGS = {
-    "critic_loss": "train/value_loss",
+    "critic_loss": "train/critic_loss",
     "critic_norm": "train/critic_gradient_norm",
     "policy_loss": "train/loss",
     "improvement": "train/policy_gradient_loss",

@@ -234,7 +234,7 @@ class Svg:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self.q_rule.step(self.q)["train/gradient_norm"]
         self.lagged.update()
-        return {"train/value_loss": loss.detach(), "train/critic_gradient_norm": norm}
+        return {"train/critic_loss": loss.detach(), "train/critic_gradient_norm": norm}
 
     @torch.no_grad()
     def target(self, steps: Window) -> Tensor:

@@ -28,10 +28,11 @@ from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.critic_monitor import STATES, CriticMonitor
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.flat_module import FlatModule, FlatOptimizer
-from pgtoolkit.learners.policy_learner import describe
 from pgtoolkit.learners.q_function import make_q_ensemble
 from pgtoolkit.learners.replay_batches import (
+    describe_acting,
     draw_minibatches,
+    make_replay,
     mean_reports,
     stored_transitions,
 )
@@ -45,11 +46,10 @@ from pgtoolkit.networks.value import Lagged, PolicyValue
 from pgtoolkit.policies.factory import DistributionName
 from pgtoolkit.policies.policy import without_normalizer
 from pgtoolkit.policies.uniform import uniform_policy
-from pgtoolkit.rollouts.replay import ReplayBuffer
 from pgtoolkit.rollouts.transitions import Transitions
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
-from pgtoolkit.state import load_state_of, state_of
+from pgtoolkit.state import integer, load_state_of, state_of
 
 MINIBATCH_SECONDS = 1e-3
 """Seconds that compiled code saves, at least, on one minibatch."""
@@ -191,7 +191,7 @@ class Td3:
         self.rule = FlatAdam(
             betas=config.adam_betas, epsilon=1e-8, max_grad_norm=config.max_grad_norm
         )
-        self.replay = ReplayBuffer(config.buffer_size, device=device)
+        self.replay = make_replay(config, self.collector.spaces, device)
         self.num_minibatches = 0
         self.generator = stream(seed, "minibatches", device)
         self.monitor = GradientMonitor(config.diagnostics_interval)
@@ -214,16 +214,17 @@ class Td3:
         return self.collector.collect(self.policy).detach()
 
     def update(self, window: Window) -> Metrics:
-        metrics: Metrics = {}
+        metrics, collector = dict[str, Tensor](), self.collector
         with self.monitor.updating():
-            self.replay.add(stored_transitions(window, self.collector.spaces[0]))
-            if self.collector.num_steps > self.config.learning_starts and len(self.replay) > 0:
+            self.replay.add(stored_transitions(window, collector.spaces[0]))
+            if collector.num_steps > self.config.learning_starts:
                 metrics |= self.learn()
                 metrics |= self.critic_monitor.measure(self.policy, self.critic, self.states)
-                metrics |= describe(self.policy(window.obs), window)
                 metrics["gradient/overhead"] = self.monitor.overhead
+            if collector.num_steps - collector.window_steps >= self.config.learning_starts:
+                metrics |= describe_acting(self.policy, window)
             self.policy.normalizer.update(window.obs, window.valid)
-        return metrics | self.collector.metrics()
+        return metrics | collector.metrics()
 
     def states(self, generator: torch.Generator) -> Tensor:
         """Replayed observations ``[M, O]``."""
@@ -359,7 +360,7 @@ class Td3:
         return state_of(self, STATE)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        load_state_of(self, STATE, state)
+        load_state_of(self, STATE, state, {"num_minibatches": integer()})
 
 
 TAGS = {

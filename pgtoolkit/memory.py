@@ -63,6 +63,17 @@ def window_bytes(num_steps: int, num_envs: int, obs_size: int, action_size: int)
     return float(FLOAT_BYTES) * num_steps * num_envs * floats
 
 
+def replay_bytes(obs_size: int, action_size: int, obs_bytes: int) -> int:
+    """One transition of a replay buffer: two observations, action, reward, and whether it ended.
+
+    Args:
+        obs_size: entries of an observation.
+        action_size: entries of an action.
+        obs_bytes: bytes of an entry of an observation.
+    """
+    return 2 * obs_size * obs_bytes + FLOAT_BYTES * (action_size + 1) + 1
+
+
 def network_bytes(sizes: Sequence[int]) -> float:
     """A multi-layer perceptron of these layer sizes with its gradient and Adam's moments."""
     weights = sum(a * b + b for a, b in itertools.pairwise(sizes))

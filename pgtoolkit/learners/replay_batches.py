@@ -1,17 +1,58 @@
 """What off-policy agents do between a window and their minibatches: store, and draw."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from gymnasium.spaces import Space
 from torch import Tensor
 
+from pgtoolkit.config import ReplaySettings
+from pgtoolkit.learners.policy_learner import describe
+from pgtoolkit.memory import available_memory, replay_bytes, require_memory
+from pgtoolkit.networks.normalizer import exact_dtype
+from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.replay import ReplayBuffer
 from pgtoolkit.rollouts.transitions import Transitions
 from pgtoolkit.rollouts.window import Window
 
+Spaces = tuple[Space[Any], Space[Any]]
+"""Observation and action space of one environment."""
+
 MAX_DRAWN_BYTES = 64 * 2**20
 """Most bytes of observations that are copied out of a replay buffer at a time, as float32."""
+
+
+def make_replay(config: ReplaySettings, spaces: Spaces, device: torch.device) -> ReplayBuffer:
+    """The buffer of ``config.buffer_size`` transitions, empty.
+
+    Raises:
+        RequestError: once full it would not fit into memory; says how large it would be.
+    """
+    if device.type == "cpu":
+        size = float(config.buffer_size * bytes_of_transition(spaces))
+        needs = {f"a full replay buffer (--buffer-size {config.buffer_size})": size}
+        require_memory(needs, available_memory(), "--buffer-size")
+    return ReplayBuffer(config.buffer_size, device=device)
+
+
+def replay_sentence(capacity: int, spaces: Spaces) -> str:
+    """How much memory a replay buffer takes, for the start of a run."""
+    one = bytes_of_transition(spaces)
+    return (
+        f"replay buffer: up to {capacity * one / 1e6:,.1f} MB of memory, taken as it fills "
+        f"({capacity:,} transitions of {one:,} bytes)"
+    )
+
+
+def bytes_of_transition(spaces: Spaces) -> int:
+    """Bytes of a transition as it is stored."""
+    obs = spaces[0]
+    obs_size, action_size = (math.prod(space.shape or (1,)) for space in spaces)
+    obs_bytes = 1 if obs.dtype == np.uint8 else exact_dtype(obs.dtype or np.float32).itemsize
+    return replay_bytes(obs_size, action_size, obs_bytes)
 
 
 def stored_transitions(window: Window, observation_space: Space[object]) -> Transitions:
@@ -64,4 +105,14 @@ def mean_reports(
         parts = [report[name] for report in reports if name in report]
         if parts:
             found[tag] = torch.cat(parts).mean()
+    return found
+
+
+def describe_acting(policy: Policy, window: Window) -> dict[str, Tensor]:
+    """:func:`describe <pgtoolkit.learners.policy_learner.describe>` of a policy that is off-policy.
+
+    How far it has moved since it acted is left out, because no step depends on it.
+    """
+    found = describe(policy(window.obs), window)
+    del found["train/approx_kl"]
     return found

@@ -19,8 +19,16 @@ DEFINITIONS = {
     "train/loss": "ppo: policy_gradient_loss + vf_coef * value_loss + ent_coef * entropy_loss; "
     "reppo: the loss of the policy and of its dual variables; mean over the update's minibatches",
     "train/value_loss": "mean squared error of the value function, mean over the update's "
-    "minibatches; of the critic where there is one, with hl_gauss its cross entropy; of several "
-    "Q functions, added up",
+    "minibatches",
+    "train/critic_loss": "loss of the Q functions, added up over them (with critic mse the "
+    "squared error, which sac halves; with hl_gauss the cross entropy), mean over the update's "
+    "minibatches",
+    "train/actor_loss": "sac: alpha log pi - min Q of actions drawn anew on replayed states; td3: "
+    "minus the first Q of the policy's own actions. Mean over the steps of the policy in an update",
+    "train/ent_coef": "sac and reppo: alpha, the weight of the entropy; in sac the mean over the "
+    "update's minibatches",
+    "train/ent_coef_loss": "sac with ent_coef auto: -log(alpha) (log pi + target_entropy), mean "
+    "over the update's minibatches; log pi is of the action in units of its box, [-1, 1]",
     "train/explained_variance": "1 - Var(target - V) / Var(target), before the value function is "
     "fitted to this window; 1 is perfect; absent if the target is constant up to rounding",
     "train/entropy_loss": "minus the mean entropy of the action distribution after squashing, in "
@@ -31,14 +39,14 @@ DEFINITIONS = {
     "the window's states, after the update",
     "train/kl_exceeded": "reppo only: share of the window's states whose exact KL(pi_old, pi_new) "
     "is beyond kl_bound, after the update",
-    "train/ent_coef": "weight alpha of the entropy, where it is learned",
     "train/kl_coef": "reppo only: learned weight beta of the divergence beyond kl_bound",
     "train/critic_gradient_norm": "norm of the critic's gradient before clipping, mean over the "
     "update's minibatches",
     "train/clip_fraction": "ppo only: share of samples whose r differs from 1 by more than "
     "clip_range, mean over the update's minibatches",
     "train/gradient_norm": "norm of the policy's gradient before clipping; in a2c and ppo that of "
-    "policy and value function together, in ppo and reppo the mean over the update's minibatches",
+    "policy and value function together; in ppo, reppo, sac and td3 the mean over the update's "
+    "steps",
     "train/reward_scale": "with --normalize-rewards: the number by which the window's rewards were "
     "divided in the update, a 30th of the standard deviation of the discounted return so far of "
     "an episode, G_t = r_t + gamma G_(t-1), over all steps of the run; 1 while that is constant",

@@ -144,6 +144,16 @@ BENCHMARKS = {
         "pgtoolkit.scripts.benchmarks.reppo",
         "REPPO on Gymnasium's Pendulum-v1, against this package's PPO of equal width and epochs",
     ),
+    "sac": Benchmark(
+        "pgtoolkit.scripts.benchmarks.off_policy",
+        "SAC on Gymnasium's Pendulum-v1 and HalfCheetah-v5, a gradient step for each step",
+        "sac_cases",
+    ),
+    "td3": Benchmark(
+        "pgtoolkit.scripts.benchmarks.off_policy",
+        "TD3 on Gymnasium's Pendulum-v1 and HalfCheetah-v5, a gradient step for each step",
+        "td3_cases",
+    ),
     "env-step": Benchmark(
         "pgtoolkit.scripts.benchmarks.env_step",
         "steps of 1024 Pendulums and CartPoles with given actions",

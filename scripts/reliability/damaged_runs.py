@@ -117,7 +117,7 @@ def trials(run_name: str, run: Path, case: Path, seed: int) -> Iterator[Trial]:
         "evaluate": ["--episodes", "1", "--eval-max-steps", "4"],
         "resume": ["--total-steps", str(4 * WINDOW)],
     }
-    if what.startswith("resume.safetensors"):
+    if what.startswith(("resume.safetensors", "replay-")):
         del commands["evaluate"]  # which does not read it
     for command, arguments in commands.items():
         outcome = run_forked([command, str(copied), *arguments], case, LIMITS)

@@ -43,6 +43,11 @@ DTYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, t
 # Checkpoints --------------------------------------------------------------------------------------
 
 
+def checkpoints_of(run: Path) -> tuple[str, ...]:
+    """The checkpoints that are damaged: :data:`CHECKPOINTS`, and the files of a replay buffer."""
+    return (*CHECKPOINTS, *sorted(path.name for path in run.glob("replay-*.safetensors")))
+
+
 def sealed(data: bytes) -> bytes:
     """A checkpoint's bytes with the checksum that belongs to them, if they have one."""
     found = CHECKSUM.search(data[:1000])
@@ -55,14 +60,14 @@ def sealed(data: bytes) -> bytes:
 
 def damage_bytes(run: Path, rng: random.Random) -> str:
     """Bytes of a file changed, inserted, removed or cut off."""
-    path = run / rng.choice(CHECKPOINTS + TEXTS)
+    path = run / rng.choice(checkpoints_of(run) + TEXTS)
     path.write_bytes(scrambled(path.read_bytes(), rng))
     return str(path.relative_to(run))
 
 
 def damage_header(run: Path, rng: random.Random) -> str:
     """Bytes of a checkpoint's header, where names, shapes and all that is no tensor are."""
-    path = run / rng.choice(CHECKPOINTS)
+    path = run / rng.choice(checkpoints_of(run))
     data = path.read_bytes()
     size = 8 + int.from_bytes(data[:8], "little")
     path.write_bytes(scrambled(data[:size], rng) + data[size:])
@@ -71,7 +76,7 @@ def damage_header(run: Path, rng: random.Random) -> str:
 
 def damage_entries(run: Path, rng: random.Random) -> str:
     """An entry of the header's JSON: a tensor's dtype, shape or place, or the notes."""
-    path = run / rng.choice(CHECKPOINTS)
+    path = run / rng.choice(checkpoints_of(run))
     header, tensors = _parts(path.read_bytes())
     changed, what = changed_value(header, rng, WEIRD)
     path.write_bytes(_joined(changed, tensors))
@@ -80,7 +85,7 @@ def damage_entries(run: Path, rng: random.Random) -> str:
 
 def damage_skeleton(run: Path, rng: random.Random) -> str:
     """A value of the JSON that describes the nested state."""
-    path = run / rng.choice(CHECKPOINTS)
+    path = run / rng.choice(checkpoints_of(run))
     header, tensors = _parts(path.read_bytes())
     changed, what = changed_value(json.loads(header["__metadata__"]["state"]), rng, WEIRD)
     header["__metadata__"]["state"] = json.dumps(changed)
@@ -118,7 +123,7 @@ def damage_tensor(run: Path, rng: random.Random) -> str:
 
 
 def _packed_anew(run: Path, rng: random.Random, change: Callable[[Any], tuple[Any, str]]) -> str:
-    path = run / rng.choice(CHECKPOINTS)
+    path = run / rng.choice(checkpoints_of(run))
     state, what = change(load_checkpoint(path))
     # What is no dictionary, or holds what no checkpoint can, is no state to be saved.
     save_checkpoint(path, state if isinstance(state, dict) else {"agent": state})

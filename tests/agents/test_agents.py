@@ -17,8 +17,10 @@ from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.reppo import Reppo, ReppoConfig
+from pgtoolkit.agents.sac import Sac, SacConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.agents.svg import Svg, SvgConfig
+from pgtoolkit.agents.td3 import Td3, Td3Config
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.registry.resolve import find_env
@@ -35,6 +37,11 @@ from pgtoolkit.scripts.reliability.mutations import at, places_of, replaced
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 
 SMALL: dict[str, Any] = {"num_envs": 6, "n_steps": 8, "hidden": (8,)}
+REPLAYED: dict[str, Any] = SMALL | {
+    "batch_size": 16,
+    "learning_starts": 50,
+    "compile": "never",
+}
 AGENTS: dict[str, Callable[..., Any]] = {
     "apg": lambda env, seed, **kwargs: Apg(ApgConfig(**SMALL, **kwargs), env, seed=seed),
     "shac": lambda env, seed, **kwargs: Shac(ShacConfig(**SMALL, **kwargs), env, seed=seed),
@@ -54,6 +61,8 @@ ACTOR_CRITICS: dict[str, Callable[..., Any]] = {
     "reppo": lambda env, seed, **kwargs: Reppo(
         ReppoConfig(**SMALL, batch_size=16, **kwargs), env, seed=seed
     ),
+    "sac": lambda env, seed, **kwargs: Sac(SacConfig(**REPLAYED, **kwargs), env, seed=seed),
+    "td3": lambda env, seed, **kwargs: Td3(Td3Config(**REPLAYED, **kwargs), env, seed=seed),
 }
 QUICK: dict[str, Any] = {
     "learning_starts": 1,

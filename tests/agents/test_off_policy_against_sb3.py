@@ -1,4 +1,4 @@
-"""SAC and TD3 make Stable-Baselines3's very updates: same weights, same batch, same noise."""
+"""SAC and TD3 make the updates of Stable-Baselines3's: same weights, batch and noise."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -333,7 +333,7 @@ def test_every_estimator_trains(estimator: str, critic: str, std: str) -> None:
     after = whole(agent)
     moved = [k for k in before if not torch.equal(before[k], after[k])]
     assert moved == list(before)
-    wanted = "policy_gradient_loss value_loss entropy_loss approx_kl kl_exceeded ent_coef kl_coef"
+    wanted = "policy_gradient_loss critic_loss entropy_loss approx_kl kl_exceeded ent_coef kl_coef"
     wanted += " explained_variance learning_rate std gradient_norm reward_scale"
     assert {f"train/{word}" for word in wanted.split()} <= metrics.keys()
     assert all(bool(torch.isfinite(v).all()) for v in metrics.values())

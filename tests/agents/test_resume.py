@@ -71,8 +71,6 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "env_id"), CASES)
 def test_ordinary_environments(name: str, env_id: str, tmp_path: Path) -> None:
-    if issubclass(load_agent(name)[1], CriticSettings) and env_id in DISCRETE:
-        pytest.skip("an agent with a critic needs continuous actions")
     if env_id in PACKAGES:
         pytest.importorskip(PACKAGES[env_id])
     assert require_exact(name, env_id, tmp_path).startswith(ENVS[env_id])
