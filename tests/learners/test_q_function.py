@@ -62,14 +62,14 @@ def test_a_fresh_hl_gauss_critic_is_near_0_in_every_state() -> None:
     q = make_q_ensemble(config, (OBSERVATIONS, ACTIONS), seed=0)
     generator = torch.Generator().manual_seed(0)
     obs, action = (torch.randn(100, size, generator=generator) for size in (3, 2))
-    assert float(q(obs, action).abs().max()) < 0.3
+    assert q(obs, action).abs().max().item() < 0.3
 
 
 def test_actions_are_read_in_units_of_their_box() -> None:
     """An entry without width is 0, whatever its value."""
     found = []
     for low, high in (((-1.0, 5.0), (1.0, 5.0)), ((10.0, 5.0), (30.0, 5.0))):
-        space = spaces.Box(np.float32(low), np.float32(high))
+        space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
         q = make_q_ensemble(Settings(), (OBSERVATIONS, space), seed=0)
         middle, half = 0.5 * (high[0] + low[0]), 0.5 * (high[0] - low[0])
         action = torch.tensor([[middle + half * 0.25, 5.0]])
