@@ -120,7 +120,7 @@ class ReppoConfig(
     target_entropy: float = -1.0
     """Entropy that alpha is learned for, in nats per action dimension, of actions in units of half
     of their box."""
-    kl_bound: Annotated[float, above(0)] = 0.03
+    kl_bound: Annotated[float, above(0)] = 0.05
     """Divergence KL(old, new) from the policy that collected the window, in nats. A state beyond it
     pulls the policy back instead of improving it."""
     kl_coef: Annotated[float, above(0)] = 0.3
@@ -148,6 +148,9 @@ class ReppoConfig(
     divergence is exact."""
     std: Std = "state_dependent"
     """Standard deviation of the policy: one per dimension, or a function of the observation."""
+    log_std_init: float = -1.5
+    """Initial logarithm of the standard deviation, before squashing. A large one can shrink only
+    slowly under a small kl_bound."""
     compile: Compile = "auto"
     """Compile the loop over minibatches: always, never, or auto, where there is a C++ compiler and
     the run is long enough."""

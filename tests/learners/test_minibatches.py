@@ -239,7 +239,7 @@ def test_the_bad_objective_is_named() -> None:
 
 
 def test_blocks_are_clipped_and_paced_by_their_own_rules() -> None:
-    """The first block's gradient of norm 5 is clipped to 1; the other's is not, at half rate."""
+    """The first block's gradient of norm 5 is clipped to 1; the other has half the rate."""
     generator = torch.Generator().manual_seed(0)
     parameters = [torch.randn(n, generator=generator, dtype=torch.float64) for n in (2, 3)]
     gradient = torch.tensor([3.0, 4.0, 7.0, 8.0, 9.0], dtype=torch.float64)
