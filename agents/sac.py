@@ -34,6 +34,7 @@ from pgtoolkit.learners.replay_batches import (
     draw_minibatches,
     make_replay,
     mean_reports,
+    replay_sentence,
     stored_transitions,
 )
 from pgtoolkit.learners.scanned_steps import ScannedSteps
@@ -182,7 +183,7 @@ class Sac:
         self.rule = FlatAdam(
             betas=config.adam_betas, epsilon=1e-8, max_grad_norm=config.max_grad_norm
         )
-        self.replay = make_replay(config, self.collector.spaces, device)
+        self.replay = make_replay(config.buffer_size, self.collector.spaces, device)
         self.generator = stream(seed, "minibatches", device)
         self.monitor = GradientMonitor(config.diagnostics_interval)
         self.critic_monitor = CriticMonitor(self.collector, config, self.monitor)
@@ -198,6 +199,11 @@ class Sac:
         if self.config.ent_coef == "auto":
             return self.alpha_rule.parameters[0].detach().exp().squeeze()
         return torch.tensor(float(self.config.ent_coef))
+
+    @property
+    def replay_sentence(self) -> str:
+        """How much memory the replay buffer takes."""
+        return replay_sentence(self.config.buffer_size, self.collector.spaces)
 
     @property
     def critic(self) -> CriticView:

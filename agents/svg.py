@@ -39,12 +39,12 @@ from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_learner import PolicyLearner, describe
 from pgtoolkit.learners.q_function import make_q_ensemble
+from pgtoolkit.learners.replay_batches import make_replay, replay_sentence
 from pgtoolkit.learners.step_rules.adam import Adam
 from pgtoolkit.limits import MAX_COUNT, MAX_CRITICS, MAX_LAYER, MAX_PASSES
 from pgtoolkit.networks.mlp import Activation
 from pgtoolkit.networks.value import Lagged
 from pgtoolkit.policies.policy import without_normalizer
-from pgtoolkit.rollouts.replay import ReplayBuffer
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
 from pgtoolkit.state import load_state_of, state_of
@@ -57,7 +57,7 @@ STATE = (
     "lagged",
     "q_rule",
     "model",
-    "buffer",
+    "replay",
     "generator",
     "critic_monitor",
 )
@@ -175,9 +175,22 @@ class Svg:
         self.learner = PolicyLearner.of(config, self.policy, progress)
         self.unmeasured = PolicyLearner(self.policy, self.learner.rule, GradientMonitor(0))
         self.model = make_model(config, self.collector, seed=seed)
-        self.buffer = ReplayBuffer(config.buffer_size, device=device)
+        self.replay = make_replay(
+            config.buffer_size, self.collector.spaces, device, extra_numbers=self.extra_numbers
+        )
         self.generator = stream(seed, "replay", device)
         self.critic_monitor = CriticMonitor(self.collector, config, self.learner.monitor)
+
+    @property
+    def extra_numbers(self) -> int:
+        """Numbers of a stored transition beyond its five fields: noise, pre-action, density."""
+        return self.policy.noise_size + self.policy.action_size + 1
+
+    @property
+    def replay_sentence(self) -> str:
+        """How much memory the replay buffer takes."""
+        size = self.config.buffer_size
+        return replay_sentence(size, self.collector.spaces, self.extra_numbers)
 
     @property
     def critic(self) -> CriticView:
@@ -189,10 +202,10 @@ class Svg:
     def update(self, window: Window) -> Metrics:
         config, model = self.config, self.model
         with self.learner.updating(window):
-            self.buffer.add(window.transitions("noise", "pre_action", "log_prob"))
+            self.replay.add(window.transitions("noise", "pre_action", "log_prob"))
             if model is not None:
                 model.add(window)
-            if self.buffer.added < config.learning_starts:
+            if self.replay.added < config.learning_starts:
                 return self.collector.metrics()
             metrics = {} if model is None else model.fit()
             num_minibatches = max(1, round(config.replay_ratio * self.collector.window_steps))
@@ -201,7 +214,7 @@ class Svg:
                 metrics |= averaged([self.climb(window, learner) for learner in passes])
                 metrics |= averaged([self.fit_q(self.draw()) for _ in range(num_minibatches)])
             else:
-                found = [self.replay(learner) for learner in self.learners(num_minibatches)]
+                found = [self.replayed_step(learner) for learner in self.learners(num_minibatches)]
                 metrics |= averaged(found)
             metrics |= self.critic_monitor.measure(
                 self.policy, self.critic, self.states, followed=ESTIMATORS[config.horizon]
@@ -215,13 +228,13 @@ class Svg:
 
     def states(self, generator: torch.Generator) -> Tensor:
         """Replayed observations ``[M, O]``."""
-        return self.buffer.draw((STATES,), generator).obs
+        return self.replay.draw((STATES,), generator).obs
 
     def draw(self) -> Window:
         """Replayed transitions ``[1, M]``."""
-        return single_steps(self.buffer.draw((self.config.batch_size,), self.generator))
+        return single_steps(self.replay.draw((self.config.batch_size,), self.generator))
 
-    def replay(self, learner: PolicyLearner) -> Metrics:
+    def replayed_step(self, learner: PolicyLearner) -> Metrics:
         """One step of Q and one of the policy on the same transitions."""
         steps = self.draw()
         return self.fit_q(steps) | self.climb(steps, learner)

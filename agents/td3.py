@@ -34,6 +34,7 @@ from pgtoolkit.learners.replay_batches import (
     draw_minibatches,
     make_replay,
     mean_reports,
+    replay_sentence,
     stored_transitions,
 )
 from pgtoolkit.learners.scanned_steps import ScannedSteps
@@ -191,7 +192,7 @@ class Td3:
         self.rule = FlatAdam(
             betas=config.adam_betas, epsilon=1e-8, max_grad_norm=config.max_grad_norm
         )
-        self.replay = make_replay(config, self.collector.spaces, device)
+        self.replay = make_replay(config.buffer_size, self.collector.spaces, device)
         self.num_minibatches = 0
         self.generator = stream(seed, "minibatches", device)
         self.monitor = GradientMonitor(config.diagnostics_interval)
@@ -202,6 +203,11 @@ class Td3:
             self.round, compiled=choose_compiled(config.compile, saved, device)
         )
         self.short_rounds, self.open_rounds = ScannedSteps(self.round), ScannedSteps(self.critics)
+
+    @property
+    def replay_sentence(self) -> str:
+        """How much memory the replay buffer takes."""
+        return replay_sentence(self.config.buffer_size, self.collector.spaces)
 
     @property
     def critic(self) -> CriticView:

@@ -53,8 +53,6 @@ def run(arguments: Sequence[str]) -> None:
 
 def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
     """Trains a new run with these settings."""
-    from pgtoolkit.config import ReplaySettings
-    from pgtoolkit.learners.replay_batches import replay_sentence
     from pgtoolkit.scripts.cli.experiment import Experiment
     from pgtoolkit.scripts.cli.streams import unfailing_output
     from pgtoolkit.scripts.cli.trust import signature
@@ -76,9 +74,8 @@ def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
             print(experiment.environments.gradient.sentence, flush=True)
         print(experiment.resume_sentence, flush=True)
         agent: Any = experiment.agent
-        if isinstance(settings.agent, ReplaySettings):
-            size, spaces = settings.agent.buffer_size, agent.collector.spaces
-            print(replay_sentence(size, spaces), flush=True)
+        if hasattr(agent, "replay_sentence"):
+            print(agent.replay_sentence, flush=True)
         with RunWriter(path) as writer:
             writer.begin(resolved)
             run_training(experiment, run_folder, writer, progress=None)

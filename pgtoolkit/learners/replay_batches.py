@@ -9,9 +9,8 @@ import torch
 from gymnasium.spaces import Space
 from torch import Tensor
 
-from pgtoolkit.config import ReplaySettings
 from pgtoolkit.learners.policy_learner import describe
-from pgtoolkit.memory import available_memory, replay_bytes, require_memory
+from pgtoolkit.memory import FLOAT_BYTES, available_memory, replay_bytes, require_memory
 from pgtoolkit.networks.normalizer import exact_dtype
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.replay import ReplayBuffer
@@ -25,34 +24,42 @@ MAX_DRAWN_BYTES = 64 * 2**20
 """Most bytes of observations that are copied out of a replay buffer at a time, as float32."""
 
 
-def make_replay(config: ReplaySettings, spaces: Spaces, device: torch.device) -> ReplayBuffer:
-    """The buffer of ``config.buffer_size`` transitions, empty.
+def make_replay(
+    capacity: int, spaces: Spaces, device: torch.device, *, extra_numbers: int = 0
+) -> ReplayBuffer:
+    """The buffer of so many transitions, empty.
+
+    Args:
+        capacity: number of transitions, the setting ``buffer_size``.
+        spaces: observation and action space of one environment.
+        device: where they are stored.
+        extra_numbers: float32 numbers of a transition beyond its five fields.
 
     Raises:
         RequestError: once full it would not fit into memory; says how large it would be.
     """
     if device.type == "cpu":
-        size = float(config.buffer_size * bytes_of_transition(spaces))
-        needs = {f"a full replay buffer (--buffer-size {config.buffer_size})": size}
+        size = float(capacity * bytes_of_transition(spaces, extra_numbers))
+        needs = {f"a full replay buffer (--buffer-size {capacity})": size}
         require_memory(needs, available_memory(), "--buffer-size")
-    return ReplayBuffer(config.buffer_size, device=device)
+    return ReplayBuffer(capacity, device=device)
 
 
-def replay_sentence(capacity: int, spaces: Spaces) -> str:
+def replay_sentence(capacity: int, spaces: Spaces, extra_numbers: int = 0) -> str:
     """How much memory a replay buffer takes, for the start of a run."""
-    one = bytes_of_transition(spaces)
+    one = bytes_of_transition(spaces, extra_numbers)
     return (
         f"replay buffer: up to {capacity * one / 1e6:,.1f} MB of memory, taken as it fills "
         f"({capacity:,} transitions of {one:,} bytes)"
     )
 
 
-def bytes_of_transition(spaces: Spaces) -> int:
+def bytes_of_transition(spaces: Spaces, extra_numbers: int = 0) -> int:
     """Bytes of a transition as it is stored."""
     obs = spaces[0]
     obs_size, action_size = (math.prod(space.shape or (1,)) for space in spaces)
     obs_bytes = 1 if obs.dtype == np.uint8 else exact_dtype(obs.dtype or np.float32).itemsize
-    return replay_bytes(obs_size, action_size, obs_bytes)
+    return replay_bytes(obs_size, action_size, obs_bytes) + FLOAT_BYTES * extra_numbers
 
 
 def stored_transitions(window: Window, observation_space: Space[object]) -> Transitions:
