@@ -63,7 +63,8 @@ from pgtoolkit.state import load_state_of, state_of
 
 MINIBATCH_SECONDS = 1.6e-3
 """Seconds that compiled code saves, at least, on one minibatch."""
-STATE = ("collector", "policy", "q", "duals", "minibatches", "generator", "noise", "monitor")
+STATE = ("collector", "policy", "q", "duals", "minibatches", "generator")
+STATE += ("noise", "baseline_noise", "monitor")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,7 @@ class Batch(NamedTuple):
     target: Tensor
     """The critic's."""
     advantage: Tensor
-    """The target less ``E_a[Q(s, a)]``."""
+    """The target less ``E_a[Q(s, a)]``, or 0 where only the critic's gradient is used."""
 
 
 @final
@@ -223,6 +224,8 @@ class Reppo:
         self.duals = Duals(config.ent_coef, config.kl_coef).to(device)
         self.generator = stream(seed, "minibatches", device)
         self.noise = stream(seed, "update noise", device)
+        # A stream of its own: a measurement draws from it, and must not change what is learned.
+        self.baseline_noise = stream(seed, "baseline noise", device)
         self.monitor = GradientMonitor(config.diagnostics_interval)
         scale = nonzero(unit_box(*action_bounds(spaces[1]))[1]).to(device)
         self.log_volume = float(scale.log().sum())
@@ -269,10 +272,13 @@ class Reppo:
             features, bare = normalize(window.obs), without_normalizer(self.policy)
             with torch.no_grad():
                 old = gaussian_of(bare(features))
-            target, value = self.targets(window), self.value(features)
-            metrics = self.measure(window, features, target - value)
-            metrics |= self.explained(window, features, target)
-            batch = batch_of(window, features, old, target, target - value)
+            target = self.targets(window)
+            metrics = self.explained(window, features, target)
+            advantage = torch.zeros_like(target)
+            if config.estimator != "critic" or self.monitor.measures(window.num_envs):
+                advantage = target - self.value(features)
+            metrics |= self.measure(window, features, advantage)
+            batch = batch_of(window, features, old, target, advantage)
             rows = draw_minibatches(
                 len(batch.target), config.batch_size, config.n_epochs, self.generator
             )
@@ -333,7 +339,7 @@ class Reppo:
         distribution = without_normalizer(self.policy)(features)
         values = []
         for _ in range(self.config.baseline_samples):
-            noise = self.policy.draw_noise(*features.shape[:2], generator=self.noise)
+            noise = self.policy.draw_noise(*features.shape[:2], generator=self.baseline_noise)
             action = distribution.squash(distribution.pre_action(noise))
             values.append(self.q.policy_value(features, action))
         return torch.stack(values).mean(0)
