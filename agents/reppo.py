@@ -63,8 +63,17 @@ from pgtoolkit.state import load_state_of, state_of
 
 MINIBATCH_SECONDS = 1.6e-3
 """Seconds that compiled code saves, at least, on one minibatch."""
-STATE = ("collector", "policy", "q", "duals", "minibatches", "generator")
-STATE += ("noise", "baseline_noise", "monitor")
+STATE = (
+    "collector",
+    "policy",
+    "q",
+    "duals",
+    "minibatches",
+    "generator",
+    "noise",
+    "baseline_noise",
+    "monitor",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
