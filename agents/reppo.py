@@ -70,6 +70,7 @@ STATE = (
     "minibatches",
     "generator",
     "noise",
+    "baseline_noise",
     "monitor",
     "critic_monitor",
 )
@@ -171,7 +172,7 @@ class Batch(NamedTuple):
     target: Tensor
     """The critic's."""
     advantage: Tensor
-    """The target less ``E_a[Q(s, a)]``."""
+    """The target less ``E_a[Q(s, a)]``, or 0 where only the critic's gradient is used."""
 
 
 @final
@@ -233,6 +234,7 @@ class Reppo:
         self.duals = Duals(config.ent_coef, config.kl_coef).to(device)
         self.generator = stream(seed, "minibatches", device)
         self.noise = stream(seed, "update noise", device)
+        self.baseline_noise = stream(seed, "baseline noise", device)
         self.monitor = GradientMonitor(config.diagnostics_interval)
         self.critic_monitor = CriticMonitor(self.collector, config, self.monitor)
         scale = nonzero(unit_box(*action_bounds(spaces[1]))[1]).to(device)
@@ -280,9 +282,12 @@ class Reppo:
             features, bare = normalize(window.obs), without_normalizer(self.policy)
             with torch.no_grad():
                 old = gaussian_of(bare(features))
-            target, value = self.targets(window), self.value(features)
+            target = self.targets(window)
             metrics = self.explained(window, features, target)
-            batch = batch_of(window, features, old, target, target - value)
+            advantage = torch.zeros_like(target)
+            if config.estimator != "critic":
+                advantage = target - self.value(features)
+            batch = batch_of(window, features, old, target, advantage)
             rows = draw_minibatches(
                 len(batch.target), config.batch_size, config.n_epochs, self.generator
             )
@@ -346,7 +351,7 @@ class Reppo:
         distribution = without_normalizer(self.policy)(features)
         values = []
         for _ in range(self.config.baseline_samples):
-            noise = self.policy.draw_noise(*features.shape[:2], generator=self.noise)
+            noise = self.policy.draw_noise(*features.shape[:2], generator=self.baseline_noise)
             action = distribution.squash(distribution.pre_action(noise))
             values.append(self.q.policy_value(features, action))
         return torch.stack(values).mean(0)

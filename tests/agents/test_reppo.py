@@ -164,8 +164,6 @@ def test_the_update_is_the_one_by_hand(kl_bound: float) -> None:
     draws = torch.Generator()
     draws.set_state(noise)
     next_eps = torch.randn(3, 1, 1, generator=draws)[:, 0, 0].double()
-    for _ in range(agent.config.baseline_samples):
-        torch.randn(3, 1, 1, generator=draws)
     eps = torch.randn(2, 3, 1, generator=draws)[..., 0].double()
     minibatches = torch.Generator()
     minibatches.set_state(agent.generator.get_state())
@@ -440,6 +438,18 @@ def test_a_resumed_agent_goes_on_exactly(estimator: str) -> None:
         agent.update(agent.collect())
     one, other = whole(first), whole(second)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_measuring_changes_nothing_that_is_learned(estimator: str) -> None:
+    ends = []
+    for interval in (0, 1):
+        agent = pendulum(estimator=estimator, diagnostics_interval=interval)
+        for _ in range(2):
+            metrics = agent.update(agent.collect())
+        assert ("gradient/score_function/variance" in metrics) == bool(interval)
+        ends.append(whole(agent))
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 @pytest.mark.parametrize("mode", list(gymnasium.vector.AutoresetMode))
