@@ -124,6 +124,9 @@ class ReppoConfig(
     kl_bound: Annotated[float, above(0)] = 0.05
     """Divergence KL(old, new) from the policy that collected the window, in nats. A state beyond it
     pulls the policy back instead of improving it."""
+    kl_bound_schedule: Schedule = "linear"
+    """linear: kl_bound falls to a hundredth over the planned total of steps; constant: stays. Every
+    window takes the policy to the bound, so the bound is the length of its steps."""
     kl_coef: Annotated[float, above(0)] = 0.3
     """Initial weight beta of that pull, in the unit of the rewards that the update sees. It is
     learned: it rises while the mean divergence is above kl_bound, and falls while it is below."""
@@ -292,10 +295,11 @@ class Reppo:
                 len(batch.target), config.batch_size, config.n_epochs, self.generator
             )
             noise = self.policy.draw_noise(*rows.shape, generator=self.noise)
-            learning_rate = scheduled(
-                config.learning_rate, config.learning_rate_schedule, self.collector.progress()
-            )
-            found = self.minibatches.run(batch, rows, learning_rate, noise)
+            progress = self.collector.progress()
+            learning_rate = scheduled(config.learning_rate, config.learning_rate_schedule, progress)
+            kl_bound = scheduled(config.kl_bound, config.kl_bound_schedule, progress)
+            bounds = noise.new_full((len(rows),), kl_bound)
+            found = self.minibatches.run(batch, rows, learning_rate, noise, bounds)
             metrics |= {TAGS[name]: values.mean() for name, values in found.items()}
             with torch.no_grad():
                 distribution = bare(features)
@@ -307,7 +311,7 @@ class Reppo:
             metrics |= describe(distribution, window)
             metrics |= {
                 "train/approx_kl": divergence.mean(),
-                "train/kl_exceeded": (divergence > config.kl_bound).float().mean(),
+                "train/kl_exceeded": (divergence > kl_bound).float().mean(),
                 "train/ent_coef": alpha,
                 "train/kl_coef": beta,
                 "train/learning_rate": torch.tensor(learning_rate),
@@ -367,15 +371,15 @@ class Reppo:
         return explained_variance_metric(value[window.valid], target[window.valid])
 
     def critic_loss(
-        self, parameters: Parameters, mini: Batch, noise: Tensor
+        self, parameters: Parameters, mini: Batch, noise: Tensor, kl_bound: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The critic's loss on a minibatch; it needs no noise."""
+        """The critic's loss on a minibatch; it needs no noise and no bound."""
         given = mini.features, mini.action, mini.target
         loss = call(self.q, "loss", parameters["critic"], *given).mean()
         return loss, {}
 
     def policy_loss(
-        self, parameters: Parameters, mini: Batch, noise: Tensor
+        self, parameters: Parameters, mini: Batch, noise: Tensor, kl_bound: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of policy and dual variables on a minibatch, with fresh noise."""
         modules = self.minibatches.modules
@@ -394,7 +398,7 @@ class Reppo:
             alpha,
             beta,
             entropy_target=self.entropy_target,
-            kl_bound=self.config.kl_bound,
+            kl_bound=kl_bound,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -447,7 +451,7 @@ def reppo_loss(
     beta: Tensor,
     *,
     entropy_target: float,
-    kl_bound: float,
+    kl_bound: Tensor | float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """``mean(KL < bound ? -(S + alpha H) : beta KL)``, and the losses of ``alpha`` and ``beta``.
 
