@@ -24,7 +24,7 @@ from pgtoolkit.learners.policy_step import measure_matched
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.rollout import reset, unroll
 from pgtoolkit.seeding import stream, stream_seed
-from pgtoolkit.state import anything, entries, generator, require
+from pgtoolkit.state import anything, at, entries, generator, require
 
 LOG = logging.getLogger("pgtoolkit")
 
@@ -149,10 +149,12 @@ class GradientProbe:
         schemas = {"generator": generator(self.generator), "env": anything, "own": anything}
         require(state, entries(schemas))
         self.generator.set_state(state["generator"].cpu())
-        self.own.load_state_dict(state["own"])
-        self.rollout_state, _ = restore_env_state(
-            self.env, self.rollout_state, state["env"], seed=self.seed
-        )
+        with at("own"):
+            self.own.load_state_dict(state["own"])
+        with at("env"):
+            self.rollout_state, _ = restore_env_state(
+                self.env, self.rollout_state, state["env"], seed=self.seed
+            )
 
 
 def make_probe(

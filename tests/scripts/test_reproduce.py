@@ -11,7 +11,6 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts import reproduce
 from pgtoolkit.scripts.cli.experiment import settings_from_file
 from pgtoolkit.scripts.cli.main import run_command
-from pgtoolkit.scripts.cli.registry import AGENTS
 from pgtoolkit.scripts.comparison.reproduction import (
     joined,
     reached,
@@ -23,9 +22,6 @@ from pgtoolkit.scripts.comparison.reproduction import (
 from pgtoolkit.scripts.comparison.results import RunResult
 from pgtoolkit.scripts.comparison.rows import Row
 from pgtoolkit.scripts.tables.reproductions import EXPERIMENTS, Bar, Experiment, Published
-
-COMING = {"reppo", "sac", "svg", "td3"} - AGENTS.keys()
-"""Agents of the experiments that are no agents of this package yet."""
 
 SMALL = Experiment(
     "apg",
@@ -47,8 +43,6 @@ def call(*arguments: str) -> int:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_settings_of_every_experiment_are_those_of_its_agent(name: str) -> None:
     experiment = EXPERIMENTS[name]
-    if experiment.agent in COMING:
-        pytest.skip(f"{experiment.agent} is no agent yet")
     config = {"agent": experiment.agent, "env": experiment.env, **experiment.settings}
     settings = settings_from_file(config, [], command="reproduce")
     assert settings.agent_name == experiment.agent and settings.run.env == experiment.env
