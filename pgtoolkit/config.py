@@ -284,6 +284,8 @@ class CriticSettings(Settings):
     """Largest size of a value that an hl_gauss critic can represent, in the unit of the rewards
     that the update sees; targets beyond it are clipped. With normalize_rewards, the discounted
     return has a standard deviation of 30."""
+    num_bins: Annotated[int, at_least(2), at_most(MAX_LAYER)] = 101
+    """Number of bins of an hl_gauss critic. Fewer bins cost less, and tell values less apart."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -67,5 +67,5 @@ def action_units(action_space: spaces.Space[Any]) -> ActionUnits:
 def make_value_head(config: CriticSettings) -> ValueHead:
     """The output and loss that ``config.critic`` names."""
     if config.critic == "hl_gauss":
-        return HLGauss(-config.value_range, config.value_range)
+        return HLGauss(-config.value_range, config.value_range, config.num_bins)
     return SquaredError()

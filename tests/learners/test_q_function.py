@@ -25,8 +25,8 @@ class Settings(PolicySettings, CriticSettings):
 
 
 def test_the_settings_name_head_number_and_layers() -> None:
-    """Two critics of 101 bins between -7 and 7, with LayerNorm; the policy climbs the first."""
-    config = Settings(critic="hl_gauss", value_range=7.0, critic_layer_norm=True)
+    """Two critics of 51 bins between -7 and 7, with LayerNorm; the policy climbs the first."""
+    config = Settings(critic="hl_gauss", value_range=7.0, num_bins=51, critic_layer_norm=True)
     q = make_q_ensemble(config, (OBSERVATIONS, ACTIONS), seed=0)
     obs, action = torch.randn(5, 4, 3), torch.randn(5, 4, 2)
     assert q(obs, action).shape == (2, 5, 4)
@@ -34,6 +34,7 @@ def test_the_settings_name_head_number_and_layers() -> None:
     for member in q.functions:
         assert isinstance(member.head, HLGauss)
         assert (member.head.low, member.head.high) == (-7.0, 7.0)
+        assert member.head.num_outputs == 51
         assert any(isinstance(layer, torch.nn.LayerNorm) for layer in member.network)
 
 
