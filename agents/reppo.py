@@ -135,6 +135,8 @@ class ReppoConfig(
     critic: CriticLoss = "hl_gauss"
     """Output and loss of the critic: hl_gauss, logits of bins with a cross entropy to a Gaussian
     histogram around the target; or mse, one number with a squared error."""
+    num_bins: Annotated[int, at_least(2), at_most(MAX_LAYER)] = 51
+    """Number of bins of an hl_gauss critic. Fewer bins cost less, and tell values less apart."""
     critic_layer_norm: bool = True
     """Put a LayerNorm after each hidden activation of the critic."""
     hidden: Annotated[
