@@ -94,6 +94,20 @@ def suite() -> dict[str, Experiment]:
     }
 
 
+SMALL_REPPO: Mapping[str, Any] = {
+    "num_envs": 8,
+    "n_steps": 64,
+    "hidden": [64, 64],
+    "learning_rate": 1e-3,
+    "gamma": 0.95,
+    "gae_lambda": 0.95,
+    "kl_bound": 0.1,
+    "target_entropy": -0.5,
+    "ent_coef": 0.3,
+    "log_std_init": 0.0,
+}
+"""Settings of reppo for a task of few steps: many small windows and large steps."""
+
 EXPERIMENTS: dict[str, Experiment] = {
     "pendulum-reppo": Experiment(
         "reppo",
@@ -102,6 +116,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         TEN,
         bar=Bar(-160, "every seed", most_cpu_seconds=20),
         published=Published("PPO -172 at 100k", ZOO),
+        settings=SMALL_REPPO,
     ),
     "pendulum-sac": Experiment(
         "sac",
@@ -144,6 +159,18 @@ EXPERIMENTS: dict[str, Experiment] = {
         bar=Bar(2714, "mean"),
         published=Published("PPO 2714 ± 594 at 1M", VALIDATION),
     ),
+    **{
+        f"hopper-reppo-{estimator.replace('_', '-')}": Experiment(
+            "reppo",
+            "Hopper-v5",
+            1_000_000,
+            TEN,
+            bar=Bar(2714, "mean"),
+            published=Published("PPO 2714 ± 594 at 1M", VALIDATION),
+            settings={"estimator": estimator},
+        )
+        for estimator in ("score_function", "mixed")
+    },
     "ant-reppo": Experiment(
         "reppo",
         "Ant-v5",
