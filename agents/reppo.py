@@ -34,7 +34,7 @@ from pgtoolkit.distributions.base import Distribution, GaussianParameters, nonze
 from pgtoolkit.distributions.clipped import unit_box
 from pgtoolkit.distributions.gaussian import DiagonalGaussian
 from pgtoolkit.envs.collector import Collector
-from pgtoolkit.envs.critic_monitor import CriticMonitor, states_of
+from pgtoolkit.envs.measurement.critic_monitor import CriticMonitor, states_of
 from pgtoolkit.estimators.mixing import covariance_weight
 from pgtoolkit.estimators.proximal import probability_ratio
 from pgtoolkit.estimators.returns import soft_reward, window_returns

@@ -27,7 +27,7 @@ from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.envs.adapters.learned.model import ModelConfig
 from pgtoolkit.envs.adapters.learned.windows import WindowModel
 from pgtoolkit.envs.collector import Collector
-from pgtoolkit.envs.critic_monitor import STATES, CriticMonitor
+from pgtoolkit.envs.measurement.critic_monitor import STATES, CriticMonitor
 from pgtoolkit.estimators.surrogates import pathwise_surrogate_of, window_objective
 from pgtoolkit.estimators.value_gradient import (
     importance_weight,
@@ -216,8 +216,12 @@ class Svg:
             else:
                 found = [self.replayed_step(learner) for learner in self.learners(num_minibatches)]
                 metrics |= averaged(found)
-            metrics |= self.critic_monitor.measure(
-                self.policy, self.critic, self.states, followed=ESTIMATORS[config.horizon]
+            # The gradient that was followed has the tags that both would have.
+            metrics = (
+                self.critic_monitor.measure(
+                    self.policy, self.critic, self.states, followed=ESTIMATORS[config.horizon]
+                )
+                | metrics
             )
             metrics |= describe(self.policy(window.obs), window)
             return metrics | self.collector.metrics()

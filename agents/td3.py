@@ -25,7 +25,7 @@ from pgtoolkit.config import (
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.clipped import ClippedGaussian
 from pgtoolkit.envs.collector import Collector
-from pgtoolkit.envs.critic_monitor import STATES, CriticMonitor
+from pgtoolkit.envs.measurement.critic_monitor import STATES, CriticMonitor
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.flat_module import FlatModule, FlatOptimizer
 from pgtoolkit.learners.q_function import make_q_ensemble

@@ -38,7 +38,7 @@ def measure_critic(
 
     Both are unbiased *for this Q function*: their variances can be compared, and neither says how
     far the Q function is from the true one. That is measured in environments that have a gradient
-    (:class:`GradientProbe <pgtoolkit.envs.gradient_probe.GradientProbe>`).
+    (:class:`GradientProbe <pgtoolkit.envs.measurement.gradient_probe.GradientProbe>`).
 
     In an agent, inside ``learner.updating`` and after its steps, with a batch of states::
 

@@ -26,10 +26,17 @@ def differences(one: Path, other: Path) -> list[str]:
         if pair[0].exists() != pair[1].exists():
             found.append(f"only one has {pair[0].name}")
         elif pair[0].exists():
-            states = [dict(leaves(load_checkpoint(file))) for file in pair]
+            states = [dict(leaves(read(RunFolder(path), name))) for path in (one, other)]
             found += [f"{pair[0].name}{key}" for key in _unequal(*states)]
     scalars = [shown_scalars(path) for path in (one, other)]
     return found + [f"TensorBoard {tag}" for tag in _unequal(*scalars)]
+
+
+def read(run: RunFolder, name: str) -> Any:
+    """The state in a file of a run; that of the resume file with its replay buffer."""
+    if name == "resume_file":
+        return run.read_resume()[0]
+    return load_checkpoint(_file(run, name))
 
 
 def leaves(state: Any, path: str = "") -> Iterator[tuple[str, bytes]]:

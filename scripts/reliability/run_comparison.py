@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pgtoolkit.training.checkpoint import load_checkpoint
 from pgtoolkit.training.progress import is_timed
+from pgtoolkit.training.run_folder import RunFolder
 
 Scalars = dict[str, list[tuple[int, float]]]
 
@@ -20,12 +21,13 @@ CLOCKS = ("/progress/cpu_seconds",)
 def differences(run: Path, other: Path) -> list[str]:
     """What differs between two run folders, one line each; empty for equal ones.
 
-    Compared are the bytes of the resume file's and the policies' tensors, every other value in
-    them, and the scalars that TensorBoard shows. Of
+    Compared are the bytes of all tensors from which the runs would go on, replay buffers included,
+    and of the policies; every other value beside them; and the scalars that TensorBoard shows. Of
     scalars that measure time, the steps.
     """
-    found = []
-    for name in ("resume", "policy/last", "policy/best"):
+    one, two = (RunFolder(path).read_resume()[0] for path in (run, other))
+    found = [f"resume{line}" for line in state_differences(one, two)]
+    for name in ("policy/last", "policy/best"):
         one, two = (load_checkpoint(path / f"{name}.safetensors") for path in (run, other))
         found += [f"{name}{line}" for line in state_differences(one, two)]
     return found + scalar_differences(shown_scalars(run), shown_scalars(other))

@@ -221,9 +221,11 @@ def test_every_minibatch_of_an_epoch_has_noise_of_its_own(monkeypatch: pytest.Mo
     agent, seen = pendulum(n_epochs=3), []
     run = agent.minibatches.run
 
-    def spy(batch: Batch, rows: Tensor, rate: float, noise: Tensor) -> dict[str, Tensor]:
+    def spy(
+        batch: Batch, rows: Tensor, rate: float, noise: Tensor, bounds: Tensor
+    ) -> dict[str, Tensor]:
         seen.append(noise)
-        return run(batch, rows, rate, noise)
+        return run(batch, rows, rate, noise, bounds)
 
     monkeypatch.setattr(agent.minibatches, "run", spy)
     for _ in range(2):

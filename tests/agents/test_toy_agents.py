@@ -29,7 +29,7 @@ from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.gradient_probe import make_probe
+from pgtoolkit.envs.measurement.gradient_probe import make_probe
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.estimators.cross_fitting import leave_one_out_by_fold
 from pgtoolkit.estimators.returns import window_returns

@@ -20,7 +20,7 @@ from pgtoolkit.config import (
     RolloutSettings,
 )
 from pgtoolkit.envs.collector import Collector
-from pgtoolkit.envs.gradient_probe import make_probe
+from pgtoolkit.envs.measurement.gradient_probe import make_probe
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.policy_learner import PolicyLearner
 from pgtoolkit.learners.q_function import make_q_ensemble

@@ -18,7 +18,7 @@ from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
-from pgtoolkit.envs.gradient_probe import GradientProbe, NoProbe, make_probe, separate
+from pgtoolkit.envs.measurement.gradient_probe import GradientProbe, NoProbe, make_probe, separate
 from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wrappers.gradient_gate import GradientGate

@@ -10,7 +10,7 @@ from pgtoolkit.agent import CriticView, Metrics
 from pgtoolkit.config import ProbeSettings
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.envs.collector import Collector
-from pgtoolkit.envs.gradient_probe import make_probe
+from pgtoolkit.envs.measurement.gradient_probe import make_probe
 from pgtoolkit.learners.critic_measurement import measure_critic
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.window import Window
@@ -31,7 +31,7 @@ class CriticMonitor:
     - On states of the agent: the critic's gradient beside the score function of the same Q function
       (:func:`measure_critic <pgtoolkit.learners.critic_measurement.measure_critic>`).
     - In differentiable environments of its own: beside the exact gradient, with the bias
-      (:class:`GradientProbe <pgtoolkit.envs.gradient_probe.GradientProbe>`).
+      (:class:`GradientProbe <pgtoolkit.envs.measurement.gradient_probe.GradientProbe>`).
 
     Its random numbers are its own, so that a run learns the same with and without measurements.
 
