@@ -105,6 +105,8 @@ SMALL_REPPO: Mapping[str, Any] = {
     "target_entropy": -0.5,
     "ent_coef": 0.3,
     "log_std_init": 0.0,
+    "value_range": 200.0,
+    "num_bins": 101,
 }
 """Settings of reppo for a task of few steps: many small windows and large steps."""
 
