@@ -135,8 +135,10 @@ DEFINITIONS = {
     "the exact one, and the 95 % interval of that of the true means",
     "gradient/critic/bias_by_step, cosine_by_step": "images of the same by step of the window, of "
     "gamma^k d(Q - alpha log pi)/du_k against dJ/du_k",
-    "gradient/critic/variance_ratio, log10_variance_ratio (and their _low, _high)": "V of pathwise "
+    "gradient/critic/variance_ratio, variance_ratio_low, variance_ratio_high": "V of pathwise "
     "divided by V of the critic's, on the trajectories of gradient/probe",
+    "gradient/critic/log10_variance_ratio, log10_variance_ratio_low, log10_variance_ratio_high": ""
+    "log10 of the same",
     "gradient/critic_to_score/...": "the same as gradient/critic/..., of the critic's against the "
     "score function on the trajectories of gradient/probe: also right where pathwise is biased",
     "gradient/critic_on_states/...": "the score function against the critic's on a batch of "

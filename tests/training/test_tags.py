@@ -40,13 +40,16 @@ AGENTS: dict[str, Callable[[DifferentiableVectorEnv], Any]] = {
 
 
 def defined() -> list[re.Pattern[str]]:
-    """A pattern for each defined tag; ``group/a, b`` means ``group/a`` and ``group/b``."""
+    """A pattern for each defined tag.
+
+    ``group/a, b`` means ``group/a`` and ``group/b``, and ``group/...`` all tags of a group.
+    """
     patterns = []
     for entry in DEFINITIONS:
         first, *others = entry.split(", ")
         group = first.rpartition("/")[0]
         for tag in (first, *(f"{group}/{other}" for other in others)):
-            pattern = re.escape(tag).replace(r"\{estimator\}", r"[a-z_]+")
+            pattern = re.escape(tag).replace(r"\{estimator\}", r"[a-z_]+").replace(r"\.\.\.", ".+")
             patterns.append(re.compile(pattern.replace(r"\{name\}", r"[A-Za-z0-9_.]+")))
     return patterns
 
