@@ -13,6 +13,7 @@ from typing import Any, final
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.experiment import Experiment, parse_settings
 from pgtoolkit.scripts.cli.files import write_json
+from pgtoolkit.scripts.tables.reproductions import OWN_SUITE
 from pgtoolkit.training.loop import train
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder
@@ -23,26 +24,7 @@ EXTRA_ENVS = {
 }
 """Environments that are no part of the package, by the name in the table."""
 
-ENVS = (
-    *(
-        f"pgtoolkit/{name}-v0"
-        for name in (
-            "Pendulum",
-            "CartPoleSwingUp",
-            "AcrobotSwingUp",
-            "DoublePendulum",
-            "PointMass",
-            "MountainCarContinuous",
-            "ReacherTwoLink",
-            "PusherFriction",
-            "PlanarQuadrotor",
-            "Quadrotor",
-            "Hopper2D",
-            "LQG",
-        )
-    ),
-    *EXTRA_ENVS,
-)
+ENVS = (*(f"pgtoolkit/{name}-v0" for name in OWN_SUITE), *EXTRA_ENVS)
 """The environments of the package whose reward has a gradient, and two more."""
 
 SHAC = ("shac", "--estimator")
