@@ -34,7 +34,7 @@ from pgtoolkit.distributions.base import Distribution, GaussianParameters, nonze
 from pgtoolkit.distributions.clipped import unit_box
 from pgtoolkit.distributions.gaussian import DiagonalGaussian
 from pgtoolkit.envs.collector import Collector
-from pgtoolkit.envs.measurement.critic_monitor import CriticMonitor, states_of
+from pgtoolkit.envs.measurement.critic_monitor import CriticMonitor
 from pgtoolkit.estimators.mixing import covariance_weight
 from pgtoolkit.estimators.proximal import probability_ratio
 from pgtoolkit.estimators.returns import soft_reward, window_returns
@@ -281,46 +281,65 @@ class Reppo:
         return self.collector.collect(self.policy).detach()
 
     def update(self, window: Window) -> Metrics:
-        config, normalize, valid = self.config, self.policy.normalizer, window.valid
+        normalize = self.policy.normalizer
         with self.monitor.updating():
             window = self.collector.normalized(window)
-            features, bare = normalize(window.obs), without_normalizer(self.policy)
+            features = normalize(window.obs)
             with torch.no_grad():
-                old = gaussian_of(bare(features))
+                old = gaussian_of(without_normalizer(self.policy)(features))
             target = self.targets(window)
             metrics = self.explained(window, features, target)
-            advantage = torch.zeros_like(target)
-            if config.estimator != "critic":
-                advantage = target - self.value(features)
-            batch = batch_of(window, features, old, target, advantage)
-            rows = draw_minibatches(
-                len(batch.target), config.batch_size, config.n_epochs, self.generator
+            batch = batch_of(window, features, old, target, self.advantage(target, features))
+            metrics |= self.critic_monitor.measure_surrogates(
+                self.policy,
+                batch,
+                self.surrogates,
+                batch_size=self.config.batch_size,
+                followed=self.config.estimator,
             )
-            noise = self.policy.draw_noise(*rows.shape, generator=self.noise)
-            progress = self.collector.progress()
-            learning_rate = scheduled(config.learning_rate, config.learning_rate_schedule, progress)
-            kl_bound = scheduled(config.kl_bound, config.kl_bound_schedule, progress)
-            bounds = noise.new_full((len(rows),), kl_bound)
-            found = self.minibatches.run(batch, rows, learning_rate, noise, bounds)
-            metrics |= {TAGS[name]: values.mean() for name, values in found.items()}
-            with torch.no_grad():
-                distribution = bare(features)
-                divergence = gaussian_kl(old, gaussian_of(distribution))[valid]
-                alpha, beta = self.duals()
-            metrics |= self.critic_monitor.measure(
-                self.policy, self.critic, states_of(window), followed=config.estimator
-            )
-            metrics |= describe(distribution, window)
-            metrics |= {
-                "train/approx_kl": divergence.mean(),
-                "train/kl_exceeded": (divergence > kl_bound).float().mean(),
-                "train/ent_coef": alpha,
-                "train/kl_coef": beta,
-                "train/learning_rate": torch.tensor(learning_rate),
-                "gradient/overhead": self.monitor.overhead,
-            }
-            normalize.update(window.obs, valid)
+            metrics |= self.learn(batch)
+            metrics |= self.critic_monitor.measure_bias(self)
+            metrics |= self.describe(window, features, old)
+            normalize.update(window.obs, window.valid)
             return metrics | self.collector.metrics()
+
+    def learn(self, batch: Batch) -> Metrics:
+        """Makes the steps of an update on minibatches that it draws."""
+        config = self.config
+        rows = draw_minibatches(
+            len(batch.target), config.batch_size, config.n_epochs, self.generator
+        )
+        noise = self.policy.draw_noise(*rows.shape, generator=self.noise)
+        bounds = noise.new_full((len(rows),), self.kl_bound)
+        found = self.minibatches.run(batch, rows, self.learning_rate, noise, bounds)
+        return {TAGS[name]: values.mean() for name, values in found.items()}
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of this update."""
+        config, progress = self.config, self.collector.progress()
+        return scheduled(config.learning_rate, config.learning_rate_schedule, progress)
+
+    @property
+    def kl_bound(self) -> float:
+        """The bound of the divergence in this update."""
+        config, progress = self.config, self.collector.progress()
+        return scheduled(config.kl_bound, config.kl_bound_schedule, progress)
+
+    @torch.no_grad()
+    def describe(self, window: Window, features: Tensor, old: GaussianParameters) -> Metrics:
+        """The policy and the dual variables after the steps of an update."""
+        distribution = without_normalizer(self.policy)(features)
+        divergence = gaussian_kl(old, gaussian_of(distribution))[window.valid]
+        alpha, beta = self.duals()
+        return describe(distribution, window) | {
+            "train/approx_kl": divergence.mean(),
+            "train/kl_exceeded": (divergence > self.kl_bound).float().mean(),
+            "train/ent_coef": alpha,
+            "train/kl_coef": beta,
+            "train/learning_rate": torch.tensor(self.learning_rate),
+            "gradient/overhead": self.monitor.overhead,
+        }
 
     @torch.no_grad()
     def targets(self, window: Window) -> Tensor:
@@ -350,6 +369,15 @@ class Reppo:
             gamma=config.gamma,
             lambda_=config.gae_lambda,
         )
+
+    def advantage(self, target: Tensor, features: Tensor) -> Tensor:
+        """``G - V(s)`` ``[T, N]``; 0 where no step and no measurement needs it."""
+        if self.config.estimator != "critic":
+            return target - self.value(features)
+        if not self.monitor.due:
+            return torch.zeros_like(target)
+        with self.monitor.diagnosing():
+            return target - self.value(features)
 
     @torch.no_grad()
     def value(self, features: Tensor) -> Tensor:
@@ -402,6 +430,17 @@ class Reppo:
             entropy_target=self.entropy_target,
             kl_bound=kl_bound,
         )
+
+    def surrogates(self, mini: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """``S + alpha H`` ``[M]`` by each estimator, with policy and critic as they are now.
+
+        At the policy that collected the window these are what :meth:`policy_loss` increases.
+        """
+        distribution = without_normalizer(self.policy)(mini.features)
+        action = distribution.squash(distribution.pre_action(noise))
+        value = self.q.policy_value(mini.features, action)
+        bonus = self.duals()[0].detach() * self.entropy(distribution, noise)
+        return {name: term(distribution, value, mini) + bonus for name, term in SURROGATES.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return state_of(self, STATE)

@@ -222,7 +222,7 @@ class Sac:
             self.replay.add(stored_transitions(window, collector.spaces[0]))
             if collector.num_steps > self.config.learning_starts:
                 metrics |= self.learn()
-                metrics |= self.critic_monitor.measure(self.policy, self.critic, self.states)
+                metrics |= self.critic_monitor.measure(self, self.states, followed="critic")
                 metrics["gradient/overhead"] = self.monitor.overhead
             if collector.num_steps - collector.window_steps >= self.config.learning_starts:
                 metrics |= describe_acting(self.policy, window)

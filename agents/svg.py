@@ -218,9 +218,7 @@ class Svg:
                 metrics |= averaged(found)
             # The gradient that was followed has the tags that both would have.
             metrics = (
-                self.critic_monitor.measure(
-                    self.policy, self.critic, self.states, followed=ESTIMATORS[config.horizon]
-                )
+                self.critic_monitor.measure(self, self.states, followed=ESTIMATORS[config.horizon])
                 | metrics
             )
             metrics |= describe(self.policy(window.obs), window)

@@ -83,4 +83,8 @@ class HasCritic(Protocol):
     """An agent that has a Q function."""
 
     @property
-    def critic(self) -> CriticView: ...
+    def policy(self) -> Policy: ...
+
+    @property
+    def critic(self) -> CriticView:
+        """Its critic now. It reads numbers of tensors, for which a GPU waits: ask where needed."""

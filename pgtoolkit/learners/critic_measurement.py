@@ -59,7 +59,7 @@ def measure_critic(
         q_value: the number that the policy climbs.
         monitor: decides whether this update is measured.
         temperature: ``alpha``, in the unit of ``q_value``.
-        followed: the estimator that the agent follows.
+        followed: the estimator that the agent follows; what measures another one says so.
 
     Raises:
         NonFiniteError: a gradient is not finite.
@@ -83,7 +83,9 @@ def measure_critic(
         if not found:
             return {}
         metrics = monitor.report(found, [Pair(found["score_function"], found["critic"], GROUP)])
-        return metrics | {f"gradient/{followed}/followed": torch.ones(())}
+        if followed in found:
+            metrics[f"gradient/{followed}/followed"] = torch.ones(())
+        return metrics
 
 
 def most_states(policy: Policy) -> int:

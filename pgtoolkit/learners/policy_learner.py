@@ -126,7 +126,10 @@ class PolicyLearner:
             return values[0]
 
         gradients = self.monitor.backward(self.policy, term)
-        metrics = self.monitor.report({name: gradients}) if gradients else {}
+        metrics = {}
+        if gradients:
+            metrics = self.monitor.report({name: gradients})
+            metrics[f"gradient/{name}/followed"] = torch.ones(())
         metrics["train/policy_gradient_loss"] = -values[0].detach().mean()
         return metrics | self.rule.step(self.policy, Problem(bare, features, surrogate))
 

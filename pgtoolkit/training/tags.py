@@ -141,10 +141,11 @@ DEFINITIONS = {
     "log10 of the same",
     "gradient/critic_to_score/...": "the same as gradient/critic/..., of the critic's against the "
     "score function on the trajectories of gradient/probe: also right where pathwise is biased",
-    "gradient/critic_on_states/...": "the score function against the critic's on a batch of "
-    "states, for the agent's Q function: variance_ratio is V of the score function over V of the "
-    "critic's. Both are unbiased for that Q function, so bias and cosine only check the "
-    "measurement",
+    "gradient/critic_on_states/...": "the score function against the critic's on a batch of the "
+    "agent's states: variance_ratio is V of the score function over V of the critic's. In sac, td3 "
+    "and svg both are of fresh actions and unbiased for the agent's Q function, so bias and cosine "
+    "only check the measurement. In reppo the score function is that of the lambda returns of the "
+    "window, so bias is the critic's squared bias against these, without intervals",
     "gradient/probe/...": "the tags of gradient/{estimator}/..., of gradients that are measured "
     "in differentiable environments beside the agent's (probe_envs trajectories of probe_steps "
     "steps): of sum_k gamma^k (r_k - alpha log pi_k) and the critic's value at the end, in the "
@@ -185,7 +186,11 @@ CONVENTIONS = """\
   reward of each segment from its start, with the value function's bootstrap on truncation and at
   the window's end.
 - An agent with a critic climbs d(Q - alpha log pi)/du at all states alike, without gamma^k. Its own
-  gradient/critic/variance, signal and SNR are of that, where a sample is a state. Against the exact
+  gradient/critic/variance, signal and SNR are of that, where a sample is a state. In reppo a sample
+  is a step of the window, for all its estimators: what is measured are the surrogates that it can
+  climb, before the steps of an update, at the policy that collected the window. Steps of one
+  trajectory share returns, so the score function and the mix have no intervals and no z there, and
+  pairs of such steps may add to their signal and to the bias of the pair. Against the exact
   gradient (gradient/probe, and the pairs gradient/critic/...) the critic's is discounted by gamma^k
   as the return is: at every state the two are parallel.
 - With --normalize-rewards, which is ppo's default, the reward that an update sees is the

@@ -148,6 +148,59 @@ def test_resuming_from_a_file_equals_never_stopping(name: str, tmp_path: Path) -
 EVERY_AGENT = AGENTS | ACTOR_CRITICS | VALUE_GRADIENTS
 
 
+WITH_CRITIC: dict[str, Callable[..., Any]] = {
+    **{name: EVERY_AGENT[name] for name in ("sac", "td3", *VALUE_GRADIENTS)},
+    **{
+        f"reppo {estimator}": lambda env, seed, estimator=estimator, **kwargs: Reppo(
+            ReppoConfig(**(SMALL | {"batch_size": 16, "estimator": estimator} | kwargs)),
+            env,
+            seed=seed,
+        )
+        for estimator in ("critic", "score_function", "mixed")
+    },
+}
+
+
+def followed(metrics: dict[str, Tensor]) -> list[str]:
+    """The estimators that are said to be followed."""
+    return [tag.split("/")[1] for tag in metrics if tag.endswith("/followed")]
+
+
+@pytest.mark.parametrize("name", AGENTS | WITH_CRITIC)
+def test_the_gradient_that_is_followed_has_its_variance_beside_it(name: str) -> None:
+    """There is one in every update that is measured."""
+    agent = (AGENTS | WITH_CRITIC)[name](pendulum(), 0, diagnostics_interval=2)
+    for index in range(4):
+        metrics = step(agent, 1)
+        learned = name not in WITH_CRITIC or "train/critic_loss" in metrics
+        names = followed(metrics)
+        assert len(names) == (learned and index % 2 == 0)
+        for one in names:
+            assert f"gradient/{one}/variance" in metrics
+
+
+@pytest.mark.parametrize("name", WITH_CRITIC)
+def test_the_critic_is_measured_beside_the_score_function(name: str) -> None:
+    agent = WITH_CRITIC[name](pendulum(), 0, diagnostics_interval=1)
+    metrics = step(agent, 3)
+    for what in ("signal", "snr", "variance"):
+        assert f"gradient/critic/{what}" in metrics
+        assert f"gradient/score_function/{what}" in metrics
+    for what in ("bias", "cosine", "variance_ratio"):
+        assert f"gradient/critic_on_states/{what}" in metrics
+
+
+def test_a_window_of_one_trajectory_is_said_to_be_followed_by_no_gradient() -> None:
+    """Its gradient has no variance. The critic's is measured on states, and is not followed."""
+    config = SvgConfig(
+        **(SMALL | QUICK | {"num_envs": 1, "diagnostics_interval": 1}), horizon="infinity"
+    )
+    agent = Svg(config, DifferentiableVectorEnv(Pendulum(), 1), seed=0)
+    metrics = step(agent, 2)
+    assert "gradient/critic/variance" in metrics
+    assert followed(metrics) == []
+
+
 @pytest.mark.parametrize("name", EVERY_AGENT)
 def test_a_copy_goes_on_by_itself_with_the_same_bits(name: str) -> None:
     """Copied after an update and after a collect, whose graph the environments still hold."""

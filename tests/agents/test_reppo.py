@@ -15,11 +15,13 @@ from torch import Tensor
 
 from pgtoolkit.agents import reppo
 from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig, gaussian_kl
+from pgtoolkit.diagnostics.per_trajectory import Gradients
 from pgtoolkit.distributions.base import GaussianParameters
 from pgtoolkit.distributions.squashed import TanhGaussian
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.learners.minibatches import draw_minibatches
 from pgtoolkit.rollouts.window import Window
 
 SMALL: dict[str, Any] = {
@@ -412,6 +414,140 @@ def test_the_mixs_weight_is_the_other_halfs() -> None:
     assert len(set(before.tolist())) == 2
 
 
+# What is measured -------------------------------------------------------------------------------
+
+
+def measured(agent: Reppo, window: Window) -> tuple[dict[str, Gradients], dict[str, Tensor]]:
+    """The gradients of every step that an update measures, by estimator, and its metrics."""
+    found: dict[str, Gradients] = {}
+    report = agent.monitor.report
+
+    def spy(gradients: dict[str, Gradients], pairs: Any = ()) -> dict[str, Tensor]:
+        found.update(gradients)
+        return report(gradients, pairs)
+
+    agent.monitor.report = spy  # type: ignore[method-assign, assignment]
+    return found, agent.update(window)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_the_measured_gradients_are_those_that_are_climbed(estimator: str) -> None:
+    """On every minibatch the mean is minus the gradient of the policy's loss, without a step.
+
+    With each estimator as the setting; the minibatches and their noise are the measurement's.
+    """
+    agent = pendulum(estimator=estimator, diagnostics_interval=1)
+    agent.update(agent.collect())
+    window = agent.collect()
+    before = copy.deepcopy(agent)
+    batches: list[Batch] = []
+    run = agent.minibatches.run
+
+    def keep(batch: Batch, *inputs: Any) -> dict[str, Tensor]:
+        batches.append(batch)
+        return run(batch, *inputs)
+
+    agent.minibatches.run = keep  # type: ignore[method-assign, assignment]
+    found, _ = measured(agent, window)
+    generator = before.critic_monitor.generator
+    rows = draw_minibatches(64, 16, 1, generator)
+    noise = before.policy.draw_noise(*rows.shape, generator=generator)
+    parameters = {
+        name: dict(module.named_parameters()) for name, module in before.minibatches.modules.items()
+    }
+    own = parameters["policy"]
+    for place, (index, eps) in enumerate(zip(rows, noise, strict=True)):
+        mini = Batch(*(x[index] for x in batches[0]))
+        loss, _ = before.policy_loss(parameters, mini, eps, torch.tensor(1.0))
+        gradients = torch.autograd.grad(loss, list(own.values()))
+        for name, expected in zip(own, gradients, strict=True):
+            mean = found[estimator][name][place * 16 : (place + 1) * 16].mean(0)
+            torch.testing.assert_close(mean, -expected, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_variance_of_a_tiny_window_is_the_one_by_hand() -> None:
+    """Three steps; each gradient by autograd of formulas of its own, in float64.
+
+    The score function's is ``(G - V(s)) dlog pi + alpha dH``, with ``V`` the mean of ``Q`` at four
+    actions, and the critic's that of ``Q(s, a) + alpha H``. Nobody follows the score function.
+    """
+    agent = pendulum(**LINEAR, diagnostics_interval=1, probe_steps=0)
+    window = agent.collect()
+    window = ended(window, flags(window, 0), flags(window, 1))
+    by_hand = ByHand(agent)
+    streams = [agent.noise, agent.baseline_noise, agent.critic_monitor.generator]
+    updates, baseline, own = (torch.Generator() for _ in streams)
+    for copied, generator in zip((updates, baseline, own), streams, strict=True):
+        copied.set_state(generator.get_state())
+    next_eps = torch.randn(3, 1, 1, generator=updates)[:, 0, 0].double()
+    others = [torch.randn(3, 1, 1, generator=baseline)[:, 0, 0].double() for _ in range(4)]
+    order = torch.randperm(3, generator=own)
+    eps = torch.randn(1, 3, 1, generator=own)[0, :, 0].double()
+    s, u = window.obs[:, 0].double(), window.pre_action[:, 0, 0].double()
+    with torch.no_grad():
+        value = torch.stack([by_hand.value(s, by_hand.draw(s, x)[0]) for x in others]).mean(0)
+        advantage = by_hand.targets(window, next_eps) - value
+    gradients: dict[str, list[Tensor]] = {"score_function": [], "critic": []}
+    for step, noise in zip(order.tolist(), eps, strict=True):
+        at = s[step : step + 1]
+        action, entropy = by_hand.draw(at, noise)
+        mean, log_std = by_hand.gaussian(at)
+        log_prob = -0.5 * ((u[step] - mean) / log_std.exp()) ** 2 - log_std
+        terms = {
+            "score_function": advantage[step] * log_prob,
+            "critic": by_hand.value(at, action),
+        }
+        for name, term in terms.items():
+            total = (term + 0.3 * entropy).sum()
+            parts = torch.autograd.grad(total, [by_hand.w, by_hand.b], retain_graph=True)
+            gradients[name].append(torch.cat([x.flatten() for x in parts]))
+    metrics = agent.update(window)
+    rows = {name: torch.stack(parts) for name, parts in gradients.items()}
+    for name, values in rows.items():
+        variance = values.var(0).sum()
+        signal = values.mean(0).square().sum() - variance / 3
+        for what, expected in (("variance", variance), ("signal", signal)):
+            found = float(metrics[f"gradient/{name}/{what}"])
+            assert found == pytest.approx(float(expected), rel=1e-4), (name, what)
+    difference = rows["score_function"] - rows["critic"]
+    bias = difference.mean(0).square().sum() - difference.var(0).sum() / 3
+    found = float(metrics["gradient/critic_on_states/bias"])
+    assert found == pytest.approx(float(bias), rel=1e-3)
+
+
+def test_the_mix_that_is_measured_varies_less_than_both() -> None:
+    """Its weights are those of the least variance by the Gaussian's parameters, of a minibatch.
+
+    So by the policy's parameters, and with weights of 32 steps, it is near the least variance of a
+    weighted mean, that of independent samples, and below the smaller one of the two.
+    """
+    agent = pendulum(
+        estimator="mixed",
+        num_envs=32,
+        n_steps=32,
+        batch_size=64,
+        std="state_independent",
+        diagnostics_interval=1,
+    )
+    for _ in range(3):
+        metrics = agent.update(agent.collect())
+        critic, score, mixed = (
+            float(metrics[f"gradient/{name}/variance"])
+            for name in ("critic", "score_function", "mixed")
+        )
+        assert mixed < 1.1 * min(critic, score)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_resumed_agent_measures_the_same(estimator: str) -> None:
+    first, second = (pendulum(estimator=estimator, diagnostics_interval=1) for _ in range(2))
+    first.update(first.collect())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    one, other = (agent.update(agent.collect()) for agent in (first, second))
+    for tag in one.keys() - {"gradient/overhead"}:
+        assert torch.equal(one[tag], other[tag]), tag
+
+
 # Compiled, resumed, refused ---------------------------------------------------------------------
 
 
@@ -422,9 +558,10 @@ def test_compiled_steps_are_the_plain_ones(
 ) -> None:
     plain, compiled = (pendulum(estimator=estimator) for _ in range(2))
     compiled.minibatches.compiled = True
-    for _ in range(2):
+    for index in range(2):
         for agent in (plain, compiled):
-            agent.update(agent.collect())
+            metrics = agent.update(agent.collect())
+            assert (f"gradient/{estimator}/variance" in metrics) == (index == 0)
     assert not any("not compiled" in record.getMessage() for record in caplog.records)
     other = whole(compiled)
     for name, expected in whole(plain).items():
