@@ -201,6 +201,27 @@ def test_a_window_of_one_trajectory_is_said_to_be_followed_by_no_gradient() -> N
     assert followed(metrics) == []
 
 
+@pytest.mark.parametrize("name", WITH_CRITIC)
+def test_an_update_without_a_measurement_does_not_ask_for_the_critic(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads numbers of tensors, for which a GPU waits."""
+    agent = WITH_CRITIC[name](pendulum(), 0, diagnostics_interval=3)
+    kind, asked = type(agent), []
+    view = kind.critic.fget
+
+    def critic(self: Any) -> Any:
+        asked.append(self)
+        return view(self)
+
+    monkeypatch.setattr(kind, "critic", property(critic))
+    for index in range(6):
+        before = len(asked)
+        learned = "train/critic_loss" in step(agent, 1)
+        assert (len(asked) > before) == (learned and index % 3 == 0)
+    assert asked
+
+
 @pytest.mark.parametrize("name", EVERY_AGENT)
 def test_a_copy_goes_on_by_itself_with_the_same_bits(name: str) -> None:
     """Copied after an update and after a collect, whose graph the environments still hold."""
