@@ -118,9 +118,9 @@ class ReppoConfig(
     ent_coef: Annotated[float, above(0)] = 0.06
     """Initial weight alpha of the entropy, in the unit of the rewards that the update sees. It is
     learned: it rises while the entropy is below target_entropy, and falls while it is above."""
-    target_entropy: float = -1.0
-    """Entropy that alpha is learned for, in nats per action dimension, of actions in units of half
-    of their box."""
+    target_entropy: float | None = None
+    """Mean entropy that alpha is learned for, in nats, of the action in units of its box, in which
+    the bounds are -1 and 1; default: minus the number of action dimensions."""
     kl_bound: Annotated[float, above(0)] = 0.05
     """Divergence KL(old, new) from the policy that collected the window, in nats. A state beyond it
     pulls the policy back instead of improving it."""
@@ -244,7 +244,8 @@ class Reppo:
         self.critic_monitor = CriticMonitor(self.collector, config, self.monitor)
         scale = nonzero(unit_box(*action_bounds(spaces[1]))[1]).to(device)
         self.log_volume = float(scale.log().sum())
-        self.entropy_target = config.target_entropy * len(scale)
+        target = config.target_entropy
+        self.entropy_target = -float(len(scale)) if target is None else target
         num_minibatches = total_steps * config.n_epochs / config.batch_size
         self.minibatches: Minibatches[Batch] = Minibatches(
             self.objectives(),
@@ -253,7 +254,7 @@ class Reppo:
 
     @property
     def critic(self) -> CriticView:
-        """The critic; its entropies are those of actions in units of half of their box."""
+        """The critic; its entropies are those of actions in units of their box."""
         scale = float(self.collector.reward_normalizer.scale)
         return CriticView(self.q, self.duals.alpha, scale)
 
@@ -391,7 +392,7 @@ class Reppo:
         return torch.stack(values).mean(0)
 
     def entropy(self, distribution: Distribution, noise: Tensor) -> Tensor:
-        """The entropy ``[...]`` of actions in units of half of their box, at one sample."""
+        """The entropy ``[...]`` of actions in units of their box, at one sample."""
         return distribution.entropy(noise) - self.log_volume
 
     @torch.no_grad()

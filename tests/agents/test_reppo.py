@@ -17,6 +17,7 @@ from pgtoolkit.agents import reppo
 from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig, gaussian_kl
 from pgtoolkit.diagnostics.per_trajectory import Gradients
 from pgtoolkit.distributions.base import GaussianParameters
+from pgtoolkit.distributions.box_units import log_prob_in_box
 from pgtoolkit.distributions.squashed import TanhGaussian
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
@@ -661,6 +662,21 @@ def test_the_unit_of_actions_does_not_matter(estimator: str) -> None:
     for name, expected in found[0][0].items():
         torch.testing.assert_close(found[1][0][name], expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found[1][1], found[0][1])
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, -2.0), (-0.5, -0.5), (3.0, 3.0)])
+def test_the_entropy_has_a_target_for_all_dimensions_together(
+    given: float | None, expected: float
+) -> None:
+    """As in sac, whose entropy is minus the log density of the action in units of its box."""
+    env = gymnasium.vector.SyncVectorEnv([functools.partial(Lever, 3.0) for _ in range(4)])
+    agent = Reppo(ReppoConfig(**(SMALL | {"target_entropy": given})), env, seed=0)
+    assert agent.entropy_target == expected
+    distribution = agent.policy(torch.zeros(4000, 2))
+    noise = agent.policy.draw_noise(4000, generator=torch.Generator().manual_seed(0))
+    in_box = -log_prob_in_box(distribution, distribution.pre_action(noise))
+    error = (in_box - agent.entropy(distribution, noise)).detach()
+    assert abs(float(error.mean())) < 4.5 * float(error.std()) / 4000**0.5
 
 
 def test_discrete_actions_are_refused() -> None:
