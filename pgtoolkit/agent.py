@@ -88,3 +88,12 @@ class HasCritic(Protocol):
     @property
     def critic(self) -> CriticView:
         """Its critic now. It reads numbers of tensors, for which a GPU waits: ask where needed."""
+
+
+@runtime_checkable
+class HasReplay(Protocol):
+    """An agent that stores transitions."""
+
+    @property
+    def replay_sentence(self) -> str:
+        """How much memory the replay buffer takes, for the start of a run."""

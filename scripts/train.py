@@ -53,6 +53,7 @@ def run(arguments: Sequence[str]) -> None:
 
 def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
     """Trains a new run with these settings."""
+    from pgtoolkit.agent import HasReplay
     from pgtoolkit.scripts.cli.experiment import Experiment
     from pgtoolkit.scripts.cli.streams import unfailing_output
     from pgtoolkit.scripts.cli.trust import signature
@@ -73,9 +74,8 @@ def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
         if experiment.environments.gradient.sentence:
             print(experiment.environments.gradient.sentence, flush=True)
         print(experiment.resume_sentence, flush=True)
-        agent: Any = experiment.agent
-        if hasattr(agent, "replay_sentence"):
-            print(agent.replay_sentence, flush=True)
+        if isinstance(experiment.agent, HasReplay):
+            print(experiment.agent.replay_sentence, flush=True)
         with RunWriter(path) as writer:
             writer.begin(resolved)
             run_training(experiment, run_folder, writer, progress=None)

@@ -12,6 +12,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
+from pgtoolkit.agent import HasCritic, HasReplay
 from pgtoolkit.agents.a2c import A2c, A2cConfig
 from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
@@ -159,6 +160,14 @@ WITH_CRITIC: dict[str, Callable[..., Any]] = {
         for estimator in ("critic", "score_function", "mixed")
     },
 }
+
+
+@pytest.mark.parametrize("name", EVERY_AGENT | WITH_CRITIC)
+def test_the_protocols_say_what_an_agent_has(name: str) -> None:
+    agent = (EVERY_AGENT | WITH_CRITIC)[name](pendulum(), 0)
+    replays = name in ("sac", "td3", *VALUE_GRADIENTS)
+    assert isinstance(agent, HasReplay) == replays == hasattr(agent, "replay")
+    assert isinstance(agent, HasCritic) == (replays or name.startswith("reppo"))
 
 
 def followed(metrics: dict[str, Tensor]) -> list[str]:
