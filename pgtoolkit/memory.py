@@ -80,6 +80,11 @@ def network_bytes(sizes: Sequence[int]) -> float:
     return float(FLOAT_BYTES) * ADAM_COPIES * weights
 
 
+def gradients_bytes(num_trajectories: int, num_estimators: int, sizes: Sequence[int]) -> float:
+    """The gradient of every trajectory by several estimators, of a policy of these layer sizes."""
+    return network_bytes(sizes) / ADAM_COPIES * num_trajectories * num_estimators
+
+
 def batch_bytes(num_envs: int, obs_size: int, action_size: int) -> float:
     """A batch of environments on tensors: the bounds of its spaces, observations and actions."""
     return 3.0 * FLOAT_BYTES * num_envs * (obs_size + action_size)

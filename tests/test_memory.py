@@ -10,6 +10,7 @@ from pgtoolkit.memory import (
     available_memory,
     batch_bytes,
     gigabytes,
+    gradients_bytes,
     network_bytes,
     require_memory,
     window_bytes,
@@ -23,6 +24,8 @@ def test_sizes_of_small_things() -> None:
     # Layers 4 -> 8 -> 1: 40 + 9 parameters, each with its gradient and two moments.
     assert network_bytes([4, 8, 1]) == 4 * 4 * 49
     assert batch_bytes(10, 4, 1) == 3 * 4 * 10 * 5
+    # 49 parameters, for each of 5 trajectories by 3 estimators.
+    assert gradients_bytes(5, 3, [4, 8, 1]) == 4 * 49 * 5 * 3
 
 
 def test_what_fits_is_not_refused_and_what_does_not_is_named() -> None:

@@ -10,9 +10,10 @@ import logging
 from typing import Any, Protocol, final
 
 import torch
+from gymnasium.spaces import Box
 
 from pgtoolkit.agent import CriticView, Metrics
-from pgtoolkit.config import ProbeSettings
+from pgtoolkit.config import DiagnosticsSettings, ProbeSettings
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.envs.collector import Collector, env_state, reset_staggered, restore_env_state
 from pgtoolkit.envs.differentiable import DifferentiableEnv
@@ -155,6 +156,16 @@ class GradientProbe:
             self.rollout_state, _ = restore_env_state(
                 self.env, self.rollout_state, state["env"], seed=self.seed
             )
+
+
+def has_probe(config: Any, env: DifferentiableEnv | None) -> bool:
+    """Whether an agent with these settings measures its critic in an environment beside its own."""
+    if not isinstance(config, ProbeSettings) or not isinstance(config, DiagnosticsSettings):
+        return False
+    wanted = config.diagnostics_interval > 0 and config.probe_steps > 0
+    if not wanted or env is None or env.gradient.action == "none":
+        return False
+    return isinstance(env.action_space, Box) and separate(env) is not None
 
 
 def make_probe(

@@ -6,10 +6,12 @@ from typing import Any
 
 from gymnasium.spaces import Box, Space
 
+from pgtoolkit.envs.measurement.gradient_probe import has_probe
 from pgtoolkit.memory import (
     PYTHON_ENV_BYTES,
     available_memory,
     batch_bytes,
+    gradients_bytes,
     network_bytes,
     require_memory,
     window_bytes,
@@ -40,11 +42,28 @@ def require_training_memory(environments: EnvFactory, config: Any, eval_episodes
             environments, eval_episodes
         ),
     }
+    if has_probe(config, environments.gradient.env):
+        flags = f"--probe-envs {config.probe_envs}, --probe-steps {config.probe_steps}"
+        needs[f"the gradient probe ({flags})"] = probe_bytes(config, obs_size, action_size)
     if n_epochs := getattr(config, "n_epochs", 0):
         indices = 8.0 * num_envs * n_steps * n_epochs
         flags = f"--num-envs {num_envs}, --n-steps {n_steps}, --n-epochs {n_epochs}"
         needs[f"the minibatches of an update ({flags})"] = indices
     require_memory(needs, available_memory(), _flags(needs))
+
+
+def probe_bytes(config: Any, obs_size: int, action_size: int) -> float:
+    """Bytes of the environments in which a critic is measured, at the least.
+
+    They are a batch, a window of it, and the gradients of its trajectories by the three estimators
+    that are compared: the score function, pathwise, and through the critic.
+    """
+    num_envs, sizes = config.probe_envs, [obs_size, *config.hidden, action_size]
+    return (
+        batch_bytes(num_envs, obs_size, action_size)
+        + window_bytes(config.probe_steps, num_envs, obs_size, action_size)
+        + gradients_bytes(num_envs, 3, sizes)
+    )
 
 
 def require_evaluation_memory(environments: EnvFactory, episodes: int) -> None:

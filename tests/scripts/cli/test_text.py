@@ -80,6 +80,14 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["train", "ppo", "--env", "CartPole-v1", "--num-envs", "100000000"],
         "--num-envs",
     ),
+    "probe environments": (
+        ["train", "sac", "--env", "pgtoolkit/Pendulum-v0", "--probe-envs", "100000000"],
+        "make --probe-envs or --probe-steps smaller",
+    ),
+    "probe steps": (
+        ["train", "reppo", "--env", "pgtoolkit/Pendulum-v0", "--probe-steps", "1000000000"],
+        "make --probe-envs or --probe-steps smaller",
+    ),
     "hidden": (
         ["train", "ppo", "--env", "pgtoolkit/Pendulum-v0", "--hidden", "65000", "65000"],
         "make --hidden smaller",
