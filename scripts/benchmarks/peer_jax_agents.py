@@ -55,35 +55,43 @@ def ppo_run(num_envs: int, n_steps: int, n_epochs: int, batch_size: int, width: 
     }
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(3e-4, eps=1e-5))
 
-    def policy(parameters: Any, obs: Any) -> Any:
-        mean = _mlp(parameters["policy"], obs, jnp.tanh)
-        return mean, jnp.broadcast_to(parameters["log_std"], mean.shape)
-
-    def value(parameters: Any, obs: Any) -> Any:
-        return _mlp(parameters["value"], obs, jnp.tanh)[..., 0]
-
-    def targets(parameters: Any, rows: Rows, key: Any) -> Any:
-        target = _lambda_returns(rows, rows.reward, value(parameters, rows.next_obs))
-        return target - value(parameters, rows.obs), target
-
-    def loss(parameters: Any, rows: Rows, targets: Any) -> Any:
-        advantage, target = targets
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        mean, log_std = policy(parameters, rows.obs)
-        log_prob = _log_density(mean, log_std, rows.action)
-        ratio = jnp.exp(log_prob - rows.log_prob)
-        clipped = jnp.clip(ratio, 0.8, 1.2)
-        surrogate = jnp.minimum(ratio * advantage, clipped * advantage).mean()
-        return 0.5 * ((value(parameters, rows.obs) - target) ** 2).mean() - surrogate
-
     def step(parameters: Any, moments: Any, rows: Rows, targets: Any, key: Any) -> Any:
-        gradient = jax.grad(loss)(parameters, rows, targets)
+        gradient = jax.grad(_ppo_loss)(parameters, rows, targets)
         change, moments = optimizer.update(gradient, moments, parameters)
         return optax.apply_updates(parameters, change), moments
 
-    learner = Learner(policy, targets, step)
+    learner = Learner(_ppo_policy, _ppo_targets, step)
     carry = parameters, optimizer.init(parameters)
     return _run(learner, carry, num_envs, n_steps, n_epochs, batch_size)
+
+
+def _ppo_policy(parameters: Any, obs: Any) -> Any:
+    """Mean and log standard deviation ``[..., 1]``."""
+    mean = _mlp(parameters["policy"], obs, jnp.tanh)
+    return mean, jnp.broadcast_to(parameters["log_std"], mean.shape)
+
+
+def _ppo_value(parameters: Any, obs: Any) -> Any:
+    """``V(s)`` ``[...]``."""
+    return _mlp(parameters["value"], obs, jnp.tanh)[..., 0]
+
+
+def _ppo_targets(parameters: Any, rows: Rows, key: Any) -> Any:
+    """Advantages and lambda returns ``[T, N]``."""
+    target = _lambda_returns(rows, rows.reward, _ppo_value(parameters, rows.next_obs))
+    return target - _ppo_value(parameters, rows.obs), target
+
+
+def _ppo_loss(parameters: Any, rows: Rows, targets: Any) -> Any:
+    """The clipped loss of the policy and half of the squared error of the values."""
+    advantage, target = targets
+    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    mean, log_std = _ppo_policy(parameters, rows.obs)
+    log_prob = _log_density(mean, log_std, rows.action)
+    ratio = jnp.exp(log_prob - rows.log_prob)
+    clipped = jnp.clip(ratio, 0.8, 1.2)
+    surrogate = jnp.minimum(ratio * advantage, clipped * advantage).mean()
+    return 0.5 * ((_ppo_value(parameters, rows.obs) - target) ** 2).mean() - surrogate
 
 
 def reppo_run(num_envs: int, n_steps: int, n_epochs: int, batch_size: int, width: int) -> Run:
@@ -94,75 +102,100 @@ def reppo_run(num_envs: int, n_steps: int, n_epochs: int, batch_size: int, width
         "log_alpha": jnp.log(0.3),
         "log_beta": jnp.log(0.3),
     }
-    critic = _layers(keys[1], OBS_SIZE + 1, width, NUM_BINS)
+    parameters = {"actor": actor, "critic": _layers(keys[1], OBS_SIZE + 1, width, NUM_BINS)}
     rules = {
         "actor": optax.chain(optax.clip_by_global_norm(15.0), optax.adam(3e-4)),
         "critic": optax.chain(optax.clip_by_global_norm(0.5), optax.adam(3e-4)),
     }
-    edges = jnp.linspace(-VALUE_RANGE, VALUE_RANGE, NUM_BINS + 1)
-    deviation = 0.75 * 2 * VALUE_RANGE / NUM_BINS
-
-    def policy(parameters: Any, obs: Any) -> Any:
-        both = _mlp(parameters["actor"]["policy"], obs, jax.nn.silu, normed=True)
-        mean, log_std = jnp.split(both, 2, -1)
-        return mean, jnp.clip(log_std, -5, 2)
-
-    def logits(critic: Any, obs: Any, action: Any) -> Any:
-        inputs = jnp.concatenate([obs, jnp.tanh(action)], -1)
-        return _mlp(critic, inputs, jax.nn.silu, normed=True)
-
-    def value(critic: Any, obs: Any, action: Any) -> Any:
-        return jax.nn.softmax(logits(critic, obs, action)) @ (0.5 * (edges[1:] + edges[:-1]))
-
-    def drawn(parameters: Any, obs: Any, key: Any) -> Any:
-        mean, log_std = policy(parameters, obs)
-        action = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
-        return action, _log_density(mean, log_std, action)
-
-    def targets(parameters: Any, rows: Rows, key: Any) -> Any:
-        action, log_prob = drawn(parameters, rows.next_obs, key)
-        alpha = jnp.exp(parameters["actor"]["log_alpha"])
-        soft = rows.reward / 10 - GAMMA * alpha * log_prob
-        return (_lambda_returns(rows, soft, value(parameters["critic"], rows.next_obs, action)),)
-
-    def critic_loss(critic: Any, rows: Rows, target: Any) -> Any:
-        clipped = jnp.clip(target, -VALUE_RANGE, VALUE_RANGE)[..., None]
-        rank = jax.lax.erf((edges - clipped) / (2**0.5 * deviation))
-        mass = rank[..., 1:] - rank[..., :-1]
-        histogram = mass / mass.sum(-1, keepdims=True)
-        log_bins = jax.nn.log_softmax(logits(critic, rows.obs, rows.action))
-        return -(histogram * log_bins).sum(-1).mean()
-
-    def actor_loss(actor: Any, critic: Any, rows: Rows, key: Any) -> Any:
-        parameters = {"actor": actor}
-        action, log_prob = drawn(parameters, rows.obs, key)
-        mean, log_std = policy(parameters, rows.obs)
-        ratio = jnp.exp(2 * (rows.log_std - log_std))
-        shift = (rows.mean - mean) ** 2 / jnp.exp(2 * log_std)
-        kl = (log_std - rows.log_std + 0.5 * (ratio + shift - 1))[..., 0]
-        alpha, beta = jnp.exp(actor["log_alpha"]), jnp.exp(actor["log_beta"])
-        fixed_alpha, fixed_beta = jax.lax.stop_gradient((alpha, beta))
-        climb = -(value(critic, rows.obs, action) - fixed_alpha * log_prob)
-        loss = jnp.where(kl < KL_BOUND, climb, fixed_beta * kl).mean()
-        entropy_gap = jax.lax.stop_gradient(-log_prob.mean() - ENTROPY_TARGET)
-        return loss + alpha * entropy_gap + beta * jax.lax.stop_gradient(KL_BOUND - kl.mean())
-
-    def step(parameters: Any, moments: Any, rows: Rows, targets: Any, key: Any) -> Any:
-        after, kept = dict(parameters), dict(moments)
-        losses = {
-            "critic": lambda critic: critic_loss(critic, rows, targets[0]),
-            "actor": lambda actor: actor_loss(actor, after["critic"], rows, key),
-        }
-        for name, loss in losses.items():
-            gradient = jax.grad(loss)(after[name])
-            change, kept[name] = rules[name].update(gradient, kept[name], after[name])
-            after[name] = optax.apply_updates(after[name], change)
-        return after, kept
-
-    parameters = {"actor": actor, "critic": critic}
     moments = {name: rule.init(parameters[name]) for name, rule in rules.items()}
-    learner = Learner(policy, targets, step)
+    learner = Learner(_reppo_policy, _reppo_targets, functools.partial(_reppo_step, rules))
     return _run(learner, (parameters, moments), num_envs, n_steps, n_epochs, batch_size)
+
+
+def _reppo_step(
+    rules: Any, parameters: Any, moments: Any, rows: Rows, targets: Any, key: Any
+) -> Any:
+    """A step of the critic, then one of the actor along the critic after its step."""
+    after, kept = dict(parameters), dict(moments)
+    losses = {
+        "critic": lambda critic: _reppo_critic_loss(critic, rows, targets[0]),
+        "actor": lambda actor: _reppo_actor_loss(actor, after["critic"], rows, key),
+    }
+    for name, loss in losses.items():
+        gradient = jax.grad(loss)(after[name])
+        change, kept[name] = rules[name].update(gradient, kept[name], after[name])
+        after[name] = optax.apply_updates(after[name], change)
+    return after, kept
+
+
+def _reppo_policy(parameters: Any, obs: Any) -> Any:
+    """Mean and log standard deviation ``[..., 1]``."""
+    both = _mlp(parameters["actor"]["policy"], obs, jax.nn.silu, normed=True)
+    mean, log_std = jnp.split(both, 2, -1)
+    return mean, jnp.clip(log_std, -5, 2)
+
+
+def _reppo_draw(parameters: Any, obs: Any, key: Any) -> Any:
+    """Fresh actions before squashing ``[..., 1]``, and their log densities ``[...]``."""
+    mean, log_std = _reppo_policy(parameters, obs)
+    action = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+    return action, _log_density(mean, log_std, action)
+
+
+def _reppo_targets(parameters: Any, rows: Rows, key: Any) -> Any:
+    """Lambda returns ``[T, N]`` of soft rewards."""
+    action, log_prob = _reppo_draw(parameters, rows.next_obs, key)
+    alpha = jnp.exp(parameters["actor"]["log_alpha"])
+    soft = rows.reward / 10 - GAMMA * alpha * log_prob
+    return (_lambda_returns(rows, soft, _reppo_value(parameters["critic"], rows.next_obs, action)),)
+
+
+def _reppo_critic_loss(critic: Any, rows: Rows, target: Any) -> Any:
+    """Cross entropy to a Gaussian histogram around the target."""
+    deviation = 0.75 * 2 * VALUE_RANGE / NUM_BINS
+    clipped = jnp.clip(target, -VALUE_RANGE, VALUE_RANGE)[..., None]
+    rank = jax.lax.erf((_bin_edges() - clipped) / (2**0.5 * deviation))
+    mass = rank[..., 1:] - rank[..., :-1]
+    histogram = mass / mass.sum(-1, keepdims=True)
+    log_bins = jax.nn.log_softmax(_reppo_logits(critic, rows.obs, rows.action))
+    return -(histogram * log_bins).sum(-1).mean()
+
+
+def _reppo_actor_loss(actor: Any, critic: Any, rows: Rows, key: Any) -> Any:
+    """The loss of the policy within the bound or beyond it, and those of the dual variables."""
+    parameters = {"actor": actor}
+    action, log_prob = _reppo_draw(parameters, rows.obs, key)
+    kl = _gaussian_kl(rows, *_reppo_policy(parameters, rows.obs))
+    alpha, beta = jnp.exp(actor["log_alpha"]), jnp.exp(actor["log_beta"])
+    fixed_alpha, fixed_beta = jax.lax.stop_gradient((alpha, beta))
+    climb = -(_reppo_value(critic, rows.obs, action) - fixed_alpha * log_prob)
+    loss = jnp.where(kl < KL_BOUND, climb, fixed_beta * kl).mean()
+    entropy_gap = jax.lax.stop_gradient(-log_prob.mean() - ENTROPY_TARGET)
+    return loss + alpha * entropy_gap + beta * jax.lax.stop_gradient(KL_BOUND - kl.mean())
+
+
+def _gaussian_kl(rows: Rows, mean: Any, log_std: Any) -> Any:
+    """``KL(old, new)`` ``[...]`` of the Gaussians of one action."""
+    ratio = jnp.exp(2 * (rows.log_std - log_std))
+    shift = (rows.mean - mean) ** 2 / jnp.exp(2 * log_std)
+    return (log_std - rows.log_std + 0.5 * (ratio + shift - 1))[..., 0]
+
+
+def _reppo_value(critic: Any, obs: Any, action: Any) -> Any:
+    """``Q(s, a)`` ``[...]``, the mean of the histogram."""
+    edges = _bin_edges()
+    return jax.nn.softmax(_reppo_logits(critic, obs, action)) @ (0.5 * (edges[1:] + edges[:-1]))
+
+
+def _reppo_logits(critic: Any, obs: Any, action: Any) -> Any:
+    """The logits of the bins, from actions before squashing."""
+    inputs = jnp.concatenate([obs, jnp.tanh(action)], -1)
+    return _mlp(critic, inputs, jax.nn.silu, normed=True)
+
+
+def _bin_edges() -> Any:
+    """The ends ``[NUM_BINS + 1]`` of the histogram's bins."""
+    return jnp.linspace(-VALUE_RANGE, VALUE_RANGE, NUM_BINS + 1)
 
 
 def _run(
