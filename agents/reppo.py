@@ -1,12 +1,14 @@
 """REPPO: relative entropy pathwise policy optimisation (Voelcker et al. 2025).
 
 The gradient of the policy goes through a learned ``Q(s, a)``, which is fitted to fresh windows; a
-bound on the divergence from the policy that collected them takes the place of PPO's clip.
+bound on the divergence from the policy that collected them takes the place of PPO's clip. The
+policy that is evaluated and saved is the running mean of those that acted.
 """
 
 import dataclasses
 import math
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, final
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from pgtoolkit.config import (
     above,
     at_least,
     at_most,
+    below,
     between,
     each,
 )
@@ -55,7 +58,8 @@ from pgtoolkit.limits import MAX_COUNT, MAX_LAYER, MAX_PASSES
 from pgtoolkit.networks.bounds import action_bounds
 from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.networks.value import CriticLoss, explained_variance_metric
-from pgtoolkit.policies.policy import without_normalizer
+from pgtoolkit.policies.average import running_average
+from pgtoolkit.policies.policy import Policy, without_normalizer
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
 from pgtoolkit.state import load_state_of, state_of
@@ -65,6 +69,7 @@ MINIBATCH_SECONDS = 1.6e-3
 STATE = (
     "collector",
     "policy",
+    "average",
     "q",
     "duals",
     "minibatches",
@@ -74,6 +79,9 @@ STATE = (
     "monitor",
     "critic_monitor",
 )
+
+
+KLConstraint = Literal["penalty", "mask"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +109,12 @@ class ReppoConfig(
     n_epochs: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 8
     """Passes over each window."""
     learning_rate: Annotated[float, above(0)] = 3e-4
-    """Adam's learning rate for the policy, the critic and the two dual variables."""
+    """Adam's learning rate for the policy and for ent_coef."""
+    critic_learning_rate: Annotated[float, above(0)] = 1.5e-3
+    """Adam's learning rate for the critic; it follows the same schedule."""
+    kl_coef_learning_rate: Annotated[float, above(0)] = 3e-3
+    """Adam's learning rate for the logarithm of kl_coef; it follows the same schedule. At that of
+    the policy, kl_coef would lag behind the policy's steps."""
     learning_rate_schedule: Schedule = "linear"
     """linear: falls to a hundredth over the planned total of steps; constant: stays."""
     adam_epsilon: Annotated[float, above(0)] = 1e-8
@@ -122,14 +135,20 @@ class ReppoConfig(
     """Mean entropy that alpha is learned for, in nats, of the action in units of its box, in which
     the bounds are -1 and 1; default: minus the number of action dimensions."""
     kl_bound: Annotated[float, above(0)] = 0.05
-    """Divergence KL(old, new) from the policy that collected the window, in nats. A state beyond it
-    pulls the policy back instead of improving it."""
+    """Bound of the divergence KL(old, new) from the policy that collected the window, in nats."""
     kl_bound_schedule: Schedule = "linear"
     """linear: kl_bound falls to a hundredth over the planned total of steps; constant: stays. Every
     window takes the policy to the bound, so the bound is the length of its steps."""
+    kl_constraint: KLConstraint = "penalty"
+    """penalty: kl_coef times the divergence is taken from the objective at all states, which bounds
+    its mean; mask: at a state beyond kl_bound it stands in the place of the objective, as in the
+    paper."""
     kl_coef: Annotated[float, above(0)] = 0.3
-    """Initial weight beta of that pull, in the unit of the rewards that the update sees. It is
+    """Initial weight beta of the divergence, in the unit of the rewards that the update sees. It is
     learned: it rises while the mean divergence is above kl_bound, and falls while it is below."""
+    policy_average: Annotated[float, below(0, 1)] = 0.97
+    """Decay per update of the running mean of the policy's parameters, which is evaluated and
+    saved, while the policy itself acts; 0: the policy itself."""
     baseline_samples: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 4
     """Actions over which Q is averaged for the baseline of the score function."""
     critic: CriticLoss = "hl_gauss"
@@ -205,16 +224,17 @@ class Duals(nn.Module):
 
 @final
 class Reppo:
-    """Increases ``E[Q(s, a)] + alpha H`` where ``KL(old, new)`` is below its bound.
+    """Increases ``E[Q(s, a)] + alpha H`` under a bound of ``KL(old, new)``.
 
     For each minibatch the critic makes a step towards the TD(lambda) returns of soft rewards, and
     then the policy makes one down
 
-        ``mean_s (-(Q(s, a) + alpha H) if KL(old, new) < bound else beta KL(old, new))``
+        ``mean_s (beta KL(old, new) - (Q(s, a) + alpha H))``
 
     with the critic after its step, and with noise of that minibatch's own in ``a``. The dual
     variables step down ``alpha (H - target)`` and ``beta (bound - KL)``. The divergence is exact:
-    that of the Gaussians before squashing.
+    that of the Gaussians before squashing. With ``kl_constraint = "mask"`` the loss is the paper's,
+    ``mean_s (-(Q(s, a) + alpha H) if KL(old, new) < bound else beta KL(old, new))``.
 
     Args:
         config: settings.
@@ -236,6 +256,7 @@ class Reppo:
         spaces, device = self.collector.spaces, self.collector.device
         self.q = make_q_ensemble(config, spaces, seed=seed).to(device)
         self.policy = self.collector.make_policy()
+        self.average = running_average(self.policy, config.policy_average)
         self.duals = Duals(config.ent_coef, config.kl_coef).to(device)
         self.generator = stream(seed, "minibatches", device)
         self.noise = stream(seed, "update noise", device)
@@ -258,24 +279,36 @@ class Reppo:
         scale = float(self.collector.reward_normalizer.scale)
         return CriticView(self.q, self.duals.alpha, scale)
 
+    @property
+    def averaged_policy(self) -> Policy:
+        """The running mean of the policies that acted."""
+        return cast(Policy, self.average.module)
+
     def objectives(self) -> list[Objective]:
         """What steps on each minibatch: the critic, then policy and dual variables."""
         config, policy = self.config, without_normalizer(self.policy)
 
-        def adam(max_grad_norm: float) -> FlatAdam:
+        def adam(learning_rate: float, max_grad_norm: float = math.inf) -> FlatAdam:
             return FlatAdam(
-                betas=config.adam_betas, epsilon=config.adam_epsilon, max_grad_norm=max_grad_norm
+                betas=config.adam_betas,
+                epsilon=config.adam_epsilon,
+                max_grad_norm=max_grad_norm,
+                pace=learning_rate / config.learning_rate,
             )
 
-        rule = Blocks(
-            (adam(config.max_grad_norm), adam(math.inf)),
-            (sum(p.numel() for p in policy.parameters()), len(list(self.duals.parameters()))),
-        )
-        return [
-            Objective(
-                {"critic": self.q}, self.critic_loss, adam(config.critic_max_grad_norm), "critic"
+        critic_rule = adam(config.critic_learning_rate, config.critic_max_grad_norm)
+        policy_rule = Blocks(
+            (
+                adam(config.learning_rate, config.max_grad_norm),
+                adam(config.learning_rate),
+                adam(config.kl_coef_learning_rate),
             ),
-            Objective({"policy": policy, "duals": self.duals}, self.policy_loss, rule, "policy"),
+            (sum(p.numel() for p in policy.parameters()), 1, 1),
+        )
+        moved = {"policy": policy, "duals": self.duals}
+        return [
+            Objective({"critic": self.q}, self.critic_loss, critic_rule, "critic"),
+            Objective(moved, self.policy_loss, policy_rule, "policy"),
         ]
 
     def collect(self) -> Window:
@@ -302,6 +335,7 @@ class Reppo:
             metrics |= self.critic_monitor.measure_bias(self)
             metrics |= self.describe(window, features, old)
             normalize.update(window.obs, window.valid)
+            self.average.update_parameters(self.policy)
             return metrics | self.collector.metrics()
 
     def learn(self, batch: Batch) -> Metrics:
@@ -428,6 +462,7 @@ class Reppo:
             ),
             alpha,
             beta,
+            constrained=CONSTRAINTS[self.config.kl_constraint],
             entropy_target=self.entropy_target,
             kl_bound=kl_bound,
         )
@@ -492,10 +527,11 @@ def reppo_loss(
     alpha: Tensor,
     beta: Tensor,
     *,
+    constrained: Callable[[Tensor, Tensor, Tensor], Tensor],
     entropy_target: float,
     kl_bound: Tensor | float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """``mean(KL < bound ? -(S + alpha H) : beta KL)``, and the losses of ``alpha`` and ``beta``.
+    """The mean of the constrained ``S + alpha H``, and the losses of ``alpha`` and ``beta``.
 
     ``alpha`` and ``beta`` are constants in the first part, and all else is in the other two,
     ``alpha (mean H - target)`` and ``beta (bound - mean KL)``.
@@ -505,7 +541,8 @@ def reppo_loss(
         entropy: ``H`` ``[M]``.
         divergence: ``KL(old, new)`` ``[M]``.
         alpha: weight of the entropy.
-        beta: weight of the divergence beyond its bound.
+        beta: weight of the divergence.
+        constrained: puts objective and divergence together (:func:`penalised`, :func:`masked`).
         entropy_target: entropy that ``alpha`` is learned for.
         kl_bound: bound of the divergence.
 
@@ -513,10 +550,31 @@ def reppo_loss(
         The loss, and minus the mean of ``S`` as ``improvement``.
     """
     objective = surrogate + alpha.detach() * entropy
-    loss = torch.where(divergence < kl_bound, -objective, beta.detach() * divergence).mean()
+    loss = constrained(objective, beta.detach() * divergence, divergence < kl_bound).mean()
     dual = alpha * (entropy.detach().mean() - entropy_target)
     dual = dual + beta * (kl_bound - divergence.detach().mean())
     return loss + dual, {"improvement": -surrogate.detach().mean()}
+
+
+Constraint = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Maps objective ``[M]``, ``beta KL`` ``[M]`` and ``KL < bound`` ``[M]`` to the loss ``[M]``."""
+
+
+def penalised(objective: Tensor, penalty: Tensor, within: Tensor) -> Tensor:
+    """``beta KL - (S + alpha H)`` ``[M]`` at all states: a bound of the mean divergence."""
+    return penalty - objective
+
+
+def masked(objective: Tensor, penalty: Tensor, within: Tensor) -> Tensor:
+    """``-(S + alpha H)`` ``[M]`` at states within the bound, and ``beta KL`` at those beyond it.
+
+    The loss of the paper (Voelcker et al. 2025). At a state beyond the bound nothing but ``beta``
+    holds the objective's slope at other states, which moves the same parameters.
+    """
+    return torch.where(within, -objective, penalty)
+
+
+CONSTRAINTS: dict[KLConstraint, Constraint] = {"penalty": penalised, "mask": masked}
 
 
 def by_critic(distribution: Distribution, value: Tensor, mini: Batch) -> Tensor:

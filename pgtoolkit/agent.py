@@ -25,7 +25,11 @@ class Agent(Protocol):
 
     @property
     def policy(self) -> Policy:
-        """The policy that acts: it is evaluated, saved and exported."""
+        """The policy that acts.
+
+        It is evaluated, saved and exported, unless the agent has an average of its policies
+        (:func:`evaluated_policy`).
+        """
 
     def collect(self) -> Window:
         """Acts in the environments for one window and returns it."""
@@ -97,3 +101,16 @@ class HasReplay(Protocol):
     @property
     def replay_sentence(self) -> str:
         """How much memory the replay buffer takes, for the start of a run."""
+
+
+@runtime_checkable
+class HasAveragedPolicy(Protocol):
+    """An agent that keeps a running mean of its policy's parameters."""
+
+    @property
+    def averaged_policy(self) -> Policy: ...
+
+
+def evaluated_policy(agent: Agent) -> Policy:
+    """The policy that is evaluated, saved and exported: the average, where there is one."""
+    return agent.averaged_policy if isinstance(agent, HasAveragedPolicy) else agent.policy

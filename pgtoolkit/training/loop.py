@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pgtoolkit import parallel
-from pgtoolkit.agent import Agent, CriticView, Metrics
+from pgtoolkit.agent import Agent, CriticView, Metrics, evaluated_policy
 from pgtoolkit.config import Settings, above, at_least, at_most
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, never
@@ -201,7 +201,7 @@ def _save_policy(agent: Agent, progress: Progress, run: RunFolder, which: Which)
     if parallel.rank() == 0:
         notes = {"num_steps": progress.num_steps, "eval_return": progress.eval_return}
         with writing(run.path):
-            state = {"policy": agent.policy.state_dict()} | critic_state(agent)
+            state = {"policy": evaluated_policy(agent).state_dict()} | critic_state(agent)
             run.write_policy(which, state | notes)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, final
 
 import torch
 
-from pgtoolkit.agent import Agent, CriticView
+from pgtoolkit.agent import Agent, CriticView, evaluated_policy
 from pgtoolkit.config import Settings, above, at_least, at_most
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
 from pgtoolkit.envs.ordinary.vector_states import start_sentence
@@ -246,7 +246,7 @@ class Experiment:
         """
         evaluation = evaluate(
             self._eval_env,
-            self.agent.policy,
+            evaluated_policy(self.agent),
             episodes=self.eval_episodes,
             seed=stream_seed(self.settings.run.seed, "evaluation"),
             device=self.device,

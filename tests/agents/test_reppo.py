@@ -13,6 +13,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
+from pgtoolkit.agent import evaluated_policy
 from pgtoolkit.agents import reppo
 from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig, gaussian_kl
 from pgtoolkit.diagnostics.per_trajectory import Gradients
@@ -73,6 +74,8 @@ LINEAR: dict[str, Any] = {
     "gamma": 0.9,
     "gae_lambda": 0.7,
     "learning_rate": 0.1,
+    "critic_learning_rate": 0.2,
+    "kl_coef_learning_rate": 0.3,
     "adam_epsilon": 3.0,  # so large that steps depend on the size of the gradient
     "max_grad_norm": 1.0,
     "critic_max_grad_norm": 2.0,
@@ -113,7 +116,9 @@ class ByHand:
     def value(self, s: Tensor, action: Tensor) -> Tensor:
         return (torch.cat([s, action[:, None] / 2], -1) @ self.q.T + self.c)[:, 0]
 
-    def adam(self, loss: Tensor, parameters: list[Tensor], norm: float, count: int) -> None:
+    def adam(
+        self, loss: Tensor, parameters: list[Tensor], norm: float, count: int, rate: float
+    ) -> None:
         config = self.config
         gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
         total = math.sqrt(sum(float((g**2).sum()) for g in gradients))
@@ -124,7 +129,7 @@ class ByHand:
             self.moments[id(x)] = m, v
             size = (v / (1 - 0.999**count)).sqrt() + config.adam_epsilon
             with torch.no_grad():
-                x -= config.learning_rate * m / (1 - 0.9**count) / size
+                x -= rate * m / (1 - 0.9**count) / size
 
     def targets(self, window: Window, eps: Tensor) -> Tensor:
         """Step 0 terminates, step 1 is truncated, step 2 is cut off by the window's end."""
@@ -140,7 +145,7 @@ class ByHand:
         old_mean, old_log_std = (x.detach() for x in self.gaussian(s))
         for count, (rows, noise) in enumerate(zip(order, eps, strict=True), 1):
             error = (self.value(s[rows], a[rows]) - target[rows]) ** 2
-            self.adam(error.mean(), [self.q, self.c], 2.0, count)
+            self.adam(error.mean(), [self.q, self.c], 2.0, count, 0.2)
             mean, log_std = self.gaussian(s[rows])
             action, entropy = self.draw(s[rows], noise)
             shift = (mean - old_mean[rows]) / log_std.exp()
@@ -148,18 +153,23 @@ class ByHand:
             kl = log_std - old_log_std[rows] + (ratio**2 + shift**2 - 1) / 2
             alpha, beta = self.log_alpha.exp(), self.log_beta.exp()
             climb = self.value(s[rows], action) + alpha.detach() * entropy
-            inside = kl < self.config.kl_bound
-            policy = torch.where(inside, -climb, beta.detach() * kl).mean()
+            pull = beta.detach() * kl
+            if self.config.kl_constraint == "mask":
+                policy = torch.where(kl < self.config.kl_bound, -climb, pull).mean()
+            else:
+                policy = (pull - climb).mean()
             dual = alpha * (entropy.detach().mean() + 0.5)
             dual = dual + beta * (self.config.kl_bound - kl.detach().mean())
-            self.adam(policy, [self.w, self.b], 1.0, count)
-            self.adam(dual, [self.log_alpha, self.log_beta], math.inf, count)
+            self.adam(policy, [self.w, self.b], 1.0, count, 0.1)
+            self.adam(dual, [self.log_alpha], math.inf, count, 0.1)
+            self.adam(dual, [self.log_beta], math.inf, count, 0.3)
 
 
 @pytest.mark.parametrize("kl_bound", [0.1, 1e-12])
-def test_the_update_is_the_one_by_hand(kl_bound: float) -> None:
-    """Two epochs on three steps; with the small bound, the second one only pulls back."""
-    agent = pendulum(**LINEAR, kl_bound=kl_bound)
+@pytest.mark.parametrize("kl_constraint", reppo.CONSTRAINTS)
+def test_the_update_is_the_one_by_hand(kl_constraint: str, kl_bound: float) -> None:
+    """Two epochs on three steps; with the small bound and the mask, the second only pulls back."""
+    agent = pendulum(**LINEAR, kl_constraint=kl_constraint, kl_bound=kl_bound)
     window = agent.collect()
     window = ended(window, flags(window, 0), flags(window, 1))
     by_hand = ByHand(agent)
@@ -187,6 +197,33 @@ def test_the_update_is_the_one_by_hand(kl_bound: float) -> None:
         )
     assert float(metrics["train/ent_coef"]) == pytest.approx(math.exp(by_hand.log_alpha.item()))
     assert float(metrics["train/kl_exceeded"]) == float(kl_bound < 0.1)
+
+
+def test_the_policy_that_is_evaluated_is_the_mean_of_those_that_acted() -> None:
+    """``mean <- d mean + (1 - d) policy``, ``d = min(0.3, n / (n + 9))``; buffers are the last."""
+    agent = pendulum(policy_average=0.3)
+    assert evaluated_policy(agent) is agent.averaged_policy
+    mean: dict[str, Tensor] = {}
+    for n in range(6):
+        agent.update(agent.collect())
+        kept = min(0.3, n / (n + 9))
+        for name, parameter in agent.policy.named_parameters():
+            x = parameter.detach().double()
+            mean[name] = kept * mean[name] + (1 - kept) * x if n else x
+    for name, parameter in agent.averaged_policy.named_parameters():
+        torch.testing.assert_close(parameter.detach().double(), mean[name], rtol=1e-6, atol=1e-7)
+    buffers = zip(agent.averaged_policy.buffers(), agent.policy.buffers(), strict=True)
+    assert all(torch.equal(mine, its) for mine, its in buffers)
+
+
+def test_without_an_average_the_policy_itself_is_evaluated() -> None:
+    agent = pendulum(policy_average=0.0)
+    for _ in range(2):
+        agent.update(agent.collect())
+    for mine, its in zip(
+        evaluated_policy(agent).parameters(), agent.policy.parameters(), strict=True
+    ):
+        assert torch.equal(mine, its)
 
 
 # Published defects ------------------------------------------------------------------------------
@@ -282,6 +319,7 @@ def test_nothing_but_their_gradients_moves_the_dual_variables() -> None:
         torch.tensor([1.0, 2.0, 3.0]),
         torch.tensor([0.25, 0.5, 0.75]),
         *agent.duals(),
+        constrained=reppo.penalised,
         entropy_target=2.0,
         kl_bound=0.5,
     )[0]
@@ -294,7 +332,9 @@ def test_dual_variables_fall_where_their_condition_holds(entropy: float, diverge
     """``d/dlog alpha = alpha (H - target)`` and ``d/dlog beta = beta (bound - KL)``."""
     duals = reppo.Duals(0.5, 2.0)
     inputs = torch.zeros(4), torch.full((4,), entropy), torch.full((4,), divergence)
-    loss, _ = reppo.reppo_loss(*inputs, *duals(), entropy_target=-0.5, kl_bound=0.1)
+    loss, _ = reppo.reppo_loss(
+        *inputs, *duals(), constrained=reppo.penalised, entropy_target=-0.5, kl_bound=0.1
+    )
     by_alpha, by_beta = torch.autograd.grad(loss, list(duals.parameters()))
     assert float(by_alpha) == pytest.approx(0.5 * (entropy + 0.5))
     assert float(by_beta) == pytest.approx(2.0 * (0.1 - divergence))
