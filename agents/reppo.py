@@ -123,7 +123,7 @@ class ReppoConfig(
     """Global norm to which the policy's gradient is clipped."""
     critic_max_grad_norm: Annotated[float, above(0)] = 0.5
     """Global norm to which the critic's gradient is clipped."""
-    gae_lambda: Annotated[float, between(0, 1)] = 0.7
+    gae_lambda: Annotated[float, between(0, 1)] = 0.9
     """Lambda of the critic's TD(lambda) targets."""
     normalize_rewards: bool = True
     """Scale rewards by the running standard deviation of the discounted return, in updates only:
@@ -133,8 +133,8 @@ class ReppoConfig(
     learned: it rises while the entropy is below target_entropy, and falls while it is above."""
     target_entropy: float | None = None
     """Mean entropy that alpha is learned for, in nats, of the action in units of its box, in which
-    the bounds are -1 and 1; default: minus the number of action dimensions."""
-    kl_bound: Annotated[float, above(0)] = 0.05
+    the bounds are -1 and 1; default: minus half the number of action dimensions."""
+    kl_bound: Annotated[float, above(0)] = 0.1
     """Bound of the divergence KL(old, new) from the policy that collected the window, in nats."""
     kl_bound_schedule: Schedule = "linear"
     """linear: kl_bound falls to a hundredth over the planned total of steps; constant: stays. Every
@@ -173,9 +173,8 @@ class ReppoConfig(
     divergence is exact."""
     std: Std = "state_dependent"
     """Standard deviation of the policy: one per dimension, or a function of the observation."""
-    log_std_init: float = -1.5
-    """Initial logarithm of the standard deviation, before squashing. A large one can shrink only
-    slowly under a small kl_bound."""
+    log_std_init: float = -0.5
+    """Initial logarithm of the standard deviation, before squashing."""
     compile: Compile = "auto"
     """Compile the loop over minibatches: always, never, or auto, where there is a C++ compiler and
     the run is long enough."""
@@ -266,7 +265,7 @@ class Reppo:
         scale = nonzero(unit_box(*action_bounds(spaces[1]))[1]).to(device)
         self.log_volume = float(scale.log().sum())
         target = config.target_entropy
-        self.entropy_target = -float(len(scale)) if target is None else target
+        self.entropy_target = -0.5 * len(scale) if target is None else target
         num_minibatches = total_steps * config.n_epochs / config.batch_size
         self.minibatches: Minibatches[Batch] = Minibatches(
             self.objectives(),
