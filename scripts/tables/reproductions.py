@@ -95,18 +95,18 @@ def suite() -> dict[str, Experiment]:
 
 
 SMALL_REPPO: Mapping[str, Any] = {
-    "num_envs": 8,
-    "n_steps": 64,
+    "n_steps": 32,
+    "n_epochs": 6,
     "hidden": [64, 64],
     "learning_rate": 1e-3,
     "critic_learning_rate": 5e-3,
     "kl_coef_learning_rate": 1e-2,
-    "gamma": 0.95,
+    "learning_rate_schedule": "constant",
+    "gamma": 0.98,
     "gae_lambda": 0.95,
     "ent_coef": 0.3,
     "log_std_init": 0.0,
     "value_range": 200.0,
-    "num_bins": 101,
 }
 """Settings of reppo for a task of few steps: many small windows and large steps."""
 
