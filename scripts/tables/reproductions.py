@@ -110,6 +110,9 @@ SMALL_REPPO: Mapping[str, Any] = {
 }
 """Settings of reppo for a task of few steps: many small windows and large steps."""
 
+TWINS = ("pendulum-reppo", "halfcheetah-reppo", "hopper-reppo")
+"""Experiments that are made by the other two gradients too, with all else equal."""
+
 EXPERIMENTS: dict[str, Experiment] = {
     "pendulum-reppo": Experiment(
         "reppo",
@@ -161,18 +164,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         bar=Bar(2714, "mean"),
         published=Published("PPO 2714 ± 594 at 1M", VALIDATION),
     ),
-    **{
-        f"hopper-reppo-{estimator.replace('_', '-')}": Experiment(
-            "reppo",
-            "Hopper-v5",
-            1_000_000,
-            TEN,
-            bar=Bar(2714, "mean"),
-            published=Published("PPO 2714 ± 594 at 1M", VALIDATION),
-            settings={"estimator": estimator},
-        )
-        for estimator in ("score_function", "mixed")
-    },
     "ant-reppo": Experiment(
         "reppo",
         "Ant-v5",
@@ -240,3 +231,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     **suite(),
 }
 """Name to experiment."""
+
+EXPERIMENTS |= {
+    f"{name}-{estimator.replace('_', '-')}": EXPERIMENTS[name]._replace(
+        settings={**EXPERIMENTS[name].settings, "estimator": estimator}
+    )
+    for name in TWINS
+    for estimator in ("score_function", "mixed")
+}
