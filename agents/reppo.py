@@ -115,8 +115,9 @@ class ReppoConfig(
     kl_coef_learning_rate: Annotated[float, above(0)] = 3e-3
     """Adam's learning rate for the logarithm of kl_coef; it follows the same schedule. At that of
     the policy, kl_coef would lag behind the policy's steps."""
-    learning_rate_schedule: Schedule = "linear"
-    """linear: falls to a hundredth over the planned total of steps; constant: stays."""
+    learning_rate_schedule: Schedule = "constant"
+    """linear: falls to a hundredth over the planned total of steps; constant: stays. With linear,
+    kl_coef cannot rise as kl_bound falls, and the policy leaves the bound."""
     adam_epsilon: Annotated[float, above(0)] = 1e-8
     """Number that is added to the root of Adam's second moment."""
     max_grad_norm: Annotated[float, above(0)] = 15.0

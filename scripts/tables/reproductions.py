@@ -101,7 +101,6 @@ SMALL_REPPO: Mapping[str, Any] = {
     "learning_rate": 1e-3,
     "critic_learning_rate": 5e-3,
     "kl_coef_learning_rate": 1e-2,
-    "learning_rate_schedule": "constant",
     "gamma": 0.98,
     "gae_lambda": 0.95,
     "ent_coef": 0.3,
