@@ -597,7 +597,9 @@ def test_a_resumed_agent_measures_the_same(estimator: str) -> None:
 def test_compiled_steps_are_the_plain_ones(
     estimator: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain, compiled = (pendulum(estimator=estimator) for _ in range(2))
+    # With a small epsilon the first step has the size of the rate whatever the gradient's is, and a
+    # gradient that is nothing but rounding decides its sign.
+    plain, compiled = (pendulum(estimator=estimator, adam_epsilon=1e-3) for _ in range(2))
     compiled.minibatches.compiled = True
     for index in range(2):
         for agent in (plain, compiled):
@@ -704,7 +706,7 @@ def test_the_unit_of_actions_does_not_matter(estimator: str) -> None:
     torch.testing.assert_close(found[1][1], found[0][1])
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, -2.0), (-0.5, -0.5), (3.0, 3.0)])
+@pytest.mark.parametrize(("given", "expected"), [(None, -1.0), (-0.5, -0.5), (3.0, 3.0)])
 def test_the_entropy_has_a_target_for_all_dimensions_together(
     given: float | None, expected: float
 ) -> None:
