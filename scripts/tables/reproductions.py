@@ -162,6 +162,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         TEN,
         bar=Bar(2714, "mean"),
         published=Published("PPO 2714 ± 594 at 1M", VALIDATION),
+        settings={"gamma": 0.995},
     ),
     "ant-reppo": Experiment(
         "reppo",
