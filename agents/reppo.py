@@ -240,7 +240,7 @@ class Reppo:
         config: settings.
         env: any vector environment of ``config.num_envs`` environments with continuous actions.
         seed: determines the weights, the noise, the starts and the minibatches.
-        total_steps: planned environment steps, for the learning-rate schedule.
+        total_steps: planned environment steps, for the schedules and the choice to compile.
 
     Raises:
         RequestError: no policy or critic fits the spaces.
