@@ -82,6 +82,8 @@ STATE = (
 
 
 KLConstraint = Literal["penalty", "mask"]
+Constraint = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Maps objective ``[M]``, ``beta KL`` ``[M]`` and ``KL < bound`` ``[M]`` to the loss ``[M]``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -527,7 +529,7 @@ def reppo_loss(
     alpha: Tensor,
     beta: Tensor,
     *,
-    constrained: Callable[[Tensor, Tensor, Tensor], Tensor],
+    constrained: Constraint,
     entropy_target: float,
     kl_bound: Tensor | float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -554,10 +556,6 @@ def reppo_loss(
     dual = alpha * (entropy.detach().mean() - entropy_target)
     dual = dual + beta * (kl_bound - divergence.detach().mean())
     return loss + dual, {"improvement": -surrogate.detach().mean()}
-
-
-Constraint = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Maps objective ``[M]``, ``beta KL`` ``[M]`` and ``KL < bound`` ``[M]`` to the loss ``[M]``."""
 
 
 def penalised(objective: Tensor, penalty: Tensor, within: Tensor) -> Tensor:
