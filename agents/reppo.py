@@ -196,7 +196,7 @@ class Batch(NamedTuple):
     """Mean and log standard deviation of the Gaussian that drew the pre-action."""
     old_log_std: Tensor
     target: Tensor
-    """The critic's."""
+    """The critic's ``[M, E]``, as its loss reads them."""
     advantage: Tensor
     """The target less ``E_a[Q(s, a)]``, or 0 where only the critic's gradient is used."""
 
@@ -325,7 +325,8 @@ class Reppo:
                 old = gaussian_of(without_normalizer(self.policy)(features))
             target = self.targets(window)
             metrics = self.explained(window, features, target)
-            batch = batch_of(window, features, old, target, self.advantage(target, features))
+            advantage = self.advantage(target, features)
+            batch = batch_of(window, features, old, self.q.encode(target), advantage)
             metrics |= self.critic_monitor.measure_surrogates(
                 self.policy,
                 batch,
@@ -442,7 +443,7 @@ class Reppo:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The critic's loss on a minibatch; it needs no noise and no bound."""
         given = mini.features, mini.action, mini.target
-        loss = call(self.q, "loss", parameters["critic"], *given).mean()
+        loss = call(self.q, "loss_of_encoded", parameters["critic"], *given).mean()
         return loss, {}
 
     def policy_loss(

@@ -39,8 +39,19 @@ class ValueHead(nn.Module, ABC):
         """The value ``[...]`` of outputs ``[..., K]``."""
 
     @abstractmethod
+    def encode(self, target: Tensor) -> Tensor:
+        """What the loss compares outputs with, ``[..., E]``, from targets ``[...]``.
+
+        It depends on no parameter, so that targets of many passes are encoded once.
+        """
+
+    @abstractmethod
+    def loss_of_encoded(self, output: Tensor, encoded: Tensor) -> Tensor:
+        """The loss ``[...]`` of outputs ``[..., K]`` for encoded targets ``[..., E]``."""
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss ``[...]`` of outputs ``[..., K]`` for targets ``[...]``, unreduced."""
+        return self.loss_of_encoded(output, self.encode(target))
 
     def start_near_zero(self, layer: nn.Linear) -> None:
         """Changes a fresh output layer so that values start near 0, if they would not."""
@@ -55,8 +66,11 @@ class SquaredError(ValueHead):
     def value(self, output: Tensor) -> Tensor:
         return output.squeeze(-1)
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return (self.value(output) - target).square()
+    def encode(self, target: Tensor) -> Tensor:
+        return target.unsqueeze(-1)
+
+    def loss_of_encoded(self, output: Tensor, encoded: Tensor) -> Tensor:
+        return (self.value(output) - encoded.squeeze(-1)).square()
 
 
 @final
@@ -92,8 +106,11 @@ class HLGauss(ValueHead):
     def value(self, output: Tensor) -> Tensor:
         return torch.softmax(output, -1) @ self.centres
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return -(self.histogram(target) * torch.log_softmax(output, -1)).sum(-1)
+    def encode(self, target: Tensor) -> Tensor:
+        return self.histogram(target)
+
+    def loss_of_encoded(self, output: Tensor, encoded: Tensor) -> Tensor:
+        return -(encoded * torch.log_softmax(output, -1)).sum(-1)
 
     @torch.no_grad()
     def start_near_zero(self, layer: nn.Linear) -> None:
@@ -241,6 +258,10 @@ class QFunction(nn.Module):
         """The head's loss ``[M]`` for targets ``[M]``."""
         return self.head.loss(self.output(obs, action), target)
 
+    def loss_of_encoded(self, obs: Tensor, action: Tensor, encoded: Tensor) -> Tensor:
+        """The head's loss ``[M]`` for targets that its ``encode`` has encoded, ``[M, E]``."""
+        return self.head.loss_of_encoded(self.output(obs, action), encoded)
+
 
 @final
 class QEnsemble(nn.Module):
@@ -275,7 +296,16 @@ class QEnsemble(nn.Module):
 
     def loss(self, obs: Tensor, action: Tensor, target: Tensor) -> Tensor:
         """The members' losses added up ``[M]``, for targets ``[M]``."""
-        return torch.stack([m.loss(obs, action, target) for m in self.functions]).sum(0)
+        return self.loss_of_encoded(obs, action, self.encode(target))
+
+    def encode(self, target: Tensor) -> Tensor:
+        """Targets ``[..., E]`` as the members' losses read them; all members have one head."""
+        return self.functions[0].head.encode(target)
+
+    def loss_of_encoded(self, obs: Tensor, action: Tensor, encoded: Tensor) -> Tensor:
+        """The members' losses added up ``[M]``, for encoded targets ``[M, E]``."""
+        losses = [m.loss_of_encoded(obs, action, encoded) for m in self.functions]
+        return torch.stack(losses).sum(0)
 
 
 @final

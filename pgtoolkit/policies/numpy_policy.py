@@ -14,7 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pgtoolkit.networks.mlp import LOG_STD_MAX, LOG_STD_MIN, StateIndependentStd, clamped_log_std
+from pgtoolkit.networks.mlp import (
+    LOG_STD_CENTRE,
+    LOG_STD_HALF_RANGE,
+    LOG_STD_MAX,
+    LOG_STD_MIN,
+    StateIndependentStd,
+    clamped_log_std,
+    limited_log_std,
+)
 from pgtoolkit.networks.normalizer import NoNormalizer, ObservationNormalizer
 from pgtoolkit.policies.clipped_tanh import ClippedTanhHead
 from pgtoolkit.policies.discrete import CategoricalHead
@@ -81,14 +89,8 @@ def _mean_and_std(head: GaussianHeads) -> Callable[[Array], tuple[Array, Array]]
         return lambda output: (output, std)
     if not isinstance(head, GaussianHead) or head.limit is None:
         return None
-    if head.limit.limit is not clamped_log_std:
-        return None
-
-    def split(output: Array) -> tuple[Array, Array]:
-        mean, raw = np.split(output, 2, axis=-1)
-        return mean, np.exp(np.clip(raw, LOG_STD_MIN, LOG_STD_MAX))
-
-    return split
+    limit, size = LOG_STD_LIMITS[head.limit.limit], head.action_size
+    return lambda output: (output[..., :size], np.exp(limit(output[..., size:])))
 
 
 def _squash(head: GaussianHeads) -> Layer:
@@ -144,17 +146,26 @@ def _layer(layer: nn.Module) -> Layer | None:
 def _layer_norm(layer: nn.LayerNorm) -> Layer:
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
 
+    def mean(x: Array) -> Array:
+        # numpy's own mean takes several times as long for a small array.
+        total: Array = np.add.reduce(x, -1, keepdims=True)
+        return total / x.shape[-1]
+
     def run(x: Array) -> Array:
-        centred = x - x.mean(-1, keepdims=True)
-        variance = np.square(centred).mean(-1, keepdims=True)
+        centred = x - mean(x)
+        variance = mean(np.square(centred))
         result: Array = centred / np.sqrt(variance + layer.eps) * weight + bias
         return result
 
     return run
 
 
+LOG_STD_LIMITS: dict[Callable[[torch.Tensor], torch.Tensor], Layer] = {
+    limited_log_std: lambda raw: LOG_STD_CENTRE + LOG_STD_HALF_RANGE * np.tanh(raw),
+    clamped_log_std: lambda raw: np.clip(raw, LOG_STD_MIN, LOG_STD_MAX),
+}
 ELEMENTWISE: dict[type[nn.Module], Layer] = {
     nn.Tanh: np.tanh,
     nn.ReLU: lambda x: np.maximum(x, 0),
-    nn.SiLU: lambda x: x / (1 + np.exp(-x)),
+    nn.SiLU: lambda x: 0.5 * x * (1 + np.tanh(0.5 * x)),  # exp(-x) would overflow
 }

@@ -99,7 +99,34 @@ def test_what_it_does_not_know_acts_by_torch() -> None:
     policy = GaussianPolicy(OBS, FREE, (4,))
     policy.torso.append(torch.nn.Softplus())
     assert numpy_actor(policy) is None
-    assert numpy_actor(GaussianPolicy(OBS, FREE, std="state_dependent")) is None
+
+
+@pytest.mark.parametrize("std", ["state_independent", "state_dependent", "state_dependent_clamped"])
+@pytest.mark.parametrize("actions", [BOUNDED, FREE], ids=["bounded", "free"])
+def test_every_standard_deviation_is_that_of_torch(actions: Box, std: Any) -> None:
+    """Also where the limit of a standard deviation that depends on the state is at work."""
+    generator = torch.Generator().manual_seed(0)
+    policy = GaussianPolicy(OBS, actions, (6,), std=std, log_std_init=-0.3, generator=generator)
+    with torch.no_grad():
+        policy.get_parameter("head.output.weight").mul_(1000)  # the head starts small
+    obs, noise = torch.randn(50, 5, generator=generator), torch.randn(50, 2, generator=generator)
+    act = numpy_actor(policy)
+    assert act is not None
+    found = act(obs.numpy(), noise.numpy())
+    with torch.no_grad():
+        distribution = policy(obs)
+        expected = distribution.pre_action(noise), distribution.rsample(noise)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.asarray(a, float), b, 1e-5, 1e-5)
+
+
+def test_a_large_negative_feature_gives_no_warning() -> None:
+    policy = GaussianPolicy(OBS, FREE, (4,), activation="silu")
+    act = numpy_actor(policy)
+    assert act is not None
+    with np.errstate(all="raise"):
+        pre_action, _ = act(np.full((1, 5), -1e6, np.float32), np.zeros((1, 2), np.float32))
+    assert np.isfinite(np.asarray(pre_action, float)).all()
 
 
 @pytest.mark.parametrize("actions", [BOUNDED, Discrete(3)], ids=["bounded", "choice"])
