@@ -24,9 +24,11 @@ from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyVectorEnv
+from pgtoolkit.networks.spaces import continuous_size
 from pgtoolkit.policies.factory import seeded_policy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.checkpointed import Unroll, choose_unroll
+from pgtoolkit.rollouts.correlated_noise import CorrelatedNoise, IndependentNoise
 from pgtoolkit.rollouts.precision import rounding_sentence
 from pgtoolkit.rollouts.reward_normalizer import NoRewardNormalizer, RewardNormalizer
 from pgtoolkit.rollouts.rollout import RolloutState, collect, reset, unroll
@@ -47,6 +49,8 @@ from pgtoolkit.state import (
 
 LOG = logging.getLogger("pgtoolkit")
 
+LATER_PARTS = ("correlate", "reward_normalizer")
+"""Parts of a collector's state that runs of earlier versions do not have."""
 ROLLOUT_FIELDS = tuple(field.name for field in dataclasses.fields(RolloutState))
 STEP_SECONDS = 2.5e-4
 """Seconds that compiled code saves, at least, on one step of all environments with its adjoint."""
@@ -58,8 +62,8 @@ class Collector:
 
     Args:
         env: a vector environment of ``config.num_envs`` environments.
-        config: the agent's settings; ``compile`` and ``checkpoint_every`` are read where it has
-            them.
+        config: the agent's settings; ``compile``, ``checkpoint_every`` and ``noise_correlation``
+            are read where it has them.
         seed: determines the environments' starts and the action noise.
         total_steps: environment steps of the run, of all environments together.
         gradient: whether windows carry the graph through the environment.
@@ -100,6 +104,7 @@ class Collector:
             env.device if isinstance(env, DifferentiableVectorEnv) else torch.device("cpu")
         )
         self.generator = stream(seed, "action noise", self.device)
+        self.correlate = make_correlation(config, self.spaces[1], seed=seed, device=self.device)
         self.rollout_state = reset_staggered(env, seed=seed, device=self.device)
         self.rollout = make_rollout(env, config, total_steps=total_steps, gradient=gradient)
         self.reward_normalizer = (
@@ -165,8 +170,9 @@ class Collector:
         return self.reward_normalizer(window)
 
     def draw_noise(self, policy: Policy, num_steps: int) -> Tensor:
-        """Fresh noise ``[T, N, noise_size]`` of that many steps."""
-        return policy.draw_noise(num_steps, self.config.num_envs, generator=self.generator)
+        """Fresh noise ``[T, N, noise_size]`` of the next ``T`` steps."""
+        noise = policy.draw_noise(num_steps, self.config.num_envs, generator=self.generator)
+        return self.correlate(noise, policy.noise)
 
     @property
     def can_differentiate(self) -> bool:
@@ -193,6 +199,7 @@ class Collector:
         return {
             "generator": self.generator.get_state(),
             "num_steps": self.num_steps,
+            "correlate": self.correlate.state_dict(),
             "reward_normalizer": self.reward_normalizer.state_dict(),
             "env": env_state(self.stepped, self.rollout_state, seed=self._seed_of_new_episodes()),
         }
@@ -205,12 +212,13 @@ class Collector:
         Raises:
             StateError: the state does not fit.
         """
-        require(state, entries(self._schemas(), absent=("reward_normalizer",)))
+        require(state, entries(self._schemas(), absent=LATER_PARTS))
         self.generator.set_state(state["generator"].cpu())
         self.num_steps, self.window_steps = state["num_steps"], 0
-        if "reward_normalizer" in state:  # not in runs of earlier versions
-            with at("reward_normalizer"):
-                self.reward_normalizer.load_state_dict(state["reward_normalizer"])
+        for name in LATER_PARTS:
+            if name in state:
+                with at(name):
+                    getattr(self, name).load_state_dict(state[name])
         with at("env"):
             self.rollout_state, self.resumed = restore_env_state(
                 self.env, self.rollout_state, state["env"], seed=self._seed_of_new_episodes()
@@ -220,6 +228,7 @@ class Collector:
         return {
             "generator": generator(self.generator),
             "num_steps": integer(),
+            "correlate": anything,
             "reward_normalizer": anything,
             "env": anything,
         }
@@ -227,6 +236,17 @@ class Collector:
     def _seed_of_new_episodes(self) -> int:
         """The seed of a reset after a resume at the present number of steps."""
         return stream_seed(self.seed + self.num_steps, "environments")
+
+
+def make_correlation(
+    config: Any, action_space: Space[Any], *, seed: int, device: torch.device
+) -> CorrelatedNoise | IndependentNoise:
+    """What ``config.noise_correlation`` makes of the noise; independent if there is none."""
+    correlation = getattr(config, "noise_correlation", 0.0)
+    if correlation == 0.0:
+        return IndependentNoise()
+    generator = stream(seed, "noise correlation", device)
+    return CorrelatedNoise(correlation, config.num_envs, continuous_size(action_space), generator)
 
 
 def as_drawn(noise: Tensor) -> Tensor:

@@ -148,8 +148,8 @@ def _layer_norm(layer: nn.LayerNorm) -> Layer:
 
     def mean(x: Array) -> Array:
         # numpy's own mean takes several times as long for a small array.
-        total: Array = np.add.reduce(x, -1, keepdims=True)
-        return total / x.shape[-1]
+        found: Array = np.add.reduce(x, -1, keepdims=True) / x.shape[-1]
+        return found
 
     def run(x: Array) -> Array:
         centred = x - mean(x)

@@ -350,3 +350,31 @@ def test_rounds_span_updates(delay: int, steps: int, policy_steps: int) -> None:
     whole.update(whole.collect())
     whole.update(whole.collect())
     assert float(whole.policy_rule.state.steps) == policy_steps
+
+
+@BOTH
+def test_correlated_noise_is_the_noise_of_the_policys_actions_alone(name: str) -> None:
+    """Uniformly random actions stay independent; after them the noise is the filtered one."""
+    agent = pendulum(name, noise_correlation=0.9)
+    independent = pendulum(name)
+    for _ in range(2):
+        before = agent.collector.correlate.before
+        found, drawn = agent.collect().noise, independent.collect().noise
+        agent.collector.num_steps = independent.collector.num_steps = 16
+    row = 0.9 * before + math.sqrt(0.19) * drawn[0]
+    torch.testing.assert_close(found[0], row)
+    assert torch.equal(pendulum(name, noise_correlation=0.9).collect().noise, first_noise(name))
+
+
+def first_noise(name: str) -> Tensor:
+    """The noise of the uniformly random actions at the start."""
+    found: Tensor = pendulum(name).collect().noise
+    return found
+
+
+@BOTH
+def test_correlated_noise_goes_on_after_a_resume(name: str) -> None:
+    one, other = (pendulum(name, noise_correlation=0.9, learning_starts=0) for _ in range(2))
+    one.collect()
+    other.collector.load_state_dict(one.collector.state_dict())
+    assert torch.equal(one.collect().noise, other.collect().noise)
