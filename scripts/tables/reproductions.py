@@ -124,6 +124,13 @@ correlated noise in the place of its state-dependent exploration."""
 TWINS = ("pendulum-reppo", "halfcheetah-reppo", "hopper-reppo")
 """Experiments that are made by the other two gradients too, with all else equal."""
 
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "mask": {"kl_constraint": "mask"},
+    "last-policy": {"policy_average": 0.0},
+    "falling-rates": {"learning_rate_schedule": "linear"},
+}
+"""Choices of reppo's defaults that are taken back one at a time, on the twins' environments."""
+
 EXPERIMENTS: dict[str, Experiment] = {
     "pendulum-reppo": Experiment(
         "reppo",
@@ -245,10 +252,20 @@ EXPERIMENTS: dict[str, Experiment] = {
 }
 """Name to experiment."""
 
+
+def varied(name: str, settings: Mapping[str, Any]) -> Experiment:
+    """An experiment with these settings more, and nothing that it is to reach."""
+    given = EXPERIMENTS[name]
+    return given._replace(bar=None, settings={**given.settings, **settings})
+
+
 EXPERIMENTS |= {
-    f"{name}-{estimator.replace('_', '-')}": EXPERIMENTS[name]._replace(
-        settings={**EXPERIMENTS[name].settings, "estimator": estimator}
-    )
+    f"{name}-{estimator.replace('_', '-')}": varied(name, {"estimator": estimator})
     for name in TWINS
     for estimator in ("score_function", "mixed")
+}
+EXPERIMENTS |= {
+    f"{name}-{ablation}": varied(name, settings)
+    for name in TWINS
+    for ablation, settings in ABLATIONS.items()
 }
