@@ -144,7 +144,7 @@ def reproduce(experiments: dict[str, Experiment], options: ReproduceArguments) -
         path = result_file(options.output_dir, name)
         for row in rows_of(schedule.complete_in_order(runs), sizes):
             write_row(path, name, experiments[name], joined(path, row))
-            results.append((experiments[name], row))
+            results.append((experiments[name], dataclasses.replace(row, label=name)))
             print(path)
     if results:
         show(results, options.plot)

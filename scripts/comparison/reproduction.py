@@ -22,9 +22,9 @@ from pgtoolkit.scripts.comparison.table import (
 from pgtoolkit.scripts.tables.reproductions import Bar, Experiment
 
 HEADINGS = (
+    "experiment",
     "environment",
     "obs.",
-    "agent",
     "steps",
     "IQM [95 %]",
     "mean",
@@ -51,14 +51,14 @@ def result_file(folder: Path, name: str) -> Path:
 
 
 def read_row(path: Path) -> Row:
-    """The row of an experiment's JSON file.
+    """The row of an experiment's JSON file, with the experiment's name for a label.
 
     Raises:
         RequestError: the file cannot be read, or is none of an experiment.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        found |= {"label": found["agent"], "agent": found["algorithm"]}
+        found |= {"label": found["name"], "agent": found["algorithm"]}
         runs = [result_from(run) for run in found["runs"]]
         return Row(**{name: found[name] for name in ROW_FIELDS}, runs=runs)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -150,9 +150,9 @@ def cells(experiment: Experiment, row: Row) -> list[str]:
     """The cells of one experiment."""
     published = experiment.published
     return [
+        row.label,
         row.env,
         str(row.observation_size),
-        row.label,
         steps_text(row),
         iqm_text(row),
         return_text(sum(row.final_returns) / len(row.runs)),

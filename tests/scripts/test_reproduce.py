@@ -74,7 +74,7 @@ def test_an_experiment_is_run_written_joined_and_shown(
     capsys.readouterr()
     assert call("--table", "--plot", "curves.png") == 0
     table = capsys.readouterr().out
-    assert "| pgtoolkit/LQG-v0 | 1 | apg | 60 |" in table and "yes (3 of 3 seeds)" in table
+    assert "| small | pgtoolkit/LQG-v0 | 1 | 60 |" in table and "yes (3 of 3 seeds)" in table
     assert "exact -1.6 (arithmetic)" in table and "4 deterministic episodes" in table
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
@@ -98,7 +98,7 @@ def test_a_seed_that_was_run_again_replaces_the_old_one_and_none_is_dropped(
     both = joined(path, make_row({1: -3.0, 5: -4.0}))
     assert [(run.seed, run.final_return) for run in both.runs] == [(0, -1), (1, -3), (5, -4)]
     write_row(path, "a", SMALL, both)
-    assert read_row(path) == both
+    assert read_row(path) == dataclasses.replace(both, label="a")
 
 
 @pytest.mark.parametrize(
