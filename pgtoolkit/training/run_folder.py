@@ -291,16 +291,23 @@ class RunFolder:
         """Gives each resume file the name of one older, and removes those beyond ``keep``."""
         newest, previous = self.resume_file, self._resume_file(1)
         for path in self._older_resume_files():
-            if int(path.stem.removeprefix("resume-")) >= keep:
+            if age_of(path) >= keep:
                 remove(folder, path.name)
         if keep == 1 or not newest.exists():
             return
         if previous.exists() and previous.samefile(newest):
             return  # a run was killed between the two steps below and the new file's name
-        for age in range(keep - 1, 1, -1):
-            with contextlib.suppress(FileNotFoundError):
-                rename(folder, self._resume_file(age - 1).name, self._resume_file(age).name)
+        for path in reversed(self._older_resume_files()):
+            age = age_of(path) + 1
+            if age < keep:
+                with contextlib.suppress(FileNotFoundError):
+                    rename(folder, path.name, self._resume_file(age).name)
         add_name(folder, newest.name, previous.name)
+
+
+def age_of(older: Path) -> int:
+    """The number in the name of an older resume file: 1 is the youngest of them."""
+    return int(older.stem.removeprefix("resume-"))
 
 
 def replay_of(state: Mapping[str, Any]) -> Any:

@@ -197,6 +197,13 @@ def test_the_last_resume_files_are_kept(folder: RunFolder) -> None:
     assert int(loaded["x"][0]) == 7 and path == folder.resume_file
 
 
+def test_many_resume_files_may_be_wanted(folder: RunFolder) -> None:
+    """The work is by the files that there are: this would not end if it were by their number."""
+    for number in range(1, 5):
+        folder.write_resume(state(number), 2**31 - 1)
+    assert sorted(numbers(folder).values()) == [1, 2, 3, 4]
+
+
 class Killed(BaseException):
     """The process ends here: whatever it would do next to the disk fails."""
 
