@@ -15,6 +15,7 @@ from pgtoolkit.scripts.cli.files import require_writable
 if TYPE_CHECKING:
     from pgtoolkit.policies.policy import Policy
     from pgtoolkit.scripts.exporting.formats import Format
+    from pgtoolkit.scripts.exporting.verification import Comparison
 
 SUFFIXES = (".onnx", ".pt2")
 
@@ -81,9 +82,9 @@ def run(arguments: Sequence[str]) -> None:
         agent=settings.agent_name,
         num_steps=saved.get("num_steps"),
     )
-    content, largest = export(policy, env, wanted, metadata)
+    content, comparison = export(policy, env, wanted, metadata)
     write(options.output, content)
-    print(report(options.output, metadata, path, wanted, largest))
+    print(report(options.output, metadata, path, wanted, comparison))
 
 
 def require_new_file(path: Path) -> None:
@@ -105,8 +106,8 @@ def require_new_file(path: Path) -> None:
 
 def export(
     policy: "Policy", env: Any, wanted: "Format", metadata: dict[str, Any]
-) -> tuple[bytes, float]:
-    """The content of the file, and the largest difference of its actions from the agent's.
+) -> tuple[bytes, "Comparison"]:
+    """The content of the file, and how its actions differ from the agent's.
 
     Args:
         policy: the agent's.
@@ -148,10 +149,10 @@ def write(path: Path, content: bytes) -> None:
 
 
 def report(
-    path: Path, metadata: dict[str, Any], policy: Path, wanted: "Format", largest: float
+    path: Path, metadata: dict[str, Any], policy: Path, wanted: "Format", found: "Comparison"
 ) -> str:
     """What was written, and how well it was found to agree."""
-    from pgtoolkit.scripts.exporting.verification import NUM_ENVS, NUM_STEPS, TOLERANCE
+    from pgtoolkit.scripts.exporting.verification import NUM_ENVS, NUM_STEPS
 
     sides = (metadata["observation"], metadata["action"])
     first, second = (
@@ -160,8 +161,8 @@ def report(
     return (
         f"{path}: {first} -> {second}, of {metadata['env']} (policy {policy})\n"
         f"equal to the agent's actions on {NUM_ENVS * NUM_STEPS:,} observations, run by "
-        f"{wanted.runtime}: the largest difference is {largest:.2g} (at most {TOLERANCE:g} is "
-        "allowed)"
+        f"{wanted.runtime}: the largest difference is {found.largest:.2g} (at most "
+        f"{found.limit:.2g} is allowed; rounding changes the agent's own by {found.rounding:.2g})"
     )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import itertools
 import json
 import logging
 import warnings
@@ -66,12 +67,17 @@ def require_packages(wanted: Format) -> None:
 
 
 def encode_pt2(graph: ActionGraph, observations: Tensor, metadata: Metadata) -> bytes:
-    """The content of a ``torch.export`` archive; the number of observations is not fixed."""
+    """The content of a ``torch.export`` archive; the number of observations is not fixed.
+
+    The places in source files that made it, which name folders of this machine, are left out.
+    """
     file = io.BytesIO()
     with quiet():
         program = torch.export.export(
             graph, (observations,), dynamic_shapes={INPUT: {0: torch.export.Dim("N")}}
         )
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)
         extra = {METADATA_FILE: json.dumps(metadata, allow_nan=False)}
         torch.export.save(program, file, extra_files=extra)
     return file.getvalue()
@@ -92,6 +98,9 @@ def load_pt2(content: bytes) -> Act:
 
 def encode_onnx(graph: ActionGraph, observations: Tensor, metadata: Metadata) -> bytes:
     """The content of an ONNX model; the number of observations is not fixed.
+
+    Its metadata are those that are given. The exporter's own, such as the places in source files
+    that made each node, which name folders of this machine, are left out.
 
     Raises:
         RequestError: the policy is too large for one file.
@@ -114,7 +123,11 @@ def encode_onnx(graph: ActionGraph, observations: Tensor, metadata: Metadata) ->
             verbose=False,
         )
     assert program is not None, "the exporter that is used returns a program"
-    model = program.model_proto
+    model = program.model_proto  # made anew whenever it is asked for
+    inner = model.graph
+    parts = (inner.node, inner.input, inner.output, inner.value_info, inner.initializer)
+    for part in itertools.chain([model, inner], *parts):
+        part.ClearField("metadata_props")
     for name, value in metadata.items():
         text = value if isinstance(value, str) else json.dumps(value, allow_nan=False)
         model.metadata_props.add(key=name, value=text)

@@ -1,6 +1,7 @@
 """Whether an exported policy acts as the agent does, on observations of its environment."""
 
-from typing import Any
+import copy
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.distributions.discrete import Discrete
 from pgtoolkit.distributions.mixture import GaussianMixture
 from pgtoolkit.distributions.squashed import TanhSquashed
+from pgtoolkit.errors import ExportError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.given_action import given_action
@@ -24,11 +26,28 @@ NUM_ENVS, NUM_STEPS = 10, 100
 TOLERANCE = 1e-5
 """Largest difference of an exported action from the agent's."""
 
+ROUNDING_FACTOR, MAX_ROUNDING = 3.0, 1e-3
+"""Where rounding changes the agent's own actions by more than ``TOLERANCE``, the difference may be
+this many times that change, and at most the second number."""
+
 SEED = 1000
 
+ADVICE = "Export to the other format (.onnx or .pt2), and report it"
 
-class ExportError(RuntimeError):
-    """An exported policy does not act as the agent does."""
+
+@final
+class Comparison(NamedTuple):
+    """The result of :func:`compare`."""
+
+    largest: float
+    """The largest difference of an exported action from the agent's."""
+    rounding: float
+    """The largest change of the agent's actions if they are computed in float64."""
+
+    @property
+    def limit(self) -> float:
+        """The largest difference that is right."""
+        return max(TOLERANCE, min(ROUNDING_FACTOR * self.rounding, MAX_ROUNDING))
 
 
 def observe(env: AnyVectorEnv, policy: Policy) -> Tensor:
@@ -45,10 +64,11 @@ def observe(env: AnyVectorEnv, policy: Policy) -> Tensor:
     return window.obs.flatten(0, 1)[: NUM_ENVS * NUM_STEPS]
 
 
+@torch.no_grad()
 def compare(
     policy: Policy, act: Act, observations: Tensor, action_space: Any, dtype: np.dtype[Any]
-) -> float:
-    """The largest difference between an exported policy's actions and the agent's.
+) -> Comparison:
+    """Compares an exported policy's actions with the agent's.
 
     The first observation goes alone and the others together, so that a graph with a fixed number of
     rows is found.
@@ -61,26 +81,30 @@ def compare(
         dtype: the dtype in which the exported policy reads them.
 
     Raises:
-        ExportError: the largest difference is above ``TOLERANCE`` or not a number, or the actions
-            have another shape or dtype.
+        ExportError: the largest difference is above its limit or not a number, or the actions have
+            another shape or dtype.
     """
-    with torch.no_grad():
-        distribution = policy(observations)
-        own = given_action(action_space)(distribution.mode.numpy())
-        rows = observations.numpy().astype(dtype)
-        found = np.concatenate([act(rows[:1]), act(rows[1:])])
-        if found.shape != own.shape or found.dtype != own.dtype:
-            raise ExportError(
-                f"the exported actions are {found.dtype} {list(found.shape)} and the agent's "
-                f"{own.dtype} {list(own.shape)}: nothing is written"
-            )
-        largest = float(difference(distribution, own, found, action_space).max())
-    if not largest <= TOLERANCE:
+    give, rows = given_action(action_space), observations.numpy().astype(dtype)
+    distribution = policy(observations)
+    exact = copy.deepcopy(policy).double()(observations.double()).mode
+    own, found = give(distribution.mode.numpy()), np.concatenate([act(rows[:1]), act(rows[1:])])
+    if found.shape != own.shape or found.dtype != own.dtype:
+        raise ExportError(
+            f"the exported actions are {found.dtype} {list(found.shape)} and the agent's "
+            f"{own.dtype} {list(own.shape)}: no file is left. {ADVICE}"
+        )
+    largest, rounding = (
+        float(difference(distribution, own, x, action_space).max())
+        for x in (found, give(exact.numpy()))
+    )
+    result = Comparison(largest, rounding)
+    if not largest <= result.limit:
         raise ExportError(
             f"the exported actions differ from the agent's by up to {largest:.2g} on "
-            f"{len(rows):,} observations, and at most {TOLERANCE:g} is right: nothing is written"
+            f"{len(rows):,} observations, at most {result.limit:.2g} is right (rounding changes "
+            f"the agent's own by {rounding:.2g}): no file is left. {ADVICE}"
         )
-    return largest
+    return result
 
 
 def difference(
