@@ -55,8 +55,8 @@ def run(arguments: Sequence[str]) -> None:
     import torch
 
     from pgtoolkit.scripts.cli.experiment import env_factory_of, load_policy, settings_from_file
-    from pgtoolkit.scripts.cli.memory import require_evaluation_memory
     from pgtoolkit.scripts.cli.trust import names_of, require_signed
+    from pgtoolkit.scripts.comparison.plan import env_label
     from pgtoolkit.scripts.evaluate import EvaluateArguments, chosen_environment
     from pgtoolkit.scripts.exporting.formats import FORMATS, require_packages
     from pgtoolkit.scripts.exporting.metadata import describe_policy
@@ -71,14 +71,13 @@ def run(arguments: Sequence[str]) -> None:
         require_signed(config, settings.run, names_of(settings.run))
     chosen = chosen_environment(EvaluateArguments(run=options.run), settings.run)
     environments = env_factory_of(chosen, False, torch.device("cpu"))
-    require_evaluation_memory(environments, NUM_ENVS)
     env = environments.make_for_evaluation(NUM_ENVS)
     saved, path = folder.read_policy(options.checkpoint)
     policy = load_policy((saved, path), settings, env)
     metadata = describe_policy(
         env.single_observation_space,
         env.single_action_space,
-        env=settings.run.env,
+        env=env_label(settings.run.env),
         agent=settings.agent_name,
         num_steps=saved.get("num_steps"),
     )
@@ -124,12 +123,12 @@ def export(
     from pgtoolkit.scripts.exporting.verification import compare, observe
 
     spaces = env.single_observation_space, env.single_action_space
-    graph, observations = ActionGraph(policy, *spaces), observe(env, policy)
+    graph = ActionGraph(policy, *spaces)
     with torch.no_grad():
-        example = observations[:2].to(graph.observation_dtype)
+        example = torch.zeros(2, *spaces[0].shape, dtype=graph.observation_dtype)
         content = wanted.encode(graph, example, metadata)
-    dtype = observation_dtype(spaces[0])
-    return content, compare(policy, wanted.load(content), observations, spaces[1], dtype)
+    act, dtype = wanted.load(content), observation_dtype(spaces[0])
+    return content, compare(policy, act, observe(env, policy), spaces[1], dtype)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -152,15 +151,13 @@ def report(
     path: Path, metadata: dict[str, Any], policy: Path, wanted: "Format", found: "Comparison"
 ) -> str:
     """What was written, and how well it was found to agree."""
-    from pgtoolkit.scripts.exporting.verification import NUM_ENVS, NUM_STEPS
-
     sides = (metadata["observation"], metadata["action"])
     first, second = (
         f"{side['name']} [{', '.join(map(str, side['shape']))}] {side['dtype']}" for side in sides
     )
     return (
         f"{path}: {first} -> {second}, of {metadata['env']} (policy {policy})\n"
-        f"equal to the agent's actions on {NUM_ENVS * NUM_STEPS:,} observations, run by "
+        f"equal to the agent's actions on {found.num_observations:,} observations, run by "
         f"{wanted.runtime}: the largest difference is {found.largest:.2g} (at most "
         f"{found.limit:.2g} is allowed; rounding changes the agent's own by {found.rounding:.2g})"
     )

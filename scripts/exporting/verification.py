@@ -1,6 +1,9 @@
 """Whether an exported policy acts as the agent does, on observations of its environment."""
 
 import copy
+import itertools
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -15,20 +18,24 @@ from pgtoolkit.distributions.squashed import TanhSquashed
 from pgtoolkit.errors import ExportError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
+from pgtoolkit.rollouts.evaluation import collect_windows
 from pgtoolkit.rollouts.given_action import given_action
-from pgtoolkit.rollouts.rollout import collect, reset
+from pgtoolkit.rollouts.rollout import reset
 from pgtoolkit.scripts.exporting.formats import Act
 from pgtoolkit.seeding import stream
 
-NUM_ENVS, NUM_STEPS = 10, 100
-"""Environments, and steps of each, whose 1,000 observations are compared."""
+NUM_OBSERVATIONS = 1000
+"""Observations that are compared, at least."""
+
+NUM_ENVS, STEPS_AT_A_TIME = 10, 10
+"""Environments that give the observations, and their steps between two comparisons."""
 
 TOLERANCE = 1e-5
 """Largest difference of an exported action from the agent's."""
 
 ROUNDING_FACTOR, MAX_ROUNDING = 3.0, 1e-3
-"""Where rounding changes the agent's own actions by more than ``TOLERANCE``, the difference may be
-this many times that change, and at most the second number."""
+"""The difference may be so many times the change of the agent's own actions by rounding, where that
+is more than ``TOLERANCE``, and at most the second number."""
 
 SEED = 1000
 
@@ -39,6 +46,8 @@ ADVICE = "Export to the other format (.onnx or .pt2), and report it"
 class Comparison(NamedTuple):
     """The result of :func:`compare`."""
 
+    num_observations: int
+    """Number of observations."""
     largest: float
     """The largest difference of an exported action from the agent's."""
     rounding: float
@@ -50,39 +59,68 @@ class Comparison(NamedTuple):
         return max(TOLERANCE, min(ROUNDING_FACTOR * self.rounding, MAX_ROUNDING))
 
 
-def observe(env: AnyVectorEnv, policy: Policy) -> Tensor:
-    """1,000 observations ``[1000, O]`` from episodes with sampled actions.
+def observe(env: AnyVectorEnv, policy: Policy) -> Iterator[Tensor]:
+    """Observations ``[M, O]``, 1,000 in all or some more, from episodes with sampled actions.
+
+    They come in parts, because pictures are large.
 
     Args:
-        env: ``NUM_ENVS`` environments.
+        env: some ``NUM_ENVS`` environments.
         policy: acts in them.
     """
-    device, steps = torch.device("cpu"), -(-NUM_ENVS * NUM_STEPS // env.num_envs)
-    noise = policy.draw_noise(steps, env.num_envs, generator=stream(SEED, "export", device))
-    with torch.no_grad():
-        window, _ = collect(env, policy, reset(env, seed=SEED, device=device), noise)
-    return window.obs.flatten(0, 1)[: NUM_ENVS * NUM_STEPS]
+    device = torch.device("cpu")
+    generator = stream(SEED, "export", device)
+
+    def draw_noise(num_steps: int) -> Tensor:
+        return policy.draw_noise(num_steps, env.num_envs, generator=generator)
+
+    start = reset(env, seed=SEED, device=device)
+    windows = collect_windows(env, policy, start, draw_noise, STEPS_AT_A_TIME)
+    wanted = math.ceil(NUM_OBSERVATIONS / (STEPS_AT_A_TIME * env.num_envs))
+    for window in itertools.islice(windows, wanted):
+        yield window.obs.flatten(0, 1)
 
 
-@torch.no_grad()
 def compare(
-    policy: Policy, act: Act, observations: Tensor, action_space: Any, dtype: np.dtype[Any]
+    policy: Policy, act: Act, parts: Iterable[Tensor], action_space: Any, dtype: np.dtype[Any]
 ) -> Comparison:
     """Compares an exported policy's actions with the agent's.
-
-    The first observation goes alone and the others together, so that a graph with a fixed number of
-    rows is found.
 
     Args:
         policy: the agent's.
         act: the exported policy.
-        observations: ``[M, O]`` as the policy reads them.
+        parts: observations ``[M, O]`` as the policy reads them.
         action_space: of one environment.
         dtype: the dtype in which the exported policy reads them.
 
     Raises:
         ExportError: the largest difference is above its limit or not a number, or the actions have
             another shape or dtype.
+    """
+    found = [compare_part(policy, act, part, action_space, dtype) for part in parts]
+    # NumPy's maximum is NaN if one of the numbers is.
+    largest, rounding = np.max([part[1:] for part in found], axis=0).tolist()
+    result = Comparison(sum(part.num_observations for part in found), largest, rounding)
+    if not largest <= result.limit:
+        raise ExportError(
+            f"the exported actions differ from the agent's by up to {largest:.2g} on "
+            f"{result.num_observations:,} observations, at most {result.limit:.2g} is right "
+            f"(rounding changes the agent's own by {rounding:.2g}): no file is left. {ADVICE}"
+        )
+    return result
+
+
+@torch.no_grad()
+def compare_part(
+    policy: Policy, act: Act, observations: Tensor, action_space: Any, dtype: np.dtype[Any]
+) -> Comparison:
+    """:func:`compare` for some observations, whatever the differences are.
+
+    The first observation goes alone and the others together, so that a graph with a fixed number of
+    rows is found.
+
+    Raises:
+        ExportError: the actions have another shape or dtype.
     """
     give, rows = given_action(action_space), observations.numpy().astype(dtype)
     distribution = policy(observations)
@@ -97,14 +135,7 @@ def compare(
         float(difference(distribution, own, x, action_space).max())
         for x in (found, give(exact.numpy()))
     )
-    result = Comparison(largest, rounding)
-    if not largest <= result.limit:
-        raise ExportError(
-            f"the exported actions differ from the agent's by up to {largest:.2g} on "
-            f"{len(rows):,} observations, at most {result.limit:.2g} is right (rounding changes "
-            f"the agent's own by {rounding:.2g}): no file is left. {ADVICE}"
-        )
-    return result
+    return Comparison(len(rows), largest, rounding)
 
 
 def difference(

@@ -37,7 +37,7 @@ def test_every_policy_acts_as_the_agent_does(case: Case, suffix: str) -> None:
     policy, content = shaken_policy(case), encoded(case, FORMATS[suffix])
     act, dtype = FORMATS[suffix].load(content), observation_dtype(case.observation_space)
     observations = wide_observations(case, policy)
-    found = compare(policy, act, observations, case.action_space, dtype)
+    found = compare(policy, act, [observations], case.action_space, dtype)
     assert found.largest <= TOLERANCE and found.rounding < 2 * TOLERANCE
     rows = observations.numpy().astype(dtype)
     assert len(act(rows[:7])) == 7

@@ -90,14 +90,14 @@ def own_act(policy: Policy, shift: float = 0.0, fixed: int | None = None) -> Act
 def test_a_mismatch_is_an_error(shift: float, fixed: int | None, words: str) -> None:
     policy, rows = GaussianPolicy(VECTOR, UNBOUNDED), some_rows()
     with pytest.raises(ExportError, match=words):
-        compare(policy, own_act(policy, shift, fixed), rows, UNBOUNDED, SINGLE)
+        compare(policy, own_act(policy, shift, fixed), [rows], UNBOUNDED, SINGLE)
 
 
 def test_the_largest_difference_is_returned() -> None:
     policy = GaussianPolicy(VECTOR, BOUNDED)
-    found = compare(policy, own_act(policy, 1e-6), some_rows(), UNBOUNDED, SINGLE)
+    found = compare(policy, own_act(policy, 1e-6), [some_rows(), some_rows()], UNBOUNDED, SINGLE)
     assert 2e-7 < found.largest < 2e-6
-    assert found.rounding < 1e-6 and found.limit == 1e-5
+    assert found.rounding < 1e-6 and found.limit == 1e-5 and found.num_observations == 100
 
 
 @pytest.mark.parametrize("weight", [1e3, 1e5])
@@ -110,12 +110,12 @@ def test_a_policy_that_amplifies_rounding_may_differ_by_as_much(weight: float) -
         output.weight.zero_()
         output.weight[:, :2] = torch.tensor([weight, -weight])
     rows[:, 1] = rows[:, 0] + 1e-5 * rows[:, 1]
-    found = compare(policy, own_act(policy), rows, UNBOUNDED, SINGLE)
+    found = compare(policy, own_act(policy), [rows], UNBOUNDED, SINGLE)
     assert found.largest <= 1e-5 < found.rounding
     assert found.limit == min(3 * found.rounding, 1e-3)
     limit = found.limit
     with pytest.raises(ExportError):
-        compare(policy, own_act(policy, 2 * limit), rows, UNBOUNDED, SINGLE)
+        compare(policy, own_act(policy, 2 * limit), [rows], UNBOUNDED, SINGLE)
 
 
 def some_rows() -> Tensor:
@@ -126,8 +126,8 @@ def test_observations_are_those_of_an_environment() -> None:
     """1,000 rows, different, the same twice: of a batch of tensors and of ordinary environments."""
     pendulum = Pendulum()
     policy = GaussianPolicy(pendulum.observation_space, pendulum.action_space)
-    found = observe(DifferentiableVectorEnv(pendulum, 10), policy)
-    again = observe(DifferentiableVectorEnv(pendulum, 10), policy)
+    found = torch.cat([*observe(DifferentiableVectorEnv(pendulum, 10), policy)])
+    again = torch.cat([*observe(DifferentiableVectorEnv(pendulum, 10), policy)])
     assert found.shape == (1000, 3) and torch.equal(found, again)
     np.testing.assert_allclose(found[:, :2].square().sum(-1), 1, rtol=1e-5)
     assert len(np.unique(found.numpy(), axis=0)) == 1000
@@ -136,4 +136,19 @@ def test_observations_are_those_of_an_environment() -> None:
         autoreset_mode=AutoresetMode.NEXT_STEP,
     )
     cart_pole = CategoricalPolicy(env.single_observation_space, env.single_action_space)
-    assert observe(env, cart_pole).shape == (1000, 4)
+    assert torch.cat([*observe(env, cart_pole)]).shape == (1020, 4)
+
+
+def test_the_worst_part_counts() -> None:
+    """Of three parts the second differs; a NaN after it is not lost."""
+    policy = GaussianPolicy(VECTOR, UNBOUNDED)
+    shifts = iter([0.0, 0.0, 0.5, 0.5, 0.0, 0.0])
+
+    def act(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        return own_act(policy, next(shifts))(rows)
+
+    with pytest.raises(ExportError, match=r"up to 0\.5 on 150 observations"):
+        compare(policy, act, [some_rows()] * 3, UNBOUNDED, SINGLE)
+    shifts = iter([0.0, 0.0, np.nan, 0.0, 0.5, 0.5])
+    with pytest.raises(ExportError, match="up to nan"):
+        compare(policy, act, [some_rows()] * 3, UNBOUNDED, SINGLE)
