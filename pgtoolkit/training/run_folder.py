@@ -297,9 +297,10 @@ class RunFolder:
             return
         if previous.exists() and previous.samefile(newest):
             return  # a run was killed between the two steps below and the new file's name
-        for age in range(keep - 1, 1, -1):
-            with contextlib.suppress(FileNotFoundError):
-                rename(folder, self._resume_file(age - 1).name, self._resume_file(age).name)
+        for path in reversed(self._older_resume_files()):  # as many as there are, not as may be
+            age = int(path.stem.removeprefix("resume-"))
+            if age < keep - 1:
+                rename(folder, path.name, self._resume_file(age + 1).name)
         add_name(folder, newest.name, previous.name)
 
 
