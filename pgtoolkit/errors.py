@@ -42,6 +42,10 @@ class RunFileError(RuntimeError):
     """A file of the run folder cannot be written. The command line prints it and exits 1."""
 
 
+class ExportError(RuntimeError):
+    """An exported policy does not act as the agent does. The command line prints it and exits 1."""
+
+
 class NonFiniteError(RuntimeError):
     """A tensor became infinite or NaN during a run. The command line prints it and exits 1.
 

@@ -49,5 +49,5 @@ def test_every_extra_that_a_message_names_exists() -> None:
 
     root = Path(__file__).parent.parent
     extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    named = {*EXTRA_OF_PACKAGE.values(), "plot", "video", "variational", "bench"}
+    named = {*EXTRA_OF_PACKAGE.values(), "plot", "video", "variational", "bench", "export"}
     assert named <= extras["optional-dependencies"].keys()

@@ -8,6 +8,7 @@ from types import FrameType, TracebackType
 
 from pgtoolkit.errors import (
     EnvFaultError,
+    ExportError,
     NonFiniteError,
     RequestError,
     RunFileError,
@@ -17,6 +18,9 @@ from pgtoolkit.errors import (
 TRACEBACK_VARIABLE = "PGTOOLKIT_TRACEBACK"
 """With this variable set to 1, every error is shown with its traceback."""
 
+REPORTED = (RequestError, NonFiniteError, EnvFaultError, ExportError, RunFileError)
+"""Errors whose message says all that there is to say."""
+
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 """Parts of the texts by which torch says that there is no memory left."""
 
@@ -25,6 +29,10 @@ DEPENDENCIES = frozenset(
         "PIL",
         "gymnasium",
         "numpy",
+        "onnx",
+        "onnx_ir",
+        "onnxruntime",
+        "onnxscript",
         "rich",
         "safetensors",
         "scipy",
@@ -47,7 +55,7 @@ def describe(error: BaseException) -> str:
     """The lines to show: what happened, where, and what to do."""
     notes = " ".join(getattr(error, "__notes__", []))
     text = bounded(error)
-    if isinstance(error, RequestError | NonFiniteError | EnvFaultError | RunFileError):
+    if isinstance(error, REPORTED):
         return joined(f"error: {text}", notes)
     if is_out_of_memory(error):
         advice = "make --num-envs, --n-steps or --hidden smaller"

@@ -39,6 +39,7 @@ COMMANDS = {
     "variance": "measure the gradient estimators, and advise which to use up to which horizon",
     "compare": "train agents on environments with several seeds, and compare their returns",
     "plot": "draw the returns of runs, and the variance and bias of their gradients",
+    "export": "write a policy as .onnx or .pt2, for programs without this package",
     "explain": "take a fault of a run again, and name where it began",
     "check-env": "check an environment and its gradient, and report what is wrong",
     "benchmark": "time this package and others on the same work, side by side",

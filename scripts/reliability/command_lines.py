@@ -37,6 +37,7 @@ SMALL_WORK = {
     "check-env": {"--seconds": "0.05", "--samples": "4"},
     "resume": {"--total-steps": "32"},
     "plot": {"--output": "picture.png"},
+    "export": {"--output": "policy.pt2"},
     "compare": {
         "--env": "pgtoolkit/PointMass-v0",
         "--agents": "shac",

@@ -460,6 +460,7 @@ def test_the_console_command_and_the_scripts_are_one(command: list[str]) -> None
         "variance",
         "compare",
         "plot",
+        "export",
         "reproduce",
         "reference_table",
         "learning_table",

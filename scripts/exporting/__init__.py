@@ -1,0 +1,1 @@
+"""Parts of ``pgtoolkit export``: file formats, their metadata, and the check of what they hold."""

@@ -1,0 +1,69 @@
+"""What an exported policy's file says about itself."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from pgtoolkit.policies.action_graph import observation_dtype
+from pgtoolkit.version import __version__
+
+MAX_ENTRIES = 1000
+"""Most entries of an observation whose bounds are listed where they differ."""
+
+
+def describe_policy(
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    *,
+    env: str,
+    agent: str,
+    num_steps: int | None,
+) -> dict[str, Any]:
+    """The metadata of a file: names, shapes, dtypes and bounds of input and output, and the run.
+
+    Args:
+        observation_space: of one environment, as the policy reads it.
+        action_space: of one environment.
+        env: the environment's name.
+        agent: the agent's name.
+        num_steps: environment steps of the policy's training, where they are known.
+    """
+    observation = describe_space("observation", observation_space)
+    observation["dtype"] = observation_dtype(observation_space).name
+    return {
+        "producer": f"pgtoolkit {__version__}",
+        "env": env,
+        "agent": agent,
+        "num_steps": num_steps,
+        "observation": observation,
+        "action": describe_space("action", action_space),
+    }
+
+
+def describe_space(name: str, space: spaces.Space[Any]) -> dict[str, Any]:
+    """Name, shape, dtype, units and bounds of the input or output whose rows are in this space."""
+    assert space.shape is not None and space.dtype is not None, "the policy's spaces are simple"
+    found = {
+        "name": name,
+        "shape": ["N", *space.shape],
+        "dtype": np.dtype(space.dtype).name,
+        "units": f"those of the environment's {name}_space, without any scaling",
+    }
+    if isinstance(space, spaces.Box):
+        return found | {"low": bounds(space.low), "high": bounds(space.high)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return found | {"categories": space.nvec.tolist()}
+    return found | {"categories": int(space.n) if isinstance(space, spaces.Discrete) else 2}
+
+
+def bounds(values: NDArray[Any]) -> float | list[float | None] | None:
+    """Bounds for JSON, with null for none; one number or null where all entries are alike.
+
+    Null too where there are many and they differ.
+    """
+    listed = [float(x) if np.isfinite(x) else None for x in values.flat]
+    if len(set(listed)) == 1:
+        return listed[0]
+    return listed if len(listed) <= MAX_ENTRIES else None
