@@ -10,7 +10,7 @@ from pgtoolkit.estimators.catalogue import CATALOGUE, rgb
 
 WIDTH, HEIGHT = 800, 560
 
-LEFT, RIGHT, TOP, BOTTOM = 96, 28, 96, 88
+LEFT, RIGHT, TOP, BOTTOM = 128, 28, 96, 88
 
 COLOURS = {name: rgb(estimator.colour) for name, estimator in CATALOGUE.items()}
 

@@ -30,18 +30,21 @@ HPARAM_METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "gradient/variance_
 
 ALWAYS_SHOWN = ("agent", "env", "seed", "estimator")
 """Settings that the HParams tab has in every run that has them."""
+NEVER_SHOWN = ("eval_episodes", "eval_max_steps")
+"""Settings that it does not have: they change no training, and depend on the environment."""
 
 
 def differing(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a table of runs shows.
 
     These are the ones of :data:`ALWAYS_SHOWN`, and those that differ from their defaults or have
-    none.
+    none, but for :data:`NEVER_SHOWN`.
     """
     return {
         name: value
         for name, value in settings.items()
-        if name in ALWAYS_SHOWN or name not in defaults or value != defaults[name]
+        if name in ALWAYS_SHOWN
+        or (name not in NEVER_SHOWN and (name not in defaults or value != defaults[name]))
     }
 
 
@@ -106,9 +109,9 @@ class RunWriter:
             self._begin(settings, differing(settings, defaults or {}))
 
     def _begin(self, settings: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
-        self.writer.add_text("definitions", definitions_text())
+        self.writer.add_text("tags", definitions_text())
         rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
-        self.writer.add_text("config", f"| setting | value |\n|---|---|\n{rows}")
+        self.writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}")
         self.writer.add_custom_scalars(layout("critic" in settings))
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value)
