@@ -87,7 +87,7 @@ class A2c:
         self.value_function = value.to(self.collector.device)
         self.modules = nn.ModuleDict({"policy": self.policy, "value": self.value_function})
         self.rule = Adam.of(config, self.modules, self.collector.progress)
-        self.monitor = GradientMonitor(config.diagnostics_interval)
+        self.monitor = GradientMonitor(config.diagnostics_interval, unit=self.collector.reward_unit)
 
     def collect(self) -> Window:
         return self.collector.collect(self.policy)

@@ -87,7 +87,9 @@ class Apg:
         self.config, self.estimator = config, followed_estimator(config)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps, gradient=True)
         self.policy = self.collector.make_policy()
-        self.learner = PolicyLearner.of(config, self.policy, self.collector.progress)
+        self.learner = PolicyLearner.of(
+            config, self.policy, self.collector.progress, self.collector.reward_unit
+        )
 
     def collect(self) -> Window:
         return self.collector.collect(self.policy)

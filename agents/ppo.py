@@ -153,7 +153,7 @@ class Ppo:
         self.policy = self.collector.make_policy()
         self.value_function = make_value_function(config, observation_space, seed=seed).to(device)
         self.generator = stream(seed, "minibatches", device)
-        self.monitor = GradientMonitor(config.diagnostics_interval)
+        self.monitor = GradientMonitor(config.diagnostics_interval, unit=self.collector.reward_unit)
         num_minibatches = total_steps * config.n_epochs / config.batch_size
         self.minibatches: Minibatches[Batch] = Minibatches(
             [

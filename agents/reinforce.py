@@ -109,7 +109,7 @@ class Reinforce:
         self.config = config
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
         self.policy, progress = self.collector.make_policy(), self.collector.progress
-        self.learner = PolicyLearner.of(config, self.policy, progress)
+        self.learner = PolicyLearner.of(config, self.policy, progress, self.collector.reward_unit)
         observation_space, device = self.collector.spaces[0], self.collector.device
         self.value = ValueLearner.of(config, observation_space, progress, seed=seed, device=device)
 

@@ -263,7 +263,7 @@ class Reppo:
         self.generator = stream(seed, "minibatches", device)
         self.noise = stream(seed, "update noise", device)
         self.baseline_noise = stream(seed, "baseline noise", device)
-        self.monitor = GradientMonitor(config.diagnostics_interval)
+        self.monitor = GradientMonitor(config.diagnostics_interval, unit=self.collector.reward_unit)
         self.critic_monitor = CriticMonitor(self.collector, config, self.monitor)
         scale = nonzero(unit_box(*action_bounds(spaces[1]))[1]).to(device)
         self.log_volume = float(scale.log().sum())

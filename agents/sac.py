@@ -185,7 +185,7 @@ class Sac:
         )
         self.replay = make_replay(config.buffer_size, self.collector.spaces, device)
         self.generator = stream(seed, "minibatches", device)
-        self.monitor = GradientMonitor(config.diagnostics_interval)
+        self.monitor = GradientMonitor(config.diagnostics_interval, unit=self.collector.reward_unit)
         self.critic_monitor = CriticMonitor(self.collector, config, self.monitor)
         num_updates = total_steps / (config.num_envs * config.n_steps)
         saved = MINIBATCH_SECONDS * num_updates * config.num_minibatches

@@ -92,7 +92,7 @@ class Shac:
         self.config, self.estimator = config, followed_estimator(config)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps, gradient=True)
         self.policy, progress = self.collector.make_policy(), self.collector.progress
-        self.learner = PolicyLearner.of(config, self.policy, progress)
+        self.learner = PolicyLearner.of(config, self.policy, progress, self.collector.reward_unit)
         observation_space, device = self.collector.spaces[0], self.collector.device
         self.value = ValueLearner.of(config, observation_space, progress, seed=seed, device=device)
 

@@ -172,7 +172,7 @@ class Svg:
         self.lagged = Lagged(self.q, config.tau)
         self.q_rule = Adam.of(config, self.q, progress, learning_rate=config.q_learning_rate)
         self.policy = self.collector.make_policy()
-        self.learner = PolicyLearner.of(config, self.policy, progress)
+        self.learner = PolicyLearner.of(config, self.policy, progress, self.collector.reward_unit)
         self.unmeasured = PolicyLearner(self.policy, self.learner.rule, GradientMonitor(0))
         self.model = make_model(config, self.collector, seed=seed)
         self.replay = make_replay(

@@ -169,6 +169,10 @@ class Collector:
         """
         return self.reward_normalizer(window)
 
+    def reward_unit(self) -> float:
+        """What 1 of :meth:`normalized` rewards is in the environment's own."""
+        return float(self.reward_normalizer.scale)
+
     def draw_noise(self, policy: Policy, num_steps: int) -> Tensor:
         """Fresh noise ``[T, N, noise_size]`` of the next ``T`` steps."""
         noise = policy.draw_noise(num_steps, self.config.num_envs, generator=self.generator)

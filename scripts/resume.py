@@ -59,7 +59,12 @@ def run(arguments: Sequence[str]) -> None:
 
 def resume(options: ResumeArguments) -> None:
     """Continues a run whose folder is locked."""
-    from pgtoolkit.scripts.cli.experiment import Experiment, fitting, settings_from_file
+    from pgtoolkit.scripts.cli.experiment import (
+        Experiment,
+        default_settings,
+        fitting,
+        settings_from_file,
+    )
     from pgtoolkit.scripts.cli.trust import SIGNATURE, names_of, require_signed, signature
     from pgtoolkit.scripts.train import run_training, untrained
     from pgtoolkit.state import anything, at, entries, require
@@ -104,7 +109,7 @@ def resume(options: ResumeArguments) -> None:
     print(experiment.resumed_sentence, flush=True)
     # Events that were logged after the checkpoint are void; purge_step hides them in TensorBoard.
     with RunWriter(folder.path, purge_step=progress.purge_step) as writer:
-        writer.begin(settings.as_dict())
+        writer.begin(settings.as_dict(), default_settings(settings.agent_name))
         run_training(experiment, folder, writer, progress=progress)
 
 

@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> None:
 def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
     """Trains a new run with these settings."""
     from pgtoolkit.agent import HasReplay
-    from pgtoolkit.scripts.cli.experiment import Experiment
+    from pgtoolkit.scripts.cli.experiment import Experiment, default_settings
     from pgtoolkit.scripts.cli.streams import unfailing_output
     from pgtoolkit.scripts.cli.trust import signature
     from pgtoolkit.training.run_folder import RunFolder, default_path
@@ -77,7 +77,7 @@ def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
         if isinstance(experiment.agent, HasReplay):
             print(experiment.agent.replay_sentence, flush=True)
         with RunWriter(path) as writer:
-            writer.begin(resolved)
+            writer.begin(resolved, default_settings(settings.agent_name))
             run_training(experiment, run_folder, writer, progress=None)
 
 

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from pgtoolkit import parallel
+from pgtoolkit.diagnostics.bias import BIAS_Z
 from pgtoolkit.diagnostics.paired import PairStatistics
 from pgtoolkit.diagnostics.per_trajectory import (
     GradientRecorder,
     Gradients,
     Surrogate,
 )
+from pgtoolkit.diagnostics.significance import detectable_signal
 from pgtoolkit.diagnostics.statistics import MIN_TRAJECTORIES, GradientStatistics
 from pgtoolkit.errors import RequestError
 from pgtoolkit.finite import require_finite
@@ -24,6 +26,9 @@ from pgtoolkit.policies.policy import Policy
 from pgtoolkit.state import entries, integer, mapping, number, require
 
 LOG = logging.getLogger("pgtoolkit")
+
+PARAMETERS = "gradient_parameters"
+"""Group of the tags of single parameters, in the place of ``gradient``: there are many of them."""
 
 RUNNING_MEAN_DECAY = 0.9
 """Decay per measurement of the running means whose ratios are logged as SNR and noise scale."""
@@ -43,6 +48,11 @@ class Pair(NamedTuple):
     group: str = "gradient"
 
 
+def one() -> float:
+    """1: rewards as the environment gives them."""
+    return 1.0
+
+
 @final
 class GradientMonitor:
     """Computes the gradient of a surrogate; every ``interval`` updates, that of each trajectory.
@@ -56,10 +66,14 @@ class GradientMonitor:
     Args:
         interval: updates between measurements; 0 never measures.
         group: the group of the tags of each estimator's statistics, ``{group}/{estimator}/...``.
+        unit: gives what 1 of the update's rewards is in the environment's; metrics are in the unit
+            of the environment's rewards.
     """
 
-    def __init__(self, interval: int, group: str = "gradient") -> None:
-        self.interval, self.group = interval, group
+    def __init__(
+        self, interval: int, group: str = "gradient", unit: Callable[[], float] = one
+    ) -> None:
+        self.interval, self.group, self.unit = interval, group, unit
         self.num_updates = 0
         self.smoothed: dict[str, dict[str, float]] = {}
         self.update_seconds = 0.0
@@ -212,14 +226,15 @@ class GradientMonitor:
             metrics: dict[str, Tensor] = {}
             # By identity: of a pair, one may be among `gradients`, and another in two pairs.
             gathered: dict[int, tuple[Gradients, GradientStatistics]] = {}
+            unit = self.unit()
             for name, values in gradients.items():
-                gathered[id(values)] = gathered_statistics(values)
+                gathered[id(values)] = gathered_statistics(values, unit)
                 metrics |= self._describe(name, gathered[id(values)][1])
             for pair in pairs:
-                for one in pair[:2]:
-                    if id(one) not in gathered:
-                        gathered[id(one)] = gathered_statistics(one)
-                (first, of_first), (second, of_second) = (gathered[id(one)] for one in pair[:2])
+                for each in pair[:2]:
+                    if id(each) not in gathered:
+                        gathered[id(each)] = gathered_statistics(each, unit)
+                (first, of_first), (second, of_second) = (gathered[id(each)] for each in pair[:2])
                 metrics |= compare(first, second, (of_first, of_second), pair.group)
             return metrics
 
@@ -249,7 +264,7 @@ class GradientMonitor:
         if signal > 0:
             metrics[f"{prefix}/noise_scale"] = torch.tensor(variance / signal)
         for parameter, value in statistics.parameter_variance.items():
-            metrics[f"{prefix}/parameter/{parameter}"] = value
+            metrics[f"{PARAMETERS}{prefix.removeprefix('gradient')}/{parameter}"] = value
         metrics[f"{self.group}/trajectories"] = torch.tensor(float(statistics.num_trajectories))
         return metrics
 
@@ -319,9 +334,13 @@ def _gather(gradients: Gradients) -> Gradients:
     return {name: parallel.gather(values) for name, values in gradients.items()}
 
 
-def gathered_statistics(gradients: Gradients) -> tuple[Gradients, GradientStatistics]:
-    """The gradients of the trajectories of all processes, and their statistics."""
+def gathered_statistics(
+    gradients: Gradients, unit: float = 1.0
+) -> tuple[Gradients, GradientStatistics]:
+    """The gradients of the trajectories of all processes times ``unit``, and their statistics."""
     gathered = _gather(gradients)
+    if unit != 1.0:
+        gathered = {name: unit * values for name, values in gathered.items()}
     return gathered, GradientStatistics.of(gathered)
 
 
@@ -341,8 +360,8 @@ def compare(
 
     Returns:
         TensorBoard tag to scalar. Ends of intervals are absent where there is no interval, the
-        ratio if an estimator has no variance, and the relative bias if the reference shows no
-        signal to divide it by.
+        ratio if an estimator has no variance, the relative bias if the reference shows no signal to
+        divide it by, and the detectable bias if the other one shows none.
     """
     pair = PairStatistics.of(reference, other, statistics)
     logs = {"": pair.log_ratio, "_low": pair.log_ratio_low, "_high": pair.log_ratio_high}
@@ -352,12 +371,18 @@ def compare(
         f"{group}/bias_z": pair.difference.significance,
     }
     signal, seen = statistics[0].signal, statistics[0].signal_low > 0
+    own_signal, own_seen = statistics[1].signal, statistics[1].signal_low > 0
+    difference, n = pair.difference, pair.difference.num_trajectories
+    detectable = detectable_signal(difference.variance, difference.squared_covariance, n, BIAS_Z)
     intervals = {
         f"{group}/cosine_low": pair.cosine_low,
         f"{group}/cosine_high": pair.cosine_high,
         f"{group}/bias_low": pair.difference.signal_low,
         f"{group}/bias_high": pair.difference.signal_high,
-        f"{group}/relative_bias": torch.where(seen, pair.difference.signal / signal, math.nan),
+        f"{group}/relative_bias": torch.where(seen, difference.signal / signal, math.nan),
+        f"{group}/log10_detectable_bias": torch.where(
+            own_seen & (detectable > 0), (detectable / own_signal).log10(), math.nan
+        ),
     }
     for end, log in logs.items():
         intervals[f"{group}/variance_ratio{end}"] = log.exp()

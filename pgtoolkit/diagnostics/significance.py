@@ -34,6 +34,20 @@ def significance(
     return torch.where((variance == 0) & (signal == 0), 0.0, z)
 
 
+def detectable_signal(
+    variance: Tensor, squared_covariance: Tensor, num_trajectories: int, z: float
+) -> Tensor:
+    """The signal whose :func:`significance` is ``z``: a smaller one would not have been seen.
+
+    The inverse of that formula, ``U = sd sqrt(nu / 2) ((1 - 2 / (9 nu) + z sqrt(2 / (9 nu)))^3 -
+    1)``. The arguments are as there.
+    """
+    nu = effective_dimension(variance, squared_covariance, num_trajectories)
+    n, share = num_trajectories, 2 / (9 * nu)
+    deviation = (2 * variance.square() / nu / (n * (n - 1))).sqrt()
+    return deviation * (nu / 2).sqrt() * ((1 - share + z * share.sqrt()) ** 3 - 1)
+
+
 def effective_dimension(variance: Tensor, squared_covariance: Tensor, n: int) -> Tensor:
     """``V^2 / Q``, clamped to [1, ``(N - 1)^2``]; 1 where the variance is 0.
 

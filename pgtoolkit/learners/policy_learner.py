@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.agent import Metrics
-from pgtoolkit.diagnostics.monitor import GradientMonitor
+from pgtoolkit.diagnostics.monitor import GradientMonitor, one
 from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.distributions.clipped import ClippedGaussian
 from pgtoolkit.distributions.squashed import Squashed, TanhGaussian
@@ -57,7 +57,9 @@ class PolicyLearner:
         self.entropy, self.divisor = entropy or EntropyBonus(), divisor
 
     @classmethod
-    def of(cls, config: Any, policy: Policy, progress: Progress) -> Self:
+    def of(
+        cls, config: Any, policy: Policy, progress: Progress, unit: Callable[[], float] = one
+    ) -> Self:
         """Adam with the settings of an agent's configuration.
 
         Args:
@@ -65,11 +67,10 @@ class PolicyLearner:
                 are divided by its ``n_steps``.
             policy: changed in place.
             progress: gives the share of the run that is done, for the learning rate.
+            unit: gives what 1 of the update's rewards is in the environment's.
         """
-        rule, monitor = (
-            Adam.of(config, policy, progress),
-            GradientMonitor(config.diagnostics_interval),
-        )
+        rule = Adam.of(config, policy, progress)
+        monitor = GradientMonitor(config.diagnostics_interval, unit=unit)
         return cls(policy, rule, monitor, EntropyBonus.of(config), config.n_steps)
 
     @contextlib.contextmanager

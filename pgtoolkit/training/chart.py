@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pgtoolkit.estimators.catalogue import CATALOGUE, rgb
 
-WIDTH, HEIGHT = 400, 280
+WIDTH, HEIGHT = 800, 560
 
-LEFT, RIGHT, TOP, BOTTOM = 48, 14, 48, 44
+LEFT, RIGHT, TOP, BOTTOM = 128, 28, 96, 88
 
 COLOURS = {name: rgb(estimator.colour) for name, estimator in CATALOGUE.items()}
 
@@ -54,10 +54,10 @@ def _chart(
     """Curves over steps 1..T on an axis with labelled ticks; what is not finite is left out."""
     steps = max(len(curve) for curve in curves.values())
     image = Image.new("RGB", (WIDTH, HEIGHT), BACKGROUND)
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(26)
     _draw_axes(draw, font, ticks, ends, steps)
-    draw.text((8, 6), title, TEXT, font)
-    offset = 8
+    draw.text((16, 12), title, TEXT, font)
+    offset = 16
     for name, curve in curves.items():
         colour = COLOURS.get(name, TEXT)
         points = [
@@ -65,10 +65,10 @@ def _chart(
             for t, value in enumerate(curve)
             if math.isfinite(value)
         ]
-        draw.line(points, colour, 2, joint="curve")
+        draw.line(points, colour, 4, joint="curve")
         label = CATALOGUE[name].label if name in CATALOGUE else name
-        draw.text((offset, 25), label, colour, font)
-        offset += int(draw.textlength(label, font)) + 24
+        draw.text((offset, 50), label, colour, font)
+        offset += int(draw.textlength(label, font)) + 48
     return np.asarray(image)
 
 
@@ -89,10 +89,10 @@ def _draw_axes(
 ) -> None:
     for tick, label in ticks.items():
         y = _y(tick, *ends)
-        draw.line([(LEFT, y), (WIDTH - RIGHT, y)], GRID)
-        draw.text((LEFT - 8, y), label, TEXT, font, anchor="rm")
+        draw.line([(LEFT, y), (WIDTH - RIGHT, y)], GRID, 2)
+        draw.text((LEFT - 16, y), label, TEXT, font, anchor="rm")
     for step in range(0, steps, max(1, math.ceil(steps / 8))):
-        draw.text((_x(step, steps), HEIGHT - BOTTOM + 6), str(step + 1), TEXT, font, anchor="mt")
+        draw.text((_x(step, steps), HEIGHT - BOTTOM + 12), str(step + 1), TEXT, font, anchor="mt")
     draw.text(
-        ((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10), "step of the window", TEXT, font, anchor="mb"
+        ((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 20), "step of the window", TEXT, font, anchor="mb"
     )

@@ -94,7 +94,7 @@ def train(
     """
     progress = progress or Progress()
     progress.skip_cpu()
-    first_step, began = progress.num_steps, time.perf_counter()
+    speed = Speed(progress.num_steps)
     recorder = FlightRecorder(agent, run)
     if progress.num_updates == 0:
         _save(agent, progress, run, writer, config)
@@ -109,9 +109,9 @@ def train(
             _diagnose(metrics | _rollout_metrics(progress), progress, writer, config)
             recorder.review(metrics, progress)
             progress.count_cpu()
-            fps = (progress.num_steps - first_step) / (time.perf_counter() - began)
-            times = {"time/fps": torch.tensor(fps)} | _cpu_metrics(progress)
-            _log(metrics | times, config, progress, writer)
+            times = speed.metrics(progress.num_steps) | _cpu_metrics(progress)
+            if _log(metrics | times, config, progress, writer):
+                speed.mark(progress.num_steps)
             progress.pending = None
         stopping = stop_requested()
         overdue = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
@@ -152,9 +152,15 @@ def _checkpoint_is_due(config: TrainConfig, progress: Progress) -> bool:
     return True
 
 
-def _log(metrics: Metrics, config: TrainConfig, progress: Progress, writer: RunWriter) -> None:
-    """Writes an update's metrics: all of them every ``log_interval`` updates and at the end."""
-    if progress.num_updates % config.log_interval == 0 or progress.finished(config.total_steps):
+def _log(metrics: Metrics, config: TrainConfig, progress: Progress, writer: RunWriter) -> bool:
+    """Writes an update's metrics: all of them every ``log_interval`` updates and at the end.
+
+    Returns:
+        Whether it was all of them.
+    """
+    whole = progress.num_updates % config.log_interval == 0
+    whole = whole or progress.finished(config.total_steps)
+    if whole:
         metrics = metrics | _rollout_metrics(progress)
     else:
         # Measurements and evaluations are rare and costly, so they are always written.
@@ -163,6 +169,28 @@ def _log(metrics: Metrics, config: TrainConfig, progress: Progress, writer: RunW
         own = (*OWN_SCHEDULE_PREFIXES, *([CPU_TAG] if evaluated else []))
         metrics = {tag: value for tag, value in metrics.items() if tag.startswith(own)}
     progress.scalars |= writer.write(metrics, progress.num_steps)
+    return whole
+
+
+@final
+class Speed:
+    """Environment steps per second, of the whole run so far and since the last row."""
+
+    def __init__(self, num_steps: int) -> None:
+        self.first = self.last = (num_steps, time.perf_counter())
+
+    def metrics(self, num_steps: int) -> Metrics:
+        """The two speeds, at this number of environment steps."""
+        now = time.perf_counter()
+        marks = {"time/fps": self.first, "time/fps_now": self.last}
+        return {
+            tag: torch.tensor((num_steps - steps) / max(now - time_, 1e-9))
+            for tag, (steps, time_) in marks.items()
+        }
+
+    def mark(self, num_steps: int) -> None:
+        """A row was written at this number of steps."""
+        self.last = (num_steps, time.perf_counter())
 
 
 def _diagnose(metrics: Metrics, progress: Progress, writer: RunWriter, config: TrainConfig) -> None:

@@ -9,6 +9,8 @@ DEFINITIONS = {
     "so far (raised, took too long, returned NaN or what its spaces do not allow, or its worker "
     "process ended)",
     "time/fps": "environment steps per second since the run started or was resumed",
+    "time/fps_now": "environment steps per second since the last row, with evaluations and "
+    "checkpoints",
     "time/cpu_seconds": "CPU time of the training process and all its threads so far, in seconds: "
     "updates, logging and checkpoints, without evaluations, and without the start of the process. "
     "It goes on over a resume. Worker processes (--vectorization async) and devices are not in it",
@@ -97,7 +99,12 @@ DEFINITIONS = {
     "gradient/{estimator}/noise_scale": "V / U from the same running means: number of trajectories "
     "with which an update has an SNR of 1; absent while the mean of U is not positive",
     "gradient/{estimator}/norm": "norm of the mean gradient, before clipping",
-    "gradient/{estimator}/parameter/{name}": "V of one parameter tensor; the sum over tensors is V",
+    "gradient_parameters/...": "V of one parameter tensor; the sum over tensors is V",
+    "gradient/{estimator}/log10_variance, log10_variance_low, log10_variance_high": "log10 of "
+    "V and of its interval's ends, for the page of charts; an end that is not known is the value "
+    "itself",
+    "gradient/followed/log10_snr": "log10 of the SNR of the estimator that trains; absent while it "
+    "is not positive",
     "gradient/variance_ratio": "V of the score function divided by V of pathwise, on the same "
     "trajectories and for the same objective",
     "gradient/variance_ratio_low, variance_ratio_high": "95 % interval of the ratio, by the "
@@ -121,13 +128,20 @@ DEFINITIONS = {
     "here, or terminations depend on the action. Smaller values prove nothing: with few "
     "trajectories and skewed gradients z exceeds 3 without any bias, for f(x) = x^2 in about 10 % "
     "of batches of 64 trajectories and 1 % of batches of 1000; it exceeds 5 in 0.3 % and in none",
+    "gradient/bias_z_threshold": f"{BIAS_Z:.0f}, beside gradient/bias_z",
+    "gradient/log10_detectable_bias": "log10 of the squared bias at which bias_z would be "
+    f"{BIAS_Z:.0f}, over the signal of pathwise: a smaller bias cannot be seen with these "
+    "trajectories; absent unless that signal is seen",
+    "gradient/log10_bias_that_matters": f"log10 of {BIAS_SHARE}, beside it: while "
+    "log10_detectable_bias is above, a bias that matters may be there and not be seen",
     "gradient/relative_bias": "gradient/bias over the signal of the score function, on the same "
     "trajectories; absent unless that signal is seen",
     "gradient/bias_by_step, cosine_by_step": "images over the steps of the window, of the two "
     "estimates of dJ/du_t: unbiased squared norm of the mean of their difference, and the cosine "
     "sum_i a_i . b_i / sqrt(sum_i |a_i|^2 sum_i |b_i|^2) over trajectories, which noise makes "
     "smaller",
-    "gradient/critic/bias, bias_low, bias_high, bias_z, relative_bias": "of the critic's gradient "
+    "gradient/critic/bias, bias_low, bias_high, bias_z, relative_bias, log10_detectable_bias, "
+    "bias_z_threshold, log10_bias_that_matters": "of the critic's gradient "
     "against the exact one (pathwise) on the trajectories of gradient/probe: the same numbers as "
     "gradient/bias and its kind. relative_bias is the squared bias over the exact gradient's "
     "signal. What the two share is not seen: the critic's error in the value after probe_steps",
@@ -194,11 +208,11 @@ CONVENTIONS = """\
   gradient (gradient/probe, and the pairs gradient/critic/...) the critic's is discounted by gamma^k
   as the return is: at every state the two are parallel.
 - With --normalize-rewards, which is ppo's default, the reward that an update sees is the
-  environment's divided by train/reward_scale. V, U, gradient/bias and the value loss are then in
-  that unit squared: times reward_scale^2 they are in the environment's. So is the policy's loss,
-  times reward_scale (ppo's has no unit where it standardises advantages). Ratios,
-  cosines, SNR, z and the explained variance have no unit. rollout/ and eval/ are always in the
-  environment's unit.
+  environment's divided by train/reward_scale. The losses and gradient/by_step are in that unit:
+  times reward_scale, and reward_scale^2, they are in the environment's (ppo's policy loss has no
+  unit where it standardises advantages). V, U, the norm and gradient/bias are in the
+  environment's, so that runs can be compared, as rollout/ and eval/ always are. Ratios, cosines,
+  SNR, z and the explained variance have no unit.
 - Covariances divide by N - 1. The x-axis counts environment steps.
 """
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -13,6 +13,7 @@ from pgtoolkit.agent import Metrics
 from pgtoolkit.errors import RunFileError
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.training.chart import linear_step_chart, step_chart
+from pgtoolkit.training.dashboard import dashboard_scalars, layout
 from pgtoolkit.training.storage.disk import writing
 from pgtoolkit.training.storage.event_file import EventFileSummaryWriter
 from pgtoolkit.training.tags import definitions_text
@@ -27,51 +28,24 @@ PAIR_BY_STEP = {
 HPARAM_METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "gradient/variance_ratio")
 
 
-def layout(followed: str, measured: Container[str]) -> dict[str, dict[str, list[Any]]]:
-    """The Custom Scalars tab: returns, all variances, and each variance with its interval.
+ALWAYS_SHOWN = ("agent", "env", "seed", "estimator")
+"""Settings that the HParams tab has in every run that has them."""
+NEVER_SHOWN = ("eval_episodes", "eval_max_steps")
+"""Settings that it does not have: they change no training, and depend on the environment."""
 
-    The chart of all variances is the same for every run: TensorBoard shows charts that differ side
-    by side instead of in one.
 
-    Args:
-        followed: the estimator that the optimiser follows.
-        measured: the estimators that the run can measure; those beside the followed one get charts
-            too, and so does what a pair of them says of a bias.
+def differing(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a table of runs shows.
+
+    These are the ones of :data:`ALWAYS_SHOWN`, and those that differ from their defaults or have
+    none, but for :data:`NEVER_SHOWN`.
     """
-    charts: dict[str, list[Any]] = {
-        "return": ["Multiline", ["rollout/ep_rew_mean", "eval/mean_reward"]],
-        "variance of one trajectory's gradient": [
-            "Multiline",
-            [f"gradient/{name}/variance$" for name in CATALOGUE],
-        ],
+    return {
+        name: value
+        for name, value in settings.items()
+        if name in ALWAYS_SHOWN
+        or (name not in NEVER_SHOWN and (name not in defaults or value != defaults[name]))
     }
-    shown = {followed, *(name for name in CATALOGUE[followed].beside if name in measured)}
-    for name, estimator in CATALOGUE.items():
-        if name in shown:
-            # Lines and not a margin, which needs both ends at every step.
-            charts[f"{estimator.label}, 95 % interval"] = [
-                "Multiline",
-                [f"gradient/{name}/variance{end}$" for end in ("", "_low", "_high")],
-            ]
-    if "critic" in measured:
-        charts |= {
-            f"{what} of the critic's gradient to the exact one": [
-                "Multiline",
-                [f"gradient/critic/{what}{end}$" for end in ends],
-            ]
-            for what, ends in {"cosine": ("", "_low", "_high"), "bias_z": ("",)}.items()
-        }
-    return {"return and gradient variance": charts}
-
-
-def measurable(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """The estimators that an agent with these settings can measure: the critic's if it has one."""
-    has_critic = "critic" in settings
-    return tuple(
-        name
-        for name, row in CATALOGUE.items()
-        if has_critic or "critic_action_gradient" not in row.needs
-    )
 
 
 def as_floats(metrics: Metrics) -> dict[str, float]:
@@ -117,26 +91,31 @@ class RunWriter:
     """
 
     def __init__(self, path: Path, purge_step: int | None = None) -> None:
-        self.path = path
+        self.path, self.followed = path, ""
         with writing(path):
             self.writer = EventFileSummaryWriter(path, purge_step)
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Definitions, configuration, hyperparameters and the layout of the Custom Scalars tab."""
-        with writing(self.path):
-            self._begin(settings)
+    def begin(self, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+        """Definitions, configuration, hyperparameters and the layout of the Custom Scalars tab.
 
-    def _begin(self, settings: Mapping[str, Any]) -> None:
-        self.writer.add_text("definitions", definitions_text())
-        rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
-        self.writer.add_text("config", f"| setting | value |\n|---|---|\n{rows}")
+        Args:
+            settings: all settings of the run.
+            defaults: their defaults. The HParams tab has those settings that differ from them, and
+                :data:`ALWAYS_SHOWN`.
+        """
         followed = settings.get("estimator")
-        self.writer.add_custom_scalars(
-            layout(followed if followed in CATALOGUE else "score_function", measurable(settings))
-        )
+        self.followed = followed if followed in CATALOGUE else "score_function"
+        with writing(self.path):
+            self._begin(settings, differing(settings, defaults or {}))
+
+    def _begin(self, settings: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
+        self.writer.add_text("tags", definitions_text())
+        rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
+        self.writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}")
+        self.writer.add_custom_scalars(layout("critic" in settings))
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value)
-            for key, value in settings.items()
+            for key, value in shown.items()
         }
         experiment, session_start, self._session_end = hparams(  # type: ignore[no-untyped-call]
             plain, dict.fromkeys(HPARAM_METRICS, 0.0)
@@ -147,8 +126,9 @@ class RunWriter:
     def write(self, metrics: Metrics, step: int) -> dict[str, float]:
         """Writes scalars, and vectors by step as an image; returns the scalars as floats."""
         scalars, images = as_floats(metrics), step_images(metrics, step)
+        shown = scalars | dashboard_scalars(scalars, self.followed or "score_function")
         with writing(self.path):
-            for name, value in scalars.items():
+            for name, value in shown.items():
                 self.writer.add_scalar(name, value, step)
             for tag, image in images.items():
                 self.writer.add_image(tag, image, step, dataformats="HWC")

@@ -107,6 +107,17 @@ class RunSettings:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in merged.items()}
 
 
+def default_settings(agent_name: str) -> dict[str, Any]:
+    """The defaults of all settings that have one, as :meth:`RunSettings.as_dict` has them."""
+    found: dict[str, Any] = {}
+    for kind in (RunConfig, TrainConfig, load_agent(agent_name)[1]):
+        fields = [f for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING]
+        found |= {field.name: field.default for field in fields}
+    for name in ("env_kwargs", "adapter_kwargs", "gym_wrappers", "wrappers"):
+        found[name] = {}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
+
+
 def parse_settings(agent_name: str, arguments: list[str], *, command: str) -> RunSettings:
     """Parses the settings of a run from command-line flags.
 

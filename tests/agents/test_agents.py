@@ -285,7 +285,7 @@ def test_both_estimators_are_measured_on_the_same_trajectories(name: str) -> Non
     assert all(torch.isfinite(metrics[tag]).all() for tag in metrics)
     for estimator in BOTH:
         middle = metrics[f"gradient/{estimator}/variance"]
-        parts = [v for k, v in metrics.items() if k.startswith(f"gradient/{estimator}/parameter/")]
+        parts = [v for k, v in metrics.items() if k.startswith(f"gradient_parameters/{estimator}/")]
         torch.testing.assert_close(torch.stack(parts).sum(), middle, rtol=1e-6, atol=0)
         assert metrics[f"gradient/by_step/{estimator}"].shape == (SMALL["n_steps"],)
 

@@ -150,17 +150,17 @@ def test_a_report_has_every_statistic() -> None:
     found = GradientMonitor(1).report({"pathwise": gradients_of(6, 2)})
     expected = GradientStatistics.of(gradients_of(6, 2))
     assert float(found.pop("gradient/trajectories")) == 4
+    assert float(found.pop("gradient_parameters/pathwise/p")) == pytest.approx(6)
     values = {tag.removeprefix("gradient/pathwise/"): float(x) for tag, x in found.items()}
     assert values["variance"] == pytest.approx(6)
     assert values["signal"] == pytest.approx(2)
     assert values["norm"] == pytest.approx(math.sqrt(3.5))
     assert values["snr"] == pytest.approx(2 / 6)
     assert values["noise_scale"] == pytest.approx(3)
-    assert values["parameter/p"] == pytest.approx(6)
     assert values["signal_z"] == pytest.approx(float(expected.significance))
     assert values["effective_dimension"] == pytest.approx(float(expected.effective_dimension))
     assert values["largest_share"] == pytest.approx(1 / 4)
-    assert len(values) == 9  # four trajectories have no interval
+    assert len(values) == 8  # four trajectories have no interval
 
 
 def test_intervals_are_reported_where_there_are_any() -> None:
@@ -385,3 +385,32 @@ def test_a_measurement_keeps_no_graph() -> None:
     assert monitor._recorder is not None and not monitor._recorder.calls
     monitor.measure(policy, lambda: surrogate_of(policy))
     assert not monitor._recorder.calls
+
+
+def test_metrics_are_in_the_unit_of_the_environments_rewards() -> None:
+    """Rewards divided by 10 have gradients a tenth as long; what has no unit stays."""
+    given, tenth = gradients_of(6, 2), {"p": gradients_of(6, 2)["p"] / 10}
+    other, tenth_other = gradients_of(3, 1), {"p": gradients_of(3, 1)["p"] / 10}
+    expected = GradientMonitor(1).report({"a": given}, [Pair(given, other)])
+    monitor = GradientMonitor(1, unit=lambda: 10.0)
+    found = monitor.report({"a": tenth}, [Pair(tenth, tenth_other)])
+    assert found.keys() == expected.keys()
+    for tag, value in expected.items():
+        torch.testing.assert_close(found[tag], value, rtol=1e-9, atol=1e-12, equal_nan=True)
+
+
+def test_a_bias_as_large_as_the_detectable_one_has_that_z() -> None:
+    """A known difference is made as large as the number says, and is then just significant."""
+    reference, other = {"p": normal(100, 10, seed=3)}, {"p": normal(100, 10, seed=4)}
+    reference["p"] += 2
+    other["p"] += 2
+    found = GradientMonitor(1).report({}, [Pair(reference, other)])
+    detectable = 10 ** float(found["gradient/log10_detectable_bias"])
+    squared = detectable * float(GradientStatistics.of(other).signal)
+    difference = reference["p"] - other["p"]
+    mean, variance = difference.mean(0), difference.var(0, unbiased=True).sum()
+    wanted = (squared + variance / 100).sqrt()
+    shifted = {"p": reference["p"] + mean * (wanted / mean.norm() - 1)}
+    again = GradientMonitor(1).report({}, [Pair(shifted, other)])
+    assert float(again["gradient/bias"]) == pytest.approx(squared)
+    assert float(again["gradient/bias_z"]) == pytest.approx(5, abs=1e-3)

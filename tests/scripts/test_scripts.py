@@ -81,7 +81,7 @@ def test_the_event_file_has_the_tags_finite_and_in_order(run: Path) -> None:
     }
     for estimator in ("score_function", "pathwise"):
         wanted |= {f"gradient/{estimator}/{s}" for s in ("variance", "signal", "snr", "norm")}
-        wanted.add(f"gradient/{estimator}/parameter/head.std.log_std")
+        wanted.add(f"gradient_parameters/{estimator}/head.std.log_std")
     wanted |= {f"gradient/{s}" for s in ("variance_ratio", "cosine", "bias", "bias_z", "overhead")}
     assert wanted - scalars <= {"rollout/ep_rew_mean", "rollout/ep_len_mean"}
     for tag in scalars:

@@ -277,7 +277,7 @@ def test_every_update_is_logged_by_default(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.train()
     usual = {"train/loss", "rollout/ep_rew_mean", "rollout/ep_len_mean"}
-    usual |= {"time/fps", "time/cpu_seconds"}
+    usual |= {"time/fps", "time/fps_now", "time/cpu_seconds"}
     measured = usual | {"gradient/pathwise/variance"}
     assert run.writer.rows == {10: measured, 20: usual, 30: measured, 40: usual, 50: measured}
 
@@ -289,7 +289,7 @@ def test_a_log_interval_thins_all_but_measurements_and_evaluations(tmp_path: Pat
     measured = {"gradient/pathwise/variance"}
     evaluated = {"eval/mean_reward", "eval/mean_ep_length", "time/cpu_seconds"}
     full = measured | {"train/loss", "rollout/ep_rew_mean", "rollout/ep_len_mean"}
-    full |= {"time/fps", "time/cpu_seconds"}
+    full |= {"time/fps", "time/fps_now", "time/cpu_seconds"}
     assert run.writer.rows == {
         10: measured | evaluated,
         20: set(),

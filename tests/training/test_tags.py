@@ -16,6 +16,7 @@ from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.agents.td3 import Td3, Td3Config
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.training.dashboard import Chart, layout
 from pgtoolkit.training.tags import DEFINITIONS
 
 SMALL: dict[str, Any] = {
@@ -62,4 +63,19 @@ def test_every_tag_is_defined(name: str) -> None:
     # One picture shows all curves by step, under the group's name.
     tags = {tag for tag in metrics if not tag.startswith("gradient/by_step/")}
     assert len(tags) >= 8
+    assert [tag for tag in tags if not any(p.fullmatch(tag) for p in patterns)] == []
+
+
+def tags_of(chart: Chart) -> list[str]:
+    kind, tags = chart
+    return [
+        re.sub(r"\\(.)", r"\1", tag).strip("^$") if kind == "Multiline" else tag for tag in tags
+    ]
+
+
+def test_every_tag_of_the_page_of_charts_is_defined() -> None:
+    patterns = defined()
+    charts = [chart for group in layout(has_critic=True).values() for chart in group.values()]
+    tags = [tag for chart in charts for tag in tags_of(chart)]
+    assert len(tags) > 30
     assert [tag for tag in tags if not any(p.fullmatch(tag) for p in patterns)] == []

@@ -9,11 +9,9 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.training.tags import DEFINITIONS
-from pgtoolkit.training.writer import HPARAM_METRICS, RunWriter, layout, measurable
+from pgtoolkit.training.writer import HPARAM_METRICS, RunWriter, differing
 
-NO_CRITIC = measurable({})
 SETTINGS = {"agent": "shac", "gamma": 0.99, "hidden": (64, 64), "normalize": True, "none": None}
 
 
@@ -95,9 +93,9 @@ def test_the_beginning_of_a_run_is_documented(tmp_path: Path) -> None:
     with RunWriter(tmp_path) as writer:
         writer.begin(SETTINGS)
     events = read(tmp_path)
-    definitions = text(events, "definitions/text_summary")
+    definitions = text(events, "tags/text_summary")
     assert all(f"`{tag}`" in definitions for tag in DEFINITIONS)
-    config = text(events, "config/text_summary")
+    config = text(events, "settings/text_summary")
     assert all(f"| {key} | {value} |" in config for key, value in SETTINGS.items())
 
 
@@ -137,41 +135,27 @@ def test_hyperparameters_show_in_their_tab(tmp_path: Path) -> None:
     assert "_hparams_/session_end_info" in found
 
 
-def test_the_custom_tab_draws_an_interval_of_each_estimator(tmp_path: Path) -> None:
-    """Three lines: the value, and the two ends where there is an interval.
+def test_the_table_of_runs_has_what_differs_from_the_defaults() -> None:
+    """And what tells runs apart in any case; a setting without a default too."""
+    settings = {"agent": "shac", "seed": 0, "gamma": 0.9, "n_steps": 32, "env": "a", "mine": 1}
+    settings["eval_episodes"] = 20  # depends on the environment
+    defaults = {"seed": 0, "gamma": 0.99, "n_steps": 32}
+    expected = {"agent": "shac", "seed": 0, "gamma": 0.9, "env": "a", "mine": 1}
+    assert differing(settings, defaults) == expected
 
-    TensorBoard draws no margin chart unless both ends are there at every step of the value.
-    """
+
+def test_the_custom_tab_and_its_scalars_are_written(tmp_path: Path) -> None:
+    """The scalars for the page are in the file, and not among those that ``write`` returns."""
     with RunWriter(tmp_path) as writer:
-        writer.begin(SETTINGS)
-    assert "custom_scalars__config__" in read(tmp_path).Tags()["tensors"]
-    assert {kind for kind, _ in LAYOUT_ENTRIES} == {"Multiline"}
-    intervals = [tags for _, tags in LAYOUT_ENTRIES if any("_low" in tag for tag in tags)]
-    assert intervals == [
-        [f"gradient/{name}/variance{suffix}$" for suffix in ("", "_low", "_high")]
-        for name in ("score_function", "pathwise")
-    ]
-
-
-def test_a_mixed_run_has_a_chart_more_and_the_same_chart_of_all() -> None:
-    """TensorBoard would show two versions of one chart side by side."""
-    (plain,), (mixed,) = (layout(name, NO_CRITIC).values() for name in ("pathwise", "mixed"))
-    assert set(mixed) - set(plain) == {"mixed, 95 % interval"}
-    assert {name: mixed[name] for name in plain} == plain
-
-
-def test_a_run_with_a_critic_has_charts_of_its_cosine_and_bias() -> None:
-    """The setting ``critic`` says that there is one; the chart of all variances is the same."""
-    assert measurable({"gamma": 0.9, "critic": "mse"}) == tuple(CATALOGUE)
-    (plain,), (critic,) = layout("critic", NO_CRITIC).values(), layout("critic", CATALOGUE).values()
-    tags = [tag for name in set(critic) - set(plain) for tag in critic[name][1]]
-    assert {"gradient/critic/cosine_low$", "gradient/critic/bias_z$"} <= {*tags}
-    assert {name: critic[name] for name in plain} == plain
-
-
-LAYOUT_ENTRIES: list[Any] = [
-    entry for chart in layout("pathwise", NO_CRITIC).values() for entry in chart.values()
-]
+        writer.begin(SETTINGS | {"estimator": "pathwise"})
+        metrics = {"gradient/pathwise/variance": 100.0, "gradient/pathwise/snr": 0.1}
+        found = writer.write({tag: torch.tensor(x) for tag, x in metrics.items()}, 1)
+    assert found == pytest.approx(metrics)
+    events = read(tmp_path)
+    assert "custom_scalars__config__" in events.Tags()["tensors"]
+    (snr,) = events.Scalars("gradient/followed/log10_snr")
+    assert snr.value == pytest.approx(-1)
+    assert events.Scalars("gradient/pathwise/log10_variance")[0].value == pytest.approx(2)
 
 
 def test_a_resumed_run_voids_what_the_crash_left_behind(tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""What TensorBoard shows: the page of charts, and the scalars that are written for it alone.
+
+The page is the tab *Custom Scalars*. Its charts answer four questions in this order: is it
+learning, which gradient is better, is it biased, what is wrong. A chart has one line for a run
+where it can, because TensorBoard colours lines by run, and tells tags of one run apart by markers
+only.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pgtoolkit.diagnostics.bias import BIAS_SHARE, BIAS_Z
+from pgtoolkit.estimators.catalogue import CATALOGUE
+
+Chart = list[Any]
+"""``["Multiline", [tag, ...]]`` or ``["Margin", [value, low, high]]``, as torch's writer has it."""
+
+FOLLOWED_SNR = "gradient/followed/log10_snr"
+ENDS = ("", "_low", "_high")
+
+
+def dashboard_scalars(scalars: Mapping[str, float], followed: str) -> dict[str, float]:
+    """Scalars that are written for the page of charts: logarithms, thresholds, intervals' ends.
+
+    Args:
+        scalars: those of one update.
+        followed: the estimator that the optimiser follows.
+
+    Returns:
+        TensorBoard tag to number. A margin chart needs both ends at every step of its value, and
+        is scaled by them alone. So an end that is not known is the value itself: no band.
+    """
+    return {
+        **_log_variances(scalars),
+        **_followed_snr(scalars, followed),
+        **_biases(scalars),
+    }
+
+
+def _log_variances(scalars: Mapping[str, float]) -> dict[str, float]:
+    """``log10`` of every estimator's variance, with the ends of its interval."""
+    found = {}
+    for name in CATALOGUE:
+        for group in (f"gradient/{name}", f"gradient/probe/{name}"):
+            if f"{group}/variance" in scalars:
+                value = scalars[f"{group}/variance"]
+                for end in ENDS:
+                    known = log10(scalars.get(f"{group}/variance{end}", value))
+                    found[f"{group}/log10_variance{end}"] = known
+    return found
+
+
+def _followed_snr(scalars: Mapping[str, float], followed: str) -> dict[str, float]:
+    """``log10`` of the SNR of the estimator that trains; nothing while it is not positive."""
+    snr = scalars.get(f"gradient/{followed}/snr", math.nan)
+    return {FOLLOWED_SNR: math.log10(snr)} if snr > 0 else {}
+
+
+def _biases(scalars: Mapping[str, float]) -> dict[str, float]:
+    """The thresholds beside each pair's z and detectable bias, and unknown ends of intervals."""
+    found = {}
+    for tag in scalars:
+        group, _, name = tag.rpartition("/")
+        if name == "bias_z":
+            found[f"{group}/bias_z_threshold"] = BIAS_Z
+        if name == "log10_detectable_bias":
+            found[f"{group}/log10_bias_that_matters"] = math.log10(BIAS_SHARE)
+        if name in ("log10_variance_ratio", "cosine"):
+            ends = [f"{tag}{end}" for end in ENDS[1:]]
+            found |= {end: scalars[tag] for end in ends if end not in scalars}
+    return found
+
+
+def log10(value: float) -> float:
+    """The logarithm; NaN of a number that has none."""
+    return math.log10(value) if value > 0 and math.isfinite(value) else math.nan
+
+
+def layout(has_critic: bool) -> dict[str, dict[str, Chart]]:
+    """The charts of a run, by question.
+
+    Every run has the same ones, and those with a critic one group more: TensorBoard joins the
+    layouts of all runs that it shows. In a group it puts margin charts behind the others, and the
+    last of them first.
+
+    Args:
+        has_critic: whether the agent has a Q function.
+    """
+    return {
+        "1. Is it learning?": {
+            "return while training, mean of 100 episodes": line("rollout/ep_rew_mean"),
+            "return of evaluations, deterministic actions": line("eval/mean_reward"),
+        },
+        "2. Which gradient is better?": {
+            "log10 of the SNR of the gradient that trains, one trajectory": line(FOLLOWED_SNR),
+            **variance_charts("mixed", "pathwise", "score_function"),
+            "log10 of variance, score function over pathwise (above 0: pathwise is better)": margin(
+                "gradient/log10_variance_ratio"
+            ),
+        },
+        "3. Is it biased?": bias_charts("gradient", "pathwise against the score function"),
+        "4. What is wrong?": {
+            "largest share of one trajectory in the variance (near 1: do not trust it)": line(
+                *(f"gradient/{name}/largest_share" for name in CATALOGUE)
+            ),
+            "norm of the policy's gradient, before clipping": line("train/gradient_norm"),
+            "explained variance of the value function or critic": line("train/explained_variance"),
+            "share of saturated actions": line("train/saturated_actions"),
+            "environment steps per second, since the last row": line("time/fps_now"),
+        },
+        **({"5. And through the critic?": critic_charts()} if has_critic else {}),
+    }
+
+
+def critic_charts() -> dict[str, Chart]:
+    """Which of score function and critic is better, and whether the critic is biased."""
+    return {
+        **bias_charts("gradient/critic", "critic against the exact gradient"),
+        **variance_charts("critic"),
+        "log10 of variance, score function over critic (above 0: critic is better)": margin(
+            "gradient/critic_on_states/log10_variance_ratio"
+        ),
+    }
+
+
+def variance_charts(*names: str) -> dict[str, Chart]:
+    """The variance of each estimator with its interval."""
+    return {
+        f"log10 of variance, {CATALOGUE[name].label}, with 95 % interval": margin(
+            f"gradient/{name}/log10_variance"
+        )
+        for name in names
+    }
+
+
+def bias_charts(group: str, pair: str) -> dict[str, Chart]:
+    """Whether a pair shows a bias, whether it could, and the cosine."""
+    return {
+        f"z of the bias, {pair} (above the line: biased)": line(
+            f"{group}/bias_z", f"{group}/bias_z_threshold"
+        ),
+        f"log10 of the least bias that would be seen, {pair} (above the line: too few "
+        "trajectories)": line(f"{group}/log10_detectable_bias", f"{group}/log10_bias_that_matters"),
+        f"cosine, {pair}, with 95 % interval": margin(f"{group}/cosine"),
+    }
+
+
+def line(*tags: str) -> Chart:
+    """A chart with a line for each tag and run."""
+    return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
+
+
+def margin(tag: str) -> Chart:
+    """A chart with a line for each run, and its interval as a band."""
+    return ["Margin", [f"{tag}{end}" for end in ENDS]]

@@ -1,0 +1,73 @@
+"""The page of charts, and the scalars that are written for it."""
+
+import math
+
+import pytest
+
+from pgtoolkit.diagnostics.bias import BIAS_SHARE, BIAS_Z
+from pgtoolkit.training.dashboard import dashboard_scalars, layout
+
+QUESTIONS = [
+    "1. Is it learning?",
+    "2. Which gradient is better?",
+    "3. Is it biased?",
+    "4. What is wrong?",
+]
+
+
+def test_variances_have_logarithms_and_both_ends() -> None:
+    """An end that is not known is the value: TensorBoard scales a margin chart by its ends."""
+    group = "gradient/pathwise"
+    found = dashboard_scalars({f"{group}/variance": 100.0, f"{group}/variance_high": 1e4}, "mixed")
+    assert found == {
+        f"{group}/log10_variance": 2,
+        f"{group}/log10_variance_low": 2,
+        f"{group}/log10_variance_high": 4,
+    }
+
+
+@pytest.mark.parametrize("variance", [0.0, math.inf, math.nan])
+def test_a_variance_without_a_logarithm_is_not_a_number(variance: float) -> None:
+    found = dashboard_scalars({"gradient/critic/variance": variance}, "critic")
+    assert len(found) == 3 and all(math.isnan(value) for value in found.values())
+
+
+def test_the_snr_is_that_of_the_estimator_that_trains() -> None:
+    """Nothing is written while it is not positive."""
+    scalars = {"gradient/critic/snr": 0.01, "gradient/pathwise/snr": -1.0}
+    assert dashboard_scalars(scalars, "critic") == {"gradient/followed/log10_snr": -2}
+    assert dashboard_scalars(scalars, "pathwise") == {}
+    assert dashboard_scalars({}, "mixed") == {}
+
+
+@pytest.mark.parametrize("group", ["gradient", "gradient/critic"])
+def test_a_bias_has_its_thresholds_beside_it(group: str) -> None:
+    scalars = {
+        f"{group}/bias_z": 1.0,
+        f"{group}/log10_detectable_bias": -2.0,
+        f"{group}/cosine": 0.5,
+        f"{group}/cosine_low": 0.2,
+        f"{group}/log10_variance_ratio": 3.0,
+    }
+    assert dashboard_scalars(scalars, "mixed") == {
+        f"{group}/bias_z_threshold": BIAS_Z,
+        f"{group}/log10_bias_that_matters": math.log10(BIAS_SHARE),
+        f"{group}/cosine_high": 0.5,
+        f"{group}/log10_variance_ratio_low": 3.0,
+        f"{group}/log10_variance_ratio_high": 3.0,
+    }
+
+
+def test_the_charts_are_in_the_order_of_the_questions() -> None:
+    """Runs with and without a critic have the same charts, but for a group more."""
+    plain, critic = layout(has_critic=False), layout(has_critic=True)
+    assert list(plain) == QUESTIONS
+    assert list(critic) == [*QUESTIONS, "5. And through the critic?"]
+    assert {name: critic[name] for name in plain} == plain
+
+
+def test_charts_of_lines_come_before_margin_charts() -> None:
+    """TensorBoard shows them in this order in any case, and reverses the margin charts."""
+    for charts in layout(has_critic=True).values():
+        kinds = [kind for kind, _ in charts.values()]
+        assert kinds == sorted(kinds, reverse=True)
