@@ -78,7 +78,7 @@ def train(
         writer: writes metrics to TensorBoard.
         evaluate: runs evaluation episodes of the agent's current policy. It may raise
             ``EvaluationStopped`` once ``stop_requested`` says so.
-        show: displays the progress; called after every update.
+        show: displays the progress; called after every update, before ``stop_requested``.
         progress: the state of a run that is resumed, whose agent has been loaded.
         stop_requested: asked after every update whether to stop. The run then writes a checkpoint
             and returns. An evaluation that was due is left to the resumed run, which equals one
@@ -113,12 +113,12 @@ def train(
             times = {"time/fps": torch.tensor(fps)} | _cpu_metrics(progress)
             _log(metrics | times, config, progress, writer)
             progress.pending = None
+        show(progress)
         stopping = stop_requested()
         overdue = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
         if _checkpoint_is_due(config, progress) or overdue or stopping:
             _save(agent, progress, run, writer, config)
             saved_at = time.monotonic()
-        show(progress)
         if stopping:
             break
     return progress
