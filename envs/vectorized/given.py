@@ -18,8 +18,11 @@ from pgtoolkit.words import in_python
 LOG = logging.getLogger("pgtoolkit")
 
 EnvArgument: TypeAlias = (
-    "str | DifferentiableEnv[Any] | AnyEnv | AnyVectorEnv | "
-    "Callable[..., DifferentiableEnv[Any] | AnyEnv | AnyVectorEnv]"
+    str
+    | DifferentiableEnv[Any]
+    | AnyEnv
+    | AnyVectorEnv
+    | Callable[..., DifferentiableEnv[Any] | AnyEnv | AnyVectorEnv]
 )
 """An environment, as Python code gives it: an id, a ``path/to/file.py:Class``, one environment, a
 vector environment, or a function or class that makes one."""
