@@ -355,7 +355,7 @@ def require_num_envs(env: AnyVectorEnv, num_envs: int) -> None:
     """
     if env.num_envs != num_envs:
         raise RequestError(
-            f"the vector environment has {env.num_envs} environments, and the agent's num_envs is "
+            f"the vector environment has {env.num_envs} environments, the agent's num_envs is "
             f"{num_envs}: give the single environment, of which {num_envs} copies are made, or the "
             f"agent num_envs={env.num_envs}"
         )

@@ -106,14 +106,13 @@ class Settings:
         for field in dataclasses.fields(self):
             value = plain_value(getattr(self, field.name), types[field.name])
             object.__setattr__(self, field.name, value)
-            if value is not None:
-                fits_type = fits(value, types[field.name])
-                self.require(field.name, fits_type, words_of(types[field.name]))
             given = value is not None or field.name in optional_fields(kind)
             self.require(field.name, given, "given")
             self.require(field.name, is_finite(value), "a finite number")
             self.require(field.name, is_held_as_float(value), f"at most {MAX_FLOAT:g} in size")
             self.require(field.name, is_held(value), f"at most {MAX_INTEGER:,}")
+            fits_type = value is None or fits(value, types[field.name])
+            self.require(field.name, fits_type, words_of(types[field.name]))
         for name, range_ in ranges(kind):
             value = getattr(self, name)
             if value is not None:

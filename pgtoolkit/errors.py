@@ -63,17 +63,15 @@ def python_words() -> Iterator[None]:
     """A block whose wrong requests were made in Python, and are told in its words.
 
     Raises:
-        SettingError: the block raised a RequestError.
+        RequestError: the block raised it; its message and notes name no flags.
     """
     try:
         yield
-    except SettingError:
-        raise
     except RequestError as error:
-        told = SettingError(error.with_flags)
-        for note in getattr(error, "__notes__", []):
-            told.add_note(in_python(note))
-        raise told from error
+        error.args = (in_python(error.with_flags),)
+        if hasattr(error, "__notes__"):
+            error.__notes__ = [in_python(note) for note in error.__notes__]
+        raise
 
 
 class RunFileError(RuntimeError):

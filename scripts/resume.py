@@ -14,8 +14,8 @@ from pgtoolkit.scripts.cli.arguments import parse
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.experiment import FindEnvironments
-    from pgtoolkit.scripts.cli.watching import Watch
     from pgtoolkit.scripts.train import Trained
+    from pgtoolkit.training.progress import Watch
     from pgtoolkit.training.run_folder import RunFolder
 
 LOG = logging.getLogger("pgtoolkit")

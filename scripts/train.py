@@ -12,8 +12,7 @@ from pgtoolkit.training.stop import Interruption
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.experiment import Experiment, FindEnvironments, RunSettings
-    from pgtoolkit.scripts.cli.watching import Watch
-    from pgtoolkit.training.progress import Progress
+    from pgtoolkit.training.progress import Progress, Watch
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.writer import RunWriter
 
@@ -133,8 +132,8 @@ def run_training(
         Interruption: a signal asked to stop; the run's state is saved.
     """
     from pgtoolkit.scripts.cli.progress import ProgressView
-    from pgtoolkit.scripts.cli.watching import Watched, unwatched
     from pgtoolkit.training.loop import train
+    from pgtoolkit.training.progress import unwatched
     from pgtoolkit.training.stop import StopSignals
     from pgtoolkit.training.storage.disk import writing
 
@@ -142,16 +141,16 @@ def run_training(
     try:
         with StopSignals() as stop:
             with ProgressView(loop.total_steps) as view:
-                watched = Watched(view, watch or unwatched)
                 end = train(
                     experiment.agent,
                     loop,
                     run_folder,
                     writer,
                     evaluate=lambda: experiment.evaluate(stop.requested),
-                    show=watched,
+                    show=view,
                     progress=progress,
-                    stop_requested=lambda: stop.requested() or watched.stop_requested(),
+                    stop_requested=stop.requested,
+                    watch=watch or unwatched,
                 )
             if stop.signum is not None and not end.done(loop.total_steps):
                 raise stopped(stop.signum, end, run_folder)

@@ -112,7 +112,7 @@ def find_env(
         return _from_function(env, given, wrappers)
     if given and isinstance(env, DifferentiableEnv | gymnasium.Env):
         raise RequestError(
-            f"{type(env).__name__} is an object already, so arguments ({', '.join(given)}) come "
+            f"{_label(env)} is an object already, so arguments ({', '.join(given)}) come "
             "too late: give them where it is made"
         )
     if isinstance(env, DifferentiableEnv):
@@ -246,7 +246,7 @@ def _from_function(
         return _from_differentiable(first, type(first).__name__, wrappers)
     if not isinstance(first, gymnasium.Env):
         name = getattr(make, "__name__", type(make).__name__)
-        raise RequestError(f"what {name} makes, {_no_environment(first)}")
+        raise RequestError(f"{name} makes no environment: {_no_environment(first)}")
     name = _without_namespace(env_name(first))
 
     def factory(render_mode: str | None) -> AnyEnv:
@@ -256,6 +256,10 @@ def _from_function(
         return with_time_limit(_copy(made, name) if made is first else made)
 
     return _spec_of(name, factory, with_time_limit(first), wrappers)
+
+
+def _label(env: DifferentiableEnv | AnyEnv) -> str:
+    return env_name(env) if isinstance(env, gymnasium.Env) else type(env).__name__
 
 
 def _no_object(name: str) -> str:

@@ -39,7 +39,7 @@ def as_vector_env(env: EnvArgument, num_envs: int, *, gradient: bool) -> AnyVect
         gradient: whether an environment without a gradient of its own is to get an adapter.
 
     Raises:
-        SettingError: there is no such environment, or no adapter for it.
+        RequestError: there is no such environment, or no adapter for it.
     """
     if isinstance(env, VectorEnv):
         return env

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import final
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.cli.watching import Watch, unwatched
-from pgtoolkit.training.progress import Progress
+from pgtoolkit.training.progress import Progress, Watch, unwatched
 
 
 @final

@@ -1,6 +1,7 @@
 """A run as a value: its folder, settings and policy, and what can be done with it."""
 
 import functools
+import os
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -8,13 +9,13 @@ import torch
 
 from pgtoolkit.agent import Agent
 from pgtoolkit.envs.vectorized.given import EnvArgument
-from pgtoolkit.errors import RequestError, python_words, single_line
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.rollouts.evaluation import Evaluation
 from pgtoolkit.rollouts.trained_policy import TrainedPolicy
 from pgtoolkit.scripts.api.callback import Callback, TrainingProgress, watch_of
 from pgtoolkit.scripts.api.environment import given_env
+from pgtoolkit.scripts.api.session import python_session
 from pgtoolkit.scripts.api.settings import as_json
-from pgtoolkit.scripts.api.threads import threads_kept
 from pgtoolkit.scripts.cli.experiment import (
     Experiment,
     FindEnvironments,
@@ -79,7 +80,7 @@ class Run:
         """
         if self._trained is not None:
             return self._trained.experiment.agent
-        with python_words(), threads_kept():
+        with python_session():
             experiment = Experiment(self.settings, find_environments=self._find)
             state, file = self._folder.read_resume()
             with fitting(f"{file} does not fit {self._folder.config_file}: was that edited?"):
@@ -91,7 +92,7 @@ class Run:
         if self._trained is not None:
             return self._trained.progress
         progress = Progress()
-        with python_words(), fitting(f"the progress of {self.directory} cannot be read"):
+        with python_session(), fitting(f"the progress of {self.directory} cannot be read"):
             progress.load_state_dict(self._folder.read_progress())
         return progress
 
@@ -137,7 +138,7 @@ class Run:
         Raises:
             RequestError: the environment cannot be made, or has other spaces than the run's.
         """
-        with python_words(), threads_kept():
+        with python_session():
             _require("episodes", episodes, int)
             _require("seed", seed, int)
             _require("stochastic", stochastic, bool)
@@ -169,7 +170,7 @@ class Run:
             RequestError: the run is finished, its environment cannot be made again, or another
                 process writes its folder.
         """
-        with python_words(), threads_kept():
+        with python_session():
             total = self.settings.loop.total_steps
             if total_steps is not None:
                 total = TrainConfig(total_steps=total_steps).total_steps
@@ -221,8 +222,7 @@ def as_path(directory: object) -> Path:
     Raises:
         RequestError: it is no path.
     """
-    if not isinstance(directory, str | Path):
-        raise RequestError(
-            f"{single_line(repr(directory))[:100]} is no run: give the folder of one, or a Run"
-        )
+    if not isinstance(directory, str | os.PathLike) or not os.fspath(directory):
+        given = single_line(repr(directory))[:100]
+        raise RequestError(f"{given} is not the folder of a run: give its path")
     return Path(directory)

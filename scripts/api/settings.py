@@ -32,6 +32,8 @@ def settings_of(
     Raises:
         RequestError: there is no such agent or setting, or a value does not fit.
     """
+    if not env.strip():
+        raise RequestError("env is empty: give an id, path/to/file.py:Class, or an environment")
     name, config = agent_of(agent)
     parts = {"run": RunConfig, "loop": TrainConfig, "agent": load_agent(name)[1]}
     values: dict[str, dict[str, Any]] = {part: {} for part in parts}

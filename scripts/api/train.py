@@ -4,19 +4,19 @@ import dataclasses
 import functools
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from pgtoolkit.config import Settings
 from pgtoolkit.envs.vectorized.given import EnvArgument
-from pgtoolkit.errors import RequestError, python_words
+from pgtoolkit.errors import RequestError
 from pgtoolkit.rollouts.evaluation import Evaluation
 from pgtoolkit.scripts.api.callback import Callback, watch_of
 from pgtoolkit.scripts.api.environment import given_env
 from pgtoolkit.scripts.api.run import Run, as_path, run_of
+from pgtoolkit.scripts.api.session import python_session
 from pgtoolkit.scripts.api.settings import settings_of
-from pgtoolkit.scripts.api.threads import threads_kept
 from pgtoolkit.scripts.cli.arguments import parse_json_object
 from pgtoolkit.scripts.cli.environments import Environments
 from pgtoolkit.scripts.cli.experiment import (
@@ -69,7 +69,7 @@ def train(
         EnvFaultError: the environment failed.
         KeyboardInterrupt: Ctrl-C; the update is finished and the run is saved first.
     """
-    with python_words(), threads_kept():
+    with python_session():
         kwargs = settings.get("env_kwargs", {})
         given = given_env(env, kwargs if isinstance(kwargs, dict) else {})
         name, num_envs = (env, None) if given is None else (given.name, given.num_envs)
@@ -97,7 +97,7 @@ def load(
     Raises:
         RequestError: there is no run, its files are damaged, or its environment cannot be made.
     """
-    with python_words(), threads_kept():
+    with python_session():
         folder, config = RunFolder.open(as_path(directory))
         settings = settings_from_file(config, [], command="evaluate")
         if env is not None:
@@ -128,22 +128,35 @@ def evaluate(
     env: EnvArgument | None = None,
     *,
     episodes: int = 100,
-    **options: Any,
+    env_kwargs: dict[str, Any] | None = None,
+    stochastic: bool = False,
+    seed: int = 1000,
+    checkpoint: Literal["best", "last"] = "best",
 ) -> Evaluation:
-    """Plays whole episodes with the policy of a run: ``run.evaluate(episodes, env=env)``.
+    """Plays whole episodes with the policy of a run, as :meth:`Run.evaluate` does.
 
     Args:
         run: a run, or its folder.
         env: another environment with the same spaces; the run's by default.
         episodes: the number of episodes.
-        options: the other arguments of :meth:`Run.evaluate`.
+        env_kwargs: arguments of the environment's constructor.
+        stochastic: whether actions are sampled; by default they are the modes.
+        seed: determines the starts, and the actions if they are sampled.
+        checkpoint: the policy of the best evaluation in training, or the last one.
 
     Raises:
         RequestError: there is no such run or environment, or it has other spaces.
     """
-    with python_words():
+    with python_session():
         opened = run if isinstance(run, Run) else load(as_path(run))
-        return opened.evaluate(episodes, env=env, **options)
+        return opened.evaluate(
+            episodes,
+            env=env,
+            env_kwargs=env_kwargs,
+            stochastic=stochastic,
+            seed=seed,
+            checkpoint=checkpoint,
+        )
 
 
 def _folder(run_dir: object) -> Path:

@@ -15,6 +15,7 @@ from pgtoolkit.config import Settings, above, at_least, at_most
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
 from pgtoolkit.envs.ordinary.vector_states import start_sentence
 from pgtoolkit.envs.registry.ordinary import time_limit_of
+from pgtoolkit.envs.registry.resolve import OBJECT
 from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.envs.vectorized.stepping import OnFault, Stepping, Vectorization
 from pgtoolkit.errors import RequestError, single_line
@@ -215,7 +216,7 @@ class Experiment:
         self.eval_episodes = settings.loop.eval_episodes or default_episodes
         require_training_memory(self.environments, settings.agent, self.eval_episodes)
         env = stand_in(self.environments.make(settings.agent.num_envs))
-        self.resume_sentence = start_sentence(env, self.source.name)
+        self.resume_sentence = start_sentence(env, self.source.name) + only_in_python(run.env)
         self.agent: Agent = agent_class(
             settings.agent,
             env,
@@ -268,6 +269,13 @@ class Experiment:
                 cut_off_sentence(evaluation, self.eval_env, self.source.name, self.eval_max_steps)
             )
         return evaluation
+
+
+def only_in_python(env: str) -> str:
+    """The end of the sentence on resumed runs where the environment was an object in Python."""
+    if not OBJECT.fullmatch(env):
+        return ""
+    return "; it is an object, so only Python can resume the run: pgtoolkit.load(folder, env=...)"
 
 
 def default_max_steps(*envs: AnyVectorEnv) -> int:

@@ -484,7 +484,7 @@ def test_a_policy_without_a_mean_is_refused_by_the_ascent_and_has_one_curve_by_s
     assert curves(agent.policy) == set(BOTH)
     assert curves(discrete) == {"pathwise"}
     agent.policy = discrete
-    with pytest.raises(RequestError, match="--estimator pathwise"):
+    with pytest.raises(RequestError, match="estimator='pathwise'"):
         agent.update(window)
 
 
@@ -692,7 +692,7 @@ def test_checkpointing_changes_nothing_but_memory(name: str) -> None:
 
 
 def test_a_negative_segment_is_refused() -> None:
-    with pytest.raises(RequestError, match="--checkpoint-every must be at least 0"):
+    with pytest.raises(RequestError, match="checkpoint_every must be at least 0"):
         ShacConfig(checkpoint_every=-1)
 
 
