@@ -19,10 +19,10 @@ from pgtoolkit.config import (
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.envs.collector import Collector
+from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.finite import require_finite_steps
-from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_learner import describe
 from pgtoolkit.learners.policy_step import backward
@@ -67,7 +67,8 @@ class A2c:
 
     Args:
         config: settings.
-        env: any vector environment of ``config.num_envs`` environments.
+        env: any vector environment of ``config.num_envs`` environments, or one
+            environment, an id or a function, of which that many are made.
         seed: determines the weights, the noise and the starts.
         total_steps: planned environment steps, for the learning-rate schedule.
 
@@ -78,7 +79,7 @@ class A2c:
     needs_gradient: ClassVar[bool] = False
 
     def __init__(
-        self, config: A2cConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
+        self, config: A2cConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
         self.config = config
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)

@@ -19,6 +19,7 @@ from pgtoolkit.config import (
     each,
 )
 from pgtoolkit.envs.collector import Collector
+from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.estimators.cross_fitting import (
     followed_estimator,
     leave_one_out_by_fold,
@@ -27,7 +28,6 @@ from pgtoolkit.estimators.cross_fitting import (
 from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
-from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.policy_learner import PolicyLearner
 from pgtoolkit.networks.mlp import Activation
 from pgtoolkit.rollouts.window import Window
@@ -71,7 +71,8 @@ class Apg:
 
     Args:
         config: settings.
-        env: a differentiable vector environment of ``config.num_envs`` environments.
+        env: a differentiable vector environment of ``config.num_envs`` environments, or one
+            environment, an id or a function, of which that many are made.
         seed: determines the weights, the noise and the starts.
         total_steps: planned environment steps, for the learning-rate schedule.
 
@@ -82,7 +83,7 @@ class Apg:
     needs_gradient: ClassVar[bool] = True
 
     def __init__(
-        self, config: ApgConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
+        self, config: ApgConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
         self.config, self.estimator = config, followed_estimator(config)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps, gradient=True)

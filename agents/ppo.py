@@ -24,6 +24,7 @@ from pgtoolkit.config import (
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.envs.collector import Collector
+from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.estimators.proximal import (
     approximate_kl,
     clipped_surrogate,
@@ -34,7 +35,6 @@ from pgtoolkit.estimators.proximal import (
 from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.finite import require_finite_steps
-from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.minibatches import Minibatches, Objective, Parameters, draw_minibatches
 from pgtoolkit.learners.policy_learner import describe
@@ -134,7 +134,8 @@ class Ppo:
 
     Args:
         config: settings.
-        env: any vector environment of ``config.num_envs`` environments.
+        env: any vector environment of ``config.num_envs`` environments, or one
+            environment, an id or a function, of which that many are made.
         seed: determines the weights, the noise, the starts and the minibatches.
         total_steps: planned environment steps, for the learning-rate schedule.
 
@@ -145,7 +146,7 @@ class Ppo:
     needs_gradient: ClassVar[bool] = False
 
     def __init__(
-        self, config: PpoConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
+        self, config: PpoConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
         self.config = config
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)

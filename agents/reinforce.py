@@ -20,11 +20,11 @@ from pgtoolkit.config import (
     each,
 )
 from pgtoolkit.envs.collector import Collector
+from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.estimators.baselines import leave_one_out
 from pgtoolkit.estimators.returns import segment_discount, segment_returns, window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
-from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.policy_learner import PolicyLearner
 from pgtoolkit.learners.value_learner import ValueLearner
 from pgtoolkit.limits import MAX_COUNT
@@ -88,7 +88,8 @@ class Reinforce:
 
     Args:
         config: settings.
-        env: any vector environment of ``config.num_envs`` environments.
+        env: any vector environment of ``config.num_envs`` environments, or one
+            environment, an id or a function, of which that many are made.
         seed: determines the weights, the noise, the starts and the minibatches.
         total_steps: planned environment steps, for the learning-rate schedule.
 
@@ -101,7 +102,7 @@ class Reinforce:
     def __init__(
         self,
         config: ReinforceConfig,
-        env: AnyVectorEnv,
+        env: EnvArgument,
         *,
         seed: int = 0,
         total_steps: int = 500_000,

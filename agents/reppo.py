@@ -38,11 +38,11 @@ from pgtoolkit.distributions.clipped import unit_box
 from pgtoolkit.distributions.gaussian import DiagonalGaussian
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.measurement.critic_monitor import CriticMonitor
+from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.estimators.mixing import covariance_weight
 from pgtoolkit.estimators.proximal import probability_ratio
 from pgtoolkit.estimators.returns import soft_reward, window_returns
 from pgtoolkit.finite import require_finite_steps
-from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.minibatches import (
     Minibatches,
     Objective,
@@ -240,7 +240,8 @@ class Reppo:
 
     Args:
         config: settings.
-        env: any vector environment of ``config.num_envs`` environments with continuous actions.
+        env: any vector environment of ``config.num_envs`` environments with continuous actions, or
+            one environment, an id or a function, of which that many are made.
         seed: determines the weights, the noise, the starts and the minibatches.
         total_steps: planned environment steps, for the schedules and the choice to compile.
 
@@ -251,7 +252,7 @@ class Reppo:
     needs_gradient: ClassVar[bool] = False
 
     def __init__(
-        self, config: ReppoConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
+        self, config: ReppoConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
         self.config = config
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)

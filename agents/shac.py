@@ -20,11 +20,11 @@ from pgtoolkit.config import (
     each,
 )
 from pgtoolkit.envs.collector import Collector
+from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.estimators.cross_fitting import followed_estimator, require_mixable
 from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
-from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.policy_learner import PolicyLearner
 from pgtoolkit.learners.value_learner import ValueLearner
 from pgtoolkit.networks.mlp import Activation
@@ -76,7 +76,8 @@ class Shac:
 
     Args:
         config: settings.
-        env: a differentiable vector environment of ``config.num_envs`` environments.
+        env: a differentiable vector environment of ``config.num_envs`` environments, or one
+            environment, an id or a function, of which that many are made.
         seed: determines the weights, the noise, the starts and the minibatches.
         total_steps: planned environment steps, for the learning-rate schedule.
 
@@ -87,7 +88,7 @@ class Shac:
     needs_gradient: ClassVar[bool] = True
 
     def __init__(
-        self, config: ShacConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
+        self, config: ShacConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
         self.config, self.estimator = config, followed_estimator(config)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps, gradient=True)

@@ -28,6 +28,7 @@ from pgtoolkit.envs.adapters.learned.model import ModelConfig
 from pgtoolkit.envs.adapters.learned.windows import WindowModel
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.measurement.critic_monitor import STATES, CriticMonitor
+from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.estimators.surrogates import pathwise_surrogate_of, window_objective
 from pgtoolkit.estimators.value_gradient import (
     importance_weight,
@@ -35,7 +36,6 @@ from pgtoolkit.estimators.value_gradient import (
     value_gradient,
     with_inferred_noise,
 )
-from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_learner import PolicyLearner, describe
 from pgtoolkit.learners.q_function import make_q_ensemble
@@ -151,7 +151,8 @@ class Svg:
 
     Args:
         config: settings.
-        env: any vector environment of ``config.num_envs`` environments with continuous actions.
+        env: any vector environment of ``config.num_envs`` environments with continuous actions, or
+            one environment, an id or a function, of which that many are made.
         seed: determines the weights, the noise, the starts and the minibatches.
         total_steps: planned environment steps, for the learning-rate schedule.
 
@@ -163,7 +164,7 @@ class Svg:
     needs_gradient: ClassVar[bool] = False
 
     def __init__(
-        self, config: SvgConfig, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 20_000
+        self, config: SvgConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 20_000
     ) -> None:
         self.config = config
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)

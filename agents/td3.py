@@ -26,7 +26,7 @@ from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.clipped import ClippedGaussian
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.measurement.critic_monitor import STATES, CriticMonitor
-from pgtoolkit.gymnasium_types import AnyVectorEnv
+from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.learners.flat_module import FlatModule, FlatOptimizer
 from pgtoolkit.learners.q_function import make_q_ensemble
 from pgtoolkit.learners.replay_batches import (
@@ -164,7 +164,7 @@ class Td3:
     Args:
         config: settings.
         env: any vector environment of ``config.num_envs`` environments with a bounded box of
-            actions.
+            actions, or one environment, an id or a function, of which that many are made.
         seed: determines the weights, the noise, the starts and the minibatches.
         total_steps: planned environment steps, for the learning-rate schedule.
 
@@ -175,7 +175,7 @@ class Td3:
     needs_gradient: ClassVar[bool] = False
 
     def __init__(
-        self, config: Td3Config, env: AnyVectorEnv, *, seed: int = 0, total_steps: int = 500_000
+        self, config: Td3Config, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
         self.config = config
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)

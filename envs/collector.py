@@ -20,9 +20,10 @@ from pgtoolkit.envs.ordinary.vector_states import (
 )
 from pgtoolkit.envs.registry.ordinary import time_limit_of
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.vectorized.given import EnvArgument, as_vector_env
 from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
-from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.errors import RequestError, SettingError, single_line
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.networks.spaces import continuous_size
 from pgtoolkit.policies.factory import seeded_policy
@@ -61,7 +62,8 @@ class Collector:
     """An agent's environments: checks them, steps them, counts their steps, saves where they are.
 
     Args:
-        env: a vector environment of ``config.num_envs`` environments.
+        env: a vector environment of ``config.num_envs`` environments, or one environment, of which
+            that many copies are made (:func:`~pgtoolkit.envs.vectorized.given.as_vector_env`).
         config: the agent's settings; ``compile``, ``checkpoint_every`` and ``noise_correlation``
             are read where it has them.
         seed: determines the environments' starts and the action noise.
@@ -84,13 +86,14 @@ class Collector:
 
     def __init__(
         self,
-        env: AnyVectorEnv,
+        env: EnvArgument,
         config: RolloutSettings,
         *,
         seed: int,
         total_steps: int,
         gradient: bool = False,
     ) -> None:
+        env = as_vector_env(env, config.num_envs, gradient=gradient)
         require_num_envs(env, config.num_envs)
         self.env = require_differentiable(env) if gradient else env
         self.stepped: Any = self.env
@@ -357,7 +360,8 @@ def require_num_envs(env: AnyVectorEnv, num_envs: int) -> None:
     if env.num_envs != num_envs:
         raise RequestError(
             f"the vector environment has {env.num_envs} environments, the agent's num_envs is "
-            f"{num_envs}: make them equal"
+            f"{num_envs}: give the single environment, of which {num_envs} copies are made, or the "
+            f"agent num_envs={env.num_envs}"
         )
 
 
@@ -368,7 +372,7 @@ def require_differentiable(env: AnyVectorEnv) -> DifferentiableVectorEnv:
         RequestError: the environment has no gradient by the action; the message names alternatives.
     """
     if not isinstance(env, DifferentiableVectorEnv):
-        raise RequestError(
+        raise SettingError(
             "this agent differentiates through the environment, and this environment has no "
             "gradient. Use a differentiable one (`pgtoolkit list envs`, or a DifferentiableEnv of "
             "your own as file.py:Class), an adapter that gives it one (--differentiate "

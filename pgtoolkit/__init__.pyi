@@ -110,7 +110,7 @@ from .policies.policy import (
     HeadPolicy as HeadPolicy,
 )
 from .rollouts.evaluation import (
-    evaluate as evaluate,
+    Evaluation as Evaluation,
 )
 from .rollouts.rollout import (
     collect as collect,
@@ -118,8 +118,29 @@ from .rollouts.rollout import (
 from .rollouts.rollout import (
     unroll as unroll,
 )
+from .rollouts.trained_policy import (
+    TrainedPolicy as TrainedPolicy,
+)
 from .rollouts.window import (
     Window as Window,
+)
+from .scripts.api.callback import (
+    StopTraining as StopTraining,
+)
+from .scripts.api.callback import (
+    TrainingProgress as TrainingProgress,
+)
+from .scripts.api.run import (
+    Run as Run,
+)
+from .scripts.api.train import (
+    evaluate as evaluate,
+)
+from .scripts.api.train import (
+    load as load,
+)
+from .scripts.api.train import (
+    train as train,
 )
 from .training.checkpoint import (
     load_checkpoint as load_checkpoint,
@@ -129,8 +150,5 @@ from .training.checkpoint import (
 )
 from .training.loop import (
     TrainConfig as TrainConfig,
-)
-from .training.loop import (
-    train as train,
 )
 from .version import __version__ as __version__

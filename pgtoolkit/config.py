@@ -15,12 +15,13 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, final, get_args, get_origin, get_type_hints
 
 from pgtoolkit.compiling import Compile
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import SettingError, single_line
 from pgtoolkit.estimators.catalogue import PathwiseChoice
 from pgtoolkit.limits import MAX_COUNT, MAX_CRITICS, MAX_FLOAT, MAX_INTEGER, MAX_LAYER, MAX_PASSES
 from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.networks.value import CriticLoss, PolicyValue
 from pgtoolkit.policies.factory import DistributionName
+from pgtoolkit.setting_types import fits, plain_value, types_of, words_of
 
 Schedule = Literal["linear", "constant"]
 
@@ -96,28 +97,33 @@ class Settings:
     """A frozen group of settings whose values are checked when it is made.
 
     Raises:
-        RequestError: a value is not finite or is outside its range; the message names the flag.
+        SettingError: a value has another type, is not finite or is outside its range.
     """
 
     def __post_init__(self) -> None:
         kind: Any = type(self)
+        types = types_of(kind)
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value = plain_value(getattr(self, field.name), types[field.name])
+            object.__setattr__(self, field.name, value)
             given = value is not None or field.name in optional_fields(kind)
             self.require(field.name, given, "given")
             self.require(field.name, is_finite(value), "a finite number")
             self.require(field.name, is_held_as_float(value), f"at most {MAX_FLOAT:g} in size")
             self.require(field.name, is_held(value), f"at most {MAX_INTEGER:,}")
+            fits_type = value is None or fits(value, types[field.name])
+            self.require(field.name, fits_type, words_of(types[field.name]))
         for name, range_ in ranges(kind):
             value = getattr(self, name)
             if value is not None:
                 self.require(name, range_.holds(value), range_.text)
 
     def require(self, name: str, holds: bool, what: str) -> None:
-        """Raises a :class:`RequestError` that names the setting's flag unless ``holds``."""
+        """Raises a :class:`SettingError` that names the setting unless ``holds``."""
         if not holds:
-            flag = name.replace("_", "-")
-            raise RequestError(f"--{flag} must be {what}, not {getattr(self, name)}")
+            flag, value = name.replace("_", "-"), getattr(self, name)
+            shown = repr(value)[:80] if isinstance(value, str) else single_line(value)[:80]
+            raise SettingError(f"--{flag} must be {what}, not {shown}")
 
 
 def is_finite(value: object) -> bool:

@@ -1,8 +1,11 @@
 """The exceptions that the command line reports, and text for their messages."""
 
+import contextlib
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, final
+
+from pgtoolkit.words import in_python
 
 LONGEST_WORD, LONGEST_MESSAGE = 300, 1500
 """Characters: a path of a few folders is shorter than the one, a sentence with a list of names
@@ -36,6 +39,39 @@ class RequestError(ValueError):
 
     The message says what is wrong, why, and what to do. The command line prints it and exits 2.
     """
+
+    @property
+    def with_flags(self) -> str:
+        """The message in the words of the command line: ``--num-envs must be ...``."""
+        return str(self.args[0]) if self.args else ""
+
+
+@final
+class SettingError(RequestError):
+    """A wrong request whose message names settings.
+
+    The message is written with the flags of the command line, which prints it so. As text it has
+    the words of Python: ``num_envs must be at least 1, not -1``.
+    """
+
+    def __str__(self) -> str:
+        return in_python(self.with_flags)
+
+
+@contextlib.contextmanager
+def python_words() -> Iterator[None]:
+    """A block whose wrong requests were made in Python, and are told in its words.
+
+    Raises:
+        RequestError: the block raised it; its message and notes name no flags.
+    """
+    try:
+        yield
+    except RequestError as error:
+        error.args = (in_python(error.with_flags),)
+        if hasattr(error, "__notes__"):
+            error.__notes__ = [in_python(note) for note in error.__notes__]
+        raise
 
 
 class RunFileError(RuntimeError):

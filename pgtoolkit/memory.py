@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import SettingError
 
 FLOAT_BYTES = 4
 
@@ -45,7 +45,7 @@ def require_memory(needs: Mapping[str, float], available: float, advice: str) ->
     if total > available:
         largest = max(needs, key=needs.__getitem__)
         share = gigabytes(needs[largest])
-        raise RequestError(
+        raise SettingError(
             f"this needs at least {gigabytes(total)} of memory, {share} of them "
             f"for {largest}, and there are {gigabytes(available)}: make {advice} smaller"
         )

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import torch
 
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import SettingError
 
 
 def stream_seed(seed: int, name: str) -> int:
@@ -24,7 +24,7 @@ def stream_seed(seed: int, name: str) -> int:
         RequestError: the seed is negative.
     """
     if seed < 0:
-        raise RequestError(f"--seed must be at least 0, not {seed}")
+        raise SettingError(f"--seed must be at least 0, not {seed}")
     sequence = np.random.SeedSequence([seed, zlib.crc32(name.encode())])
     return int(sequence.generate_state(1)[0]) >> 1
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, final
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, final
 
 import tyro
 
@@ -11,6 +11,13 @@ from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.scripts.cli.arguments import parse, require_options
 from pgtoolkit.scripts.cli.experiment import load_policy
 from pgtoolkit.scripts.cli.files import write_json
+
+if TYPE_CHECKING:
+    from pgtoolkit.envs.registry.resolve import EnvSpec
+    from pgtoolkit.gymnasium_types import AnyVectorEnv
+    from pgtoolkit.policies.policy import Policy
+    from pgtoolkit.rollouts.evaluation import Evaluation
+    from pgtoolkit.scripts.cli.experiment import FindEnvironments
 
 
 @final
@@ -61,21 +68,60 @@ class EvaluateArguments:
         require_options(self, conditions)
 
 
+@final
+class Evaluated(NamedTuple):
+    """The episodes of a policy, and what they were played with."""
+
+    result: "Evaluation"
+    policy: "Policy"
+    path: Path
+    """The policy's file."""
+    env_name: str
+    """The environment's name as it was given."""
+    env: "AnyVectorEnv"
+    source: "EnvSpec"
+    max_steps: int
+    """Steps after which an episode was cut off."""
+
+
 def run(arguments: Sequence[str]) -> None:
     """Loads the policy, runs it, and reports its returns.
 
     Raises:
         RequestError: no such run or environment, or the policy does not fit the environment.
     """
+    from pgtoolkit.scripts.cli.experiment import cut_off_sentence
+
     options = parse(EvaluateArguments, arguments, command="evaluate")
+    result, policy, path, name, env, source, max_steps = evaluate_run(options)
+    print(returns_sentence(result, options, name, path))
+    if result.cut_off:
+        print(cut_off_sentence(result, env, source.name, max_steps))
+    if options.json is not None:
+        write_json(options.json, describe(result, options, name, path))
+    if options.video is not None:
+        from pgtoolkit.scripts.cli.video import record_episode
+
+        record_episode(source, policy, options.video, seed=options.seed)
+        print(f"video: {options.video}")
+
+
+def evaluate_run(
+    options: EvaluateArguments, find_environments: "FindEnvironments | None" = None
+) -> Evaluated:
+    """Loads the policy and runs it.
+
+    Args:
+        options: the command's; those of files are not read here.
+        find_environments: makes the environments, if not those that the options or the folder name.
+
+    Raises:
+        RequestError: no such run or environment, or the policy does not fit the environment.
+    """
     import torch
 
     from pgtoolkit.rollouts.evaluation import evaluate
-    from pgtoolkit.scripts.cli.experiment import (
-        cut_off_sentence,
-        env_factory_of,
-        settings_from_file,
-    )
+    from pgtoolkit.scripts.cli.experiment import env_factory_of, settings_from_file
     from pgtoolkit.scripts.cli.memory import require_evaluation_memory
     from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
     from pgtoolkit.training.run_folder import RunFolder
@@ -86,7 +132,7 @@ def run(arguments: Sequence[str]) -> None:
     if not options.trust:
         require_signed(config, settings.run, names_of(chosen) - names_of(options), OTHER_ENV)
     device = torch.device("cpu")
-    environments = env_factory_of(chosen, False, device)
+    environments = (find_environments or env_factory_of)(chosen, False, device)
     require_evaluation_memory(environments, options.episodes)
     env = environments.make_for_evaluation(options.episodes)
     saved = folder.read_policy(options.checkpoint)
@@ -101,16 +147,7 @@ def run(arguments: Sequence[str]) -> None:
         stochastic=options.stochastic,
         max_episode_steps=max_steps,
     )
-    print(returns_sentence(result, options, chosen.env, path))
-    if result.cut_off:
-        print(cut_off_sentence(result, env, environments.source.name, max_steps))
-    if options.json is not None:
-        write_json(options.json, describe(result, options, chosen.env, path))
-    if options.video is not None:
-        from pgtoolkit.scripts.cli.video import record_episode
-
-        record_episode(environments.source, policy, options.video, seed=options.seed)
-        print(f"video: {options.video}")
+    return Evaluated(result, policy, path, chosen.env, env, environments.source, max_steps)
 
 
 def longest_episode(options: EvaluateArguments, settings: Any, env: Any) -> int:

@@ -13,6 +13,9 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse
 
 if TYPE_CHECKING:
+    from pgtoolkit.scripts.cli.experiment import FindEnvironments
+    from pgtoolkit.scripts.train import Trained
+    from pgtoolkit.training.progress import Watch
     from pgtoolkit.training.run_folder import RunFolder
 
 LOG = logging.getLogger("pgtoolkit")
@@ -45,7 +48,22 @@ def run(arguments: Sequence[str]) -> None:
         NonFiniteError: a number went bad.
         RunFileError: the run folder cannot be written.
     """
-    options = parse(ResumeArguments, arguments, command="resume")
+    resume_locked(parse(ResumeArguments, arguments, command="resume"))
+
+
+def resume_locked(
+    options: ResumeArguments,
+    *,
+    find_environments: "FindEnvironments | None" = None,
+    watch: "Watch | None" = None,
+) -> "Trained":
+    """Locks the run's folder and continues the run.
+
+    Args:
+        options: the command's.
+        find_environments: makes the environments, if not those that the folder names.
+        watch: called with the progress after every update; it may stop the run.
+    """
     from pgtoolkit.scripts.cli.streams import unfailing_output
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.storage.lock import locked
@@ -54,10 +72,14 @@ def run(arguments: Sequence[str]) -> None:
     folder, _ = RunFolder.open(options.run)
     require_begun(folder.path)
     with unfailing_output(), locked(folder.path):
-        resume(options)
+        return resume(options, find_environments, watch)
 
 
-def resume(options: ResumeArguments) -> None:
+def resume(
+    options: ResumeArguments,
+    find_environments: "FindEnvironments | None" = None,
+    watch: "Watch | None" = None,
+) -> "Trained":
     """Continues a run whose folder is locked."""
     from pgtoolkit.scripts.cli.experiment import (
         Experiment,
@@ -66,7 +88,7 @@ def resume(options: ResumeArguments) -> None:
         settings_from_file,
     )
     from pgtoolkit.scripts.cli.trust import SIGNATURE, names_of, require_signed, signature
-    from pgtoolkit.scripts.train import run_training, untrained
+    from pgtoolkit.scripts.train import Trained, run_training, untrained
     from pgtoolkit.state import anything, at, entries, require
     from pgtoolkit.training.progress import Progress, require_agreement
     from pgtoolkit.training.run_folder import RunFolder
@@ -95,7 +117,7 @@ def resume(options: ResumeArguments) -> None:
             f"--total-steps {2 * progress.num_steps}"
         )
     with untrained():
-        experiment = Experiment(settings)
+        experiment = Experiment(settings, find_environments=find_environments)
     with fitting(misfit):
         with at("agent"):
             experiment.agent.load_state_dict(state["agent"])
@@ -110,7 +132,8 @@ def resume(options: ResumeArguments) -> None:
     # Events that were logged after the checkpoint are void; purge_step hides them in TensorBoard.
     with RunWriter(folder.path, purge_step=progress.purge_step) as writer:
         writer.begin(settings.as_dict(), default_settings(settings.agent_name))
-        run_training(experiment, folder, writer, progress=progress)
+        end = run_training(experiment, folder, writer, progress=progress, watch=watch)
+    return Trained(experiment, folder, end)
 
 
 def best_return(folder: "RunFolder", known: float | None) -> float | None:

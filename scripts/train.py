@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import read_yaml
@@ -11,10 +11,19 @@ from pgtoolkit.scripts.cli.registry import AGENTS, find_agent
 from pgtoolkit.training.stop import Interruption
 
 if TYPE_CHECKING:
-    from pgtoolkit.scripts.cli.experiment import Experiment, RunSettings
-    from pgtoolkit.training.progress import Progress
+    from pgtoolkit.scripts.cli.experiment import Experiment, FindEnvironments, RunSettings
+    from pgtoolkit.training.progress import Progress, Watch
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.writer import RunWriter
+
+
+@final
+class Trained(NamedTuple):
+    """A run that has ended: finished, or stopped by the function that watched it."""
+
+    experiment: "Experiment"
+    folder: "RunFolder"
+    progress: "Progress"
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -51,8 +60,21 @@ def run(arguments: Sequence[str]) -> None:
     train_settings(settings, run_dir)
 
 
-def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
-    """Trains a new run with these settings."""
+def train_settings(
+    settings: "RunSettings",
+    run_dir: str | None,
+    *,
+    find_environments: "FindEnvironments | None" = None,
+    watch: "Watch | None" = None,
+) -> Trained:
+    """Trains a new run with these settings.
+
+    Args:
+        settings: the run's.
+        run_dir: its folder; None for one in ``runs/``, named after the settings.
+        find_environments: makes the environments, if not those that the settings name.
+        watch: called with the progress after every update; it may stop the run.
+    """
     from pgtoolkit.agent import HasReplay
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings
     from pgtoolkit.scripts.cli.streams import unfailing_output
@@ -65,7 +87,7 @@ def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
     if folder is not None:
         require_no_run(folder)  # before anything is built
     with untrained():
-        experiment = Experiment(settings)
+        experiment = Experiment(settings, find_environments=find_environments)
     path = folder or default_path(experiment.source.name, settings.agent_name, settings.run.seed)
     resolved = experiment.settings.as_dict()
     with unfailing_output(), new_folder(path):
@@ -78,7 +100,8 @@ def train_settings(settings: "RunSettings", run_dir: str | None) -> None:
             print(experiment.agent.replay_sentence, flush=True)
         with RunWriter(path) as writer:
             writer.begin(resolved, default_settings(settings.agent_name))
-            run_training(experiment, run_folder, writer, progress=None)
+            end = run_training(experiment, run_folder, writer, progress=None, watch=watch)
+    return Trained(experiment, run_folder, end)
 
 
 @contextlib.contextmanager
@@ -97,8 +120,11 @@ def run_training(
     writer: "RunWriter",
     *,
     progress: "Progress | None",
-) -> None:
+    watch: "Watch | None" = None,
+) -> "Progress":
     """Trains to the end, then reports the returns and the paths of the results.
+
+    A run that ``watch`` stopped has its checkpoint, and no summary.
 
     Raises:
         NonFiniteError: with a note that names the last good checkpoint; other errors have it too.
@@ -107,6 +133,7 @@ def run_training(
     """
     from pgtoolkit.scripts.cli.progress import ProgressView
     from pgtoolkit.training.loop import train
+    from pgtoolkit.training.progress import unwatched
     from pgtoolkit.training.stop import StopSignals
     from pgtoolkit.training.storage.disk import writing
 
@@ -123,10 +150,14 @@ def run_training(
                     show=view,
                     progress=progress,
                     stop_requested=stop.requested,
+                    watch=watch or unwatched,
                 )
             if stop.signum is not None and not end.done(loop.total_steps):
                 raise stopped(stop.signum, end, run_folder)
             writer.end()
+            if not end.done(loop.total_steps):
+                print(f"stopped {go_on_sentence(end, run_folder)}", flush=True)
+                return end
             with writing(run_folder.path):
                 run_folder.write_summary(summary(experiment, end))
     except Interruption:
@@ -135,13 +166,19 @@ def run_training(
         error.add_note(last_checkpoint(run_folder))
         raise
     print(report(run_folder, end))
+    return end
 
 
 def stopped(signum: int, progress: "Progress", run_folder: "RunFolder") -> Interruption:
     """The exception that ends the command after a signal, with where to go on."""
     error = Interruption(signum)
-    error.add_note(f"at step {progress.num_steps}: go on with `pgtoolkit resume {run_folder.path}`")
+    error.add_note(go_on_sentence(progress, run_folder))
     return error
+
+
+def go_on_sentence(progress: "Progress", run_folder: "RunFolder") -> str:
+    """The end of a sentence that begins with what ended the run: where, and how it goes on."""
+    return f"at step {progress.num_steps}: go on with `pgtoolkit resume {run_folder.path}`"
 
 
 def last_checkpoint(run_folder: "RunFolder") -> str:

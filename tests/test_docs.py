@@ -39,8 +39,11 @@ def readme_blocks() -> list[str]:
 
 
 @pytest.mark.parametrize("code", readme_blocks())
-def test_the_readmes_examples_run(code: str) -> None:
-    """Each example runs on its own."""
+def test_the_readmes_examples_run(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each example runs on its own, in a folder of its own, where its runs go."""
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {"__name__": "example"})
 
 

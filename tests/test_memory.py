@@ -32,7 +32,7 @@ def test_what_fits_is_not_refused_and_what_does_not_is_named() -> None:
     needs = {"a window (--num-envs 5)": 6e9, "the networks (--hidden)": 1e9}
     require_memory(needs, 7e9, "--num-envs")
     with pytest.raises(
-        RequestError, match=r"at least 7 GB.*6 GB.*a window.*there are 6\.9 GB.*--num-envs"
+        RequestError, match=r"at least 7 GB.*6 GB.*a window.*there are 6\.9 GB.*num_envs"
     ):
         require_memory(needs, 6.9e9, "--num-envs")
 

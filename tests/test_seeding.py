@@ -30,5 +30,5 @@ def test_env_factory_of_neighbouring_seeds_do_not_overlap() -> None:
 
 def test_a_negative_seed_is_refused() -> None:
     """The error names the flag ``--seed``."""
-    with pytest.raises(RequestError, match="--seed"):
+    with pytest.raises(RequestError, match="seed must be at least 0"):
         stream(-1, "noise")

@@ -89,7 +89,7 @@ def _policy_refusal(
         if isinstance(settings, CriticSettings):
             continuous_size(action_space)
     except RequestError as error:
-        return str(error)
+        return error.with_flags
     return ""
 
 
@@ -101,7 +101,7 @@ def _adapter_refusal(env: AnyEnv) -> str:
         require_flat_box(env, "action_space", advice, floating=True)
         find_time_limit(env)
     except RequestError as error:
-        return str(error)
+        return error.with_flags
     return ""
 
 

@@ -1,7 +1,8 @@
 """Finding the environment that a user names.
 
 The name is a registered id (``Pendulum-v1``, ``module:Id-v0``) or a class in a file
-(``path/to/file.py:Class``). In Python it can also be an environment object.
+(``path/to/file.py:Class``). In Python it can also be an environment object, or a function or class
+that makes one.
 """
 
 import copy
@@ -14,6 +15,7 @@ from typing import Any, final
 import gymnasium
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.utils import seeding
+from gymnasium.vector import VectorEnv
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv, require_attributes
 from pgtoolkit.envs.numpy_env import NumpyEnv
@@ -32,9 +34,12 @@ from pgtoolkit.envs.registry.ordinary import (
 from pgtoolkit.envs.registry.plugins import register_plugins
 from pgtoolkit.envs.registry.registered import make_registered, missing_package, with_version
 from pgtoolkit.errors import RequestError, single_line
-from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.gymnasium_types import AnyEnv, AnyVectorEnv
 
 LOG = logging.getLogger("pgtoolkit")
+
+OBJECT = re.compile(r"<(?P<name>[^<>]*)>")
+"""What a run's folder has for the environment where that was an object in Python."""
 
 FILE_AND_CLASS = re.compile(r"(?P<file>.+\.py)(:(?P<name>\w*))?")
 
@@ -73,16 +78,21 @@ EnvSource = EnvSpec
 """The public name of :class:`EnvSpec` in ``pgtoolkit.envs``."""
 
 
+def object_name(source: EnvSpec) -> str:
+    """What a run's folder has for an environment that was an object or a function in Python."""
+    return f"<{re.sub(r'[^a-zA-Z0-9_.-]', '-', source.name)}>"
+
+
 def find_env(
-    env: str | DifferentiableEnv | AnyEnv,
+    env: str | DifferentiableEnv | AnyEnv | AnyVectorEnv | Callable[..., Any],
     kwargs: Mapping[str, Any] | None = None,
     gym_wrappers: Mapping[str, Any] | None = None,
 ) -> EnvSpec:
     """Finds the environment that a user names.
 
     Args:
-        env: an id, a ``path/to/file.py:Class``, or an object.
-        kwargs: arguments of its constructor; not with an object.
+        env: an id, a ``path/to/file.py:Class``, an object, or a function or class that makes one.
+        kwargs: arguments of its constructor or function; not with an object.
         gym_wrappers: Gymnasium's wrappers around an ordinary environment, see
             :func:`~pgtoolkit.envs.registry.gym_wrappers.add_gym_wrappers`.
 
@@ -92,23 +102,24 @@ def find_env(
     """
     given, wrappers = dict(kwargs or {}), dict(gym_wrappers or {})
     if isinstance(env, str):
+        if OBJECT.fullmatch(env):
+            raise RequestError(_no_object(env))
         match = FILE_AND_CLASS.fullmatch(env)
         if match:
             return _from_class(match["file"], match["name"] or "", given, wrappers)
         return _from_id(env, given, wrappers)
-    if given:
+    if callable(env):
+        return _from_function(env, given, wrappers)
+    if given and isinstance(env, DifferentiableEnv | gymnasium.Env):
         raise RequestError(
-            f"{type(env).__name__} is an object already, so arguments ({', '.join(given)}) come "
+            f"{_label(env)} is an object already, so arguments ({', '.join(given)}) come "
             "too late: give them where it is made"
         )
     if isinstance(env, DifferentiableEnv):
         return _from_differentiable(env, type(env).__name__, wrappers)
     if isinstance(env, gymnasium.Env):
         return _from_object(env, wrappers)
-    raise RequestError(
-        f"{env!r} is not an environment: give an id, path/to/file.py:Class, a DifferentiableEnv "
-        "or a gymnasium.Env"
-    )
+    raise RequestError(_no_environment(env))
 
 
 def flatten_spaces(env: AnyEnv) -> AnyEnv:
@@ -216,14 +227,68 @@ def _from_object(env: AnyEnv, wrappers: dict[str, Any]) -> EnvSpec:
     name = _without_namespace(env_name(env))
 
     def factory(render_mode: str | None) -> AnyEnv:
-        if render_mode is not None and env.render_mode != render_mode:
-            raise RequestError(
-                f"{name} was made with render_mode={env.render_mode!r} and cannot change it: "
-                f"make it with render_mode={render_mode!r}, or give its id or file, not an object"
-            )
+        _require_render_mode(env, name, render_mode)
         return _copy(env, name)
 
     return _spec_of(name, factory, env, wrappers)
+
+
+def _from_function(
+    make: Callable[..., Any], kwargs: dict[str, Any], wrappers: dict[str, Any]
+) -> EnvSpec:
+    """The environment that a function or a class makes.
+
+    Raises:
+        RequestError: it raises, takes other arguments, or makes something else.
+    """
+    first = _construct(make, kwargs)
+    if isinstance(first, DifferentiableEnv):
+        return _from_differentiable(first, type(first).__name__, wrappers)
+    if not isinstance(first, gymnasium.Env):
+        name = getattr(make, "__name__", type(make).__name__)
+        raise RequestError(f"{name} makes no environment: {_no_environment(first)}")
+    name = _without_namespace(env_name(first))
+
+    def factory(render_mode: str | None) -> AnyEnv:
+        made: AnyEnv = _construct(make, kwargs)
+        _require_render_mode(made, name, render_mode)
+        # A function that returns one object again and again makes no copies.
+        return with_time_limit(_copy(made, name) if made is first else made)
+
+    return _spec_of(name, factory, with_time_limit(first), wrappers)
+
+
+def _label(env: DifferentiableEnv | AnyEnv) -> str:
+    return env_name(env) if isinstance(env, gymnasium.Env) else type(env).__name__
+
+
+def _no_object(name: str) -> str:
+    return (
+        f"the run was trained on {name}, an object in Python, which cannot be made again from the "
+        "run's folder: name an environment with the same spaces with --env where the command has "
+        "it, or in Python give the object, pgtoolkit.load(folder, env=...)"
+    )
+
+
+def _no_environment(value: object) -> str:
+    """The end of a sentence about a value that is no single environment."""
+    if isinstance(value, VectorEnv):
+        return (
+            f"{type(value).__name__} is a vector environment: give the single environment, of "
+            "which as many copies are made as are needed"
+        )
+    return (
+        f"{single_line(repr(value))[:100]} is not an environment: give an id, "
+        "path/to/file.py:Class, a DifferentiableEnv, a gymnasium.Env, or a function that makes one"
+    )
+
+
+def _require_render_mode(env: AnyEnv, name: str, render_mode: str | None) -> None:
+    if render_mode is not None and env.render_mode != render_mode:
+        raise RequestError(
+            f"{name} was made with render_mode={env.render_mode!r} and cannot change it: "
+            f"make it with render_mode={render_mode!r}, or give its id or file, not an object"
+        )
 
 
 def _copy(env: AnyEnv, name: str) -> AnyEnv:

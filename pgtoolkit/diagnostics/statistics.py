@@ -43,7 +43,7 @@ from pgtoolkit.diagnostics.intervals import (
 )
 from pgtoolkit.diagnostics.moments import TrajectoryMoments
 from pgtoolkit.diagnostics.significance import effective_dimension, significance, standardised
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import SettingError
 
 MIN_TRAJECTORIES = 3
 """The fewest trajectories for which every statistic exists."""
@@ -116,7 +116,7 @@ class GradientStatistics:
         """
         n = next(iter(gradients.values())).shape[0]
         if n < MIN_TRAJECTORIES:
-            raise RequestError(
+            raise SettingError(
                 f"gradient statistics need at least {MIN_TRAJECTORIES} trajectories, not {n}: "
                 "use more environments (--num-envs)"
             )

@@ -22,7 +22,7 @@ from pgtoolkit.diagnostics.bias import BIAS_Z
 from pgtoolkit.diagnostics.moments import unbiased_squared_covariance
 from pgtoolkit.diagnostics.significance import significance
 from pgtoolkit.diagnostics.statistics import MIN_TRAJECTORIES
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import SettingError
 from pgtoolkit.estimators.baselines import leave_one_out
 from pgtoolkit.estimators.catalogue import EstimatorName
 from pgtoolkit.shapes import check_same_shape
@@ -111,7 +111,7 @@ def cross_fitted(score: Tensor, pathwise: Tensor, rule: WeightRule) -> Tensor:
     check_same_shape(score=score, pathwise=pathwise)
     num = score.shape[-2]
     if num < MIN_MIXED:
-        raise RequestError(
+        raise SettingError(
             f"a mixed gradient needs at least {MIN_MIXED} trajectories, not {num}: use more "
             "environments (--num-envs)"
         )

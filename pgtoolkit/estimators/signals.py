@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.distributions.base import Distribution
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import RequestError, SettingError
 from pgtoolkit.estimators.mixing import cross_fitted_step_weights, mixed_surrogate_of
 from pgtoolkit.estimators.surrogates import (
     action_gradient,
@@ -164,7 +164,7 @@ class Signals:
         if score is None and not self.has_matched_weight:
             raise RequestError("mixing the two estimators needs a matched weight")
         if score is None:
-            raise RequestError(
+            raise SettingError(
                 "only a Gaussian policy can mix the two estimators: the weights compare their "
                 "derivatives by its mean. Use --estimator pathwise"
             )

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.distributions.implicit import with_gradient_of
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import SettingError
 from pgtoolkit.estimators.proximal import probability_ratio
 from pgtoolkit.estimators.surrogates import action_gradient
 from pgtoolkit.policies.policy import Policy
@@ -112,7 +112,7 @@ def with_inferred_noise(window: Window, distribution: Distribution) -> Window:
         RequestError: the distribution is no diagonal Gaussian.
     """
     if distribution.gaussian is None:
-        raise RequestError(
+        raise SettingError(
             "noise can be inferred from the actions of a diagonal Gaussian only: use "
             "--distribution gaussian or clipped_gaussian"
         )

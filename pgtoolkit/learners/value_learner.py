@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pgtoolkit.agent import Metrics
 from pgtoolkit.config import PolicySettings
-from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.errors import NonFiniteError, SettingError
 from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.learners.step_rules.adam import Adam, Progress
 from pgtoolkit.learners.step_rules.base import StepRule
@@ -101,7 +101,7 @@ class ValueLearner:
             RequestError: there are no samples.
         """
         if target.shape[0] == 0:
-            raise RequestError("the window has no valid step: use a longer one (--n-steps)")
+            raise SettingError("the window has no valid step: use a longer one (--n-steps)")
         with torch.no_grad():
             explained = explained_variance_metric(self.module(*inputs), target)
         losses = []

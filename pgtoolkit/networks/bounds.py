@@ -9,7 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import RequestError, SettingError
 
 LOG = logging.getLogger("pgtoolkit")
 
@@ -79,7 +79,7 @@ def tanh_bounds(action_space: spaces.Space[np.ndarray]) -> ActionBounds | None:
         return bounds
     if bool((torch.isinf(bounds.low) & torch.isinf(bounds.high)).all()):
         return None
-    raise RequestError(
+    raise SettingError(
         "tanh-squashing needs bounds on both sides of every entry, or none at all, and "
         f"{name_entries(action_space, lacking)}: "
         "use --distribution clipped_gaussian, which takes any bounds, or bound every entry on both "
@@ -96,7 +96,7 @@ def finite_bounds(action_space: spaces.Space[np.ndarray]) -> ActionBounds:
     bounds = action_bounds(action_space)
     lacking = _lacking(bounds)
     if lacking.any():
-        raise RequestError(
+        raise SettingError(
             "this distribution needs bounds on both sides, and "
             f"{name_entries(action_space, lacking)}: use --distribution clipped_gaussian, which "
             "takes any bounds (gaussian, full_gaussian, mixture and flow take boxes without any), "

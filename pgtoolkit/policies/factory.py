@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.errors import SettingError, single_line
 from pgtoolkit.networks.bounds import action_bounds, finite_bounds, tanh_bounds
 from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.networks.spaces import binary_size, box_size, categorical_sizes
@@ -189,7 +189,7 @@ def choose_head(settings: PolicySettings, action_space: spaces.Space[Any]) -> Ma
     name, std, log_std_init = settings.distribution, settings.std, settings.log_std_init
     if isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         if name not in ("gaussian", "clipped_gaussian"):
-            raise RequestError(
+            raise SettingError(
                 f"--distribution {name} is over Box actions, and these are "
                 f"{single_line(action_space)}: leave --distribution out"
             )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, final
 import torch
 from torch import Tensor, nn
 
-from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.errors import NonFiniteError, SettingError
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.autograd_nodes import Leaves, attach_outputs, policy_gradients
 from pgtoolkit.rollouts.rollout import RolloutState, TensorVectorEnv, unroll
@@ -104,7 +104,7 @@ class Segment:
         assert self.end_obs is not None, "the steps have been run once"
         tolerance = RECOMPUTE_TOLERANCE
         if not torch.allclose(rollout_state.obs, self.end_obs, rtol=tolerance, atol=tolerance):
-            raise RequestError(
+            raise SettingError(
                 "the environment does not repeat itself: from the same state, by the same actions "
                 "and noise, it came to another observation, so its steps cannot be run again for "
                 "the gradient. Make its functions pure, or keep the whole graph (`unroll`, "

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import SettingError
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.rollout import RolloutState, collect, reset
@@ -51,7 +51,7 @@ def collect_episodes(
     windows: list[Window] = []
     while not windows or not bool(_are_over(windows).all()):
         if len(windows) * chunk >= _tries(windows) * max_steps:
-            raise RequestError(
+            raise SettingError(
                 f"an episode did not end within {max_steps:,} steps: give the environment a time "
                 "limit (max_episode_steps, or gymnasium.wrappers.TimeLimit), or train on windows "
                 "(--rollout windows), which need no ends"

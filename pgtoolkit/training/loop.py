@@ -18,7 +18,7 @@ from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, never
 from pgtoolkit.training.diagnosis import markdown
 from pgtoolkit.training.faults.flight_recorder import FlightRecorder
 from pgtoolkit.training.history import watched
-from pgtoolkit.training.progress import Progress
+from pgtoolkit.training.progress import Progress, Watch, unwatched
 from pgtoolkit.training.run_folder import KEPT_CHECKPOINTS, RunFolder, Which
 from pgtoolkit.training.storage.disk import writing
 from pgtoolkit.training.writer import RunWriter, as_floats
@@ -68,6 +68,7 @@ def train(
     show: Callable[[Progress], None],
     progress: Progress | None = None,
     stop_requested: Callable[[], bool] = never,
+    watch: Watch = unwatched,
 ) -> Progress:
     """Trains an agent for ``config.total_steps`` environment steps.
 
@@ -83,6 +84,7 @@ def train(
         stop_requested: asked after every update whether to stop. The run then writes a checkpoint
             and returns. An evaluation that was due is left to the resumed run, which equals one
             that never stopped.
+        watch: called after every update, before its checkpoint; True stops the run in the same way.
 
     Returns:
         The state at the end of the run; not :meth:`Progress.done` if it was stopped.
@@ -113,7 +115,8 @@ def train(
             if _log(metrics | times, config, progress, writer):
                 speed.mark(progress.num_steps)
             progress.pending = None
-        stopping = stop_requested()
+        # A watcher sees whole updates: one whose evaluation was stopped is left to a resumed run.
+        stopping = (progress.pending is None and watch(progress)) or stop_requested()
         overdue = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
         if _checkpoint_is_due(config, progress) or overdue or stopping:
             _save(agent, progress, run, writer, config)

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
@@ -190,6 +191,15 @@ class Progress:
             self.diagnosis.load_state_dict(state["diagnosis"])
         self.scalars |= state.get("scalars", {})
         self.pending = state.get("pending")
+
+
+Watch = Callable[[Progress], bool]
+"""Follows a run: called after every update; True stops it."""
+
+
+def unwatched(_: Progress) -> bool:
+    """The ``watch`` of a run that nobody stops."""
+    return False
 
 
 def require_agreement(progress: Progress, agent: object) -> None:

@@ -237,6 +237,18 @@ class RunFolder:
                     return state, path
             raise
 
+    def read_progress(self) -> Any:
+        """The progress in the newest resume file that is complete, whatever its replay buffer.
+
+        Raises:
+            RequestError: none can be read.
+        """
+        for path in (self.resume_file, *self._older_resume_files()):
+            state = self._load_whole(path)
+            if state is not None:
+                return state.get("progress")
+        return self._load(self.resume_file, MAX_CHECKPOINT_BYTES)["progress"]
+
     def go_on_from(self, path: Path) -> None:
         """Makes a resume file the newest one, and removes what killed runs left unfinished.
 

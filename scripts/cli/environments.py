@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import torch
 
@@ -13,6 +13,7 @@ from pgtoolkit.envs.ordinary.episode_state import NEW_EPISODES, ResumeChoice
 from pgtoolkit.envs.registry.construct import construct
 from pgtoolkit.envs.registry.resolve import EnvSpec, find_env
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.envs.vectorized.make import make_vector_env, require_one_batch
 from pgtoolkit.envs.vectorized.stepping import PLAIN, OnFault, Stepping
 from pgtoolkit.errors import RequestError
@@ -22,6 +23,24 @@ from pgtoolkit.scripts.cli.registry import WRAPPERS, lookup
 
 MAX_UNBATCHED_EVAL_ENVS = 20
 """Environments that an evaluation steps side by side when they are not one batch of tensors."""
+
+
+class Environments(Protocol):
+    """The environments of a run, which can be made for training and for evaluation."""
+
+    @property
+    def source(self) -> EnvSpec: ...
+    @property
+    def gradient(self) -> GradientSource: ...
+    @property
+    def batched(self) -> bool:
+        """Whether all environments are stepped as one batch of tensors."""
+
+    def make(self, num_envs: int) -> AnyVectorEnv:
+        """A vector environment for training."""
+
+    def make_for_evaluation(self, episodes: int) -> AnyVectorEnv:
+        """A vector environment that evaluates a policy for that many episodes."""
 
 
 @final
@@ -86,7 +105,7 @@ class EnvFactory:
 
 
 def make_env_factory(
-    name: str,
+    env: EnvArgument,
     kwargs: Mapping[str, Any],
     *,
     differentiate: Differentiate,
@@ -100,7 +119,8 @@ def make_env_factory(
     """Finds the environment, chooses its gradient, and adds the wrappers.
 
     Args:
-        name: the environment's id, ``module:Id-v0``, or ``path/to/file.py:Class``.
+        env: the environment's id, ``module:Id-v0`` or ``path/to/file.py:Class``; in Python also one
+            environment, or a function that makes one.
         kwargs: arguments of the environment's constructor.
         differentiate: value of ``--differentiate``: the source of the gradient.
         adapter_kwargs: arguments of the adapter's constructor.
@@ -114,7 +134,7 @@ def make_env_factory(
     Raises:
         RequestError: there is no such environment, adapter or wrapper, or they cannot be combined.
     """
-    source = find_env(name, kwargs, gym_wrappers)
+    source = find_env(env, kwargs, gym_wrappers)
     gradient = choose_gradient(source, differentiate, adapter_kwargs, needed=needed)
     if wrappers and gradient.env is None:
         raise RequestError(

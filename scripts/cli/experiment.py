@@ -15,6 +15,8 @@ from pgtoolkit.config import Settings, above, at_least, at_most
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
 from pgtoolkit.envs.ordinary.vector_states import start_sentence
 from pgtoolkit.envs.registry.ordinary import time_limit_of
+from pgtoolkit.envs.registry.resolve import OBJECT
+from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.envs.vectorized.stepping import OnFault, Stepping, Vectorization
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.estimators.cross_fitting import followed_estimator
@@ -24,6 +26,7 @@ from pgtoolkit.rollouts.evaluation import MAX_EPISODE_STEPS, Evaluation, evaluat
 from pgtoolkit.scripts.cli.arguments import flag_name, flags_of, parse, parse_json_object
 from pgtoolkit.scripts.cli.environments import (
     EnvFactory,
+    Environments,
     make_env_factory,
     parse_gym_wrappers,
     parse_wrappers,
@@ -195,6 +198,11 @@ class Experiment:
     Args:
         settings: the run's.
         stand_in: maps the agent's environments to what it is to step instead.
+        find_environments: from the settings, whether a gradient is needed, and the device. By
+            default these are the environments that the settings name.
+
+    Attributes:
+        eval_env: the environments in which the agent is evaluated.
 
     Raises:
         RequestError: the environment cannot be made, or the agent cannot use it.
@@ -204,28 +212,30 @@ class Experiment:
         self,
         settings: RunSettings,
         stand_in: Callable[[AnyVectorEnv], AnyVectorEnv] = lambda env: env,
+        find_environments: "FindEnvironments | None" = None,
     ) -> None:
         run = settings.run
         torch.set_num_threads(run.threads)
         keep_freed_memory()
         self.device = choose_device(run.device)
         agent_class = load_agent(settings.agent_name)[0]
-        self.environments = env_factory_of(run, agent_class.needs_gradient, self.device)
+        find = find_environments or env_factory_of
+        self.environments = find(run, agent_class.needs_gradient, self.device)
         self.source = self.environments.source
         batched = self.environments.batched
         default_episodes = BATCHED_EVAL_EPISODES if batched else UNBATCHED_EVAL_EPISODES
         self.eval_episodes = settings.loop.eval_episodes or default_episodes
         require_training_memory(self.environments, settings.agent, self.eval_episodes)
         env = stand_in(self.environments.make(settings.agent.num_envs))
-        self.resume_sentence = start_sentence(env, self.source.name)
+        self.resume_sentence = start_sentence(env, self.source.name) + only_in_python(run.env)
         self.agent: Agent = agent_class(
             settings.agent,
             env,
             seed=run.seed,
             total_steps=settings.loop.total_steps,
         )
-        self._eval_env = self.environments.make_for_evaluation(self.eval_episodes)
-        self.eval_max_steps = settings.loop.eval_max_steps or default_max_steps(self._eval_env, env)
+        self.eval_env = self.environments.make_for_evaluation(self.eval_episodes)
+        self.eval_max_steps = settings.loop.eval_max_steps or default_max_steps(self.eval_env, env)
         self.settings = dataclasses.replace(
             settings,
             run=dataclasses.replace(run, differentiate=resolved_adapter(run, self.environments)),
@@ -256,7 +266,7 @@ class Experiment:
             EvaluationStopped: ``stop_requested`` said so.
         """
         evaluation = evaluate(
-            self._eval_env,
+            self.eval_env,
             evaluated_policy(self.agent),
             episodes=self.eval_episodes,
             seed=stream_seed(self.settings.run.seed, "evaluation"),
@@ -267,9 +277,16 @@ class Experiment:
         if evaluation.cut_off and not self._said_cut_off:
             self._said_cut_off = True
             LOG.warning(
-                cut_off_sentence(evaluation, self._eval_env, self.source.name, self.eval_max_steps)
+                cut_off_sentence(evaluation, self.eval_env, self.source.name, self.eval_max_steps)
             )
         return evaluation
+
+
+def only_in_python(env: str) -> str:
+    """The end of the sentence on resumed runs where the environment was an object in Python."""
+    if not OBJECT.fullmatch(env):
+        return ""
+    return "; it is an object, so only Python can resume the run: pgtoolkit.load(folder, env=...)"
 
 
 def default_max_steps(*envs: AnyVectorEnv) -> int:
@@ -299,8 +316,21 @@ def cut_off_sentence(evaluation: Evaluation, env: AnyVectorEnv, name: str, max_s
     return reason + cut
 
 
-def env_factory_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFactory:
+FindEnvironments = Callable[[RunConfig, bool, torch.device], Environments]
+"""Makes the environments of a run from its settings, whether a gradient is needed, and a device."""
+
+
+def env_factory_of(
+    run: RunConfig, needed: bool, device: torch.device, env: EnvArgument | None = None
+) -> EnvFactory:
     """Makes the environments of a run.
+
+    Args:
+        run: the run's settings.
+        needed: whether the agent needs a gradient of the environment.
+        device: the device of the environments' tensors.
+        env: an environment, or a function that makes one, in the place of the one that the settings
+            name.
 
     Raises:
         RequestError: a JSON argument is not valid, there is no such environment, adapter or
@@ -310,7 +340,7 @@ def env_factory_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFac
     if run.differentiate == "model":
         adapter_kwargs = {"seed": run.seed} | adapter_kwargs
     return make_env_factory(
-        run.env,
+        run.env if env is None else env,
         parse_json_object(run.env_kwargs, "--env-kwargs"),
         differentiate=run.differentiate,
         adapter_kwargs=adapter_kwargs,
@@ -322,7 +352,7 @@ def env_factory_of(run: RunConfig, needed: bool, device: torch.device) -> EnvFac
     )
 
 
-def resolved_adapter(run: RunConfig, environments: EnvFactory) -> Differentiate:
+def resolved_adapter(run: RunConfig, environments: Environments) -> Differentiate:
     """``--differentiate`` with the adapter that ``auto`` chose, so that a resumed run keeps it."""
     chosen = environments.gradient.method
     return chosen if chosen in ADAPTERS else run.differentiate

@@ -54,7 +54,7 @@ def exit_code(error: BaseException) -> int:
 def describe(error: BaseException) -> str:
     """The lines to show: what happened, where, and what to do."""
     notes = " ".join(getattr(error, "__notes__", []))
-    text = bounded(error)
+    text = bounded(error.with_flags if isinstance(error, RequestError) else error)
     if isinstance(error, REPORTED):
         return joined(f"error: {text}", notes)
     if is_out_of_memory(error):

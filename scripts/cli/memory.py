@@ -16,10 +16,10 @@ from pgtoolkit.memory import (
     require_memory,
     window_bytes,
 )
-from pgtoolkit.scripts.cli.environments import EnvFactory
+from pgtoolkit.scripts.cli.environments import Environments
 
 
-def require_training_memory(environments: EnvFactory, config: Any, eval_episodes: int) -> None:
+def require_training_memory(environments: Environments, config: Any, eval_episodes: int) -> None:
     """Raises unless a run with an agent's settings can be in memory.
 
     Args:
@@ -66,7 +66,7 @@ def probe_bytes(config: Any, obs_size: int, action_size: int) -> float:
     )
 
 
-def require_evaluation_memory(environments: EnvFactory, episodes: int) -> None:
+def require_evaluation_memory(environments: Environments, episodes: int) -> None:
     """Raises unless an evaluation of that many episodes can be in memory.
 
     Raises:
@@ -76,7 +76,7 @@ def require_evaluation_memory(environments: EnvFactory, episodes: int) -> None:
     require_memory(needs, available_memory(), "--episodes")
 
 
-def require_study_memory(environments: EnvFactory, trajectories: int, horizon: int) -> None:
+def require_study_memory(environments: Environments, trajectories: int, horizon: int) -> None:
     """Raises unless the longest window of a study of variances can be in memory.
 
     Raises:
@@ -95,7 +95,7 @@ def _flags(needs: Mapping[str, float]) -> str:
     )
 
 
-def sizes_of(environments: EnvFactory) -> tuple[int, int]:
+def sizes_of(environments: Environments) -> tuple[int, int]:
     """Numbers of an observation and of an action; 1 where that is known only once one is made."""
     env = environments.gradient.env
     return (1, 1) if env is None else (_size(env.observation_space), _size(env.action_space))
@@ -105,14 +105,14 @@ def _size(space: Space[Any]) -> int:
     return math.prod(space.shape) if isinstance(space, Box) else 1
 
 
-def env_bytes(environments: EnvFactory, num_envs: int) -> float:
+def env_bytes(environments: Environments, num_envs: int) -> float:
     """Bytes of that many environments for training, at the least."""
     if environments.gradient.env is None:
         return float(PYTHON_ENV_BYTES) * num_envs
     return batch_bytes(num_envs, *sizes_of(environments))
 
 
-def evaluation_bytes(environments: EnvFactory, episodes: int) -> float:
+def evaluation_bytes(environments: Environments, episodes: int) -> float:
     """Bytes of the environments of an evaluation; those that are no batch are few."""
     if not environments.batched:
         return 0.0

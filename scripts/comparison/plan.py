@@ -141,7 +141,7 @@ def require_possible(runs: Sequence[PlannedRun]) -> dict[str, tuple[int, int]]:
             factory = env_factory_of(config, needs_gradient, choose_device(config.device))
             env = factory.make_for_evaluation(1)
         except RequestError as error:
-            raise RequestError(f"{run.variant.label} on {run.env}: {error}") from error
+            raise RequestError(f"{run.variant.label} on {run.env}: {error.with_flags}") from error
         spaces = env.single_observation_space, env.single_action_space
         sizes[run.env] = flat_size(spaces[0]), flat_size(spaces[1])
         env.close()

@@ -316,7 +316,7 @@ def test_pictures_are_stored_as_bytes(name: str) -> None:
 
 @BOTH
 def test_memory_is_stated_and_refused_before_it_is_taken(name: str) -> None:
-    with pytest.raises(RequestError, match="--buffer-size smaller"):
+    with pytest.raises(RequestError, match="buffer_size smaller"):
         pendulum(name, buffer_size=10**9)
     spaces = pendulum(name).collector.spaces
     assert replay_sentence(1_000_000, spaces) == (

@@ -183,11 +183,11 @@ def test_a_resumed_agent_goes_on_exactly() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "--batch-size must be at least 1"),
-        ({"n_steps": 1}, "--n-steps must be at least 2: with NEXT_STEP"),
-        ({"batch_size": 1}, "--batch-size must be at least 2"),
-        ({"clip_range": 0.0}, "--clip-range must be above 0"),
-        ({"gae_lambda": 1.5}, "--gae-lambda must be between 0 and 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"n_steps": 1}, "n_steps must be at least 2: with NEXT_STEP"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"clip_range": 0.0}, "clip_range must be above 0"),
+        ({"gae_lambda": 1.5}, "gae_lambda must be between 0 and 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -105,5 +105,5 @@ def test_every_weight_of_reinforce_estimates_the_discounted_gradient(
 
 def test_a_discount_is_not_applied_twice() -> None:
     """The advantage ``return`` is discounted already, so a discounted score is refused."""
-    with pytest.raises(ValueError, match="--discounted-score"):
+    with pytest.raises(ValueError, match="discounted_score"):
         ReinforceConfig(advantage="return", discounted_score=True)

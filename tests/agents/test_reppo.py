@@ -730,11 +730,11 @@ def test_discrete_actions_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kl_bound": 0.0}, "--kl-bound must be above 0"),
-        ({"ent_coef": 0.0}, "--ent-coef must be above 0"),
-        ({"kl_coef": 0.0}, "--kl-coef must be above 0"),
-        ({"gae_lambda": 1.5}, "--gae-lambda must be between 0 and 1"),
-        ({"baseline_samples": 0}, "--baseline-samples must be at least 1"),
+        ({"kl_bound": 0.0}, "kl_bound must be above 0"),
+        ({"ent_coef": 0.0}, "ent_coef must be above 0"),
+        ({"kl_coef": 0.0}, "kl_coef must be above 0"),
+        ({"gae_lambda": 1.5}, "gae_lambda must be between 0 and 1"),
+        ({"baseline_samples": 0}, "baseline_samples must be at least 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:

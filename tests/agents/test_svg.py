@@ -322,7 +322,7 @@ def test_a_model_of_images_is_refused(horizon: Any) -> None:
 
 @pytest.mark.parametrize("name", ["beta", "flow", "full_gaussian", "mixture"])
 def test_a_policy_without_noise_to_infer_is_refused(name: Any) -> None:
-    with pytest.raises(RequestError, match="--distribution must be gaussian"):
+    with pytest.raises(RequestError, match="distribution must be gaussian"):
         SvgConfig(distribution=name)
 
 

@@ -338,7 +338,7 @@ def test_a_few_trajectories_that_differ_from_all_others_have_no_interval(differi
 @pytest.mark.parametrize("n", [1, 2])
 def test_fewer_than_three_trajectories_are_refused(n: int) -> None:
     """Q divides by N - 2; the message says what to do."""
-    with pytest.raises(RequestError, match="--num-envs"):
+    with pytest.raises(RequestError, match="num_envs"):
         GradientStatistics.of(random_gradients(n))
 
 

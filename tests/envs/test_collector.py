@@ -425,7 +425,7 @@ def test_observations_that_float32_loses_are_named_once(
 def test_whole_episodes_without_an_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgtoolkit.envs.collector.MAX_EPISODE_STEPS", 100)
     collector = collector_of_large_numbers()
-    with pytest.raises(RequestError, match=r"did not end within 100 steps: .*--rollout windows"):
+    with pytest.raises(RequestError, match=r"did not end within 100 steps: .*rollout='windows'"):
         collector.collect_episodes(collector.make_policy())
 
 

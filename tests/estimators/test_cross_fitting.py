@@ -17,7 +17,7 @@ def test_auto_is_mixed_wherever_that_is_possible(config: type[ApgConfig | ShacCo
     assert followed_estimator(config(num_envs=5)) == "pathwise"
     assert followed_estimator(config(distribution="beta")) == "pathwise"
     assert followed_estimator(config(estimator="pathwise")) == "pathwise"
-    with pytest.raises(RequestError, match="--num-envs"):
+    with pytest.raises(RequestError, match="num_envs"):
         config(estimator="mixed", num_envs=5)
 
 

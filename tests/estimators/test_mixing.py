@@ -449,9 +449,9 @@ def test_folds_leave_56_trajectories_to_fit_on_if_they_can(num: int, count: int)
 @pytest.mark.parametrize("num", [1, 5])
 def test_too_few_trajectories_are_refused(num: int) -> None:
     """Each fold needs three; the message says what to do."""
-    with pytest.raises(RequestError, match="--num-envs"):
+    with pytest.raises(RequestError, match="num_envs"):
         cross_fitted_weight({"m": normal(num, 2)}, {"m": normal(num, 2)})
-    with pytest.raises(RequestError, match="--num-envs"):
+    with pytest.raises(RequestError, match="num_envs"):
         cross_fitted_step_weights(normal(4, num, 2), normal(4, num, 2))
 
 

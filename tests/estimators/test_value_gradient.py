@@ -229,7 +229,7 @@ def test_only_a_diagonal_gaussian_has_noise_to_infer() -> None:
     settings: Any = PolicySettings(distribution="full_gaussian")
     policy = seeded_policy(settings, (box, box), seed=0, device=CPU)
     plain = lqg_window(linear_policy(), horizon=100, steps=2).detach()
-    with pytest.raises(RequestError, match="--distribution gaussian"):
+    with pytest.raises(RequestError, match="distribution='gaussian'"):
         with_inferred_noise(plain, policy(plain.obs.float()))
 
 

@@ -18,7 +18,7 @@ from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.training.checkpoint import load_checkpoint
 from pgtoolkit.training.loop import TrainConfig, train
-from pgtoolkit.training.progress import Progress
+from pgtoolkit.training.progress import Progress, Watch, unwatched
 from pgtoolkit.training.run_folder import RunFolder
 
 SPACE = Box(-1.0, 1.0, (1,))
@@ -123,6 +123,7 @@ class Run:
         self.agent, self.writer = agent or FakeAgent(), FakeWriter()
         self.config, self.progress = TrainConfig(**given), progress
         self.stop_after: int | None = None
+        self.watch: Watch = unwatched
         self.remaining, self.evaluated = list(returns), list[int]()
         self.shown: list[tuple[int, int]] = []
         self.saved: dict[int, int | None] = {}
@@ -139,6 +140,7 @@ class Run:
     def train(self) -> Progress:
         arguments: dict[str, Any] = {"evaluate": self.evaluate, "show": self.show}
         arguments["stop_requested"] = lambda: self.agent.num_updates == self.stop_after
+        arguments["watch"] = self.watch
         writer: Any = self.writer
         return train(
             self.agent, self.config, self.folder, writer, progress=self.progress, **arguments
@@ -449,11 +451,25 @@ def test_a_failure_in_an_evaluation_says_so(tmp_path: Path) -> None:
 )
 def test_intervals_of_no_length_are_refused(bad: dict[str, int]) -> None:
     (name,) = bad
-    with pytest.raises(RequestError, match=f"--{name.replace('_', '-')} must be at least 1"):
+    with pytest.raises(RequestError, match=f"^{name} must be at least 1"):
         TrainConfig(**bad)
 
 
 # Stopping -----------------------------------------------------------------------------------------
+
+
+def test_a_watcher_sees_every_update_and_stops_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+    """It stops at the update after which it says so, and the file holds exactly that state."""
+    run, seen = Run(tmp_path, total_steps=100), list[int]()
+
+    def watch(progress: Progress) -> bool:
+        seen.append(progress.num_updates)
+        return progress.num_updates == 3
+
+    run.watch = watch
+    end = run.train()
+    assert seen == [1, 2, 3] and end.num_updates == 3 and not end.done(100)
+    assert load_checkpoint(run.folder.resume_file)["progress"]["num_updates"] == 3
 
 
 def resumed(run: Run, **settings: Any) -> Run:

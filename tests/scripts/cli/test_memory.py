@@ -46,7 +46,7 @@ def test_the_probe_counts_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_probe_that_does_not_fit_is_refused() -> None:
     with pytest.raises(
         RequestError,
-        match=r"the gradient probe \(--probe-envs 1000000.*make --probe-envs or --probe-steps",
+        match=r"the gradient probe \(probe_envs=1000000.*make probe_envs or probe_steps",
     ):
         memory.require_training_memory(environments("pgtoolkit/Pendulum-v0"), SacConfig(**LARGE), 1)
 

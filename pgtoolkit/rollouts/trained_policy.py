@@ -1,0 +1,154 @@
+"""A policy that acts on NumPy observations: what a user's own code calls."""
+
+from typing import Any, final
+
+import numpy as np
+import torch
+from gymnasium.spaces import Space
+from numpy.typing import ArrayLike, NDArray
+
+from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.policies.policy import Policy
+from pgtoolkit.rollouts.given_action import given_action
+from pgtoolkit.rollouts.numpy_rollout import choose_actor
+
+NUMBERS = "buif"
+"""Kinds of the dtypes of observations: booleans, integers and floating-point numbers."""
+
+
+@final
+class TrainedPolicy:
+    """A policy with the spaces that it was trained for.
+
+    Args:
+        module: the policy, on the CPU.
+        observation_space: of one environment: a ``Box``, of one dimension or of images.
+        action_space: of one environment.
+
+    Attributes:
+        module: the torch module; ``module(obs)`` is the distribution over actions.
+        observation_space: as given.
+        action_space: as given.
+    """
+
+    def __init__(
+        self, module: Policy, observation_space: Space[Any], action_space: Space[Any]
+    ) -> None:
+        self.module = module
+        self.observation_space, self.action_space = observation_space, action_space
+        self._give = given_action(action_space)
+
+    def predict(
+        self,
+        observation: ArrayLike,
+        deterministic: bool = True,
+        *,
+        generator: torch.Generator | int | None = None,
+    ) -> NDArray[Any]:
+        """The action for one observation, or the actions for a batch of them.
+
+        Args:
+            observation: numbers ``[O]`` or ``[N, O]``; of images ``[H, W, C]`` or
+                ``[N, H, W, C]``, as the observation space has them.
+            deterministic: whether the action is the distribution's mode, the one without noise, as
+                in evaluations; else it is sampled.
+            generator: draws the noise of sampled actions: a ``torch.Generator`` on the CPU, which
+                goes on from call to call, or a seed, with which equal calls give equal actions.
+
+        Returns:
+            Actions in the dtype and the bounds of the action space: ``[A]`` or ``[N, A]``; of a
+            ``Discrete`` space one integer, or ``[N]``.
+
+        Raises:
+            RequestError: the observation has another shape, is not made of numbers, or holds NaN;
+                or actions are to be sampled without a generator.
+        """
+        rows, is_single = self._rows(observation)
+        noise = self._noise(len(rows), deterministic, generator)
+        with torch.no_grad():
+            _, action = choose_actor(self.module, len(rows))(rows, noise)
+        given = self._give(action)
+        action_of_one: NDArray[Any] = given[0] if is_single else given
+        return action_of_one
+
+    def _noise(
+        self, num_rows: int, deterministic: bool, generator: torch.Generator | int | None
+    ) -> NDArray[Any]:
+        """Noise ``[N, noise_size]`` of the actions; zeros give their modes."""
+        if not isinstance(deterministic, bool | np.bool_):
+            raise RequestError(f"deterministic must be True or False, not {deterministic!r}")
+        if deterministic:
+            if generator is not None:
+                raise RequestError(
+                    "a generator draws the noise of sampled actions: give deterministic=False "
+                    "with it, or leave it out"
+                )
+            return np.zeros((num_rows, self.module.noise_size), np.float32)
+        noise = self.module.draw_noise(num_rows, generator=_as_generator(generator))
+        return noise.numpy()
+
+    def _rows(self, observation: ArrayLike) -> tuple[NDArray[Any], bool]:
+        """The observations ``[N, ...]`` as the policy reads them, and whether it is one alone."""
+        shape = self.observation_space.shape
+        assert shape is not None, "policies have spaces with a shape"
+        array = _as_numbers(observation, list(shape))
+        is_single = array.shape == shape
+        if not is_single and array.shape[1:] != shape:
+            raise RequestError(
+                f"the observation has the shape {list(array.shape)}: give one observation "
+                f"{list(shape)}, or a batch {_batch(list(shape))}"
+            )
+        if np.isnan(array).any():
+            raise RequestError("the observation holds NaN, for which there is no action")
+        rows = array[None] if is_single else array
+        return rows.astype(self.module.normalizer.input_dtype), is_single
+
+
+def _as_generator(generator: torch.Generator | int | None) -> torch.Generator:
+    if isinstance(generator, torch.Generator) and generator.device.type == "cpu":
+        return generator
+    is_integer = isinstance(generator, int | np.integer) and not isinstance(generator, bool)
+    if is_integer and 0 <= int(generator) < 2**63:  # type: ignore[arg-type]
+        return torch.Generator().manual_seed(int(generator))  # type: ignore[arg-type]
+    given = "" if generator is None else f", not {single_line(repr(generator))[:80]}"
+    raise RequestError(
+        "actions are sampled with a generator of yours: give generator=torch.Generator()."
+        f"manual_seed(0), which goes on from call to call, or a seed of at least 0{given}"
+    )
+
+
+def _as_numbers(observation: ArrayLike, shape: list[int]) -> NDArray[Any]:
+    """The observation as an array of numbers.
+
+    Raises:
+        RequestError: it is none.
+    """
+    wanted = f"give an array of numbers, {shape} or {_batch(shape)}"
+    if (
+        isinstance(observation, tuple)
+        and len(observation) == 2
+        and isinstance(observation[1], dict)
+    ):
+        raise RequestError(
+            "that is the pair (observation, info) which an environment's reset returns: give its "
+            "first entry alone"
+        )
+    if isinstance(observation, dict):
+        raise RequestError(
+            f"the observation is a dictionary, and this policy reads the flat one: {wanted} "
+            "(gymnasium.spaces.flatten(space, observation))"
+        )
+    try:
+        array = np.asarray(observation)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise RequestError(
+            f"the observation is no array ({single_line(error)}): {wanted}"
+        ) from error
+    if array.dtype.kind not in NUMBERS:
+        raise RequestError(f"the observation has the dtype {array.dtype}: {wanted}")
+    return array
+
+
+def _batch(shape: list[int]) -> str:
+    """``[N, 3]`` of the shape of one observation."""
+    return f"[{', '.join(['N', *map(str, shape)])}]"

@@ -1,0 +1,1 @@
+"""Training, loading and evaluating runs from Python, as the commands do it."""
