@@ -154,10 +154,11 @@ class ReppoConfig(
     saved, while the policy itself acts; 0: the policy itself."""
     baseline_samples: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 4
     """Actions over which Q is averaged for the baseline of the score function."""
-    critic: CriticLoss = "hl_gauss"
-    """Output and loss of the critic: hl_gauss, logits of bins with a cross entropy to a Gaussian
-    histogram around the target; or mse, one number with a squared error."""
-    num_bins: Annotated[int, at_least(2), at_most(MAX_LAYER)] = 51
+    critic: CriticLoss = "mse"
+    """Output and loss of the critic: mse, one number with a squared error; or hl_gauss, as in the
+    paper, logits of bins with a cross entropy to a Gaussian histogram around the target. Bins have
+    to be narrow beside the differences that actions make (--num-bins, --value-range)."""
+    num_bins: Annotated[int, at_least(2), at_most(MAX_LAYER)] = 151
     """Number of bins of an hl_gauss critic. Fewer bins cost less, and tell values less apart."""
     critic_layer_norm: bool = True
     """Put a LayerNorm after each hidden activation of the critic."""

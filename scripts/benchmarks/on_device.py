@@ -50,6 +50,10 @@ SIZES = {
 }
 
 
+AS_IN_JAX: dict[str, dict[str, Any]] = {"reppo": {"critic": "hl_gauss", "num_bins": 101}}
+"""Settings of our agents that make them what the side in JAX is."""
+
+
 def sides_of(row: str, sizes: Sizes, device: str) -> dict[str, Callable[[], Run]]:
     """Our side and JAX's, which are set up when they are called."""
     if row == "pathwise":
@@ -79,7 +83,8 @@ def agent_side(agent: str, sizes: Sizes, device: str) -> Run:
     from pgtoolkit.scripts.benchmarks.reppo import agent_run
 
     env = DifferentiableVectorEnv(Pendulum(), sizes.num_envs, device=device)
-    return synchronised(agent_run(agent, env, **sizes.settings, compile="never"))
+    settings = sizes.settings | AS_IN_JAX.get(agent, {})
+    return synchronised(agent_run(agent, env, **settings, compile="never"))
 
 
 def jax_pathwise_side(sizes: Sizes) -> Run:

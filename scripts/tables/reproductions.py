@@ -105,7 +105,6 @@ SMALL_REPPO: Mapping[str, Any] = {
     "gae_lambda": 0.95,
     "ent_coef": 0.3,
     "log_std_init": 0.0,
-    "value_range": 200.0,
 }
 """Settings of reppo for a task of few steps: many small windows and large steps."""
 
@@ -125,6 +124,7 @@ TWINS = ("pendulum-reppo", "halfcheetah-reppo", "hopper-reppo")
 """Experiments that are made by the other two gradients too, with all else equal."""
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "hl-gauss": {"critic": "hl_gauss", "num_bins": 51},
     "mask": {"kl_constraint": "mask"},
     "last-policy": {"policy_average": 0.0},
     "falling-rates": {"learning_rate_schedule": "linear"},
@@ -190,6 +190,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         FIVE,
         bar=Bar(1835, "mean"),
         published=Published("PPO 1412 ± 329 at 1M, 1835 ± 439 at 2M", VALIDATION),
+        settings={"log_std_init": -1.5},
     ),
     "walker2d-reppo": Experiment(
         "reppo",
