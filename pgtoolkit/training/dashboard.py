@@ -40,15 +40,16 @@ def dashboard_scalars(scalars: Mapping[str, float], followed: str) -> dict[str, 
 
 
 def _log_variances(scalars: Mapping[str, float]) -> dict[str, float]:
-    """``log10`` of every estimator's variance, with the ends of its interval."""
+    """``log10`` of every estimator's variance, with the ends; nothing while it has none."""
     found = {}
     for name in CATALOGUE:
         for group in (f"gradient/{name}", f"gradient/probe/{name}"):
-            if f"{group}/variance" in scalars:
-                value = scalars[f"{group}/variance"]
+            value = scalars.get(f"{group}/variance", 0.0)
+            if has_logarithm(value):
                 for end in ENDS:
-                    known = log10(scalars.get(f"{group}/variance{end}", value))
-                    found[f"{group}/log10_variance{end}"] = known
+                    known = scalars.get(f"{group}/variance{end}", value)
+                    known = known if has_logarithm(known) else value
+                    found[f"{group}/log10_variance{end}"] = math.log10(known)
     return found
 
 
@@ -73,9 +74,9 @@ def _biases(scalars: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def log10(value: float) -> float:
-    """The logarithm; NaN of a number that has none."""
-    return math.log10(value) if value > 0 and math.isfinite(value) else math.nan
+def has_logarithm(value: float) -> bool:
+    """Whether the number is positive and finite."""
+    return value > 0 and math.isfinite(value)
 
 
 def layout(has_critic: bool) -> dict[str, dict[str, Chart]]:

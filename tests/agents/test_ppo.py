@@ -97,6 +97,7 @@ def test_the_measured_gradient_is_in_the_unit_of_returns() -> None:
     agent, plain = pendulum(diagnostics_interval=1), pendulum(diagnostics_interval=1)
     plain.config = dataclasses.replace(plain.config, normalize_advantage=False)
     window = agent.collect()
+    plain.collector.reward_normalizer = agent.collector.reward_normalizer  # one unit of rewards
     advantage = torch.randn(window.reward.shape, generator=torch.Generator().manual_seed(0))
     centred = advantage - advantage.mean()
     found = score_statistics(agent, window, 10 * advantage + 5)

@@ -121,9 +121,9 @@ def test_the_distribution_fits_the_space(case: str) -> None:
 REFUSED: dict[str, tuple[DistributionName, spaces.Space[Any], str]] = {
     "beta without bounds": ("beta", UNBOUNDED, "needs bounds.*full_gaussian"),
     "beta on a matrix": ("beta", spaces.Box(-1, 1, (2, 2), np.float32), "one dimension"),
-    "flow over a choice": ("flow", spaces.Discrete(3), "leave --distribution out"),
-    "mixture over choices": ("mixture", MULTI_DISCRETE, "leave --distribution out"),
-    "beta over multi-binary": ("beta", MULTI_BINARY, "leave --distribution out"),
+    "flow over a choice": ("flow", spaces.Discrete(3), "leave distribution out"),
+    "mixture over choices": ("mixture", MULTI_DISCRETE, "leave distribution out"),
+    "beta over multi-binary": ("beta", MULTI_BINARY, "leave distribution out"),
     "bounded on one side": ("mixture", spaces.Box(0, np.inf, (2,), np.float32), "both"),
 }
 

@@ -92,7 +92,7 @@ def test_the_event_file_has_the_tags_finite_and_in_order(run: Path) -> None:
     assert [event.step for event in found.Scalars("train/std")] == list(range(60, 601, 60))
     images = {f"gradient/{name}by_step" for name in ("", "bias_", "cosine_")}
     assert {*found.Tags()["images"]} == images
-    assert "definitions/text_summary" in found.Tags()["tensors"]
+    assert "tags/text_summary" in found.Tags()["tensors"]
     assert {"_hparams_/session_start_info", "_hparams_/session_end_info"} <= set(
         found.summary_metadata
     )

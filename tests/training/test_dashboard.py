@@ -27,9 +27,14 @@ def test_variances_have_logarithms_and_both_ends() -> None:
 
 
 @pytest.mark.parametrize("variance", [0.0, math.inf, math.nan])
-def test_a_variance_without_a_logarithm_is_not_a_number(variance: float) -> None:
-    found = dashboard_scalars({"gradient/critic/variance": variance}, "critic")
-    assert len(found) == 3 and all(math.isnan(value) for value in found.values())
+def test_of_a_variance_without_a_logarithm_nothing_is_written(variance: float) -> None:
+    assert dashboard_scalars({"gradient/critic/variance": variance}, "critic") == {}
+
+
+def test_an_end_without_a_logarithm_is_the_value() -> None:
+    scalars = {"gradient/critic/variance": 10.0, "gradient/critic/variance_low": 0.0}
+    found = dashboard_scalars(scalars, "critic")
+    assert found["gradient/critic/log10_variance_low"] == 1
 
 
 def test_the_snr_is_that_of_the_estimator_that_trains() -> None:
