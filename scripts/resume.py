@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, final
+from typing import TYPE_CHECKING, Annotated, Any, final
 
 import tyro
 
@@ -13,7 +13,7 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse
 
 if TYPE_CHECKING:
-    from pgtoolkit.scripts.cli.experiment import FindEnvironments
+    from pgtoolkit.scripts.cli.experiment import FindEnvironments, RunSettings
     from pgtoolkit.scripts.train import Trained
     from pgtoolkit.training.progress import Watch
     from pgtoolkit.training.run_folder import RunFolder
@@ -81,13 +81,7 @@ def resume(
     watch: "Watch | None" = None,
 ) -> "Trained":
     """Continues a run whose folder is locked."""
-    from pgtoolkit.scripts.cli.experiment import (
-        Experiment,
-        default_settings,
-        fitting,
-        settings_from_file,
-    )
-    from pgtoolkit.scripts.cli.trust import SIGNATURE, names_of, require_signed, signature
+    from pgtoolkit.scripts.cli.experiment import Experiment, default_settings, fitting
     from pgtoolkit.scripts.train import Trained, run_training, untrained
     from pgtoolkit.state import anything, at, entries, require
     from pgtoolkit.training.progress import Progress, require_agreement
@@ -96,13 +90,7 @@ def resume(
     from pgtoolkit.training.writer import RunWriter
 
     folder, config = RunFolder.open(options.run)
-    if options.total_steps is not None:
-        config["total_steps"] = options.total_steps
-    settings = settings_from_file(config, [], command="resume")
-    if options.trust:
-        config = {k: v for k, v in config.items() if k != SIGNATURE} | signature(settings.run)
-    else:
-        require_signed(config, settings.run, names_of(settings.run))
+    config, settings = settings_to_resume(options, config)
     state, resume_file = folder.read_resume()
     progress = Progress()
     misfit = f"{resume_file} does not fit {folder.config_file}: was that edited?"
@@ -134,6 +122,27 @@ def resume(
         writer.begin(settings.as_dict(), default_settings(settings.agent_name))
         end = run_training(experiment, folder, writer, progress=progress, watch=watch)
     return Trained(experiment, folder, end)
+
+
+def settings_to_resume(
+    options: ResumeArguments, config: dict[str, Any]
+) -> "tuple[dict[str, Any], RunSettings]":
+    """The configuration of a run that goes on, with its new total and signature, and its settings.
+
+    Raises:
+        RequestError: the configuration does not fit, or names code that is not signed.
+    """
+    from pgtoolkit.scripts.cli.experiment import settings_from_file
+    from pgtoolkit.scripts.cli.trust import SIGNATURE, names_of, require_signed, signature
+
+    if options.total_steps is not None:
+        config = config | {"total_steps": options.total_steps}
+    settings = settings_from_file(config, [], command="resume")
+    if not options.trust:
+        require_signed(config, settings.run, names_of(settings.run))
+        return config, settings
+    unsigned = {name: value for name, value in config.items() if name != SIGNATURE}
+    return unsigned | signature(settings.run), settings
 
 
 def best_return(folder: "RunFolder", known: float | None) -> float | None:
