@@ -14,6 +14,7 @@ from pgtoolkit.scripts.cli.arguments import parse
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.experiment import FindEnvironments, RunSettings
+    from pgtoolkit.scripts.cli.run_views import RunView
     from pgtoolkit.scripts.train import Trained
     from pgtoolkit.training.progress import Watch
     from pgtoolkit.training.run_folder import RunFolder
@@ -38,6 +39,11 @@ class ResumeArguments:
     trust: bool = False
     """Run the code that the run's folder names (file.py:Class, module:Id) though it was not trained
     here by you. The folder counts as yours from then on."""
+    quiet: bool = False
+    """Print only errors and the last line: the run's folder and its return."""
+    json_lines: bool = False
+    """Print one JSON object on a line of standard output for each event (start, progress, end), and
+    nothing else there."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -48,7 +54,10 @@ def run(arguments: Sequence[str]) -> None:
         NonFiniteError: a number went bad.
         RunFileError: the run folder cannot be written.
     """
-    resume_locked(parse(ResumeArguments, arguments, command="resume"))
+    from pgtoolkit.scripts.cli.run_views import view_of
+
+    options = parse(ResumeArguments, arguments, command="resume")
+    resume_locked(options, view=view_of(quiet=options.quiet, json_lines=options.json_lines))
 
 
 def resume_locked(
@@ -56,6 +65,7 @@ def resume_locked(
     *,
     find_environments: "FindEnvironments | None" = None,
     watch: "Watch | None" = None,
+    view: "RunView | None" = None,
 ) -> "Trained":
     """Locks the run's folder and continues the run.
 
@@ -63,25 +73,29 @@ def resume_locked(
         options: the command's.
         find_environments: makes the environments, if not those that the folder names.
         watch: called with the progress after every update; it may stop the run.
+        view: what is told of the run; sentences and progress for people by default.
     """
-    from pgtoolkit.scripts.cli.streams import unfailing_output
+    from pgtoolkit.scripts.cli.run_views import ShownRun
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.storage.lock import locked
     from pgtoolkit.training.storage.new_folder import require_begun
 
     folder, _ = RunFolder.open(options.run)
     require_begun(folder.path)
-    with unfailing_output(), locked(folder.path):
-        return resume(options, find_environments, watch)
+    view = view or ShownRun()
+    with view.output(), locked(folder.path):
+        return resume(options, view, find_environments, watch)
 
 
 def resume(
     options: ResumeArguments,
+    view: "RunView",
     find_environments: "FindEnvironments | None" = None,
     watch: "Watch | None" = None,
 ) -> "Trained":
     """Continues a run whose folder is locked."""
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings, fitting
+    from pgtoolkit.scripts.cli.run_views import Beginning
     from pgtoolkit.scripts.train import Trained, run_training, untrained
     from pgtoolkit.state import anything, at, entries, require
     from pgtoolkit.training.progress import Progress, require_agreement
@@ -115,12 +129,12 @@ def resume(
         folder.go_on_from(resume_file)
         if options.total_steps is not None or options.trust:
             folder.write_config(config)
-    print(f"run: {folder.path}, from step {progress.num_steps}", flush=True)
-    print(experiment.resumed_sentence, flush=True)
+    resolved = settings.as_dict()
+    view.begin(Beginning(folder, resolved, progress.num_steps, [experiment.resumed_sentence]))
     # Events that were logged after the checkpoint are void; purge_step hides them in TensorBoard.
     with RunWriter(folder.path, purge_step=progress.purge_step) as writer:
-        writer.begin(settings.as_dict(), default_settings(settings.agent_name))
-        end = run_training(experiment, folder, writer, progress=progress, watch=watch)
+        writer.begin(resolved, default_settings(settings.agent_name))
+        end = run_training(experiment, folder, writer, progress=progress, watch=watch, view=view)
     return Trained(experiment, folder, end)
 
 

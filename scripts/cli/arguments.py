@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,10 +36,31 @@ def parse(cls: type[T], arguments: Sequence[str], *, command: str) -> T:
     Raises:
         RequestError: the arguments do not fit the dataclass; one line with tyro's explanation.
     """
+    with _errors_on_one_line(command):
+        return tyro.cli(cls, args=list(arguments), prog=program_name(command))
+
+
+def parse_known(cls: type[T], arguments: Sequence[str], *, command: str) -> tuple[T, list[str]]:
+    """Fills a dataclass from those flags that it has; returns it and the other arguments.
+
+    Args:
+        cls: a dataclass.
+        arguments: the command line after the command's name.
+        command: the command's name, for errors.
+
+    Raises:
+        RequestError: a value does not fit the dataclass.
+    """
+    with _errors_on_one_line(command):
+        return tyro.cli(cls, args=list(arguments), return_unknown_args=True, add_help=False)
+
+
+@contextlib.contextmanager
+def _errors_on_one_line(command: str) -> Iterator[None]:
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
-            return tyro.cli(cls, args=list(arguments), prog=program_name(command))
+            yield
     except SystemExit as error:
         if not error.code:
             raise
