@@ -10,7 +10,6 @@ import tyro
 
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.scripts.cli.arguments import parse, require_options
-from pgtoolkit.scripts.cli.experiment import load_policy
 from pgtoolkit.scripts.cli.files import write_json
 
 if TYPE_CHECKING:
@@ -93,9 +92,9 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: no such run or environment, or the policy does not fit the environment.
     """
+    options = parse(EvaluateArguments, arguments, command="evaluate")
     from pgtoolkit.scripts.cli.experiment import cut_off_sentence
 
-    options = parse(EvaluateArguments, arguments, command="evaluate")
     evaluated = evaluate_run(options)
     result, policy, path, name, env, source, max_steps = evaluated
     print("\n".join(result_lines(evaluated, options)))
@@ -126,7 +125,7 @@ def evaluate_run(
     import torch
 
     from pgtoolkit.rollouts.evaluation import evaluate
-    from pgtoolkit.scripts.cli.experiment import env_factory_of, settings_from_file
+    from pgtoolkit.scripts.cli.experiment import env_factory_of, load_policy, settings_from_file
     from pgtoolkit.scripts.cli.memory import require_evaluation_memory
     from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
     from pgtoolkit.training.run_folder import RunFolder

@@ -2,17 +2,21 @@
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.cli.arguments import parse_known, read_yaml
-from pgtoolkit.scripts.cli.registry import AGENTS, find_agent
+from pgtoolkit.scripts.cli.arguments import asks_for_help, parse_known, program_name, read_yaml
+from pgtoolkit.scripts.cli.examples import EXAMPLES
+from pgtoolkit.scripts.cli.registry import AGENTS, find_agent, load_agent
+from pgtoolkit.scripts.cli.tables import table, text_width
 from pgtoolkit.training.stop import Interruption
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.experiment import Experiment, FindEnvironments, RunSettings
+    from pgtoolkit.scripts.cli.help_text import Group
     from pgtoolkit.scripts.cli.run_views import RunView
     from pgtoolkit.training.progress import Progress, Watch
     from pgtoolkit.training.run_folder import RunFolder
@@ -62,6 +66,9 @@ def run(arguments: Sequence[str]) -> None:
     agent_name = arguments[0]
     find_agent(agent_name)
     command = f"train {agent_name}"
+    if asks_for_help(arguments):
+        print(help_of(agent_name))
+        return
     options, rest = parse_known(TrainArguments, arguments[1:], command=command)
     # Imported only now, so that a wrong agent name is reported without waiting for torch.
     from pgtoolkit.scripts.cli import experiment
@@ -287,11 +294,39 @@ def evaluation_words(progress: "Progress") -> str:
 
 
 def usage() -> str:
-    rows = "\n".join(f"  {name:<10} {agent.note}" for name, agent in AGENTS.items())
+    """The help of ``train`` without an agent."""
+    rows = {name: agent.note for name, agent in AGENTS.items()}
     return (
+        f"example:\n  {EXAMPLES['train'].line.format(agent='shac')}\n\n"
         "usage: pgtoolkit train AGENT --env ENV [options]\n\n"
-        f"agents:\n{rows}\n\n`pgtoolkit train AGENT --help` shows all options of an agent."
+        f"agents:\n{table(rows, text_width())}\n\n"
+        "`pgtoolkit train AGENT --help` shows all options of an agent."
     )
+
+
+def option_groups(agent_name: str) -> "list[Group]":
+    """All options of the command with an agent."""
+    from pgtoolkit.scripts.cli.experiment import RunConfig
+    from pgtoolkit.scripts.cli.help_text import Group
+    from pgtoolkit.scripts.cli.options import options_of
+    from pgtoolkit.training.loop import TrainConfig
+
+    kinds = {
+        "environment, seed and device": RunConfig,
+        "training loop": TrainConfig,
+        "files and output": TrainArguments,
+        f"agent {agent_name}": load_agent(agent_name)[1],
+    }
+    return [Group(title, options_of(kind)) for title, kind in kinds.items()]
+
+
+def help_of(agent_name: str) -> str:
+    """The help of ``train`` with an agent."""
+    from pgtoolkit.scripts.cli.help_text import help_text
+
+    description = inspect.getdoc(load_agent(agent_name)[1]) or ""
+    command = f"train {agent_name}"
+    return help_text(command, program_name(command), description, option_groups(agent_name))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ COMMANDS = {
     "check-env": "check an environment and its gradient, and report what is wrong",
     "benchmark": "time this package and others on the same work, side by side",
     "list": "list the agents, environments, estimators and wrappers",
+    "completion": "print what completes commands and options in bash or zsh",
 }
 
 AGENTS = {
