@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, final
+from typing import TYPE_CHECKING, Annotated, Any, Literal, final
 
 import tyro
 
@@ -36,6 +36,8 @@ class ResumeArguments:
     """The run's folder."""
     total_steps: int | None = None
     """New total of environment steps; the learning-rate schedule then ends there."""
+    track: Literal["none", "wandb", "trackio", "mlflow"] | None = None
+    """Tracker that gets every scalar from now on; default: the run's, in the same tracked run."""
     trust: bool = False
     """Run the code that the run's folder names (file.py:Class, module:Id) though it was not trained
     here by you. The folder counts as yours from then on."""
@@ -96,6 +98,7 @@ def resume(
     """Continues a run whose folder is locked."""
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings, fitting
     from pgtoolkit.scripts.cli.run_views import Beginning
+    from pgtoolkit.scripts.cli.tracking import tracker_of
     from pgtoolkit.scripts.train import Trained, run_training, untrained
     from pgtoolkit.state import anything, at, entries, require
     from pgtoolkit.training.progress import Progress, require_agreement
@@ -118,6 +121,7 @@ def resume(
             f"{options.run} is finished, at {progress.num_steps} steps: lengthen it with "
             f"--total-steps {2 * progress.num_steps}"
         )
+    tracker = tracker_of(settings.loop)
     with untrained():
         experiment = Experiment(settings, find_environments=find_environments)
     with fitting(misfit):
@@ -127,12 +131,12 @@ def resume(
     progress.best_return = best_return(folder, progress.best_return)
     with writing(folder.path):
         folder.go_on_from(resume_file)
-        if options.total_steps is not None or options.trust:
+        if (options.total_steps, options.trust, options.track) != (None, False, None):
             folder.write_config(config)
     resolved = settings.as_dict()
     view.begin(Beginning(folder, resolved, progress.num_steps, [experiment.resumed_sentence]))
     # Events that were logged after the checkpoint are void; purge_step hides them in TensorBoard.
-    with RunWriter(folder.path, purge_step=progress.purge_step) as writer:
+    with RunWriter(folder.path, progress.purge_step, tracker) as writer:
         writer.begin(resolved, default_settings(settings.agent_name))
         end = run_training(experiment, folder, writer, progress=progress, watch=watch, view=view)
     return Trained(experiment, folder, end)
@@ -151,6 +155,8 @@ def settings_to_resume(
 
     if options.total_steps is not None:
         config = config | {"total_steps": options.total_steps}
+    if options.track is not None:
+        config = config | {"track": options.track}
     settings = settings_from_file(config, [], command="resume")
     if not options.trust:
         require_signed(config, settings.run, names_of(settings.run))

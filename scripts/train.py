@@ -119,6 +119,7 @@ def train_shown(
     """Trains a new run, in the block of the view's output."""
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings
     from pgtoolkit.scripts.cli.run_views import Beginning
+    from pgtoolkit.scripts.cli.tracking import tracker_of
     from pgtoolkit.scripts.cli.trust import signature
     from pgtoolkit.training.run_folder import RunFolder, default_path
     from pgtoolkit.training.storage.new_folder import new_folder, require_no_run
@@ -127,6 +128,7 @@ def train_shown(
     folder = None if run_dir is None else Path(run_dir)
     if folder is not None:
         require_no_run(folder)  # before anything is built
+    tracker = tracker_of(settings.loop)
     with untrained():
         experiment = Experiment(settings, find_environments=find_environments)
     path = folder or default_path(experiment.source.name, settings.agent_name, settings.run.seed)
@@ -134,7 +136,7 @@ def train_shown(
     with new_folder(path):
         run_folder = RunFolder.create(path, resolved | signature(experiment.settings.run))
         view.begin(Beginning(run_folder, resolved, 0, sentences_of(experiment)))
-        with RunWriter(path) as writer:
+        with RunWriter(path, tracker=tracker) as writer:
             writer.begin(resolved, default_settings(settings.agent_name))
             end = run_training(
                 experiment, run_folder, writer, progress=None, watch=watch, view=view

@@ -95,6 +95,18 @@ AGENTS = {
     ),
 }
 
+TRACKERS = {
+    "wandb": LazyClass(
+        "pgtoolkit.training.trackers.wandb", "WandbTracker", "Weights & Biases, also offline"
+    ),
+    "trackio": LazyClass(
+        "pgtoolkit.training.trackers.trackio", "TrackioTracker", "a local database, or a Space"
+    ),
+    "mlflow": LazyClass(
+        "pgtoolkit.training.trackers.mlflow", "MlflowTracker", "a local file, or a server"
+    ),
+}
+
 OTHER_ALGORITHMS = frozenset(
     (
         "acer",

@@ -20,7 +20,7 @@ from pgtoolkit.scripts.cli.files import json_value
 from pgtoolkit.scripts.cli.pace import Pace
 from pgtoolkit.scripts.cli.progress import SECONDS_BETWEEN_LINES
 from pgtoolkit.scripts.cli.progress_line import ProgressLine
-from pgtoolkit.scripts.cli.streams import others_to, unfailing_output
+from pgtoolkit.scripts.cli.streams import leave_to, others_to, unfailing_output
 from pgtoolkit.scripts.cli.training_status import TrainingStatus, plain_line
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder
@@ -161,6 +161,7 @@ class QuietRun:
                 yield
         finally:
             LOG.setLevel(level)
+            leave_to(None)
 
     def begin(self, beginning: Beginning) -> None:
         pass
@@ -183,8 +184,11 @@ class JsonRun:
 
     @contextlib.contextmanager
     def output(self) -> Iterator[None]:
-        with unfailing_output(), others_to("stderr") as self._out:
-            yield
+        try:
+            with unfailing_output(), others_to("stderr") as self._out:
+                yield
+        finally:
+            leave_to("stderr")
 
     def begin(self, beginning: Beginning) -> None:
         names = ("agent", "env", "seed", "total_steps")

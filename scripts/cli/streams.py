@@ -109,6 +109,19 @@ def others_to(place: Literal["stderr"] | None) -> Iterator[IO[str]]:
             os.dup2(own, numbers[0])
 
 
+def leave_to(place: Literal["stderr"] | None) -> None:
+    """What is printed until the process ends goes elsewhere: libraries print while they end.
+
+    Args:
+        place: standard error, or None to discard it.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        if sys.stdout.fileno() == 1:  # the process's own, which no program around it reads on
+            target = sys.stderr.fileno() if place else os.open(os.devnull, os.O_WRONLY)
+            os.dup2(target, 1)
+
+
 def _unfailing(number: int, encoding: str) -> io.TextIOWrapper:
     raw = _Unfailing(number, "wb", closefd=False)
     return io.TextIOWrapper(

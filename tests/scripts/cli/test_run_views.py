@@ -13,9 +13,12 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.run_views import QuietRun, Rarely, view_of, wrapped
 
 NOISY = """
+import atexit
 import os
 import gymnasium
 import numpy as np
+
+atexit.register(print, "at the end")
 
 class Noisy(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
@@ -55,7 +58,8 @@ def test_json_lines_are_all_that_is_on_standard_output(tmp_path: Path) -> None:
     """Also of an environment that prints; the keys are those of the documentation."""
     done = train(tmp_path, "--json-lines")
     start, *progress, end = objects(done.stdout)
-    assert done.returncode == 0 and "a step" in done.stderr
+    assert done.returncode == 0
+    assert "a step" in done.stderr and "at the end" in done.stderr
     assert start["event"] == "start" and start["run"] == "run" and start["step"] == 0
     assert {event["event"] for event in progress} == {"progress"}
     # An evaluation every 16 steps, which is every update.
