@@ -95,6 +95,8 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(EvaluateArguments, arguments, command="evaluate")
     result, policy, path, name, env, source, max_steps = evaluate_run(options)
     print(returns_sentence(result, options, name, path))
+    if result.success_rate is not None:
+        print(f"success rate {result.success_rate:.0%} (is_success of the episodes' last steps)")
     if result.cut_off:
         print(cut_off_sentence(result, env, source.name, max_steps))
     if options.json is not None:
@@ -212,6 +214,8 @@ def describe(result: Any, options: EvaluateArguments, env: str, path: Path) -> d
         "lengths": result.lengths,
         "mean_length": result.mean_length,
         "cut_off": result.cut_off,
+        "success_rate": result.success_rate,
+        "successes": result.successes,
         "env": env,
         "seed": options.seed,
         "stochastic": options.stochastic,

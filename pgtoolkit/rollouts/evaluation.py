@@ -1,7 +1,7 @@
 """Evaluation: returns of whole episodes of a policy that does not change."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, final
 
 import numpy as np
@@ -31,6 +31,9 @@ class Evaluation:
     cut_off: int = 0
     """How many of the episodes did not end by themselves within the steps that they were given.
     Their returns are those so far."""
+    successes: list[bool] | None = None
+    """Whether each episode was a success: ``is_success`` in the info of its last step, False where
+    that says nothing. None if no episode has it."""
 
     @property
     def mean_return(self) -> float:
@@ -49,6 +52,11 @@ class Evaluation:
         return float(np.mean(self.lengths))
 
     @property
+    def success_rate(self) -> float | None:
+        """The share of the episodes that were a success; None if nothing says it."""
+        return None if self.successes is None else float(np.mean(self.successes))
+
+    @property
     def cut_off_share(self) -> float:
         """The share of the episodes that were cut off."""
         return self.cut_off / len(self.returns)
@@ -65,10 +73,11 @@ def never() -> bool:
 
 
 class Episode(NamedTuple):
-    """The undiscounted return and length of an episode, and whether it was cut off."""
+    """The undiscounted return and length of an episode, whether it succeeded and was cut off."""
 
     episode_return: float
     length: int
+    success: bool | None
     cut_off: bool
 
 
@@ -129,7 +138,13 @@ def evaluate(
         [episode.episode_return for episode in flat],
         [episode.length for episode in flat],
         sum(episode.cut_off for episode in flat),
+        known_successes([episode.success for episode in flat]),
     )
+
+
+def known_successes(found: Sequence[bool | None]) -> list[bool] | None:
+    """What episodes said of their success: False for None, and None if none said anything."""
+    return None if all(one is None for one in found) else [bool(one) for one in found]
 
 
 def until_stopped(
@@ -167,8 +182,8 @@ def play_to_cut_off(
         shortened = up_to_cut(window, cut, is_over)
         was_cut = cut.any(0) & ~is_over
         ended: list[list[Episode]] = [[] for _ in found]
-        for index, episode_return, length in tracker.update(shortened):
-            ended[index].append(Episode(episode_return, length, False))
+        for index, episode_return, length, success in tracker.update(shortened):
+            ended[index].append(Episode(episode_return, length, success, False))
         for index in was_cut.nonzero().flatten().tolist():
             ended[index][-1] = ended[index][-1]._replace(cut_off=True)
         is_over |= was_cut

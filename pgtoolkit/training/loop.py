@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, final
 
 import numpy as np
@@ -15,6 +15,7 @@ from pgtoolkit.agent import Agent, CriticView, Metrics, evaluated_policy
 from pgtoolkit.config import Settings, above, at_least, at_most
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, never
+from pgtoolkit.training.dashboard import EVAL_SUCCESS, TRAINING_SUCCESS
 from pgtoolkit.training.diagnosis import markdown
 from pgtoolkit.training.faults.flight_recorder import FlightRecorder
 from pgtoolkit.training.history import watched
@@ -284,17 +285,19 @@ def _take_in(evaluation: Evaluation, agent: Agent, progress: Progress, run: RunF
     }
     if evaluation.cut_off or CUT_OFF_TAG in progress.scalars:
         metrics[CUT_OFF_TAG] = torch.tensor(evaluation.cut_off_share)
+    if evaluation.success_rate is not None:
+        metrics[EVAL_SUCCESS] = torch.tensor(evaluation.success_rate)
     return metrics
 
 
 def _rollout_metrics(progress: Progress) -> Metrics:
-    """Mean return and length of the recent training episodes; nothing before the first one ends."""
-    if not progress.returns:
-        return {}
-    return {
-        "rollout/ep_rew_mean": torch.tensor(float(np.mean(progress.returns))),
-        "rollout/ep_len_mean": torch.tensor(float(np.mean(progress.lengths))),
+    """Means over the recent training episodes; nothing before the first one ends."""
+    recent: dict[str, Collection[float]] = {
+        "rollout/ep_rew_mean": progress.returns,
+        "rollout/ep_len_mean": progress.lengths,
+        TRAINING_SUCCESS: progress.successes,
     }
+    return {tag: torch.tensor(float(np.mean(list(of)))) for tag, of in recent.items() if of}
 
 
 def _cpu_metrics(progress: Progress) -> Metrics:

@@ -13,7 +13,12 @@ from pgtoolkit.agent import Metrics
 from pgtoolkit.errors import RunFileError
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.training.chart import linear_step_chart, step_chart
-from pgtoolkit.training.dashboard import dashboard_scalars, layout
+from pgtoolkit.training.dashboard import (
+    EVAL_SUCCESS,
+    TRAINING_SUCCESS,
+    dashboard_scalars,
+    layout,
+)
 from pgtoolkit.training.storage.disk import writing
 from pgtoolkit.training.storage.event_file import EventFileSummaryWriter
 from pgtoolkit.training.tags import definitions_text
@@ -92,6 +97,7 @@ class RunWriter:
 
     def __init__(self, path: Path, purge_step: int | None = None) -> None:
         self.path, self.followed = path, ""
+        self._has_critic = self._shows_success = False
         with writing(path):
             self.writer = EventFileSummaryWriter(path, purge_step)
 
@@ -112,7 +118,8 @@ class RunWriter:
         self.writer.add_text("tags", definitions_text())
         rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
         self.writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}")
-        self.writer.add_custom_scalars(layout("critic" in settings))
+        self._has_critic = "critic" in settings
+        self.writer.add_custom_scalars(layout(self._has_critic))
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value)
             for key, value in shown.items()
@@ -128,6 +135,10 @@ class RunWriter:
         scalars, images = as_floats(metrics), step_images(metrics, step)
         shown = scalars | dashboard_scalars(scalars, self.followed or "score_function")
         with writing(self.path):
+            if not self._shows_success and shown.keys() & {TRAINING_SUCCESS, EVAL_SUCCESS}:
+                # TensorBoard takes the last layout that a run wrote.
+                self._shows_success = True
+                self.writer.add_custom_scalars(layout(self._has_critic, has_success=True))
             for name, value in shown.items():
                 self.writer.add_scalar(name, value, step)
             for tag, image in images.items():

@@ -174,3 +174,21 @@ def test_a_resumed_run_voids_what_the_crash_left_behind(tmp_path: Path) -> None:
         (128, 128.0),
         (192, -1.0),
     ]
+
+
+@pytest.mark.parametrize("tag", ["rollout/success_rate", "eval/success_rate"])
+def test_the_page_has_the_success_rate_once_there_is_one(tag: str, tmp_path: Path) -> None:
+    """TensorBoard takes the last layout of a run."""
+
+    def layouts() -> list[bool]:
+        events = read(tmp_path).Tensors("custom_scalars__config__")
+        return [b"success_rate" in event.tensor_proto.string_val[0] for event in events]
+
+    with RunWriter(tmp_path) as writer:
+        writer.begin(SETTINGS)
+        writer.write({"eval/mean_reward": torch.tensor(1.0)}, 1)
+        writer.flush()
+        assert layouts() == [False]
+        for step in (2, 3):
+            writer.write({tag: torch.tensor(0.5)}, step)
+    assert layouts() == [False, True]
