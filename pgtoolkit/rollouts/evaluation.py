@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
+from pgtoolkit.rollouts.action_counts import ActionCounter, ActionCounts
 from pgtoolkit.rollouts.episodes import EpisodeTracker
 from pgtoolkit.rollouts.rollout import RolloutState, collect, reset
 from pgtoolkit.rollouts.window import Window
@@ -34,6 +35,9 @@ class Evaluation:
     successes: list[bool] | None = None
     """Whether each episode was a success: ``is_success`` in the info of its last step, False where
     that says nothing. None if no episode has it."""
+    actions: ActionCounts | None = None
+    """How often each part of the action space was used, in all steps that were played. None if no
+    dimension has bounds."""
 
     @property
     def mean_return(self) -> float:
@@ -126,11 +130,12 @@ def evaluate(
     indices = np.arange(env.num_envs)
     wanted = episodes // env.num_envs + (indices < episodes % env.num_envs)
     found: list[list[Episode]] = [[] for _ in indices]
+    counter = ActionCounter(env.single_action_space)
     start: int | None = seed
     while any(len(have) < want for have, want in zip(found, wanted, strict=True)):
         rollout_state = reset(env, seed=start, device=device)
         collected = collect_windows(env, policy, rollout_state, draw_noise, chunk)
-        windows = until_stopped(collected, stop_requested)
+        windows = counter.passing(until_stopped(collected, stop_requested))
         play_to_cut_off(windows, wanted, found, max_episode_steps)
         start = None
     flat = [episode for have in found for episode in have]
@@ -139,6 +144,7 @@ def evaluate(
         [episode.length for episode in flat],
         sum(episode.cut_off for episode in flat),
         known_successes([episode.success for episode in flat]),
+        counter.found,
     )
 
 

@@ -15,6 +15,7 @@ from pgtoolkit.agent import Agent, CriticView, Metrics, evaluated_policy
 from pgtoolkit.config import Settings, above, at_least, at_most
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, never
+from pgtoolkit.training.action_histograms import action_metrics
 from pgtoolkit.training.dashboard import EVAL_SUCCESS, TRAINING_SUCCESS
 from pgtoolkit.training.diagnosis import markdown
 from pgtoolkit.training.faults.flight_recorder import FlightRecorder
@@ -287,7 +288,7 @@ def _take_in(evaluation: Evaluation, agent: Agent, progress: Progress, run: RunF
         metrics[CUT_OFF_TAG] = torch.tensor(evaluation.cut_off_share)
     if evaluation.success_rate is not None:
         metrics[EVAL_SUCCESS] = torch.tensor(evaluation.success_rate)
-    return metrics
+    return metrics | ({} if evaluation.actions is None else action_metrics(evaluation.actions))
 
 
 def _rollout_metrics(progress: Progress) -> Metrics:

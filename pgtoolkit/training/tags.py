@@ -79,6 +79,12 @@ DEFINITIONS = {
     "in its info; absent in environments whose infos do not have it",
     "eval/cut_off_episodes": "share of the evaluation episodes that did not end within "
     "eval_max_steps and were cut off there, with the return so far; absent until there is one",
+    "eval/actions_at_bound": "share of the entries of an evaluation's actions that are closer to a "
+    "bound than 0.5 % of the bounds' distance, over all dimensions with bounds; the actions are "
+    "deterministic",
+    "eval/actions/...": "histograms: an evaluation's actions in one dimension of the action space, "
+    "with its bounds at -1 and 1. Much at the ends: the policy switches between the bounds, where "
+    "the pathwise gradient nearly vanishes. The first 32 dimensions with bounds have one",
     "variational/elbo": "evidence lower bound of a variational run, mean over a step's samples. In "
     "such a run a trajectory is a sample of q, and the x-axis counts optimiser steps",
     "gradient/trajectories": "N: number of trajectories (or samples of a batch) that were measured",

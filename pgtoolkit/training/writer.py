@@ -12,6 +12,7 @@ from torch.utils.tensorboard.summary import hparams
 from pgtoolkit.agent import Metrics
 from pgtoolkit.errors import RunFileError
 from pgtoolkit.estimators.catalogue import CATALOGUE
+from pgtoolkit.training.action_histograms import write_histograms
 from pgtoolkit.training.chart import linear_step_chart, step_chart
 from pgtoolkit.training.dashboard import (
     EVAL_SUCCESS,
@@ -143,6 +144,7 @@ class RunWriter:
                 self.writer.add_scalar(name, value, step)
             for tag, image in images.items():
                 self.writer.add_image(tag, image, step, dataformats="HWC")
+            write_histograms(self.writer, metrics, step)
             self.writer.events.write_if_old()
         return scalars
 
