@@ -35,6 +35,9 @@ class ResumeArguments:
     """The run's folder."""
     total_steps: int | None = None
     """New total of environment steps; the learning-rate schedule then ends there."""
+    capture_video: bool = False
+    """Write a video at each evaluation from here on, as `pgtoolkit train --capture-video` does. A
+    run that was started with it goes on with it."""
     trust: bool = False
     """Run the code that the run's folder names (file.py:Class, module:Id) though it was not trained
     here by you. The folder counts as yours from then on."""
@@ -82,6 +85,7 @@ def resume(
 ) -> "Trained":
     """Continues a run whose folder is locked."""
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings, fitting
+    from pgtoolkit.scripts.cli.run_videos import require_filmable
     from pgtoolkit.scripts.train import Trained, run_training, untrained
     from pgtoolkit.state import anything, at, entries, require
     from pgtoolkit.training.progress import Progress, require_agreement
@@ -106,6 +110,7 @@ def resume(
         )
     with untrained():
         experiment = Experiment(settings, find_environments=find_environments)
+        require_filmable(experiment)
     with fitting(misfit):
         with at("agent"):
             experiment.agent.load_state_dict(state["agent"])
@@ -113,7 +118,7 @@ def resume(
     progress.best_return = best_return(folder, progress.best_return)
     with writing(folder.path):
         folder.go_on_from(resume_file)
-        if options.total_steps is not None or options.trust:
+        if options.total_steps is not None or options.capture_video or options.trust:
             folder.write_config(config)
     print(f"run: {folder.path}, from step {progress.num_steps}", flush=True)
     print(experiment.resumed_sentence, flush=True)
@@ -137,6 +142,8 @@ def settings_to_resume(
 
     if options.total_steps is not None:
         config = config | {"total_steps": options.total_steps}
+    if options.capture_video:
+        config = config | {"capture_video": True}
     settings = settings_from_file(config, [], command="resume")
     if not options.trust:
         require_signed(config, settings.run, names_of(settings.run))

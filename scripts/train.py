@@ -11,6 +11,7 @@ from pgtoolkit.scripts.cli.registry import AGENTS, find_agent
 from pgtoolkit.training.stop import Interruption
 
 if TYPE_CHECKING:
+    from pgtoolkit.rollouts.evaluation import Evaluation
     from pgtoolkit.scripts.cli.experiment import Experiment, FindEnvironments, RunSettings
     from pgtoolkit.training.progress import Progress, Watch
     from pgtoolkit.training.run_folder import RunFolder
@@ -77,6 +78,7 @@ def train_settings(
     """
     from pgtoolkit.agent import HasReplay
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings
+    from pgtoolkit.scripts.cli.run_videos import require_filmable
     from pgtoolkit.scripts.cli.streams import unfailing_output
     from pgtoolkit.scripts.cli.trust import signature
     from pgtoolkit.training.run_folder import RunFolder, default_path
@@ -88,6 +90,7 @@ def train_settings(
         require_no_run(folder)  # before anything is built
     with untrained():
         experiment = Experiment(settings, find_environments=find_environments)
+        require_filmable(experiment)
     path = folder or default_path(experiment.source.name, settings.agent_name, settings.run.seed)
     resolved = experiment.settings.as_dict()
     with unfailing_output(), new_folder(path):
@@ -132,12 +135,21 @@ def run_training(
         Interruption: a signal asked to stop; the run's state is saved.
     """
     from pgtoolkit.scripts.cli.progress import ProgressView
+    from pgtoolkit.scripts.cli.run_videos import film_of
     from pgtoolkit.training.loop import train
-    from pgtoolkit.training.progress import unwatched
+    from pgtoolkit.training.progress import Progress, unwatched
     from pgtoolkit.training.stop import StopSignals
     from pgtoolkit.training.storage.disk import writing
 
     loop = experiment.settings.loop
+    progress = progress or Progress()
+    film = film_of(experiment, run_folder, writer, progress)
+
+    def evaluate() -> "Evaluation":
+        found = experiment.evaluate(stop.requested)
+        film()
+        return found
+
     try:
         with StopSignals() as stop:
             with ProgressView(loop.total_steps) as view:
@@ -146,7 +158,7 @@ def run_training(
                     loop,
                     run_folder,
                     writer,
-                    evaluate=lambda: experiment.evaluate(stop.requested),
+                    evaluate=evaluate,
                     show=view,
                     progress=progress,
                     stop_requested=stop.requested,

@@ -49,6 +49,9 @@ class TrainConfig(Settings):
     eval_max_steps: Annotated[int | None, at_least(1), at_most(MAX_COUNT)] = None
     """Steps after which an evaluation episode is cut off and counts with its return so far;
     default: the environment's time limit, or 1,000 where none is known."""
+    capture_video: bool = False
+    """Write a video of the deterministic policy at each evaluation: as .mp4 into the run's folder,
+    and small into TensorBoard. Needs an environment that renders, and the extra `video`."""
     checkpoint_interval: Annotated[int, at_least(1)] = 50_000
     """Environment steps between checkpoints; one is always written at the start and the end."""
     keep_checkpoints: Annotated[int, at_least(1)] = KEPT_CHECKPOINTS

@@ -85,6 +85,8 @@ DEFINITIONS = {
     "eval/actions/...": "histograms: an evaluation's actions in one dimension of the action space, "
     "with its bounds at -1 and 1. Much at the ends: the policy switches between the bounds, where "
     "the pathwise gradient nearly vanishes. The first 32 dimensions with bounds have one",
+    "eval/video": "with --capture-video: one episode of the deterministic policy, always from the "
+    "same start, made smaller and shorter; the whole one is in the run's folder, videos/*.mp4",
     "variational/elbo": "evidence lower bound of a variational run, mean over a step's samples. In "
     "such a run a trajectory is a sample of q, and the x-axis counts optimiser steps",
     "gradient/trajectories": "N: number of trajectories (or samples of a batch) that were measured",

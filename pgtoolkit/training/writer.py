@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self, final
 
 import torch
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
 from pgtoolkit.agent import Metrics
@@ -36,7 +37,7 @@ HPARAM_METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "gradient/variance_
 
 ALWAYS_SHOWN = ("agent", "env", "seed", "estimator")
 """Settings that the HParams tab has in every run that has them."""
-NEVER_SHOWN = ("eval_episodes", "eval_max_steps")
+NEVER_SHOWN = ("eval_episodes", "eval_max_steps", "capture_video")
 """Settings that it does not have: they change no training, and depend on the environment."""
 
 
@@ -147,6 +148,23 @@ class RunWriter:
             write_histograms(self.writer, metrics, step)
             self.writer.events.write_if_old()
         return scalars
+
+    def write_animation(self, tag: str, gif: bytes, size: tuple[int, int], step: int) -> None:
+        """Writes an encoded animation, which TensorBoard plays among the images.
+
+        torch's ``add_video`` needs a version of moviepy that is no more.
+
+        Args:
+            tag: its tag.
+            gif: the animation.
+            size: width and height in pixels.
+            step: environment steps so far.
+        """
+        width, height = size
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=gif)
+        with writing(self.path):
+            value = Summary(value=[Summary.Value(tag=tag, image=image)])
+            self.writer._get_file_writer().add_summary(value, step)
 
     def write_text(self, tag: str, text: str, step: int) -> None:
         """Writes Markdown for TensorBoard's Text tab."""
