@@ -23,17 +23,17 @@ class ActionCounts(NamedTuple):
 
     dimensions: tuple[int, ...]
     """These dimensions."""
-    counts: NDArray[np.int64]
-    """``[D, NUM_BINS]``: a row for each, in bins of equal width from the lower to the upper bound.
+    counts: tuple[tuple[int, ...], ...]
+    """``[D][NUM_BINS]``: a row for each, in bins of equal width from the lower to the upper bound.
     Actions beyond a bound are in the bin beside it."""
     at_bound: int
-    """How many of the ``counts.sum()`` entries are closer to a bound than 0.5 % of the bounds'
+    """How many of the entries that were counted are closer to a bound than 0.5 % of the bounds'
     distance."""
 
     @property
     def at_bound_share(self) -> float:
         """The share of the entries that are at a bound."""
-        return self.at_bound / max(1, int(self.counts.sum()))
+        return self.at_bound / max(1, sum(map(sum, self.counts)))
 
 
 @final
@@ -59,7 +59,8 @@ class ActionCounter:
         if not len(self._dimensions):
             return None
         dimensions = tuple(self._dimensions.tolist())
-        return ActionCounts(dimensions, self._counts.copy(), self._at_bound)
+        counts = tuple(map(tuple, self._counts.tolist()))
+        return ActionCounts(dimensions, counts, self._at_bound)
 
     def passing(self, windows: Iterator[Window]) -> Iterator[Window]:
         """The windows, each after its valid actions were counted."""

@@ -25,7 +25,7 @@ EDGES = np.linspace(-1, 1, NUM_BINS + 1)
 def action_metrics(actions: ActionCounts) -> Metrics:
     """The share of actions at a bound, and the counts ``[NUM_BINS]`` of each dimension."""
     rows = list(zip(actions.dimensions, actions.counts, strict=True))[:MAX_HISTOGRAMS]
-    histograms = {f"{HISTOGRAM_TAG}{i}": torch.from_numpy(counts) for i, counts in rows}
+    histograms = {f"{HISTOGRAM_TAG}{i}": torch.tensor(counts) for i, counts in rows}
     return {AT_BOUND_TAG: torch.tensor(actions.at_bound_share), **histograms}
 
 

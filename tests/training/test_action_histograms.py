@@ -18,7 +18,9 @@ def test_histograms_and_the_share_at_a_bound_come_back(tmp_path: Path) -> None:
     counts = np.zeros((2, NUM_BINS), np.int64)
     counts[1, 0], counts[1, -1] = 3, 1
     with RunWriter(tmp_path) as writer:
-        scalars = writer.write(action_metrics(ActionCounts((0, 2), counts, 2)), 50)
+        scalars = writer.write(
+            action_metrics(ActionCounts((0, 2), tuple(map(tuple, counts.tolist())), 2)), 50
+        )
     assert scalars == {"eval/actions_at_bound": 0.5}
     events: Any = EventAccumulator(str(tmp_path))
     events.Reload()
@@ -31,7 +33,7 @@ def test_histograms_and_the_share_at_a_bound_come_back(tmp_path: Path) -> None:
 
 
 def test_many_dimensions_do_not_all_have_a_card() -> None:
-    counts = np.ones((100, NUM_BINS), np.int64)
+    counts = ((1,) * NUM_BINS,) * 100
     found = action_metrics(ActionCounts(tuple(range(100)), counts, 0))
     assert sum(value.dim() == 1 for value in found.values()) == MAX_HISTOGRAMS
     assert torch.equal(found["eval/actions/0"], torch.ones(NUM_BINS, dtype=torch.int64))
