@@ -21,6 +21,7 @@ from pgtoolkit.training.dashboard import (
     dashboard_scalars,
     layout,
 )
+from pgtoolkit.training.definitions_once import FILE_NAME, holder_of_definitions
 from pgtoolkit.training.storage.disk import writing
 from pgtoolkit.training.storage.event_file import EventFileSummaryWriter
 from pgtoolkit.training.tags import definitions_text
@@ -117,9 +118,9 @@ class RunWriter:
             self._begin(settings, differing(settings, defaults or {}))
 
     def _begin(self, settings: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
-        self.writer.add_text("tags", definitions_text())
+        defined = self._define_tags()
         rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
-        self.writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}")
+        self.writer.add_text("settings", f"{defined}\n\n| setting | value |\n|---|---|\n{rows}")
         self._has_critic = "critic" in settings
         self.writer.add_custom_scalars(layout(self._has_critic))
         plain = {
@@ -131,6 +132,18 @@ class RunWriter:
         )
         self.writer._get_file_writer().add_summary(experiment)
         self.writer._get_file_writer().add_summary(session_start)
+
+    def _define_tags(self) -> str:
+        """Writes the definitions if no run beside this one has them; says where they are."""
+        holder = holder_of_definitions(self.path)
+        if holder == self.path.absolute():
+            self.writer.add_text("tags", definitions_text())
+            (holder / FILE_NAME).write_text(definitions_text(), encoding="utf-8")
+            return "The tags are defined below, under *tags*."
+        return (
+            f"The tags are defined in the text *tags* of the run {holder.name}, once for all runs "
+            f"of this folder, and in its file {FILE_NAME}."
+        )
 
     def write(self, metrics: Metrics, step: int) -> dict[str, float]:
         """Writes scalars, and vectors by step as an image; returns the scalars as floats."""

@@ -1,5 +1,6 @@
 """TensorBoard events, read back as TensorBoard reads them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pgtoolkit.training.tags import DEFINITIONS
+from pgtoolkit.training.tags import DEFINITIONS, definitions_text
 from pgtoolkit.training.writer import HPARAM_METRICS, RunWriter, differing
 
 SETTINGS = {"agent": "shac", "gamma": 0.99, "hidden": (64, 64), "normalize": True, "none": None}
@@ -97,6 +98,26 @@ def test_the_beginning_of_a_run_is_documented(tmp_path: Path) -> None:
     assert all(f"`{tag}`" in definitions for tag in DEFINITIONS)
     config = text(events, "settings/text_summary")
     assert all(f"| {key} | {value} |" in config for key, value in SETTINGS.items())
+
+
+def test_runs_side_by_side_define_the_tags_once(tmp_path: Path) -> None:
+    """The first one does, and the others name it; without it the next one does, also resumed."""
+    first, second, third = (tmp_path / name for name in ("b", "a", "c"))
+    for path in (first, second):
+        path.mkdir()
+        with RunWriter(path) as writer:
+            writer.begin(SETTINGS)
+    assert "tags/text_summary" in read(first).Tags()["tensors"]
+    assert "tags/text_summary" not in read(second).Tags()["tensors"]
+    assert "in the text *tags* of the run b" in text(read(second), "settings/text_summary")
+    assert (first / "tags.md").read_text() == definitions_text()
+    shutil.rmtree(first)
+    third.mkdir()
+    for path in (third, second, third):
+        with RunWriter(path) as writer:
+            writer.begin(SETTINGS)
+    assert "tags/text_summary" in read(third).Tags()["tensors"]
+    assert "tags/text_summary" not in read(second).Tags()["tensors"]
 
 
 def text(events: Any, tag: str) -> str:
