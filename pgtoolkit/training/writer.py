@@ -2,19 +2,21 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, final
 
 import torch
 from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
 from pgtoolkit.agent import Metrics
 from pgtoolkit.errors import RunFileError
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.training.action_histograms import write_histograms
-from pgtoolkit.training.chart import linear_step_chart, step_chart
+from pgtoolkit.training.chart import linear_step_chart, png, step_chart
 from pgtoolkit.training.dashboard import (
     EVAL_SUCCESS,
     TRAINING_SUCCESS,
@@ -35,6 +37,9 @@ PAIR_BY_STEP = {
 
 HPARAM_METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "gradient/variance_ratio")
 
+
+PICTURE_SHARE = 0.005
+"""The share of the CPU time that pictures may take."""
 
 ALWAYS_SHOWN = ("agent", "env", "seed", "estimator")
 """Settings that the HParams tab has in every run that has them."""
@@ -101,6 +106,8 @@ class RunWriter:
     def __init__(self, path: Path, purge_step: int | None = None) -> None:
         self.path, self.followed = path, ""
         self._has_critic = self._shows_success = False
+        self._begun_at, self._drawing_time = time.process_time(), 0.0
+        self._undrawn: dict[str, tuple[Tensor, int]] = {}
         with writing(path):
             self.writer = EventFileSummaryWriter(path, purge_step)
 
@@ -146,21 +153,49 @@ class RunWriter:
         )
 
     def write(self, metrics: Metrics, step: int) -> dict[str, float]:
-        """Writes scalars, and vectors by step as an image; returns the scalars as floats."""
-        scalars, images = as_floats(metrics), step_images(metrics, step)
+        """Writes scalars, and vectors by step as images; returns the scalars as floats.
+
+        Pictures take at most ``PICTURE_SHARE`` of the CPU time since the beginning: one that would
+        take more waits until the next ones, which take its place, or until the end.
+        """
+        scalars = as_floats(metrics)
         shown = scalars | dashboard_scalars(scalars, self.followed or "score_function")
         with writing(self.path):
             if not self._shows_success and shown.keys() & {TRAINING_SUCCESS, EVAL_SUCCESS}:
                 # TensorBoard takes the last layout that a run wrote.
                 self._shows_success = True
                 self.writer.add_custom_scalars(layout(self._has_critic, has_success=True))
-            for name, value in shown.items():
-                self.writer.add_scalar(name, value, step)
-            for tag, image in images.items():
-                self.writer.add_image(tag, image, step, dataformats="HWC")
+            # One event for all: each has a header and a checksum.
+            values = [Summary.Value(tag=tag, simple_value=x) for tag, x in shown.items()]
+            self.writer._get_file_writer().add_summary(Summary(value=values), step)
+            self._draw_if_cheap(metrics, step)
             write_histograms(self.writer, metrics, step)
             self.writer.events.write_if_old()
         return scalars
+
+    def _draw_if_cheap(self, metrics: Metrics, step: int) -> None:
+        self._undrawn |= {name: (x, step) for name, x in metrics.items() if x.dim() == 1}
+        now = time.process_time()
+        if self._undrawn and self._drawing_time <= PICTURE_SHARE * (now - self._begun_at):
+            self._draw()
+            self._drawing_time += time.process_time() - now
+
+    def _draw(self) -> None:
+        """Draws the latest vectors that were not drawn."""
+        undrawn, self._undrawn = self._undrawn, {}
+        for step in sorted({step for _, step in undrawn.values()}):
+            vectors = {name: x for name, (x, at) in undrawn.items() if at == step}
+            for tag, image in step_images(vectors, step).items():
+                height, width = image.shape[:2]
+                self._write_image(tag, png(image), (width, height), step)
+
+    def _write_image(self, tag: str, encoded: bytes, size: tuple[int, int], step: int) -> None:
+        width, height = size
+        image = Summary.Image(
+            width=width, height=height, colorspace=3, encoded_image_string=encoded
+        )
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        self.writer._get_file_writer().add_summary(summary, step)
 
     def write_animation(self, tag: str, gif: bytes, size: tuple[int, int], step: int) -> None:
         """Writes an encoded animation, which TensorBoard plays among the images.
@@ -173,11 +208,8 @@ class RunWriter:
             size: width and height in pixels.
             step: environment steps so far.
         """
-        width, height = size
-        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=gif)
         with writing(self.path):
-            value = Summary(value=[Summary.Value(tag=tag, image=image)])
-            self.writer._get_file_writer().add_summary(value, step)
+            self._write_image(tag, gif, size, step)
 
     def write_text(self, tag: str, text: str, step: int) -> None:
         """Writes Markdown for TensorBoard's Text tab."""
@@ -196,6 +228,7 @@ class RunWriter:
 
     def close(self) -> None:
         with writing(self.path):
+            self._draw()
             self.writer.close()
 
     def __enter__(self) -> Self:
