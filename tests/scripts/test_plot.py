@@ -124,6 +124,7 @@ def test_the_picture_is_half_a_column_wide_and_no_text_is_cut_off(
     save(figure, tmp_path / f"figure{ending}")
     assert (tmp_path / f"figure{ending}").stat().st_size > 1000
     assert figure.get_size_inches()[0] == pytest.approx(3.3)
+    figure.draw_without_rendering()  # places everything again, for the size on the screen
     texts = [text for legend in figure.legends for text in legend.get_texts()]
     for axes in figure.get_axes():
         texts += [axes.xaxis.label, axes.yaxis.label, axes.title]
