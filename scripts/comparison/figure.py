@@ -62,7 +62,7 @@ LEGEND_ROW_HEIGHT = 0.16
 LETTER_WIDTH, LEGEND_LINE_WIDTH = 0.054, 0.42
 """Inches of a legend: a letter of a label, and the line beside it with the space around."""
 
-TYPE = {
+TYPE: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8,
@@ -80,7 +80,7 @@ PIXELS_PER_INCH = 300
 
 MAX_TICKS = 4
 
-STROKE = {"markersize": 3.2, "linewidth": 1.2}
+STROKE: dict[str, Any] = {"markersize": 3.2, "linewidth": 1.2}
 
 
 @final

@@ -53,7 +53,7 @@ def _advanced(crc: np.uint32, length: int) -> np.uint32:
     four = np.frombuffer(int(crc).to_bytes(4, "little"), np.uint8)
     rows = _tables()[BLOCK - length : BLOCK - length + count]
     rest = np.uint32(int(crc) >> 8 * count)
-    return np.bitwise_xor.reduce(rows[_ROWS[:count], four[:count]]) ^ rest
+    return np.uint32(np.bitwise_xor.reduce(rows[_ROWS[:count], four[:count]]) ^ rest)
 
 
 _ROWS = np.arange(BLOCK)
