@@ -31,7 +31,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#0
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
-ESTIMATOR_DASHES = {
+ESTIMATOR_DASHES: dict[str, Any] = {
     "score_function": (0, (1.2, 1.2)),
     "pathwise": "-",
     "mixed": (0, (5, 1.5)),
