@@ -23,7 +23,7 @@ CHOICES = frozenset(
 """Values of settings that messages name behind a flag; every other word goes on with the
 sentence."""
 
-SWITCHES = frozenset({"trust", "stochastic"})
+SWITCHES = frozenset({"trust", "stochastic", "capture_video"})
 """Flags without a value, which are off by default."""
 
 

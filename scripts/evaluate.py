@@ -98,6 +98,8 @@ def run(arguments: Sequence[str]) -> None:
     evaluated = evaluate_run(options)
     result, policy, path, name, env, source, max_steps = evaluated
     print("\n".join(result_lines(evaluated, options)))
+    if result.success_rate is not None:
+        print(f"success rate {result.success_rate:.0%} (is_success of the episodes' last steps)")
     if result.cut_off:
         sentence = cut_off_sentence(result, env, source.name, max_steps)
         print(textwrap.fill(sentence, LINE_WIDTH, break_long_words=False, break_on_hyphens=False))
@@ -223,6 +225,8 @@ def describe(result: Any, options: EvaluateArguments, env: str, path: Path) -> d
         "lengths": result.lengths,
         "mean_length": result.mean_length,
         "cut_off": result.cut_off,
+        "success_rate": result.success_rate,
+        "successes": result.successes,
         "env": env,
         "seed": options.seed,
         "stochastic": options.stochastic,

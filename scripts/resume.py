@@ -38,6 +38,9 @@ class ResumeArguments:
     """New total of environment steps; the learning-rate schedule then ends there."""
     track: Literal["none", "wandb", "trackio", "mlflow"] | None = None
     """Tracker that gets every scalar from now on; default: the run's, in the same tracked run."""
+    capture_video: bool = False
+    """Write a video at each evaluation from here on, as `pgtoolkit train --capture-video` does. A
+    run that was started with it goes on with it."""
     trust: bool = False
     """Run the code that the run's folder names (file.py:Class, module:Id) though it was not trained
     here by you. The folder counts as yours from then on."""
@@ -97,6 +100,7 @@ def resume(
 ) -> "Trained":
     """Continues a run whose folder is locked."""
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings, fitting
+    from pgtoolkit.scripts.cli.run_videos import require_filmable
     from pgtoolkit.scripts.cli.run_views import Beginning
     from pgtoolkit.scripts.cli.tracking import tracker_of
     from pgtoolkit.scripts.train import Trained, run_training, untrained
@@ -124,6 +128,7 @@ def resume(
     tracker = tracker_of(settings.loop)
     with untrained():
         experiment = Experiment(settings, find_environments=find_environments)
+        require_filmable(experiment)
     with fitting(misfit):
         with at("agent"):
             experiment.agent.load_state_dict(state["agent"])
@@ -131,7 +136,8 @@ def resume(
     progress.best_return = best_return(folder, progress.best_return)
     with writing(folder.path):
         folder.go_on_from(resume_file)
-        if (options.total_steps, options.trust, options.track) != (None, False, None):
+        given = (options.total_steps, options.trust, options.track, options.capture_video)
+        if given != (None, False, None, False):
             folder.write_config(config)
     resolved = settings.as_dict()
     view.begin(Beginning(folder, resolved, progress.num_steps, [experiment.resumed_sentence]))
@@ -157,6 +163,8 @@ def settings_to_resume(
         config = config | {"total_steps": options.total_steps}
     if options.track is not None:
         config = config | {"track": options.track}
+    if options.capture_video:
+        config = config | {"capture_video": True}
     settings = settings_from_file(config, [], command="resume")
     if not options.trust:
         require_signed(config, settings.run, names_of(settings.run))

@@ -15,6 +15,7 @@ from pgtoolkit.scripts.cli.tables import table, text_width
 from pgtoolkit.training.stop import Interruption
 
 if TYPE_CHECKING:
+    from pgtoolkit.rollouts.evaluation import Evaluation
     from pgtoolkit.scripts.cli.experiment import Experiment, FindEnvironments, RunSettings
     from pgtoolkit.scripts.cli.help_text import Group
     from pgtoolkit.scripts.cli.run_views import RunView
@@ -118,6 +119,7 @@ def train_shown(
 ) -> Trained:
     """Trains a new run, in the block of the view's output."""
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings
+    from pgtoolkit.scripts.cli.run_videos import require_filmable
     from pgtoolkit.scripts.cli.run_views import Beginning
     from pgtoolkit.scripts.cli.tracking import tracker_of
     from pgtoolkit.scripts.cli.trust import signature
@@ -131,6 +133,7 @@ def train_shown(
     tracker = tracker_of(settings.loop)
     with untrained():
         experiment = Experiment(settings, find_environments=find_environments)
+        require_filmable(experiment)
     path = folder or default_path(experiment.source.name, settings.agent_name, settings.run.seed)
     resolved = experiment.settings.as_dict()
     with new_folder(path):
@@ -181,13 +184,22 @@ def run_training(
         RunFileError: the run folder cannot be written.
         Interruption: a signal asked to stop; the run's state is saved.
     """
+    from pgtoolkit.scripts.cli.run_videos import film_of
     from pgtoolkit.scripts.cli.run_views import Ending
     from pgtoolkit.training.loop import train
-    from pgtoolkit.training.progress import unwatched
+    from pgtoolkit.training.progress import Progress, unwatched
     from pgtoolkit.training.stop import StopSignals
     from pgtoolkit.training.storage.disk import writing
 
     loop, begun = experiment.settings.loop, 0 if progress is None else progress.num_steps
+    progress = progress or Progress()
+    film = film_of(experiment, run_folder, writer, progress)
+
+    def evaluate() -> "Evaluation":
+        found = experiment.evaluate(stop.requested)
+        film()
+        return found
+
     try:
         with StopSignals() as stop:
             with view.follow(loop.total_steps, begun) as show:
@@ -196,7 +208,7 @@ def run_training(
                     loop,
                     run_folder,
                     writer,
-                    evaluate=lambda: experiment.evaluate(stop.requested),
+                    evaluate=evaluate,
                     show=show,
                     progress=progress,
                     stop_requested=stop.requested,

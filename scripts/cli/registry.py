@@ -180,6 +180,10 @@ BENCHMARKS = {
         "pgtoolkit.scripts.benchmarks.solve",
         "CPU seconds of training until Pendulum-v1 reaches a return of -200",
     ),
+    "writing": Benchmark(
+        "pgtoolkit.scripts.benchmarks.writing",
+        "share of a training's CPU time that its TensorBoard file takes",
+    ),
     "start": Benchmark(
         "pgtoolkit.scripts.benchmarks.start",
         "time until a command answers, and time of the import",
