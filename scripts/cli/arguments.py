@@ -1,6 +1,7 @@
 """Command-line arguments from dataclasses; errors are reported on one line."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -46,6 +47,23 @@ def parse(cls: type[T], arguments: Sequence[str], *, command: str) -> T:
         raise RequestError(
             f"{_first_error(output.getvalue())} (see {program_name(command)} --help)"
         ) from error
+
+
+def split_options(cls: type[Any], arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags of a dataclass with their values, and all other words of a command line.
+
+    Args:
+        cls: a dataclass.
+        arguments: flags of the dataclass and others, in any order.
+    """
+    names = {flag_name(field.name) for field in dataclasses.fields(cls)}
+    parts: tuple[list[str], list[str]] = [], []
+    where = parts[1]
+    for word in arguments:
+        if word.startswith("--"):
+            where = parts[0] if word.split("=")[0].replace("_", "-") in names else parts[1]
+        where.append(word)
+    return parts
 
 
 def program_name(command: str) -> str:

@@ -33,6 +33,7 @@ DEPENDENCIES = frozenset(
         "onnx_ir",
         "onnxruntime",
         "onnxscript",
+        "optuna",
         "rich",
         "safetensors",
         "scipy",

@@ -38,6 +38,7 @@ COMMANDS = {
     "evaluate": "run a trained policy and report its returns",
     "variance": "measure the gradient estimators, and advise which to use up to which horizon",
     "compare": "train agents on environments with several seeds, and compare their returns",
+    "tune": "search an agent's settings for the greatest mean return over seeds",
     "plot": "draw the returns of runs, and the variance and bias of their gradients",
     "export": "write a policy as .onnx or .pt2, for programs without this package",
     "explain": "take a fault of a run again, and name where it began",
