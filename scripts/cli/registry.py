@@ -40,6 +40,7 @@ COMMANDS = {
     "compare": "train agents on environments with several seeds, and compare their returns",
     "tune": "search an agent's settings for the greatest mean return over seeds",
     "plot": "draw the returns of runs, and the variance and bias of their gradients",
+    "report": "write one HTML page about runs: returns, gradients, diagnosis, settings",
     "export": "write a policy as .onnx or .pt2, for programs without this package",
     "explain": "take a fault of a run again, and name where it began",
     "check-env": "check an environment and its gradient, and report what is wrong",
