@@ -101,7 +101,7 @@ SMALL_REPPO: Mapping[str, Any] = {
     "learning_rate": 1e-3,
     "critic_learning_rate": 5e-3,
     "kl_coef_learning_rate": 1e-2,
-    "gamma": 0.98,
+    "gamma": 0.95,
     "gae_lambda": 0.95,
     "ent_coef": 0.3,
     "log_std_init": 0.0,
@@ -239,6 +239,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         TEN,
         bar=Bar(250, "mean"),
         published=Published("PPO 132.6 at 300k", SLM_LAB),
+        settings={"gamma": 0.995},
     ),
     "mountain-car-sac": Experiment(
         "sac",
