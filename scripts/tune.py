@@ -220,7 +220,7 @@ def opening(study: "Study", plan: "Plan", options: TuneArguments) -> str:
     """The first lines: where the study is, what is searched, and how far it is."""
     lines = [f"study: {study.root}"]
     lines += [f"  searched: {dimension.text}" for dimension in study.space]
-    steps = f"{plan.total_steps:,} steps for each of the seeds {', '.join(map(str, plan.seeds))}"
+    steps = f"{plan.total_steps:,} steps with {plan.seeds_text}"
     lines.append(f"  a trial: {steps}")
     begun = len(study.trials)
     if begun:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.streams import unfailing_output
 from pgtoolkit.scripts.comparison.plan import PlannedRun, plan_runs
 from pgtoolkit.scripts.comparison.processes import make_logs_folder
@@ -32,6 +33,11 @@ class Plan:
     final_episodes: int
     points: Points | None
     """Where trials are pruned; None for nowhere."""
+
+    @property
+    def seeds_text(self) -> str:
+        """``seed 3``, or ``seeds 0, 1``."""
+        return f"seed{'s' if len(self.seeds) > 1 else ''} {join_names(self.seeds)}"
 
     def runs(self, label: str, values: Mapping[str, Any], root: Path) -> list[PlannedRun]:
         """The runs of a trial, one for each seed.

@@ -17,6 +17,11 @@ BEST_NAME = "best.yaml"
 
 SHOWN_TRIALS = 5
 
+ELSEWHERE = (
+    "Another process is still at work at this study; it writes the best settings again when a "
+    "trial ends."
+)
+
 NOT_OF_THE_BEST = ("eval_interval", "seed")
 """Settings of the trials that are not written beside the best ones: they belong to the search."""
 
@@ -35,7 +40,7 @@ def write_best(study: Study, plan: Plan) -> None:
     head = (
         f"# Trial {best.number} of `pgtoolkit tune {plan.agent}`: mean return "
         f"{format_number(value_of(best), 4)}\n"
-        f"# ({returns} with the seeds {join_names(plan.seeds)}), of {len(study.trials)} trials.\n"
+        f"# ({returns} with {plan.seeds_text}), of {len(study.trials)} trials.\n"
         f"# Train with it: pgtoolkit train {plan.agent} --config {BEST_NAME}\n"
     )
     text = head + config_text(settings)
@@ -94,8 +99,9 @@ def report(study: Study, plan: Plan) -> str:
         *(_row(trial, names, study.begins_with_defaults) for trial in shown),
         "",
         f"{counts_text(trials)}. The mean return is that of {plan.final_episodes} deterministic "
-        f"episodes of the last policy, over the seeds {join_names(plan.seeds)}. The best of many "
+        f"episodes of the last policy, with {plan.seeds_text}. The best of many "
         "trials is also the luckiest: train it with other seeds before you compare it.",
+        *([ELSEWHERE] if any(t.state == TrialState.RUNNING for t in trials) else []),
         f"best settings: {study.root / BEST_NAME}",
         f"train:         pgtoolkit train {plan.agent} --config {study.root / BEST_NAME} "
         f"--seed {plan.seeds.stop}",
