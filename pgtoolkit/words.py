@@ -16,6 +16,7 @@ CHOICES = frozenset(
         *("auto", "none", "finite-difference", "mujoco", "model", "cpu", "cuda", "sync", "async"),
         *("stop", "drop", "restart", "pathwise", "score_function", "mixed", "critic"),
         *("gaussian", "clipped_gaussian", "clipped_tanh", "full_gaussian", "mixture", "beta"),
+        *("wandb", "trackio", "mlflow"),
         *("flow", "always", "never", "windows", "episodes", "return", "reward_to_go", "value"),
     )
 )

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, final
 from pgtoolkit.errors import RequestError
 from pgtoolkit.extras import install_command
 from pgtoolkit.limits import MAX_COUNT
-from pgtoolkit.scripts.cli.arguments import parse, read_yaml, require_options, split_options
+from pgtoolkit.scripts.cli.arguments import (
+    asks_for_help,
+    command_help,
+    flags_of,
+    parse_known,
+    read_yaml,
+    require_options,
+)
 from pgtoolkit.scripts.cli.files import require_writable, write_json
 from pgtoolkit.scripts.cli.registry import AGENTS, find_agent
 
@@ -38,6 +45,11 @@ class TuneArguments:
     which all trials have.
     """
 
+    env: str | None = None
+    """The environment: an id (Pendulum-v1, pgtoolkit/Pendulum-v0, module:Id-v0) or
+    path/to/file.py:Class, whose code is run. It is given here or by config."""
+    total_steps: int | None = None
+    """Environment steps of each run. Default: that of `pgtoolkit train`, 500,000."""
     trials: int = 20
     """Trials that the study shall have, of all processes and earlier calls together; pruned and
     failed ones count."""
@@ -81,17 +93,19 @@ def run(arguments: Sequence[str]) -> None:
         SystemExit: with 1, if no trial is complete.
     """
     if arguments and arguments[0] in ("-h", "--help"):
-        parse(TuneArguments, ["--help"], command="tune")
+        print(command_help("tune AGENT", TuneArguments))
+        return
     if not arguments or arguments[0].startswith("-"):
         raise RequestError(
             f"name the agent first: pgtoolkit tune AGENT --env ENV ({', '.join(AGENTS)})"
         )
     agent_name = arguments[0]
     find_agent(agent_name)
-    own, rest = split_options(TuneArguments, arguments[1:])
-    if "-h" in rest or "--help" in rest:
-        show_help(agent_name)
-    options = parse(TuneArguments, own, command=f"tune {agent_name}")
+    if asks_for_help(arguments):
+        print(help_of(agent_name))
+        return
+    options, rest = parse_known(TuneArguments, arguments[1:], command=f"tune {agent_name}")
+    rest += flags_of({"env": options.env, "total_steps": options.total_steps})
     if options.json is not None:
         require_writable(options.json, "--json")
     require_optuna()
@@ -251,18 +265,21 @@ def finish(study: "Study", plan: "Plan", options: TuneArguments) -> None:
         raise SystemExit(1)
 
 
-def show_help(agent_name: str) -> None:
-    """Prints the options and what is searched by default, and exits with 0."""
+def help_of(agent_name: str) -> str:
+    """The help of the command with an agent: its options, and what is searched by default."""
     from pgtoolkit.scripts.cli.registry import load_agent
     from pgtoolkit.scripts.tuning.space import searched_settings
 
     space = searched_settings(agent_name, load_agent(agent_name)[1](), (), ())
-    print(
-        f"Searched by default: {' '.join(dimension.text for dimension in space)}\n"
-        f"Settings that stay as they are: every option of `pgtoolkit train {agent_name} --help`, "
-        "such as --total-steps 100000\n"
+    lines = [f"  {dimension.text}" for dimension in space]
+    return "\n".join(
+        (
+            command_help(f"tune {agent_name}", TuneArguments),
+            "\nsearched by default:",
+            *lines,
+            f"\nsettings that all trials have: see `pgtoolkit train {agent_name} --help`",
+        )
     )
-    parse(TuneArguments, ["--help"], command=f"tune {agent_name}")
 
 
 if __name__ == "__main__":

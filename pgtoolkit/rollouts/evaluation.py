@@ -38,11 +38,17 @@ class Evaluation:
 
     @property
     def std_return(self) -> float:
-        """Population standard deviation over episodes.
-
-        Divided by the square root of their number it is the standard error of the mean return.
-        """
+        """Population standard deviation over episodes."""
         return float(np.std(self.returns))
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of the mean return, ``s / sqrt(n)`` with the unbiased variance ``s^2``.
+
+        None for a single episode.
+        """
+        count = len(self.returns)
+        return float(np.std(self.returns, ddof=1)) / count**0.5 if count > 1 else None
 
     @property
     def mean_length(self) -> float:

@@ -21,6 +21,7 @@ from pgtoolkit.training.history import watched
 from pgtoolkit.training.progress import Progress, Watch, unwatched
 from pgtoolkit.training.run_folder import KEPT_CHECKPOINTS, RunFolder, Which
 from pgtoolkit.training.storage.disk import writing
+from pgtoolkit.training.trackers.base import TrackerName
 from pgtoolkit.training.writer import RunWriter, as_floats
 
 LOG = logging.getLogger("pgtoolkit")
@@ -56,6 +57,12 @@ class TrainConfig(Settings):
     """Minutes after which a checkpoint is written, whatever the steps."""
     log_interval: Annotated[int, at_least(1)] = 1
     """Updates between rows of rollout, train and time in TensorBoard."""
+    track: TrackerName = "none"
+    """Tracker that gets every scalar beside TensorBoard: wandb, trackio or mlflow (extras of these
+    names). Their environment variables say where to, such as WANDB_MODE=offline."""
+    track_project: str | None = None
+    """The tracker's project or experiment; default: that of its environment variables, or
+    pgtoolkit."""
 
 
 def train(

@@ -17,6 +17,7 @@ from pgtoolkit.training.dashboard import dashboard_scalars, layout
 from pgtoolkit.training.storage.disk import writing
 from pgtoolkit.training.storage.event_file import EventFileSummaryWriter
 from pgtoolkit.training.tags import definitions_text
+from pgtoolkit.training.trackers.base import TrackedRun, Tracker, Untracked
 
 BY_STEP = "gradient/by_step/"
 PAIR_BY_STEP = {
@@ -85,13 +86,16 @@ class RunWriter:
     Args:
         path: the run folder.
         purge_step: on resuming, the step from which older events are void.
+        tracker: gets the same scalars and settings; its failures are its own.
 
     Raises:
         RunFileError: the file cannot be written; from every method but :meth:`__exit__`.
     """
 
-    def __init__(self, path: Path, purge_step: int | None = None) -> None:
-        self.path, self.followed = path, ""
+    def __init__(
+        self, path: Path, purge_step: int | None = None, tracker: Tracker | None = None
+    ) -> None:
+        self.path, self.followed, self.tracker = path, "", tracker or Untracked()
         with writing(path):
             self.writer = EventFileSummaryWriter(path, purge_step)
 
@@ -107,6 +111,7 @@ class RunWriter:
         self.followed = followed if followed in CATALOGUE else "score_function"
         with writing(self.path):
             self._begin(settings, differing(settings, defaults or {}))
+        self.tracker.begin(TrackedRun(self.path, settings, settings.get("track_project"), None))
 
     def _begin(self, settings: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
         self.writer.add_text("tags", definitions_text())
@@ -133,6 +138,7 @@ class RunWriter:
             for tag, image in images.items():
                 self.writer.add_image(tag, image, step, dataformats="HWC")
             self.writer.events.write_if_old()
+        self.tracker.log(shown, step)
         return scalars
 
     def write_text(self, tag: str, text: str, step: int) -> None:
@@ -158,6 +164,10 @@ class RunWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Closes the file. After an error, a second one in closing it would only hide the first."""
+        """Closes the file, then the tracker, which may take a while.
+
+        After an error, a second one in closing the file would only hide the first.
+        """
         with contextlib.suppress(*(() if kind is None else (RunFileError,))):
             self.close()
+        self.tracker.finish(failed=kind is not None)

@@ -28,6 +28,7 @@ DEPENDENCIES = frozenset(
     (
         "PIL",
         "gymnasium",
+        "mlflow",
         "numpy",
         "onnx",
         "onnx_ir",
@@ -40,7 +41,9 @@ DEPENDENCIES = frozenset(
         "tensorboard",
         "torch",
         "torchgen",
+        "trackio",
         "tyro",
+        "wandb",
         "yaml",
     )
 )

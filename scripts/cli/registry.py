@@ -46,6 +46,7 @@ COMMANDS = {
     "check-env": "check an environment and its gradient, and report what is wrong",
     "benchmark": "time this package and others on the same work, side by side",
     "list": "list the agents, environments, estimators and wrappers",
+    "completion": "print what completes commands and options in bash or zsh",
 }
 
 AGENTS = {
@@ -93,6 +94,18 @@ AGENTS = {
         "pgtoolkit.agents.svg",
         "Svg",
         "pathwise through a learned Q or a learned model, from replay; any continuous actions",
+    ),
+}
+
+TRACKERS = {
+    "wandb": LazyClass(
+        "pgtoolkit.training.trackers.wandb", "WandbTracker", "Weights & Biases, also offline"
+    ),
+    "trackio": LazyClass(
+        "pgtoolkit.training.trackers.trackio", "TrackioTracker", "a local database, or a Space"
+    ),
+    "mlflow": LazyClass(
+        "pgtoolkit.training.trackers.mlflow", "MlflowTracker", "a local file, or a server"
     ),
 }
 

@@ -190,7 +190,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         FIVE,
         bar=Bar(1835, "mean"),
         published=Published("PPO 1412 ± 329 at 1M, 1835 ± 439 at 2M", VALIDATION),
-        settings={"log_std_init": -1.5},
+        settings={"log_std_init": -1.5, "batch_size": 64},
     ),
     "walker2d-reppo": Experiment(
         "reppo",
