@@ -121,6 +121,7 @@ def named(names: Sequence[str]) -> dict[str, Experiment]:
 
 def reproduce(experiments: dict[str, Experiment], options: ReproduceArguments) -> None:
     """Runs the seeds of the experiments, all in one queue; writes and shows what they reach."""
+    from pgtoolkit.scripts.cli.experiment import default_settings
     from pgtoolkit.scripts.comparison.carry_out import carry_out, report_failures
     from pgtoolkit.scripts.comparison.plan import require_possible
     from pgtoolkit.scripts.comparison.reproduction import (
@@ -136,7 +137,8 @@ def reproduce(experiments: dict[str, Experiment], options: ReproduceArguments) -
     for name, runs in plans.items():
         path = result_file(options.output_dir, name)
         require_writable(path, "the result")
-        require_joinable(path, settings_without_seed(runs[0]))
+        defaults = default_settings(experiments[name].agent)
+        require_joinable(path, settings_without_seed(runs[0]), defaults)
     everything = [run for runs in plans.values() for run in runs]
     sizes = require_possible(everything)
     schedule = carry_out(everything, options.jobs or usable_cores(), options.run_dir)
