@@ -13,7 +13,8 @@ from pgtoolkit.scripts.cli.arguments import parse, require_options
 from pgtoolkit.scripts.cli.files import require_picture, require_writable
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.registry import find_agent, lookup
-from pgtoolkit.scripts.compare import EVALUATIONS, MAX_JOBS, usable_cores
+from pgtoolkit.scripts.compare import EVALUATIONS, MAX_JOBS
+from pgtoolkit.scripts.comparison.processes import usable_cores
 from pgtoolkit.scripts.tables.reproductions import EXPERIMENTS, Experiment
 
 if TYPE_CHECKING:

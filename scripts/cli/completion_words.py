@@ -48,6 +48,7 @@ def read_words() -> Words:
     by_key = {name: command_words(options_of_command(name), envs) for name in COMMANDS}
     by_key |= {f"train {name}": command_words(options_of_training(name), envs) for name in AGENTS}
     by_position = {"list": KINDS, "completion": SHELLS, "benchmark": tuple(BENCHMARKS)}
+    by_position |= {"tune": tuple(AGENTS)}
     for name, words in by_position.items():
         by_key[name] = by_key[name]._replace(arguments=Values(words))
     agents = {name: agent.note for name, agent in AGENTS.items()}

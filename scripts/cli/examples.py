@@ -44,6 +44,13 @@ EXAMPLES = {
         "pgtoolkit compare --env pgtoolkit/Pendulum-v0 --agents shac ppo --seeds 5",
         ("env", "agents", "seeds", "total_steps", "set", "plot", "json"),
     ),
+    "tune": Example(
+        "pgtoolkit tune {agent} --env pgtoolkit/Pendulum-v0 --trials 30 --seeds 2",
+        ("env", "trials", "total_steps", "seeds", "tune", "jobs", "run_dir", "json"),
+    ),
+    "report": Example(
+        "pgtoolkit report runs/one runs/two --output report.html", ("runs", "output")
+    ),
     "plot": Example("pgtoolkit plot runs/one runs/two --output curves.png", ("runs", "output")),
     "export": Example("pgtoolkit export runs/mine --output policy.onnx", ("run", "output")),
     "explain": Example("pgtoolkit explain runs/mine", ("run", "fault")),

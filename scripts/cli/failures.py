@@ -34,6 +34,7 @@ DEPENDENCIES = frozenset(
         "onnx_ir",
         "onnxruntime",
         "onnxscript",
+        "optuna",
         "rich",
         "safetensors",
         "scipy",

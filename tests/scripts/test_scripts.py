@@ -481,6 +481,8 @@ def test_the_console_command_and_the_scripts_are_one(command: list[str]) -> None
         "variance",
         "compare",
         "plot",
+        "tune",
+        "report",
         "export",
         "reproduce",
         "reference_table",
