@@ -17,6 +17,7 @@ from pgtoolkit.config import (
     ProbeSettings,
     ReplaySettings,
     Schedule,
+    TorsoSettings,
     above,
     at_least,
     at_most,
@@ -78,6 +79,7 @@ class Td3Config(
     CriticSettings,
     ProbeSettings,
     DiagnosticsSettings,
+    TorsoSettings,
 ):
     """Twin delayed deterministic policy gradient: replayed minibatches, two critics."""
 

@@ -21,6 +21,7 @@ from pgtoolkit.limits import MAX_COUNT, MAX_CRITICS, MAX_FLOAT, MAX_INTEGER, MAX
 from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.networks.value import CriticLoss, PolicyValue
 from pgtoolkit.policies.factory import DistributionName
+from pgtoolkit.policies.torso import MLP
 from pgtoolkit.setting_types import fits, plain_value, types_of, words_of
 
 Schedule = Literal["linear", "constant"]
@@ -73,6 +74,13 @@ def below(low: float, high: float) -> Range:
 def each(range_: Range, text: str | None = None) -> Range:
     """A range for every entry of a tuple."""
     return Range(text or range_.text, lambda values: all(range_.holds(x) for x in values))
+
+
+NAMED_TORSO = Range(
+    f"{MLP}, path/to/file.py:function or module:function",
+    lambda name: name == MLP or all(part.strip() for part in name.rpartition(":")),
+)
+"""Names of hidden layers."""
 
 
 @functools.cache
@@ -181,7 +189,18 @@ class AdamSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkSettings(Settings):
+class TorsoSettings(Settings):
+    """The kind of the policy's hidden layers."""
+
+    torso: Annotated[str, NAMED_TORSO] = MLP
+    """Hidden layers of the policy: mlp, which hidden, activation, layer_norm and first_bias
+    describe, or path/to/file.py:function or module:function, Python code that is run. The function
+    takes the observation space and returns an nn.Module from (normalised) observations [..., O] to
+    features [..., F]. Value and Q functions stay fully connected layers."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkSettings(TorsoSettings):
     """The policy's network and distribution."""
 
     hidden: Annotated[

@@ -136,7 +136,7 @@ def evaluate_run(
     settings = settings_from_file(config, [], command="evaluate")
     chosen = chosen_environment(options, settings.run)
     if not options.trust:
-        require_signed(config, settings.run, names_of(chosen) - names_of(options), OTHER_ENV)
+        require_signed(config, settings, names_of(chosen) - names_of(options), OTHER_ENV)
     device = torch.device("cpu")
     environments = (find_environments or env_factory_of)(chosen, False, device)
     require_evaluation_memory(environments, options.episodes)

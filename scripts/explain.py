@@ -108,9 +108,9 @@ def explained(
     from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
 
     settings = settings_from_file(config, [], command="explain")
-    trained = settings.run
+    trained = settings
     if options.env is not None:
-        run = dataclasses.replace(trained, env=absolute_path(options.env))
+        run = dataclasses.replace(trained.run, env=absolute_path(options.env))
         settings = dataclasses.replace(settings, run=run)
     if not options.trust:
         require_signed(config, trained, names_of(settings.run) - names_of(options), OTHER_ENV)

@@ -68,7 +68,7 @@ def run(arguments: Sequence[str]) -> None:
     folder, config = RunFolder.open(options.run)
     settings = settings_from_file(config, [], command="export")
     if not options.trust:
-        require_signed(config, settings.run, names_of(settings.run))
+        require_signed(config, settings, names_of(settings.run))
     chosen = chosen_environment(EvaluateArguments(run=options.run), settings.run)
     environments = env_factory_of(chosen, False, torch.device("cpu"))
     env = environments.make_for_evaluation(NUM_ENVS)

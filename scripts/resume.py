@@ -167,10 +167,10 @@ def settings_to_resume(
         config = config | {"capture_video": True}
     settings = settings_from_file(config, [], command="resume")
     if not options.trust:
-        require_signed(config, settings.run, names_of(settings.run))
+        require_signed(config, settings, names_of(settings.run))
         return config, settings
     unsigned = {name: value for name, value in config.items() if name != SIGNATURE}
-    return unsigned | signature(settings.run), settings
+    return unsigned | signature(settings), settings
 
 
 def best_return(folder: "RunFolder", known: float | None) -> float | None:

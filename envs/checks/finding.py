@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, final
 
-from pgtoolkit.envs.registry.construct import describe_exception
+from pgtoolkit.user_code import describe_exception
 
 Status = Literal["pass", "warning", "fault", "not checked"]
 

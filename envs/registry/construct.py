@@ -1,7 +1,6 @@
 """Calls of a class or function with a user's arguments, and messages about wrong ones."""
 
 import inspect
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
@@ -9,6 +8,7 @@ from gymnasium.error import DependencyNotInstalled
 
 from pgtoolkit.envs.registry.json_types import annotations_of, fits, words_of
 from pgtoolkit.errors import RequestError
+from pgtoolkit.user_code import describe_exception
 
 T = TypeVar("T")
 
@@ -103,14 +103,3 @@ def accepted_arguments(
         return None
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [p.name for p in parameters if p.kind in kinds and p.name not in given]
-
-
-def describe_exception(error: BaseException, file: str) -> str:
-    """``file.py, line 3: NameError: ...`` with the last line of that file in the traceback."""
-    what = f"{type(error).__name__}: {error}"
-    if isinstance(error, SyntaxError) and error.filename == file:
-        return f"{file}, line {error.lineno}: {type(error).__name__}: {error.msg}"
-    if not file:
-        return what
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
-    return f"{file}, line {frames[-1].lineno}: {what}" if frames else f"{file}: {what}"

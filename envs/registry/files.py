@@ -1,10 +1,7 @@
 """Importing an environment class from a user's Python file."""
 
 import difflib
-import hashlib
-import importlib.util
 import inspect
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,8 +9,8 @@ from typing import Any
 import gymnasium
 
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.registry.construct import describe_exception
 from pgtoolkit.errors import RequestError
+from pgtoolkit.user_code import import_file
 
 EnvClass = type[DifferentiableEnv[Any]] | type[gymnasium.Env[Any, Any]]
 
@@ -45,31 +42,6 @@ def load_class(file: str, name: str) -> EnvClass:
         raise RequestError(f"{name} in {file} is not complete: it still has to define {missing}")
     loaded: EnvClass = kind
     return loaded
-
-
-def import_file(path: Path) -> ModuleType:
-    """Imports a file by its path. The second call returns the same module.
-
-    Raises:
-        RequestError: the import fails; names the line of the file.
-    """
-    # Entered in sys.modules, because dataclasses and pickle look the module up there; under a
-    # unique name, because another module may have the file's name.
-    unique = f"pgtoolkit_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    if unique in sys.modules:
-        return sys.modules[unique]
-    spec = importlib.util.spec_from_file_location(unique, path)
-    assert spec is not None and spec.loader is not None, "a file that ends in .py has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[unique] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[unique]
-        raise RequestError(
-            f"importing {path.name} failed: {describe_exception(error, str(path))}"
-        ) from error
-    return module
 
 
 def _is_environment(kind: object) -> bool:

@@ -14,11 +14,11 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
 from pgtoolkit.envs.registry.construct import require_arguments
-from pgtoolkit.envs.registry.files import import_file
 from pgtoolkit.envs.registry.ordinary import env_name
 from pgtoolkit.envs.registry.registered import missing_package
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.user_code import import_file
 
 MakeWrapper = Callable[..., Any]
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from pgtoolkit.distributions.implicit import with_gradient_of
 from pgtoolkit.envs.differentiable import DifferentiableEnv, require_outputs
-from pgtoolkit.envs.registry.files import import_file
 from pgtoolkit.envs.states import S
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
 from pgtoolkit.errors import RequestError
 from pgtoolkit.networks.normalizer import Moments
+from pgtoolkit.user_code import import_file
 
 Surrogate = Callable[[Any, Tensor, Any], Tensor]
 """``surrogate(state, action, next_state)`` ``[N]``: a cost, less is better."""

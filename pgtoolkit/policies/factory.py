@@ -20,6 +20,7 @@ from pgtoolkit.policies.gaussian import ClippedGaussianHead, FullGaussianHead, g
 from pgtoolkit.policies.head import Head, MakeHead, SquashedHead, UnsquashedHead
 from pgtoolkit.policies.mixture import MixtureHead
 from pgtoolkit.policies.policy import Policy
+from pgtoolkit.policies.torso import MLP, chosen_torso
 from pgtoolkit.seeding import stream
 
 DistributionName = Literal[
@@ -30,7 +31,11 @@ UnsquashedName = Literal["full_gaussian", "mixture", "flow"]
 
 
 class PolicySettings(Protocol):
-    """The settings of an agent's configuration that :func:`make_policy` reads."""
+    """The settings of an agent's configuration that :func:`make_policy` reads.
+
+    It reads ``torso`` as well where there is one: hidden layers of the user's own
+    (:func:`chosen_torso <pgtoolkit.policies.torso.chosen_torso>`).
+    """
 
     @property
     def hidden(self) -> tuple[int, ...]: ...
@@ -155,7 +160,8 @@ def make_policy(
     variables.
 
     Raises:
-        RequestError: a space is not supported, or not with this distribution.
+        RequestError: a space is not supported, or not with this distribution, or the torso is no
+            module that a policy can use.
     """
     return Policy(
         observation_space,
@@ -165,6 +171,7 @@ def make_policy(
         layer_norm=settings.layer_norm,
         first_bias=settings.first_bias,
         normalize_observations=settings.normalize_observations,
+        torso=chosen_torso(getattr(settings, "torso", MLP)),
         generator=generator,
     )
 

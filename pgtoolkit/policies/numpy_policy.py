@@ -48,6 +48,8 @@ def numpy_actor(policy: Policy) -> Act | None:
     if not isinstance(head, GaussianHead | ClippedGaussianHead | ClippedTanhHead | CategoricalHead):
         return None
     squashed_mean = [nn.Tanh()] if isinstance(head, ClippedTanhHead) else []
+    if type(policy.torso) is not nn.Sequential or _has_hooks(policy.torso):
+        return None
     layers = _layers(policy, [*policy.torso, head.output, *squashed_mean])
     if layers is None:
         return None
@@ -133,6 +135,10 @@ def _normalizer(normalizer: nn.Module) -> Layer | None:
 
 
 def _layer(layer: nn.Module) -> Layer | None:
+    own = {name for name, _ in layer.named_parameters(recurse=False)}
+    usual = {"weight", "bias"} if type(layer) in (nn.Linear, nn.LayerNorm) else set()
+    if _has_hooks(layer) or own != usual:
+        return None
     if type(layer) is nn.Linear:
         weight, bias = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
         return lambda x: x @ weight + bias
@@ -141,6 +147,11 @@ def _layer(layer: nn.Module) -> Layer | None:
     if type(layer) is nn.ELU and layer.alpha == 1:
         return lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
     return ELEMENTWISE.get(type(layer))
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    """Whether a call of the layer does more than its class says, as with a weight norm."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _layer_norm(layer: nn.LayerNorm) -> Layer:

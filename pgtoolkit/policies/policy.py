@@ -1,7 +1,7 @@
 """The policy: an observation normaliser, hidden layers (the torso) and a head."""
 
 import copy
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from pgtoolkit.networks.encoder import Pixels, make_encoder, make_normalizer
 from pgtoolkit.networks.mlp import Activation, hidden_layers
 from pgtoolkit.networks.normalizer import NoNormalizer, ObservationNormalizer
 from pgtoolkit.policies.head import MakeHead
+from pgtoolkit.policies.torso import MakeTorso, Torso
 
 
 @final
@@ -32,6 +33,8 @@ class Policy(nn.Module):
         first_bias: half-width of the uniform distribution of the first layer's initial biases.
         normalize_observations: whether observations are normalised by their running mean and
             variance. Only ``normalizer.update`` changes these.
+        torso: makes the hidden layers in the place of those that ``hidden``, ``activation``,
+            ``layer_norm`` and ``first_bias`` describe, and of the convolutions.
         generator: draws the initial weights; None means a new generator with seed 0.
 
     Raises:
@@ -50,22 +53,15 @@ class Policy(nn.Module):
         layer_norm: bool = False,
         first_bias: float = 0.0,
         normalize_observations: bool = False,
+        torso: MakeTorso | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         generator = generator or torch.Generator().manual_seed(0)
         self.normalizer = make_normalizer(observation_space, normalize_observations)
-        encoder, num_features = make_encoder(observation_space, generator)
-        layers = hidden_layers(
-            num_features,
-            hidden,
-            activation=activation,
-            layer_norm=layer_norm,
-            generator=generator,
-            first_bias=first_bias,
-        )
-        self.torso = nn.Sequential(*encoder, *layers)
-        self.head = make_head(hidden[-1] if hidden else num_features, generator)
+        make = torso or described_torso(hidden, activation, layer_norm, first_bias)
+        self.torso, num_features = make(observation_space, generator)
+        self.head = make_head(num_features, generator)
         self.noise, self.action_size = self.head.noise, self.head.action_size
 
     @property
@@ -111,6 +107,29 @@ class Policy(nn.Module):
                 parameters.
         """
         return self(obs).log_derivative_loss(pre_action, weight)
+
+
+def described_torso(
+    hidden: tuple[int, ...], activation: Activation, layer_norm: bool, first_bias: float
+) -> MakeTorso:
+    """Makes fully connected layers, behind two convolutions where observations are images.
+
+    The arguments are those of :class:`Policy`.
+    """
+
+    def make(observation_space: spaces.Space[Any], generator: torch.Generator) -> Torso:
+        encoder, num_features = make_encoder(observation_space, generator)
+        layers = hidden_layers(
+            num_features,
+            hidden,
+            activation=activation,
+            layer_norm=layer_norm,
+            generator=generator,
+            first_bias=first_bias,
+        )
+        return Torso(nn.Sequential(*encoder, *layers), hidden[-1] if hidden else num_features)
+
+    return make
 
 
 def without_normalizer(policy: Policy) -> Policy:

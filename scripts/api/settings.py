@@ -10,7 +10,12 @@ import numpy as np
 
 from pgtoolkit.config import Settings
 from pgtoolkit.errors import RequestError, single_line
-from pgtoolkit.scripts.cli.experiment import RunConfig, RunSettings, with_absolute_paths
+from pgtoolkit.scripts.cli.experiment import (
+    RunConfig,
+    RunSettings,
+    with_absolute_paths,
+    with_absolute_torso,
+)
 from pgtoolkit.scripts.cli.registry import AGENTS, find_agent, load_agent
 from pgtoolkit.training.loop import TrainConfig
 
@@ -47,7 +52,10 @@ def settings_of(
         config = matched_num_envs(config, num_envs)
     run = {k: as_json(k, v) if k in JSON_FIELDS else v for k, v in values["run"].items()}
     return RunSettings(
-        name, with_absolute_paths(RunConfig(env=env, **run)), TrainConfig(**values["loop"]), config
+        name,
+        with_absolute_paths(RunConfig(env=env, **run)),
+        TrainConfig(**values["loop"]),
+        with_absolute_torso(config),
     )
 
 

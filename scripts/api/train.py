@@ -14,6 +14,7 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.rollouts.evaluation import Evaluation
 from pgtoolkit.scripts.api.callback import Callback, watch_of
 from pgtoolkit.scripts.api.environment import given_env
+from pgtoolkit.scripts.api.networks import MakeNetworks, with_networks
 from pgtoolkit.scripts.api.run import Run, as_path, run_of
 from pgtoolkit.scripts.api.session import python_session
 from pgtoolkit.scripts.api.settings import settings_of
@@ -28,6 +29,7 @@ from pgtoolkit.scripts.cli.experiment import (
 from pgtoolkit.scripts.cli.trust import names_of, require_signed
 from pgtoolkit.scripts.train import train_settings
 from pgtoolkit.training.run_folder import RunFolder
+from pgtoolkit.user_code import require_not_imported
 
 
 def train(
@@ -37,6 +39,7 @@ def train(
     total_steps: int = 500_000,
     seed: int = 0,
     callback: Callback | None = None,
+    networks: MakeNetworks | str | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> Run:
@@ -58,18 +61,29 @@ def train(
             ``pgtoolkit.TrainingProgress`` and the latest value of each TensorBoard tag. It returns
             nothing; to stop the run it raises ``pgtoolkit.StopTraining``. The run can then be
             resumed.
+        networks: hidden layers of your own for the policy, in the place of those that ``hidden``
+            and ``activation`` describe: a function that takes the observation space and returns a
+            new ``torch.nn.Module`` from (normalised) observations ``[..., O]`` to features
+            ``[..., F]`` of any number, every row by itself. It is written into the run as
+            ``file.py:function``, the setting ``torso``, so it must stand at the top of a file or
+            module; such a name can be given too. Value and Q functions stay fully connected
+            layers. Initial weights are drawn from torch's global generator, which has a seed of the
+            run's meanwhile.
         run_dir: the run's folder; by default ``runs/ENV__AGENT__SEED__TIME``.
         settings: any other setting of `pgtoolkit train AGENT --help`, by its name in Python:
             ``num_envs=32``, ``env_kwargs={"g": 9.8}``, ``eval_interval=10_000``. Those of the agent
             stand in its settings where these are given.
 
     Raises:
-        RequestError: there is no such agent, environment or setting, or they do not go together.
+        RequestError: there is no such agent, environment or setting, they do not go together, or
+            the networks are none that a policy can use.
         NonFiniteError: a number went bad; its notes name the last good checkpoint.
         EnvFaultError: the environment failed.
         KeyboardInterrupt: Ctrl-C; the update is finished and the run is saved first.
     """
+    require_not_imported("pgtoolkit.train")
     with python_session():
+        agent, settings = with_networks(agent, networks, settings)
         kwargs = settings.get("env_kwargs", {})
         given = given_env(env, kwargs if isinstance(kwargs, dict) else {})
         name, num_envs = (env, None) if given is None else (given.name, given.num_envs)
@@ -100,11 +114,11 @@ def load(
     with python_session():
         folder, config = RunFolder.open(as_path(directory))
         settings = settings_from_file(config, [], command="evaluate")
-        if env is not None:
-            return Run(folder, settings, find_again(env, settings.run), trust=trust)
         if not trust:
-            require_signed(config, settings.run, names_of(settings.run))
-        return Run(folder, settings, None, trust=trust)
+            names = names_of(settings.run) if env is None else frozenset[str]()
+            require_signed(config, settings, names)
+        find = None if env is None else find_again(env, settings.run)
+        return Run(folder, settings, find, trust=trust)
 
 
 def find_again(env: EnvArgument, run: RunConfig) -> FindEnvironments:

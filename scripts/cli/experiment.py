@@ -136,8 +136,8 @@ def parse_settings(agent_name: str, arguments: list[str], *, command: str) -> Ru
     group.__doc__ = f"{config.__doc__}"
     flat: type[Any] = tyro.conf.OmitArgPrefixes[group]  # type: ignore[valid-type,misc]
     parsed = parse(flat, arguments, command=command)
-    run = with_absolute_paths(parsed.run)
-    return RunSettings(agent_name, run, parsed.loop, parsed.agent)
+    run, agent = with_absolute_paths(parsed.run), with_absolute_torso(parsed.agent)
+    return RunSettings(agent_name, run, parsed.loop, agent)
 
 
 def with_absolute_paths(run: RunConfig) -> RunConfig:
@@ -151,21 +151,31 @@ def with_absolute_paths(run: RunConfig) -> RunConfig:
     return dataclasses.replace(run, env=absolute_path(run.env), gym_wrappers=json.dumps(absolute))
 
 
-def absolute_path(env: str) -> str:
-    """``path/to/file.py:Class`` with an absolute path, so that the run works from any folder.
+def with_absolute_torso(agent: Any) -> Any:
+    """An agent's settings, with the absolute path of a torso that is a function in a file.
 
     Raises:
         RequestError: the path is none.
     """
-    file, colon, name = env.rpartition(":")
+    absolute = absolute_path(agent.torso)
+    return agent if absolute == agent.torso else dataclasses.replace(agent, torso=absolute)
+
+
+def absolute_path(name: str) -> str:
+    """``path/to/file.py:Name`` with an absolute path, so that the run works from any folder.
+
+    Raises:
+        RequestError: the path is none.
+    """
+    file, colon, attribute = name.rpartition(":")
     if not file.endswith(".py"):
-        return env
+        return name
     try:
-        return f"{Path(file).expanduser().resolve()}{colon}{name}"
+        return f"{Path(file).expanduser().resolve()}{colon}{attribute}"
     except (OSError, ValueError, RuntimeError) as error:  # a null character, a loop, no such user
         raise RequestError(
-            f"{excerpt(ascii(file))} is not a path to a file ({excerpt(error)}): write the "
-            "environment as path/to/file.py:Class"
+            f"{excerpt(ascii(file))} is not a path to a file ({excerpt(error)}): write "
+            "path/to/file.py:Name"
         ) from error
 
 
@@ -432,13 +442,16 @@ def load_policy(read: tuple[dict[str, Any], Path], settings: Any, env: Any) -> A
     """
     import torch
 
-    from pgtoolkit.policies.factory import make_policy
+    from pgtoolkit.policies.factory import seeded_policy
     from pgtoolkit.state import StateError, require, schema_of
 
     saved, path = read
     require_policy_file(saved, path)
     spaces = env.single_observation_space, env.single_action_space
-    policy = make_policy(settings.agent, *spaces, torch.Generator())
+    # The run's seed, because a module of the user's may hold random numbers that are not saved.
+    policy = seeded_policy(
+        settings.agent, spaces, seed=settings.run.seed, device=torch.device("cpu")
+    )
     try:
         require(saved["policy"], schema_of(policy), "policy")
     except StateError as error:

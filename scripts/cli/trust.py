@@ -1,9 +1,9 @@
 """Names in a run's folder that stand for code, and whether this user trained with them.
 
-An environment ``file.py:Class`` or ``module:Id`` is Python code that runs when it is loaded, and a
-folder that somebody else made may name any. So `pgtoolkit train` signs the names with a key of this
-user, and the commands that read a folder load names only if they are signed, given on the command
-line, or trusted by a flag.
+An environment ``file.py:Class`` or ``module:Id`` and a torso ``file.py:function`` are Python code
+that runs when they are loaded, and a folder that somebody else made may name any. So `pgtoolkit
+train` signs the names with a key of this user, and the commands that read a folder load names only
+if they are signed, given on the command line, or trusted by a flag.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from pgtoolkit.training.storage.files import (
 )
 
 if TYPE_CHECKING:
-    from pgtoolkit.scripts.cli.experiment import RunConfig
+    from pgtoolkit.scripts.cli.experiment import RunSettings
 
 LOG = logging.getLogger("pgtoolkit")
 
@@ -73,12 +73,22 @@ def names_of(options: Any) -> frozenset[str]:
     )
 
 
-def signature(run: "RunConfig") -> dict[str, str]:
+def names_in(settings: "RunSettings") -> frozenset[str]:
+    """All names in a run's settings that stand for code: :func:`names_of`, and the torso's."""
+    return names_of(settings.run) | torso_names(settings)
+
+
+def torso_names(settings: "RunSettings") -> frozenset[str]:
+    """The name of the policy's hidden layers if these are the user's code."""
+    return code_names(settings.agent.torso)
+
+
+def signature(settings: "RunSettings") -> dict[str, str]:
     """The entry for ``config.yaml`` that says who trained with the names; empty without names.
 
     It is empty too, and a warning says so, where the user's key can be neither read nor made.
     """
-    names = names_of(run)
+    names = names_in(settings)
     if not names:
         return {}
     try:
@@ -86,7 +96,7 @@ def signature(run: "RunConfig") -> dict[str, str]:
     except (OSError, RuntimeError, RequestError) as error:
         reason = system_reason(error) if isinstance(error, OSError) else excerpt(error)
         LOG.warning(
-            "the run's environment is code (%s), and it cannot be signed as yours (%s): commands "
+            "the run names code (%s), and it cannot be signed as yours (%s): commands "
             "that read the run will need --trust",
             excerpt(join_names(sorted(names))),
             reason,
@@ -95,24 +105,29 @@ def signature(run: "RunConfig") -> dict[str, str]:
 
 
 def require_signed(
-    config: Mapping[str, Any], run: "RunConfig", names: Collection[str], advice: str = ""
+    config: Mapping[str, Any],
+    settings: "RunSettings",
+    names: Collection[str],
+    advice: str = "",
 ) -> None:
     """Checks that this user trained with the names that a run's folder gives.
 
     Args:
         config: the folder's configuration.
-        run: its settings.
-        names: the names among them that are going to be loaded.
-        advice: what else the user can do than trust the folder.
+        settings: its settings. The policy's hidden layers are always going to be loaded.
+        names: the other names among them that are going to be loaded.
+        advice: what else the user can do than trust the folder, if these are all.
 
     Raises:
         RequestError: names are going to be loaded, and the folder is not signed by this user.
     """
-    if names and not _is_signed(names_of(run), config.get(SIGNATURE)):
+    layers = torso_names(settings)
+    loaded = layers.union(names)
+    if loaded and not _is_signed(names_in(settings), config.get(SIGNATURE)):
         raise RequestError(
-            f"the run names code, {excerpt(join_names(sorted(names)))}, and was not trained here "
+            f"the run names code, {excerpt(join_names(sorted(loaded)))}, and was not trained here "
             "by you: loading it runs that code. Read the code, then give --trust"
-            f"{advice}"
+            f"{'' if layers else advice}"
         )
 
 

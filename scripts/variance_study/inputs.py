@@ -157,7 +157,7 @@ def _load_run(
     settings = settings_from_file(config, [], command="variance")
     if not options.trust:
         inherited = names_of(_environment_config(options, settings)) - names_of(options)
-        require_signed(config, settings.run, inherited, OTHER_ENV)
+        require_signed(config, settings, inherited, OTHER_ENV)
     return settings, folder.read_policy(options.checkpoint)
 
 

@@ -104,6 +104,7 @@ def test_it_follows_parameters_that_change_in_place() -> None:
 
 def test_what_it_does_not_know_acts_by_torch() -> None:
     policy = GaussianPolicy(OBS, FREE, (4,))
+    assert isinstance(policy.torso, torch.nn.Sequential)
     policy.torso.append(torch.nn.Softplus())
     assert numpy_actor(policy) is None
 

@@ -71,6 +71,7 @@ def test_make_policy_takes_the_policy_that_fits_the_action_space() -> None:
     choice = make_policy(settings, OBS, spaces.Discrete(4), seeded())
     assert isinstance(gaussian.head, GaussianHead) and isinstance(choice.head, CategoricalHead)
     for policy, outputs in ((gaussian, 2), (choice, 4)):
+        assert isinstance(policy.torso, nn.Sequential)
         assert [m.out_features for m in policy.torso if isinstance(m, nn.Linear)] == [5, 6]
         assert head(policy).out_features == outputs
         assert sum(isinstance(m, nn.LayerNorm) for m in policy.torso) == 2

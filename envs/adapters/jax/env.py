@@ -17,9 +17,9 @@ from pgtoolkit.envs.adapters.jax.layout import (
     require_matching_layout,
 )
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
-from pgtoolkit.envs.registry.construct import describe_exception
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.second_derivatives import refuse_second_derivative
+from pgtoolkit.user_code import describe_exception
 
 CHECK_HINT = "(`pgtoolkit check-env` lists all that is wrong)"
 

@@ -14,9 +14,10 @@ from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.envs.adapters.warp import WarpKernel
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.registry.files import import_file, load_class
+from pgtoolkit.envs.registry.files import load_class
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
+from pgtoolkit.user_code import import_file
 
 pytest.importorskip("warp")
 

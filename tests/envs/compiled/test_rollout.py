@@ -8,7 +8,7 @@ from unittest import mock
 import gymnasium
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pgtoolkit.compiling import MAX_O3_OPERATIONS
 from pgtoolkit.envs.analytic.lqg.env import LQG
@@ -213,6 +213,7 @@ def test_a_second_derivative_is_refused() -> None:
 
 def test_a_policy_with_a_layer_that_has_no_rule_gets_its_gradient() -> None:
     env, policy, rollout_state = make(Pendulum(), torch.float64)
+    assert isinstance(policy.torso, nn.Sequential)
     policy.torso.append(Scale())
     policy.double()
     noise = noise_of(policy, 6, 5, torch.float64)

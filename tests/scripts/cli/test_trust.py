@@ -10,17 +10,20 @@ from typing import Any
 import pytest
 import yaml
 
+from pgtoolkit.agents.ppo import PpoConfig
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli import main as cli
-from pgtoolkit.scripts.cli.experiment import RunConfig
+from pgtoolkit.scripts.cli.experiment import RunConfig, RunSettings
 from pgtoolkit.scripts.cli.trust import (
     SIGNATURE,
     code_names,
     key_file,
+    names_in,
     names_of,
     require_signed,
     signature,
 )
+from pgtoolkit.training.loop import TrainConfig
 
 QUICK = ["--total-steps", "40", "--num-envs", "2", "--n-steps", "10", "--hidden", "4"]
 QUICK += ["--eval-episodes", "1", "--eval-interval", "0"]
@@ -92,29 +95,34 @@ def test_arguments_that_are_no_json_are_named_by_their_flag() -> None:
         code_names("E-v0", gym_wrappers="{")
 
 
+def named(torso: str = "mlp", **run: Any) -> RunSettings:
+    """Settings of a run with these names."""
+    return RunSettings("ppo", RunConfig(**run), TrainConfig(), PpoConfig(torso=torso))
+
+
 def test_a_signature_is_that_of_the_user_and_of_all_names() -> None:
     """Another name, one name less, and another user's key are refused; no name needs none."""
-    one, two = RunConfig(env="m:A-v0"), RunConfig(env="m:A-v0", gym_wrappers='{"m:W": {}}')
+    one, two = named(env="m:A-v0"), named(env="m:A-v0", gym_wrappers='{"m:W": {}}')
     signed = signature(two)
     assert signed == signature(two) and list(signed) == [SIGNATURE]
-    require_signed(signed, two, names_of(two))
-    require_signed({}, RunConfig(env="Pendulum-v1"), names_of(RunConfig(env="Pendulum-v1")))
-    other = RunConfig(env="m:B-v0", gym_wrappers='{"m:W": {}}')
+    require_signed(signed, two, names_in(two))
+    require_signed({}, named(env="Pendulum-v1"), set())
+    other = named(env="m:B-v0", gym_wrappers='{"m:W": {}}')
     for config, run in ((signed, one), (signed, other), ({}, one), ({SIGNATURE: 5}, one)):
         with pytest.raises(RequestError, match="give --trust") as caught:
-            require_signed(config, run, names_of(run))
+            require_signed(config, run, names_in(run))
         assert "\n" not in str(caught.value)
     key_file().unlink()
     assert signature(two) != signed
     with pytest.raises(RequestError, match=r"m:A-v0.*m:W"):
-        require_signed(signed, two, names_of(two))
+        require_signed(signed, two, names_in(two))
 
 
 def test_a_run_without_code_makes_no_key(place: Path) -> None:
     """The key is made when it is first needed, and only its owner can read it."""
-    assert signature(RunConfig(env="Pendulum-v1")) == {}
+    assert signature(named(env="Pendulum-v1")) == {}
     assert not (place / "state").exists()
-    assert signature(RunConfig(env="m:A-v0")) != {}
+    assert signature(named(env="m:A-v0")) != {}
     assert stat.S_IMODE(key_file().stat().st_mode) == 0o600
     assert stat.S_IMODE(key_file().parent.stat().st_mode) == 0o700
     assert [path.name for path in key_file().parent.iterdir()] == [key_file().name]
@@ -124,10 +132,10 @@ def test_a_key_that_another_process_makes_at_the_same_time_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Both runs are signed with one key."""
-    first = signature(RunConfig(env="m:A-v0"))
+    first = signature(named(env="m:A-v0"))
     exists = os.path.lexists
     monkeypatch.setattr(os.path, "lexists", lambda path: path != key_file() and exists(path))
-    assert signature(RunConfig(env="m:A-v0")) == first
+    assert signature(named(env="m:A-v0")) == first
 
 
 def spoil_mode(key: Path) -> None:
@@ -148,13 +156,13 @@ def test_a_key_that_others_may_know_is_not_used(
     spoil: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither to sign nor to check; the warning says what will be needed."""
-    run = RunConfig(env="m:A-v0")
+    run = named(env="m:A-v0")
     signed = signature(run)
     spoil(key_file())
     assert signature(run) == {}
     assert "--trust" in caplog.text and caplog.text.count("\n") == 1
     with pytest.raises(RequestError, match="--trust"):
-        require_signed(signed, run, names_of(run))
+        require_signed(signed, run, names_in(run))
 
 
 @pytest.mark.parametrize("home", ["file", "no home"])
