@@ -7,6 +7,7 @@ blocks of all others by `pgtoolkit.scripts.site.extension`, which also writes `d
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -16,12 +17,18 @@ DOCS = Path(__file__).parent
 
 # The kernels that execute the pages inherit these: one thread, figures as SVG in one style.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["COLUMNS"] = "90"
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 os.environ["MATPLOTLIBRC"] = str(DOCS / "matplotlibrc")
 os.environ["IPYTHONDIR"] = ipython = tempfile.mkdtemp(prefix="pgtoolkit-docs-")
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 (Path(ipython) / "profile_default").mkdir()
 (Path(ipython) / "profile_default" / "ipython_kernel_config.py").write_text(
-    "c = get_config()\nc.InlineBackend.figure_formats = {'svg'}\nc.InlineBackend.rc = {}\n",
+    "c = get_config()\n"
+    "c.InlineBackend.figure_formats = {'svg'}\n"
+    "c.InlineBackend.rc = {}\n"
+    # The kernel asks its children for colours and progress bars, which are unreadable in a page.
+    "c.InteractiveShellApp.exec_lines = [\"import os; os.environ.pop('FORCE_COLOR', None)\"]\n",
     encoding="utf-8",
 )
 atexit.register(shutil.rmtree, ipython, ignore_errors=True)
@@ -50,7 +57,8 @@ linkcheck_retries = 2
 # Pages fail to build if a cell raises.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 300
+nb_execution_show_tb = True
 nb_merge_streams = True
 nb_mime_priority_overrides = [("html", "image/svg+xml", 1)]
 

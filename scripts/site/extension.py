@@ -7,15 +7,27 @@ from typing import Any
 
 from docutils import nodes
 
+from pgtoolkit.scripts.cli.registry import AGENTS
+from pgtoolkit.scripts.site.agent_pages import agent_pages
 from pgtoolkit.scripts.site.api_pages import api_pages
 from pgtoolkit.scripts.site.blocks import run_block
+from pgtoolkit.scripts.site.curves import draw_curves, results_of
+from pgtoolkit.scripts.site.environment_pages import environment_pages
+from pgtoolkit.scripts.site.tag_page import tag_page
 from pgtoolkit.scripts.site.writing import write_changed
 
 
 def write_generated(app: Any) -> None:
     """Writes ``docs/generated``. An unchanged page keeps its time, so that it is not read again."""
     docs = Path(app.srcdir)
-    write_changed(docs / "generated" / "api", api_pages(docs.parent))
+    generated = docs / "generated"
+    write_changed(generated / "api", api_pages(docs.parent))
+    write_changed(generated / "agents", agent_pages(docs))
+    write_changed(generated / "environments", environment_pages(docs))
+    write_changed(generated, {"tags.md": tag_page()})
+    for agent in AGENTS:
+        if results := results_of(docs / "results", agent):
+            draw_curves(results, generated / "agents" / "curves" / f"{agent}.svg")
 
 
 def execute_blocks(app: Any, tree: nodes.document) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 
 def write_changed(folder: Path, pages: Mapping[str, str]) -> None:
-    """Makes the folder hold exactly these pages; an unchanged file is left alone."""
+    """Makes the folder hold exactly these pages; an unchanged one and folders are left alone."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if path.name not in pages:
+        if path.is_file() and path.name not in pages:
             path.unlink()
     for name, text in pages.items():
         path = folder / name
