@@ -27,8 +27,9 @@ os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     "c = get_config()\n"
     "c.InlineBackend.figure_formats = {'svg'}\n"
     "c.InlineBackend.rc = {}\n"
-    # The kernel asks its children for colours and progress bars, which are unreadable in a page.
-    "c.InteractiveShellApp.exec_lines = [\"import os; os.environ.pop('FORCE_COLOR', None)\"]\n",
+    "c.InteractiveShellApp.exec_lines = [\n"
+    "    'from pgtoolkit.scripts.site.kernel import prepare; prepare(get_ipython()); del prepare'\n"
+    "]\n",
     encoding="utf-8",
 )
 atexit.register(shutil.rmtree, ipython, ignore_errors=True)
@@ -71,6 +72,7 @@ python_maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 default_role = "literal"
+highlight_language = "none"
 mathjax_path = "mathjax/tex-chtml.js"
 
 html_theme = "furo"

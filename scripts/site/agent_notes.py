@@ -95,7 +95,7 @@ NOTES: dict[str, AgentNotes] = {
             "Actions live in the unit box and are scaled to the environment's bounds inside of the "
             "policy. A Gaussian over the raw action never learned on [10, 20].",
             "Actions are clipped on their way into the environment and not squashed by a tanh, "
-            "with which two of five seeds stopped early on `Pendulum-v1`.",
+            "with which two of five seeds stopped at -514 and -379 on `Pendulum-v1`.",
             "Gradients are measured before the epochs, where the ratio is 1: variance and SNR are "
             "in the unit of the other agents' and can be compared with them.",
         ),
@@ -109,9 +109,9 @@ NOTES: dict[str, AgentNotes] = {
         sources="Voelcker et al. (2025), relative entropy pathwise policy optimisation.",
         defects=(
             WINDOWS,
-            "The divergence is a penalty at all states. The published mask, which drops the "
-            "objective at states beyond the bound, lost half of the return on `Hopper-v5` here "
-            "(`--kl-constraint mask`).",
+            "The divergence is a penalty at all states. With the published mask, which drops the "
+            "objective at states beyond the bound (`--kl-constraint mask`), a run of `Hopper-v5` "
+            "had a return of 806 after 400,000 steps, and with the penalty 2,161 (one seed).",
             "The critic has five times the policy's learning rate, and a squared error: bins that "
             "hold any task's returns are wider than the differences that an action makes.",
             "The bound of the divergence falls over the run while the learning rates stay. Where "

@@ -5,14 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-PUBLISHED = ("published", "to_reach")
+from pgtoolkit.scripts.tables.reproductions import ABLATIONS
 
 
 def results_of(folder: Path, agent: str) -> list[dict[str, Any]]:
     """The result files of one agent, by name; those of ablations come last."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     own = [result for result in found if result["agent"] == agent]
-    return sorted(own, key=lambda result: (len(result["name"].split("-")), result["name"]))
+    return sorted(own, key=lambda result: (is_ablation(result["name"]), result["name"]))
+
+
+def is_ablation(name: str) -> bool:
+    """Whether a result is of a choice that is taken back, and so not of the defaults."""
+    return name.endswith(tuple(f"-{ablation}" for ablation in ABLATIONS))
 
 
 def draw_curves(results: Sequence[dict[str, Any]], path: Path) -> None:
@@ -24,6 +29,7 @@ def draw_curves(results: Sequence[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import EngFormatter
 
     columns = min(3, len(results))
     rows = -(-len(results) // columns)
@@ -41,6 +47,8 @@ def draw_curves(results: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_title(result["name"], fontsize=8)
         axis.tick_params(labelsize=7)
         axis.set_xlabel("environment steps", fontsize=7)
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.locator_params(axis="x", nbins=4)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
