@@ -13,6 +13,7 @@ from pgtoolkit.scripts.site.api_pages import api_pages
 from pgtoolkit.scripts.site.blocks import run_block
 from pgtoolkit.scripts.site.curves import draw_curves, results_of
 from pgtoolkit.scripts.site.environment_pages import environment_pages
+from pgtoolkit.scripts.site.gallery_page import gallery_page
 from pgtoolkit.scripts.site.tag_page import tag_page
 from pgtoolkit.scripts.site.writing import write_changed
 
@@ -24,7 +25,7 @@ def write_generated(app: Any) -> None:
     write_changed(generated / "api", api_pages(docs.parent))
     write_changed(generated / "agents", agent_pages(docs))
     write_changed(generated / "environments", environment_pages(docs))
-    write_changed(generated, {"tags.md": tag_page()})
+    write_changed(generated, {"tags.md": tag_page(), "gallery.md": gallery_page(docs)})
     for agent in AGENTS:
         if results := results_of(docs / "results", agent):
             draw_curves(results, generated / "agents" / "curves" / f"{agent}.svg")
