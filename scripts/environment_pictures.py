@@ -74,6 +74,7 @@ def draw(name: str, options: EnvironmentPicturesArguments) -> None:
 def strip(name: str, policy: "TrainedPolicy", seed: int) -> "Image":
     """Pictures of one deterministic episode, side by side, as a Pillow image."""
     import gymnasium
+    import numpy as np
     from PIL import Image
 
     env = gymnasium.make(name, render_mode="rgb_array")
@@ -87,7 +88,7 @@ def strip(name: str, policy: "TrainedPolicy", seed: int) -> "Image":
     chosen = [frames[round(i * (len(frames) - 1) / (FRAMES - 1))] for i in range(FRAMES)]
     found = Image.new("RGB", (FRAMES * PICTURE_SIZE, PICTURE_SIZE), "white")
     for i, frame in enumerate(chosen):
-        small = Image.fromarray(frame).resize((PICTURE_SIZE, PICTURE_SIZE))
+        small = Image.fromarray(np.asarray(frame)).resize((PICTURE_SIZE, PICTURE_SIZE))
         found.paste(small, (i * PICTURE_SIZE, 0))
     return found.quantize(64)
 

@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from pgtoolkit.envs import REGISTERED
 from pgtoolkit.scripts.cli.formatting import markdown_row
+from pgtoolkit.scripts.cli.registry import registered_env_ids
 from pgtoolkit.scripts.tables.environment_rows import gradient_quality
 
 MEASURED = ("variance ratio at H = 4, 32", "usable horizon")
 """The last columns of the table in ``docs/environments.md``."""
+
+
+def environment_names() -> list[str]:
+    """The names of the classes that are registered as ``pgtoolkit/NAME-v0``."""
+    return [name.removeprefix("pgtoolkit/").removesuffix("-v0") for name in registered_env_ids()]
 
 
 def environment_pages(docs: Path) -> dict[str, str]:
@@ -23,7 +28,7 @@ def environment_pages(docs: Path) -> dict[str, str]:
     measured = table_rows(docs / "environments.md", "environment")
     learned = table_rows(docs / "results.md", "environment", "default")
     pages = {}
-    for name in REGISTERED:
+    for name in environment_names():
         pages[f"{name}.md"] = environment_page(
             name,
             getattr(envs, name)(),
@@ -150,11 +155,11 @@ def index(measured: dict[str, dict[str, str]]) -> str:
         markdown_row(("environment", "observations, actions", "steps", "usable horizon")),
         "|---|---|---|---|",
     ]
-    for name in REGISTERED:
+    for name in environment_names():
         row = measured.get(f"`pgtoolkit/{name}-v0`", {})
         shown = [row.get(key, "") for key in ("observations, actions", "steps", "usable horizon")]
         lines.append(markdown_row((f"[{name}]({name}.md)", *shown)))
-    tree = "\n".join(["```{toctree}", ":maxdepth: 1", ":hidden:", "", *REGISTERED, "```"])
+    tree = "\n".join(["```{toctree}", ":maxdepth: 1", ":hidden:", "", *environment_names(), "```"])
     table = "\n".join(lines)
     return (
         "# The environments, one by one\n\nAll are written in torch and differentiable, and by "

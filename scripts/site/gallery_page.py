@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pgtoolkit.envs import REGISTERED
+from pgtoolkit.scripts.site.environment_pages import environment_names
 
 FIGURES = {
     "pendulum.png": ("Return and gradient variance while SHAC learns", "guide/first_agent.md"),
@@ -29,7 +29,7 @@ def gallery_page(docs: Path) -> str:
     for file, (title, page) in FIGURES.items():
         parts.append(f"[{title}](../{page})\n\n![{title}](../{file})")
     parts.append("## A trained policy in each environment")
-    for name in REGISTERED:
+    for name in environment_names():
         if (docs / "pictures" / f"{name}.png").exists():
             picture = f"![A trained policy in {name}](../pictures/{name}.png)"
             parts.append(f"[{name}](environments/{name}.md)\n\n{picture}")

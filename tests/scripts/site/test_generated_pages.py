@@ -8,12 +8,12 @@ import pytest
 from gymnasium.spaces import Box
 
 from pgtoolkit.agents.shac import ShacConfig
-from pgtoolkit.envs import REGISTERED
 from pgtoolkit.scripts.cli.registry import AGENTS
 from pgtoolkit.scripts.site.agent_notes import NOTES
 from pgtoolkit.scripts.site.agent_pages import EXAMPLES, agent_pages
 from pgtoolkit.scripts.site.curves import draw_curves, is_ablation, results_of, results_table
 from pgtoolkit.scripts.site.environment_pages import (
+    environment_names,
     environment_pages,
     space_table,
     table_rows,
@@ -67,8 +67,8 @@ def test_a_class_that_repeats_a_field_has_its_own_text() -> None:
 
 def test_every_environment_has_a_page_with_what_was_measured() -> None:
     pages = environment_pages(DOCS)
-    assert set(pages) == {f"{name}.md" for name in REGISTERED} | {"index.md"}
-    for name in REGISTERED:
+    assert set(pages) == {f"{name}.md" for name in environment_names()} | {"index.md"}
+    for name in environment_names():
         page = pages[f"{name}.md"]
         assert "usable horizon" in page and f"pgtoolkit/{name}-v0" in page
     assert "325.3 ± 31" in pages["Hopper2D.md"]
