@@ -39,6 +39,7 @@ author = "the pgtoolkit developers"
 html_show_copyright = False
 release = version = __version__
 language = "en"
+smartquotes = False
 
 extensions = [
     "myst_nb",

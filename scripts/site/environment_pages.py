@@ -12,6 +12,7 @@ from pgtoolkit.scripts.cli.formatting import markdown_row
 from pgtoolkit.scripts.cli.registry import registered_env_ids
 from pgtoolkit.scripts.tables.environment_rows import gradient_quality
 
+CAPTION = "Six moments of one episode of a policy that was trained for 200,000 steps."
 MEASURED = ("variance ratio at H = 4, 32", "usable horizon")
 """The last columns of the table in ``docs/environments.md``."""
 
@@ -44,7 +45,7 @@ def environment_page(
 ) -> str:
     """The page of one environment; the equations are those of the class's docstring."""
     info = env.gradient
-    drawn = [f"![A trained policy in {name}](../../pictures/{name}.png)"] if picture else []
+    drawn = [f"![{CAPTION}](../../pictures/{name}.png)\n\n*{CAPTION}*"] if picture else []
     parts = [
         f"# {name}",
         *drawn,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pgtoolkit.scripts.site.environment_pages import environment_names
+from pgtoolkit.scripts.site.environment_pages import CAPTION, environment_names
 
 FIGURES = {
     "pendulum.png": ("Return and gradient variance while SHAC learns", "guide/first_agent.md"),
@@ -28,9 +28,9 @@ def gallery_page(docs: Path) -> str:
     parts.append("## Figures of runs")
     for file, (title, page) in FIGURES.items():
         parts.append(f"[{title}](../{page})\n\n![{title}](../{file})")
-    parts.append("## A trained policy in each environment")
+    parts += ["## Every environment", CAPTION]
     for name in environment_names():
         if (docs / "pictures" / f"{name}.png").exists():
-            picture = f"![A trained policy in {name}](../pictures/{name}.png)"
+            picture = f"![An episode of {name}](../pictures/{name}.png)"
             parts.append(f"[{name}](environments/{name}.md)\n\n{picture}")
     return "\n\n".join(parts) + "\n"

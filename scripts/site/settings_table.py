@@ -8,8 +8,11 @@ import textwrap
 from typing import Any
 
 from pgtoolkit.config import ranges
+from pgtoolkit.limits import MAX_COUNT, MAX_LAYER, MAX_PASSES
 from pgtoolkit.scripts.cli.formatting import markdown_row
 
+FAR = tuple(f"at most {limit:,}" for limit in (MAX_COUNT, MAX_PASSES, MAX_LAYER))
+"""Ranges that only keep a number from filling the memory are left out."""
 HEADINGS = ("setting", "default", "must be", "meaning")
 
 
@@ -18,7 +21,8 @@ def settings_table(kind: Any) -> str:
     texts, limits = field_texts(kind), ranges(kind)
     rows = []
     for field in dataclasses.fields(kind):
-        bounds = ", ".join(found.text for name, found in limits if name == field.name)
+        own = [found.text for name, found in limits if name == field.name]
+        bounds = ", ".join(text for text in own if not text.endswith(FAR))
         cells = (f"`{field.name}`", f"`{field.default!r}`", bounds, texts.get(field.name, ""))
         rows.append(markdown_row([escape(cell) for cell in cells]))
     return "\n".join([markdown_row(HEADINGS), markdown_row(["---"] * len(HEADINGS)), *rows])

@@ -1,5 +1,6 @@
 """The site's pages: laws that hold for every one of them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -38,6 +39,21 @@ def test_an_executed_page_says_so_in_its_header_and_checks_itself(path: Path) ->
     assert path.read_text(encoding="utf-8").startswith("---\nfile_format: mystnb\n")
     code = "\n".join(cells(path))
     assert "assert" in code or "says(" in code
+
+
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_has_no_outputs_and_checks_itself(path: Path) -> None:
+    """What it prints is computed when the site is built."""
+    code = [
+        cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if "outputs" in cell
+    ]
+    assert len(code) > 4 and all(cell["outputs"] == [] for cell in code)
+    assert any("assert" in "".join(cell["source"]) for cell in code)
+    widths = [len(line.rstrip("\n")) for cell in code for line in cell["source"]]
+    assert max(widths) <= 100
 
 
 @pytest.mark.parametrize("path", EXECUTED, ids=lambda path: path.stem)
