@@ -34,36 +34,40 @@ class Range:
     Attributes:
         text: completes "must be ...".
         holds: whether a value is in the range.
+        low: the least value, or the bound above which values lie; None where there is none.
+        high: the greatest value, or the bound below which values lie; None where there is none.
     """
 
     text: str
     holds: Callable[[Any], bool]
+    low: float | None = None
+    high: float | None = None
 
 
 def at_least(low: float, reason: str = "") -> Range:
     """``value >= low``; the reason, if there is one, is a part of the message."""
     text = f"at least {low}: {reason}" if reason else f"at least {low}"
-    return Range(text, lambda value: value >= low)
+    return Range(text, lambda value: value >= low, low=low)
 
 
 def at_most(high: float) -> Range:
     """``value <= high``."""
-    return Range(f"at most {high:,}", lambda value: value <= high)
+    return Range(f"at most {high:,}", lambda value: value <= high, high=high)
 
 
 def above(low: float) -> Range:
     """``value > low``."""
-    return Range(f"above {low}", lambda value: value > low)
+    return Range(f"above {low}", lambda value: value > low, low=low)
 
 
 def between(low: float, high: float) -> Range:
     """``low <= value <= high``."""
-    return Range(f"between {low} and {high}", lambda value: low <= value <= high)
+    return Range(f"between {low} and {high}", lambda value: low <= value <= high, low, high)
 
 
 def below(low: float, high: float) -> Range:
     """``low <= value < high``."""
-    return Range(f"in [{low}, {high})", lambda value: low <= value < high)
+    return Range(f"in [{low}, {high})", lambda value: low <= value < high, low, high)
 
 
 def each(range_: Range, text: str | None = None) -> Range:

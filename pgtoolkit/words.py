@@ -16,13 +16,14 @@ CHOICES = frozenset(
         *("auto", "none", "finite-difference", "mujoco", "model", "cpu", "cuda", "sync", "async"),
         *("stop", "drop", "restart", "pathwise", "score_function", "mixed", "critic"),
         *("gaussian", "clipped_gaussian", "clipped_tanh", "full_gaussian", "mixture", "beta"),
+        *("wandb", "trackio", "mlflow"),
         *("flow", "always", "never", "windows", "episodes", "return", "reward_to_go", "value"),
     )
 )
 """Values of settings that messages name behind a flag; every other word goes on with the
 sentence."""
 
-SWITCHES = frozenset({"trust", "stochastic"})
+SWITCHES = frozenset({"trust", "stochastic", "capture_video"})
 """Flags without a value, which are off by default."""
 
 

@@ -1,7 +1,6 @@
 """``pgtoolkit compare --env ENV ... --agents AGENT ...``: agents x environments x seeds."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -99,6 +98,7 @@ def run(arguments: Sequence[str]) -> None:
         require_picture(options.plot, "--plot")
     from pgtoolkit.scripts.comparison.carry_out import carry_out, report_failures
     from pgtoolkit.scripts.comparison.plan import plan_runs, require_possible
+    from pgtoolkit.scripts.comparison.processes import usable_cores
     from pgtoolkit.scripts.comparison.rows import rows_of
 
     runs = plan_runs(
@@ -139,13 +139,6 @@ def report(rows: Sequence["Row"], options: CompareArguments) -> None:
 
         save(draw([group_of(row) for row in rows], ("return", "cpu")), options.plot)
         print(options.plot)
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """``pgtoolkit evaluate RUN``: runs a trained policy, here or on another environment."""
 
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, final
@@ -9,7 +10,6 @@ import tyro
 
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.scripts.cli.arguments import parse, require_options
-from pgtoolkit.scripts.cli.experiment import load_policy
 from pgtoolkit.scripts.cli.files import write_json
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pgtoolkit.policies.policy import Policy
     from pgtoolkit.rollouts.evaluation import Evaluation
     from pgtoolkit.scripts.cli.experiment import FindEnvironments
+
+LINE_WIDTH = 80
 
 
 @final
@@ -90,13 +92,17 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: no such run or environment, or the policy does not fit the environment.
     """
+    options = parse(EvaluateArguments, arguments, command="evaluate")
     from pgtoolkit.scripts.cli.experiment import cut_off_sentence
 
-    options = parse(EvaluateArguments, arguments, command="evaluate")
-    result, policy, path, name, env, source, max_steps = evaluate_run(options)
-    print(returns_sentence(result, options, name, path))
+    evaluated = evaluate_run(options)
+    result, policy, path, name, env, source, max_steps = evaluated
+    print("\n".join(result_lines(evaluated, options)))
+    if result.success_rate is not None:
+        print(f"success rate {result.success_rate:.0%} (is_success of the episodes' last steps)")
     if result.cut_off:
-        print(cut_off_sentence(result, env, source.name, max_steps))
+        sentence = cut_off_sentence(result, env, source.name, max_steps)
+        print(textwrap.fill(sentence, LINE_WIDTH, break_long_words=False, break_on_hyphens=False))
     if options.json is not None:
         write_json(options.json, describe(result, options, name, path))
     if options.video is not None:
@@ -121,7 +127,7 @@ def evaluate_run(
     import torch
 
     from pgtoolkit.rollouts.evaluation import evaluate
-    from pgtoolkit.scripts.cli.experiment import env_factory_of, settings_from_file
+    from pgtoolkit.scripts.cli.experiment import env_factory_of, load_policy, settings_from_file
     from pgtoolkit.scripts.cli.memory import require_evaluation_memory
     from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
     from pgtoolkit.training.run_folder import RunFolder
@@ -163,14 +169,20 @@ def longest_episode(options: EvaluateArguments, settings: Any, env: Any) -> int:
     return given or default_max_steps(env)
 
 
-def returns_sentence(result: Any, options: EvaluateArguments, env: str, policy: Path) -> str:
-    """Mean return, its standard deviation and the mean length, in words."""
+def result_lines(evaluated: Evaluated, options: EvaluateArguments) -> list[str]:
+    """Mean return with its standard error, the episodes, the environment and the policy's file."""
+    result = evaluated.result
+    error = "" if result.standard_error is None else f" +- {result.standard_error:.2f}"
     actions = "stochastic" if options.stochastic else "deterministic"
-    return (
-        f"mean return {result.mean_return:.2f}, standard deviation {result.std_return:.2f} over "
-        f"{options.episodes} {actions} episodes of {env} (mean length {result.mean_length:.1f}; "
-        f"policy {policy})"
-    )
+    count = f"{len(result.returns):,} {actions}, of {result.mean_length:.1f} steps on average"
+    meaning = " (mean +- standard error)" if error else " (of one episode: no standard error)"
+    return [
+        f"return:      {result.mean_return:.2f}{error}{meaning}",
+        f"             standard deviation {result.std_return:.2f} over episodes",
+        f"episodes:    {count}",
+        f"environment: {evaluated.env_name}",
+        f"policy:      {evaluated.path}",
+    ]
 
 
 def chosen_environment(options: EvaluateArguments, run: Any) -> Any:
@@ -207,11 +219,14 @@ def describe(result: Any, options: EvaluateArguments, env: str, path: Path) -> d
     return {
         "mean_return": result.mean_return,
         "std_return": result.std_return,
+        "standard_error": result.standard_error,
         "episodes": len(result.returns),
         "returns": result.returns,
         "lengths": result.lengths,
         "mean_length": result.mean_length,
         "cut_off": result.cut_off,
+        "success_rate": result.success_rate,
+        "successes": result.successes,
         "env": env,
         "seed": options.seed,
         "stochastic": options.stochastic,

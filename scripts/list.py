@@ -21,7 +21,11 @@ def run(arguments: Sequence[str]) -> None:
         RequestError: there is no such kind.
     """
     if "-h" in arguments or "--help" in arguments:
-        print("usage: pgtoolkit list [agents|envs|estimators|wrappers]")
+        print(
+            "example:\n  pgtoolkit list agents envs\n\n"
+            "usage: pgtoolkit list [agents|envs|estimators|wrappers] ...\n\n"
+            "Without a kind all four are listed."
+        )
         return
     for kind in arguments:
         lookup(kind, dict.fromkeys(KINDS), "kind")

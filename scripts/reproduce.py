@@ -13,7 +13,8 @@ from pgtoolkit.scripts.cli.arguments import parse, require_options
 from pgtoolkit.scripts.cli.files import require_picture, require_writable
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.registry import find_agent, lookup
-from pgtoolkit.scripts.compare import EVALUATIONS, MAX_JOBS, usable_cores
+from pgtoolkit.scripts.compare import EVALUATIONS, MAX_JOBS
+from pgtoolkit.scripts.comparison.processes import usable_cores
 from pgtoolkit.scripts.tables.reproductions import EXPERIMENTS, Experiment
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def named(names: Sequence[str]) -> dict[str, Experiment]:
 
 def reproduce(experiments: dict[str, Experiment], options: ReproduceArguments) -> None:
     """Runs the seeds of the experiments, all in one queue; writes and shows what they reach."""
+    from pgtoolkit.scripts.cli.experiment import default_settings
     from pgtoolkit.scripts.comparison.carry_out import carry_out, report_failures
     from pgtoolkit.scripts.comparison.plan import require_possible
     from pgtoolkit.scripts.comparison.reproduction import (
@@ -135,7 +137,8 @@ def reproduce(experiments: dict[str, Experiment], options: ReproduceArguments) -
     for name, runs in plans.items():
         path = result_file(options.output_dir, name)
         require_writable(path, "the result")
-        require_joinable(path, settings_without_seed(runs[0]))
+        defaults = default_settings(experiments[name].agent)
+        require_joinable(path, settings_without_seed(runs[0]), defaults)
     everything = [run for runs in plans.values() for run in runs]
     sizes = require_possible(everything)
     schedule = carry_out(everything, options.jobs or usable_cores(), options.run_dir)

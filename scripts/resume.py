@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, final
+from typing import TYPE_CHECKING, Annotated, Any, Literal, final
 
 import tyro
 
@@ -14,6 +14,7 @@ from pgtoolkit.scripts.cli.arguments import parse
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.experiment import FindEnvironments, RunSettings
+    from pgtoolkit.scripts.cli.run_views import RunView
     from pgtoolkit.scripts.train import Trained
     from pgtoolkit.training.progress import Watch
     from pgtoolkit.training.run_folder import RunFolder
@@ -35,9 +36,19 @@ class ResumeArguments:
     """The run's folder."""
     total_steps: int | None = None
     """New total of environment steps; the learning-rate schedule then ends there."""
+    track: Literal["none", "wandb", "trackio", "mlflow"] | None = None
+    """Tracker that gets every scalar from now on; default: the run's, in the same tracked run."""
+    capture_video: bool = False
+    """Write a video at each evaluation from here on, as `pgtoolkit train --capture-video` does. A
+    run that was started with it goes on with it."""
     trust: bool = False
     """Run the code that the run's folder names (file.py:Class, module:Id) though it was not trained
     here by you. The folder counts as yours from then on."""
+    quiet: bool = False
+    """Print only errors and the last line: the run's folder and its return."""
+    json_lines: bool = False
+    """Print one JSON object on a line of standard output for each event (start, progress, end), and
+    nothing else there."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -48,7 +59,10 @@ def run(arguments: Sequence[str]) -> None:
         NonFiniteError: a number went bad.
         RunFileError: the run folder cannot be written.
     """
-    resume_locked(parse(ResumeArguments, arguments, command="resume"))
+    from pgtoolkit.scripts.cli.run_views import view_of
+
+    options = parse(ResumeArguments, arguments, command="resume")
+    resume_locked(options, view=view_of(quiet=options.quiet, json_lines=options.json_lines))
 
 
 def resume_locked(
@@ -56,6 +70,7 @@ def resume_locked(
     *,
     find_environments: "FindEnvironments | None" = None,
     watch: "Watch | None" = None,
+    view: "RunView | None" = None,
 ) -> "Trained":
     """Locks the run's folder and continues the run.
 
@@ -63,25 +78,31 @@ def resume_locked(
         options: the command's.
         find_environments: makes the environments, if not those that the folder names.
         watch: called with the progress after every update; it may stop the run.
+        view: what is told of the run; sentences and progress for people by default.
     """
-    from pgtoolkit.scripts.cli.streams import unfailing_output
+    from pgtoolkit.scripts.cli.run_views import ShownRun
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.storage.lock import locked
     from pgtoolkit.training.storage.new_folder import require_begun
 
     folder, _ = RunFolder.open(options.run)
     require_begun(folder.path)
-    with unfailing_output(), locked(folder.path):
-        return resume(options, find_environments, watch)
+    view = view or ShownRun()
+    with view.output(), locked(folder.path):
+        return resume(options, view, find_environments, watch)
 
 
 def resume(
     options: ResumeArguments,
+    view: "RunView",
     find_environments: "FindEnvironments | None" = None,
     watch: "Watch | None" = None,
 ) -> "Trained":
     """Continues a run whose folder is locked."""
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings, fitting
+    from pgtoolkit.scripts.cli.run_videos import require_filmable
+    from pgtoolkit.scripts.cli.run_views import Beginning
+    from pgtoolkit.scripts.cli.tracking import tracker_of
     from pgtoolkit.scripts.train import Trained, run_training, untrained
     from pgtoolkit.state import anything, at, entries, require
     from pgtoolkit.training.progress import Progress, require_agreement
@@ -104,8 +125,10 @@ def resume(
             f"{options.run} is finished, at {progress.num_steps} steps: lengthen it with "
             f"--total-steps {2 * progress.num_steps}"
         )
+    tracker = tracker_of(settings.loop)
     with untrained():
         experiment = Experiment(settings, find_environments=find_environments)
+        require_filmable(experiment)
     with fitting(misfit):
         with at("agent"):
             experiment.agent.load_state_dict(state["agent"])
@@ -113,14 +136,15 @@ def resume(
     progress.best_return = best_return(folder, progress.best_return)
     with writing(folder.path):
         folder.go_on_from(resume_file)
-        if options.total_steps is not None or options.trust:
+        given = (options.total_steps, options.trust, options.track, options.capture_video)
+        if given != (None, False, None, False):
             folder.write_config(config)
-    print(f"run: {folder.path}, from step {progress.num_steps}", flush=True)
-    print(experiment.resumed_sentence, flush=True)
+    resolved = settings.as_dict()
+    view.begin(Beginning(folder, resolved, progress.num_steps, [experiment.resumed_sentence]))
     # Events that were logged after the checkpoint are void; purge_step hides them in TensorBoard.
-    with RunWriter(folder.path, purge_step=progress.purge_step) as writer:
-        writer.begin(settings.as_dict(), default_settings(settings.agent_name))
-        end = run_training(experiment, folder, writer, progress=progress, watch=watch)
+    with RunWriter(folder.path, progress.purge_step, tracker) as writer:
+        writer.begin(resolved, default_settings(settings.agent_name))
+        end = run_training(experiment, folder, writer, progress=progress, watch=watch, view=view)
     return Trained(experiment, folder, end)
 
 
@@ -137,6 +161,10 @@ def settings_to_resume(
 
     if options.total_steps is not None:
         config = config | {"total_steps": options.total_steps}
+    if options.track is not None:
+        config = config | {"track": options.track}
+    if options.capture_video:
+        config = config | {"capture_video": True}
     settings = settings_from_file(config, [], command="resume")
     if not options.trust:
         require_signed(config, settings.run, names_of(settings.run))

@@ -1,20 +1,44 @@
 """``pgtoolkit train AGENT --env ENV``: trains an agent."""
 
 import contextlib
+import dataclasses
+import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.cli.arguments import read_yaml
-from pgtoolkit.scripts.cli.registry import AGENTS, find_agent
+from pgtoolkit.scripts.cli.arguments import asks_for_help, parse_known, program_name, read_yaml
+from pgtoolkit.scripts.cli.examples import EXAMPLES
+from pgtoolkit.scripts.cli.registry import AGENTS, find_agent, load_agent
+from pgtoolkit.scripts.cli.tables import table, text_width
 from pgtoolkit.training.stop import Interruption
 
 if TYPE_CHECKING:
+    from pgtoolkit.rollouts.evaluation import Evaluation
     from pgtoolkit.scripts.cli.experiment import Experiment, FindEnvironments, RunSettings
+    from pgtoolkit.scripts.cli.help_text import Group
+    from pgtoolkit.scripts.cli.run_views import RunView
     from pgtoolkit.training.progress import Progress, Watch
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.writer import RunWriter
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """What the command takes beside the settings of the run."""
+
+    run_dir: str | None = None
+    """The run's folder. Default: runs/ENV__AGENT__SEED__TIME."""
+    config: str | None = None
+    """YAML with any of the settings (a run's config.yaml is one); flags win over it. Code that it
+    names, such as env: file.py:Class, is run: read it before."""
+    quiet: bool = False
+    """Print only errors and the last line: the run's folder and its return."""
+    json_lines: bool = False
+    """Print one JSON object on a line of standard output for each event (start, progress, end), and
+    nothing else there."""
 
 
 @final
@@ -42,22 +66,24 @@ def run(arguments: Sequence[str]) -> None:
         )
     agent_name = arguments[0]
     find_agent(agent_name)
-    rest, run_dir = take_option(list(arguments[1:]), "--run-dir")
-    rest, config_file = take_option(rest, "--config")
-    if "-h" in rest or "--help" in rest:
-        print(EXTRA_HELP)
+    command = f"train {agent_name}"
+    if asks_for_help(arguments):
+        print(help_of(agent_name))
+        return
+    options, rest = parse_known(TrainArguments, arguments[1:], command=command)
     # Imported only now, so that a wrong agent name is reported without waiting for torch.
     from pgtoolkit.scripts.cli import experiment
+    from pgtoolkit.scripts.cli.run_views import view_of
 
-    command = f"train {agent_name}"
-    if config_file is None:
+    view = view_of(quiet=options.quiet, json_lines=options.json_lines)
+    if options.config is None:
         settings = experiment.parse_settings(agent_name, rest, command=command)
     else:
-        given = read_yaml(Path(config_file))
+        given = read_yaml(Path(options.config))
         if given.setdefault("agent", agent_name) != agent_name:
-            raise RequestError(f"{config_file} configures {given['agent']}, not {agent_name}")
+            raise RequestError(f"{options.config} configures {given['agent']}, not {agent_name}")
         settings = experiment.settings_from_file(given, rest, command=command)
-    train_settings(settings, run_dir)
+    train_settings(settings, options.run_dir, view=view)
 
 
 def train_settings(
@@ -66,6 +92,7 @@ def train_settings(
     *,
     find_environments: "FindEnvironments | None" = None,
     watch: "Watch | None" = None,
+    view: "RunView | None" = None,
 ) -> Trained:
     """Trains a new run with these settings.
 
@@ -74,10 +101,27 @@ def train_settings(
         run_dir: its folder; None for one in ``runs/``, named after the settings.
         find_environments: makes the environments, if not those that the settings name.
         watch: called with the progress after every update; it may stop the run.
+        view: what is told of the run; sentences and progress for people by default.
     """
-    from pgtoolkit.agent import HasReplay
+    from pgtoolkit.scripts.cli.run_views import ShownRun
+
+    view = view or ShownRun()
+    with view.output():
+        return train_shown(settings, run_dir, view, find_environments, watch)
+
+
+def train_shown(
+    settings: "RunSettings",
+    run_dir: str | None,
+    view: "RunView",
+    find_environments: "FindEnvironments | None" = None,
+    watch: "Watch | None" = None,
+) -> Trained:
+    """Trains a new run, in the block of the view's output."""
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings
-    from pgtoolkit.scripts.cli.streams import unfailing_output
+    from pgtoolkit.scripts.cli.run_videos import require_filmable
+    from pgtoolkit.scripts.cli.run_views import Beginning
+    from pgtoolkit.scripts.cli.tracking import tracker_of
     from pgtoolkit.scripts.cli.trust import signature
     from pgtoolkit.training.run_folder import RunFolder, default_path
     from pgtoolkit.training.storage.new_folder import new_folder, require_no_run
@@ -86,22 +130,30 @@ def train_settings(
     folder = None if run_dir is None else Path(run_dir)
     if folder is not None:
         require_no_run(folder)  # before anything is built
+    tracker = tracker_of(settings.loop)
     with untrained():
         experiment = Experiment(settings, find_environments=find_environments)
+        require_filmable(experiment)
     path = folder or default_path(experiment.source.name, settings.agent_name, settings.run.seed)
     resolved = experiment.settings.as_dict()
-    with unfailing_output(), new_folder(path):
+    with new_folder(path):
         run_folder = RunFolder.create(path, resolved | signature(experiment.settings.run))
-        print(f"run: {path}", flush=True)
-        if experiment.environments.gradient.sentence:
-            print(experiment.environments.gradient.sentence, flush=True)
-        print(experiment.resume_sentence, flush=True)
-        if isinstance(experiment.agent, HasReplay):
-            print(experiment.agent.replay_sentence, flush=True)
-        with RunWriter(path) as writer:
+        view.begin(Beginning(run_folder, resolved, 0, sentences_of(experiment)))
+        with RunWriter(path, tracker=tracker) as writer:
             writer.begin(resolved, default_settings(settings.agent_name))
-            end = run_training(experiment, run_folder, writer, progress=None, watch=watch)
+            end = run_training(
+                experiment, run_folder, writer, progress=None, watch=watch, view=view
+            )
     return Trained(experiment, run_folder, end)
+
+
+def sentences_of(experiment: "Experiment") -> list[str]:
+    """Where the gradient comes from, how the run can be resumed, and what its replay takes."""
+    from pgtoolkit.agent import HasReplay
+
+    agent, source = experiment.agent, experiment.environments.gradient.sentence
+    found = [*([source] if source else []), experiment.resume_sentence]
+    return [*found, agent.replay_sentence] if isinstance(agent, HasReplay) else found
 
 
 @contextlib.contextmanager
@@ -120,6 +172,7 @@ def run_training(
     writer: "RunWriter",
     *,
     progress: "Progress | None",
+    view: "RunView",
     watch: "Watch | None" = None,
 ) -> "Progress":
     """Trains to the end, then reports the returns and the paths of the results.
@@ -131,23 +184,32 @@ def run_training(
         RunFileError: the run folder cannot be written.
         Interruption: a signal asked to stop; the run's state is saved.
     """
-    from pgtoolkit.scripts.cli.progress import ProgressView
+    from pgtoolkit.scripts.cli.run_videos import film_of
+    from pgtoolkit.scripts.cli.run_views import Ending
     from pgtoolkit.training.loop import train
-    from pgtoolkit.training.progress import unwatched
+    from pgtoolkit.training.progress import Progress, unwatched
     from pgtoolkit.training.stop import StopSignals
     from pgtoolkit.training.storage.disk import writing
 
-    loop = experiment.settings.loop
+    loop, begun = experiment.settings.loop, 0 if progress is None else progress.num_steps
+    progress = progress or Progress()
+    film = film_of(experiment, run_folder, writer, progress)
+
+    def evaluate() -> "Evaluation":
+        found = experiment.evaluate(stop.requested)
+        film()
+        return found
+
     try:
         with StopSignals() as stop:
-            with ProgressView(loop.total_steps) as view:
+            with view.follow(loop.total_steps, begun) as show:
                 end = train(
                     experiment.agent,
                     loop,
                     run_folder,
                     writer,
-                    evaluate=lambda: experiment.evaluate(stop.requested),
-                    show=view,
+                    evaluate=evaluate,
+                    show=show,
                     progress=progress,
                     stop_requested=stop.requested,
                     watch=watch or unwatched,
@@ -155,17 +217,17 @@ def run_training(
             if stop.signum is not None and not end.done(loop.total_steps):
                 raise stopped(stop.signum, end, run_folder)
             writer.end()
-            if not end.done(loop.total_steps):
-                print(f"stopped {go_on_sentence(end, run_folder)}", flush=True)
-                return end
-            with writing(run_folder.path):
-                run_folder.write_summary(summary(experiment, end))
+            result, finished = summary(experiment, end), end.done(loop.total_steps)
+            if finished:
+                with writing(run_folder.path):
+                    run_folder.write_summary(result)
     except Interruption:
         raise
     except BaseException as error:
         error.add_note(last_checkpoint(run_folder))
         raise
-    print(report(run_folder, end))
+    lines = report_lines(run_folder, end) if finished else [stopped_line(end, run_folder)]
+    view.end(Ending(run_folder, result, finished, lines))
     return end
 
 
@@ -179,6 +241,11 @@ def stopped(signum: int, progress: "Progress", run_folder: "RunFolder") -> Inter
 def go_on_sentence(progress: "Progress", run_folder: "RunFolder") -> str:
     """The end of a sentence that begins with what ended the run: where, and how it goes on."""
     return f"at step {progress.num_steps}: go on with `pgtoolkit resume {run_folder.path}`"
+
+
+def stopped_line(progress: "Progress", run_folder: "RunFolder") -> str:
+    """The closing report of a run that was stopped by the function that watched it."""
+    return f"stopped {go_on_sentence(progress, run_folder)}"
 
 
 def last_checkpoint(run_folder: "RunFolder") -> str:
@@ -208,10 +275,9 @@ def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
     }
 
 
-def report(run_folder: "RunFolder", progress: "Progress") -> str:
+def report_lines(run_folder: "RunFolder", progress: "Progress") -> list[str]:
     """The lines printed at the end: returns, gradient, diagnosis, policy file, next commands."""
-    from pgtoolkit.scripts.cli.progress import NO_EPISODE
-    from pgtoolkit.training.diagnosis import report_lines
+    from pgtoolkit.training import diagnosis
 
     policy = run_folder.saved_policy("best")
     lines = []
@@ -223,14 +289,14 @@ def report(run_folder: "RunFolder", progress: "Progress") -> str:
     elif progress.mean_return is not None:
         lines.append(f"learned return: {progress.mean_return:.1f} (last training episodes)")
     if progress.mean_return is None:
-        lines.append(f"training:       {NO_EPISODE}")
-    lines += report_lines(progress.diagnosis)
-    lines += [
+        lines.append("training:       no whole episode has ended yet")
+    lines += diagnosis.report_lines(progress.diagnosis)
+    return [
+        *lines,
         f"policy:         {policy}",
         f"evaluate it:    pgtoolkit evaluate {run_folder.path}",
         f"TensorBoard:    tensorboard --logdir {run_folder.path}",
     ]
-    return "\n".join(lines)
 
 
 def evaluation_words(progress: "Progress") -> str:
@@ -241,36 +307,40 @@ def evaluation_words(progress: "Progress") -> str:
     return "deterministic evaluation" + (f"; {share:.0%} of episodes cut off" if share else "")
 
 
-def take_option(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
-    """Removes ``flag VALUE`` or ``flag=VALUE`` from the arguments and returns the value.
-
-    Raises:
-        RequestError: the flag has no value.
-    """
-    for i, argument in enumerate(arguments):
-        if argument == flag:
-            if i + 1 == len(arguments):
-                raise RequestError(f"{flag} needs a value")
-            return arguments[:i] + arguments[i + 2 :], arguments[i + 1]
-        if argument.startswith(f"{flag}="):
-            return arguments[:i] + arguments[i + 1 :], argument.removeprefix(f"{flag}=")
-    return arguments, None
-
-
-EXTRA_HELP = """\
-Beside the options below:
-  --run-dir DIR      the run's folder (default: runs/ENV__AGENT__SEED__TIME)
-  --config FILE      YAML with any of the options (a run's config.yaml is one); flags win over it.
-                     Code that it names, such as env: file.py:Class, is run: read it before
-"""
-
-
 def usage() -> str:
-    rows = "\n".join(f"  {name:<10} {agent.note}" for name, agent in AGENTS.items())
+    """The help of ``train`` without an agent."""
+    rows = {name: agent.note for name, agent in AGENTS.items()}
     return (
+        f"example:\n  {EXAMPLES['train'].line.format(agent='shac')}\n\n"
         "usage: pgtoolkit train AGENT --env ENV [options]\n\n"
-        f"agents:\n{rows}\n\n`pgtoolkit train AGENT --help` shows all options of an agent."
+        f"agents:\n{table(rows, text_width())}\n\n"
+        "`pgtoolkit train AGENT --help` shows all options of an agent."
     )
+
+
+def option_groups(agent_name: str) -> "list[Group]":
+    """All options of the command with an agent."""
+    from pgtoolkit.scripts.cli.experiment import RunConfig
+    from pgtoolkit.scripts.cli.help_text import Group
+    from pgtoolkit.scripts.cli.options import options_of
+    from pgtoolkit.training.loop import TrainConfig
+
+    kinds = {
+        "environment, seed and device": RunConfig,
+        "training loop": TrainConfig,
+        "files and output": TrainArguments,
+        f"agent {agent_name}": load_agent(agent_name)[1],
+    }
+    return [Group(title, options_of(kind)) for title, kind in kinds.items()]
+
+
+def help_of(agent_name: str) -> str:
+    """The help of ``train`` with an agent."""
+    from pgtoolkit.scripts.cli.help_text import help_text
+
+    description = inspect.getdoc(load_agent(agent_name)[1]) or ""
+    command = f"train {agent_name}"
+    return help_text(command, program_name(command), description, option_groups(agent_name))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pgtoolkit.envs.registry.observation_check import mismatch
 from pgtoolkit.envs.registry.ordinary import without_checking_wrappers
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.rollouts.success import IS_SUCCESS
 
 RESET_FORM = "write reset(self, *, seed=None, options=None) that returns (observation, info)"
 
@@ -106,8 +107,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Checks observations, rewards and ends, copies observations, and leaves infos out.
 
     Observations that are flattened outside of it are not copied, because flattening copies. Infos
-    end here, because no agent reads them: a use of one of their entries, such as ``is_success``,
-    would take it from the ``info`` in :meth:`step`.
+    end here, because no agent reads them, but for the step's ``is_success``.
     """
 
     def __init__(self, env: AnyEnv, name: str) -> None:
@@ -126,14 +126,22 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> StepResult:
         # The forms that are right already are passed by with the least work.
-        obs, reward, terminated, truncated, _ = self.env.step(action)
+        obs, reward, terminated, truncated, info = self.env.step(action)
         if type(reward) is not float:
             reward = _number(self._name, reward)
         if type(terminated) is not bool:
             terminated = _flag(self._name, "terminated", terminated)
         if type(truncated) is not bool:
             truncated = _flag(self._name, "truncated", truncated)
-        return self._checked(obs), reward, terminated, truncated, {}
+        kept = self._with_success(info) if info and IS_SUCCESS in info else {}
+        return self._checked(obs), reward, terminated, truncated, kept
+
+    def _with_success(self, info: dict[str, Any]) -> dict[str, Any]:
+        """An info with ``is_success`` as a bool alone; without it if it is None."""
+        value = info[IS_SUCCESS]
+        if value is None:
+            return {}
+        return {IS_SUCCESS: _flag(self._name, "info['is_success']", value)}
 
     def _checked(self, obs: Any) -> Any:
         """A copy of the observation if it is kept as it is, else the observation itself."""

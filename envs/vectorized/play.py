@@ -9,6 +9,7 @@ import numpy as np
 from pgtoolkit.envs.registry.ordinary import time_limit
 from pgtoolkit.envs.vectorized.causes import Failure, failure_of
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.rollouts.success import IS_SUCCESS
 
 Start = dict[str, Any]
 """What determines an episode, as JSON can hold it: ``seed``, or ``generator``, the state of the
@@ -23,8 +24,9 @@ class NewEpisode(NamedTuple):
     start: Start
 
 
-Answer = tuple[Any, Any, bool, bool, NewEpisode | Failure | None]
-"""Observation, reward, terminated, truncated of a step; then the reset if the episode ended."""
+Answer = tuple[Any, Any, bool, bool, NewEpisode | Failure | None, bool | None]
+"""Observation, reward, terminated, truncated of a step; then the reset if the episode ended, and
+``is_success`` of the step's info, None where it has none."""
 
 
 @final
@@ -54,12 +56,13 @@ def facts_of(env: AnyEnv) -> EnvFacts:
 def play_step(env: AnyEnv, action: Any) -> Answer | Failure:
     """One step, and the reset after it if the episode ended (autoreset SAME_STEP)."""
     try:
-        obs, reward, terminated, truncated, _ = env.step(action)
+        obs, reward, terminated, truncated, info = env.step(action)
+        success = info.get(IS_SUCCESS)
     except BaseException as error:
         return failure_of(error)
     if terminated or truncated:
-        return obs, reward, terminated, truncated, play_reset(env, None, None)
-    return obs, reward, terminated, truncated, None
+        return obs, reward, terminated, truncated, play_reset(env, None, None), success
+    return obs, reward, terminated, truncated, None, success
 
 
 def play_reset(

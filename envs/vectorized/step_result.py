@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pgtoolkit.envs.vectorized.causes import Failure, not_finite
 from pgtoolkit.envs.vectorized.play import Answer, NewEpisode
 from pgtoolkit.rollouts.numpy_rollout import NOT_TAKEN
+from pgtoolkit.rollouts.success import IS_SUCCESS
 
 Mask = NDArray[np.bool_]
 Step = tuple[NDArray[Any], NDArray[np.float64], Mask, Mask, dict[str, Any]]
@@ -41,6 +42,8 @@ class StepResult:
             if not isinstance(answer, Failure) and answer[4] is None:
                 observations[i] = answer[0]
                 reward[i] = answer[1]
+                if answer[5] is not None:
+                    self._put_success(self._info, i, answer[5])
             else:
                 observations[i] = self._before[i]
                 rare.append((i, answer))
@@ -52,17 +55,25 @@ class StepResult:
 
     def put_end(self, i: int, answer: Answer) -> NewEpisode | Failure:
         """Puts the last step of an episode; returns the result of the reset after it."""
-        final, self._reward[i], self._terminated[i], self._truncated[i], after = answer
+        final, self._reward[i], self._terminated[i], self._truncated[i], after, success = answer
         assert after is not None, "an episode that ended was reset"
         if "final_obs" not in self._info:
             num_envs = len(self._reward)
             self._info["final_obs"] = np.full(num_envs, None, dtype=object)
             self._info["_final_obs"] = np.zeros(num_envs, np.bool_)
-            # Infos are left out by the guard; the entry is there because Gymnasium's has it.
             self._info["final_info"], self._info["_final_info"] = {}, self._info["_final_obs"]
         self._info["final_obs"][i], self._info["_final_obs"][i] = final, True
+        if success is not None:
+            self._put_success(self._info["final_info"], i, success)
         self.observations[i] = final  # until the new episode's, which a fault may prevent
         return after
+
+    def _put_success(self, info: dict[str, Any], i: int, success: bool) -> None:
+        """Puts ``is_success`` of an environment into infos, as Gymnasium's vector ones have it."""
+        for name, value in ((IS_SUCCESS, success), (f"_{IS_SUCCESS}", True)):
+            if name not in info:
+                info[name] = np.zeros(len(self._reward), np.bool_)
+            info[name][i] = value
 
     def skip(self, i: int) -> None:
         """The step was not taken: the observation stays, and the reward is 0."""

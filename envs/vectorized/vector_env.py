@@ -235,8 +235,9 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
 
         Returns:
             Observations after the resets, rewards, terminated, truncated, and ``info``:
-            ``final_obs`` are the observations before the resets (and ``_final_obs`` is where), and
-            ``not_taken`` the steps that did not happen because of a fault.
+            ``final_obs`` are the observations before the resets (and ``_final_obs`` is where),
+            ``is_success`` what the environments' infos have of this name (in ``final_info`` where
+            an episode ended), and ``not_taken`` the steps that did not happen because of a fault.
 
         Raises:
             EnvFaultError: an environment fails and ``on_fault`` is ``stop``, it fails again and

@@ -1,12 +1,27 @@
 """Returns and lengths of episodes that may span several windows."""
 
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pgtoolkit.rollouts.success import UNKNOWN
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import Schema, entries, flag, integer, number, require, series
+
+
+@final
+class Ended(NamedTuple):
+    """An episode that ended."""
+
+    env: int
+    """The environment's index."""
+    episode_return: float
+    """Undiscounted."""
+    length: int
+    """In steps."""
+    success: bool | None
+    """``is_success`` in the info of its last step; None where that does not say it."""
 
 
 @final
@@ -22,20 +37,16 @@ class EpisodeTracker:
         self.seen_first = np.zeros(num_envs, dtype=np.bool_)
         self.after_end = np.ones(num_envs, dtype=np.bool_)
 
-    def update(self, window: Window) -> list[tuple[int, float, int]]:
-        """The episodes that ended in this window, in order of time.
-
-        Returns:
-            Of each episode: the environment's index, the undiscounted return, and the length in
-            steps.
-        """
+    def update(self, window: Window) -> list[Ended]:
+        """The episodes that ended in this window, in order of time."""
         valid = window.valid.cpu().numpy()
         reward = np.where(valid, window.reward.detach().double().cpu().numpy(), 0.0)
         done = window.done.cpu().numpy() & valid
         episode_start = self._episode_start(window, done)
         # Sums from the window's start: an episode's return is the difference of two of them.
         total, steps = np.cumsum(reward, axis=0), np.cumsum(valid, axis=0)
-        ended: list[tuple[int, float, int]] = []
+        success = None if window.success is None else window.success.cpu().numpy()
+        ended: list[Ended] = []
         for t, env in zip(*np.nonzero(episode_start | done), strict=True):
             if episode_start[t, env]:
                 self.running_return[env] = reward[t, env] - total[t, env]
@@ -44,7 +55,9 @@ class EpisodeTracker:
             if done[t, env] and self.seen_first[env]:
                 episode_return = self.running_return[env] + total[t, env]
                 length = self.running_length[env] + steps[t, env]
-                ended.append((int(env), float(episode_return), int(length)))
+                solved = UNKNOWN if success is None else success[t, env]
+                known = None if solved == UNKNOWN else bool(solved)
+                ended.append(Ended(int(env), float(episode_return), int(length), known))
         self.running_return += total[-1]
         self.running_length += steps[-1]
         self.after_end = done[-1]

@@ -1,7 +1,7 @@
 """Evaluation: returns of whole episodes of a policy that does not change."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, final
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.policies.policy import Policy
+from pgtoolkit.rollouts.action_counts import ActionCounter, ActionCounts
 from pgtoolkit.rollouts.episodes import EpisodeTracker
 from pgtoolkit.rollouts.rollout import RolloutState, collect, reset
 from pgtoolkit.rollouts.window import Window
@@ -31,6 +32,12 @@ class Evaluation:
     cut_off: int = 0
     """How many of the episodes did not end by themselves within the steps that they were given.
     Their returns are those so far."""
+    successes: list[bool] | None = None
+    """Whether each episode was a success: ``is_success`` in the info of its last step, False where
+    that says nothing. None if no episode has it."""
+    actions: ActionCounts | None = None
+    """How often each part of the action space was used, in all steps that were played. None if no
+    dimension has bounds."""
 
     @property
     def mean_return(self) -> float:
@@ -38,15 +45,26 @@ class Evaluation:
 
     @property
     def std_return(self) -> float:
-        """Population standard deviation over episodes.
-
-        Divided by the square root of their number it is the standard error of the mean return.
-        """
+        """Population standard deviation over episodes."""
         return float(np.std(self.returns))
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of the mean return, ``s / sqrt(n)`` with the unbiased variance ``s^2``.
+
+        None for a single episode.
+        """
+        count = len(self.returns)
+        return float(np.std(self.returns, ddof=1)) / count**0.5 if count > 1 else None
 
     @property
     def mean_length(self) -> float:
         return float(np.mean(self.lengths))
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of the episodes that were a success; None if nothing says it."""
+        return None if self.successes is None else float(np.mean(self.successes))
 
     @property
     def cut_off_share(self) -> float:
@@ -65,10 +83,11 @@ def never() -> bool:
 
 
 class Episode(NamedTuple):
-    """The undiscounted return and length of an episode, and whether it was cut off."""
+    """The undiscounted return and length of an episode, whether it succeeded and was cut off."""
 
     episode_return: float
     length: int
+    success: bool | None
     cut_off: bool
 
 
@@ -117,11 +136,12 @@ def evaluate(
     indices = np.arange(env.num_envs)
     wanted = episodes // env.num_envs + (indices < episodes % env.num_envs)
     found: list[list[Episode]] = [[] for _ in indices]
+    counter = ActionCounter(env.single_action_space)
     start: int | None = seed
     while any(len(have) < want for have, want in zip(found, wanted, strict=True)):
         rollout_state = reset(env, seed=start, device=device)
         collected = collect_windows(env, policy, rollout_state, draw_noise, chunk)
-        windows = until_stopped(collected, stop_requested)
+        windows = counter.passing(until_stopped(collected, stop_requested))
         play_to_cut_off(windows, wanted, found, max_episode_steps)
         start = None
     flat = [episode for have in found for episode in have]
@@ -129,7 +149,14 @@ def evaluate(
         [episode.episode_return for episode in flat],
         [episode.length for episode in flat],
         sum(episode.cut_off for episode in flat),
+        known_successes([episode.success for episode in flat]),
+        counter.found,
     )
+
+
+def known_successes(found: Sequence[bool | None]) -> list[bool] | None:
+    """What episodes said of their success: False for None, and None if none said anything."""
+    return None if all(one is None for one in found) else [bool(one) for one in found]
 
 
 def until_stopped(
@@ -167,8 +194,8 @@ def play_to_cut_off(
         shortened = up_to_cut(window, cut, is_over)
         was_cut = cut.any(0) & ~is_over
         ended: list[list[Episode]] = [[] for _ in found]
-        for index, episode_return, length in tracker.update(shortened):
-            ended[index].append(Episode(episode_return, length, False))
+        for index, episode_return, length, success in tracker.update(shortened):
+            ended[index].append(Episode(episode_return, length, success, False))
         for index in was_cut.nonzero().flatten().tolist():
             ended[index][-1] = ended[index][-1]._replace(cut_off=True)
         is_over |= was_cut

@@ -14,6 +14,7 @@ from pgtoolkit.networks.normalizer import SINGLE, exact_dtype
 from pgtoolkit.policies.numpy_policy import Act, numpy_actor
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.given_action import given_action
+from pgtoolkit.rollouts.success import FINAL_INFO, IS_SUCCESS, UNKNOWN, step_successes
 from pgtoolkit.rollouts.window import Window
 
 MAX_NUMPY_BATCH = 64
@@ -92,6 +93,7 @@ def collect_arrays(
     """
     act, give = choose_actor(policy, env.num_envs), given_action(env.single_action_space)
     num_steps, noise_array = len(noise), noise.cpu().numpy()
+    success = np.full(noise.shape[:2], UNKNOWN, np.int8)
     dtype = policy.normalizer.input_dtype
     buffers, next_inputs = StepBuffers(num_steps, dtype), StepBuffers(num_steps, dtype)
     obs, after = obs.astype(dtype), obs
@@ -115,6 +117,9 @@ def collect_arrays(
         buffers.put(t, obs=obs, next_obs=next_obs, pre_action=pre_action, action=action)
         buffers.put(t, reward=reward, terminated=terminated, truncated=truncated)
         buffers.put(t, valid=valid, episode_start=episode_start)
+        if IS_SUCCESS in info or FINAL_INFO in info:
+            found = step_successes(info, done)
+            success[t] = success[t] if found is None else found
         if mode is AutoresetMode.DISABLED and any_done:
             after, _ = env.reset(options={"reset_mask": done})
         obs, episode_start = np.array(after, dtype), first
@@ -124,7 +129,8 @@ def collect_arrays(
     require_finite_buffers(buffers, next_inputs, num_steps)
     fields = buffers.tensors(noise.device)
     log_prob = policy(fields["obs"]).log_prob_of_pre_action(fields["pre_action"])
-    window = Window(**fields, noise=noise, log_prob=log_prob)
+    successes = torch.from_numpy(success).to(noise.device)
+    window = Window(**fields, noise=noise, log_prob=log_prob, success=successes)
     return window, exact_observations(after), needs_reset, episode_start
 
 

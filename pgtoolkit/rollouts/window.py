@@ -67,6 +67,10 @@ class Window:
     :func:`action_gradient <pgtoolkit.estimators.surrogates.action_gradient>` differentiates. None
     in a plain window."""
 
+    success: Tensor | None = None
+    """``[T, N]`` 1 or 0: ``is_success`` of the step's info, -1 where it says nothing. None in a
+    window of environments on tensors, which have no infos."""
+
     def __post_init__(self) -> None:
         if self.segment_end is None:
             object.__setattr__(self, "segment_end", default_segment_end(self))

@@ -1,5 +1,7 @@
 """Small line charts over the steps of a window, as RGB arrays: need Pillow only."""
 
+import functools
+import io
 import math
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +17,9 @@ LEFT, RIGHT, TOP, BOTTOM = 128, 28, 96, 88
 COLOURS = {name: rgb(estimator.colour) for name, estimator in CATALOGUE.items()}
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+COLOURS_OF_A_CHART = 64
+"""Colours with which its lines and letters look smooth."""
 
 TEXT, GRID, BACKGROUND = (60, 60, 60), (225, 225, 225), (255, 255, 255)
 
@@ -45,6 +50,14 @@ def linear_step_chart(curves: Mapping[str, Sequence[float]], *, title: str) -> n
     return _chart(curves, {float(tick): f"{tick:.2g}" for tick in ticks}, (low, high), title)
 
 
+def png(image: np.ndarray) -> bytes:
+    """A chart ``[H, W, 3]`` as an encoded picture, with as many colours as one has."""
+    file = io.BytesIO()
+    few = Image.fromarray(image).quantize(COLOURS_OF_A_CHART, Image.Quantize.FASTOCTREE)
+    few.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
 def _chart(
     curves: Mapping[str, Sequence[float]],
     ticks: Mapping[float, str],
@@ -54,7 +67,7 @@ def _chart(
     """Curves over steps 1..T on an axis with labelled ticks; what is not finite is left out."""
     steps = max(len(curve) for curve in curves.values())
     image = Image.new("RGB", (WIDTH, HEIGHT), BACKGROUND)
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(26)
+    draw, font = ImageDraw.Draw(image), _font()
     _draw_axes(draw, font, ticks, ends, steps)
     draw.text((16, 12), title, TEXT, font)
     offset = 16
@@ -70,6 +83,11 @@ def _chart(
         draw.text((offset, 50), label, colour, font)
         offset += int(draw.textlength(label, font)) + 48
     return np.asarray(image)
+
+
+@functools.cache
+def _font() -> Font:
+    return ImageFont.load_default(26)
 
 
 def _x(step: int, steps: int) -> float:

@@ -17,6 +17,7 @@ from pgtoolkit.estimators.catalogue import CATALOGUE
 Chart = list[Any]
 """``["Multiline", [tag, ...]]`` or ``["Margin", [value, low, high]]``, as torch's writer has it."""
 
+TRAINING_SUCCESS, EVAL_SUCCESS = "rollout/success_rate", "eval/success_rate"
 FOLLOWED_SNR = "gradient/followed/log10_snr"
 ENDS = ("", "_low", "_high")
 
@@ -79,20 +80,22 @@ def has_logarithm(value: float) -> bool:
     return value > 0 and math.isfinite(value)
 
 
-def layout(has_critic: bool) -> dict[str, dict[str, Chart]]:
+def layout(has_critic: bool, has_success: bool = False) -> dict[str, dict[str, Chart]]:
     """The charts of a run, by question.
 
-    Every run has the same ones, and those with a critic one group more: TensorBoard joins the
-    layouts of all runs that it shows. In a group it puts margin charts behind the others, and the
-    last of them first.
+    Every run has the same ones, those with a critic one group more, and those whose environment
+    says what a success is one chart more: TensorBoard joins the layouts of all runs that it shows.
+    In a group it puts margin charts behind the others, and the last of them first.
 
     Args:
         has_critic: whether the agent has a Q function.
+        has_success: whether episodes say if they succeeded.
     """
     return {
         "1. Is it learning?": {
             "return while training, mean of 100 episodes": line("rollout/ep_rew_mean"),
             "return of evaluations, deterministic actions": line("eval/mean_reward"),
+            **(success_charts() if has_success else {}),
         },
         "2. Which gradient is better?": {
             "log10 of the SNR of the gradient that trains, one trajectory": line(FOLLOWED_SNR),
@@ -112,6 +115,14 @@ def layout(has_critic: bool) -> dict[str, dict[str, Chart]]:
             "environment steps per second, since the last row": line("time/fps_now"),
         },
         **({"5. And through the critic?": critic_charts()} if has_critic else {}),
+    }
+
+
+def success_charts() -> dict[str, Chart]:
+    """The share of episodes that succeeded."""
+    return {
+        "share of evaluation episodes that succeed": line(EVAL_SUCCESS),
+        "share of training episodes that succeed, the last 100": line(TRAINING_SUCCESS),
     }
 
 

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, final
 
 import numpy as np
@@ -15,12 +15,15 @@ from pgtoolkit.agent import Agent, CriticView, Metrics, evaluated_policy
 from pgtoolkit.config import Settings, above, at_least, at_most
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, never
+from pgtoolkit.training.action_histograms import action_metrics
+from pgtoolkit.training.dashboard import EVAL_SUCCESS, TRAINING_SUCCESS
 from pgtoolkit.training.diagnosis import markdown
 from pgtoolkit.training.faults.flight_recorder import FlightRecorder
 from pgtoolkit.training.history import watched
 from pgtoolkit.training.progress import Progress, Watch, unwatched
 from pgtoolkit.training.run_folder import KEPT_CHECKPOINTS, RunFolder, Which
 from pgtoolkit.training.storage.disk import writing
+from pgtoolkit.training.trackers.base import TrackerName
 from pgtoolkit.training.writer import RunWriter, as_floats
 
 LOG = logging.getLogger("pgtoolkit")
@@ -47,6 +50,9 @@ class TrainConfig(Settings):
     eval_max_steps: Annotated[int | None, at_least(1), at_most(MAX_COUNT)] = None
     """Steps after which an evaluation episode is cut off and counts with its return so far;
     default: the environment's time limit, or 1,000 where none is known."""
+    capture_video: bool = False
+    """Write a video of the deterministic policy at each evaluation: as .mp4 into the run's folder,
+    and small into TensorBoard. Needs an environment that renders, and the extra `video`."""
     checkpoint_interval: Annotated[int, at_least(1)] = 50_000
     """Environment steps between checkpoints; one is always written at the start and the end."""
     keep_checkpoints: Annotated[int, at_least(1)] = KEPT_CHECKPOINTS
@@ -56,6 +62,12 @@ class TrainConfig(Settings):
     """Minutes after which a checkpoint is written, whatever the steps."""
     log_interval: Annotated[int, at_least(1)] = 1
     """Updates between rows of rollout, train and time in TensorBoard."""
+    track: TrackerName = "none"
+    """Tracker that gets every scalar beside TensorBoard: wandb, trackio or mlflow (extras of these
+    names). Their environment variables say where to, such as WANDB_MODE=offline."""
+    track_project: str | None = None
+    """The tracker's project or experiment; default: that of its environment variables, or
+    pgtoolkit."""
 
 
 def train(
@@ -284,17 +296,19 @@ def _take_in(evaluation: Evaluation, agent: Agent, progress: Progress, run: RunF
     }
     if evaluation.cut_off or CUT_OFF_TAG in progress.scalars:
         metrics[CUT_OFF_TAG] = torch.tensor(evaluation.cut_off_share)
-    return metrics
+    if evaluation.success_rate is not None:
+        metrics[EVAL_SUCCESS] = torch.tensor(evaluation.success_rate)
+    return metrics | ({} if evaluation.actions is None else action_metrics(evaluation.actions))
 
 
 def _rollout_metrics(progress: Progress) -> Metrics:
-    """Mean return and length of the recent training episodes; nothing before the first one ends."""
-    if not progress.returns:
-        return {}
-    return {
-        "rollout/ep_rew_mean": torch.tensor(float(np.mean(progress.returns))),
-        "rollout/ep_len_mean": torch.tensor(float(np.mean(progress.lengths))),
+    """Means over the recent training episodes; nothing before the first one ends."""
+    recent: dict[str, Collection[float]] = {
+        "rollout/ep_rew_mean": progress.returns,
+        "rollout/ep_len_mean": progress.lengths,
+        TRAINING_SUCCESS: progress.successes,
     }
+    return {tag: torch.tensor(float(np.mean(list(of)))) for tag, of in recent.items() if of}
 
 
 def _cpu_metrics(progress: Progress) -> Metrics:

@@ -18,6 +18,7 @@ from pgtoolkit.state import (
     at,
     entries,
     equal,
+    flag,
     integer,
     mapping,
     number,
@@ -63,13 +64,14 @@ STATE_SCHEMA = entries(
         "next_checkpoint": integer(),
         "returns": series(number(), longest=RECENT_EPISODES),
         "lengths": series(integer(1), longest=RECENT_EPISODES),
+        "successes": series(flag, longest=RECENT_EPISODES),
         "tracker": anything,
         "diagnosis": anything,
         "scalars": mapping(number(finite=False)),
         "pending": optional(mapping(metric)),
         "cpu_seconds": optional(number()),
     },
-    absent=("scalars", "pending", "cpu_seconds"),
+    absent=("scalars", "pending", "cpu_seconds", "successes"),
 )
 
 
@@ -93,6 +95,8 @@ class Progress:
         next_checkpoint: environment step of the next checkpoint.
         returns: returns of the recent training episodes.
         lengths: lengths of the same episodes.
+        successes: whether recent training episodes were a success, from the first on that said it;
+            empty if none did.
         tracker: follows episodes across windows; None before the first window.
         scalars: TensorBoard tag to its latest value.
         diagnosis: reads the scalars of every update and says what is wrong.
@@ -111,6 +115,9 @@ class Progress:
     next_checkpoint: int = 0
     returns: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
     lengths: deque[int] = dataclasses.field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
+    successes: deque[bool] = dataclasses.field(
+        default_factory=lambda: deque(maxlen=RECENT_EPISODES)
+    )
     tracker: EpisodeTracker | None = None
     scalars: dict[str, float] = dataclasses.field(default_factory=dict)
     diagnosis: Diagnosis = dataclasses.field(default_factory=Diagnosis)
@@ -126,9 +133,11 @@ class Progress:
     def count(self, window: Window) -> None:
         """Adds the steps of a window and the episodes that ended in it."""
         self.tracker = self.tracker or EpisodeTracker(window.num_envs)
-        for _, episode_return, length in self.tracker.update(window):
+        for _, episode_return, length, success in self.tracker.update(window):
             self.returns.append(episode_return)
             self.lengths.append(length)
+            if success is not None or self.successes:
+                self.successes.append(bool(success))
         self.window_steps = int(window.valid.sum())
         self.num_steps += self.window_steps
         self.num_updates += 1
@@ -161,6 +170,7 @@ class Progress:
         return {name: getattr(self, name) for name in PROGRESS_FIELDS} | {
             "returns": list(self.returns),
             "lengths": list(self.lengths),
+            "successes": list(self.successes),
             "tracker": None if self.tracker is None else self.tracker.state_dict(),
             "diagnosis": self.diagnosis.state_dict(),
             "scalars": {tag: x for tag, x in self.scalars.items() if not is_timed(tag)},
@@ -182,6 +192,7 @@ class Progress:
             setattr(self, name, state.get(name))
         self.returns.extend(state["returns"])
         self.lengths.extend(state["lengths"])
+        self.successes.extend(state.get("successes", ()))
         if state["tracker"] is not None:
             with at("tracker"):
                 require(state["tracker"], mapping(series(anything)))

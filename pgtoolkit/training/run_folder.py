@@ -52,7 +52,7 @@ Which = Literal["best", "last"]
 RESUME_NAME = re.compile(r"resume(-(?P<age>[1-9][0-9]{0,8}))?\.safetensors")
 
 RUN_FILES = re.compile(
-    r"config\.yaml|summary\.json|fault-[\w-]+\.json|"
+    r"config\.yaml|summary\.json|tracking\.json|fault-[\w-]+\.json|"
     r"(best|last|resume(-[0-9]+)?|replay-[0-9]+-[0-9]+-[0-9a-f]+)\.safetensors"
 )
 """Names of the files that are written in one go, under a temporary name."""

@@ -5,6 +5,8 @@ from pgtoolkit.diagnostics.bias import BIAS_SHARE, BIAS_Z
 DEFINITIONS = {
     "rollout/ep_rew_mean": "mean undiscounted return of the last 100 training episodes",
     "rollout/ep_len_mean": "mean length of the last 100 training episodes, in steps",
+    "rollout/success_rate": "share of the last 100 training episodes whose last step had a true "
+    "is_success in its info; absent in environments whose infos do not have it",
     "rollout/env_faults": "with --on-fault drop or restart: how many times an environment failed "
     "so far (raised, took too long, returned NaN or what its spaces do not allow, or its worker "
     "process ended)",
@@ -73,8 +75,18 @@ DEFINITIONS = {
     "eval/mean_reward": "mean undiscounted return of evaluation episodes, in separate environments "
     "with deterministic actions and a frozen observation normaliser",
     "eval/mean_ep_length": "mean length of the evaluation episodes, in steps",
+    "eval/success_rate": "share of the evaluation episodes whose last step had a true is_success "
+    "in its info; absent in environments whose infos do not have it",
     "eval/cut_off_episodes": "share of the evaluation episodes that did not end within "
     "eval_max_steps and were cut off there, with the return so far; absent until there is one",
+    "eval/actions_at_bound": "share of the entries of an evaluation's actions that are closer to a "
+    "bound than 0.5 % of the bounds' distance, over all dimensions with bounds; the actions are "
+    "deterministic",
+    "eval/actions/...": "histograms: an evaluation's actions in one dimension of the action space, "
+    "with its bounds at -1 and 1. Much at the ends: the policy switches between the bounds, where "
+    "the pathwise gradient nearly vanishes. The first 32 dimensions with bounds have one",
+    "eval/video": "with --capture-video: one episode of the deterministic policy, always from the "
+    "same start, made smaller and shorter; the whole one is in the run's folder, videos/*.mp4",
     "variational/elbo": "evidence lower bound of a variational run, mean over a step's samples. In "
     "such a run a trajectory is a sample of q, and the x-axis counts optimiser steps",
     "gradient/trajectories": "N: number of trajectories (or samples of a batch) that were measured",

@@ -2,21 +2,32 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, final
 
 import torch
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
 from pgtoolkit.agent import Metrics
 from pgtoolkit.errors import RunFileError
 from pgtoolkit.estimators.catalogue import CATALOGUE
-from pgtoolkit.training.chart import linear_step_chart, step_chart
-from pgtoolkit.training.dashboard import dashboard_scalars, layout
+from pgtoolkit.training.action_histograms import write_histograms
+from pgtoolkit.training.chart import linear_step_chart, png, step_chart
+from pgtoolkit.training.dashboard import (
+    EVAL_SUCCESS,
+    TRAINING_SUCCESS,
+    dashboard_scalars,
+    layout,
+)
+from pgtoolkit.training.definitions_once import FILE_NAME, holder_of_definitions
 from pgtoolkit.training.storage.disk import writing
 from pgtoolkit.training.storage.event_file import EventFileSummaryWriter
 from pgtoolkit.training.tags import definitions_text
+from pgtoolkit.training.trackers.base import TrackedRun, Tracker, Untracked
 
 BY_STEP = "gradient/by_step/"
 PAIR_BY_STEP = {
@@ -28,9 +39,12 @@ PAIR_BY_STEP = {
 HPARAM_METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "gradient/variance_ratio")
 
 
+PICTURE_SHARE = 0.005
+"""The share of the CPU time that pictures may take."""
+
 ALWAYS_SHOWN = ("agent", "env", "seed", "estimator")
 """Settings that the HParams tab has in every run that has them."""
-NEVER_SHOWN = ("eval_episodes", "eval_max_steps")
+NEVER_SHOWN = ("eval_episodes", "eval_max_steps", "capture_video")
 """Settings that it does not have: they change no training, and depend on the environment."""
 
 
@@ -85,13 +99,19 @@ class RunWriter:
     Args:
         path: the run folder.
         purge_step: on resuming, the step from which older events are void.
+        tracker: gets the same scalars and settings; its failures are its own.
 
     Raises:
         RunFileError: the file cannot be written; from every method but :meth:`__exit__`.
     """
 
-    def __init__(self, path: Path, purge_step: int | None = None) -> None:
-        self.path, self.followed = path, ""
+    def __init__(
+        self, path: Path, purge_step: int | None = None, tracker: Tracker | None = None
+    ) -> None:
+        self.path, self.followed, self.tracker = path, "", tracker or Untracked()
+        self._has_critic = self._shows_success = False
+        self._begun_at, self._drawing_time = time.process_time(), 0.0
+        self._undrawn: dict[str, tuple[Tensor, int]] = {}
         with writing(path):
             self.writer = EventFileSummaryWriter(path, purge_step)
 
@@ -107,12 +127,14 @@ class RunWriter:
         self.followed = followed if followed in CATALOGUE else "score_function"
         with writing(self.path):
             self._begin(settings, differing(settings, defaults or {}))
+        self.tracker.begin(TrackedRun(self.path, settings, settings.get("track_project"), None))
 
     def _begin(self, settings: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
-        self.writer.add_text("tags", definitions_text())
+        defined = self._define_tags()
         rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
-        self.writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}")
-        self.writer.add_custom_scalars(layout("critic" in settings))
+        self.writer.add_text("settings", f"{defined}\n\n| setting | value |\n|---|---|\n{rows}")
+        self._has_critic = "critic" in settings
+        self.writer.add_custom_scalars(layout(self._has_critic))
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value)
             for key, value in shown.items()
@@ -123,17 +145,77 @@ class RunWriter:
         self.writer._get_file_writer().add_summary(experiment)
         self.writer._get_file_writer().add_summary(session_start)
 
+    def _define_tags(self) -> str:
+        """Writes the definitions if no run beside this one has them; says where they are."""
+        holder = holder_of_definitions(self.path)
+        if holder == self.path.absolute():
+            self.writer.add_text("tags", definitions_text())
+            (holder / FILE_NAME).write_text(definitions_text(), encoding="utf-8")
+            return "The tags are defined below, under *tags*."
+        return (
+            f"The tags are defined in the text *tags* of the run {holder.name}, once for all runs "
+            f"of this folder, and in its file {FILE_NAME}."
+        )
+
     def write(self, metrics: Metrics, step: int) -> dict[str, float]:
-        """Writes scalars, and vectors by step as an image; returns the scalars as floats."""
-        scalars, images = as_floats(metrics), step_images(metrics, step)
+        """Writes scalars, and vectors by step as images; returns the scalars as floats.
+
+        Pictures take at most ``PICTURE_SHARE`` of the CPU time since the beginning: one that would
+        take more waits until the next ones, which take its place, or until the end.
+        """
+        scalars = as_floats(metrics)
         shown = scalars | dashboard_scalars(scalars, self.followed or "score_function")
         with writing(self.path):
-            for name, value in shown.items():
-                self.writer.add_scalar(name, value, step)
-            for tag, image in images.items():
-                self.writer.add_image(tag, image, step, dataformats="HWC")
+            if not self._shows_success and shown.keys() & {TRAINING_SUCCESS, EVAL_SUCCESS}:
+                # TensorBoard takes the last layout that a run wrote.
+                self._shows_success = True
+                self.writer.add_custom_scalars(layout(self._has_critic, has_success=True))
+            # One event for all: each has a header and a checksum.
+            values = [Summary.Value(tag=tag, simple_value=x) for tag, x in shown.items()]
+            self.writer._get_file_writer().add_summary(Summary(value=values), step)
+            self._draw_if_cheap(metrics, step)
+            write_histograms(self.writer, metrics, step)
             self.writer.events.write_if_old()
+        self.tracker.log(shown, step)
         return scalars
+
+    def _draw_if_cheap(self, metrics: Metrics, step: int) -> None:
+        self._undrawn |= {name: (x, step) for name, x in metrics.items() if x.dim() == 1}
+        now = time.process_time()
+        if self._undrawn and self._drawing_time <= PICTURE_SHARE * (now - self._begun_at):
+            self._draw()
+            self._drawing_time += time.process_time() - now
+
+    def _draw(self) -> None:
+        """Draws the latest vectors that were not drawn."""
+        undrawn, self._undrawn = self._undrawn, {}
+        for step in sorted({step for _, step in undrawn.values()}):
+            vectors = {name: x for name, (x, at) in undrawn.items() if at == step}
+            for tag, image in step_images(vectors, step).items():
+                height, width = image.shape[:2]
+                self._write_image(tag, png(image), (width, height), step)
+
+    def _write_image(self, tag: str, encoded: bytes, size: tuple[int, int], step: int) -> None:
+        width, height = size
+        image = Summary.Image(
+            width=width, height=height, colorspace=3, encoded_image_string=encoded
+        )
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        self.writer._get_file_writer().add_summary(summary, step)
+
+    def write_animation(self, tag: str, gif: bytes, size: tuple[int, int], step: int) -> None:
+        """Writes an encoded animation, which TensorBoard plays among the images.
+
+        torch's ``add_video`` needs a version of moviepy that is no more.
+
+        Args:
+            tag: its tag.
+            gif: the animation.
+            size: width and height in pixels.
+            step: environment steps so far.
+        """
+        with writing(self.path):
+            self._write_image(tag, gif, size, step)
 
     def write_text(self, tag: str, text: str, step: int) -> None:
         """Writes Markdown for TensorBoard's Text tab."""
@@ -152,12 +234,17 @@ class RunWriter:
 
     def close(self) -> None:
         with writing(self.path):
+            self._draw()
             self.writer.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Closes the file. After an error, a second one in closing it would only hide the first."""
+        """Closes the file, then the tracker, which may take a while.
+
+        After an error, a second one in closing the file would only hide the first.
+        """
         with contextlib.suppress(*(() if kind is None else (RunFileError,))):
             self.close()
+        self.tracker.finish(failed=kind is not None)

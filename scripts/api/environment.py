@@ -82,6 +82,11 @@ class GivenVectorEnvs:
         """There is none."""
         return GradientSource("none", None)
 
+    @property
+    def single(self) -> EnvSpec:
+        """None can be made."""
+        return self.source
+
     def make(self, num_envs: int) -> AnyVectorEnv:
         """The vector environment itself; ``num_envs`` is its own number."""
         return self.env

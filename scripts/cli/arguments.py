@@ -1,17 +1,21 @@
 """Command-line arguments from dataclasses; errors are reported on one line."""
 
 import contextlib
+import dataclasses
+import inspect
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.formatting import join_names
+from pgtoolkit.scripts.cli.help_text import Group, help_text
+from pgtoolkit.scripts.cli.options import options_of
 from pgtoolkit.scripts.cli.registry import COMMANDS
 from pgtoolkit.training.storage.config_file import read_config
 
@@ -26,7 +30,7 @@ MAX_JSON_DEPTH = 20
 
 
 def parse(cls: type[T], arguments: Sequence[str], *, command: str) -> T:
-    """Fills a dataclass from command-line flags; ``--help`` prints its fields and exits 0.
+    """Fills a dataclass from command-line flags; ``--help`` prints its options and exits 0.
 
     Args:
         cls: a dataclass.
@@ -36,10 +40,56 @@ def parse(cls: type[T], arguments: Sequence[str], *, command: str) -> T:
     Raises:
         RequestError: the arguments do not fit the dataclass; one line with tyro's explanation.
     """
+    if asks_for_help(arguments):
+        print(command_help(command, cls))
+        raise SystemExit(0)
+    with _errors_on_one_line(command):
+        return tyro.cli(cls, args=list(arguments), prog=program_name(command))
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether one of the arguments is ``-h`` or ``--help``."""
+    return "-h" in arguments or "--help" in arguments
+
+
+def command_help(command: str, cls: type[Any]) -> str:
+    """The text of ``--help`` of a command whose arguments are a dataclass.
+
+    Args:
+        command: the command's name, for example and usage.
+        cls: the dataclass; its docstring says what the command does. A field that is a dataclass
+            itself is a group of options.
+    """
+    kind = get_args(cls)[0] if get_origin(cls) is Annotated else cls
+    fields = get_type_hints(kind)
+    inner = {name: part for name, part in fields.items() if dataclasses.is_dataclass(part)}
+    own = [option for option in options_of(kind) if option.name not in inner]
+    groups = [Group("further options", own)]
+    groups += [Group(f"{name} options", options_of(part)) for name, part in inner.items()]
+    return help_text(command, program_name(command), inspect.getdoc(kind) or "", groups)
+
+
+def parse_known(cls: type[T], arguments: Sequence[str], *, command: str) -> tuple[T, list[str]]:
+    """Fills a dataclass from those flags that it has; returns it and the other arguments.
+
+    Args:
+        cls: a dataclass.
+        arguments: the command line after the command's name.
+        command: the command's name, for errors.
+
+    Raises:
+        RequestError: a value does not fit the dataclass.
+    """
+    with _errors_on_one_line(command):
+        return tyro.cli(cls, args=list(arguments), return_unknown_args=True, add_help=False)
+
+
+@contextlib.contextmanager
+def _errors_on_one_line(command: str) -> Iterator[None]:
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
-            return tyro.cli(cls, args=list(arguments), prog=program_name(command))
+            yield
     except SystemExit as error:
         if not error.code:
             raise

@@ -9,6 +9,7 @@ import torch
 
 from pgtoolkit.envs.adapters.choose import Differentiate, GradientSource, choose_gradient
 from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.ordinary.episode_state import NEW_EPISODES, ResumeChoice
 from pgtoolkit.envs.registry.construct import construct
 from pgtoolkit.envs.registry.resolve import EnvSpec, find_env
@@ -36,6 +37,10 @@ class Environments(Protocol):
     def batched(self) -> bool:
         """Whether all environments are stepped as one batch of tensors."""
 
+    @property
+    def single(self) -> EnvSpec:
+        """Makes one ordinary environment that acts as those for evaluation do."""
+
     def make(self, num_envs: int) -> AnyVectorEnv:
         """A vector environment for training."""
 
@@ -60,6 +65,14 @@ class EnvFactory:
     def batched(self) -> bool:
         """Whether all environments are stepped as one batch of tensors."""
         return self.gradient.method == "auto" and self.gradient.env is not None
+
+    @property
+    def single(self) -> EnvSpec:
+        """Makes one ordinary environment; that of wrapped ones has their wrappers."""
+        make = self.make_wrapped
+        if make is None:
+            return self.source
+        return EnvSpec(self.source.name, lambda mode: NumpyEnv(make(), render_mode=mode))
 
     def make(self, num_envs: int) -> AnyVectorEnv:
         """A vector environment for training, differentiable if there is a gradient.

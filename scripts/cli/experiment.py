@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import difflib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
 
@@ -181,14 +182,53 @@ def settings_from_file(
     if not isinstance(agent_name, str):
         raise RequestError("the configuration names no agent: add a line `agent: shac`")
     kept = {k: v for k, v in config.items() if k not in ("agent", "versions", SIGNATURE)}
-    parts = (RunConfig, TrainConfig, load_agent(agent_name)[1])
-    names = {field.name for part in parts for field in dataclasses.fields(part)}
+    names = setting_names(agent_name)
     unknown = [repr(key) for key in kept if key not in names]
     if unknown:
         raise RequestError(f"the configuration has no setting {', '.join(unknown)}: take it out")
-    named = {flag.split("=")[0].removeprefix("--").replace("-", "_") for flag in overrides}
-    rest = {k: v for k, v in kept.items() if k not in named and f"no_{k}" not in named}
+    named = named_settings(overrides)
+    rest = {k: v for k, v in kept.items() if k not in named}
     return parse_settings(agent_name, flags_of(rest) + overrides, command=command)
+
+
+def setting_names(agent_name: str) -> list[str]:
+    """The names of all settings of a run of an agent."""
+    parts = (RunConfig, TrainConfig, load_agent(agent_name)[1])
+    return [field.name for part in parts for field in dataclasses.fields(part)]
+
+
+def named_settings(flags: Sequence[str]) -> set[str]:
+    """The names of the settings to which flags give a value, ``--no-NAME`` included."""
+    words = {flag.split("=")[0] for flag in flags if flag.startswith("--")}
+    names = {word.removeprefix("--").replace("-", "_") for word in words}
+    return names | {name.removeprefix("no_") for name in names}
+
+
+def require_flags(
+    agent_name: str, flags: Sequence[str], more: Sequence[str], *, command: str
+) -> None:
+    """Checks the names of flags, of a command with options of its own.
+
+    Args:
+        agent_name: the agent, all of whose settings may be given.
+        flags: the words of the command line.
+        more: the names of the command's own options.
+        command: the command's name.
+
+    Raises:
+        RequestError: there is no such option; names the closest one.
+    """
+    known = [*setting_names(agent_name), *more]
+    for word in (flag.split("=")[0] for flag in flags if flag.startswith("--")):
+        name = word.removeprefix("--").replace("-", "_")
+        if name in known or name.removeprefix("no_") in known:
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {flag_name(close[0])}? " if close else ""
+        raise RequestError(
+            f"`pgtoolkit {command}` has no option {word}: {hint}`pgtoolkit {command} --help` shows "
+            "all"
+        )
 
 
 @final

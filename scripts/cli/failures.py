@@ -28,18 +28,22 @@ DEPENDENCIES = frozenset(
     (
         "PIL",
         "gymnasium",
+        "mlflow",
         "numpy",
         "onnx",
         "onnx_ir",
         "onnxruntime",
         "onnxscript",
+        "optuna",
         "rich",
         "safetensors",
         "scipy",
         "tensorboard",
         "torch",
         "torchgen",
+        "trackio",
         "tyro",
+        "wandb",
         "yaml",
     )
 )

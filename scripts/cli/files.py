@@ -59,3 +59,12 @@ def write_json(path: Path, content: object) -> None:
 def number_or_null(value: float) -> float | None:
     """The number, or None for NaN and infinity, which JSON cannot hold."""
     return value if math.isfinite(value) else None
+
+
+def json_value(value: object) -> object:
+    """Plain values without NaN and infinity, which JSON cannot hold: they become None."""
+    if isinstance(value, dict):
+        return {name: json_value(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(entry) for entry in value]
+    return number_or_null(value) if isinstance(value, float) else value

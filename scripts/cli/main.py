@@ -94,12 +94,16 @@ def report_failure(error: BaseException) -> int:
 
 def usage() -> str:
     """The text of ``pgtoolkit --help``."""
-    width = max(len(name) for name in COMMANDS)
-    rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    from pgtoolkit.scripts.cli.tables import table, text_width
+
     return (
-        "pgtoolkit: policy gradients by score function and pathwise, both measured\n\n"
-        f"usage: pgtoolkit COMMAND [options]\n\n{rows}\n\n"
-        "`pgtoolkit COMMAND --help` shows a command's options; `pgtoolkit --version` the version."
+        "example:\n"
+        "  pgtoolkit train shac --env pgtoolkit/Pendulum-v0\n\n"
+        "usage: pgtoolkit COMMAND [options]\n\n"
+        "Policy gradients by score function and pathwise, both measured.\n\n"
+        f"{table(COMMANDS, text_width())}\n\n"
+        "`pgtoolkit COMMAND --help` shows a command's options; `pgtoolkit --version` the\n"
+        "version; `pgtoolkit completion bash` (or zsh) what completes them in a shell."
     )
 
 

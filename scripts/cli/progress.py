@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self, final
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -11,12 +11,8 @@ from rich.progress import Progress as RichProgress
 
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.scripts.cli.formatting import format_number
-from pgtoolkit.training.diagnosis import short_text
-from pgtoolkit.training.progress import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
-
-NO_EPISODE = "no whole episode has ended yet"
 
 LABELS = {name: row.label for name, row in CATALOGUE.items()}
 LABELS["measure_valued"] = "measure valued"
@@ -70,35 +66,6 @@ class BarView:
         trace: TracebackType | None,
     ) -> None:
         self.bar.stop()
-
-
-@final
-class ProgressView(BarView):
-    """Shows the progress of training; call it with each new progress."""
-
-    def __init__(self, total_steps: int) -> None:
-        super().__init__("training", total_steps)
-
-    def __call__(self, progress: Progress) -> None:
-        # The last whole window may end before total_steps; the bar is full all the same. The only
-        # window of a short run may end beyond it.
-        finished = progress.finished(self.total)
-        self.total = max(self.total, progress.num_steps)
-        self.show(progress.num_steps, describe(progress), finished=finished)
-
-
-def describe(progress: Progress) -> str:
-    """Returns, variances of the gradients measured, and the most serious finding, on one line."""
-    parts = []
-    if progress.mean_return is not None:
-        parts.append(f"return {progress.mean_return:.1f}")
-    elif progress.num_updates > 0:
-        parts.append(NO_EPISODE)
-    if progress.eval_return is not None:
-        parts.append(f"evaluation {progress.eval_return:.1f}")
-    parts += describe_variances(progress.scalars)
-    alarm = short_text(progress.diagnosis.findings)
-    return "  ".join([*parts, alarm] if alarm else parts) or "training"
 
 
 def describe_variances(scalars: Mapping[str, float]) -> list[str]:

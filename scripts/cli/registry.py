@@ -38,12 +38,15 @@ COMMANDS = {
     "evaluate": "run a trained policy and report its returns",
     "variance": "measure the gradient estimators, and advise which to use up to which horizon",
     "compare": "train agents on environments with several seeds, and compare their returns",
+    "tune": "search an agent's settings for the greatest mean return over seeds",
     "plot": "draw the returns of runs, and the variance and bias of their gradients",
+    "report": "write one HTML page about runs: returns, gradients, diagnosis, settings",
     "export": "write a policy as .onnx or .pt2, for programs without this package",
     "explain": "take a fault of a run again, and name where it began",
     "check-env": "check an environment and its gradient, and report what is wrong",
     "benchmark": "time this package and others on the same work, side by side",
     "list": "list the agents, environments, estimators and wrappers",
+    "completion": "print what completes commands and options in bash or zsh",
 }
 
 AGENTS = {
@@ -91,6 +94,18 @@ AGENTS = {
         "pgtoolkit.agents.svg",
         "Svg",
         "pathwise through a learned Q or a learned model, from replay; any continuous actions",
+    ),
+}
+
+TRACKERS = {
+    "wandb": LazyClass(
+        "pgtoolkit.training.trackers.wandb", "WandbTracker", "Weights & Biases, also offline"
+    ),
+    "trackio": LazyClass(
+        "pgtoolkit.training.trackers.trackio", "TrackioTracker", "a local database, or a Space"
+    ),
+    "mlflow": LazyClass(
+        "pgtoolkit.training.trackers.mlflow", "MlflowTracker", "a local file, or a server"
     ),
 }
 
@@ -166,6 +181,10 @@ BENCHMARKS = {
     "solve": Benchmark(
         "pgtoolkit.scripts.benchmarks.solve",
         "CPU seconds of training until Pendulum-v1 reaches a return of -200",
+    ),
+    "writing": Benchmark(
+        "pgtoolkit.scripts.benchmarks.writing",
+        "share of a training's CPU time that its TensorBoard file takes",
     ),
     "start": Benchmark(
         "pgtoolkit.scripts.benchmarks.start",

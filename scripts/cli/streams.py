@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, final
+from typing import IO, Any, Literal, final
 
 
 def prepare() -> None:
@@ -66,7 +66,8 @@ def unfailing_output() -> Iterator[None]:
     for name, stream in before.items():
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError, ValueError):
-                setattr(sys, name, _unfailing(stream))
+                stream.flush()
+                setattr(sys, name, _unfailing(stream.fileno(), stream.encoding))
     try:
         yield
     finally:
@@ -76,14 +77,55 @@ def unfailing_output() -> Iterator[None]:
                 setattr(sys, name, stream)
 
 
-def _unfailing(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    stream.flush()
-    raw = _Unfailing(stream.fileno(), "wb", closefd=False)
+@contextlib.contextmanager
+def others_to(place: Literal["stderr"] | None) -> Iterator[IO[str]]:
+    """A block in which only the caller writes to standard output, through the stream that it gets.
+
+    What others print goes elsewhere: environments, libraries, code in C and worker processes, which
+    inherit the file. Standard output that is no file of the system's is kept from Python code only.
+
+    Args:
+        place: standard error, or None to discard it.
+    """
+    stdout = sys.stdout
+    with contextlib.ExitStack() as stack:
+        null = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        elsewhere = null if place is None else sys.stderr
+        stack.enter_context(contextlib.redirect_stdout(elsewhere))
+        try:
+            stdout.flush()
+            numbers = stdout.fileno(), elsewhere.fileno()
+        except (OSError, ValueError):
+            yield stdout
+            return
+        own = os.dup(numbers[0])
+        stack.callback(os.close, own)
+        os.dup2(numbers[1], numbers[0])
+        try:
+            with _unfailing(own, stdout.encoding) as stream:
+                yield stream
+        finally:
+            elsewhere.flush()
+            os.dup2(own, numbers[0])
+
+
+def leave_to(place: Literal["stderr"] | None) -> None:
+    """What is printed until the process ends goes elsewhere: libraries print while they end.
+
+    Args:
+        place: standard error, or None to discard it.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        if sys.stdout.fileno() == 1:  # the process's own, which no program around it reads on
+            target = sys.stderr.fileno() if place else os.open(os.devnull, os.O_WRONLY)
+            os.dup2(target, 1)
+
+
+def _unfailing(number: int, encoding: str) -> io.TextIOWrapper:
+    raw = _Unfailing(number, "wb", closefd=False)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw),
-        encoding=stream.encoding,
-        errors="backslashreplace",
-        line_buffering=True,
+        io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=True
     )
 
 

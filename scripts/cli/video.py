@@ -1,6 +1,9 @@
 """A video of one episode."""
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,30 +37,59 @@ def record_episode(source: EnvSpec, policy: Policy, path: Path, *, seed: int) ->
     """
     if path.suffix not in (".gif", ".mp4"):
         raise RequestError(f"--video must end in .gif or .mp4, not {path.name}")
+    with rendering(source) as (env, fps):
+        frames = episode_frames(env, policy, source.name, seed=seed)
+        try:
+            if path.suffix == ".gif":
+                write_gif(path, list(frames), fps)
+            else:
+                write_mp4(path, frames, fps)
+        except OSError as error:
+            raise RequestError(f"{path} cannot be written: {error}") from error
+
+
+@contextlib.contextmanager
+def rendering(source: EnvSpec) -> Iterator[tuple[AnyEnv, int]]:
+    """A new environment that renders arrays, and its frames per second; closed afterwards.
+
+    Raises:
+        RequestError: the environment cannot render.
+    """
     env = source.make_guarded(render_mode="rgb_array")
-    frames: list[np.ndarray] = []
-    give = given_action(env.action_space)
+    try:
+        yield env, int(env.metadata.get("render_fps") or DEFAULT_FPS)
+    finally:
+        env.close()
+
+
+def episode_frames(
+    env: AnyEnv, policy: Policy, name: str, *, seed: int, max_frames: int = MAX_FRAMES
+) -> Iterator[np.ndarray]:
+    """The frames ``[height, width, 3]`` before each step of one deterministic episode.
+
+    Args:
+        env: renders arrays.
+        policy: acts by its mode.
+        name: the environment's, for messages.
+        seed: of the start.
+        max_frames: the frames after which an episode without an end is left.
+
+    Raises:
+        RequestError: the environment cannot render.
+    """
+    give, device = given_action(env.action_space), next(policy.parameters()).device
     obs, _ = env.reset(seed=seed)
-    for _ in range(MAX_FRAMES):
-        frames.append(_render(env, source.name))
+    for _ in range(max_frames):
+        yield render_frame(env, name)
         with torch.no_grad():
-            inputs = torch.from_numpy(np.array(obs, policy.normalizer.input_dtype))
-            action = policy(inputs).mode.numpy()
+            inputs = torch.from_numpy(np.array(obs, policy.normalizer.input_dtype)).to(device)
+            action = policy(inputs).mode.cpu().numpy()
         obs, _, terminated, truncated, _ = env.step(give(action))
         if terminated or truncated:
-            break
-    fps = int(env.metadata.get("render_fps") or DEFAULT_FPS)
-    env.close()
-    try:
-        if path.suffix == ".gif":
-            write_gif(path, frames, fps)
-        else:
-            write_mp4(path, frames, fps)
-    except OSError as error:
-        raise RequestError(f"{path} cannot be written: {error}") from error
+            return
 
 
-def _render(env: AnyEnv, name: str) -> np.ndarray:
+def render_frame(env: AnyEnv, name: str) -> np.ndarray:
     """The environment's current frame ``[height, width, 3]``.
 
     ``render`` may also return a list of frames, of which the last is the current one.
@@ -83,7 +115,7 @@ def _render(env: AnyEnv, name: str) -> np.ndarray:
             f"{name} returns no picture from render ({kind}): return an array [height, width, 3] "
             "of uint8 for render_mode='rgb_array' (`pgtoolkit check-env` checks the rest of it)"
         )
-    return frame
+    return np.asarray(Image.fromarray(frame).convert("RGB"))
 
 
 def write_gif(path: Path, frames: list[np.ndarray], fps: int) -> None:
@@ -93,8 +125,27 @@ def write_gif(path: Path, frames: list[np.ndarray], fps: int) -> None:
     images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0)
 
 
-def write_mp4(path: Path, frames: list[np.ndarray], fps: int) -> None:
-    """Writes the frames as MP4.
+def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:
+    """Writes the frames as MP4, one after the other.
+
+    Raises:
+        RequestError: imageio or its ffmpeg is not installed.
+    """
+    imageio = require_mp4()
+    # Its own context manager leaves the encoder running after an error.
+    with contextlib.closing(imageio.get_writer(path, fps=fps, macro_block_size=1)) as writer:
+        for frame in frames:
+            writer.append_data(even_sided(frame))
+
+
+def even_sided(frame: np.ndarray) -> np.ndarray:
+    """The frame with its last row and column repeated where their number is odd, for H.264."""
+    height, width = frame.shape[:2]
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def require_mp4() -> Any:
+    """imageio, which writes MP4.
 
     Raises:
         RequestError: imageio or its ffmpeg is not installed.
@@ -104,6 +155,6 @@ def write_mp4(path: Path, frames: list[np.ndarray], fps: int) -> None:
         import imageio_ffmpeg  # noqa: F401  # imageio's writer needs it
     except ImportError as error:
         raise RequestError(
-            f"writing .mp4 needs imageio: {install_command('video')} (or write .gif)"
+            f"writing .mp4 needs imageio and its ffmpeg: {install_command('video')}"
         ) from error
-    imageio.mimwrite(path, frames, fps=fps)  # type: ignore[arg-type]  # frames are arrays
+    return imageio

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.streams import flush, report, unfailing_output
 from pgtoolkit.scripts.comparison.plan import PlannedRun
+from pgtoolkit.scripts.comparison.processes import make_logs_folder
 from pgtoolkit.scripts.comparison.schedule import Schedule
 from pgtoolkit.scripts.comparison.view import ComparisonView
 from pgtoolkit.training.stop import Interruption, StopSignals
@@ -26,13 +26,7 @@ def carry_out(runs: Sequence[PlannedRun], jobs: int, root: Path) -> Schedule:
         RequestError: the folder cannot be written.
         Interruption: a signal asked to stop. The runs have then written checkpoints.
     """
-    logs = root / "logs"
-    try:
-        logs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(
-            f"the folder {root} cannot be made ({error.strerror}): give another --run-dir"
-        ) from error
+    logs = make_logs_folder(root)
     with unfailing_output(), StopSignals() as stop, ComparisonView(runs) as view:
         schedule = Schedule(runs, jobs, logs, view)
         schedule.run(stop.requested)

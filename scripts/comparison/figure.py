@@ -1,7 +1,10 @@
 """Pictures of runs: a column for each environment, a panel for each quantity.
 
-Groups are told apart by marker and dashes, in panels of returns by colour too. In panels of
-gradients the colour is the estimator's, as in every other picture of this package.
+Where there are several groups, colour and marker are the group's in every panel, and the dashes of
+a line are its estimator's. In a picture of one group the colour is the estimator's, as in every
+other picture of this package, and returns are black. So no colour has two meanings.
+
+The type has its size where the picture fills half a column of print for each environment.
 """
 
 import math
@@ -28,7 +31,16 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#0
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
-DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)))
+ESTIMATOR_DASHES: dict[str, Any] = {
+    "score_function": (0, (1.2, 1.2)),
+    "pathwise": "-",
+    "mixed": (0, (5, 1.5)),
+    "critic": (0, (5, 1.5, 1.2, 1.5)),
+}
+"""The dashes of an estimator's lines, in pictures of several groups."""
+
+ALONE = {"color": "black", "marker": "o", "linestyle": "-"}
+"""The style of the returns of a group that is alone."""
 
 TRAINING, ELBO = "rollout/ep_rew_mean", "variational/elbo"
 
@@ -38,10 +50,37 @@ NOTES = {
     ELBO: ": evidence lower bound",
 }
 
-MARKED_POINTS = 12
+MARKED_POINTS = 10
 """Markers on a line, at most."""
 
-COLUMN_WIDTH, PANEL_HEIGHT = 6.6, 2.7
+COLUMN_WIDTH, PANEL_HEIGHT = 3.3, 1.75
+"""Inches; half of a column of print is 3.3 wide."""
+
+LEGEND_ROW_HEIGHT = 0.16
+"""Inches that a row of the legend adds to the picture."""
+
+LETTER_WIDTH, LEGEND_LINE_WIDTH = 0.054, 0.42
+"""Inches of a legend: a letter of a label, and the line beside it with the space around."""
+
+TYPE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "axes.linewidth": 0.7,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+}
+"""Sizes in points, and text that stays text in .pdf and .svg."""
+
+PIXELS_PER_INCH = 300
+
+MAX_TICKS = 4
+
+STROKE: dict[str, Any] = {"markersize": 3.2, "linewidth": 1.2}
 
 
 @final
@@ -75,7 +114,7 @@ def return_series(group: Group, style: Mapping[str, Any], prefix: str) -> list[S
     evaluations = _series(prefix or f"{group.label}{NOTES[tag]}", _curves(group, tag), style)
     if evaluations and prefix:
         return evaluations
-    thin = {**style, "linewidth": 1.0, "marker": "", "linestyle": "-", "color": "0.45"}
+    thin = {**style, "linewidth": 0.8, "marker": "", "linestyle": "-", "color": "0.6"}
     training = _series(
         f"{group.label}{NOTES[TRAINING]}", _curves(group, TRAINING), thin if evaluations else style
     )
@@ -104,13 +143,12 @@ def estimator_series(what: str) -> Callable[[Group, Mapping[str, Any], str], lis
                 *([f"gradient/{what}"] if name == "pathwise" else []),
             )
             tag = next((tag for tag in tags if _curves(group, tag)), tags[0])
-            label = f"{prefix}: {estimator.label}" if prefix else estimator.label
-            mine = {**style, "color": estimator.colour}
+            mine = {**style, "linestyle": ESTIMATOR_DASHES[name]}
             if not prefix:
                 # Mixed is drawn last and dashed, so that the lines below it stay visible.
                 dashes = (0, (3, 2)) if name == "mixed" else "-"
-                mine |= {"marker": estimator.marker, "linestyle": dashes}
-            found += _series(label, _curves(group, tag), mine, _ends(group, tag))
+                mine = {"color": estimator.colour, "marker": estimator.marker, "linestyle": dashes}
+            found += _series(estimator.label, _curves(group, tag), mine, _ends(group, tag))
         return found
 
     return series
@@ -119,12 +157,16 @@ def estimator_series(what: str) -> Callable[[Group, Mapping[str, Any], str], lis
 PANELS = {
     panel.name: panel
     for panel in (
-        Panel("return", "environment steps", "return of an episode", return_series),
-        Panel("cpu", "CPU seconds of training", "return of an episode", cpu_series),
+        Panel(
+            "return", "environment steps", "return of an episode\n(units of reward)", return_series
+        ),
+        Panel(
+            "cpu", "CPU time of training (s)", "return of an episode\n(units of reward)", cpu_series
+        ),
         Panel(
             "variance",
             "environment steps",
-            "variance of one\ntrajectory's gradient",
+            "variance of a gradient\n((return/parameter)²)",
             estimator_series("variance"),
             scale="log",
         ),
@@ -138,7 +180,7 @@ PANELS = {
         Panel(
             "bias",
             "environment steps",
-            f"z of the bias\n(dotted: {BIAS_Z:.0f}; biased above)",
+            f"z of the bias\n(biased above {BIAS_Z:.0f})",
             estimator_series("bias_z"),
             line_at=BIAS_Z,
         ),
@@ -156,8 +198,6 @@ def draw(groups: Sequence[Group], names: Sequence[str]) -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     envs = list(dict.fromkeys(group.env for group in groups))
     panels = [PANELS[name] for name in PANELS if name in names and _has_data(groups, PANELS[name])]
     if not panels:
@@ -165,6 +205,13 @@ def draw(groups: Sequence[Group], names: Sequence[str]) -> Any:
             f"no run has measured {' or '.join(names)}: gradients are measured every "
             "--diagnostics-interval updates, and returns every --eval-interval steps"
         )
+    with matplotlib.rc_context(TYPE):
+        return _drawn(groups, envs, panels)
+
+
+def _drawn(groups: Sequence[Group], envs: Sequence[str], panels: Sequence[Panel]) -> Any:
+    import matplotlib.pyplot as plt
+
     size = COLUMN_WIDTH * len(envs), PANEL_HEIGHT * len(panels)
     figure, axes = plt.subplots(
         len(panels), len(envs), figsize=size, squeeze=False, layout="constrained"
@@ -176,7 +223,71 @@ def draw(groups: Sequence[Group], names: Sequence[str]) -> Any:
         for row, panel in enumerate(panels):
             _draw_panel(axes[row, column], panel, here, styles)
         _share_x(list(axes[:, column]), panels)
+    _add_legend(figure, groups, styles)
     return figure
+
+
+def _add_legend(
+    figure: Any, groups: Sequence[Group], styles: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """One legend above all panels, beside which it would hide lines.
+
+    Several groups have a line each, and the estimators that were drawn one without a colour.
+    """
+    from matplotlib.lines import Line2D
+
+    lines = [line for axes in figure.axes for line in axes.get_lines()]
+    found = {str(line.get_label()): line for line in lines if line.get_label()[0] != "_"}
+    if len(styles) > 1:
+        seeds = {group.label: _seeds(len(group.runs)) for group in groups}
+        found = {
+            label + seeds[label]: Line2D([], [], **STROKE, **style)
+            for label, style in styles.items()
+        } | {
+            estimator.label: Line2D([], [], color="0.3", linestyle=dashes, linewidth=1.2)
+            for estimator, dashes in zip(CATALOGUE.values(), ESTIMATOR_DASHES.values(), strict=True)
+            if estimator.label in found
+        }
+    else:
+        found = {label + _seeds(len(groups[0].runs)): line for label, line in found.items()}
+    title = None
+    if any(len(group.runs) > 1 for group in groups):
+        title = "interquartile mean; band: 95 % interval;\nthin: least and greatest seed"
+    columns = _columns(list(map(len, found)), figure.get_size_inches()[0])
+    rows = math.ceil(len(found) / columns) + 2 * (title is not None)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW_HEIGHT * rows)
+    figure.legend(
+        list(found.values()),
+        list(found),
+        loc="outside upper left",
+        ncols=columns,
+        title=title,
+        alignment="left",
+        frameon=False,
+        columnspacing=1.0,
+        handlelength=2.6,
+        borderaxespad=0.2,
+    )
+
+
+def _columns(lengths: Sequence[int], width: float) -> int:
+    """The most columns, at most four, in which a legend is no wider than the picture.
+
+    Args:
+        lengths: characters of each label.
+        width: of the picture, in inches.
+    """
+    for columns in (4, 3, 2):
+        rows = math.ceil(len(lengths) / columns)
+        longest = [max(lengths[i : i + rows]) for i in range(0, len(lengths), rows)]
+        if sum(LETTER_WIDTH * length + LEGEND_LINE_WIDTH for length in longest) <= width:
+            return columns
+    return 1
+
+
+def _seeds(count: int) -> str:
+    """The end of a label, that says of how many seeds a line is."""
+    return f" ({count} seeds)" if count > 1 else ""
 
 
 def save(figure: Any, path: Path) -> None:
@@ -186,7 +297,7 @@ def save(figure: Any, path: Path) -> None:
         RequestError: the file cannot be written.
     """
     try:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=PIXELS_PER_INCH)
     except (OSError, ValueError) as error:
         raise RequestError(f"{path} cannot be written: {error}") from error
 
@@ -201,13 +312,15 @@ def _share_x(axes: Sequence[Any], panels: Sequence[Panel]) -> None:
 
 
 def _styles(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
-    """A style for each label, the same in all columns."""
+    """A style for each label, the same in all columns and panels."""
     labels = list(dict.fromkeys(group.label for group in groups))
+    if len(labels) == 1:
+        return {labels[0]: ALONE}
     return {
         label: {
             "color": COLOURS[index % len(COLOURS)],
             "marker": MARKERS[index % len(MARKERS)],
-            "linestyle": DASHES[index % len(DASHES)],
+            "linestyle": "-",
         }
         for index, label in enumerate(labels)
     }
@@ -220,15 +333,13 @@ def _has_data(groups: Sequence[Group], panel: Panel) -> bool:
 def _draw_panel(
     axes: Any, panel: Panel, groups: Sequence[Group], styles: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """The lines of all groups, the axes' labels and the legend."""
-    several_seeds = False
+    """The lines of all groups, and the axes' labels."""
     for group in groups:
-        prefix = group.label if len(groups) > 1 else ""
+        prefix = group.label if len(styles) > 1 else ""
         for series in panel.series(group, styles[group.label], prefix):
-            several_seeds |= len(series.curves) > 1
             _draw_series(axes, series, panel.scale)
     if axes.has_data():
-        _finish_axes(axes, panel, several_seeds)
+        _finish_axes(axes, panel)
     else:
         axes.axis("off")  # no run on this environment has measured it
 
@@ -248,11 +359,10 @@ def _draw_series(axes: Any, series: Series, scale: str) -> None:
         low, high = series.ends
         both = np.intersect1d(low.x, high.x)
         ends = [curve.y[np.isin(curve.x, both)] for curve in (low, high)]
-        axes.vlines(both, *ends, color=colour, alpha=0.35, linewidth=3)
-    count = f" ({len(series.curves)} seeds)" if len(series.curves) > 1 else ""
+        axes.vlines(both, *ends, color=colour, alpha=0.3, linewidth=2)
     every = max(1, math.ceil(len(found.x) / MARKED_POINTS))
-    style = {"markersize": 5, "markevery": every, "linewidth": 1.8, **series.style}
-    axes.plot(found.x, found.iqm, label=series.label + count, **style)
+    style = {**STROKE, "markevery": every, **series.style}
+    axes.plot(found.x, found.iqm, label=series.label, **style)
 
 
 def _log_band(curves: Sequence[Curve]) -> Band:
@@ -264,22 +374,23 @@ def _log_band(curves: Sequence[Curve]) -> Band:
     )
 
 
-def _finish_axes(axes: Any, panel: Panel, several_seeds: bool) -> None:
-    """Labels with units, scale, grid and legend."""
+def _finish_axes(axes: Any, panel: Panel) -> None:
+    """Labels with units, scale and grid."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
     axes.set_yscale(panel.scale)
     for axis in (axes.xaxis, *([axes.yaxis] if panel.scale == "linear" else [])):
+        axis.set_major_locator(MaxNLocator(MAX_TICKS))
         axis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    if panel.scale == "log":
+        axes.yaxis.set_major_locator(LogLocator(numticks=MAX_TICKS + 1))
+        axes.yaxis.set_minor_locator(NullLocator())
     if panel.line_at is not None:
         axes.axhline(panel.line_at, color="0.5", linewidth=1, linestyle=":")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.2)
-    if axes.get_legend_handles_labels()[0]:
-        title = "IQM; band: 95 % interval; thin: least and greatest seed" if several_seeds else None
-        axes.legend(
-            frameon=False, loc="best", fontsize="small", title=title, title_fontsize="small"
-        )
+    axes.grid(alpha=0.25, linewidth=0.5)
 
 
 def _curves(group: Group, tag: str) -> list[Curve]:

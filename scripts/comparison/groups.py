@@ -49,6 +49,20 @@ def read_groups(paths: Sequence[str]) -> list[Group]:
         RequestError: there is no run in a folder, two runs of a group have the same seed, or no run
             has a scalar.
     """
+    members = members_of(paths)
+    configs = [found[0][1] for found in members]
+    return [
+        Group(label_of(config, configs), env_of(config), [read_scalars(path) for path, _ in found])
+        for config, found in zip(configs, members, strict=True)
+    ]
+
+
+def members_of(paths: Sequence[str]) -> list[list[tuple[Path, Config]]]:
+    """Folder and configuration of the runs of each group, in the order of their first runs.
+
+    Raises:
+        RequestError: there is no run in a folder, or two runs of a group have the same seed.
+    """
     members: dict[str, list[tuple[Path, Config]]] = {}
     for path in dict.fromkeys(paths):
         folder, config = RunFolder.open(path)
@@ -56,11 +70,7 @@ def read_groups(paths: Sequence[str]) -> list[Group]:
         members.setdefault(key, []).append((folder.path, config))
     for found in members.values():
         require_different_seeds(found)
-    configs = [found[0][1] for found in members.values()]
-    return [
-        Group(label_of(config, configs), env_of(config), [read_scalars(path) for path, _ in found])
-        for config, found in zip(configs, members.values(), strict=True)
-    ]
+    return list(members.values())
 
 
 def group_of(row: "Row") -> Group:

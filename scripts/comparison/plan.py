@@ -92,6 +92,7 @@ def plan_runs(
     common: Mapping[str, Any],
     root: Path,
     final_episodes: int,
+    command: str = "compare",
 ) -> list[PlannedRun]:
     """All runs; seeds come last, so that a comparison that is stopped has every agent.
 
@@ -102,6 +103,7 @@ def plan_runs(
         common: settings of every run, such as ``total_steps``; those of a variant win.
         root: the folder of the run folders.
         final_episodes: episodes of the final evaluation.
+        command: the command that is at work, for error messages.
 
     Raises:
         RequestError: an agent has no such setting, or a value does not fit.
@@ -114,7 +116,7 @@ def plan_runs(
             for variant in variants:
                 given = {**common, **variant.settings, "env": env, "seed": seed}
                 settings = settings_from_file(
-                    {"agent": variant.agent, **given}, [], command="compare"
+                    {"agent": variant.agent, **given}, [], command=command
                 )
                 given["env"] = settings.run.env
                 runs.append(PlannedRun(variant, env, seed, settings, given, root, final_episodes))

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import final
 
+from pgtoolkit.errors import RequestError
+
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 """Environment variables of a child: as many children as cores leave each of them one core."""
 
@@ -79,6 +81,29 @@ class Child:
         code = self.process.returncode
         how = f"exit code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"
         return "\n".join((f"{self.kind}: {how}", *lines))
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def make_logs_folder(root: Path) -> Path:
+    """Makes ``root/logs``, the folder for the output of the processes.
+
+    Raises:
+        RequestError: it cannot be made.
+    """
+    logs = root / "logs"
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"the folder {root} cannot be made ({error.strerror}): give another --run-dir"
+        ) from error
+    return logs
 
 
 def tail(path: Path) -> str:

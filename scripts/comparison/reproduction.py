@@ -68,16 +68,22 @@ def read_row(path: Path) -> Row:
         ) from error
 
 
-def require_joinable(path: Path, settings: Mapping[str, Any]) -> None:
+def require_joinable(path: Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Checks that results with these settings may be added to a file, before anything is run.
+
+    Args:
+        path: the file of an experiment; it need not exist.
+        settings: all settings of the results to add.
+        defaults: what a setting has in runs that were made before there was such a setting.
 
     Raises:
         RequestError: the file is none of an experiment, or its runs have other settings.
     """
     if not path.exists():
         return
-    old = read_row(path).settings
-    different = [name for name in {**old, **settings} if old.get(name) != settings.get(name)]
+    named = read_row(path).settings
+    old = {**defaults, **named}
+    different = [name for name in {**named, **settings} if old.get(name) != settings.get(name)]
     if different:
         raise RequestError(
             f"{path} holds runs with other settings ({join_names(different)}): seeds of both would "

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import final
 
 import numpy as np
 
@@ -15,16 +16,37 @@ EVALUATION, CPU_SECONDS = "eval/mean_reward", "time/cpu_seconds"
 
 def read_scalars(path: Path) -> Scalars:
     """All scalars in the TensorBoard events of a run's folder, as TensorBoard shows them."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = Events(path)
+    return {tag: events.series(tag) for tag in events.tags()}
 
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of what a resume voids
-    events = EventAccumulator(str(path), size_guidance={"scalars": 0})
-    events.Reload()
-    found = {}
-    for tag in events.Tags()["scalars"]:
-        series = events.Scalars(tag)
-        found[tag] = ([event.step for event in series], [event.value for event in series])
-    return found
+
+@final
+class Events:
+    """The TensorBoard events of a run's folder, which may still be written.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of what a resume voids
+        self._found = EventAccumulator(str(path), size_guidance={"scalars": 0})
+        self.read_on()
+
+    def read_on(self) -> None:
+        """Reads what was written since the last reading."""
+        self._found.Reload()
+
+    def tags(self) -> list[str]:
+        """The tags of scalars."""
+        return list(self._found.Tags()["scalars"])
+
+    def series(self, tag: str) -> tuple[list[int], list[float]]:
+        """Steps and values of a tag of scalars; none where there is no such tag."""
+        events = self._found.Scalars(tag) if tag in self.tags() else []
+        return [event.step for event in events], [event.value for event in events]
 
 
 def curve_of(scalars: Scalars, tag: str) -> Curve | None:

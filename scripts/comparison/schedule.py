@@ -1,9 +1,8 @@
 """Runs the runs of a comparison, some at a time, until all are complete or have failed."""
 
-import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, final
 
@@ -55,6 +54,15 @@ class Schedule:
         """Whether there are runs that have neither failed nor are complete."""
         return bool(self.waiting or self.running)
 
+    @property
+    def steps(self) -> int:
+        """Environment steps of all runs so far, by their last progress lines."""
+        steps = sum(run.settings.loop.total_steps for run in (*self.complete, *self.failed))
+        for run, child in self.running.values():
+            total = run.settings.loop.total_steps
+            steps += total if child.kind == "evaluate" else min(child.steps(), total)
+        return steps
+
     def complete_in_order(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
         """The complete runs, in the order of ``runs``."""
         names = {run.name for run in self.complete}
@@ -62,13 +70,27 @@ class Schedule:
 
     def run(self, stop_requested: Callable[[], bool]) -> None:
         """Runs until everything has ended, or until it is to stop and the children have stopped."""
-        with self._children_end():
+        try:
             while self.unfinished and not stop_requested():
-                self._start_some()
-                self._take_ended()
-                self._show()
+                self.advance()
                 if self.unfinished:
                     time.sleep(SECONDS_BETWEEN_POLLS)
+        finally:
+            self.stop()
+
+    def advance(self) -> None:
+        """Takes the processes that have ended, starts the next ones, and shows the progress."""
+        self._start_some()
+        self._take_ended()
+        self._show()
+
+    def stop(self) -> None:
+        """Asks every child to stop, and waits for them; a training writes a checkpoint."""
+        children = [child for _, child in self.running.values()]
+        for child in children:
+            child.stop()
+        for child in children:
+            child.wait()
 
     def _start_some(self) -> None:
         for _ in range(len(self.waiting)):
@@ -116,20 +138,4 @@ class Schedule:
                 self.view.failed(run, child.end_in_words())
 
     def _show(self) -> None:
-        steps = sum(run.settings.loop.total_steps for run in (*self.complete, *self.failed))
-        for run, child in self.running.values():
-            total = run.settings.loop.total_steps
-            steps += total if child.kind == "evaluate" else min(child.steps(), total)
-        self.view.advance(steps, len(self.complete), len(self.running), len(self.failed))
-
-    @contextlib.contextmanager
-    def _children_end(self) -> Iterator[None]:
-        """A block at whose end, however it ends, every child is asked to stop and waited for."""
-        try:
-            yield
-        finally:
-            children = [child for _, child in self.running.values()]
-            for child in children:
-                child.stop()
-            for child in children:
-                child.wait()
+        self.view.advance(self.steps, len(self.complete), len(self.running), len(self.failed))

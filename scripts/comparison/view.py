@@ -9,8 +9,19 @@ from pgtoolkit.scripts.comparison.plan import PlannedRun
 from pgtoolkit.scripts.comparison.stages import final_evaluation
 
 
+class LinesView(BarView):
+    """A bar of the steps of many runs, and lines that stay."""
+
+    def say(self, text: str) -> None:
+        """Prints lines; on a terminal above the bar."""
+        if self.console.is_terminal:
+            self.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)
+
+
 @final
-class ComparisonView(BarView):
+class ComparisonView(LinesView):
     """Shows environment steps and runs; a line for each run that ends."""
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
@@ -30,10 +41,3 @@ class ComparisonView(BarView):
 
     def failed(self, run: PlannedRun, how: str) -> None:
         self.say(f"{run.title}: failed; {how}")
-
-    def say(self, text: str) -> None:
-        """Prints lines; on a terminal above the bar."""
-        if self.console.is_terminal:
-            self.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, flush=True)

@@ -47,6 +47,15 @@ SMALL_WORK = {
         "--eval-episodes": "1",
         "--final-episodes": "1",
     },
+    "tune": {
+        "--env": "pgtoolkit/PointMass-v0",
+        "--trials": "1",
+        "--seeds": "1",
+        "--total-steps": "16",
+        "--compile": "never",
+        "--eval-episodes": "1",
+        "--final-episodes": "1",
+    },
 }
 """Options with which the other commands take a moment."""
 
@@ -108,7 +117,7 @@ def draw_command(grammar: Grammar, run: Path, generator: random.Random) -> list[
     if command == "benchmark":
         return draw_benchmark(options, generator)
     given = {name: [value] for name, value in SMALL_WORK.get(command, {}).items()}
-    subject = generator.choice(ENVS) if command == "check-env" else str(run)
+    subject = {"check-env": generator.choice(ENVS), "tune": "apg"}.get(command, str(run))
     place = [] if command == "compare" or generator.random() < 0.05 else [subject]
     if generator.random() < 0.1:
         place = [generator.choice(TEXTS)]

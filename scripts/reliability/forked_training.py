@@ -1,11 +1,12 @@
 """Trainings in forked children: what a command imports is imported once, by the parent."""
 
+import contextlib
 import logging
 import mmap
 import os
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -13,8 +14,8 @@ import torch
 
 from pgtoolkit.scripts import resume, train
 from pgtoolkit.scripts.cli.main import run_command
-from pgtoolkit.scripts.cli.progress import ProgressView
 from pgtoolkit.scripts.cli.registry import load_agent
+from pgtoolkit.scripts.cli.run_views import Show, ShownRun
 from pgtoolkit.training.progress import Progress
 
 COMMANDS = {"train": train.run, "resume": resume.run}
@@ -102,11 +103,17 @@ def _slow_down(seconds: float) -> None:
 
 
 def _count_updates(count: mmap.mmap) -> None:
-    kind: Any = ProgressView
-    show = kind.__call__
+    kind: Any = ShownRun
+    follow = kind.follow
 
-    def counting(view: ProgressView, progress: Progress) -> None:
-        count[:8] = struct.pack("q", progress.num_updates)
-        show(view, progress)
+    @contextlib.contextmanager
+    def counting(view: ShownRun, total_steps: int, num_steps: int) -> Iterator[Show]:
+        with follow(view, total_steps, num_steps) as show:
 
-    kind.__call__ = counting
+            def counted(progress: Progress) -> None:
+                count[:8] = struct.pack("q", progress.num_updates)
+                show(progress)
+
+            yield counted
+
+    kind.follow = counting

@@ -101,7 +101,7 @@ SMALL_REPPO: Mapping[str, Any] = {
     "learning_rate": 1e-3,
     "critic_learning_rate": 5e-3,
     "kl_coef_learning_rate": 1e-2,
-    "gamma": 0.98,
+    "gamma": 0.95,
     "gae_lambda": 0.95,
     "ent_coef": 0.3,
     "log_std_init": 0.0,
@@ -190,7 +190,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         FIVE,
         bar=Bar(1835, "mean"),
         published=Published("PPO 1412 ± 329 at 1M, 1835 ± 439 at 2M", VALIDATION),
-        settings={"log_std_init": -1.5},
+        settings={"log_std_init": -1.5, "batch_size": 64},
     ),
     "walker2d-reppo": Experiment(
         "reppo",
@@ -239,6 +239,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         TEN,
         bar=Bar(250, "mean"),
         published=Published("PPO 132.6 at 300k", SLM_LAB),
+        settings={"gamma": 0.995},
     ),
     "mountain-car-sac": Experiment(
         "sac",

@@ -46,7 +46,11 @@ def test_returns_and_lengths_within_one_window() -> None:
         [[0, 1, 0, 1, 0], [0, 0, 1, 0, 0]],
         episode_start=[[1, 0, 1, 0, 1], [1, 0, 0, 1, 0]],
     )
-    assert EpisodeTracker(2).update(window) == [(0, 3.0, 2), (1, 60.0, 3), (0, 7.0, 2)]
+    assert EpisodeTracker(2).update(window) == [
+        (0, 3.0, 2, None),
+        (1, 60.0, 3, None),
+        (0, 7.0, 2, None),
+    ]
 
 
 def test_an_episode_goes_on_over_windows() -> None:
@@ -55,7 +59,7 @@ def test_an_episode_goes_on_over_windows() -> None:
     assert tracker.update(window_of([[1, 2]], [[0, 0]], episode_start=[[1, 0]])) == []
     assert tracker.update(window_of([[3, 4]], [[0, 0]], episode_start=[[0, 0]])) == []
     last = window_of([[5, 7]], [[1, 1]], episode_start=[[0, 1]])
-    assert tracker.update(last) == [(0, 15.0, 5), (0, 7.0, 1)]
+    assert tracker.update(last) == [(0, 15.0, 5, None), (0, 7.0, 1, None)]
 
 
 def test_an_end_on_a_window_boundary_is_an_end() -> None:
@@ -64,8 +68,8 @@ def test_an_end_on_a_window_boundary_is_an_end() -> None:
         tracker = EpisodeTracker(1)
         one = window_of([[1, 2]], [[0, 1]], episode_start=episode_start)
         other = window_of([[10, 20]], [[0, 1]], episode_start=episode_start)
-        assert tracker.update(one) == [(0, 3.0, 2)]
-        assert tracker.update(other) == [(0, 30.0, 2)]
+        assert tracker.update(one) == [(0, 3.0, 2, None)]
+        assert tracker.update(other) == [(0, 30.0, 2, None)]
 
 
 def test_a_step_that_never_happened_is_not_counted() -> None:
@@ -76,20 +80,20 @@ def test_a_step_that_never_happened_is_not_counted() -> None:
         valid=[[1, 1, 0, 1, 1]],
         episode_start=[[1, 0, 0, 1, 0]],
     )
-    assert EpisodeTracker(1).update(window) == [(0, 3.0, 2), (0, 9.0, 2)]
+    assert EpisodeTracker(1).update(window) == [(0, 3.0, 2, None), (0, 9.0, 2, None)]
 
 
 def test_an_episode_whose_start_was_not_seen_is_not_counted() -> None:
     """The first end is that of an episode that began before; the next one is whole."""
     window = window_of([[1, 2, 3, 4]], [[0, 1, 0, 1]], episode_start=[[0, 0, 1, 0]])
-    assert EpisodeTracker(1).update(window) == [(0, 7.0, 2)]
+    assert EpisodeTracker(1).update(window) == [(0, 7.0, 2, None)]
 
 
 def test_long_returns_do_not_lose_small_rewards() -> None:
     """1e8 + 1000 times 1: float32 sums would drop every one of them."""
     reward = [[1e8] + [1.0] * 1000]
     done = [[0] * 1000 + [1]]
-    ((_, episode_return, length),) = EpisodeTracker(1).update(
+    ((_, episode_return, length, _),) = EpisodeTracker(1).update(
         window_of(reward, done, episode_start=[[1] + [0] * 1000])
     )
     assert episode_return == 1e8 + 1000
@@ -105,4 +109,8 @@ def test_a_tracker_goes_on_from_its_state(tmp_path_factory: pytest.TempPathFacto
     resumed = EpisodeTracker(2)
     resumed.load_state_dict(load_checkpoint(path))
     following = window_of([[5, 0], [6, 7]], [[1, 0], [0, 1]], episode_start=[[0, 1], [1, 0]])
-    assert resumed.update(following) == tracker.update(following) == [(0, 8.0, 3), (1, 13.0, 2)]
+    assert (
+        resumed.update(following)
+        == tracker.update(following)
+        == [(0, 8.0, 3, None), (1, 13.0, 2, None)]
+    )

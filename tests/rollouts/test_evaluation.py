@@ -145,7 +145,9 @@ def test_mean_and_deviation_are_those_of_the_episodes() -> None:
     found = Evaluation([1.0, 2.0, 6.0], [2, 4, 6])
     assert found.mean_return == 3
     assert found.std_return == pytest.approx((14 / 3) ** 0.5)
+    assert found.standard_error == pytest.approx((14 / 2 / 3) ** 0.5)
     assert found.mean_length == 4
+    assert Evaluation([1.0], [2]).standard_error is None
 
 
 def test_an_evaluation_stops_between_two_chunks() -> None:

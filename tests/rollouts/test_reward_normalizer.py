@@ -46,7 +46,8 @@ def seen(*windows: Window, gamma: float = GAMMA) -> RewardNormalizer:
 def pieces(window: Window, *ends: int) -> list[Window]:
     """The window cut in time before these steps."""
     limits = [0, *ends, window.num_steps]
-    names = [field.name for field in dataclasses.fields(Window) if field.name != "action_shift"]
+    without = ("action_shift", "success")
+    names = [field.name for field in dataclasses.fields(Window) if field.name not in without]
     return [
         Window(**{name: getattr(window, name)[start:end] for name in names})
         for start, end in itertools.pairwise(limits)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.scripts.cli import main as cli
-from pgtoolkit.scripts.comparison.figure import draw
+from pgtoolkit.scripts.comparison.figure import draw, save
 from pgtoolkit.scripts.comparison.groups import Group, read_groups
 from pgtoolkit.scripts.comparison.scalars import Scalars
 
@@ -57,10 +58,12 @@ def test_the_picture_has_a_column_for_each_environment_and_the_panels_that_have_
     axes = figure.get_axes()
     assert len(axes) == 10
     assert [ax.get_title(loc="left") for ax in axes[:2]] == ["pgtoolkit/LQG-v0", "CartPole-v1"]
-    texts = [text.get_text() for text in axes[0].get_legend().get_texts()]
-    assert texts == ["shac:gamma=0.98 (2 seeds)", "shac:gamma=0.5"]
+    (legend,) = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts[:3] == ["shac:gamma=0.98 (2 seeds)", "shac:gamma=0.5", "reinforce"]
+    assert texts[3:] == ["score function", "pathwise", "mixed"]
     assert axes[1].get_xlabel() == "environment steps"
-    assert axes[2].get_xlabel() == "CPU seconds of training"
+    assert axes[2].get_xlabel() == "CPU time of training (s)"
     # CartPole has no path, so its cosine and bias are left empty.
     assert [ax.axison for ax in axes[6:]] == [True, False, True, False]
     alone = draw(read_groups(runs[3:]), ("return", "cosine", "bias"))
@@ -70,11 +73,14 @@ def test_the_picture_has_a_column_for_each_environment_and_the_panels_that_have_
 def test_a_line_is_the_interquartile_mean_over_the_seeds() -> None:
     """Returns 1, 2, 6 have the mean 3; variances 1, 10, 100 the geometric mean 10."""
     groups = [Group("ppo", "E", [scalars(r, v) for r, v in ((1, 1), (2, 10), (6, 100))])]
-    returns, variances = draw(groups, ("return", "variance")).get_axes()
+    figure = draw(groups, ("return", "variance"))
+    returns, variances = figure.get_axes()
     lines = {line.get_label(): line.get_ydata() for line in returns.get_lines()}
-    np.testing.assert_allclose(lines["ppo: evaluations, deterministic (3 seeds)"], 3.0)
+    np.testing.assert_allclose(lines["ppo: evaluations, deterministic"], 3.0)
     lines = {line.get_label(): line.get_ydata() for line in variances.get_lines()}
-    np.testing.assert_allclose(lines["score function (3 seeds)"], 10.0)
+    np.testing.assert_allclose(lines["score function"], 10.0)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["ppo: evaluations, deterministic (3 seeds)", "score function (3 seeds)"]
 
 
 def scalars(value: float, variance: float) -> Scalars:
@@ -85,12 +91,47 @@ def scalars(value: float, variance: float) -> Scalars:
     }
 
 
-def test_lines_can_be_told_apart_without_colour(runs: list[str]) -> None:
-    axes = draw(read_groups(runs), ("return",)).get_axes()[0]
-    named = [line for line in axes.get_lines() if not line.get_label().startswith("_")]
-    dashes = {str(line._dash_pattern) for line in named}
-    markers = {line.get_marker() for line in named}
-    assert len(dashes) == len(markers) == len(named) == 2
+def test_a_group_has_its_colour_and_marker_in_every_panel_and_an_estimator_its_dashes() -> None:
+    """So no colour has two meanings, and lines can be told apart without colour."""
+    groups = [Group(label, "E", [scalars(1, 2) | pathwise(3)]) for label in ("ppo", "shac")]
+    returns, variances = draw(groups, ("return", "variance")).get_axes()
+    of_groups = [(line.get_color(), line.get_marker()) for line in returns.get_lines()]
+    assert len({colour for colour, _ in of_groups}) == len({mark for _, mark in of_groups}) == 2
+    found = [(line.get_color(), line.get_marker()) for line in variances.get_lines()]
+    assert found == [of_groups[0]] * 2 + [of_groups[1]] * 2
+    dashes = [str(line._dash_pattern) for line in variances.get_lines()]
+    assert dashes[:2] == dashes[2:] and dashes[0] != dashes[1]
+
+
+def test_a_group_alone_has_the_colours_of_its_estimators_and_black_returns() -> None:
+    figure = draw([Group("shac", "E", [scalars(1, 2) | pathwise(3)])], ("return", "variance"))
+    colours = [[line.get_color() for line in axes.get_lines()] for axes in figure.get_axes()]
+    assert colours == [["black"], [CATALOGUE[n].colour for n in ("score_function", "pathwise")]]
+
+
+def pathwise(variance: float) -> Scalars:
+    return {"gradient/pathwise/variance": ([10, 20, 30], [variance] * 3)}
+
+
+@pytest.mark.parametrize("ending", [".png", ".pdf", ".svg"])
+def test_the_picture_is_half_a_column_wide_and_no_text_is_cut_off(
+    ending: str, tmp_path: Path
+) -> None:
+    """No text leaves the picture, and none is smaller than 7 points."""
+    labels = ("ppo:learning_rate=0.001", "shac")
+    runs = [scalars(1, 2) | pathwise(3), scalars(-1e6, 1e-3)]
+    figure = draw([Group(label, "E", runs) for label in labels], ("return", "variance"))
+    save(figure, tmp_path / f"figure{ending}")
+    assert (tmp_path / f"figure{ending}").stat().st_size > 1000
+    assert figure.get_size_inches()[0] == pytest.approx(3.3)
+    figure.draw_without_rendering()  # places everything again, for the size on the screen
+    texts = [text for legend in figure.legends for text in legend.get_texts()]
+    for axes in figure.get_axes():
+        texts += [axes.xaxis.label, axes.yaxis.label, axes.title]
+    for text in texts:
+        extent = text.get_window_extent()
+        assert text.get_fontsize() >= 7, text
+        assert extent.x0 >= -1 and extent.x1 <= figure.bbox.x1 + 1, text
 
 
 def test_what_cannot_be_drawn_is_refused(

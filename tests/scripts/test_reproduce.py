@@ -9,7 +9,7 @@ import pytest
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts import reproduce
-from pgtoolkit.scripts.cli.experiment import settings_from_file
+from pgtoolkit.scripts.cli.experiment import default_settings, settings_from_file
 from pgtoolkit.scripts.cli.main import run_command
 from pgtoolkit.scripts.comparison.reproduction import (
     joined,
@@ -20,9 +20,10 @@ from pgtoolkit.scripts.comparison.reproduction import (
     write_row,
 )
 from pgtoolkit.scripts.comparison.results import RunResult
-from pgtoolkit.scripts.comparison.rows import Row
+from pgtoolkit.scripts.comparison.rows import Row, settings_without_seed
 from pgtoolkit.scripts.tables.reproductions import EXPERIMENTS, Bar, Experiment, Published
 
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SMALL = Experiment(
     "apg",
     "pgtoolkit/LQG-v0",
@@ -82,12 +83,28 @@ def test_an_experiment_is_run_written_joined_and_shown(
 def test_results_with_other_settings_are_not_joined(tmp_path: Path) -> None:
     row, path = make_row({0: -1.0}), tmp_path / "a.json"
     write_row(path, "a", SMALL, row)
-    require_joinable(path, row.settings)
+    require_joinable(path, row.settings, {})
     with pytest.raises(RequestError, match=r"other settings \(gamma\)"):
-        require_joinable(path, {"gamma": 0.5})
+        require_joinable(path, {"gamma": 0.5}, {})
     path.write_text("[]")
     with pytest.raises(RequestError, match="holds no results"):
-        require_joinable(path, row.settings)
+        require_joinable(path, row.settings, {})
+
+
+def test_a_setting_that_is_newer_than_the_file_had_its_default(tmp_path: Path) -> None:
+    row, path = make_row({0: -1.0}), tmp_path / "a.json"
+    write_row(path, "a", SMALL, row)
+    require_joinable(path, {**row.settings, "newer": 3}, {"newer": 3})
+    with pytest.raises(RequestError, match=r"other settings \(newer\)"):
+        require_joinable(path, {**row.settings, "newer": 4}, {"newer": 3})
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(RESULTS.glob("*.json"))])
+def test_other_seeds_can_be_added_to_the_results_of_the_documentation(name: str) -> None:
+    experiment = EXPERIMENTS[name]
+    [run, *_] = reproduce.planned(experiment, reproduce.ReproduceArguments())
+    defaults = default_settings(experiment.agent)
+    require_joinable(RESULTS / f"{name}.json", settings_without_seed(run), defaults)
 
 
 def test_a_seed_that_was_run_again_replaces_the_old_one_and_none_is_dropped(

@@ -138,7 +138,8 @@ def test_a_task_without_an_end_is_trained_and_its_evaluations_are_cut_off(
     found = tmp_path / "found.json"
     for given, steps in (([], 70), (["--eval-max-steps", "30"], 30)):
         assert call("evaluate", path, "--episodes", "3", "--json", str(found), *given) == 0
-        assert f"cut off after {steps} steps (--eval-max-steps): 3 of 3" in capsys.readouterr().out
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"cut off after {steps} steps (--eval-max-steps): 3 of 3" in shown
         result = json.loads(found.read_text())
         assert result["cut_off"] == 3 and result["returns"] == [steps] * 3
     assert call("evaluate", path, "--eval-max-steps", "0") == 2
@@ -188,7 +189,9 @@ def test_episodes_are_logged_once_they_end(tmp_path: Path) -> None:
     assert lengths and set(lengths) == {5.0}
 
 
-def test_evaluate_on_gymnasiums_own_environment(run: Path, tmp_path: Path) -> None:
+def test_evaluate_on_gymnasiums_own_environment(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It writes a JSON file, and a video."""
     result, video = tmp_path / "result.json", tmp_path / "video.gif"
     arguments = [str(run), "--episodes", "3", "--json", str(result)]
@@ -197,8 +200,26 @@ def test_evaluate_on_gymnasiums_own_environment(run: Path, tmp_path: Path) -> No
     assert content["episodes"] == 3 and content["env"] == "Pendulum-v1"
     assert content["mean_return"] == pytest.approx(np.mean(content["returns"]))
     assert content["std_return"] == pytest.approx(np.std(content["returns"]))
+    error = np.std(content["returns"], ddof=1) / 3**0.5
+    assert content["standard_error"] == pytest.approx(error)
+    shown = capsys.readouterr().out
+    assert f"{content['mean_return']:.2f} +- {error:.2f} (mean +- standard error)" in shown
+    assert "3 deterministic" in shown
     assert call("evaluate", *arguments, "--stochastic", "--video", str(video)) == 0
     assert video.read_bytes().startswith(b"GIF89a")
+
+
+def test_what_evaluate_says_fits_eighty_columns(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also that episodes are cut off; a single episode has no standard error."""
+    capsys.readouterr()
+    flags = ["--episodes", "1", "--eval-max-steps", "3"]
+    assert call("evaluate", str(run), *flags) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "(of one episode: no standard error)" in lines[0]
+    assert "cut off after 3 steps" in " ".join(lines)
+    assert [line for line in lines if len(line) > 80 and str(run) not in line] == []
 
 
 def test_resume_equals_a_run_that_was_not_stopped(tmp_path: Path) -> None:
@@ -460,6 +481,8 @@ def test_the_console_command_and_the_scripts_are_one(command: list[str]) -> None
         "variance",
         "compare",
         "plot",
+        "tune",
+        "report",
         "export",
         "reproduce",
         "reference_table",

@@ -449,7 +449,7 @@ def test_a_failure_in_an_evaluation_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "bad", [{"total_steps": 0}, {"log_interval": 0}, {"checkpoint_interval": 0}]
 )
-def test_intervals_of_no_length_are_refused(bad: dict[str, int]) -> None:
+def test_intervals_of_no_length_are_refused(bad: dict[str, Any]) -> None:
     (name,) = bad
     with pytest.raises(RequestError, match=f"^{name} must be at least 1"):
         TrainConfig(**bad)

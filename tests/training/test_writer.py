@@ -1,5 +1,6 @@
 """TensorBoard events, read back as TensorBoard reads them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pgtoolkit.training.tags import DEFINITIONS
+from pgtoolkit.training.tags import DEFINITIONS, definitions_text
 from pgtoolkit.training.writer import HPARAM_METRICS, RunWriter, differing
 
 SETTINGS = {"agent": "shac", "gamma": 0.99, "hidden": (64, 64), "normalize": True, "none": None}
@@ -99,6 +100,26 @@ def test_the_beginning_of_a_run_is_documented(tmp_path: Path) -> None:
     assert all(f"| {key} | {value} |" in config for key, value in SETTINGS.items())
 
 
+def test_runs_side_by_side_define_the_tags_once(tmp_path: Path) -> None:
+    """The first one does, and the others name it; without it the next one does, also resumed."""
+    first, second, third = (tmp_path / name for name in ("b", "a", "c"))
+    for path in (first, second):
+        path.mkdir()
+        with RunWriter(path) as writer:
+            writer.begin(SETTINGS)
+    assert "tags/text_summary" in read(first).Tags()["tensors"]
+    assert "tags/text_summary" not in read(second).Tags()["tensors"]
+    assert "in the text *tags* of the run b" in text(read(second), "settings/text_summary")
+    assert (first / "tags.md").read_text() == definitions_text()
+    shutil.rmtree(first)
+    third.mkdir()
+    for path in (third, second, third):
+        with RunWriter(path) as writer:
+            writer.begin(SETTINGS)
+    assert "tags/text_summary" in read(third).Tags()["tensors"]
+    assert "tags/text_summary" not in read(second).Tags()["tensors"]
+
+
 def text(events: Any, tag: str) -> str:
     (event,) = events.Tensors(tag)
     return str(event.tensor_proto.string_val[0].decode())
@@ -174,3 +195,21 @@ def test_a_resumed_run_voids_what_the_crash_left_behind(tmp_path: Path) -> None:
         (128, 128.0),
         (192, -1.0),
     ]
+
+
+@pytest.mark.parametrize("tag", ["rollout/success_rate", "eval/success_rate"])
+def test_the_page_has_the_success_rate_once_there_is_one(tag: str, tmp_path: Path) -> None:
+    """TensorBoard takes the last layout of a run."""
+
+    def layouts() -> list[bool]:
+        events = read(tmp_path).Tensors("custom_scalars__config__")
+        return [b"success_rate" in event.tensor_proto.string_val[0] for event in events]
+
+    with RunWriter(tmp_path) as writer:
+        writer.begin(SETTINGS)
+        writer.write({"eval/mean_reward": torch.tensor(1.0)}, 1)
+        writer.flush()
+        assert layouts() == [False]
+        for step in (2, 3):
+            writer.write({tag: torch.tensor(0.5)}, step)
+    assert layouts() == [False, True]

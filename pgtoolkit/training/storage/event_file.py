@@ -4,13 +4,15 @@ import itertools
 import os
 import re
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any, final
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import FileWriter, SummaryWriter
+
+from pgtoolkit.training.storage.crc32c import masked_crc32c
 
 EVENT_FILE_NAME = re.compile(r"events\.out\.tfevents\.(\d{10})\..*")
 
@@ -55,18 +57,13 @@ class EventFile:
         self.folder, self._size = folder, 0
         self._waiting = bytearray()
         self._last_write = time.monotonic()
-        self._records: Any = RecordWriter(self)
         self._descriptor: int | None = _create(folder)
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._write_waiting()
 
-    def write(self, data: bytes) -> None:
-        """Takes one framed record; called by ``RecordWriter``."""
-        self._waiting += data
-
     def add_event(self, event: Any) -> None:
         """Adds an ``Event``; it is in the file after :meth:`flush` or :meth:`write_if_old`."""
-        self._records.write(event.SerializeToString())
+        self._waiting += record(event.SerializeToString())
         if len(self._waiting) > BUFFER_BYTES:
             self._write_waiting()
 
@@ -113,6 +110,13 @@ class EventFile:
             raise
         self._size += written
         self._waiting.clear()
+
+
+def record(data: bytes) -> bytes:
+    """The data as a record of TensorFlow's: its length, that one's checksum, it, its checksum."""
+    length = struct.pack("<Q", len(data))
+    checksums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+    return length + next(checksums) + data + next(checksums)
 
 
 def _create(folder: Path) -> int:

@@ -6,8 +6,10 @@ import logging
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import final
 
 from pgtoolkit.errors import RequestError, single_line
 
@@ -25,8 +27,15 @@ UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 MAX_HOLDER_BYTES = 200
 
+SECONDS_BETWEEN_TRIES = 0.02
+
 _held: set[int] = set()
 """Descriptors of this process's locks."""
+
+
+@final
+class HeldError(RequestError):
+    """Another process holds the lock of a folder."""
 
 
 @contextlib.contextmanager
@@ -41,8 +50,8 @@ def locked(folder: Path) -> Iterator[None]:
         folder: the run folder; it must exist.
 
     Raises:
-        RequestError: another process holds the lock, ``.lock`` is not an ordinary file, or it
-            cannot be made.
+        HeldError: another process holds the lock.
+        RequestError: ``.lock`` is not an ordinary file, or it cannot be made.
     """
     if fcntl is None:
         LOG.warning("this system has no file locks: start no second run in %s", folder)
@@ -63,6 +72,26 @@ def locked(folder: Path) -> Iterator[None]:
             (folder / LOCK_NAME).unlink()
         _held.discard(descriptor)
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked_in_turn(folder: Path) -> Iterator[None]:
+    """Waits until no other process holds the lock of a folder, and holds it inside the block.
+
+    Args:
+        folder: the folder; it must exist. Its lock is held for moments only.
+
+    Raises:
+        RequestError: as :func:`locked` does, but for another process that holds the lock.
+    """
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(folder))
+                break
+            except HeldError:
+                time.sleep(SECONDS_BETWEEN_TRIES)
+        yield
 
 
 def is_locked(folder: Path) -> bool:
@@ -132,7 +161,7 @@ def _lock(descriptor: int, folder: Path) -> None:
     except BlockingIOError as error:
         text = os.read(descriptor, MAX_HOLDER_BYTES).decode(errors="replace")
         holder = single_line("".join(c for c in text if c.isprintable())) or "another process"
-        raise RequestError(
+        raise HeldError(
             f"{folder} is being written by {holder}: wait until it ends, or stop it"
         ) from error
     except OSError as error:

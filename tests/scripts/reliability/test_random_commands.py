@@ -36,7 +36,7 @@ def test_every_option_of_the_help_is_drawn() -> None:
     assert {"--run-dir", "--config", "--env", "--hidden"} <= grammar.agents["ppo"].keys()
     assert grammar.agents["ppo"]["--device"] == ["cpu", "cuda", "auto"]
     generator = random.Random(0)
-    drawn = [draw_command(grammar, Path("run"), generator) for _ in range(8000)]
+    drawn = [draw_command(grammar, Path("run"), generator) for _ in range(16_000)]
     for agent, options in grammar.agents.items():
         words = {word for line in drawn if line[:2] == ["train", agent] for word in line}
         assert options.keys() <= words

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.training.storage import lock
-from pgtoolkit.training.storage.lock import LOCK_NAME, is_locked, locked
+from pgtoolkit.training.storage.lock import LOCK_NAME, is_locked, locked, locked_in_turn
 
 
 def test_a_second_holder_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
@@ -144,3 +145,20 @@ def test_a_system_without_locks_is_said(
 def test_a_folder_that_cannot_be_written_is_a_wrong_request(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="No such file"), locked(tmp_path / "nowhere"):
         pytest.fail("locked")
+
+
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    """A thread takes it as soon as it is free, and not before."""
+    order: list[str] = []
+
+    def wait() -> None:
+        with locked_in_turn(tmp_path):
+            order.append("second")
+
+    with locked(tmp_path):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.1)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]

@@ -1,0 +1,1 @@
+"""Experiment trackers that get the scalars of a run beside TensorBoard."""

@@ -1,0 +1,1 @@
+"""The parts of `pgtoolkit report`: runs as they are read, charts, and the page."""

@@ -1,0 +1,1 @@
+"""The parts of `pgtoolkit tune`: settings and their ranges, the study, trials, and results."""
