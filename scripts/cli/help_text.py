@@ -28,7 +28,8 @@ def help_text(command: str, program: str, description: str, groups: Sequence[Gro
     """
     name, _, agent = command.partition(" ")
     example = EXAMPLES.get(name, Example("", ()))
-    line = example.line.format(agent=agent)
+    # Without a certain agent the help of a command has one that works as it stands.
+    line = example.line.format(agent="shac" if agent == "AGENT" else agent)
     width = text_width()
     parts = [
         *([f"example:\n  {line}"] if line else []),

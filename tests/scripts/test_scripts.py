@@ -487,6 +487,7 @@ def test_the_console_command_and_the_scripts_are_one(command: list[str]) -> None
         "reproduce",
         "reference_table",
         "learning_table",
+        "environment_pictures",
         "plot_gain",
         "architecture_picture",
         "random_commands",

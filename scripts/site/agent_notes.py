@@ -1,0 +1,188 @@
+"""What the agents' pages say beside the code: the objective as a formula, and defects avoided.
+
+A defect is a fault that is common in implementations of the algorithm; each line says what this
+package does instead. Figures are those of ``docs/decisions.md`` and ``docs/results.md``.
+"""
+
+from typing import NamedTuple, final
+
+
+@final
+class AgentNotes(NamedTuple):
+    """The written part of an agent's page."""
+
+    title: str
+    gradient: str
+    """Which gradient it follows, in a few words."""
+    objective: str
+    """In LaTeX."""
+    sources: str
+    defects: tuple[str, ...]
+
+
+WINDOWS = (
+    "A time limit is no end: where an episode was cut off, the value of the last state stands for "
+    "the rewards that would have followed. Only a terminal state has the value 0."
+)
+REPLAY = (
+    "A time limit is no terminal state, in the targets of the critics either.",
+    "Densities and entropies are those of the action in units of its box, so that neither the "
+    "target entropy nor the exploration noise depends on the environment's bounds.",
+    "The replay buffer is saved with the run, each transition once, so that a resumed run ends "
+    "with the same bits.",
+    "The critic's gradient is measured beside the exact one in differentiable environments, and "
+    "beside the score function elsewhere: values that fit say little about slopes.",
+)
+PATHWISE = (
+    "The default estimator is `mixed`: at every step the weighted mean of pathwise and score "
+    "function that has the least variance, and the score function alone where pathwise is found "
+    "to be biased ([which gradient should I use?](../../guide/which_gradient.md)).",
+    "The biases of the first layer are spread over ±0.3, and the policy starts with a standard "
+    "deviation of 0.61. Otherwise the LayerNorm makes the gain unbounded near a target, and the "
+    "gradient explodes ([why](../../gain.md)).",
+    "The weight of the entropy bonus is in units of the standard deviation of the rewards: an "
+    "absolute one that is right for the pendulum outweighs the task of `Reacher-v5`.",
+)
+
+NOTES: dict[str, AgentNotes] = {
+    "reinforce": AgentNotes(
+        title="REINFORCE",
+        gradient="score function",
+        objective=r"\nabla J \approx \frac{1}{N} \sum_{i=1}^{N} \sum_t A_{i,t}\, "
+        r"\nabla \log \pi_\theta(a_{i,t} | s_{i,t})",
+        sources="Williams (1992); Schulman et al. (2016) for the advantage.",
+        defects=(
+            WINDOWS,
+            "The gradient is divided by a constant number of steps. Dividing by the length of the "
+            "episodes, which depends on the actions, would bias it.",
+            "`--baseline leave_one_out` is the mean of the *other* trajectories. The mean of all "
+            "would shrink the gradient, and dividing by the batch's standard deviation would turn "
+            "it.",
+            "The factor `gamma^t` of the discounted objective, which most implementations leave "
+            "out, is a flag (`--discounted-score`); with `--advantage return` it is always there.",
+            "Adam has a short memory, (0.7, 0.95). With (0.9, 0.999) the agent learned "
+            "`InvertedPendulum-v5` and then lost it: the second moment still contained the large "
+            "early gradients.",
+        ),
+    ),
+    "a2c": AgentNotes(
+        title="A2C",
+        gradient="score function",
+        objective=r"\frac{1}{NT} \sum_{i,t} \Big[ A_{i,t} \log \pi_\theta(a_{i,t} | s_{i,t}) - c\, "
+        r"\big(V_\phi(s_{i,t}) - G_{i,t}\big)^2 \Big]",
+        sources="Mnih et al. (2016), in its synchronous form.",
+        defects=(
+            WINDOWS,
+            "The common norm to which the gradients are clipped is 100 by default. The value "
+            "function's gradient is by far the longer one where returns are large, and a short "
+            "clip would scale the policy's by it.",
+            "Actions live in the unit box and are scaled to the environment's bounds inside of the "
+            "policy, so that bounds such as [10, 20] or [0, 1000] need no wrapper.",
+        ),
+    ),
+    "ppo": AgentNotes(
+        title="PPO",
+        gradient="score function, several clipped steps a window",
+        objective=r"\mathbb{E}\Big[ \min\big(\rho_t A_t,\ \mathrm{clip}(\rho_t, 1 - \epsilon, "
+        r"1 + \epsilon)\, A_t\big) \Big], \qquad "
+        r"\rho_t = \frac{\pi_\theta(a_t | s_t)}{\pi_{\text{old}}(a_t | s_t)}",
+        sources="Schulman et al. (2017).",
+        defects=(
+            WINDOWS,
+            "Rewards are scaled by the running standard deviation of the discounted return, in "
+            "updates only: rewards of 0.001 and of 1,000,000 are learned alike. What is logged and "
+            "evaluated stays in the environment's unit.",
+            "Actions live in the unit box and are scaled to the environment's bounds inside of the "
+            "policy. A Gaussian over the raw action never learned on [10, 20].",
+            "Actions are clipped on their way into the environment and not squashed by a tanh, "
+            "with which two of five seeds stopped at -514 and -379 on `Pendulum-v1`.",
+            "Gradients are measured before the epochs, where the ratio is 1: variance and SNR are "
+            "in the unit of the other agents' and can be compared with them.",
+        ),
+    ),
+    "reppo": AgentNotes(
+        title="REPPO",
+        gradient="pathwise through a learned Q",
+        objective=r"\mathbb{E}_{s}\, \mathbb{E}_{a \sim \pi_\theta}\big[ Q_\phi(s, a) \big] + "
+        r"\alpha\, \mathcal{H}(\pi_\theta) \quad\text{with}\quad "
+        r"\mathrm{KL}(\pi_{\text{old}}\, \|\, \pi_\theta) \le \delta",
+        sources="Voelcker et al. (2025), relative entropy pathwise policy optimisation.",
+        defects=(
+            WINDOWS,
+            "The divergence is a penalty at all states. With the published mask, which drops the "
+            "objective at states beyond the bound (`--kl-constraint mask`), a run of `Hopper-v5` "
+            "had a return of 806 after 400,000 steps, and with the penalty 2,161 (one seed).",
+            "The critic has five times the policy's learning rate, and a squared error: bins that "
+            "hold any task's returns are wider than the differences that an action makes.",
+            "The bound of the divergence falls over the run while the learning rates stay. Where "
+            "the rates fell too, the weight of the divergence could not follow, and a run went "
+            "from 6,199 to 105 in its last twentieth.",
+            "The mean of the policies is evaluated and saved (`--policy-average`): single policies "
+            "that follow one another differ by 1,000 to 2,000 on `Hopper-v5`.",
+            "The gradient is measured before the critic has seen the window's returns.",
+        ),
+    ),
+    "sac": AgentNotes(
+        title="SAC",
+        gradient="pathwise through two learned Q functions, from replayed steps",
+        objective=r"\mathbb{E}_{s \sim \mathcal{D}}\, \mathbb{E}_{a \sim \pi_\theta}\big[ "
+        r"\min_j Q_j(s, a) - \alpha \log \pi_\theta(a | s) \big]",
+        sources="Haarnoja et al. (2018).",
+        defects=(
+            *REPLAY,
+            "The updates are those of Stable-Baselines3, and tests compare them.",
+            "`--noise-correlation` keeps the exploration noise on one side for a while. Without it "
+            "`MountainCarContinuous-v0` was not solved with the same settings.",
+        ),
+    ),
+    "td3": AgentNotes(
+        title="TD3",
+        gradient="pathwise through the first of two learned Q functions, from replayed steps",
+        objective=r"\mathbb{E}_{s \sim \mathcal{D}}\big[ Q_1(s, \mu_\theta(s)) \big]",
+        sources="Fujimoto et al. (2018).",
+        defects=(*REPLAY, "The updates are those of Stable-Baselines3, and tests compare them."),
+    ),
+    "apg": AgentNotes(
+        title="APG",
+        gradient="pathwise through a window of the environment, mixed with the score function",
+        objective=r"\mathbb{E}\Big[ \sum_{k < H} \gamma^k r_k \Big] \quad\text{by}\quad "
+        r"\sum_t \frac{dJ}{da_t} \frac{\partial a_t}{\partial \theta}",
+        sources="Freeman et al. (2021) for the name; Heess et al. (2015) for the gradient.",
+        defects=(
+            *PATHWISE,
+            "The baseline of its score function is the mean of the trajectory's own fold, so that "
+            "no return reaches the weight of its own trajectory.",
+        ),
+    ),
+    "shac": AgentNotes(
+        title="SHAC",
+        gradient="pathwise through a window, with a value beyond it, mixed with the score function",
+        objective=r"\mathbb{E}\Big[ \sum_{k < H} \gamma^k r_k + \gamma^H V_\phi(s_H) \Big] "
+        r"\quad\text{by}\quad \sum_t \frac{dJ}{da_t} \frac{\partial a_t}{\partial \theta}",
+        sources="Xu et al. (2022).",
+        defects=(
+            WINDOWS,
+            *PATHWISE,
+            "No gradient passes through the last observation of an episode that terminated, nor "
+            "from one episode into the next.",
+        ),
+    ),
+    "svg": AgentNotes(
+        title="SVG",
+        gradient="pathwise through a learned Q (horizon 0) or a learned model (1, infinity)",
+        objective=r"\mathbb{E}_{(s, a) \sim \mathcal{D}}\big[ w\, \big(r(s, a) + \gamma "
+        r"V(f_\psi(s, a))\big) \big], \qquad w = \min\Big(\frac{\pi_\theta(a|s)}"
+        r"{\pi_{\text{old}}(a|s)},\ c\Big)",
+        sources="Heess et al. (2015).",
+        defects=(
+            WINDOWS,
+            "States and rewards are always the real ones, and only derivatives are the model's: "
+            "the noise of the actions that were taken is inferred.",
+            "The value is `Q(s', a')` at a fresh action, because a Q can be fitted on replayed "
+            "steps without importance weights.",
+            "The entropy of the squashed action is in the objective. Without it two thirds of the "
+            "pendulum's actions were saturated after 2,000 steps.",
+        ),
+    ),
+}
+"""Agent to notes, by the gradient that they follow."""
