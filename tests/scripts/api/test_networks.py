@@ -1,7 +1,8 @@
-"""``pgtoolkit.train(..., networks=...)`` and ``--torso``: a module of the user's in every command."""
+"""``networks=`` of ``pgtoolkit.train`` and ``--torso``: a module of the user's in every command."""
 
 import functools
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -106,8 +107,8 @@ def test_agents_train_it_and_resume_bit_for_bit(agent: str, nets: Any) -> None:
 def test_its_gradients_are_measured(nets: Any) -> None:
     """Layers on rows are recorded as the usual ones are."""
     run = pgtoolkit.train("shac", ID, networks=nets.make, **SMALL)
-    assert run.metrics["gradient/pathwise/snr"] == run.metrics["gradient/pathwise/snr"]
-    assert any("torso.second.weight" in name for name, _ in run.agent.policy.named_parameters())
+    assert math.isfinite(run.metrics["gradient/pathwise/snr"])
+    assert any("torso.second.weight" in tag for tag in run.metrics)
 
 
 def test_commands_need_no_further_argument(nets: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,12 +147,12 @@ def test_it_goes_with_the_settings_of_an_agent(nets: Any) -> None:
 
 def test_mlp_keeps_the_bits_of_before() -> None:
     """The default, by its name."""
-    one, other = (pgtoolkit.train("ppo", ID, **SMALL, **more) for more in ({}, {"torso": "mlp"}))
+    one, other = (pgtoolkit.train("ppo", ID, **SMALL | more) for more in ({}, {"torso": "mlp"}))
     assert all(torch.equal(x, weights(other)[name]) for name, x in weights(one).items())
 
 
 def test_a_run_that_somebody_else_made_needs_trust(nets: Any, tmp_path: Path) -> None:
-    """The function is not called, the file not even imported; also where the environment is given."""
+    """The file is not even imported; also where the environment is given."""
     run = pgtoolkit.train("ppo", ID, networks=nets.make, run_dir="run", **SMALL)
     file = tmp_path / "stranger.py"
     file.write_text(NETS + "\nfrom pathlib import Path\nPath('ran').write_text('')\n")

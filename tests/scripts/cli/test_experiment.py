@@ -28,7 +28,10 @@ def environment(low: float, high: float) -> Any:
 def test_a_policy_for_other_bounds_is_refused(config: Any, tmp_path: Path) -> None:
     """The parameters have the same shapes, but the actions would be others."""
     policy = make_policy(config, OBS, Box(10, 20, (1,)), torch.Generator().manual_seed(3))
-    path, settings = tmp_path / "policy.safetensors", SimpleNamespace(agent=config, run=SimpleNamespace(seed=0))
+    path, settings = (
+        tmp_path / "policy.safetensors",
+        SimpleNamespace(agent=config, run=SimpleNamespace(seed=0)),
+    )
     save_checkpoint(path, {"policy": policy.state_dict()})
     found = load_policy((load_checkpoint(path), path), settings, environment(10, 20))
     assert torch.equal(found(torch.ones(1, 2)).mode, policy(torch.ones(1, 2)).mode)
@@ -44,7 +47,9 @@ def test_a_policy_without_the_map_of_its_box_is_refused(tmp_path: Path) -> None:
     save_checkpoint(path, {"policy": {k: v for k, v in state.items() if "scale" not in k}})
     with pytest.raises(RequestError, match="earlier version"):
         load_policy(
-            (load_checkpoint(path), path), SimpleNamespace(agent=config, run=SimpleNamespace(seed=0)), environment(10, 20)
+            (load_checkpoint(path), path),
+            SimpleNamespace(agent=config, run=SimpleNamespace(seed=0)),
+            environment(10, 20),
         )
 
 
@@ -85,6 +90,8 @@ def test_a_damaged_policy_is_refused_by_name(change: Any, words: str, tmp_path: 
     save_checkpoint(path, change(policy.state_dict()))
     with pytest.raises(RequestError) as caught:
         load_policy(
-            (load_checkpoint(path), path), SimpleNamespace(agent=config, run=SimpleNamespace(seed=0)), environment(-1, 1)
+            (load_checkpoint(path), path),
+            SimpleNamespace(agent=config, run=SimpleNamespace(seed=0)),
+            environment(-1, 1),
         )
     assert words in str(caught.value) and "\n" not in str(caught.value)

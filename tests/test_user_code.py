@@ -1,0 +1,44 @@
+"""The user's files and modules."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pgtoolkit.errors import RequestError
+from pgtoolkit.user_code import import_file, import_named, require_not_imported
+
+
+def test_a_file_is_imported_once(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("made = object()\n")
+    assert import_file(file).made is import_file(file).made
+
+
+def test_the_script_that_runs_is_the_main_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its file, and by its name after ``python -m``."""
+    file, main = tmp_path / "script.py", ModuleType("__main__")
+    file.write_text("raise RuntimeError\n")
+    main.__file__ = str(file)
+    main.__spec__ = type("Spec", (), {"name": "package.script"})()
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert import_file(file) is main and import_named("package.script") is main
+
+
+def test_a_call_that_a_file_makes_when_it_is_imported_is_refused(tmp_path: Path) -> None:
+    """The sentence names the file, and is over with the import."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from pgtoolkit.user_code import require_not_imported\nrequire_not_imported('train')\n"
+    )
+    with pytest.raises(RequestError, match=r"mine\.py calls train as soon as .*__main__"):
+        import_file(file)
+    require_not_imported("train")
+
+
+def test_a_module_that_does_not_exist_is_named() -> None:
+    with pytest.raises(RequestError, match="no_such_package cannot be imported"):
+        import_named("no_such_package")
