@@ -35,8 +35,8 @@ BOX_ROOM, BEND_ROOM, ROW_HEIGHT = 3.12, 0.26, 1.6
 """Horizontal room of a box and of an arrow that passes a row, and the distance of rows, in inches.
 """
 MARGIN = 0.2
-CAPTION_WIDTH = 36
-"""Characters in a line of a box's caption."""
+CAPTION_WIDTH, CAPTION_LINES = 36, 4
+"""Characters in a line of a box's caption, and lines that a box has room for."""
 
 
 @final
@@ -169,8 +169,18 @@ def _draw_box(axes: Any, box: Box, caption: str, x: float, row: int) -> None:
     axes.add_patch(patch)
     title = {BESIDE: "other files", "": box.layer}.get(box.name, box.name)
     axes.text(x, y + 0.4, title, ha="center", va="center", fontsize=14, weight="bold", zorder=4)
-    text = "\n".join(balanced_lines(caption))
+    text = "\n".join(balanced_lines(shortened(caption)))
     axes.text(x, y - 0.14, text, ha="center", va="center", fontsize=9.5, color="#444444", zorder=4)
+
+
+def shortened(names: str) -> str:
+    """As many of the names, separated by commas, as a box has room for, and how many are left."""
+    kept = names.split(", ")
+    count = len(kept)
+    while len(textwrap.wrap(names, CAPTION_WIDTH)) > CAPTION_LINES and len(kept) > 1:
+        kept.pop()
+        names = f"{', '.join(kept)} and {count - len(kept)} more"
+    return names
 
 
 def balanced_lines(text: str) -> list[str]:

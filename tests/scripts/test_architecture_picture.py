@@ -8,6 +8,7 @@ from PIL import Image
 import pgtoolkit
 from pgtoolkit.scripts import architecture_picture
 from pgtoolkit.scripts.architecture.import_graph import LAYERS
+from pgtoolkit.scripts.architecture_picture import CAPTION_LINES, balanced_lines, shortened
 from pgtoolkit.scripts.cli.main import run_command
 
 ROOT = Path(__file__).parents[2]
@@ -43,3 +44,12 @@ def test_the_picture_in_the_documentation_is_up_to_date() -> None:
         drawn = image.info["Keywords"]
     graph = architecture_picture.folder_graph(Path(pgtoolkit.__file__).parent)
     assert drawn.splitlines() == architecture_picture.arrows_text(graph).splitlines()
+
+
+def test_a_box_names_as_many_files_as_it_has_room_for() -> None:
+    assert shortened("one, two, three") == "one, two, three"
+    names = [f"module_{number}" for number in range(30)]
+    found = shortened(", ".join(names))
+    assert len(balanced_lines(found)) <= CAPTION_LINES
+    kept = found.count(",") + 1
+    assert found == f"{', '.join(names[:kept])} and {30 - kept} more" and kept > 5
