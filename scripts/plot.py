@@ -11,6 +11,7 @@ from pgtoolkit.scripts.cli.arguments import parse, require_options
 from pgtoolkit.scripts.cli.files import require_picture
 
 PanelName = Literal["return", "cpu", "variance", "cosine", "bias"]
+EstimatorName = Literal["score_function", "pathwise", "mixed", "critic"]
 
 
 @final
@@ -30,9 +31,14 @@ class PlotArguments:
     """Quantities to draw, where runs have them. return: of evaluations, over environment steps;
     cpu: the same over the CPU seconds of training; variance, cosine and bias: of the gradient
     estimators that were measured."""
+    estimators: tuple[EstimatorName, ...] = ("score_function", "pathwise", "mixed", "critic")
+    """Gradient estimators to draw, where they were measured."""
 
     def __post_init__(self) -> None:
-        conditions = {"panels": (len(self.panels) > 0, "one name at least")}
+        conditions = {
+            "panels": (len(self.panels) > 0, "one name at least"),
+            "estimators": (len(self.estimators) > 0, "one name at least"),
+        }
         require_options(self, conditions)
 
 
@@ -52,7 +58,7 @@ def run(arguments: Sequence[str]) -> None:
     from pgtoolkit.scripts.comparison.figure import draw, save
     from pgtoolkit.scripts.comparison.groups import read_groups
 
-    save(draw(read_groups(options.runs), options.panels), options.output)
+    save(draw(read_groups(options.runs), options.panels, options.estimators), options.output)
     print(options.output)
 
 

@@ -129,15 +129,23 @@ def cpu_series(group: Group, style: Mapping[str, Any], prefix: str) -> list[Seri
     return _series(prefix or group.label, complete, style)
 
 
-def estimator_series(what: str) -> Callable[[Group, Mapping[str, Any], str], list[Series]]:
+def estimator_series(
+    what: str, estimators: Sequence[str]
+) -> Callable[[Group, Mapping[str, Any], str], list[Series]]:
     """The lines of ``gradient/{estimator}/{what}`` and of ``gradient/{what}``.
 
     The second is about pathwise, which is compared with the score function.
+
+    Args:
+        what: the end of the tags.
+        estimators: names of those that are drawn.
     """
 
     def series(group: Group, style: Mapping[str, Any], prefix: str) -> list[Series]:
         found = []
         for name, estimator in CATALOGUE.items():
+            if name not in estimators:
+                continue
             tags = (
                 f"gradient/{name}/{what}",
                 *([f"gradient/{what}"] if name == "pathwise" else []),
@@ -154,9 +162,9 @@ def estimator_series(what: str) -> Callable[[Group, Mapping[str, Any], str], lis
     return series
 
 
-PANELS = {
-    panel.name: panel
-    for panel in (
+def panels_of(estimators: Sequence[str]) -> list[Panel]:
+    """All panels in their order, with the lines of these estimators."""
+    return [
         Panel(
             "return", "environment steps", "return of an episode\n(units of reward)", return_series
         ),
@@ -167,30 +175,35 @@ PANELS = {
             "variance",
             "environment steps",
             "variance of a gradient\n((return/parameter)²)",
-            estimator_series("variance"),
+            estimator_series("variance", estimators),
             scale="log",
         ),
         Panel(
             "cosine",
             "environment steps",
             "cosine of the\nmean gradients",
-            estimator_series("cosine"),
+            estimator_series("cosine", estimators),
             line_at=0.0,
         ),
         Panel(
             "bias",
             "environment steps",
             f"z of the bias\n(biased above {BIAS_Z:.0f})",
-            estimator_series("bias_z"),
+            estimator_series("bias_z", estimators),
             line_at=BIAS_Z,
         ),
-    )
-}
-"""Quantities by name, in the order of the panels."""
+    ]
 
 
-def draw(groups: Sequence[Group], names: Sequence[str]) -> Any:
+def draw(
+    groups: Sequence[Group], names: Sequence[str], estimators: Sequence[str] = tuple(CATALOGUE)
+) -> Any:
     """A matplotlib figure: a column for each environment, a row for each panel with data.
+
+    Args:
+        groups: the runs.
+        names: of the panels.
+        estimators: names of the gradient estimators that are drawn.
 
     Raises:
         RequestError: no run has one of these quantities.
@@ -199,7 +212,9 @@ def draw(groups: Sequence[Group], names: Sequence[str]) -> Any:
 
     matplotlib.use("Agg")
     envs = list(dict.fromkeys(group.env for group in groups))
-    panels = [PANELS[name] for name in PANELS if name in names and _has_data(groups, PANELS[name])]
+    panels = [
+        panel for panel in panels_of(estimators) if panel.name in names and _has_data(groups, panel)
+    ]
     if not panels:
         raise RequestError(
             f"no run has measured {' or '.join(names)}: gradients are measured every "
