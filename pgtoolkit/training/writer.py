@@ -26,6 +26,7 @@ from pgtoolkit.training.dashboard import (
 from pgtoolkit.training.definitions_once import FILE_NAME, holder_of_definitions
 from pgtoolkit.training.storage.disk import writing
 from pgtoolkit.training.storage.event_file import EventFileSummaryWriter
+from pgtoolkit.training.storage.files import replace_file
 from pgtoolkit.training.tags import definitions_text
 from pgtoolkit.training.trackers.base import TrackedRun, Tracker, Untracked
 
@@ -150,7 +151,7 @@ class RunWriter:
         holder = holder_of_definitions(self.path)
         if holder == self.path.absolute():
             self.writer.add_text("tags", definitions_text())
-            (holder / FILE_NAME).write_text(definitions_text(), encoding="utf-8")
+            replace_file(holder / FILE_NAME, [definitions_text().encode()], inside=holder)
             return "The tags are defined below, under *tags*."
         return (
             f"The tags are defined in the text *tags* of the run {holder.name}, once for all runs "

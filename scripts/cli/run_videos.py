@@ -2,6 +2,7 @@
 
 import io
 import logging
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import final
@@ -26,6 +27,7 @@ from pgtoolkit.scripts.cli.video import (
 from pgtoolkit.seeding import stream_seed
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder
+from pgtoolkit.training.storage.files import replace_file
 from pgtoolkit.training.writer import RunWriter
 
 LOG = logging.getLogger("pgtoolkit")
@@ -110,18 +112,19 @@ class RunVideos:
             writer: the run's, for the animation.
             step: environment steps so far.
         """
-        path = self._folder / f"step_{step:09d}.mp4"
         animation = Animation()
         try:
-            self._folder.mkdir(exist_ok=True)
-            with rendering(self._source) as (env, fps):
+            with tempfile.TemporaryDirectory() as folder, rendering(self._source) as (env, fps):
+                path = Path(folder) / f"step_{step:09d}.mp4"
                 frames = episode_frames(
                     env, policy, self._source.name, seed=self._seed, max_frames=self._max_frames
                 )
                 write_mp4(path, map(animation.seen, frames), fps)
+                self._folder.mkdir(exist_ok=True)
+                film = self._folder / path.name
+                replace_file(film, [path.read_bytes()], inside=self._folder.parent)
             encoded = animation.gif(fps)
         except Exception as error:  # renderers and encoders raise whatever they like
-            path.unlink(missing_ok=True)
             self._say_once(error, step)
             return
         writer.write_animation(VIDEO_TAG, encoded, animation.size, step)

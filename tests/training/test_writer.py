@@ -120,6 +120,18 @@ def test_runs_side_by_side_define_the_tags_once(tmp_path: Path) -> None:
     assert "tags/text_summary" not in read(second).Tags()["tensors"]
 
 
+def test_the_definitions_replace_a_link_and_do_not_follow_it(tmp_path: Path) -> None:
+    path, outside = tmp_path / "run", tmp_path / "mine"
+    path.mkdir()
+    outside.write_text("mine")
+    (path / "tags.md").symlink_to(outside)
+    with RunWriter(path) as writer:
+        writer.begin(SETTINGS)
+    assert outside.read_text() == "mine"
+    assert (path / "tags.md").read_text() == definitions_text()
+    assert not (path / "tags.md").is_symlink()
+
+
 def text(events: Any, tag: str) -> str:
     (event,) = events.Tensors(tag)
     return str(event.tensor_proto.string_val[0].decode())

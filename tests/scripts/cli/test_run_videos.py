@@ -2,6 +2,7 @@
 
 import io
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,25 @@ def test_a_render_that_fails_is_said_once_and_ends_nothing(
         "here: the renderer is lost (said once)"
     ]
     assert videos(run) == [] and animations(run) == []
+
+
+@pytest.mark.parametrize("linked", ["videos", "videos/step_000000140.mp4"])
+def test_a_link_is_not_followed_out_of_the_run(scene: str, tmp_path: Path, linked: str) -> None:
+    """Neither of the folder of videos, which is refused, nor of a video, which is replaced."""
+    given = SMALL | {"run_dir": tmp_path / "run", "capture_video": True}
+    run = pgtoolkit.train("ppo", f"{scene}:Scene", **given)
+    outside, link = tmp_path / "outside", run.directory / linked
+    outside.mkdir()
+    (outside / "file").write_text("mine")
+    if link.is_dir():
+        shutil.rmtree(link)
+        link.symlink_to(outside)
+    else:
+        link.symlink_to(outside / "file")
+    run.resume(140)
+    assert [path.name for path in outside.iterdir()] == ["file"]
+    assert (outside / "file").read_text() == "mine"
+    assert link.is_symlink() == (linked == "videos")
 
 
 @pytest.mark.parametrize(
