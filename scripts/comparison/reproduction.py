@@ -26,14 +26,13 @@ HEADINGS = (
     "environment",
     "obs.",
     "steps",
-    "IQM [95 %]",
     "mean",
-    "return of each seed",
+    "IQM [95 %]",
     "CPU s",
     "to reach",
     "reached",
-    "published",
 )
+SEED_HEADINGS = ("experiment", "return of each seed", "published")
 
 ROW_FIELDS = (
     "label",
@@ -145,26 +144,34 @@ def reached_text(bar: Bar | None, row: Row) -> str:
 
 
 def results_table(results: Sequence[tuple[Experiment, Row]]) -> str:
-    """The Markdown table of experiments, with its legend."""
-    lines = [markdown_row(HEADINGS), "|" + "---|" * len(HEADINGS)]
-    lines += [markdown_row(cells(experiment, row)) for experiment, row in results]
-    lines += ["", legend([row for _, row in results])]
-    return "\n".join(lines)
+    """Two Markdown tables of experiments, what they reach and all their seeds, and a legend."""
+    reached_lines = table_lines(HEADINGS, [cells(*result) for result in results])
+    seed_lines = table_lines(SEED_HEADINGS, [seed_cells(*result) for result in results])
+    return "\n".join([*reached_lines, "", *seed_lines, "", legend([row for _, row in results])])
+
+
+def table_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    return [markdown_row(headings), "|" + "---|" * len(headings), *map(markdown_row, rows)]
 
 
 def cells(experiment: Experiment, row: Row) -> list[str]:
-    """The cells of one experiment."""
-    published = experiment.published
+    """What one experiment reaches."""
     return [
         row.label,
         row.env,
         str(row.observation_size),
         steps_text(row),
-        iqm_text(row),
         return_text(sum(row.final_returns) / len(row.runs)),
-        seeds_text(row),
+        iqm_text(row),
         cpu_text(row),
         bar_text(experiment.bar),
         reached_text(experiment.bar, row),
-        "-" if published is None else f"{published.text} ({published.source})",
     ]
+
+
+def seed_cells(experiment: Experiment, row: Row) -> list[str]:
+    """The seeds of one experiment, and a published number beside them."""
+    published = experiment.published
+    text = "-" if published is None else f"{published.text} ({published.source})"
+    return [row.label, seeds_text(row), text]
