@@ -10,7 +10,7 @@ import tyro
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse, require_options
-from pgtoolkit.scripts.cli.files import require_picture, require_writable
+from pgtoolkit.scripts.cli.files import make_folder, require_picture, require_writable
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.registry import find_agent, lookup
 from pgtoolkit.scripts.compare import EVALUATIONS, MAX_JOBS
@@ -133,7 +133,7 @@ def reproduce(experiments: dict[str, Experiment], options: ReproduceArguments) -
     from pgtoolkit.scripts.comparison.rows import rows_of, settings_without_seed
 
     plans = {name: planned(experiment, options) for name, experiment in experiments.items()}
-    make_folder(options.output_dir)
+    make_folder(options.output_dir, "--output-dir")
     for name, runs in plans.items():
         path = result_file(options.output_dir, name)
         require_writable(path, "the result")
@@ -189,20 +189,6 @@ def planned(experiment: Experiment, options: ReproduceArguments) -> "list[Planne
         root=options.run_dir,
         final_episodes=FINAL_EPISODES,
     )
-
-
-def make_folder(path: Path) -> None:
-    """Makes the folder of the results.
-
-    Raises:
-        RequestError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(
-            f"--output-dir {path} cannot be made ({error.strerror}): give another path"
-        ) from error
 
 
 def listed(name: str, experiment: Experiment) -> str:

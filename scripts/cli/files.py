@@ -44,6 +44,24 @@ def require_picture(path: Path, flag: str) -> None:
     require_writable(path, flag)
 
 
+def make_folder(path: Path, flag: str) -> None:
+    """Makes a folder and those above it.
+
+    Args:
+        path: the folder; it may exist.
+        flag: the option that names it, or a folder above it.
+
+    Raises:
+        RequestError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"the folder {path} cannot be made ({error.strerror}): give another {flag}"
+        ) from error
+
+
 def write_json(path: Path, content: object) -> None:
     """Writes indented JSON; ``content`` must not hold NaN or infinity.
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import final
 
-from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.files import make_folder
 
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 """Environment variables of a child: as many children as cores leave each of them one core."""
@@ -97,12 +97,7 @@ def make_logs_folder(root: Path) -> Path:
         RequestError: it cannot be made.
     """
     logs = root / "logs"
-    try:
-        logs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(
-            f"the folder {root} cannot be made ({error.strerror}): give another --run-dir"
-        ) from error
+    make_folder(logs, "--run-dir")
     return logs
 
 

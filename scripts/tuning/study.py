@@ -12,6 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.scripts.cli.files import make_folder
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.tuning.journal import open_journal
 from pgtoolkit.scripts.tuning.sampler import SeededSampler, quietly
@@ -71,7 +72,7 @@ class Study:
     ) -> None:
         self.root, self.space = root, space
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        make_folder(root)
+        make_folder(root, "--run-dir")
         with locked_in_turn(root), readable(root / JOURNAL_NAME):
             storage = quietly(lambda: JournalStorage(open_journal(root / JOURNAL_NAME)))
             self.optuna = optuna.create_study(
@@ -131,7 +132,7 @@ class Study:
 
     def _hold(self, trial: optuna.Trial, *, again: bool) -> Taken:
         folder = self.folder_of(trial.number)
-        make_folder(folder)
+        make_folder(folder, "--run-dir")
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(folder))
             values = {each.name: quietly(lambda d=each: d.suggest(trial)) for each in self.space}  # type: ignore[misc]
@@ -186,20 +187,6 @@ def require_same(root: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]
             f"the study in {root} was made with other settings ({join_names(shown)}): give the "
             "same ones, or another --run-dir"
         )
-
-
-def make_folder(path: Path) -> None:
-    """Makes a folder.
-
-    Raises:
-        RequestError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(
-            f"the folder {path} cannot be made ({error.strerror}): give another --run-dir"
-        ) from error
 
 
 @contextlib.contextmanager
