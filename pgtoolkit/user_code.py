@@ -20,7 +20,8 @@ _IMPORTED: ContextVar[str] = ContextVar("imported", default="")
 def import_file(path: Path) -> ModuleType:
     """Imports a file by its path. The second call returns the same module.
 
-    The script that Python runs is not run again: its module is ``__main__``.
+    The script that Python runs is not run again: its module is ``__main__``. The file can import
+    others of its folder, which comes first on ``sys.path``, as it does with ``python file.py``.
 
     Raises:
         RequestError: the import fails; names the line of the file.
@@ -37,6 +38,8 @@ def import_file(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None, "a file that ends in .py has a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[unique] = module
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
     try:
         with _importing(path.name):
             spec.loader.exec_module(module)

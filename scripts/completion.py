@@ -42,10 +42,10 @@ def run(arguments: Sequence[str]) -> None:
     if len(arguments) != 1:
         raise RequestError("name the shell: pgtoolkit completion bash (or zsh)")
     lookup(arguments[0], dict.fromkeys(SHELLS), "shell")
-    from pgtoolkit.scripts.cli import completion_bash, completion_zsh
-    from pgtoolkit.scripts.cli.completion_words import read_words
+    from pgtoolkit.scripts.cli.completion import bash, zsh
+    from pgtoolkit.scripts.cli.completion.words import read_words
 
-    script = completion_bash.script if arguments[0] == "bash" else completion_zsh.script
+    script = bash.script if arguments[0] == "bash" else zsh.script
     print(script(read_words()), end="")
 
 

@@ -16,6 +16,22 @@ def test_a_file_is_imported_once(tmp_path: Path) -> None:
     assert import_file(file).made is import_file(file).made
 
 
+def test_a_file_imports_another_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from inside a function, after the import."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_blocks.py").write_text("SIZE = 7\n")
+    (tmp_path / "my_parts.py").write_text("WIDTH = 3\n")
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from my_blocks import SIZE\n\n"
+        "def width():\n    import my_parts\n    return my_parts.WIDTH\n"
+    )
+    module = import_file(file)
+    assert module.SIZE == 7 and module.width() == 3
+
+
 def test_the_script_that_runs_is_the_main_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,12 @@ PAIR_BY_STEP = {
     "/cosine_by_step": "cosine of dJ/du by step",
 }
 """Ends of the tags of a pair's curves, each an image of its own, with the images' titles."""
+PAIR_NAMES = {
+    "gradient": "pathwise against score function",
+    "gradient/critic": "critic against pathwise",
+    "gradient/critic_to_score": "critic against score function",
+}
+"""Beginnings of these tags, with what the curve compares; others are named by the tag."""
 
 HPARAM_METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "gradient/variance_ratio")
 
@@ -88,8 +94,8 @@ def step_images(metrics: Metrics, step: int) -> dict[str, Any]:
         for end, title in PAIR_BY_STEP.items():
             if tag.endswith(end) and any(map(math.isfinite, curve)):
                 title = f"{title}, at {step:,} steps"
-                label = tag.removesuffix(end).rpartition("/")[2]
-                images[tag] = linear_step_chart({label: curve}, title=title)
+                pair = tag.removesuffix(end)
+                images[tag] = linear_step_chart({PAIR_NAMES.get(pair, pair): curve}, title=title)
     return images
 
 

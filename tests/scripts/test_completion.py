@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.cli import completion_bash, completion_zsh
-from pgtoolkit.scripts.cli.completion_words import read_words
+from pgtoolkit.scripts.cli.completion import bash as bash_completion
+from pgtoolkit.scripts.cli.completion import zsh as zsh_completion
+from pgtoolkit.scripts.cli.completion.words import read_words
 from pgtoolkit.scripts.cli.registry import AGENTS, BENCHMARKS, COMMANDS
 from pgtoolkit.scripts.completion import SHELLS, run
 
@@ -24,7 +25,7 @@ needs_zsh = pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no 
 @pytest.fixture(scope="module")
 def bash(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bash") / "pgtoolkit"
-    path.write_text(completion_bash.script(read_words()))
+    path.write_text(bash_completion.script(read_words()))
     return path
 
 
@@ -57,6 +58,9 @@ def test_bash_completes_commands_and_agents(bash: Path) -> None:
 def test_bash_completes_options_and_their_values(bash: Path) -> None:
     assert completed(bash, "train", "shac", "--vf-ep") == ["--vf-epochs"]
     assert completed(bash, "train", "apg", "--vf-ep") == []
+    assert completed(bash, "tune", "sh") == ["shac"]
+    assert completed(bash, "tune", "shac", "--vf-ep") == ["--vf-epochs"]
+    assert completed(bash, "tune", "shac", "--tri") == ["--trials"]
     assert completed(bash, "train", "shac", "--device", "") == ["cpu", "cuda", "auto"]
     assert completed(bash, "train", "shac", "--device", "=", "cu") == ["cuda"]
     assert completed(bash, "train", "shac", "--device", "=") == ["cpu", "cuda", "auto"]
@@ -84,8 +88,8 @@ class Zsh:
     """An interactive zsh on a terminal, with the completion loaded."""
 
     def __init__(self, folder: Path) -> None:
-        (folder / "_pgtoolkit").write_text(completion_zsh.script(read_words()))
-        rc = f"PS1='%% '; fpath=({folder} $fpath); autoload -Uz compinit; compinit -u -D\n"
+        (folder / "_pgtoolkit").write_text(zsh_completion.script(read_words()))
+        rc = f"PS1='ready> '; fpath=({folder} $fpath); autoload -Uz compinit; compinit -u -D\n"
         rc += "unsetopt zle_bracketed_paste beep; setopt no_list_ambiguous; LISTMAX=1000\n"
         (folder / ".zshrc").write_text(rc)
         process, self.terminal = pty.fork()
@@ -94,22 +98,28 @@ class Zsh:
             os.chdir(folder)
             os.execvpe("zsh", ["zsh", "-d", "-i"], environment)
         self.process = process
-        self.read()
+        self.read_until("ready> ")
 
-    def read(self, quiet: float = 0.5, longest: float = 10.0) -> str:
-        """What the terminal shows until nothing has come for a while."""
-        found, end = b"", time.monotonic() + longest
-        while time.monotonic() < end and select.select([self.terminal], [], [], quiet)[0]:
-            with contextlib.suppress(OSError):
-                found += os.read(self.terminal, 65536)
-        return found.decode(errors="replace")
+    def read_until(self, *expected: str, longest: float = 60.0) -> str:
+        """What the terminal shows until all of these are in it, or the time is over."""
+        found, end = "", time.monotonic() + longest
+        while not all(word in found for word in expected) and time.monotonic() < end:
+            if select.select([self.terminal], [], [], 0.1)[0]:
+                with contextlib.suppress(OSError):
+                    found += os.read(self.terminal, 65536).decode(errors="replace")
+        return found
 
-    def complete(self, line: str) -> str:
-        """The terminal after a line and the tabulator, and the line taken back."""
+    def complete(self, line: str, *expected: str) -> str:
+        """The terminal after a line and the tabulator, and a new line.
+
+        Raises:
+            AssertionError: what is expected has not come.
+        """
         os.write(self.terminal, f"{line}\t".encode())
-        shown = self.read()
-        os.write(self.terminal, b"\x15")
-        self.read(0.1)
+        shown = self.read_until(*expected)
+        assert all(word in shown for word in expected), shown
+        os.write(self.terminal, b"\x15\r")
+        self.read_until("ready> ")
         return shown
 
     def close(self) -> None:
@@ -122,28 +132,24 @@ def test_zsh_completes_commands_options_and_values(tmp_path: Path) -> None:
     """With what each of them means; a single match is written out."""
     shell = Zsh(tmp_path)
     try:
-        assert "check-env" in shell.complete("pgtoolkit che")
-        shown = shell.complete("pgtoolkit train s")
-        assert (
-            "shac" in shown and "a value function beyond it" in shown and "reinforce" not in shown
-        )
-        assert "--vf-epochs" in shell.complete("pgtoolkit train shac --vf-ep")
-        shown = shell.complete("pgtoolkit train shac --device ")
-        assert all(word in shown for word in ("auto", "cpu", "cuda"))
-        assert "--device=cuda" in shell.complete("pgtoolkit train shac --device=cu")
-        assert "pgtoolkit/Pendulum-v0" in shell.complete(
-            "pgtoolkit train shac --env pgtoolkit/Pendul"
-        )
+        shell.complete("pgtoolkit che", "check-env")
+        shown = shell.complete("pgtoolkit train s", "shac", "a value function beyond it", "svg")
+        assert "reinforce" not in shown
+        shell.complete("pgtoolkit train shac --vf-ep", "--vf-epochs")
+        shell.complete("pgtoolkit tune shac --tri", "--trials")
+        shell.complete("pgtoolkit train shac --device ", "auto", "cpu", "cuda")
+        shell.complete("pgtoolkit train shac --device=cu", "--device=cuda")
+        shell.complete("pgtoolkit train shac --env pgtoolkit/Pendul", "pgtoolkit/Pendulum-v0")
         (tmp_path / "my_run").mkdir()
-        assert "my_run" in shell.complete("pgtoolkit resume --trust my")
-        assert "estimators" in shell.complete("pgtoolkit list est")
+        shell.complete("pgtoolkit resume --trust my", "my_run")
+        shell.complete("pgtoolkit list est", "estimators")
     finally:
         shell.close()
 
 
 @needs_zsh
 def test_zsh_reads_the_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text(completion_zsh.script(read_words()))
+    (tmp_path / "file").write_text(zsh_completion.script(read_words()))
     subprocess.run(["zsh", "-n", str(tmp_path / "file")], check=True)
 
 
@@ -157,5 +163,5 @@ def test_another_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_words_are_quoted_for_the_shell() -> None:
-    assert completion_bash.quoted("it's $(x)") == "'it'\\''s $(x)'"
-    assert completion_zsh.rows({"a:b": "First. Second."}) == "'a\\:b:First'"
+    assert bash_completion.quoted("it's $(x)") == "'it'\\''s $(x)'"
+    assert zsh_completion.rows({"a:b": "First. Second."}) == "'a\\:b:First'"

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from pgtoolkit.scripts.cli.completion_bash import assignments, cases, quoted
-from pgtoolkit.scripts.cli.completion_words import Words
+from pgtoolkit.scripts.cli.completion.bash import assignments, cases, quoted
+from pgtoolkit.scripts.cli.completion.words import Words
 
 FUNCTION = """\
 #compdef pgtoolkit
@@ -16,13 +16,13 @@ _pgtoolkit() {{
         _describe command rows
         return
     fi
-    if [[ $key == train ]]; then
+    if [[ $key == train || $key == tune ]]; then
         if ((CURRENT == 3)); then
             rows=({agents})
             _describe agent rows
             return
         fi
-        key="train $words[3]" first=4
+        key="$key $words[3]" first=4
     fi
     if [[ $PREFIX == -* && $PREFIX != *=* ]]; then
         case $key in

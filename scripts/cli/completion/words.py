@@ -23,7 +23,7 @@ class Values(NamedTuple):
 
 @final
 class CommandWords(NamedTuple):
-    """What a command takes. Its key is its name, and of ``train`` the agent's behind it."""
+    """What a command takes. Its key is its name, of ``train`` and ``tune`` with the agent's."""
 
     options: Mapping[str, str]
     """Each flag with what it means."""
@@ -46,9 +46,14 @@ def read_words() -> Words:
     """Reads the commands' dataclasses: an option is completed as soon as it exists."""
     envs = tuple(registered_env_ids())
     by_key = {name: command_words(options_of_command(name), envs) for name in COMMANDS}
-    by_key |= {f"train {name}": command_words(options_of_training(name), envs) for name in AGENTS}
+    tune = by_key["tune"]
+    for name in AGENTS:
+        train = command_words(options_of_training(name), envs)
+        by_key[f"train {name}"] = train
+        by_key[f"tune {name}"] = CommandWords(
+            {**train.options, **tune.options}, {**train.values, **tune.values}, Values()
+        )
     by_position = {"list": KINDS, "completion": SHELLS, "benchmark": tuple(BENCHMARKS)}
-    by_position |= {"tune": tuple(AGENTS)}
     for name, words in by_position.items():
         by_key[name] = by_key[name]._replace(arguments=Values(words))
     agents = {name: agent.note for name, agent in AGENTS.items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from pgtoolkit.scripts.cli.completion_words import Words
+from pgtoolkit.scripts.cli.completion.words import Words
 
 FUNCTION = """\
 # Completion of pgtoolkit in bash: source this file.
@@ -16,12 +16,12 @@ _pgtoolkit() {{
         COMPREPLY=($(compgen -W {commands} -- "$cur"))
         return
     fi
-    if [[ $key == train ]]; then
+    if [[ $key == train || $key == tune ]]; then
         if ((COMP_CWORD == 2)); then
             COMPREPLY=($(compgen -W {agents} -- "$cur"))
             return
         fi
-        key="train ${{COMP_WORDS[2]}}" first=3
+        key="$key ${{COMP_WORDS[2]}}" first=3
     fi
     case $key in
 {options}

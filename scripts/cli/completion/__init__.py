@@ -1,0 +1,1 @@
+"""What a shell completes: the words, and a script for each shell."""
