@@ -5,14 +5,15 @@ best policy, and writes six of its pictures side by side, for the site's pages o
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, final
+from typing import TYPE_CHECKING, Annotated, Any, final
 
 from pgtoolkit.config import at_least, at_most
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.scripts.cli.arguments import parse
 from pgtoolkit.scripts.cli.registry import lookup, registered_env_ids
+from pgtoolkit.scripts.tables.reproductions import MOUNTAIN_CAR_SAC
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,8 +24,12 @@ FRAMES = 6
 """Pictures of an episode, at equal distances in time."""
 PICTURE_SIZE = 160
 """Height and width of one of them, in pixels."""
-SCORE_FUNCTION = ("pgtoolkit/Wall-v0", "pgtoolkit/Step-v0", "pgtoolkit/MountainCarContinuous-v0")
-"""Environments whose pathwise gradient misses what the reward is for: ``ppo`` trains there."""
+TRAINED_BY: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "pgtoolkit/Wall-v0": ("ppo", {}),
+    "pgtoolkit/Step-v0": ("ppo", {}),
+    "pgtoolkit/MountainCarContinuous-v0": ("sac", MOUNTAIN_CAR_SAC),
+}
+"""Agent and settings where the pathwise gradient misses what the reward is for; else ``shac``."""
 
 
 @final
@@ -63,11 +68,11 @@ def draw(name: str, options: EnvironmentPicturesArguments) -> None:
 
     import pgtoolkit
 
-    agent = "ppo" if name in SCORE_FUNCTION else "shac"
+    agent, settings = TRAINED_BY.get(name, ("shac", {}))
     steps, seed = options.total_steps, options.seed
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/run"
-        run = pgtoolkit.train(agent, name, total_steps=steps, seed=seed, run_dir=path)
+        run = pgtoolkit.train(agent, name, total_steps=steps, seed=seed, run_dir=path, **settings)
         strip(name, run.policy, seed).save(options.output / f"{name.split('/')[1][:-3]}.png")
 
 
