@@ -87,7 +87,8 @@ class A2c:
         value = make_value_function(config, self.collector.spaces[0], seed=seed)
         self.value_function = value.to(self.collector.device)
         self.modules = nn.ModuleDict({"policy": self.policy, "value": self.value_function})
-        self.rule = Adam.of(config, self.modules, self.collector.progress)
+        progress, learning_rate = self.collector.progress, config.learning_rate
+        self.rule = Adam.of(config, self.modules, progress, learning_rate=learning_rate)
         self.monitor = GradientMonitor(config.diagnostics_interval, unit=self.collector.reward_unit)
 
     def collect(self) -> Window:

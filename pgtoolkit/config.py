@@ -296,6 +296,37 @@ class ValueSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class NaturalGradientSettings(ValueSettings):
+    """Steps along the policy's natural gradient, and Adam for the value function beside it."""
+
+    target_kl: Annotated[float, above(0)] = 0.01
+    """Mean divergence KL(old, new) of an update's step, in nats."""
+    cg_iterations: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 15
+    """Iterations of the conjugate gradients that solve for the natural gradient."""
+    cg_damping: Annotated[float, at_least(0)] = 0.1
+    """Number that is added to the diagonal of the policy's Fisher information."""
+    normalize_rewards: bool = True
+    """Scale rewards by the running standard deviation of the discounted return, in updates only:
+    returns that are logged, and evaluations, stay in the environment's unit."""
+    vf_learning_rate: Annotated[float, above(0)] = 1e-3
+    """Adam's learning rate for the value function."""
+    vf_epochs: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 10
+    """Passes of the value function over each window."""
+    vf_minibatches: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 16
+    """Minibatches in each pass."""
+    vf_target_keep: Annotated[float, below(0, 1)] = 0.0
+    """Share of the old target value function that each update keeps; 0 means no lag."""
+    learning_rate_schedule: Schedule = "constant"
+    """Of vf_learning_rate. linear: falls to a hundredth over the planned total of steps; constant:
+    stays."""
+    adam_betas: Annotated[tuple[float, float], each(below(0, 1))] = (0.9, 0.999)
+    """Decay rates of Adam's two moments."""
+    max_grad_norm: Annotated[float, above(0)] = 1e6
+    """Global norm to which the value function's gradient is clipped. By default it is so large that
+    nothing is."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CriticSettings(Settings):
     """One or several learned Q functions, whose slope by the action the policy climbs."""
 

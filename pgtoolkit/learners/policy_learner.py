@@ -1,6 +1,7 @@
 """The policy with its step rule and its gradient monitor."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Self, final
 
@@ -69,7 +70,7 @@ class PolicyLearner:
             progress: gives the share of the run that is done, for the learning rate.
             unit: gives what 1 of the update's rewards is in the environment's.
         """
-        rule = Adam.of(config, policy, progress)
+        rule = Adam.of(config, policy, progress, learning_rate=config.learning_rate)
         monitor = GradientMonitor(config.diagnostics_interval, unit=unit)
         return cls(policy, rule, monitor, EntropyBonus.of(config), config.n_steps)
 
@@ -80,12 +81,20 @@ class PolicyLearner:
             yield
             self.policy.normalizer.update(window.obs.detach(), window.valid)
 
-    def step(self, name: str, signals: Signals) -> Metrics:
+    def step(
+        self,
+        name: str,
+        signals: Signals,
+        objective: Callable[[Distribution], Tensor] | None = None,
+    ) -> Metrics:
         """Makes one step along an estimator's gradient on a window.
 
         Args:
             name: the estimator's name in the catalogue.
             signals: the window, its objective and the numbers computed from them.
+            objective: what a rule that searches along its step increases, ``[N]`` of a
+                distribution at the window's observations, with that gradient at the present policy;
+                the estimator's own surrogate by default.
 
         Raises:
             NonFiniteError: names the tensor, the step and the environment; nothing is changed.
@@ -95,10 +104,11 @@ class PolicyLearner:
             name, signals, monitor=self.monitor, entropy=self.entropy, divisor=self.divisor
         )
         bare, window = without_normalizer(self.policy), signals.window
+        increased = objective or functools.partial(CATALOGUE[name].surrogate, signals)
 
         def surrogate(distribution: Distribution) -> Tensor:
             bonus = self.entropy.bonus(distribution, window)
-            return (CATALOGUE[name].surrogate(signals, distribution) + bonus) / self.divisor
+            return (increased(distribution) + bonus) / self.divisor
 
         problem = Problem(bare, signals.features, surrogate, window.valid, window.noise)
         metrics |= self.rule.step(self.policy, problem)

@@ -41,6 +41,11 @@ DEFINITIONS = {
     "update: an estimate of KL(pi_old, pi_new); r is limited to exp(20). In ppo: mean over the "
     "update's minibatches, each before its step. In reppo: the exact KL(pi_old, pi_new), mean over "
     "the window's states, after the update",
+    "train/kl": "npg and trpo: mean KL(pi_old, pi_new) over the window's states, after the step",
+    "train/line_search_trials": "trpo only: lengths that the line search tried, the taken one "
+    "included; 0 if none was taken",
+    "train/step_rejected": "trpo only: 1 if no length improved within target_kl, so that no step "
+    "was taken, else 0",
     "train/kl_exceeded": "reppo only: share of the window's states whose exact KL(pi_old, pi_new) "
     "is beyond kl_bound, after the update",
     "train/kl_coef": "reppo only: learned weight beta of the divergence beyond kl_bound",

@@ -65,6 +65,16 @@ AGENTS = {
         "A2c",
         "score function with a learned value, one joint step a window; any environment",
     ),
+    "npg": LazyClass(
+        "pgtoolkit.agents.npg",
+        "Npg",
+        "score function along the natural gradient, steps of fixed KL; any environment",
+    ),
+    "trpo": LazyClass(
+        "pgtoolkit.agents.trpo",
+        "Trpo",
+        "natural steps, shortened until they improve within a bound on the KL; any environment",
+    ),
     "reppo": LazyClass(
         "pgtoolkit.agents.reppo",
         "Reppo",

@@ -24,6 +24,14 @@ WINDOWS = (
     "A time limit is no end: where an episode was cut off, the value of the last state stands for "
     "the rewards that would have followed. Only a terminal state has the value 0."
 )
+NATURAL = (
+    WINDOWS,
+    "Products with the Fisher information are exact: the second derivative of the divergence that "
+    "the distributions compute in closed form, and no difference of gradients. They are tested "
+    "against the closed form of a linear Gaussian, and the mean square of the scores of "
+    "categories.",
+    "The step does not depend on the scale of the rewards, because its length is a divergence.",
+)
 REPLAY = (
     "A time limit is no terminal state, in the targets of the critics either.",
     "Densities and entropies are those of the action in units of its box, so that neither the "
@@ -98,6 +106,30 @@ NOTES: dict[str, AgentNotes] = {
             "with which two of five seeds stopped at -514 and -379 on `Pendulum-v1`.",
             "Gradients are measured before the epochs, where the ratio is 1: variance and SNR are "
             "in the unit of the other agents' and can be compared with them.",
+        ),
+    ),
+    "npg": AgentNotes(
+        title="NPG",
+        gradient="score function, along the natural gradient",
+        objective=r"\theta \leftarrow \theta + \sqrt{\frac{2 d}{g^\top F^{-1} g}}\; F^{-1} g, "
+        r"\qquad g = \frac{1}{NT} \sum_{i,t} A_{i,t} \nabla \log \pi_\theta(a_{i,t} | s_{i,t})",
+        sources="Kakade (2001); generalised advantage estimates of Schulman et al. (2016).",
+        defects=NATURAL,
+    ),
+    "trpo": AgentNotes(
+        title="TRPO",
+        gradient="score function, along the natural gradient, with a line search",
+        objective=r"\mathbb{E}\big[ \rho_t A_t \big] \quad\text{with}\quad "
+        r"\mathrm{KL}(\pi_{\text{old}}\, \|\, \pi_\theta) \le d, \qquad "
+        r"\rho_t = \frac{\pi_\theta(a_t | s_t)}{\pi_{\text{old}}(a_t | s_t)}",
+        sources="Schulman et al. (2015).",
+        defects=(
+            *NATURAL,
+            "Where no length of the step improves within the bound, the parameters stay what they "
+            "were, to the bit, and `train/step_rejected` is 1. Others kept the last length that "
+            "was tried.",
+            "A surrogate or a divergence that is not a number rejects the step; it is not "
+            "compared as if it were small.",
         ),
     ),
     "reppo": AgentNotes(

@@ -13,6 +13,8 @@ EXAMPLES = {
     "reinforce": "CartPole-v1 --total-steps 200000",
     "a2c": "CartPole-v1 --normalize-rewards",
     "ppo": "Pendulum-v1 --learning-rate 1e-3 --gamma 0.9",
+    "npg": "CartPole-v1 --total-steps 100000",
+    "trpo": "CartPole-v1 --total-steps 100000",
     "reppo": "HalfCheetah-v5 --total-steps 400000",
     "sac": "Pendulum-v1 --total-steps 20000",
     "td3": "Pendulum-v1 --total-steps 20000",

@@ -258,6 +258,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         bar=Bar(500, "mean"),
         published=Published("PPO 500 at 100k", ZOO),
     ),
+    "cartpole-npg": Experiment("npg", "CartPole-v1", 100_000, TEN, bar=Bar(500, "mean")),
+    "cartpole-trpo": Experiment(
+        "trpo",
+        "CartPole-v1",
+        100_000,
+        TEN,
+        bar=Bar(500, "mean"),
+        published=Published("TRPO 500 at 100k", ZOO),
+    ),
     "cartpole-reinforce": Experiment(
         "reinforce",
         "CartPole-v1",

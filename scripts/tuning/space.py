@@ -37,6 +37,8 @@ SEARCHED = {
     "reinforce": ("learning_rate", "vf_learning_rate", "gamma", "gae_lambda", "n_steps"),
     "ppo": ("learning_rate", "gamma", "gae_lambda", "clip_range", "n_epochs", "batch_size"),
     "a2c": ("learning_rate", "gamma", "gae_lambda", "n_steps", "vf_coef"),
+    "npg": ("target_kl", "gamma", "gae_lambda", "vf_learning_rate", "n_steps"),
+    "trpo": ("target_kl", "gamma", "gae_lambda", "vf_learning_rate", "n_steps"),
     "reppo": ("learning_rate", "critic_learning_rate", "gamma", "gae_lambda", "ent_coef"),
     "sac": ("learning_rate", "gamma", "tau", "batch_size"),
     "td3": ("learning_rate", "gamma", "tau", "action_noise"),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pgtoolkit.agent import HasCritic, HasReplay
 from pgtoolkit.agents.a2c import A2c, A2cConfig
 from pgtoolkit.agents.apg import Apg, ApgConfig
+from pgtoolkit.agents.npg import Npg, NpgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.reppo import Reppo, ReppoConfig
@@ -22,6 +23,7 @@ from pgtoolkit.agents.sac import Sac, SacConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.agents.td3 import Td3, Td3Config
+from pgtoolkit.agents.trpo import Trpo, TrpoConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.registry.resolve import find_env
@@ -59,6 +61,8 @@ AGENTS: dict[str, Callable[..., Any]] = {
 ACTOR_CRITICS: dict[str, Callable[..., Any]] = {
     "a2c": lambda env, seed, **kwargs: A2c(A2cConfig(**SMALL, **kwargs), env, seed=seed),
     "ppo": lambda env, seed, **kwargs: Ppo(PpoConfig(**SMALL, **kwargs), env, seed=seed),
+    "npg": lambda env, seed, **kwargs: Npg(NpgConfig(**SMALL, **kwargs), env, seed=seed),
+    "trpo": lambda env, seed, **kwargs: Trpo(TrpoConfig(**SMALL, **kwargs), env, seed=seed),
     "reppo": lambda env, seed, **kwargs: Reppo(
         ReppoConfig(**SMALL, batch_size=16, **kwargs), env, seed=seed
     ),
@@ -703,7 +707,7 @@ class Centred(nn.Module):
         return x - x.mean(-2, keepdim=True)
 
 
-@pytest.mark.parametrize("name", ["reinforce", "shac", "a2c", "ppo", "reppo"])
+@pytest.mark.parametrize("name", ["reinforce", "shac", "a2c", "ppo", "npg", "trpo", "reppo"])
 def test_an_agent_whose_policy_mixes_trajectories_trains_unmeasured(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -717,7 +721,7 @@ def test_an_agent_whose_policy_mixes_trajectories_trains_unmeasured(
     assert sum("not measured" in record.message for record in caplog.records) == 1
 
 
-@pytest.mark.parametrize("name", ["reinforce", "a2c", "ppo"])
+@pytest.mark.parametrize("name", ["reinforce", "a2c", "ppo", "npg", "trpo"])
 def test_a_constant_return_has_no_explained_variance(name: str) -> None:
     """The reward of CartPole is 1, and without later rewards every return is 1."""
     for gamma in (0.0, 0.9):

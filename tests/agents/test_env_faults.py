@@ -12,10 +12,12 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from pgtoolkit.agents.a2c import A2c, A2cConfig
+from pgtoolkit.agents.npg import Npg, NpgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.reppo import Reppo, ReppoConfig
 from pgtoolkit.agents.svg import Svg, SvgConfig
+from pgtoolkit.agents.trpo import Trpo, TrpoConfig
 from pgtoolkit.envs.registry.guard import guard
 from pgtoolkit.envs.vectorized.stepping import OnFault, Stepping
 from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
@@ -68,6 +70,8 @@ SMALL: dict[str, Any] = {"num_envs": NUM_ENVS, "n_steps": NUM_STEPS}
 AGENTS: dict[str, Any] = {
     "reinforce": lambda env, **kw: Reinforce(ReinforceConfig(**SMALL, **kw), env),
     "a2c": lambda env, **kw: A2c(A2cConfig(**SMALL, **kw), env),
+    "npg": lambda env, **kw: Npg(NpgConfig(**SMALL, **kw), env),
+    "trpo": lambda env, **kw: Trpo(TrpoConfig(**SMALL, **kw), env),
     "ppo": lambda env, **kw: Ppo(
         PpoConfig(**SMALL, batch_size=5, n_epochs=2, compile="never", **kw), env
     ),

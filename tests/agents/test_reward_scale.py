@@ -12,11 +12,13 @@ from torch import Tensor
 
 from pgtoolkit.agents.a2c import A2c, A2cConfig
 from pgtoolkit.agents.apg import Apg, ApgConfig
+from pgtoolkit.agents.npg import Npg, NpgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.reppo import Reppo, ReppoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.agents.svg import Svg, SvgConfig
+from pgtoolkit.agents.trpo import Trpo, TrpoConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
@@ -31,6 +33,8 @@ AGENTS: dict[str, Callable[..., Any]] = {
         ReinforceConfig(**SMALL, rollout="episodes", ent_coef_relative=0.1, **more), env
     ),
     "a2c": lambda env, **more: A2c(A2cConfig(**SMALL, **more), env),
+    "npg": lambda env, **more: Npg(NpgConfig(**SMALL, **more), env),
+    "trpo": lambda env, **more: Trpo(TrpoConfig(**SMALL, **more), env),
     "ppo": lambda env, **more: Ppo(PpoConfig(**SMALL, batch_size=16, compile="never", **more), env),
     "reppo": lambda env, **more: Reppo(
         ReppoConfig(**SMALL, batch_size=16, compile="never", **more), env

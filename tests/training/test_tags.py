@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pgtoolkit.agents.apg import Apg, ApgConfig
+from pgtoolkit.agents.npg import Npg, NpgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.reppo import Reppo, ReppoConfig
@@ -14,6 +15,7 @@ from pgtoolkit.agents.sac import Sac, SacConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.agents.td3 import Td3, Td3Config
+from pgtoolkit.agents.trpo import Trpo, TrpoConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.training.dashboard import Chart, layout
@@ -32,6 +34,8 @@ AGENTS: dict[str, Callable[[DifferentiableVectorEnv], Any]] = {
     "shac": lambda env: Shac(ShacConfig(**SMALL), env),
     "mixed": lambda env: Shac(ShacConfig(**SMALL, estimator="mixed"), env),
     "reinforce": lambda env: Reinforce(ReinforceConfig(**PLAIN), env),
+    "npg": lambda env: Npg(NpgConfig(**PLAIN), env),
+    "trpo": lambda env: Trpo(TrpoConfig(**PLAIN), env),
     "ppo": lambda env: Ppo(PpoConfig(**SMALL, batch_size=24), env),
     "reppo": lambda env: Reppo(ReppoConfig(**SMALL, batch_size=24), env),
     "svg": lambda env: Svg(SvgConfig(**PLAIN, horizon="1", learning_starts=1, batch_size=8), env),

@@ -21,8 +21,6 @@ class AdamConfig(Protocol):
     """The settings that :meth:`Adam.of` reads."""
 
     @property
-    def learning_rate(self) -> float: ...
-    @property
     def learning_rate_schedule(self) -> Schedule: ...
     @property
     def adam_betas(self) -> tuple[float, float]: ...
@@ -66,12 +64,12 @@ class Adam:
         module: nn.Module,
         progress: Progress,
         *,
-        learning_rate: float | None = None,
+        learning_rate: float,
     ) -> Self:
-        """Makes the rule of an agent's settings; ``learning_rate`` replaces the configured one."""
+        """Makes the rule of an agent's settings, with one of its learning rates."""
         return cls(
             module,
-            config.learning_rate if learning_rate is None else learning_rate,
+            learning_rate,
             betas=config.adam_betas,
             max_grad_norm=config.max_grad_norm,
             schedule=config.learning_rate_schedule,
