@@ -7,7 +7,6 @@ policy that is evaluated and saved is the running mean of those that acted.
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast, final
 
 import torch
@@ -39,8 +38,8 @@ from pgtoolkit.distributions.gaussian import DiagonalGaussian
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.measurement.critic_monitor import CriticMonitor
 from pgtoolkit.envs.vectorized.given import EnvArgument
-from pgtoolkit.estimators.mixing import covariance_weight
-from pgtoolkit.estimators.proximal import probability_ratio
+from pgtoolkit.estimators.action_surrogates import SURROGATES
+from pgtoolkit.estimators.kl_constraint import CONSTRAINTS, Constraint, KLConstraint
 from pgtoolkit.estimators.returns import soft_reward, window_returns
 from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.learners.minibatches import (
@@ -79,11 +78,6 @@ STATE = (
     "monitor",
     "critic_monitor",
 )
-
-
-KLConstraint = Literal["penalty", "mask"]
-Constraint = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Maps objective ``[M]``, ``beta KL`` ``[M]`` and ``KL < bound`` ``[M]`` to the loss ``[M]``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -547,7 +541,8 @@ def reppo_loss(
         divergence: ``KL(old, new)`` ``[M]``.
         alpha: weight of the entropy.
         beta: weight of the divergence.
-        constrained: puts objective and divergence together (:func:`penalised`, :func:`masked`).
+        constrained: puts objective and divergence together (:mod:`pgtoolkit.
+            estimators.kl_constraint`).
         entropy_target: entropy that ``alpha`` is learned for.
         kl_bound: bound of the divergence.
 
@@ -559,73 +554,3 @@ def reppo_loss(
     dual = alpha * (entropy.detach().mean() - entropy_target)
     dual = dual + beta * (kl_bound - divergence.detach().mean())
     return loss + dual, {"improvement": -surrogate.detach().mean()}
-
-
-def penalised(objective: Tensor, penalty: Tensor, within: Tensor) -> Tensor:
-    """``beta KL - (S + alpha H)`` ``[M]`` at all states: a bound of the mean divergence."""
-    return penalty - objective
-
-
-def masked(objective: Tensor, penalty: Tensor, within: Tensor) -> Tensor:
-    """``-(S + alpha H)`` ``[M]`` at states within the bound, and ``beta KL`` at those beyond it.
-
-    The loss of the paper (Voelcker et al. 2025). At a state beyond the bound nothing but ``beta``
-    holds the objective's slope at other states, which moves the same parameters.
-    """
-    return torch.where(within, -objective, penalty)
-
-
-CONSTRAINTS: dict[KLConstraint, Constraint] = {"penalty": penalised, "mask": masked}
-
-
-def by_critic(distribution: Distribution, value: Tensor, mini: Batch) -> Tensor:
-    """``Q(s, a)`` ``[M]`` at a fresh action, which carries the graph: the pathwise gradient."""
-    return value
-
-
-def by_score_function(distribution: Distribution, value: Tensor, mini: Batch) -> Tensor:
-    """``pi(a) / pi_old(a) (G - V(s))`` ``[M]`` at the action that was taken.
-
-    At the policy that took it, the gradient is that of the score function; at a later one, the
-    importance weight keeps its expectation that of ``E_a[Q(s, a)]``.
-    """
-    log_prob = distribution.log_prob_of_pre_action(mini.pre_action)
-    return probability_ratio(log_prob - mini.log_prob) * mini.advantage
-
-
-def by_both(distribution: Distribution, value: Tensor, mini: Batch) -> Tensor:
-    """``(1 - w) score function + w critic`` ``[M]`` with the weight of least variance.
-
-    Variances and covariance are those of gradients by the Gaussian's mean and log standard
-    deviation, in units of the standard deviation, over the samples of a minibatch. Each half of it
-    has the weight that the other half says, so no sample weighs itself (:mod:`pgtoolkit.estimators.
-    mixing`). The mix is unbiased where both are, and is as biased as the weighted critic otherwise.
-    """
-    by_score = by_score_function(distribution, value, mini)
-    weight = least_variance_weight(distribution, by_score, value)
-    return (1 - weight) * by_score + weight * value
-
-
-def least_variance_weight(distribution: Distribution, score: Tensor, path: Tensor) -> Tensor:
-    """The weight ``[M]`` on the path, one for each half of the samples, from the other half."""
-    assert distribution.gaussian is not None
-    mean, log_std = distribution.gaussian
-    std = log_std.detach().exp()
-
-    def centred(surrogate: Tensor) -> tuple[Tensor, ...]:
-        by_mean, by_log_std = torch.autograd.grad(
-            surrogate.sum(), (mean, log_std), retain_graph=True
-        )
-        rows = torch.cat([by_mean * std, by_log_std], -1).detach()
-        return tuple(half - half.mean(0) for half in rows.chunk(2))
-
-    weights = []
-    for first, second in zip(centred(score), centred(path), strict=True):
-        moments = (first * first, second * second, first * second)
-        weights.append(covariance_weight(*(x.sum(-1).mean() for x in moments)))
-    halves = zip(weights[::-1], score.chunk(2), strict=True)
-    return torch.cat([weight.expand_as(half) for weight, half in halves])
-
-
-SURROGATES = {"critic": by_critic, "score_function": by_score_function, "mixed": by_both}
-"""The surrogate ``[M]`` of each estimator, from distribution, value of a fresh action and batch."""

@@ -23,6 +23,8 @@ from pgtoolkit.distributions.squashed import TanhGaussian
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.estimators.action_surrogates import SURROGATES, least_variance_weight
+from pgtoolkit.estimators.kl_constraint import CONSTRAINTS, penalised
 from pgtoolkit.learners.minibatches import draw_minibatches
 from pgtoolkit.rollouts.window import Window
 
@@ -166,7 +168,7 @@ class ByHand:
 
 
 @pytest.mark.parametrize("kl_bound", [0.1, 1e-12])
-@pytest.mark.parametrize("kl_constraint", reppo.CONSTRAINTS)
+@pytest.mark.parametrize("kl_constraint", CONSTRAINTS)
 def test_the_update_is_the_one_by_hand(kl_constraint: str, kl_bound: float) -> None:
     """Two epochs on three steps; with the small bound and the mask, the second only pulls back."""
     agent = pendulum(**LINEAR, kl_constraint=kl_constraint, kl_bound=kl_bound)
@@ -319,7 +321,7 @@ def test_nothing_but_their_gradients_moves_the_dual_variables() -> None:
         torch.tensor([1.0, 2.0, 3.0]),
         torch.tensor([0.25, 0.5, 0.75]),
         *agent.duals(),
-        constrained=reppo.penalised,
+        constrained=penalised,
         entropy_target=2.0,
         kl_bound=0.5,
     )[0]
@@ -333,7 +335,7 @@ def test_dual_variables_fall_where_their_condition_holds(entropy: float, diverge
     duals = reppo.Duals(0.5, 2.0)
     inputs = torch.zeros(4), torch.full((4,), entropy), torch.full((4,), divergence)
     loss, _ = reppo.reppo_loss(
-        *inputs, *duals(), constrained=reppo.penalised, entropy_target=-0.5, kl_bound=0.1
+        *inputs, *duals(), constrained=penalised, entropy_target=-0.5, kl_bound=0.1
     )
     by_alpha, by_beta = torch.autograd.grad(loss, list(duals.parameters()))
     assert float(by_alpha) == pytest.approx(0.5 * (entropy + 0.5))
@@ -410,7 +412,7 @@ def twin(new: GaussianParameters, size: int) -> tuple[Any, dict[str, Tensor]]:
     mini = Batch(none, pre_action, none, log_prob, none, none, none, returns - returns.mean())
     value = q(distribution.squash(distribution.pre_action(fresh)))
     found = {}
-    for name, surrogate in reppo.SURROGATES.items():
+    for name, surrogate in SURROGATES.items():
         parts = surrogate(distribution, value, mini)
         gaussian = distribution.mean, distribution.log_std
         gradients = torch.autograd.grad(parts.sum(), gaussian, retain_graph=True)
@@ -445,7 +447,7 @@ def test_the_mixs_weight_is_the_other_halfs() -> None:
         own = mean.clone().requires_grad_(), log_std.clone().requires_grad_()
         distribution = TanhGaussian(*own, *box)
         both = distribution.mean + distribution.log_std
-        return reppo.least_variance_weight(
+        return least_variance_weight(
             distribution, (torch.sin(both)[:, 0] * factor), torch.cos(3 * both)[:, 0]
         )
 
