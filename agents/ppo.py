@@ -1,7 +1,8 @@
 """PPO: proximal policy optimisation with a clipped surrogate (Schulman et al. 2017)."""
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, NamedTuple, final
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.estimators.proximal import (
+    SURROGATES,
     approximate_kl,
     clipped_surrogate,
     mean_and_scale,
@@ -48,11 +50,17 @@ from pgtoolkit.policies.factory import DistributionName
 from pgtoolkit.policies.policy import without_normalizer
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
-from pgtoolkit.state import load_state_of, state_of
+from pgtoolkit.state import entries, load_state_of, number, require, state_of
 
 MINIBATCH_SECONDS = 7e-4
 """Seconds that compiled code saves, at least, on one minibatch."""
-STATE = ("collector", "policy", "value_function", "minibatches", "generator", "monitor")
+STATE = ("collector", "policy", "value_function", "minibatches", "generator", "monitor", "pace")
+
+FASTER, SLOWEST, FASTEST = 1.5, 0.01, 10.0
+"""Factor of an adaptive learning rate from one update to the next, and its ends, relative to the
+one that is set."""
+TOO_FAR = 1.5
+"""Multiple of target_kl beyond which an epoch is the last of its update."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +85,13 @@ class PpoConfig(
     """Adam's learning rate for the policy and the value function."""
     learning_rate_schedule: Schedule = "constant"
     """linear: falls to a hundredth over the planned total of steps; constant: stays."""
+    adapt_learning_rate: bool = False
+    """Divide the learning rate by 1.5 after an update whose approx_kl is above twice target_kl, and
+    multiply it by 1.5 after one below half of it, within a hundredth and ten times the schedule's
+    rate."""
+    target_kl: Annotated[float | None, above(0)] = None
+    """Divergence KL(old, new) from the policy that collected the window, in nats. An epoch whose
+    mean approx_kl is above 1.5 times it is an update's last. Default: all epochs are made."""
     adam_epsilon: Annotated[float, above(0)] = 1e-5
     """Number that is added to the root of Adam's second moment."""
     max_grad_norm: Annotated[float, above(0)] = 0.5
@@ -86,12 +101,19 @@ class PpoConfig(
     normalize_rewards: bool = True
     """Scale rewards by the running standard deviation of the discounted return, in updates only:
     returns that are logged, and evaluations, stay in the environment's unit."""
+    surrogate: Literal["clip", "spo"] = "clip"
+    """Of the probability ratio: clip, PPO's, whose gradient is 0 beyond clip_range; or spo, a
+    parabola with its top there, which pulls a ratio back from beyond."""
     clip_range: Annotated[float, above(0)] = 0.2
-    """Distance of the probability ratio from 1 beyond which its gradient is 0."""
+    """Distance of the probability ratio from 1 where clip cuts it off, and spo has its top."""
     normalize_advantage: bool = True
     """Standardise the advantages of every minibatch."""
     vf_coef: Annotated[float, at_least(0)] = 0.5
     """Weight of the value function's squared error in the loss."""
+    vf_clip_range: Annotated[float | None, above(0)] = None
+    """Change of the value function in an update beyond which it earns nothing: the loss is the
+    greater one of that with and without the clip, in the unit of the rewards that the update sees.
+    Default: no clip."""
     distribution: DistributionName = "clipped_gaussian"
     """Distribution of Box actions: clipped_gaussian (a Gaussian in units of the box, with mean 0 in
     its middle, clipped on its way into the environment); or any other."""
@@ -107,6 +129,12 @@ class PpoConfig(
         enough = self.num_envs * self.n_steps > 1 and self.batch_size > 1
         fits = enough or not self.normalize_advantage
         self.require("batch_size", fits, "at least 2, of at least 2 steps, to be normalised")
+        known = self.target_kl is not None or not self.adapt_learning_rate
+        self.require("target_kl", known, "given for --adapt-learning-rate")
+
+
+Surrogate = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""Maps ``log pi``, ``log pi_old``, the advantage ``[M]`` and the clip range to a surrogate."""
 
 
 @final
@@ -155,6 +183,7 @@ class Ppo:
         self.value_function = make_value_function(config, observation_space, seed=seed).to(device)
         self.generator = stream(seed, "minibatches", device)
         self.monitor = GradientMonitor(config.diagnostics_interval, unit=self.collector.reward_unit)
+        self.pace = Pace()
         num_minibatches = total_steps * config.n_epochs / config.batch_size
         self.minibatches: Minibatches[Batch] = Minibatches(
             [
@@ -185,18 +214,45 @@ class Ppo:
             rows = draw_minibatches(
                 len(batch.target), config.batch_size, config.n_epochs, self.generator
             )
-            learning_rate = scheduled(
-                config.learning_rate, config.learning_rate_schedule, self.collector.progress()
-            )
-            found = self.minibatches.run(batch, rows, learning_rate)
-            metrics |= describe(without_normalizer(self.policy)(features), window)
-            metrics |= {TAGS[name]: values.mean() for name, values in found.items()}
-            valid = window.valid
-            metrics |= explained_variance_metric(value[valid], target[valid])
-            metrics["train/learning_rate"] = torch.tensor(learning_rate)
+            metrics |= self.run_epochs(batch, rows)
+            metrics |= explained_variance_metric(value[window.valid], target[window.valid])
+            metrics = describe(without_normalizer(self.policy)(features), window) | metrics
             metrics["gradient/overhead"] = self.monitor.overhead
             normalize.update(window.obs, window.valid)
             return metrics | self.collector.metrics()
+
+    def run_epochs(self, batch: Batch, rows: Tensor) -> Metrics:
+        """Makes the steps of an update: all epochs, or up to the one that goes beyond target_kl.
+
+        Args:
+            batch: the steps of the window.
+            rows: ``[K, B]``, an equal number of minibatches for each epoch.
+        """
+        config, learning_rate, target = self.config, self.learning_rate, self.config.target_kl
+        # At once where no epoch is asked for its divergence.
+        epochs = rows.chunk(1 if target is None else config.n_epochs)
+        found: dict[str, list[Tensor]] = {}
+        for epoch in epochs:
+            for name, values in self.minibatches.run(batch, epoch, learning_rate).items():
+                found.setdefault(TAGS[name], []).append(values)
+            if target is not None and bool(found[TAGS["approx_kl"]][-1].mean() > TOO_FAR * target):
+                break
+        metrics = {tag: torch.cat(parts).mean() for tag, parts in found.items()}
+        metrics["train/learning_rate"] = torch.tensor(learning_rate)
+        if target is not None:
+            metrics["train/epochs"] = torch.tensor(float(len(found[TAGS["loss"]])))
+        if target is not None and config.adapt_learning_rate:
+            self.pace.adapt(float(metrics[TAGS["approx_kl"]]) / target)
+        return metrics
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of this update."""
+        config = self.config
+        progress = self.collector.progress()
+        return self.pace.factor * scheduled(
+            config.learning_rate, config.learning_rate_schedule, progress
+        )
 
     def loss(self, parameters: Parameters, mini: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a minibatch at these parameters, and what is reported of it."""
@@ -211,7 +267,10 @@ class Ppo:
             functional_call(modules["value"], dict(parameters["value"]), (mini.features,)),
             mini.target,
             distribution.entropy(mini.noise),
+            surrogate=SURROGATES[config.surrogate],
             clip_range=config.clip_range,
+            old_value=mini.target - mini.advantage,
+            vf_clip_range=config.vf_clip_range,
             vf_coef=config.vf_coef,
             ent_coef=config.ent_coef,
         )
@@ -251,6 +310,33 @@ class Ppo:
         load_state_of(self, STATE, state)
 
 
+@final
+class Pace:
+    """A factor of the learning rate that follows the divergence of the updates."""
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+    def adapt(self, divergence: float) -> None:
+        """Slower after a divergence above 2, in units of the target, faster after one below 1/2."""
+        if divergence > 2:
+            self.factor = max(self.factor / FASTER, SLOWEST)
+        elif divergence < 0.5:
+            self.factor = min(self.factor * FASTER, FASTEST)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"factor": self.factor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Loads what :meth:`state_dict` returned.
+
+        Raises:
+            StateError: it is no factor.
+        """
+        require(state, entries({"factor": number(low=SLOWEST)}))
+        self.factor = float(state["factor"])
+
+
 TAGS = {
     "loss": "train/loss",
     "policy_loss": "train/policy_gradient_loss",
@@ -271,6 +357,17 @@ def batch_of(window: Window, features: Tensor, advantage: Tensor, target: Tensor
     return Batch(*(x[window.valid] for x in fields))
 
 
+def value_error(
+    value: Tensor, target: Tensor, old_value: Tensor | None, clip_range: float | None
+) -> Tensor:
+    """``(V - G)^2`` ``[M]``, or ``max((V - G)^2, (V_old + clip(V - V_old, -c, c) - G)^2)``."""
+    plain = (value - target).square()
+    if old_value is None or clip_range is None:
+        return plain
+    change = (value - old_value).clamp(-clip_range, clip_range)
+    return torch.maximum(plain, (old_value + change - target).square())
+
+
 def ppo_loss(
     log_prob: Tensor,
     old_log_prob: Tensor,
@@ -279,7 +376,10 @@ def ppo_loss(
     target: Tensor,
     entropy: Tensor,
     *,
+    surrogate: Surrogate = clipped_surrogate,
     clip_range: float,
+    old_value: Tensor | None = None,
+    vf_clip_range: float | None = None,
     vf_coef: float,
     ent_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -292,7 +392,10 @@ def ppo_loss(
         value: ``[M]`` of the observations.
         target: ``[M]`` returns that the value function is fitted to.
         entropy: ``[M]``.
-        clip_range: clip of the probability ratio ``rho``.
+        surrogate: of the probability ratio ``rho``.
+        clip_range: clip of the ratio.
+        old_value: ``[M]`` of the observations before the update, for the clip of the value.
+        vf_clip_range: clip of the value's change; None for none.
         vf_coef: weight of the value loss.
         ent_coef: weight of the entropy.
 
@@ -301,8 +404,8 @@ def ppo_loss(
         <pgtoolkit.estimators.proximal.approximate_kl>`; ``clip_fraction`` is the share of samples
         whose ratio lies beyond the clip.
     """
-    policy_loss = -clipped_surrogate(log_prob, old_log_prob, advantage, clip_range).mean()
-    value_loss = (value - target).square().mean()
+    policy_loss = -surrogate(log_prob, old_log_prob, advantage, clip_range).mean()
+    value_loss = value_error(value, target, old_value, vf_clip_range).mean()
     mean_entropy = entropy.mean()
     loss = policy_loss + vf_coef * value_loss - ent_coef * mean_entropy
     log_ratio = (log_prob - old_log_prob).detach()

@@ -1,4 +1,4 @@
-"""PPO's clipped surrogate and standardised advantages (Schulman et al. 2017)."""
+"""Surrogates of the probability ratio, PPO's and SPO's, and standardised advantages."""
 
 import math
 
@@ -41,7 +41,9 @@ def approximate_kl(log_ratio: Tensor) -> Tensor:
 def clipped_surrogate(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_range: float
 ) -> Tensor:
-    """``min(rho A, clip(rho, 1 - c, 1 + c) A)`` ``[M]``, which a step increases (eq. 7).
+    """``min(rho A, clip(rho, 1 - c, 1 + c) A)`` ``[M]``, which a step increases.
+
+    Schulman et al. (2017), eq. 7.
 
     ``rho = exp(log pi - log pi_old)``, limited as in :func:`probability_ratio`. The gradient is 0
     where the clipped term is the smaller one and the clip is active. At ``rho = 1`` it is that of
@@ -57,6 +59,24 @@ def clipped_surrogate(
     ratio = probability_ratio(log_prob - old_log_prob)
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     return torch.minimum(ratio * advantage, clipped * advantage)
+
+
+def simple_surrogate(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_range: float
+) -> Tensor:
+    """``rho A - |A| (rho - 1)^2 / (2 c)`` ``[M]``, which a step increases (Xie et al. 2025, SPO).
+
+    It is greatest at the edge of PPO's clip, ``rho = 1 + c sign A``, and pulls a ratio beyond the
+    edge back, where the gradient of the clip is 0. At ``rho = 1`` the gradient is that of the score
+    function. The arguments are those of :func:`clipped_surrogate`.
+    """
+    check_same_shape(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
+    ratio = probability_ratio(log_prob - old_log_prob)
+    return ratio * advantage - advantage.abs() * (ratio - 1).square() / (2 * clip_range)
+
+
+SURROGATES = {"clip": clipped_surrogate, "spo": simple_surrogate}
+"""The surrogate of the probability ratio by its name."""
 
 
 def standardized(advantage: Tensor) -> Tensor:

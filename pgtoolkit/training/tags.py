@@ -51,6 +51,7 @@ DEFINITIONS = {
     "train/kl_coef": "reppo only: learned weight beta of the divergence beyond kl_bound",
     "train/critic_gradient_norm": "norm of the critic's gradient before clipping, mean over the "
     "update's minibatches",
+    "train/epochs": "ppo with target_kl: epochs that were made of this update's window",
     "train/clip_fraction": "ppo only: share of samples whose r differs from 1 by more than "
     "clip_range, mean over the update's minibatches",
     "train/gradient_norm": "norm of the policy's gradient before clipping; in a2c and ppo that of "

@@ -104,6 +104,8 @@ NOTES: dict[str, AgentNotes] = {
             "policy. A Gaussian over the raw action never learned on [10, 20].",
             "Actions are clipped on their way into the environment and not squashed by a tanh, "
             "with which two of five seeds stopped at -514 and -379 on `Pendulum-v1`.",
+            "`--target-kl` ends an update after the epoch that went beyond it. `--surrogate spo`, "
+            "`--adapt-learning-rate` and `--vf-clip-range` are variants, off by default.",
             "Gradients are measured before the epochs, where the ratio is 1: variance and SNR are "
             "in the unit of the other agents' and can be compared with them.",
         ),

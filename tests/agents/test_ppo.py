@@ -1,5 +1,6 @@
 """PPO the agent: what it measures, what it refuses, and that it learns what SB3's learns."""
 
+import copy
 import dataclasses
 import math
 import statistics
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgtoolkit.agents.ppo import Ppo, PpoConfig, ppo_loss
+from pgtoolkit.agents.ppo import Pace, Ppo, PpoConfig, ppo_loss, value_error
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
@@ -253,3 +254,67 @@ def test_an_update_survives_ratios_that_overflow(shift: float) -> None:
     assert all(bool(value.isfinite().all()) for value in metrics.values())
     assert all(bool(parameter.isfinite().all()) for parameter in agent.policy.parameters())
     assert float(metrics["train/clip_fraction"]) == 1
+
+
+def test_the_clip_of_the_value_by_hand() -> None:
+    """Old value 0, clip 1, target 4: V = 3 counts as 1, and V = 0.5 and V = -3 as they are."""
+    value, target, old = tensor(3.0, 0.5, -3.0), tensor(4.0, 4.0, 4.0), torch.zeros(3)
+    torch.testing.assert_close(value_error(value, target, old, 1.0), tensor(9.0, 12.25, 49.0))
+    torch.testing.assert_close(value_error(value, target, old, None), tensor(1.0, 12.25, 49.0))
+
+
+def test_an_update_clips_the_value_around_the_one_before_it() -> None:
+    """In the first step the value is the old one, so that no clip changes the loss."""
+    agents = [pendulum(batch_size=64, n_epochs=1, vf_clip_range=c) for c in (None, 1e-3)]
+    losses = [float(agent.update(agent.collect())["train/value_loss"]) for agent in agents]
+    assert losses[0] == losses[1]
+    agents = [pendulum(batch_size=64, n_epochs=5, vf_clip_range=c) for c in (None, 1e-3)]
+    losses = [float(agent.update(agent.collect())["train/value_loss"]) for agent in agents]
+    assert losses[0] < losses[1]
+
+
+def test_the_epoch_that_goes_beyond_the_divergence_is_the_last() -> None:
+    """And with a bound that no epoch reaches, the steps are those without one, to the bit."""
+    settings = {"n_epochs": 8, "learning_rate": 0.01}
+    bounded, far, free = (pendulum(**settings, target_kl=kl) for kl in (1e-4, 1e9, None))
+    metrics = [agent.update(agent.collect()) for agent in (bounded, far, free)]
+    assert 1 <= float(metrics[0]["train/epochs"]) < 8 == float(metrics[1]["train/epochs"])
+    assert "train/epochs" not in metrics[2]
+    for a, b in zip(far.policy.parameters(), free.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_learning_rate_follows_the_divergence() -> None:
+    """Larger by half while updates are short, smaller while they are long, within two ends."""
+    pace = Pace()
+    for divergence, factor in ((0.4, 1.5), (0.5, 1.5), (2.0, 1.5), (2.1, 1.0)):
+        pace.adapt(divergence)
+        assert pace.factor == pytest.approx(factor)
+    for _ in range(40):
+        pace.adapt(0.0)
+    assert pace.factor == 10
+    for _ in range(40):
+        pace.adapt(9.0)
+    assert pace.factor == 0.01
+    agent = pendulum(target_kl=1e9, adapt_learning_rate=True)
+    rates = [float(agent.update(agent.collect())["train/learning_rate"]) for _ in range(3)]
+    assert rates == pytest.approx([3e-4, 4.5e-4, 6.75e-4])
+
+
+def test_an_adapted_rate_is_resumed() -> None:
+    agent, other = (pendulum(target_kl=1e9, adapt_learning_rate=True) for _ in range(2))
+    agent.update(agent.collect())
+    other.update(other.collect())
+    other.update(other.collect())
+    other.load_state_dict(copy.deepcopy(agent.state_dict()))
+    assert other.learning_rate == agent.learning_rate == pytest.approx(4.5e-4)
+
+
+def test_spo_is_followed() -> None:
+    """The first step is that of the clip, at a ratio of 1; later ones are not."""
+    for epochs, same in ((1, True), (4, False)):
+        agents = [pendulum(batch_size=64, n_epochs=epochs, surrogate=s) for s in ("clip", "spo")]
+        for agent in agents:
+            agent.update(agent.collect())
+        first, second = (next(agent.policy.parameters()) for agent in agents)
+        assert torch.allclose(first, second, rtol=0, atol=1e-7) == same

@@ -10,6 +10,7 @@ from pgtoolkit.estimators.proximal import (
     approximate_kl,
     clipped_surrogate,
     probability_ratio,
+    simple_surrogate,
     standardized,
 )
 
@@ -41,6 +42,17 @@ def test_at_a_ratio_of_one_it_is_the_score_function() -> None:
     found = clipped_surrogate(log_prob, log_prob.detach(), advantage, 0.2)
     (gradient,) = torch.autograd.grad(found.sum(), log_prob)
     torch.testing.assert_close(gradient, advantage)
+
+
+def test_spo_has_its_top_at_the_edge_of_the_clip() -> None:
+    """``rho A - |A| (rho - 1)^2 / (2 c)``: 1.5 - 0.625 at 1.5, and a slope of 0 at 1.2 and 0.8."""
+    log_prob = torch.log(tensor(1.0, 1.2, 1.5, 0.8, 0.5)).requires_grad_()
+    advantage = tensor(2, 1, 1, -1, -1)
+    found = simple_surrogate(log_prob, torch.zeros_like(advantage), advantage, 0.2)
+    torch.testing.assert_close(found.detach(), tensor(2.0, 1.1, 0.875, -0.9, -1.125))
+    (gradient,) = torch.autograd.grad(found.sum(), log_prob)
+    # rho (A - |A| (rho - 1) / c): at 1 that of the score function, beyond the edge it pulls back
+    torch.testing.assert_close(gradient, tensor(2.0, 0.0, -2.25, 0.0, 0.75))
 
 
 def test_shapes_that_would_broadcast_are_refused() -> None:
