@@ -165,6 +165,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         TEN,
         bar=Bar(4500, "mean", most_cpu_seconds=120),
         published=Published("PPO 6241 at 10M", SLM_LAB),
+        settings={"n_steps": 32},
     ),
     "halfcheetah-sac": Experiment(
         "sac",
@@ -314,3 +315,7 @@ EXPERIMENTS |= {
     for name in TWINS
     for ablation, settings in ABLATIONS.items()
 }
+EXPERIMENTS["halfcheetah-reppo-long-windows"] = varied("halfcheetah-reppo", {"n_steps": 128})
+EXPERIMENTS["halfcheetah-reppo-hl-gauss"] = varied(
+    "halfcheetah-reppo-long-windows", ABLATIONS["hl-gauss"]
+)
