@@ -128,6 +128,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "mask": {"kl_constraint": "mask"},
     "last-policy": {"policy_average": 0.0},
     "falling-rates": {"learning_rate_schedule": "linear"},
+    "long-windows": {"n_steps": 128},
 }
 """Choices of reppo's defaults that are taken back one at a time, on the twins' environments."""
 
@@ -315,7 +316,6 @@ EXPERIMENTS |= {
     for name in TWINS
     for ablation, settings in ABLATIONS.items()
 }
-EXPERIMENTS["halfcheetah-reppo-long-windows"] = varied("halfcheetah-reppo", {"n_steps": 128})
 EXPERIMENTS["halfcheetah-reppo-hl-gauss"] = varied(
     "halfcheetah-reppo-long-windows", ABLATIONS["hl-gauss"]
 )
