@@ -260,6 +260,8 @@ def last_checkpoint(run_folder: "RunFolder") -> str:
 
 def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
     """The content of ``summary.json``."""
+    from pgtoolkit.training.diagnosis import gradient_text
+
     return {
         "agent": experiment.settings.agent_name,
         "env": experiment.settings.run.env,
@@ -270,6 +272,7 @@ def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
         "training_return": progress.mean_return,
         "eval_return": progress.eval_return,
         "best_eval_return": progress.best_return,
+        "gradient": gradient_text(progress.diagnosis),
         "diagnosis": [finding.as_dict() for finding in progress.diagnosis.findings_at_end],
         "last": progress.scalars,
     }

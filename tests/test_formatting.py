@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pgtoolkit.formatting import format_number
+from pgtoolkit.formatting import FLAG, format_number, nice_step
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,13 @@ from pgtoolkit.formatting import format_number
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert format_number(value) == text
+
+
+@pytest.mark.parametrize(("width", "step"), [(4.0, 1), (5.0, 2), (59_000.0, 20_000), (0.03, 0.01)])
+def test_ticks_are_one_two_or_five_times_a_power_of_ten_apart(width: float, step: float) -> None:
+    assert nice_step(width, 4) == pytest.approx(step)
+
+
+def test_flags_are_found_in_a_sentence() -> None:
+    text = "use a larger --num-envs, or --n-steps 8; a dash -- or -x is none, --no-x2."
+    assert FLAG.findall(text) == ["--num-envs", "--n-steps", "--no-x2"]

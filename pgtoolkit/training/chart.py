@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pgtoolkit.estimators.catalogue import CATALOGUE, rgb
+from pgtoolkit.formatting import format_number, nice_step
 
 WIDTH, HEIGHT = 800, 560
 
@@ -37,17 +38,23 @@ def step_chart(curves: Mapping[str, Sequence[float]], *, title: str) -> np.ndarr
     return _chart(logs, {tick: f"1e{tick}" for tick in ticks}, (low, high), title)
 
 
-def linear_step_chart(curves: Mapping[str, Sequence[float]], *, title: str) -> np.ndarray:
+def linear_step_chart(
+    curves: Mapping[str, Sequence[float]], *, title: str, ends: tuple[float, float] | None = None
+) -> np.ndarray:
     """Draws curves of either sign over steps 1..T on a linear axis; ``[H, W, 3]`` uint8.
 
-    The axis has 0 and 1 on it if all values are from -1 to 1, such as cosines.
+    Args:
+        curves: by label.
+        title: above the chart.
+        ends: of the axis. By default those of the curves and 0, rounded outwards to ticks.
     """
     finite = [v for curve in curves.values() for v in curve if math.isfinite(v)]
-    low, high = min(0.0, *finite), max(0.0, *finite)
-    if low >= -1 and high <= 1:
-        low, high = (-1.0 if low < 0 else 0.0), 1.0
-    ticks = np.linspace(low, high, 5)
-    return _chart(curves, {float(tick): f"{tick:.2g}" for tick in ticks}, (low, high), title)
+    low, high = ends or (min(0.0, *finite), max(0.0, *finite))
+    step = nice_step((high - low) or 1.0, 4)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = [i * step for i in range(first, max(last, first + 1) + 1)]
+    labels = {tick: format_number(tick, 2) for tick in ticks}
+    return _chart(curves, labels, (ticks[0], ticks[-1]), title)
 
 
 def png(image: np.ndarray) -> bytes:

@@ -19,6 +19,8 @@ Chart = list[Any]
 
 TRAINING_SUCCESS, EVAL_SUCCESS = "rollout/success_rate", "eval/success_rate"
 FOLLOWED_SNR = "gradient/followed/log10_snr"
+FOLLOWED_SHARE = "gradient/followed/largest_share"
+NORM, LOG_NORM = "train/gradient_norm", "train/log10_gradient_norm"
 ENDS = ("", "_low", "_high")
 
 
@@ -35,7 +37,8 @@ def dashboard_scalars(scalars: Mapping[str, float], followed: str) -> dict[str, 
     """
     return {
         **_log_variances(scalars),
-        **_followed_snr(scalars, followed),
+        **_followed(scalars, followed),
+        **_log_norm(scalars),
         **_biases(scalars),
     }
 
@@ -54,10 +57,21 @@ def _log_variances(scalars: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def _followed_snr(scalars: Mapping[str, float], followed: str) -> dict[str, float]:
-    """``log10`` of the SNR of the estimator that trains; nothing while it is not positive."""
-    snr = scalars.get(f"gradient/{followed}/snr", math.nan)
-    return {FOLLOWED_SNR: math.log10(snr)} if snr > 0 else {}
+def _followed(scalars: Mapping[str, float], followed: str) -> dict[str, float]:
+    """Of the estimator that trains: ``log10`` of its SNR while that is positive, largest share."""
+    group = f"gradient/{followed}"
+    found = {}
+    if (snr := scalars.get(f"{group}/snr", math.nan)) > 0:
+        found[FOLLOWED_SNR] = math.log10(snr)
+    if (share := scalars.get(f"{group}/largest_share")) is not None:
+        found[FOLLOWED_SHARE] = share
+    return found
+
+
+def _log_norm(scalars: Mapping[str, float]) -> dict[str, float]:
+    """``log10`` of the gradient's norm; nothing while it is 0 or not finite."""
+    norm = scalars.get(NORM, 0.0)
+    return {LOG_NORM: math.log10(norm)} if has_logarithm(norm) else {}
 
 
 def _biases(scalars: Mapping[str, float]) -> dict[str, float]:
@@ -98,7 +112,8 @@ def layout(has_critic: bool, has_success: bool = False) -> dict[str, dict[str, C
             **(success_charts() if has_success else {}),
         },
         "2. Which gradient is better?": {
-            "log10 of the SNR of the gradient that trains, one trajectory": line(FOLLOWED_SNR),
+            "log10 of the SNR of the gradient that trains, one trajectory (no point: no signal is "
+            "seen)": line(FOLLOWED_SNR),
             **variance_charts("mixed", "pathwise", "score_function"),
             "log10 of variance, score function over pathwise (above 0: pathwise is better)": margin(
                 "gradient/log10_variance_ratio"
@@ -106,10 +121,9 @@ def layout(has_critic: bool, has_success: bool = False) -> dict[str, dict[str, C
         },
         "3. Is it biased?": bias_charts("gradient", "pathwise against the score function"),
         "4. What is wrong?": {
-            "largest share of one trajectory in the variance (near 1: do not trust it)": line(
-                *(f"gradient/{name}/largest_share" for name in CATALOGUE)
-            ),
-            "norm of the policy's gradient, before clipping": line("train/gradient_norm"),
+            "largest share of one trajectory in the variance of the gradient that trains (near 1: "
+            "do not trust it)": line(FOLLOWED_SHARE),
+            "log10 of the norm of the policy's gradient, before clipping": line(LOG_NORM),
             "explained variance of the value function or critic": line("train/explained_variance"),
             "share of saturated actions": line("train/saturated_actions"),
             "environment steps per second, since the last row": line("time/fps_now"),

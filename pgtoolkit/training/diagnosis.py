@@ -1,13 +1,14 @@
 """The diagnosis: reads a run's measurements while it trains, and says what is wrong with them."""
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
-from pgtoolkit.diagnostics.bias import BIAS_Z
+from pgtoolkit.diagnostics.bias import BIAS_SHARE, BIAS_Z
 from pgtoolkit.diagnostics.statistics import MIN_TRAJECTORIES
-from pgtoolkit.formatting import format_number
+from pgtoolkit.formatting import FLAG, format_number
 from pgtoolkit.state import (
     StateError,
     anything,
@@ -199,11 +200,17 @@ def short_text(findings: Sequence[Finding]) -> str:
     return f"! {findings[0].short}{more}"
 
 
-def markdown(findings: Sequence[Finding], step: int) -> str:
-    """The findings as a list for TensorBoard's Text tab, the newest first."""
+def markdown(findings: Sequence[Finding], gradient: str) -> str:
+    """The closing report's lines for TensorBoard's Text tab, with the newest finding first.
+
+    Args:
+        findings: what is wrong.
+        gradient: what :func:`gradient_text` says.
+    """
     newest = sorted(findings, key=lambda finding: -finding.since_step)
-    rows = "\n".join(f"- {finding.sentence}" for finding in newest)
-    return f"At step {step:,}:\n\n{rows or NOTHING}"
+    rows = "\n".join(f"- {finding.sentence}" for finding in newest) or NOTHING
+    text = f"**Gradient:** {gradient}\n\n**Diagnosis:**\n\n{rows}"
+    return FLAG.sub(r"`\g<0>`", text)
 
 
 def report_lines(diagnosis: Diagnosis) -> list[str]:
@@ -280,7 +287,8 @@ def signal_words(history: History) -> str:
             return f"no gradient is seen in the noise of {count}"
         return f"no gradient is left in the noise of {count}, as at the end of learning"
     update, needed = format_number(ratio * number, 2), max(1, round(1 / ratio))
-    return f"{count} give an update an SNR of {update} ({needed:,} give 1)"
+    enough = f"{needed:,} {'is' if needed == 1 else 'are'} enough for an SNR of 1"
+    return f"{count} give an update an SNR of {update} ({enough})"
 
 
 def bias_words(history: History, unreliable: Sequence[str]) -> str:
@@ -293,7 +301,20 @@ def bias_words(history: History, unreliable: Sequence[str]) -> str:
         return f"a bias of pathwise is seen (z up to {alarms.z_text(highest)})"
     if {"variance", "one_trajectory"} & set(unreliable):
         return "a bias of pathwise would not be seen in this variance"
-    return f"no bias of pathwise is seen (z up to {alarms.z_text(highest)})"
+    text = f"no bias of pathwise is seen (z up to {alarms.z_text(highest)})"
+    if bias_would_be_seen(history):
+        return text
+    return f"{text}, but so few trajectories do not exclude one that matters"
+
+
+def bias_would_be_seen(history: History) -> bool:
+    """Whether a bias that matters would have been seen at one of the last measurements."""
+    z, least = history.get("gradient/bias_z"), history.get("gradient/log10_detectable_bias")
+    if z is None or least is None:
+        return False
+    begin = z.steps[-len(z.last(MEASUREMENTS))]
+    found = (x for step, x in zip(least.steps, least.recent, strict=True) if step >= begin)
+    return any(value <= math.log10(BIAS_SHARE) for value in found)
 
 
 def critic_words(history: History) -> str:

@@ -45,6 +45,7 @@ UPDATE_TAGS = frozenset(
         "gradient/critic/cosine",
         "gradient/critic/cosine_high",
         "gradient/critic/cosine_low",
+        "gradient/log10_detectable_bias",
         "gradient/mix/guarded",
         "gradient/trajectories",
         "gradient/variance_ratio",

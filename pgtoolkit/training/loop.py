@@ -17,7 +17,7 @@ from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, never
 from pgtoolkit.training.action_histograms import action_metrics
 from pgtoolkit.training.dashboard import EVAL_SUCCESS, TRAINING_SUCCESS
-from pgtoolkit.training.diagnosis import markdown
+from pgtoolkit.training.diagnosis import gradient_text, markdown
 from pgtoolkit.training.faults.flight_recorder import FlightRecorder
 from pgtoolkit.training.history import watched
 from pgtoolkit.training.progress import Progress, Watch, unwatched
@@ -219,7 +219,8 @@ def _diagnose(metrics: Metrics, progress: Progress, writer: RunWriter, config: T
     diagnosis.observe(scalars, progress.num_steps)
     if finished or diagnosis.kinds != before:
         findings = diagnosis.findings_at_end if finished else diagnosis.findings
-        writer.write_text("diagnosis", markdown(findings, progress.num_steps), progress.num_steps)
+        text = markdown(findings, gradient_text(diagnosis))
+        writer.write_text("diagnosis", text, progress.num_steps)
 
 
 def _save(

@@ -57,6 +57,8 @@ DEFINITIONS = {
     "train/gradient_norm": "norm of the policy's gradient before clipping; in a2c and ppo that of "
     "policy and value function together; in ppo, reppo, sac and td3 the mean over the update's "
     "steps",
+    "train/log10_gradient_norm": "log10 of train/gradient_norm, for the page of charts; absent "
+    "while that is 0",
     "train/reward_scale": "with --normalize-rewards: the number by which the window's rewards were "
     "divided in the update, a 30th of the standard deviation of the discounted return so far of "
     "an episode, G_t = r_t + gamma G_(t-1), over all steps of the run; 1 while that is constant",
@@ -123,6 +125,7 @@ DEFINITIONS = {
     "itself",
     "gradient/followed/log10_snr": "log10 of the SNR of the estimator that trains; absent while it "
     "is not positive",
+    "gradient/followed/largest_share": "largest_share of the estimator that trains",
     "gradient/variance_ratio": "V of the score function divided by V of pathwise, on the same "
     "trajectories and for the same objective",
     "gradient/variance_ratio_low, variance_ratio_high": "95 % interval of the ratio, by the "

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Self, final
 
 import torch
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
@@ -31,11 +33,12 @@ from pgtoolkit.training.tags import definitions_text
 from pgtoolkit.training.trackers.base import TrackedRun, Tracker, Untracked
 
 BY_STEP = "gradient/by_step/"
-PAIR_BY_STEP = {
-    "/bias_by_step": "squared bias of dJ/du by step",
-    "/cosine_by_step": "cosine of dJ/du by step",
+PAIR_BY_STEP: dict[str, tuple[str, tuple[float, float] | None]] = {
+    "/bias_by_step": ("squared bias of dJ/du by step", None),
+    "/cosine_by_step": ("cosine of dJ/du by step", (-1.0, 1.0)),
 }
-"""Ends of the tags of a pair's curves, each an image of its own, with the images' titles."""
+"""Ends of the tags of a pair's curves, each an image of its own, with the image's title and the
+ends of its axis, None where the curve has them."""
 PAIR_NAMES = {
     "gradient": "pathwise against score function",
     "gradient/critic": "critic against pathwise",
@@ -91,11 +94,12 @@ def step_images(metrics: Metrics, step: int) -> dict[str, Any]:
         title = f"variance of dJ/du by step, at {step:,} steps"
         images[BY_STEP.rstrip("/")] = step_chart(variances, title=title)
     for tag, curve in vectors.items():
-        for end, title in PAIR_BY_STEP.items():
+        for end, (title, ends) in PAIR_BY_STEP.items():
             if tag.endswith(end) and any(map(math.isfinite, curve)):
                 title = f"{title}, at {step:,} steps"
                 pair = tag.removesuffix(end)
-                images[tag] = linear_step_chart({PAIR_NAMES.get(pair, pair): curve}, title=title)
+                label = PAIR_NAMES.get(pair, pair)
+                images[tag] = linear_step_chart({label: curve}, title=title, ends=ends)
     return images
 
 
@@ -127,19 +131,21 @@ class RunWriter:
 
         Args:
             settings: all settings of the run.
-            defaults: their defaults. The HParams tab has those settings that differ from them, and
-                :data:`ALWAYS_SHOWN`.
+            defaults: their defaults. The HParams tab has those settings that differ from them,
+                :data:`ALWAYS_SHOWN`, and the estimator that is followed, also where it is no
+                setting.
         """
-        followed = settings.get("estimator")
-        self.followed = followed if followed in CATALOGUE else "score_function"
+        estimator = settings.get("estimator")
+        self.followed = estimator if estimator in CATALOGUE else "score_function"
         with writing(self.path):
-            self._begin(settings, differing(settings, defaults or {}))
+            followed = {"estimator": self.followed}
+            self._begin(settings, followed | differing(settings, defaults or {}))
         self.tracker.begin(TrackedRun(self.path, settings, settings.get("track_project"), None))
 
     def _begin(self, settings: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
         defined = self._define_tags()
         rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
-        self.writer.add_text("settings", f"{defined}\n\n| setting | value |\n|---|---|\n{rows}")
+        self._write_text("settings", f"{defined}\n\n| setting | value |\n|---|---|\n{rows}")
         self._has_critic = "critic" in settings
         self.writer.add_custom_scalars(layout(self._has_critic))
         plain = {
@@ -156,7 +162,7 @@ class RunWriter:
         """Writes the definitions if no run beside this one has them; says where they are."""
         holder = holder_of_definitions(self.path)
         if holder == self.path.absolute():
-            self.writer.add_text("tags", definitions_text())
+            self._write_text("tags", definitions_text())
             replace_file(holder / FILE_NAME, [definitions_text().encode()], inside=holder)
             return "The tags are defined below, under *tags*."
         return (
@@ -227,7 +233,22 @@ class RunWriter:
     def write_text(self, tag: str, text: str, step: int) -> None:
         """Writes Markdown for TensorBoard's Text tab."""
         with writing(self.path):
-            self.writer.add_text(tag, text, step)
+            self._write_text(tag, text, step)
+
+    def _write_text(self, tag: str, content: str, step: int | None = None) -> None:
+        """Writes one string.
+
+        torch's ``add_text`` appends ``/text_summary`` to the tag, and writes a list of one string,
+        which TensorBoard shows as a table of one cell.
+        """
+        value = Summary.Value(
+            tag=tag,
+            metadata=SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text")),
+            tensor=TensorProto(
+                dtype="DT_STRING", tensor_shape=TensorShapeProto(), string_val=[content.encode()]
+            ),
+        )
+        self.writer._get_file_writer().add_summary(Summary(value=[value]), step)
 
     def end(self) -> None:
         """Marks the run as finished in the HParams tab."""

@@ -157,7 +157,7 @@ def gradient_charts(experiments: Sequence[Styled], *, alone: bool) -> list[Chart
     snr = Quantity(
         "Signal-to-noise ratio of the gradient that trains",
         "gradient/{followed}/snr",
-        "signal over variance of one trajectory",
+        "signal over variance of one trajectory; no point where no signal is seen",
         "log",
     )
     ratios = [

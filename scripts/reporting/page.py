@@ -4,10 +4,10 @@ Everything that comes from a run is escaped: a run's folder may have been made b
 """
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pgtoolkit.formatting import FLAG
 from pgtoolkit.scripts.cli.formatting import format_number, join_names
 from pgtoolkit.scripts.comparison.scalars import CPU_SECONDS, EVALUATION, curve_of
 from pgtoolkit.scripts.reporting.charts import Section, Styled, sections, styled
@@ -35,7 +35,6 @@ def page(experiments: Sequence[Experiment]) -> str:
     parts = [
         HEAD.format(title=escaped(title), style=STYLE),
         f"<h1>{escaped(title)}</h1>",
-        legend(known),
         overview(known),
         diagnosis(known),
         *(environment(env, known) for env in dict.fromkeys(e.env for e in experiments)),
@@ -116,24 +115,28 @@ def state_of(run: Run) -> str:
     return f'<span class="alarm">{count} finding{"s" if count > 1 else ""}</span>'
 
 
-NO_FINDING = "Nothing to report in the runs that have ended."
+NOT_ENDED = "No run has ended yet."
 
 
 def diagnosis(experiments: Sequence[Styled]) -> str:
-    """The findings of each run in full; a run without a finding is in the overview only."""
-    parts = []
-    for each in experiments:
-        for run in each.experiment.runs:
-            if run.findings:
-                items = "".join(
-                    f'<li><span class="soft">since step {step:,}:</span> {with_flags(text)}</li>'
-                    for step, text in run.findings
-                )
-                seed = f"{each.name}, seed {run.config.get('seed', '-')}"
-                head = f"<h3>{named(each.style, seed)}</h3>"
-                parts.append(f'{head}<ul class="findings">{items}</ul>')
-    text = "What is wrong at the end of a run, and what to do." if parts else NO_FINDING
-    return "\n".join(("<h2>Diagnosis</h2>", f"<p>{text}</p>", *parts))
+    """The quality of each run's gradient and its findings in full, for runs that have ended."""
+    parts = [
+        verdict(each, run)
+        for each in experiments
+        for run in each.experiment.runs
+        if run.summary is not None
+    ]
+    text = "Whether the gradient is sound at the end of a run, what is wrong, and what to do."
+    return "\n".join(("<h2>Diagnosis</h2>", f"<p>{text if parts else NOT_ENDED}</p>", *parts))
+
+
+def verdict(each: Styled, run: Run) -> str:
+    """What the diagnosis says of a run."""
+    seed = f"{each.name}, seed {run.config.get('seed', '-')}"
+    gradient = f"<li>Gradient: {with_flags(run.gradient)}.</li>" if run.gradient else ""
+    rows = "".join(f"<li>{with_flags(sentence)}</li>" for sentence in run.findings)
+    items = gradient + (rows or "<li>Nothing to report.</li>")
+    return f'<h3>{named(each.style, seed)}</h3><ul class="findings">{items}</ul>'
 
 
 def environment(env: str, experiments: Sequence[Styled]) -> str:
@@ -145,7 +148,7 @@ def environment(env: str, experiments: Sequence[Styled]) -> str:
     seeds = max(len(each.experiment.runs) for each in here)
     steps = max(steps_of(run) for each in here for run in each.experiment.runs)
     for section in sections(here):
-        parts.append(section_html(section, level, steps, show_lines=len(here) == 1))
+        parts.append(section_html(section, level, steps, here))
     if seeds > 1:
         parts.append(
             '<p class="soft">Lines of several seeds are interquartile means over the seeds, with a '
@@ -154,14 +157,15 @@ def environment(env: str, experiments: Sequence[Styled]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def section_html(section: Section, level: str, steps: int, *, show_lines: bool) -> str:
-    """A heading and its charts; nothing where there are none."""
+def section_html(section: Section, level: str, steps: int, experiments: Sequence[Styled]) -> str:
+    """A heading, the experiments' colours, and the charts; nothing where there are no charts."""
     if not section.charts:
         return ""
-    figures = "\n".join(figure(chart, steps, show_lines=show_lines) for chart in section.charts)
+    alone = len(experiments) == 1
+    figures = "\n".join(figure(chart, steps, show_lines=alone) for chart in section.charts)
     text = f"<p>{escaped(section.text)}</p>" if section.text else ""
     return (
-        f"<{level}>{escaped(section.title)}</{level}>{text}\n"
+        f"<{level}>{escaped(section.title)}</{level}>{text}{legend(experiments)}\n"
         f'<div class="grid-of-charts">\n{figures}\n</div>'
     )
 
@@ -248,4 +252,4 @@ def versions_table(experiments: Sequence[Styled]) -> str:
 
 def with_flags(text: str) -> str:
     """The text for HTML, with flags such as ``--num-envs`` as code, which is not broken."""
-    return re.sub(r"--[a-z][a-z0-9-]*[a-z0-9]", r"<code>\g<0></code>", escaped(text))
+    return FLAG.sub(r"<code>\g<0></code>", escaped(text))

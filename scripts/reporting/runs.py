@@ -38,11 +38,17 @@ class Run:
     """The content of ``summary.json``; None for a run that has not ended."""
 
     @property
-    def findings(self) -> list[tuple[int, str]]:
-        """Step and sentence of each finding of the diagnosis."""
+    def findings(self) -> list[str]:
+        """The sentence of each finding of the diagnosis."""
         found = (self.summary or {}).get("diagnosis")
         rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-        return [(whole(row.get("since_step")), str(row.get("sentence", ""))) for row in rows]
+        return [str(row.get("sentence", "")) for row in rows]
+
+    @property
+    def gradient(self) -> str:
+        """What the diagnosis says of the gradient that was followed; empty if that is not known."""
+        found = (self.summary or {}).get("gradient")
+        return found if isinstance(found, str) else ""
 
 
 @final

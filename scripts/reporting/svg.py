@@ -8,15 +8,16 @@ from typing import Literal, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from pgtoolkit.scripts.cli.formatting import format_number
+from pgtoolkit.formatting import format_number, nice_step
 
 Array = NDArray[np.float64]
 
 Scale = Literal["linear", "log"]
 
 WIDTH, HEIGHT = 440, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 10, 34
-"""Margins around the area of the lines, in the unit of ``WIDTH``."""
+LEFT, RIGHT, TOP, BOTTOM = 58, 20, 10, 34
+"""Margins around the area of the lines, in the unit of ``WIDTH``. Half of ``300k`` is to the right
+of the area, in the larger letters of a narrow window too."""
 
 MAX_POINTS = 400
 """Points of a line; of a longer one the least and the greatest of each stretch are drawn."""
@@ -125,9 +126,7 @@ def limits(values: Array, scale: Scale) -> tuple[float, float]:
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
     """About so many multiples of 1, 2 or 5 times a power of ten between two values."""
-    rough = (high - low) / max(count, 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    step = nice_step(high - low, count)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [i * step for i in range(first, last + 1)]

@@ -92,7 +92,7 @@ def test_the_event_file_has_the_tags_finite_and_in_order(run: Path) -> None:
     assert [event.step for event in found.Scalars("train/std")] == list(range(60, 601, 60))
     images = {f"gradient/{name}by_step" for name in ("", "bias_", "cosine_")}
     assert {*found.Tags()["images"]} == images
-    assert "tags/text_summary" in found.Tags()["tensors"]
+    assert "tags" in found.Tags()["tensors"]
     assert {"_hparams_/session_start_info", "_hparams_/session_end_info"} <= set(
         found.summary_metadata
     )
@@ -171,8 +171,11 @@ def test_the_closing_lines_and_the_summary_say_what_is_wrong(
     assert f"  - {finding['sentence']}" in lines and "diagnosis:" in lines
     assert any(line.startswith("gradient:       ") and "score" in line for line in lines)
     assert any(line.startswith("1500/1500 steps") and " ! " in line for line in lines)
-    texts = events(path).Tensors("diagnosis/text_summary")
-    assert finding["sentence"] in texts[-1].tensor_proto.string_val[0].decode()
+    texts = events(path).Tensors("diagnosis")
+    text = texts[-1].tensor_proto.string_val[0].decode().replace("`", "")
+    gradient = json.loads((path / "summary.json").read_text())["gradient"]
+    assert f"gradient:       {gradient}" in lines
+    assert finding["sentence"] in text and gradient in text
 
 
 def summarised(path: Path) -> dict[str, Any]:

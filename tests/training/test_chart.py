@@ -1,9 +1,22 @@
 """The chart of variance by step, pixel by pixel where it matters."""
 
+import math
+
 import numpy as np
 import pytest
 
-from pgtoolkit.training.chart import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, step_chart
+from pgtoolkit.training.chart import (
+    BOTTOM,
+    COLOURS,
+    GRID,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    linear_step_chart,
+    step_chart,
+)
 
 PATHWISE = np.array(COLOURS["pathwise"])
 
@@ -44,3 +57,36 @@ def test_each_estimator_has_its_colour() -> None:
     image = step_chart({"score_function": [1.0, 2.0], "other": [2.0, 1.0]}, title="t")
     assert bool((image == np.array(COLOURS["score_function"])).all(-1).any())
     assert not bool((image == PATHWISE).all(-1).any())
+
+
+def ticks(image: np.ndarray) -> list[int]:
+    """Rows of the grid's lines, from the top."""
+    grid = (image[:, WIDTH // 2] == np.array(GRID)).all(-1)
+    rows = np.flatnonzero(grid)
+    return [int(row) for row in rows if row - 1 not in rows]
+
+
+def test_a_linear_axis_ends_at_round_numbers_around_the_curve() -> None:
+    """-28 to 31: ticks at -40, -20, 0, 20 and 40, so the curve ends below the upper one."""
+    image = linear_step_chart({"pathwise": [0.0, 31.0, -28.0]}, title="t")
+    assert len(ticks(image)) == 5
+    rows = pixels(image)[:, 0]
+    height = HEIGHT - BOTTOM - TOP
+    assert rows.min() == pytest.approx(TOP + height * 9 / 80, abs=3)
+    assert rows.max() == pytest.approx(TOP + height * 68 / 80, abs=3)
+
+
+def test_a_small_curve_fills_its_axis_unless_the_ends_are_given() -> None:
+    """A squared bias of 1e-5 is seen; a cosine of 1e-5 is seen to be 0."""
+    curve = {"pathwise": [0.0, 1e-5]}
+    free, fixed = (
+        linear_step_chart(curve, title="t"),
+        linear_step_chart(curve, title="t", ends=(-1.0, 1.0)),
+    )
+    assert pixels(free)[:, 0].min() == pytest.approx(TOP, abs=3)
+    assert pixels(fixed)[:, 0].min() == pytest.approx((TOP + HEIGHT - BOTTOM) / 2, abs=3)
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [math.nan, -3.0], [1e38, -1e38], [1e-44]])
+def test_a_linear_chart_is_drawn_whatever_the_numbers(values: list[float]) -> None:
+    assert linear_step_chart({"a": values}, title="t").shape == (HEIGHT, WIDTH, 3)

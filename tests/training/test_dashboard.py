@@ -45,6 +45,22 @@ def test_the_snr_is_that_of_the_estimator_that_trains() -> None:
     assert dashboard_scalars({}, "mixed") == {}
 
 
+def test_the_largest_share_is_that_of_the_estimator_that_trains() -> None:
+    """One line for a run: TensorBoard tells tags of one run apart by markers only."""
+    scalars = {"gradient/critic/largest_share": 0.1, "gradient/pathwise/largest_share": 0.0}
+    assert dashboard_scalars(scalars, "critic") == {"gradient/followed/largest_share": 0.1}
+    assert dashboard_scalars(scalars, "pathwise") == {"gradient/followed/largest_share": 0.0}
+    assert dashboard_scalars(scalars, "mixed") == {}
+
+
+@pytest.mark.parametrize(
+    ("norm", "found"),
+    [(1e14, {"train/log10_gradient_norm": 14}), (0.0, {}), (math.inf, {}), (math.nan, {})],
+)
+def test_the_norm_spans_decades_and_has_a_logarithm(norm: float, found: dict[str, float]) -> None:
+    assert dashboard_scalars({"train/gradient_norm": norm}, "mixed") == found
+
+
 @pytest.mark.parametrize("group", ["gradient", "gradient/critic"])
 def test_a_bias_has_its_thresholds_beside_it(group: str) -> None:
     scalars = {

@@ -67,6 +67,7 @@ def healthy_measurement(followed: str = "pathwise") -> dict[str, float]:
         "gradient/bias": 0.1,
         "gradient/bias_low": -1.0,
         "gradient/bias_z": 0.8,
+        "gradient/log10_detectable_bias": -2.0,
         "gradient/variance_ratio": 80.0,
         f"gradient/{followed}/followed": 1.0,
     }
@@ -537,9 +538,32 @@ def test_an_estimator_of_ones_own_is_followed_if_it_is_the_only_one() -> None:
 def test_the_closing_line_on_a_sound_gradient() -> None:
     assert gradient_text(diagnose(run())) == (
         "sound: pathwise is followed, with a variance of 5, 80 times less than the score "
-        "function's 400; 64 trajectories give an update an SNR of 6.4 (10 give 1); no bias of "
-        "pathwise is seen (z up to 0.8)"
+        "function's 400; 64 trajectories give an update an SNR of 6.4 (10 are enough for an SNR of "
+        "1); no bias of pathwise is seen (z up to 0.8)"
     )
+
+
+@pytest.mark.parametrize(
+    ("least", "said"), [(-0.6, True), (-0.61, False), (-2.0, False), (math.nan, True)]
+)
+def test_where_no_bias_is_seen_it_is_said_if_one_that_matters_would_not_be(
+    least: float, said: bool
+) -> None:
+    """From 25 % of the signal on, so above -0.602; an absent number excludes nothing."""
+    text = gradient_text(diagnose(run({"gradient/log10_detectable_bias": least})))
+    assert text.endswith("do not exclude one that matters") == said
+
+
+def test_a_bias_that_would_have_been_seen_long_ago_is_not_excluded_now() -> None:
+    """The number is absent while no signal is seen."""
+    change = {"gradient/log10_detectable_bias": math.nan}
+    late = gradient_text(diagnose(run(change, start=100)))
+    assert late.endswith("do not exclude one that matters")
+
+
+def test_one_trajectory_is_enough() -> None:
+    text = gradient_text(diagnose(run({"gradient/pathwise/signal": 50.0})))
+    assert "64 trajectories give an update an SNR of 640 (1 is enough for an SNR of 1)" in text
 
 
 def test_the_closing_line_on_an_unreliable_gradient() -> None:
@@ -598,10 +622,12 @@ def test_the_progress_line_has_the_most_serious_finding() -> None:
     assert short_text([]) == ""
 
 
-def test_tensorboards_text_has_the_newest_finding_first() -> None:
-    findings = [Finding("a", 10, 1.0, "One.", "one"), Finding("b", 20, 2.0, "Two.", "two")]
-    assert markdown(findings, 3000) == "At step 3,000:\n\n- Two.\n- One."
-    assert markdown([], 3000) == "At step 3,000:\n\nnothing to report"
+def test_tensorboards_text_has_the_gradient_and_the_newest_finding_first() -> None:
+    """Flags are code: Markdown may make a dash of two hyphens."""
+    findings = [Finding("a", 10, 1.0, "One.", "one"), Finding("b", 20, 2.0, "Use --x-y.", "two")]
+    begin = "**Gradient:** sound: a\n\n**Diagnosis:**\n\n"
+    assert markdown(findings, "sound: a") == f"{begin}- Use `--x-y`.\n- One."
+    assert markdown([], "sound: a") == f"{begin}nothing to report"
 
 
 def test_a_finding_in_the_summary_is_four_plain_values() -> None:

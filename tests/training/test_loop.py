@@ -346,7 +346,9 @@ def test_findings_are_written_when_they_begin_and_end_and_at_the_end(
     progress = run.train()
     assert list(run.writer.texts) == [160, 400]
     assert "100% of the actions have been at their bounds since step 10" in run.writer.texts[160]
-    assert run.writer.texts[400] == "At step 400:\n\nnothing to report"
+    end = run.writer.texts[400]
+    assert end.startswith("**Gradient:** sound: pathwise is followed")
+    assert end.endswith("**Diagnosis:**\n\nnothing to report")
     assert progress.diagnosis.findings == []
 
 

@@ -94,9 +94,9 @@ def test_the_beginning_of_a_run_is_documented(tmp_path: Path) -> None:
     with RunWriter(tmp_path) as writer:
         writer.begin(SETTINGS)
     events = read(tmp_path)
-    definitions = text(events, "tags/text_summary")
+    definitions = text(events, "tags")
     assert all(f"`{tag}`" in definitions for tag in DEFINITIONS)
-    config = text(events, "settings/text_summary")
+    config = text(events, "settings")
     assert all(f"| {key} | {value} |" in config for key, value in SETTINGS.items())
 
 
@@ -107,17 +107,17 @@ def test_runs_side_by_side_define_the_tags_once(tmp_path: Path) -> None:
         path.mkdir()
         with RunWriter(path) as writer:
             writer.begin(SETTINGS)
-    assert "tags/text_summary" in read(first).Tags()["tensors"]
-    assert "tags/text_summary" not in read(second).Tags()["tensors"]
-    assert "in the text *tags* of the run b" in text(read(second), "settings/text_summary")
+    assert "tags" in read(first).Tags()["tensors"]
+    assert "tags" not in read(second).Tags()["tensors"]
+    assert "in the text *tags* of the run b" in text(read(second), "settings")
     assert (first / "tags.md").read_text() == definitions_text()
     shutil.rmtree(first)
     third.mkdir()
     for path in (third, second, third):
         with RunWriter(path) as writer:
             writer.begin(SETTINGS)
-    assert "tags/text_summary" in read(third).Tags()["tensors"]
-    assert "tags/text_summary" not in read(second).Tags()["tensors"]
+    assert "tags" in read(third).Tags()["tensors"]
+    assert "tags" not in read(second).Tags()["tensors"]
 
 
 def test_the_definitions_replace_a_link_and_do_not_follow_it(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_text_comes_back_at_its_step(tmp_path: Path) -> None:
     with RunWriter(tmp_path) as writer:
         writer.write_text("diagnosis", "At step 64:\n\n- One.", 64)
     events = read(tmp_path)
-    (event,) = events.Tensors("diagnosis/text_summary")
-    assert event.step == 64 and text(events, "diagnosis/text_summary").endswith("- One.")
+    (event,) = events.Tensors("diagnosis")
+    assert event.step == 64 and text(events, "diagnosis").endswith("- One.")
 
 
 def test_hyperparameters_show_in_their_tab(tmp_path: Path) -> None:
@@ -159,10 +159,11 @@ def test_hyperparameters_show_in_their_tab(tmp_path: Path) -> None:
             found[tag] = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
     experiment = found["_hparams_/experiment"].experiment
     assert {info.name.tag for info in experiment.metric_infos} == set(HPARAM_METRICS)
-    assert {info.name for info in experiment.hparam_infos} == set(SETTINGS)
+    assert {info.name for info in experiment.hparam_infos} == {*SETTINGS, "estimator"}
     start = found["_hparams_/session_start_info"].session_start_info.hparams
     assert start["gamma"].number_value == 0.99
     assert start["agent"].string_value == "shac"
+    assert start["estimator"].string_value == "score_function"  # followed, though no setting
     assert start["normalize"].number_value == 1  # torch writes a flag as a number
     assert start["hidden"].string_value == "(64, 64)"
     assert "_hparams_/session_end_info" in found

@@ -75,11 +75,12 @@ def experiment(
 def evil() -> Iterator[Experiment]:
     """Runs of somebody else's, with markup wherever text may stand."""
     finding = {"since_step": EVIL, "sentence": EVIL, "kind": EVIL, "number": EVIL}
-    summary = {"steps": EVIL, "diagnosis": [finding, EVIL, 3]}
+    summary = {"steps": EVIL, "gradient": EVIL, "diagnosis": [finding, EVIL, 3]}
     yield experiment(EVIL, EVIL, 1, summary, agent=EVIL, kind=[EVIL, {EVIL: EVIL}])
     odd: dict[Any, Any] = {1: 2, None: 3}
     yield Experiment("c", EVIL, odd, [Run(Path(EVIL), odd, {}, None)])
-    yield experiment("b", EVIL + "2", 2, {"diagnosis": EVIL}, seed=EVIL, estimator=EVIL)
+    odd_summary = {"diagnosis": EVIL, "gradient": [EVIL]}
+    yield experiment("b", EVIL + "2", 2, odd_summary, seed=EVIL, estimator=EVIL)
 
 
 def test_nothing_of_a_run_is_markup_and_nothing_is_loaded() -> None:
@@ -123,12 +124,33 @@ def test_a_question_without_measurements_has_no_heading() -> None:
 
 def test_the_diagnosis_is_there_in_full() -> None:
     finding = {"since_step": 2048, "sentence": "It is bad; try --num-envs 8."}
-    one = experiment("one", summary={"steps": 300, "diagnosis": [finding]})
+    summary = {"steps": 300, "gradient": "unreliable: pathwise is followed"}
+    one = experiment("one", summary=summary | {"diagnosis": [finding]})
     other = experiment("other", summary={"steps": 300, "diagnosis": []})
     text = page([one, other])
-    assert "since step 2,048:</span> It is bad; try <code>--num-envs</code> 8." in text
+    assert (
+        "<li>Gradient: unreliable: pathwise is followed.</li>"
+        "<li>It is bad; try <code>--num-envs</code> 8.</li>"
+    ) in text
     assert "1 finding<" in text and "nothing to report" in text
+    assert text.count("<li>Gradient: ") == 1, "a summary of an earlier version has none"
+    assert "<li>Nothing to report.</li>" in text
     assert "not ended" in page([experiment()])
+
+
+def test_every_question_has_the_names_and_colours_of_several_experiments() -> None:
+    """A reader far down a long page need not scroll up to know a line."""
+    names = [experiment("one"), experiment("other")]
+    tags = scalars(train__std=[1.0, 1.0, 0.9])
+    text = page([*names, experiment("third", tags=tags)])
+    for question in ("Is it learning?", "What is wrong?"):
+        section = text.split(f">{question}<")[1].split("<figure>")[0]
+        assert re.findall(r'swatch (c\d)"></i><span>(\w+)<', section) == [
+            ("c0", "one"),
+            ("c1", "other"),
+            ("c2", "third"),
+        ]
+    assert 'class="legend"' not in page([experiment("one")])
 
 
 def test_an_experiment_has_one_colour_and_estimators_have_others() -> None:
