@@ -72,7 +72,8 @@ def words_of(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(map(str, arguments))
     if origin is tuple and len(arguments) == 2 and arguments[1] is ...:
-        return f"a tuple of which each is {words_of(arguments[0])}"
+        example = {int: ", such as (64, 64)", float: ", such as (0.9, 0.5)"}.get(arguments[0], "")
+        return f"a tuple of which each is {words_of(arguments[0])}{example}"
     if origin is tuple:
         return f"a tuple of {len(arguments)}, each {words_of(arguments[0])}"
     return getattr(annotation, "__name__", str(annotation))

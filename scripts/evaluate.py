@@ -137,6 +137,7 @@ def evaluate_run(
     chosen = chosen_environment(options, settings.run)
     if not options.trust:
         require_signed(config, settings, names_of(chosen) - names_of(options), OTHER_ENV)
+    torch.set_num_threads(settings.run.threads)
     device = torch.device("cpu")
     environments = (find_environments or env_factory_of)(chosen, False, device)
     require_evaluation_memory(environments, options.episodes)

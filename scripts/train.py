@@ -226,7 +226,9 @@ def run_training(
     except BaseException as error:
         error.add_note(last_checkpoint(run_folder))
         raise
-    lines = report_lines(run_folder, end) if finished else [stopped_line(end, run_folder)]
+    lines = [stopped_line(end, run_folder)]
+    if finished:
+        lines = report_lines(run_folder, end, result["env"])
     view.end(Ending(run_folder, result, finished, lines))
     return end
 
@@ -278,11 +280,15 @@ def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
     }
 
 
-def report_lines(run_folder: "RunFolder", progress: "Progress") -> list[str]:
+def report_lines(run_folder: "RunFolder", progress: "Progress", env: str) -> list[str]:
     """The lines printed at the end: returns, gradient, diagnosis, policy file, next commands."""
+    from pgtoolkit.envs.registry.resolve import OBJECT
     from pgtoolkit.training import diagnosis
 
     policy = run_folder.saved_policy("best")
+    # No command can make an environment again that was an object in Python.
+    in_python = f"pgtoolkit.load({str(run_folder.path)!r}, env=...).evaluate()"
+    evaluate = in_python if OBJECT.fullmatch(env) else f"pgtoolkit evaluate {run_folder.path}"
     lines = []
     if progress.eval_return is not None:
         lines.append(
@@ -297,7 +303,7 @@ def report_lines(run_folder: "RunFolder", progress: "Progress") -> list[str]:
     return [
         *lines,
         f"policy:         {policy}",
-        f"evaluate it:    pgtoolkit evaluate {run_folder.path}",
+        f"evaluate it:    {evaluate}",
         f"TensorBoard:    tensorboard --logdir {run_folder.path}",
     ]
 

@@ -146,11 +146,20 @@ def _seeded(
     """
     # torch.manual_seed would seed the generators of other devices too.
     torch.default_generator.manual_seed(seed)
-    module = function(space)
+    must = "it must take the observation space and return an nn.Module"
+    try:
+        module = function(space)
+    except Exception as error:
+        what = single_line(describe_exception(error, _file_of(function)))
+        name = _name_of(function)
+        raise SettingError(f"{name} of --torso fails when it is called ({what}): {must}") from error
     if not isinstance(module, nn.Module):
+        raise SettingError(f"{_name_of(function)} of --torso returned {_kind(module)}: {must}")
+    norms = nn.modules.batchnorm._BatchNorm
+    if any(isinstance(part, norms) and part.training for part in module.modules()):
         raise SettingError(
-            f"{_name_of(function)} of --torso returned {_kind(module)}: it must take the "
-            "observation space and return an nn.Module"
+            f"{_name_of(function)} of --torso has a BatchNorm, which mixes the rows of a batch: a "
+            "policy must treat every row by itself. Use LayerNorm in the place of BatchNorm"
         )
     if any(nn.parameter.is_lazy(tensor) for tensor in module.parameters()):
         with torch.no_grad():

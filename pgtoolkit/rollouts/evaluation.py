@@ -35,7 +35,7 @@ class Evaluation:
     successes: list[bool] | None = None
     """Whether each episode was a success: ``is_success`` in the info of its last step, False where
     that says nothing. None if no episode has it."""
-    actions: ActionCounts | None = None
+    actions: ActionCounts | None = dataclasses.field(default=None, repr=False)
     """How often each part of the action space was used, in all steps that were played. None if no
     dimension has bounds."""
 

@@ -98,8 +98,9 @@ class TrainedPolicy:
                 f"the observation has the shape {list(array.shape)}: give one observation "
                 f"{list(shape)}, or a batch {_batch(list(shape))}"
             )
-        if np.isnan(array).any():
-            raise RequestError("the observation holds NaN, for which there is no action")
+        if not np.isfinite(array).all():
+            bad = "NaN" if np.isnan(array).any() else "infinity"
+            raise RequestError(f"the observation holds {bad}, for which there is no action")
         rows = array[None] if is_single else array
         return rows.astype(self.module.normalizer.input_dtype), is_single
 

@@ -24,6 +24,7 @@ from pgtoolkit.scripts.cli.experiment import (
     fitting,
     load_policy,
 )
+from pgtoolkit.scripts.cli.run_views import SilentRun
 from pgtoolkit.scripts.evaluate import EvaluateArguments, chosen_environment, evaluate_run
 from pgtoolkit.scripts.resume import ResumeArguments, resume_locked
 from pgtoolkit.scripts.train import Trained
@@ -159,12 +160,19 @@ class Run:
             played.env.close()
             return played.result
 
-    def resume(self, total_steps: int | None = None, *, callback: Callback | None = None) -> "Run":
+    def resume(
+        self,
+        total_steps: int | None = None,
+        *,
+        callback: Callback | None = None,
+        quiet: bool = False,
+    ) -> "Run":
         """Continues the run from its last checkpoint; returns it as it is afterwards.
 
         Args:
             total_steps: the new total of environment steps; the planned one by default.
             callback: as in ``pgtoolkit.train``.
+            quiet: as in ``pgtoolkit.train``.
 
         Raises:
             RequestError: the run is finished, its environment cannot be made again, or another
@@ -180,7 +188,8 @@ class Run:
                 total_steps=None if total_steps is None else total,
                 trust=self._trust,
             )
-            trained = resume_locked(options, find_environments=self._find, watch=watch)
+            view = SilentRun() if quiet else None
+            trained = resume_locked(options, find_environments=self._find, watch=watch, view=view)
             return run_of(trained, self._find)
 
 
@@ -222,6 +231,8 @@ def as_path(directory: object) -> Path:
     Raises:
         RequestError: it is no path.
     """
+    if isinstance(directory, TrainedPolicy):
+        raise RequestError("this is a policy: give its run, or the folder of the run")
     if not isinstance(directory, str | os.PathLike) or not os.fspath(directory):
         given = single_line(repr(directory))[:100]
         raise RequestError(f"{given} is not the folder of a run: give its path")

@@ -26,6 +26,7 @@ from pgtoolkit.scripts.cli.experiment import (
     env_factory_of,
     settings_from_file,
 )
+from pgtoolkit.scripts.cli.run_views import SilentRun
 from pgtoolkit.scripts.cli.trust import names_of, require_signed
 from pgtoolkit.scripts.train import train_settings
 from pgtoolkit.training.run_folder import RunFolder
@@ -41,6 +42,7 @@ def train(
     callback: Callback | None = None,
     networks: MakeNetworks | str | None = None,
     run_dir: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
     **settings: Any,
 ) -> Run:
     """Trains an agent as ``pgtoolkit train`` does, and returns the run.
@@ -70,6 +72,7 @@ def train(
             layers. Initial weights are drawn from torch's global generator, which has a seed of the
             run's meanwhile.
         run_dir: the run's folder; by default ``runs/ENV__AGENT__SEED__TIME``.
+        quiet: whether nothing is printed of the run; warnings and errors are.
         settings: any other setting of `pgtoolkit train AGENT --help`, by its name in Python:
             ``num_envs=32``, ``env_kwargs={"g": 9.8}``, ``eval_interval=10_000``. Those of the agent
             stand in its settings where these are given.
@@ -92,7 +95,8 @@ def train(
         watch = watch_of(callback, chosen.loop.total_steps)
         find = None if given is None else given.find
         folder = None if run_dir is None else str(_folder(run_dir))
-        trained = train_settings(chosen, folder, find_environments=find, watch=watch)
+        view = SilentRun() if quiet else None
+        trained = train_settings(chosen, folder, find_environments=find, watch=watch, view=view)
         return run_of(trained, find)
 
 

@@ -135,7 +135,38 @@ def _first_error(report: str) -> str:
         if line == "Perhaps you meant:":
             text += f"; perhaps {lines[i + 1]}"
     # Errors from a dataclass's own checks: drop tyro's prefix with the field's position.
-    return re.sub(r"^Error parsing (agent|loop|run|\w+Arguments): ", "", text).replace("  ", " ")
+    text = re.sub(r"^Error parsing (agent|loop|run|\w+Arguments): ", "", text).replace("  ", " ")
+    return plain_words(text)
+
+
+PLAIN_WORDS = (
+    (r"Missing from .*?: (--[\w-]+)\b.*", r"\1 is missing"),
+    (
+        r"Error parsing (--[\w-]+): invalid literal for int\(\) with base 10: (.*)",
+        r"\1 must be a whole number, written in digits, not \2",
+    ),
+    (
+        r"Error parsing (--[\w-]+): could not convert string to float: (.*)",
+        r"\1 must be a number, not \2",
+    ),
+    (
+        r"Error parsing (--[\w-]+): Could not find valid parse for arguments: \['(.*,.*)'\]",
+        r"\1 takes values with spaces between them, not commas: not \2",
+    ),
+    (
+        r"Error parsing (--[\w-]+): Could not find valid parse for arguments: \['(.*)'\]",
+        r"\1 cannot be \2",
+    ),
+)
+"""Patterns of tyro's messages, with what is said in their place."""
+
+
+def plain_words(text: str) -> str:
+    """A message of tyro in words of a user; another one as it is."""
+    for pattern, words in PLAIN_WORDS:
+        if re.fullmatch(pattern, text):
+            return re.sub(pattern, words, text)
+    return text
 
 
 def parse_json_object(text: str, flag: str) -> dict[str, Any]:

@@ -24,7 +24,13 @@ from pgtoolkit.estimators.cross_fitting import followed_estimator
 from pgtoolkit.gymnasium_types import AnyVectorEnv
 from pgtoolkit.limits import MAX_THREADS
 from pgtoolkit.rollouts.evaluation import MAX_EPISODE_STEPS, Evaluation, evaluate, never
-from pgtoolkit.scripts.cli.arguments import flag_name, flags_of, parse, parse_json_object
+from pgtoolkit.scripts.cli.arguments import (
+    flag_name,
+    flags_of,
+    parse,
+    parse_json_object,
+    program_name,
+)
 from pgtoolkit.scripts.cli.environments import (
     EnvFactory,
     Environments,
@@ -198,7 +204,13 @@ def settings_from_file(
         raise RequestError(f"the configuration has no setting {', '.join(unknown)}: take it out")
     named = named_settings(overrides)
     rest = {k: v for k, v in kept.items() if k not in named}
-    return parse_settings(agent_name, flags_of(rest) + overrides, command=command)
+    try:
+        return parse_settings(agent_name, flags_of(rest) + overrides, command=command)
+    except RequestError as error:
+        if overrides:
+            raise  # the value may be that of a flag
+        text = str(error).removesuffix(f" (see {program_name(command)} --help)")
+        raise RequestError(f"a setting of the configuration does not fit: {text}") from error
 
 
 def setting_names(agent_name: str) -> list[str]:

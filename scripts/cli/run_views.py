@@ -176,6 +176,24 @@ class QuietRun:
 
 
 @final
+class SilentRun:
+    """Nothing: for a Python program that says itself what there is to say."""
+
+    def output(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def begin(self, beginning: Beginning) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def follow(self, total_steps: int, num_steps: int) -> Iterator[Show]:
+        yield lambda progress: None
+
+    def end(self, ending: Ending) -> None:
+        pass
+
+
+@final
 class JsonRun:
     """One JSON object on a line of standard output for each event; all else to standard error."""
 

@@ -293,8 +293,9 @@ def _columns(lengths: Sequence[int], width: float) -> int:
         width: of the picture, in inches.
     """
     for columns in (4, 3, 2):
-        rows = math.ceil(len(lengths) / columns)
-        longest = [max(lengths[i : i + rows]) for i in range(0, len(lengths), rows)]
+        # as matplotlib fills its columns: five labels in four are 2, 1, 1 and 1
+        parts = np.array_split(lengths, min(columns, len(lengths)))
+        longest = [int(part.max()) for part in parts]
         if sum(LETTER_WIDTH * length + LEGEND_LINE_WIDTH for length in longest) <= width:
             return columns
     return 1

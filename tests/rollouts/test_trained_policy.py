@@ -79,6 +79,7 @@ def test_a_discrete_action_is_one_integer() -> None:
         ({"position": OBS}, "is a dictionary"),
         ((OBS[0], {}), "pair"),
         (np.array([0.0, np.nan, 0.0]), "holds NaN"),
+        (np.array([0.0, -np.inf, 0.0]), "holds infinity"),
         (torch.zeros(3, requires_grad=True), "is no array"),
     ],
 )

@@ -154,3 +154,34 @@ def test_a_vector_environment_says_the_number_of_environments() -> None:
     assert run.config.num_envs == 3
     with pytest.raises(RequestError, match="num_envs is said twice"):
         pgtoolkit.train(PpoConfig(num_envs=4), env)
+
+
+def test_a_quiet_run_prints_nothing_but_what_the_callback_prints(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And goes on quietly."""
+
+    def callback(progress: Any, metrics: Any) -> None:
+        print("an update")
+
+    run = pgtoolkit.train(
+        "reinforce",
+        "CartPole-v1",
+        total_steps=2048,
+        run_dir=tmp_path / "run",
+        callback=callback,
+        quiet=True,
+    )
+    run.resume(4096, quiet=True)
+    printed = capfd.readouterr()
+    assert set(printed.out.splitlines()) == {"an update"} and printed.err == ""
+
+
+def test_the_closing_line_of_an_object_is_python(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No command can make the environment again."""
+    env = gymnasium.make("CartPole-v1")
+    pgtoolkit.train("reinforce", env, total_steps=2048, run_dir=tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert "env=...).evaluate()" in printed and "pgtoolkit evaluate" not in printed
