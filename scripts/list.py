@@ -1,5 +1,7 @@
 """``pgtoolkit list``: lists agents, environments, estimators and wrappers."""
 
+import shutil
+import sys
 from collections.abc import Sequence
 
 from pgtoolkit.estimators.catalogue import CATALOGUE
@@ -10,7 +12,10 @@ from pgtoolkit.scripts.cli.registry import (
     lookup,
     registered_env_ids,
 )
+from pgtoolkit.scripts.cli.tables import table
 
+ANY_WIDTH = 10_000
+"""Columns that no entry has."""
 KINDS = ("agents", "envs", "estimators", "wrappers")
 
 
@@ -37,10 +42,12 @@ def run(arguments: Sequence[str]) -> None:
         import pgtoolkit.envs  # noqa: F401
     for kind in kinds:
         print(f"{kind}:")
-        entries = notes(kind)
-        width = max(map(len, entries))
-        for name, note in entries.items():
-            print(f"  {name:<{width}}  {note}")
+        print(table(notes(kind), line_width()))
+
+
+def line_width() -> int:
+    """Columns of a terminal; in a file or a pipe every entry has one line, for `grep`."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else ANY_WIDTH
 
 
 def notes(kind: str) -> dict[str, str]:
@@ -71,8 +78,6 @@ def env_notes() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    import sys
-
     from pgtoolkit.scripts.cli.main import run_command
 
     run_command(run, sys.argv[1:])
