@@ -8,7 +8,13 @@ import pytest
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.scripts.cli import main as cli
-from pgtoolkit.scripts.comparison.figure import draw, save
+from pgtoolkit.scripts.comparison.figure import (
+    LEGEND_LINE_WIDTH,
+    LETTER_WIDTH,
+    _columns,
+    draw,
+    save,
+)
 from pgtoolkit.scripts.comparison.groups import Group, read_groups
 from pgtoolkit.scripts.comparison.scalars import Scalars
 
@@ -167,3 +173,12 @@ def test_the_same_run_twice_is_refused(runs: list[str], tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="the same seed, 0"):
         read_groups([runs[0], str(link)])
     assert len(read_groups([runs[0], runs[0]])[0].runs) == 1
+
+
+def test_columns_are_counted_as_matplotlib_fills_them() -> None:
+    """Five labels in four columns are 2, 1, 1 and 1: three long ones then stand side by side."""
+    lengths = [10, 10, 30, 30, 30]
+    beside = [10, 30, 30, 30]
+    width = sum(LETTER_WIDTH * n + LEGEND_LINE_WIDTH for n in beside)
+    assert _columns(lengths, width) == 4
+    assert _columns(lengths, 0.99 * width) < 4
