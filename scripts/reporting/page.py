@@ -247,7 +247,7 @@ def versions_table(experiments: Sequence[Styled]) -> str:
         rows.append(f"<tr><td>{escaped(name)}</td><td{mark}>{escaped(join_names(texts))}</td></tr>")
     folders = "".join(f"<li><code>{escaped(str(run.path))}</code></li>" for run in runs)
     table = f'<div class="scroll"><table>{"".join(rows)}</table></div>' if rows else ""
-    return f'<h2>Versions and folders</h2>{table}<ul class="findings">{folders}</ul>'
+    return f'<h2>Versions and folders</h2>{table}<ul class="folders">{folders}</ul>'
 
 
 def with_flags(text: str) -> str:

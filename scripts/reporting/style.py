@@ -98,6 +98,7 @@ td.unusual {{ background: var(--marked); }}
 .alarm {{ color: var(--alarm); font-weight: 600; }}
 summary {{ cursor: pointer; margin: 0.8rem 0; }}
 .findings code {{ white-space: nowrap; }}
+.folders {{ padding-left: 1.2rem; overflow-wrap: anywhere; }}
 code {{ font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 0.92em; }}
 @media (max-width: 520px) {{
   body {{ font-size: 14px; }}

@@ -24,7 +24,7 @@ CUT_OFF = """() => [...document.querySelectorAll("svg text")].filter(text => {
 
 @pytest.fixture(scope="module")
 def file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the runs, with the long labels of 149,760 steps."""
+    """The report of the runs, with the long labels of 149,760 steps and long names of folders."""
     path = tmp_path_factory.mktemp("report") / "report.html"
     experiments = read_experiments([str(runs / "shac"), str(runs / "reppo")])
     text = report([replace(e, runs=[stretched(run, 156) for run in e.runs]) for e in experiments])
@@ -33,13 +33,14 @@ def file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stretched(run: Run, factor: int) -> Run:
-    """The run with so many times its steps."""
+    """The run with so many times its steps, in a folder whose name is as much longer."""
     scalars = {
         tag: ([factor * step for step in steps], values)
         for tag, (steps, values) in run.scalars.items()
     }
     summary = dict(run.summary or {})
-    return replace(run, scalars=scalars, summary=summary | {"steps": factor * summary["steps"]})
+    summary["steps"] *= factor
+    return replace(run, path=run.path / ("x" * factor), scalars=scalars, summary=summary)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
