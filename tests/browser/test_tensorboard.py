@@ -87,8 +87,7 @@ def has_read(url: str, run: str) -> bool:
 
 @pytest.fixture
 def page(browser: Browser, tensorboard: str) -> Iterator[Page]:
-    """A window as high as the page: TensorBoard draws the charts that are in it."""
-    with browser.new_page(viewport={"width": 1400, "height": 6000}) as found:
+    with browser.new_page(viewport={"width": 1400, "height": 1000}) as found:
         found.set_default_timeout(1000 * LIMIT)
         yield found
 
