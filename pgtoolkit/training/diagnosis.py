@@ -25,6 +25,7 @@ from pgtoolkit.training.alarms import MEASUREMENTS, RULES, Rule, variance_text
 from pgtoolkit.training.history import History
 
 NOTHING = "nothing to report"
+CHECK = "pgtoolkit check-env tests the environment's gradient"
 SIMILAR = 1.2
 """Ratio of two variances below which they are said to be about the same."""
 
@@ -251,7 +252,9 @@ def verdict(history: History, unreliable: Sequence[str]) -> str:
     update = (alarms.snr(history, name) or 0.0) * number
     if list(unreliable) == ["variance"] and update >= 1:
         return "usable, but noisier than need be"
-    return "unreliable" if unreliable else "sound"
+    if unreliable:
+        return "unreliable"
+    return "unproven" if bias_is_open(history) else "sound"
 
 
 def variance_words(history: History) -> str:
@@ -295,7 +298,7 @@ def bias_words(history: History, unreliable: Sequence[str]) -> str:
     """Whether a bias of pathwise is seen."""
     z = history.get("gradient/bias_z")
     if z is None:
-        return ""
+        return f"no bias is measured ({CHECK})" if bias_is_open(history) else ""
     highest = max(z.last(MEASUREMENTS))
     if highest > BIAS_Z:
         return f"a bias of pathwise is seen (z up to {alarms.z_text(highest)})"
@@ -304,7 +307,13 @@ def bias_words(history: History, unreliable: Sequence[str]) -> str:
     text = f"no bias of pathwise is seen (z up to {alarms.z_text(highest)})"
     if bias_would_be_seen(history):
         return text
-    return f"{text}, but so few trajectories do not exclude one that matters"
+    return f"{text}, but so few trajectories do not exclude one that matters ({CHECK})"
+
+
+def bias_is_open(history: History) -> bool:
+    """Whether a bias of pathwise that reaches the followed gradient, and matters, is possible."""
+    follows = history.followed == "pathwise" or alarms.follows_mixed_with(history, "pathwise")
+    return follows and not bias_would_be_seen(history)
 
 
 def bias_would_be_seen(history: History) -> bool:

@@ -532,6 +532,10 @@ def test_an_estimator_of_ones_own_is_followed_if_it_is_the_only_one() -> None:
     assert "mine is followed, with a variance of 1 (no other" in gradient_text(diagnosis)
 
 
+NOT_EXCLUDED = (
+    "do not exclude one that matters (pgtoolkit check-env tests the environment's gradient)"
+)
+
 # Texts --------------------------------------------------------------------------------------------
 
 
@@ -551,14 +555,35 @@ def test_where_no_bias_is_seen_it_is_said_if_one_that_matters_would_not_be(
 ) -> None:
     """From 25 % of the signal on, so above -0.602; an absent number excludes nothing."""
     text = gradient_text(diagnose(run({"gradient/log10_detectable_bias": least})))
-    assert text.endswith("do not exclude one that matters") == said
+    assert (NOT_EXCLUDED in text) == said and text.startswith("unproven" if said else "sound")
 
 
 def test_a_bias_that_would_have_been_seen_long_ago_is_not_excluded_now() -> None:
     """The number is absent while no signal is seen."""
     change = {"gradient/log10_detectable_bias": math.nan}
     late = gradient_text(diagnose(run(change, start=100)))
-    assert late.endswith("do not exclude one that matters")
+    assert late.startswith("unproven") and late.endswith(NOT_EXCLUDED)
+
+
+@pytest.mark.parametrize(
+    ("followed", "begin"),
+    [("pathwise", "unproven"), ("mixed", "unproven"), ("score_function", "sound")],
+)
+def test_a_gradient_is_sound_only_if_no_bias_that_matters_can_reach_it(
+    followed: str, begin: str
+) -> None:
+    change = {"gradient/log10_detectable_bias": math.nan, "gradient/variance_ratio": 1.0}
+    assert gradient_text(diagnose(run(change, followed=followed))).startswith(f"{begin}: ")
+
+
+def test_a_guarded_mix_is_the_score_function_and_has_no_bias() -> None:
+    change = {"gradient/log10_detectable_bias": math.nan, "gradient/mix/guarded": 1.0}
+    assert gradient_text(diagnose(run(change, followed="mixed"))).startswith("sound: ")
+
+
+def test_a_bias_that_is_not_measured_is_not_excluded() -> None:
+    text = gradient_text(diagnose(run({"gradient/bias_z": math.nan})))
+    assert text.startswith("unproven") and "no bias is measured (pgtoolkit check-env" in text
 
 
 def test_one_trajectory_is_enough() -> None:
