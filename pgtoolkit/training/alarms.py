@@ -12,7 +12,7 @@ from typing import NamedTuple, final
 
 from pgtoolkit.diagnostics.bias import is_biased
 from pgtoolkit.estimators.catalogue import CATALOGUE
-from pgtoolkit.formatting import format_number
+from pgtoolkit.formatting import FLAG, format_number
 from pgtoolkit.training.history import History, Series
 
 MEASUREMENTS = 5
@@ -240,7 +240,7 @@ def words_variance(history: History, since: int) -> Words:
         f"{label(name)} variance {times} times {noun(other)}'s",
         f"the {label(name)} gradient, which is followed, has had the larger variance since step "
         f"{since:,}: {mine} beside {noun(other)}'s {theirs}, {times} times as much ({what})"
-        f"{cause(history)}; {instead(name)}",
+        f"{cause(history)}{instead(history)}",
     )
 
 
@@ -250,15 +250,32 @@ def variance_text(history: History, name: str) -> str:
     return "-" if series is None else format_number(series.median(MEASUREMENTS), 2)
 
 
-def instead(followed: str) -> str:
-    """What to do where the followed gradient varies too much."""
-    if followed == "pathwise":
-        return "follow --estimator mixed, or shorten --n-steps"
-    if followed == "score_function":
-        return "train with an agent that follows pathwise (shac, apg)"
-    if followed == "mixed":
-        return "shorten --n-steps, or collect more trajectories (--num-envs)"
-    return "follow the other one, or collect more samples"
+def instead(history: History) -> str:
+    """What to do where the followed gradient varies too much, after a semicolon."""
+    ways = {
+        "pathwise": ("follow --estimator mixed", "shorten --n-steps"),
+        "score_function": ("train with an agent that follows pathwise (shac, apg)",),
+        "mixed": ("shorten --n-steps", "collect more trajectories (--num-envs)"),
+    }
+    other = ("follow the other one", "collect more samples")
+    return advice(history, *ways.get(str(history.followed), other))
+
+
+def open_to(history: History, *ways: str) -> list[str]:
+    """The ways whose flags are all settings of the agent."""
+    known = history.settings
+    return [
+        way
+        for way in ways
+        if known is None
+        or known.issuperset(flag[2:].replace("-", "_") for flag in FLAG.findall(way))
+    ]
+
+
+def advice(history: History, *ways: str) -> str:
+    """``"; one way, or another"``, of those that the agent has; empty if it has none."""
+    found = open_to(history, *ways)
+    return f"; {', or '.join(found)}" if found else ""
 
 
 def cause(history: History) -> str:
@@ -306,7 +323,7 @@ def words_carried_by_one(history: History, since: int) -> Words:
         f"one trajectory has {share:.0%} of the variance",
         f"one trajectory of {trajectories_text(history)} has carried {share:.0%} of the "
         f"{label(name)} gradient's variance (median) since step {since:,}, so an update follows "
-        f"that trajectory{cause(history)}; {instead(name)}",
+        f"that trajectory{cause(history)}{instead(history)}",
     )
 
 
@@ -406,7 +423,8 @@ def words_bias(history: History, since: int) -> Words:
         f"pathwise is biased (z {number:.1f})",
         f"the pathwise gradient has been biased since step {since:,}: its mean differs from the "
         f"score function's (z {number:.1f}{size}). Jumps of reward or dynamics, contacts, and "
-        "episodes that end by the action cause it; follow --estimator mixed, or use reinforce",
+        "episodes that end by the action cause it"
+        f"{advice(history, 'follow --estimator mixed', 'use reinforce')}",
     )
 
 
@@ -429,19 +447,18 @@ def words_noise(history: History, since: int) -> Words:
     name = str(history.followed)
     z, seen = pooled_z(history, name) or 0.0, seen_by(history)
     if seen is None:
-        advice = more_trajectories(history)
+        rest = f"; {more_trajectories(history)}"
     else:
         found = pooled_z(history, seen) or 0.0
-        advice = (
-            f"{noun(seen)} beside it sees one (z {z_text(found)}) on the same trajectories: "
-            f"{instead(name)}"
+        rest = (
+            f", though {noun(seen)} beside it sees one (z {z_text(found)}) on the same "
+            f"trajectories{instead(history)}"
         )
     return Words(
         z,
         f"nothing but noise in the gradient (z {z_text(z)})",
         f"since step {since:,} the {label(name)} gradient, which is followed, cannot be told from "
-        f"0 (z {z_text(z)} over {MEASUREMENTS} measurements): an update is nothing but noise; "
-        f"{advice}",
+        f"0 (z {z_text(z)} over {MEASUREMENTS} measurements): an update is nothing but noise{rest}",
     )
 
 
@@ -472,6 +489,11 @@ def below_best(history: History) -> bool:
     return drop > DROP * abs(best) and drop > DROP_OF_RANGE * (best - returns.early[0])
 
 
+def smaller_steps(history: History) -> list[str]:
+    """The setting that makes the policy's steps smaller, with what to do with it."""
+    return open_to(history, "use a smaller --learning-rate", "use a smaller --target-kl")[:1]
+
+
 def words_below_best(history: History, since: int) -> Words:
     returns = history.series["eval/mean_reward"]
     last, best = format_number(returns.recent[-1], 4), format_number(returns.highest, 4)
@@ -479,8 +501,8 @@ def words_below_best(history: History, since: int) -> Words:
         returns.recent[-1],
         f"evaluation {last} after {best}",
         f"the evaluations since step {since:,} are far below the best: {last} after {best} at step "
-        f"{returns.highest_step:,}. policy/best.safetensors holds the best policy; a smaller "
-        "--learning-rate may keep it",
+        f"{returns.highest_step:,}. policy/best.safetensors holds the best policy"
+        f"{advice(history, *smaller_steps(history))}",
     )
 
 
@@ -492,14 +514,20 @@ def above(tag: str, limit: float) -> Callable[[History], bool]:
     return lambda history: (history.now(tag) or 0.0) > limit
 
 
+def more_entropy(history: History) -> list[str]:
+    """The settings that keep the policy's entropy up, with what to do with them."""
+    both, one = "use a larger --ent-coef-relative (or --ent-coef)", "use a larger --ent-coef"
+    return open_to(history, both, one)[:1]
+
+
 def words_saturated(history: History, since: int) -> Words:
     share = history.series["train/saturated_actions"].median(UPDATES)
     return Words(
         share,
         f"{share:.0%} of actions saturated",
         f"{share:.0%} of the actions have been at their bounds since step {since:,}, where tanh is "
-        "flat: a pathwise gradient vanishes there and noise explores nothing; a larger "
-        "--ent-coef-relative keeps them away",
+        "flat: a pathwise gradient vanishes there and noise explores nothing"
+        f"{advice(history, *more_entropy(history))}",
     )
 
 
@@ -509,8 +537,8 @@ def words_clipped_actions(history: History, since: int) -> Words:
         share,
         f"{share:.0%} of actions clipped",
         f"{share:.0%} of the actions have been beyond their bounds since step {since:,} and are "
-        "clipped, so noise explores nothing there; use --distribution gaussian, or a smaller "
-        "--log-std-init",
+        "clipped, so noise explores nothing there"
+        f"{advice(history, 'use --distribution gaussian', 'use a smaller --log-std-init')}",
     )
 
 
@@ -528,8 +556,8 @@ def words_collapsed(history: History, since: int) -> Words:
         std.recent[-1],
         f"std collapsed to {now}",
         f"the policy's standard deviation has collapsed since step {since:,}: {now} after {first} "
-        "at the start, while the return has not risen or has fallen again; a larger "
-        "--ent-coef-relative (or --ent-coef) keeps it up",
+        "at the start, while the return has not risen or has fallen again"
+        f"{advice(history, *more_entropy(history))}",
     )
 
 
@@ -547,8 +575,8 @@ def words_kl(history: History, since: int) -> Words:
         highest,
         f"KL up to {format_number(highest, 2)} in an update",
         f"since step {since:,} single updates have moved the policy too far: KL up to "
-        f"{format_number(highest, 2)} nats, with a median of {format_number(usual, 2)}; use a "
-        "smaller --learning-rate, or collect more for each update",
+        f"{format_number(highest, 2)} nats, with a median of {format_number(usual, 2)}"
+        f"{advice(history, *smaller_steps(history), 'collect more for each update')}",
     )
 
 
@@ -563,13 +591,15 @@ def explains_nothing(history: History) -> bool:
 
 def words_value(history: History, since: int) -> Words:
     explained = history.series["train/explained_variance"].median(UPDATES)
+    fits = ("--vf-learning-rate and --vf-epochs", "--vf-coef and --n-epochs", "--vf-coef")
+    more = [f"fit it more ({flags})" for flags in open_to(history, *fits)[:1]]
+    scale = "divide the rewards by their scale (--normalize-rewards) if that is off"
     return Words(
         explained,
         f"value function explains nothing ({explained:.2f})",
         f"the value function has explained nothing since step {since:,}: its explained variance "
-        f"is {explained:.2f} (median; 1 is perfect), so it is worth no more than a constant; "
-        "divide the rewards by their scale (--normalize-rewards) if that is off, or fit it more "
-        "(--vf-learning-rate and --vf-epochs; in ppo --vf-coef and --n-epochs)",
+        f"is {explained:.2f} (median; 1 is perfect), so it is worth no more than a constant"
+        f"{advice(history, scale, *more)}",
     )
 
 
@@ -586,7 +616,8 @@ def words_gradient_clipped(history: History, since: int) -> Words:
         f"{share:.0%} of updates clipped",
         f"{share:.0%} of the last {len(clipped)} updates were clipped to --max-grad-norm (since "
         f"step {since:,}) although there is no sign of a gradient: each is a step of full length "
-        "along noise; collect more trajectories (--num-envs) or use a smaller --learning-rate",
+        "along noise"
+        f"{advice(history, 'collect more trajectories (--num-envs)', *smaller_steps(history))}",
     )
 
 
@@ -595,8 +626,9 @@ def words_clip_fraction(history: History, since: int) -> Words:
     return Words(
         share,
         f"ppo clips {share:.0%} of samples",
-        f"{share:.0%} of the samples have been beyond --clip-range since step {since:,}, so the "
-        "later passes of an update move little; use a smaller --learning-rate or fewer --n-epochs",
+        f"{share:.0%} of the samples have been beyond PPO's clip since step {since:,}, so the "
+        "later passes of an update move little"
+        f"{advice(history, *smaller_steps(history), 'use fewer --n-epochs')}",
     )
 
 

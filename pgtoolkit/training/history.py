@@ -135,11 +135,14 @@ class History:
         series: tag to its values.
         followed: name of the estimator that the optimiser follows; None before a measurement, and
             where several are measured and the metrics do not say which one is followed.
+        settings: names of the agent's settings, which advice may name; None if not known. They are
+            the agent's and no part of the state.
     """
 
     def __init__(self) -> None:
         self.series: dict[str, Series] = {}
         self.followed: str | None = None
+        self.settings: frozenset[str] | None = None
 
     def add(self, scalars: Mapping[str, float], step: int) -> frozenset[str]:
         """Adds the watched ones of these scalars; returns their tags.

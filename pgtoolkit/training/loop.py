@@ -107,6 +107,7 @@ def train(
         RunFileError: the run folder cannot be written.
     """
     progress = progress or Progress()
+    progress.diagnosis.history.settings = setting_names(agent)
     progress.skip_cpu()
     speed = Speed(progress.num_steps)
     recorder = FlightRecorder(agent, run)
@@ -137,6 +138,13 @@ def train(
         if stopping:
             break
     return progress
+
+
+def setting_names(agent: Agent) -> frozenset[str] | None:
+    """Names of the settings in an agent's ``config``; None if it has none that can be listed."""
+    config: Any = getattr(agent, "config", None)
+    known = dataclasses.is_dataclass(config)
+    return frozenset(field.name for field in dataclasses.fields(config)) if known else None
 
 
 def _update(recorder: FlightRecorder, config: TrainConfig, progress: Progress) -> Metrics:

@@ -4,8 +4,11 @@ Most runs here are made up of scalars: an update has 1000 steps, every tenth is 
 twentieth evaluated.
 """
 
+import dataclasses
 import json
 import math
+import re
+import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,12 @@ import pytest
 
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
+from pgtoolkit.agents.svg import SvgConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.control.pusher import PusherFriction
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
+from pgtoolkit.formatting import FLAG
+from pgtoolkit.scripts.cli.registry import AGENTS, load_agent
 from pgtoolkit.training.alarms import RULES
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 from pgtoolkit.training.diagnosis import (
@@ -262,16 +268,60 @@ def test_a_condition_that_lasts_is_found_since_it_began(kind: str) -> None:
     assert len(finding.short) < 60
 
 
-def run_that_never_learns(change: Change, start: int) -> Callable[[int], dict[str, float]]:
+def run_that_never_learns(
+    change: Change, start: int, followed: str = "pathwise"
+) -> Callable[[int], dict[str, float]]:
     """The returns are flat from the first update on, the other changes begin later."""
     assert not callable(change)
-    flat, later = run(NEVER_LEARNS), run(change, start=start)
+    flat, later = run(NEVER_LEARNS), run(change, start=start, followed=followed)
 
     def row(update: int) -> dict[str, float]:
         found = later(update)
         return found | {tag: x for tag, x in flat(update).items() if tag in NEVER_LEARNS}
 
     return row
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("kind", PROVOKED)
+def test_advice_names_only_settings_that_the_agent_has(kind: str, agent: str) -> None:
+    """Whichever estimator is followed; values of --estimator and --distribution exist, too."""
+    config = load_agent(agent)[1]
+    types, settings = typing.get_type_hints(config), setting_names(config)
+    for followed in ("pathwise", "score_function", "mixed", "critic"):
+        diagnosis = Diagnosis()
+        diagnosis.history.settings = settings
+        own = {x.replace("pathwise", followed): v for x, v in dict(change_at(kind)).items()}
+        diagnose(run_that_never_learns(own, 100, followed), diagnosis=diagnosis)
+        text = " ".join(finding.sentence for finding in diagnosis.findings)
+        flags = {flag[2:].replace("-", "_") for flag in FLAG.findall(text)}
+        assert flags <= settings, text
+        values = re.findall(r"--(estimator|distribution) (\w+)", text)
+        assert all(value in typing.get_args(types[name]) for name, value in values), text
+
+
+def setting_names(config: type[Any]) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(config))
+
+
+def change_at(kind: str) -> Row:
+    """What provokes a finding, at update 100 where it differs from update to update."""
+    change = PROVOKED[kind][0]
+    return change(100) if callable(change) else change
+
+
+def test_svg_has_no_estimator_to_choose_and_is_told_of_shorter_windows_alone() -> None:
+    diagnosis = Diagnosis()
+    diagnosis.history.settings = setting_names(SvgConfig)
+    (finding,) = diagnose(run(EXPLODED), diagnosis=diagnosis).findings
+    assert finding.sentence.endswith("(medians); shorten --n-steps.")
+
+
+def test_a_finding_for_which_the_agent_has_no_setting_ends_without_advice() -> None:
+    diagnosis = Diagnosis()
+    diagnosis.history.settings = frozenset()
+    (finding,) = diagnose(run({"train/saturated_actions": 0.9}), diagnosis=diagnosis).findings
+    assert finding.sentence.endswith("noise explores nothing.")
 
 
 @pytest.mark.parametrize("kind", PROVOKED)

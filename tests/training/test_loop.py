@@ -352,6 +352,15 @@ def test_findings_are_written_when_they_begin_and_end_and_at_the_end(
     assert progress.diagnosis.findings == []
 
 
+def test_the_diagnosis_knows_the_agents_settings(tmp_path: Path) -> None:
+    """So that its advice names no flag that the agent does not have."""
+    agent = FakeAgent()
+    assert Run(tmp_path / "1", agent=agent).train().diagnosis.history.settings is None
+    agent.config = TrainConfig()  # type: ignore[attr-defined]  # any dataclass
+    known = Run(tmp_path / "2", agent=agent).train().diagnosis.history.settings
+    assert known is not None and "eval_interval" in known
+
+
 def test_findings_that_last_are_written_again_at_the_end(tmp_path: Path) -> None:
     run = Run(tmp_path, agent=SaturatedAgent(), total_steps=300)
     progress = run.train()
