@@ -7,6 +7,7 @@ from pgtoolkit.scripts.cli.files import json_value
 from pgtoolkit.scripts.cli.formatting import format_number
 from pgtoolkit.scripts.cli.pace import Pace
 from pgtoolkit.scripts.cli.progress import LABELS
+from pgtoolkit.training.alarms import snr
 from pgtoolkit.training.diagnosis import short_text
 from pgtoolkit.training.progress import Progress
 
@@ -33,7 +34,8 @@ class TrainingStatus:
     mean_return: float | None
     """Mean return of the last 100 training episodes; None before the first one has ended."""
     snr: float | None
-    """``gradient/{estimator}/snr``, of one trajectory; None where it is not measured."""
+    """SNR of one trajectory, mean signal over mean variance of the last measurements, as in the
+    closing line; None where it is not measured."""
     alarm: str | None
     """The most serious finding in a few words; None if there is none."""
     eval_return: float | None
@@ -65,7 +67,7 @@ class TrainingStatus:
             seconds_left=0.0 if finished else pace.seconds_left(total_steps),
             steps_per_second=pace.steps_per_second,
             mean_return=progress.mean_return,
-            snr=scalars.get(f"gradient/{followed}/snr"),
+            snr=snr(progress.diagnosis.history, str(followed)),
             alarm=short_text(progress.diagnosis.findings) or None,
             eval_return=progress.eval_return,
             best_return=progress.best_return,

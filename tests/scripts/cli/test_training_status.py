@@ -4,6 +4,8 @@ import json
 import math
 from collections import deque
 
+import pytest
+
 from pgtoolkit.scripts.cli.pace import Pace
 from pgtoolkit.scripts.cli.training_status import (
     NO_RETURN,
@@ -30,8 +32,9 @@ def measured() -> Progress:
     for step in range(20):
         progress.diagnosis.observe({"train/saturated_actions": 0.75}, step)
     measurement = {"gradient/pathwise/followed": 1.0, "gradient/pathwise/variance": 1234.0}
+    measurement["gradient/pathwise/signal"] = 0.0123 * 1234
     progress.diagnosis.observe(measurement, 20)
-    progress.scalars |= measurement | {"gradient/pathwise/snr": 0.0123}
+    progress.scalars |= measurement
     return progress
 
 
@@ -81,14 +84,24 @@ def test_a_run_that_ends_before_its_total_is_complete_and_names_the_total() -> N
 
 def test_json_holds_every_fact_and_no_nan() -> None:
     progress = measured()
-    progress.scalars["gradient/pathwise/snr"] = math.nan
+    progress.scalars["gradient/pathwise/variance"] = math.nan
     found = json.loads(
         json.dumps(TrainingStatus.of(progress, 8000, pace(2000, 4.0)).as_json(), allow_nan=False)
     )
-    assert found["snr"] is None and found["variances"] == {"pathwise": 1234.0}
+    assert found["variances"] == {"pathwise": None} and found["snr"] == pytest.approx(0.0123)
     assert (found["step"], found["seconds_left"], found["steps_per_second"]) == (2000, 12, 500)
     assert (found["mean_return"], found["eval_return"]) == (-12.34, -20)
     assert found["alarm"] == "! 75% of actions saturated" and found["estimator"] == "pathwise"
+
+
+def test_the_snr_is_that_of_the_last_five_measurements() -> None:
+    """A running mean would show the signal of long ago, which was a thousand times as large."""
+    progress = Progress(num_updates=6, num_steps=60)
+    progress.scalars["gradient/pathwise/snr"] = 0.078
+    for step, signal in enumerate((1000.0, 1.0, -1.0, 1.0, -1.0, -1.0)):
+        row = {"gradient/pathwise/variance": 100.0, "gradient/pathwise/signal": signal}
+        progress.diagnosis.observe(row, step)
+    assert TrainingStatus.of(progress, 8000, Pace()).snr == pytest.approx(-1 / 500)
 
 
 def test_times_are_hours_minutes_and_seconds() -> None:
