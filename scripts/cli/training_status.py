@@ -98,7 +98,7 @@ def time_text(seconds: float | None) -> str:
 def facts(status: TrainingStatus) -> list[str]:
     """Time left, speed, return, SNR, alarm, then the last evaluation and the variances.
 
-    The first ones matter most, because a line that is too long loses its end.
+    The first ones matter most, because a line that is too long loses its last ones.
     """
     found = [time_text(status.seconds_left)]
     if status.steps_per_second is not None:

@@ -46,18 +46,26 @@ def test_the_line_is_one_line_and_fits(width: int, status: TrainingStatus | None
 
 
 def test_all_that_matters_fits_into_eighty_columns() -> None:
-    """Bar, percentage, time left, speed, return, SNR, then as much of the alarm as has room."""
-    facts = "  24%  0:12:34  12,300 steps/s  return -1234.6  SNR 0.012  ! 75% of ac"
-    assert rendered(80) == f"━━────────{facts}" and cell_len(facts) == 70
+    """Bar, percentage, time left, speed, return, SNR, then the alarm's words that have room."""
+    facts = "  24%  0:12:34  12,300 steps/s  return -1234.6  SNR 0.012  ! 75% of..."
+    assert rendered(80) == f"━━────────{facts}" and cell_len(facts) <= 70
 
 
-def test_a_narrower_terminal_cuts_from_the_right() -> None:
-    wide = rendered(200)[200 // 8 :]
-    end = "saturated (and 2 more)  evaluation -1200.0  mixed variance 1.5  score function"
-    assert end in wide
-    for width in (30, 60, 80, 100):
-        cut = rendered(width)[width // 8 :]
-        assert wide.startswith(cut) and len(cut) == width - width // 8
+def test_a_narrower_terminal_has_the_first_facts_whole_and_an_alarms_first_words() -> None:
+    """A number that is cut is another number: -1199.9 would become -1."""
+    whole = [fact for fact in rendered(300)[300 // 8 :].split("  ") if fact]
+    assert whole[-2:] == ["mixed variance 1.5", "score function variance 1.23e5"]
+    for width in range(10, 200):
+        *shown, last = [fact for fact in rendered(width)[width // 8 :].split("  ") if fact] or [""]
+        assert shown == whole[: len(shown)]
+        fact, begin = whole[len(shown)], last.removesuffix("...")
+        assert last in ("", fact) or (fact[0] == "!" and f"{fact} ".startswith(f"{begin} "))
+
+
+def test_a_number_that_does_not_fit_is_left_out() -> None:
+    status = dataclasses.replace(STATUS, alarm=None, eval_return=-1199.9)
+    assert rendered(80, status).endswith("SNR 0.012")
+    assert rendered(100, status).endswith("SNR 0.012  evaluation -1199.9")
 
 
 def test_the_bar_is_ascii_where_the_encoding_is() -> None:
