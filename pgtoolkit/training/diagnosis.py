@@ -248,13 +248,13 @@ def verdict(history: History, unreliable: Sequence[str]) -> str:
     name, number = str(history.followed), history.now("gradient/trajectories") or 0.0
     count = len(history.series[f"gradient/{name}/variance"].recent)
     if count < MEASUREMENTS:
-        return f"only {count} measurements"
+        return f"only {count} measurement{'s' if count > 1 else ''}"
     update = (alarms.snr(history, name) or 0.0) * number
     if list(unreliable) == ["variance"] and update >= 1:
         return "usable, but noisier than need be"
     if unreliable:
         return "unreliable"
-    return "unproven" if bias_is_open(history) else "sound"
+    return "sound" if signal_is_seen(history) and not bias_is_open(history) else "unproven"
 
 
 def variance_words(history: History) -> str:
@@ -281,17 +281,22 @@ def times_text(ratio: float) -> str:
 def signal_words(history: History) -> str:
     """The SNR of an update, and the number of trajectories that would give 1."""
     name, number = str(history.followed), history.now("gradient/trajectories")
-    ratio, z = alarms.snr(history, name), alarms.pooled_z(history, name)
+    ratio = alarms.snr(history, name)
     if ratio is None or number is None:
         return ""
     count = f"{number:,.0f} trajectories"
-    if ratio <= 0 or (z is not None and z < alarms.SEEN_Z):
-        if alarms.only_noise(history):
-            return f"no gradient is seen in the noise of {count}"
-        return f"no gradient is left in the noise of {count}, as at the end of learning"
+    if not signal_is_seen(history):
+        return f"no gradient is seen in the noise of {count}: near the best return, or too few"
     update, needed = format_number(ratio * number, 2), max(1, round(1 / ratio))
     enough = f"{needed:,} {'is' if needed == 1 else 'are'} enough for an SNR of 1"
     return f"{count} give an update an SNR of {update} ({enough})"
+
+
+def signal_is_seen(history: History) -> bool:
+    """Whether there is a sign of a gradient in the followed estimate, or no measure of it."""
+    name = str(history.followed)
+    ratio, z = alarms.snr(history, name), alarms.pooled_z(history, name)
+    return (ratio is None or ratio > 0) and (z is None or z >= alarms.SEEN_Z)
 
 
 def bias_words(history: History, unreliable: Sequence[str]) -> str:
@@ -301,10 +306,10 @@ def bias_words(history: History, unreliable: Sequence[str]) -> str:
         return f"no bias is measured ({CHECK})" if bias_is_open(history) else ""
     highest = max(z.last(MEASUREMENTS))
     if highest > BIAS_Z:
-        return f"a bias of pathwise is seen (z up to {alarms.z_text(highest)})"
+        return f"a bias of pathwise is seen (highest z {alarms.z_text(highest)})"
     if {"variance", "one_trajectory"} & set(unreliable):
         return "a bias of pathwise would not be seen in this variance"
-    text = f"no bias of pathwise is seen (z up to {alarms.z_text(highest)})"
+    text = f"no bias of pathwise is seen (highest z {alarms.z_text(highest)})"
     if bias_would_be_seen(history):
         return text
     return f"{text}, but so few trajectories do not exclude one that matters ({CHECK})"
@@ -333,7 +338,7 @@ def critic_words(history: History) -> str:
         return ""
     if not alarms.critic_is_biased(history):
         highest = max(z.last(MEASUREMENTS))
-        return f"no bias of the critic's is seen at the end (z up to {alarms.z_text(highest)})"
+        return f"no bias of the critic's is seen at the end (highest z {alarms.z_text(highest)})"
     low, high = (history.now(f"gradient/critic/cosine_{end}") for end in ("low", "high"))
     interval = f" ({low:.2f} to {high:.2f})" if low is not None and high is not None else ""
     return (

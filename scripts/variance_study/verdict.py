@@ -81,7 +81,7 @@ def _critic_bias(biased: Sequence[Measurement], critic: Sequence[Measurement]) -
         highest = max((row.bias_z for row in critic if math.isfinite(row.bias_z)), default=math.nan)
         if math.isnan(highest):
             return ""
-        return f"No bias of the critic's gradient is seen (z up to {format_number(highest, 2)})."
+        return f"No bias of the critic's gradient is seen (highest z {format_number(highest, 2)})."
     row = biased[-1]
     reference = CATALOGUE[row.reference].label
     where = join_names(r.horizon for r in biased)

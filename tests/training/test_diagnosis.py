@@ -167,7 +167,7 @@ def test_a_mix_with_the_critic_follows_its_bias_and_one_with_pathwise_does_not()
 
 
 def test_the_closing_line_says_how_the_critic_lies_to_the_exact_gradient() -> None:
-    assert "no bias of the critic's is seen at the end (z up to 2.0)" in gradient_text(
+    assert "no bias of the critic's is seen at the end (highest z 2.0)" in gradient_text(
         diagnose(run(followed="critic"))
     )
     away = gradient_text(diagnose(run(AWAY, followed="critic")))
@@ -593,7 +593,7 @@ def test_the_closing_line_on_a_sound_gradient() -> None:
     assert gradient_text(diagnose(run())) == (
         "sound: pathwise is followed, with a variance of 5, 80 times less than the score "
         "function's 400; 64 trajectories give an update an SNR of 6.4 (10 are enough for an SNR of "
-        "1); no bias of pathwise is seen (z up to 0.8)"
+        "1); no bias of pathwise is seen (highest z 0.8)"
     )
 
 
@@ -646,8 +646,8 @@ def test_the_closing_line_on_an_unreliable_gradient() -> None:
     text = gradient_text(diagnose(run(change | NEVER_LEARNS)))
     assert text == (
         "unreliable: pathwise is followed, with a variance of 1.2e8, 1.1e8 times more than the "
-        "score function's 1.1; no gradient is seen in the noise of 64 trajectories; a bias of "
-        "pathwise would not be seen in this variance"
+        "score function's 1.1; no gradient is seen in the noise of 64 trajectories: near the "
+        "best return, or too few; a bias of pathwise would not be seen in this variance"
     )
 
 
@@ -675,9 +675,22 @@ def test_the_closing_line_after_few_measurements_says_so() -> None:
     assert gradient_text(diagnose(run(), 25)).startswith("only 3 measurements: pathwise")
 
 
-def test_the_closing_line_at_the_end_of_learning() -> None:
-    text = gradient_text(diagnose(run(UNSEEN, start=100)))
-    assert text.startswith("sound") and "as at the end of learning" in text
+def test_a_single_measurement_is_one() -> None:
+    assert gradient_text(diagnose(run(), 5)).startswith("only 1 measurement: pathwise")
+
+
+@pytest.mark.parametrize("change", [UNSEEN, {"gradient/pathwise/signal": -1.0}])
+def test_a_gradient_that_is_not_seen_is_not_called_sound(change: Row) -> None:
+    """The run has learned, but that it is at its best is not known."""
+    text = gradient_text(diagnose(run(change, start=100)))
+    assert text.startswith("unproven: ")
+    seen = "no gradient is seen in the noise of 64 trajectories: near the best return, or too few"
+    assert seen in text
+
+
+def test_a_z_below_zero_is_the_highest_one() -> None:
+    text = gradient_text(diagnose(run({"gradient/bias_z": -0.7})))
+    assert "no bias of pathwise is seen (highest z -0.7)" in text
 
 
 def test_the_report_has_every_finding_in_full() -> None:

@@ -331,6 +331,6 @@ def test_a_biased_critic_is_named_with_its_angle() -> None:
 
 def test_a_critic_without_a_bias_is_said_to_have_none_that_is_seen() -> None:
     rows = [row("critic", 4, 1.0, bias_z=2.5, reference="score_function")]
-    assert critic_verdict(rows) == "No bias of the critic's gradient is seen (z up to 2.5)."
+    assert critic_verdict(rows) == "No bias of the critic's gradient is seen (highest z 2.5)."
     assert critic_verdict(pair(4, 2.0, 1.0)) == ""
     assert "not finite at H = 4" in critic_verdict([row("critic", 4, **OVERFLOW)])
