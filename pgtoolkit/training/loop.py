@@ -20,7 +20,7 @@ from pgtoolkit.training.dashboard import EVAL_SUCCESS, TRAINING_SUCCESS
 from pgtoolkit.training.diagnosis import gradient_text, markdown
 from pgtoolkit.training.faults.flight_recorder import FlightRecorder
 from pgtoolkit.training.history import watched
-from pgtoolkit.training.progress import Progress, Watch, unwatched
+from pgtoolkit.training.progress import Progress, Watch, latest, unwatched
 from pgtoolkit.training.run_folder import KEPT_CHECKPOINTS, RunFolder, Which
 from pgtoolkit.training.storage.disk import writing
 from pgtoolkit.training.trackers.base import TrackerName
@@ -191,7 +191,7 @@ def _log(metrics: Metrics, config: TrainConfig, progress: Progress, writer: RunW
         evaluated = any(tag.startswith("eval/") for tag in metrics)
         own = (*OWN_SCHEDULE_PREFIXES, *([CPU_TAG] if evaluated else []))
         metrics = {tag: value for tag, value in metrics.items() if tag.startswith(own)}
-    progress.scalars |= writer.write(metrics, progress.num_steps)
+    progress.scalars = latest(progress.scalars, writer.write(metrics, progress.num_steps))
     return whole
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -33,6 +33,9 @@ RECENT_EPISODES = 100
 
 TIMED_TAGS = ("time/", "gradient/overhead")
 """Beginnings of the tags of scalars that measure time."""
+
+MEASURED_GROUPS, MEASUREMENT = ("gradient", "eval/"), "gradient/trajectories"
+"""Beginnings of the tags of measurements and evaluations, and a tag of every measurement."""
 
 PROGRESS_FIELDS = (
     "num_steps",
@@ -98,7 +101,8 @@ class Progress:
         successes: whether recent training episodes were a success, from the first on that said it;
             empty if none did.
         tracker: follows episodes across windows; None before the first window.
-        scalars: TensorBoard tag to its latest value.
+        scalars: TensorBoard tag to its latest value; those of one measurement or evaluation are of
+            one step.
         diagnosis: reads the scalars of every update and says what is wrong.
         pending: metrics of the latest update as long as it is not logged: its evaluation has not
             been made, because the run was stopped before it. None otherwise.
@@ -202,6 +206,23 @@ class Progress:
             self.diagnosis.load_state_dict(state["diagnosis"])
         self.scalars |= state.get("scalars", {})
         self.pending = state.get("pending")
+
+
+def latest(scalars: Mapping[str, float], row: Mapping[str, float]) -> dict[str, float]:
+    """The latest scalars after a row of them.
+
+    A measurement or an evaluation takes the place of the one before: a tag of its group that it has
+    not, such as the end of an interval that is not known, is no longer among them.
+    """
+    renewed = {group_of(tag) for tag in row if tag.startswith(MEASURED_GROUPS)}
+    if MEASUREMENT not in row:
+        renewed.discard("gradient")  # which has tags of every update too
+    return {tag: x for tag, x in scalars.items() if group_of(tag) not in renewed} | dict(row)
+
+
+def group_of(tag: str) -> str:
+    """``gradient/pathwise`` of ``gradient/pathwise/variance``."""
+    return tag.rpartition("/")[0]
 
 
 Watch = Callable[[Progress], bool]

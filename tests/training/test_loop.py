@@ -18,7 +18,7 @@ from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.training.checkpoint import load_checkpoint
 from pgtoolkit.training.loop import TrainConfig, train
-from pgtoolkit.training.progress import Progress, Watch, unwatched
+from pgtoolkit.training.progress import Progress, Watch, latest, unwatched
 from pgtoolkit.training.run_folder import RunFolder
 
 SPACE = Box(-1.0, 1.0, (1,))
@@ -315,6 +315,38 @@ def test_the_screen_shows_the_latest_of_every_scalar(tmp_path: Path) -> None:
     assert progress.scalars["gradient/pathwise/variance"] == 0.5
     assert progress.scalars["rollout/ep_rew_mean"] == progress.mean_return == 7.5
     assert progress.scalars["rollout/ep_len_mean"] == 5
+
+
+def test_the_latest_scalars_pair_no_values_of_two_measurements() -> None:
+    """An interval that the newer measurement does not have is no interval of its variance."""
+    first = {"gradient/pathwise/variance": 9e3, "gradient/pathwise/variance_high": 1e4}
+    first |= {"gradient/trajectories": 8.0, "gradient/log10_detectable_bias": -1.0}
+    first |= {"gradient/critic/cosine": 0.5, "train/loss": 3.0, "eval/mean_reward": 1.0}
+    update = {"gradient/overhead": 0.1, "train/std": 1.0}
+    found = latest(first, update)
+    assert found == first | update
+    second = {"gradient/pathwise/variance": 31.5, "gradient/trajectories": 8.0}
+    gone = {"gradient/pathwise/variance_high", "gradient/log10_detectable_bias"}
+    gone |= {"gradient/overhead"}
+    kept = {tag: x for tag, x in found.items() if tag not in gone}
+    assert latest(found, second) == kept | second
+
+
+def test_the_loop_keeps_the_latest_scalars(tmp_path: Path) -> None:
+    """The second measurement has no interval."""
+
+    class Once(FakeAgent):
+        def update(self, window: Window) -> dict[str, Tensor]:
+            metrics = super().update(window)
+            if self.num_updates == 2:
+                metrics["gradient/pathwise/variance_high"] = torch.tensor(0.7)
+            return metrics
+
+    agent = Once()
+    short, long = (Run(tmp_path / str(n), agent=agent, total_steps=n) for n in (20, 40))
+    assert "gradient/pathwise/variance_high" in short.train().scalars
+    agent.num_updates = 0
+    assert "gradient/pathwise/variance_high" not in long.train().scalars
 
 
 def test_the_mean_return_is_of_the_last_hundred_episodes() -> None:
