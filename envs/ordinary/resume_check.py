@@ -40,6 +40,12 @@ many steps of the longest allowed duration take."""
 MAX_EPISODE_STEPS = 1_200
 """Most steps up to an end of the episode that is compared too."""
 
+DIFFERS = "gives another"
+LIKELY = (
+    "; likely it uses what is outside it, such as NumPy's global random numbers (take "
+    "self.np_random) or the clock"
+)
+"""The likely cause where an environment goes on differently."""
 
 RESET = object()
 """Stands for a reset in a list of actions."""
@@ -75,7 +81,7 @@ def choose_resume(make: Callable[[], AnyEnv]) -> ResumeChoice:
             if choice.kind == kind:
                 return ResumeChoice(kind, reason, choice.step_seconds, choice.things, choice.shared)
             reason = choice.reason if not reason else f"{reason}; a replay: {choice.reason}"
-    return ResumeChoice("new episodes", reason)
+    return ResumeChoice("new episodes", f"{reason}{LIKELY if DIFFERS in reason else ''}")
 
 
 def choose_resume_apart(make: Callable[[], AnyEnv], seconds: float | None) -> ResumeChoice:
@@ -167,7 +173,8 @@ class _Try:
         for step, (one, again) in enumerate(zip(expected, found, strict=True), start=1):
             if one != again:
                 what = "observation" if one.obs != again.obs else "reward or end"
-                raise _Changed(f"{step} steps after it was put back it gives another {what}")
+                steps = "a step" if step == 1 else f"{step} steps"
+                raise _Changed(f"{steps} after it was put back it {DIFFERS} {what}")
 
     def _record(self, env: ResumableEnv, actions: Iterator[Any]) -> tuple[list[Any], list[Output]]:
         """Takes the actions, and resets at the end of each episode; what it did and got."""

@@ -106,21 +106,21 @@ def restored_environments(
     return RolloutState(*(part.to(device) for part in parts)), _sentence(states)
 
 
-def start_sentence(env: AnyVectorEnv, name: str) -> str:
-    """How a resumed run will go on with these environments.
+def start_sentence(env: AnyVectorEnv, command: str) -> str:
+    """How a run would go on with these environments after a stop.
 
     Args:
         env: a vector environment, whose attribute ``resume_choice`` says it.
-        name: the environments' name.
+        command: what resumes the run.
     """
-    choice = getattr(env, "resume_choice", None)
+    choice, begin = getattr(env, "resume_choice", None), f"if this run is stopped, {command}"
     if isinstance(env, DifferentiableVectorEnv) or (choice and choice.kind == "state"):
-        return f"a resumed run continues {name} exactly, from its saved state"
+        return f"{begin} continues it exactly"
     if choice is None:
-        return f"a resumed run starts new episodes: {type(env).__name__} has no get_states()"
+        return f"{begin} starts new episodes: {type(env).__name__} has no get_states()"
     if choice.kind == "replay":
-        return f"a resumed run takes the episode under way again ({choice.reason})"
-    return f"a resumed run starts new episodes: {choice.reason}"
+        return f"{begin} takes the episodes under way again ({choice.reason})"
+    return f"{begin} starts new episodes: {choice.reason}"
 
 
 def kind_of(state: dict[str, Any]) -> str:

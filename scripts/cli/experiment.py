@@ -289,7 +289,7 @@ class Experiment:
         self.eval_episodes = settings.loop.eval_episodes or default_episodes
         require_training_memory(self.environments, settings.agent, self.eval_episodes)
         env = stand_in(self.environments.make(settings.agent.num_envs))
-        self.resume_sentence = start_sentence(env, self.source.name) + only_in_python(run.env)
+        self.resume_sentence = start_sentence(env, resuming(run.env))
         self.agent: Agent = agent_class(
             settings.agent,
             env,
@@ -344,11 +344,9 @@ class Experiment:
         return evaluation
 
 
-def only_in_python(env: str) -> str:
-    """The end of the sentence on resumed runs where the environment was an object in Python."""
-    if not OBJECT.fullmatch(env):
-        return ""
-    return "; it is an object, so only Python can resume the run: pgtoolkit.load(folder, env=...)"
+def resuming(env: str) -> str:
+    """What resumes a run; where its environment was an object in Python, only Python can."""
+    return "pgtoolkit.load(folder, env=...)" if OBJECT.fullmatch(env) else "`pgtoolkit resume`"
 
 
 def default_max_steps(*envs: AnyVectorEnv) -> int:

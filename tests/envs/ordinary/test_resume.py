@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -21,6 +22,7 @@ from pgtoolkit.envs.ordinary.episode_state import (
     ResumeChoice,
 )
 from pgtoolkit.envs.ordinary.resume_check import choose_resume
+from pgtoolkit.envs.ordinary.vector_states import start_sentence
 from pgtoolkit.envs.registry.resolve import find_env
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
@@ -400,6 +402,29 @@ class Raises(Base):
 def test_an_environment_that_raises_is_left_to_the_run() -> None:
     choice = choose_resume(find_env(Raises()).make_guarded)
     assert choice.kind == "new episodes" and "ZeroDivisionError: in the step" in choice.reason
+
+
+def test_an_environment_that_goes_on_differently_is_told_the_likely_cause() -> None:
+    choice = choose_resume(find_env(FromGlobalGenerator()).make_guarded)
+    assert choice.reason.endswith(
+        "NumPy's global random numbers (take self.np_random) or the clock"
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "end"),
+    [
+        (ResumeChoice("state"), "continues it exactly"),
+        (ResumeChoice("replay", "no state"), "takes the episodes under way again (no state)"),
+        (ResumeChoice("new episodes", "it cannot"), "starts new episodes: it cannot"),
+        (None, "starts new episodes: SimpleNamespace has no get_states()"),
+    ],
+)
+def test_a_first_run_says_what_a_resume_would_do(choice: ResumeChoice | None, end: str) -> None:
+    """As something that may happen: nothing has been resumed."""
+    env: Any = SimpleNamespace(resume_choice=choice)
+    text = start_sentence(env, "`pgtoolkit resume`")
+    assert text == f"if this run is stopped, `pgtoolkit resume` {end}"
 
 
 def test_start_and_actions_repeat_an_episode() -> None:

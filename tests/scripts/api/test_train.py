@@ -73,7 +73,7 @@ def test_objects_and_functions_train_evaluate_and_resume(
     env = make()
     run = pgtoolkit.train(agent, env, total_steps=64, **SMALL)
     assert run.config.num_envs == 8
-    assert "only Python can resume the run" in capsys.readouterr().out
+    assert "if this run is stopped, pgtoolkit.load(folder, env=...) " in capsys.readouterr().out
     longer = run.resume(128)
     assert longer.progress.num_steps == 128
     with pytest.raises(RequestError, match="an object in Python, which cannot be made again"):
