@@ -124,6 +124,8 @@ def collect_arrays(
             after, _ = env.reset(options={"reset_mask": done})
         obs, episode_start = np.array(after, dtype), first
         next_inputs.put(t, obs=obs)
+        if not np.isfinite(reward).all():  # told while its episode is still known
+            require_finite_buffers(buffers, next_inputs, t + 1)
         if mode is AutoresetMode.NEXT_STEP:
             needs_reset, episode_start = done, needs_reset
     require_finite_buffers(buffers, next_inputs, num_steps)

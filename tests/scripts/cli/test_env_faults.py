@@ -43,6 +43,13 @@ class Dies(Breaks):
 class Nan(Breaks):
     def bad(self):
         self.x = self.x * np.nan
+
+class NanReward(Breaks):
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, np.nan if self.n == self.at else reward, terminated, truncated, info
+    def bad(self):
+        pass
 """
 
 
@@ -87,6 +94,22 @@ def test_a_bad_number_is_told_with_the_episode_that_repeats_it(
     fault = yaml.safe_load(path.read_text())
     assert len(fault["replay"]["actions"]) == 7
     assert fault["replay"]["start"]["seed"] == fault["seed"]
+
+
+def test_a_bad_reward_is_told_with_its_episode_though_the_window_goes_beyond_its_end(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Windows of 32 steps, episodes of 20."""
+    folder, flags = tmp_path / "run", ["--n-steps", "32"]
+    with pytest.raises(SystemExit) as stopped:
+        cli.run_command(run, arguments(f"{file}:NanReward", folder, *flags))
+    assert stopped.value.code == 1
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert re.search(
+        r"reward is not finite at step 6 of the window, environment 0 at step 7 of its episode "
+        r"\(seed \d+\), after 0 environment steps",
+        line,
+    )
 
 
 @pytest.mark.parametrize(("name", "mode"), [("Breaks", "sync"), ("Dies", "async")])
