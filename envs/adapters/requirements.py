@@ -6,7 +6,7 @@ from pgtoolkit.envs.registry import ordinary
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
-GIVE_LIMIT = "give the adapter max_episode_steps (--adapter-kwargs '{\"max_episode_steps\": 200}')"
+GIVE_LIMIT = "give its limit, say --adapter-kwargs '{\"max_episode_steps\": 200}'"
 
 
 def require_flat_box(

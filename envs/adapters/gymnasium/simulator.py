@@ -18,6 +18,7 @@ from pgtoolkit.envs.adapters.gymnasium.replay_check import (
 from pgtoolkit.envs.adapters.gymnasium.state_slots import StateSlots, stack_rows
 from pgtoolkit.envs.adapters.gymnasium.tangent import find_precision, tangent_entries
 from pgtoolkit.envs.adapters.requirements import (
+    GIVE_LIMIT,
     find_time_limit,
     require_flat_box,
 )
@@ -138,8 +139,7 @@ class GymnasiumSimulator(Simulator):
             if truncated and not self._ignores_truncation:
                 raise RequestError(
                     f"{self.name} truncates episodes by itself (truncated=True from its own step): "
-                    "give its limit as max_episode_steps, or leave it to "
-                    "gymnasium.wrappers.TimeLimit"
+                    f"{GIVE_LIMIT}, or leave it to gymnasium.wrappers.TimeLimit alone"
                 )
             after.append(self._slots.capture())
             observations[index], rewards[index], ends[index] = observation, reward, terminated
