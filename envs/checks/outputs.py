@@ -72,7 +72,7 @@ def _reset(env: AnyEnv, seed: int | None) -> tuple[Any, list[Finding]]:
         if "unexpected keyword" not in str(error):
             raise
         text = f"reset does not take seed and options: {error}"
-        advice = "write def reset(self, *, seed=None, options=None), and call super().reset(seed)"
+        advice = "write def reset(self, *, seed=None, options=None), and super().reset(seed=seed)"
         return None, [RESULTS.fault(text, INTERFACE, advice)]
     if not (isinstance(result, tuple) and len(result) == 2):
         text = f"reset returned {_describe(result)}, not (observation, info)"

@@ -1,6 +1,7 @@
 """``check_env`` on ordinary environments: broken ones are named, a sound one is not."""
 
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -180,6 +181,19 @@ def test_a_broken_ordinary_environment_is_named(kind: Callable[[], Sound]) -> No
     check, words = BROKEN[kind]  # type: ignore[index]
     found = [f for f in check_env(kind(), seconds=0.5) if f.status == "fault"]
     assert any(f.check == check and words in f.finding for f in found), found
+
+
+def test_the_advice_on_an_old_reset_works_as_it_is_printed() -> None:
+    """The call of ``super().reset`` that it names is one that Gymnasium takes."""
+
+    class OldReset(Sound):
+        def reset(self) -> tuple[Array, dict[str, Any]]:  # type: ignore[override]
+            return self.seen(), {}
+
+    advice = next(f.advice for f in check_env(OldReset(), seconds=0.5) if f.check == "results")
+    call = re.search(r"super\(\)\.(reset\(.*?\))", advice)
+    assert call is not None
+    eval(f"Env().{call[1]}", {"Env": gymnasium.Env, "seed": 0})
 
 
 def test_a_sound_ordinary_environment_has_no_fault() -> None:
