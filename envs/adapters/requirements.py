@@ -9,6 +9,9 @@ from pgtoolkit.gymnasium_types import AnyEnv
 GIVE_LIMIT = "give its limit, say --adapter-kwargs '{\"max_episode_steps\": 200}'"
 
 
+ACTION_ADVICE = "a gradient by the action needs continuous actions"
+
+
 def require_flat_box(
     env: AnyEnv, kind: str, advice: str = "flatten it", *, floating: bool = False
 ) -> Box:
@@ -25,6 +28,15 @@ def require_flat_box(
     """
     owner, space = type(env.unwrapped).__name__, getattr(env, kind)
     return ordinary.require_flat_box(owner, kind, space, advice, floating=floating)
+
+
+def require_action_box(env: AnyEnv) -> Box:
+    """The action space, if a gradient by the action exists.
+
+    Raises:
+        RequestError: it is no one-dimensional Box of floating-point numbers.
+    """
+    return require_flat_box(env, "action_space", ACTION_ADVICE, floating=True)
 
 
 def find_time_limit(env: AnyEnv, given: int | None = None, advice: str = GIVE_LIMIT) -> int:

@@ -102,8 +102,16 @@ def test_evaluation_is_on_the_plain_environment(method: Differentiate) -> None:
 
 
 def test_where_no_adapter_fits_the_message_gives_each_reason() -> None:
+    arguments = {"adapter_kwargs": {"stride": 1}}
     with pytest.raises(RequestError, match=r"not finite-difference: .*not model: .*reinforce"):
+        make("Pendulum-v1", **arguments)
+
+
+def test_actions_without_a_slope_are_refused_once_and_in_few_words() -> None:
+    with pytest.raises(RequestError, match=r"not finite-difference or model: .*continuous") as why:
         make("CartPole-v1")
+    message = str(why.value)
+    assert len(message) < 300 and "Flatten" not in message
 
 
 def test_a_reason_that_two_adapters_share_is_given_once() -> None:
@@ -144,7 +152,6 @@ def test_arguments_reach_the_adapter() -> None:
     [
         ("auto", {"adapter_kwargs": {"step": 1.0}, "needed": False}, "arguments for an adapter"),
         ("none", {"adapter_kwargs": {"step": 1.0}}, "arguments for an adapter"),
-        ("auto", {"adapter_kwargs": {"stride": 1}}, "not finite-difference: .*not model: "),
         ("finite-difference", {"adapter_kwargs": {"stride": 1}}, "does not take the argument 's"),
         ("mujoco", {}, "MuJoCo"),
         ("none", {"wrappers": {"GradientGate": {}}}, "without a gradient"),
