@@ -178,7 +178,7 @@ def test_an_error_in_an_environment_is_a_line_with_its_place(
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert words in done.stderr
     assert "memory" in words or "bad.py, line 18, in transition" in done.stderr
-    assert f"begin with `pgtoolkit resume {tmp_path / 'run'}`" in done.stderr
+    assert f"Last good checkpoint: {tmp_path / 'run' / 'resume.safetensors'}" in done.stderr
 
 
 def run(arguments: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
