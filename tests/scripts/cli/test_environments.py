@@ -102,9 +102,8 @@ def test_evaluation_is_on_the_plain_environment(method: Differentiate) -> None:
 
 
 def test_where_no_adapter_fits_the_message_gives_each_reason() -> None:
-    arguments = {"adapter_kwargs": {"stride": 1}}
     with pytest.raises(RequestError, match=r"not finite-difference: .*not model: .*reinforce"):
-        make("Pendulum-v1", **arguments)
+        make("Pendulum-v1", adapter_kwargs={"stride": 1})
 
 
 def test_actions_without_a_slope_are_refused_once_and_in_few_words() -> None:
