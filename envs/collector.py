@@ -371,6 +371,11 @@ def require_differentiable(env: AnyVectorEnv) -> DifferentiableVectorEnv:
     Raises:
         RequestError: the environment has no gradient by the action; the message names alternatives.
     """
+    if not isinstance(env.single_action_space, Box):
+        raise RequestError(
+            f"actions of {single_line(env.single_action_space)} have no pathwise gradient: "
+            "give the environment a Box of actions, or train with `reinforce`"
+        )
     if not isinstance(env, DifferentiableVectorEnv):
         raise SettingError(
             "this agent differentiates through the environment, and this environment has no "
@@ -378,11 +383,6 @@ def require_differentiable(env: AnyVectorEnv) -> DifferentiableVectorEnv:
             "your own as file.py:Class), an adapter that gives it one (--differentiate "
             "finite-difference, mujoco or model; in Python pgtoolkit.envs.FiniteDifference, MuJoCo "
             "or LearnedModel), or train with `reinforce`, which needs none"
-        )
-    if not isinstance(env.single_action_space, Box):
-        raise RequestError(
-            f"actions of {single_line(env.single_action_space)} have no pathwise gradient: "
-            "give the environment a Box of actions, or train with `reinforce`"
         )
     if env.env.gradient.action == "none":
         raise RequestError(

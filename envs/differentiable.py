@@ -10,12 +10,13 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgtoolkit.envs.states import S, cast_state_like, where_state
+from pgtoolkit.envs.states import S, cast_state_like, is_state, where_state
 from pgtoolkit.errors import RequestError
 from pgtoolkit.state import Schema, items, tensor
 
 Quality = Literal["exact", "approximate", "none"]
 REQUIRED_ATTRIBUTES = ("observation_space", "action_space", "max_episode_steps")
+REQUIRED_FUNCTIONS = ("initial", "transition", "observation", "reward", "terminal")
 
 
 @final
@@ -200,30 +201,80 @@ def require_attributes(env: DifferentiableEnv) -> None:
         )
 
 
-def require_outputs(env: DifferentiableEnv, num_envs: int, **outputs: Tensor) -> None:
-    """Raises unless the outputs of the environment's functions have the right shapes.
+def wrong_attributes(env: DifferentiableEnv) -> list[str]:
+    """A sentence for a time limit that is no number of steps, and for each name of no function."""
+    name, limit = type(env.unwrapped).__name__, env.max_episode_steps
+    wrong = []
+    if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1:
+        wrong.append(f"{name}.max_episode_steps is {limit!r}: it must be an int of at least 1")
+    for function in REQUIRED_FUNCTIONS:
+        found = getattr(env, function)
+        if not callable(found):
+            wrong.append(f"{name}.{function} is {found!r}: it must be a function")
+    return wrong
 
-    That is ``[N, O]`` for ``observation`` and ``[N]`` for every other function; ``terminal`` must
-    be bool. A reward ``[N, 1]`` would otherwise broadcast against ``[N]`` without an error.
+
+def next_state(env: DifferentiableEnv, state: Any, action: Tensor, noise: Tensor | None) -> Any:
+    """``env.transition(state, action, noise)``.
+
+    Raises:
+        RequestError: the function failed at a None, and its noise is None.
+    """
+    try:
+        return env.transition(state, action, noise)
+    except (TypeError, AttributeError) as error:
+        if noise is not None or "NoneType" not in str(error):
+            raise
+        name = type(env.unwrapped).__name__
+        raise RequestError(
+            f"{name}.transition failed ({error}), and its noise is None because {name} sets no "
+            "noise_shape: noise_shape = (2,) gives it noise of two numbers a step"
+        ) from error
+
+
+def require_state(env: DifferentiableEnv, name: str, found: object) -> None:
+    """Raises unless ``found``, which the function ``name`` returned, can be a state.
+
+    Raises:
+        RequestError: it is neither a tensor nor a NamedTuple of tensors.
+    """
+    if not is_state(found):
+        raise RequestError(
+            f"{type(env).__name__}.{name} returned a {type(found).__name__}: it must return a "
+            "tensor [N, ...] or a NamedTuple of them"
+        )
+
+
+def require_outputs(env: DifferentiableEnv, num_envs: int, **outputs: object) -> None:
+    """Raises unless the environment's functions returned tensors of the right shapes.
+
+    That is ``[N, O]`` for ``observation`` and ``[N]`` for every other function; ``terminal`` and
+    ``truncated`` must be bool. A reward ``[N, 1]`` would otherwise broadcast against ``[N]``
+    without an error.
 
     Args:
         env: the environment.
         num_envs: ``N``.
-        outputs: function name to the tensor that it returned.
+        outputs: function name to what it returned.
 
     Raises:
         RequestError: names the first function with a wrong output, and the right shape or dtype.
     """
     for name, output in outputs.items():
         shape = (num_envs, *env.observation_space.shape) if name == "observation" else (num_envs,)
+        if not isinstance(output, Tensor):
+            raise RequestError(
+                f"{type(env).__name__}.{name} returned a {type(output).__name__}: it must return a "
+                f"tensor {list(shape)}"
+            )
         if tuple(output.shape) != shape:
             raise RequestError(
                 f"{type(env).__name__}.{name} returned a tensor of shape {list(output.shape)} for "
                 f"{num_envs} environments: it must return {list(shape)}"
             )
-        if name == "terminal" and output.dtype != torch.bool:
+        if name in ("terminal", "truncated") and output.dtype != torch.bool:
             raise RequestError(
-                f"{type(env).__name__}.terminal returned {output.dtype}: it must return booleans"
+                f"{type(env).__name__}.{name} returned {output.dtype}: it must return booleans"
             )
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
-from typing_extensions import TypeVar
+from typing_extensions import TypeIs, TypeVar
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
 """A tensor ``[N, S]``, or a NamedTuple of tensors whose first dimension is ``N``."""
@@ -59,6 +59,12 @@ def rebuild_state(template: S, leaves: tuple[Tensor, ...] | Tensor) -> S:
 def leaves_of(state: State) -> list[Tensor]:
     """The tensors of a state, in their order."""
     return [state] if isinstance(state, Tensor) else list(state)
+
+
+def is_state(found: object) -> TypeIs[State]:
+    """Whether it is a tensor, or a tuple of tensors, that have an axis of environments."""
+    leaves = found if isinstance(found, tuple) and found else (found,)
+    return all(isinstance(leaf, Tensor) and leaf.dim() >= 1 for leaf in leaves)
 
 
 def where_state(mask: Tensor, chosen: S, otherwise: S) -> S:

@@ -1,5 +1,6 @@
 """A differentiable environment as a Gymnasium vector environment on torch tensors."""
 
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
@@ -13,8 +14,11 @@ from torch import Tensor
 from pgtoolkit.envs.differentiable import (
     DifferentiableEnv,
     can_render,
+    next_state,
     require_attributes,
     require_outputs,
+    require_state,
+    wrong_attributes,
 )
 from pgtoolkit.envs.states import (
     State,
@@ -60,7 +64,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             float64 for long horizons and gradient checks.
 
     Raises:
-        RequestError: the environment lacks an attribute.
+        RequestError: the environment lacks an attribute, or one is of a wrong kind.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
     ) -> None:
         super().__init__()
         require_attributes(env)
+        if wrong := wrong_attributes(env):
+            raise RequestError("; ".join(wrong))
         self.env, self.num_envs = env, num_envs
         self.device, self.dtype = torch.device(device), dtype
         self.metadata = {
@@ -141,12 +147,16 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         if self._state is None:
             raise ResetNeeded(NO_STATE)
         noise = None if env.noise_shape is None else self._draw_noise(env.noise_shape)
-        after = env.transition(self._state, actions, noise)
+        after = next_state(env, self._state, actions, noise)
+        self._checked(require_state, "transition", after)
         reward = env.reward(self._state, actions, after)
         terminated = env.terminal(after)
         self._require_outputs(reward=reward, terminal=terminated)
         self._require_same_dtypes(self._state, after)
-        obs, truncated, info = self.finish_step(after, terminated, env.truncated(after))
+        cut = env.truncated(after)
+        if cut is not None:
+            self._require_outputs(truncated=cut)
+        obs, truncated, info = self.finish_step(after, terminated, cut)
         self._has_stepped = True
         return obs, reward, terminated, truncated, info
 
@@ -266,15 +276,18 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self._require_outputs(observation=observation)
         return observation
 
-    def _require_outputs(self, **outputs: Tensor) -> None:
-        """:func:`require_outputs`; what was right at the first step and is not now is a fault.
+    def _require_outputs(self, **outputs: object) -> None:
+        self._checked(require_outputs, self.num_envs, **outputs)
+
+    def _checked(self, check: Callable[..., None], *given: object, **outputs: object) -> None:
+        """``check(env, ...)``; what was right at the first step and is not now is a fault.
 
         Raises:
             RequestError: an output is wrong, before the first step was taken.
             EnvFaultError: an output is wrong, after it.
         """
         try:
-            require_outputs(self.env, self.num_envs, **outputs)
+            check(self.env, *given, **outputs)
         except RequestError as error:
             if not self._has_stepped:
                 raise
@@ -296,6 +309,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
     def _initial(self) -> State:
         initial: State = self.env.initial(self.num_envs, self._generator)
+        self._checked(require_state, "initial", initial)
         return cast_state(initial, self.device, self.dtype)
 
     def _draw_noise(self, shape: tuple[int, ...]) -> Tensor:

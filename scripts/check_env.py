@@ -42,7 +42,7 @@ class CheckEnvArguments:
     """auto: check the gradient if the environment has one; none: check it as an ordinary
     environment only; an adapter's name: check the gradient that the adapter gives."""
     adapter_kwargs: str = "{}"
-    """JSON object of keyword arguments for the adapter that --differentiate names."""
+    """JSON object of arguments for the adapter that --differentiate names or auto tries."""
     seed: int = 0
     """Seed of everything random."""
     samples: int = 64

@@ -87,7 +87,8 @@ def chosen_fault(folder: "RunFolder", name: str | None) -> Path:
     files = fault_files(folder.path)
     if not files:
         raise RequestError(
-            f"{folder.path} has no fault-*.json: nothing went wrong in this run that was recorded"
+            f"{folder.path} has no fault-*.json: no fault was recorded in this run. An error that "
+            "says what to change in a setting or in the environment's interface is printed alone"
         )
     return files[-1]
 

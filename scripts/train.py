@@ -180,7 +180,7 @@ def run_training(
     A run that ``watch`` stopped has its checkpoint, and no summary.
 
     Raises:
-        NonFiniteError: with a note that names the last good checkpoint; other errors have it too.
+        NonFiniteError: with a note that says from where to go on; other errors have it too.
         RunFileError: the run folder cannot be written.
         Interruption: a signal asked to stop; the run's state is saved.
     """
@@ -224,7 +224,7 @@ def run_training(
     except Interruption:
         raise
     except BaseException as error:
-        error.add_note(last_checkpoint(run_folder))
+        error.add_note(last_checkpoint(run_folder, progress))
         raise
     lines = [stopped_line(end, run_folder)]
     if finished:
@@ -250,10 +250,15 @@ def stopped_line(progress: "Progress", run_folder: "RunFolder") -> str:
     return f"stopped {go_on_sentence(progress, run_folder)}"
 
 
-def last_checkpoint(run_folder: "RunFolder") -> str:
+def last_checkpoint(run_folder: "RunFolder", progress: "Progress") -> str:
     """Says from where a run that failed can go on, if it can."""
     if not (run_folder.resume_file.exists() and run_folder.config_file.exists()):
         return f"There is no run in {run_folder.path} that could go on."
+    if progress.num_steps == 0:
+        return (
+            "Nothing was trained; with the cause mended, begin with "
+            f"`pgtoolkit resume {run_folder.path}`, or train anew"
+        )
     return (
         f"Last good checkpoint: {run_folder.resume_file}; with the cause mended, go on with "
         f"`pgtoolkit resume {run_folder.path}`"

@@ -49,7 +49,7 @@ def choose_gradient(
     Args:
         source: a result of :func:`pgtoolkit.envs.registry.resolve.find_env`.
         method: the requested method.
-        kwargs: arguments for the adapter; only if ``method`` names one.
+        kwargs: arguments for the adapter that ``method`` names or ``auto`` tries.
         needed: whether the agent needs a gradient of the environment.
 
     Raises:
@@ -61,31 +61,34 @@ def choose_gradient(
         env = _adapted(source, method, given)
         message = f"{source.name} is differentiated by {METHOD_DESCRIPTIONS[method]}"
         return GradientSource(method, env, message)
+    if method == "auto" and needed and source.differentiable is None:
+        return _first_usable_adapter(source, given)
     if given:
         raise RequestError(
             f"arguments for an adapter ({', '.join(given)}) need one: give --differentiate "
             f"{' or '.join(ADAPTERS)}"
         )
-    if method == "none":
-        return GradientSource("none", None)
-    if source.differentiable is not None:
+    if method == "auto" and source.differentiable is not None:
         return GradientSource("auto", source.differentiable)
-    return _first_usable_adapter(source) if needed else GradientSource("none", None)
+    return GradientSource("none", None)
 
 
-def _first_usable_adapter(source: EnvSpec) -> GradientSource:
-    """The first adapter that accepts the environment; the message says why others did not."""
+def _first_usable_adapter(source: EnvSpec, kwargs: dict[str, Any]) -> GradientSource:
+    """The first adapter that accepts the environment and the arguments.
+
+    The message says why the others did not.
+    """
     _require_interface(source)
-    refusals: list[str] = []
+    refusals: dict[str, list[str]] = {}
     for method in ADAPTERS:
         if method == "mujoco" and not _is_mujoco(source):
             continue
         try:
-            env = _adapted(source, method, {})
+            env = _adapted(source, method, kwargs)
         except RequestError as error:
-            refusals.append(f"not {method}: {error}")
+            refusals.setdefault(error.with_flags, []).append(method)
             continue
-        reasons = f" ({'; '.join(refusals)})" if refusals else ""
+        reasons = f" ({_refused(refusals)})" if refusals else ""
         twin = exact_twin(source.name)
         exact = "" if twin is None else f". {twin} is the task with an exact gradient"
         return GradientSource(
@@ -95,9 +98,14 @@ def _first_usable_adapter(source: EnvSpec) -> GradientSource:
             f"{METHOD_DESCRIPTIONS[method]}: --differentiate {method}{reasons}{exact}",
         )
     raise RequestError(
-        f"{source.name} has no gradient, and no adapter can give it one ({'; '.join(refusals)}): "
+        f"{source.name} has no gradient, and no adapter can give it one ({_refused(refusals)}): "
         "train with `reinforce`, which needs none"
     )
+
+
+def _refused(refusals: Mapping[str, list[str]]) -> str:
+    """Which adapters refuse, by their reason."""
+    return "; ".join(f"not {' or '.join(methods)}: {why}" for why, methods in refusals.items())
 
 
 def _adapted(source: EnvSpec, method: Differentiate, kwargs: dict[str, Any]) -> DifferentiableEnv:

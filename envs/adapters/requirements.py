@@ -6,7 +6,10 @@ from pgtoolkit.envs.registry import ordinary
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
-GIVE_LIMIT = "give the adapter max_episode_steps (--adapter-kwargs '{\"max_episode_steps\": 200}')"
+GIVE_LIMIT = "give its limit, say --adapter-kwargs '{\"max_episode_steps\": 200}'"
+
+
+ACTION_ADVICE = "a gradient by the action needs continuous actions"
 
 
 def require_flat_box(
@@ -25,6 +28,15 @@ def require_flat_box(
     """
     owner, space = type(env.unwrapped).__name__, getattr(env, kind)
     return ordinary.require_flat_box(owner, kind, space, advice, floating=floating)
+
+
+def require_action_box(env: AnyEnv) -> Box:
+    """The action space, if a gradient by the action exists.
+
+    Raises:
+        RequestError: it is no one-dimensional Box of floating-point numbers.
+    """
+    return require_flat_box(env, "action_space", ACTION_ADVICE, floating=True)
 
 
 def find_time_limit(env: AnyEnv, given: int | None = None, advice: str = GIVE_LIMIT) -> int:

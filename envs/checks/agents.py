@@ -7,7 +7,11 @@ import torch
 from gymnasium import spaces
 
 from pgtoolkit.config import CriticSettings, PolicySettings
-from pgtoolkit.envs.adapters.requirements import find_time_limit, require_flat_box
+from pgtoolkit.envs.adapters.requirements import (
+    find_time_limit,
+    require_action_box,
+    require_flat_box,
+)
 from pgtoolkit.envs.checks.finding import Check, Finding
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.errors import RequestError
@@ -98,7 +102,7 @@ def _adapter_refusal(env: AnyEnv) -> str:
     advice = "an adapter, which would give it a gradient, needs that"
     try:
         require_flat_box(env, "observation_space", advice)
-        require_flat_box(env, "action_space", advice, floating=True)
+        require_action_box(env)
         find_time_limit(env)
     except RequestError as error:
         return error.with_flags

@@ -51,7 +51,7 @@ def check_env(
         differentiate: ``"auto"`` checks the gradient where there is one; ``"none"`` checks a
             differentiable environment as an ordinary one; an adapter's name checks the gradient
             that the adapter gives.
-        adapter_kwargs: arguments for the adapter's constructor.
+        adapter_kwargs: arguments for the adapter's constructor; ``auto`` then tries the adapters.
         seed: seeds everything random.
         samples: points of random play at which derivatives are compared; fewer if steps are slow.
         seconds: about how long each of the longer checks may take.
@@ -64,7 +64,9 @@ def check_env(
     source = env if isinstance(env, EnvSpec) else find_env(env, kwargs)
     with _no_side_effects():
         found = _check_with_libraries(source, progress)
-        dynamics = choose_gradient(source, differentiate, adapter_kwargs, needed=False).env
+        # Without arguments for an adapter, an environment is checked as it is.
+        needed = bool(adapter_kwargs)
+        dynamics = choose_gradient(source, differentiate, adapter_kwargs, needed=needed).env
         found.append(_check_agents(source, dynamics, agents))
         if dynamics is not None:
             found += check_differentiable(

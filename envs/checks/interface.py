@@ -1,7 +1,7 @@
 """Checks of a differentiable environment's interface: spaces, and what its functions return."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeGuard, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -12,13 +12,20 @@ from pgtoolkit.config import PolicySettings
 from pgtoolkit.envs.checks.finding import Check, Finding, describe_error
 from pgtoolkit.envs.checks.random_play import draw_noise, random_actions
 from pgtoolkit.envs.checks.states import CPU, leaf_names, start_states
-from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.states import State, cast_state, leaves_of
+from pgtoolkit.envs.differentiable import DifferentiableEnv, next_state, wrong_attributes
+from pgtoolkit.envs.states import State, cast_state, is_state, leaves_of
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.policies.factory import make_policy
 
 BATCH_SIZES = (1, 5)
 """Numbers of environments to call with: a ``squeeze()`` goes wrong with one environment only."""
+
+WRONG_KINDS = ("must return a tensor", "must return booleans")
+
+KIND_ADVICE = (
+    "return the kind that is asked for; an episode that never ends by itself has the terminal "
+    "torch.zeros(num_envs, dtype=torch.bool, device=...)"
+)
 
 SPACES = Check("interface", "spaces")
 
@@ -32,17 +39,17 @@ def check_attributes(env: DifferentiableEnv) -> Iterator[Finding]:
             wrong.append(f"{name} is {single_line(space)}")
         elif not np.issubdtype(space.dtype, np.floating):
             wrong.append(f"{name} holds {space.dtype}")
-    limit = env.max_episode_steps
-    if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1:
-        wrong.append(f"max_episode_steps is {limit!r}")
     if wrong:
         yield SPACES.fault(
             ", ".join(wrong),
-            "policies are made for one-dimensional boxes of floating-point numbers, and episodes "
-            "need a whole number of steps",
-            "use gymnasium.spaces.Box(low, high, (size,), np.float32), and an int of at least 1",
+            "policies are made for one-dimensional boxes of floating-point numbers",
+            "use gymnasium.spaces.Box(low, high, (size,), np.float32)",
         )
-    else:
+    others = wrong_attributes(env)
+    if others:
+        meaning = "no step can be taken, or no episode would end"
+        yield SPACES.fault("; ".join(others), meaning, "set it on the class or in __init__")
+    if not wrong and not others:
         yield _policy_fits(env)
 
 
@@ -103,6 +110,9 @@ def _report_shapes(wrong: list[str]) -> Finding:
     check = Check("interface", "shapes")
     if not wrong:
         return check.passed("of all outputs, for 1 and for 5 environments")
+    kinds = [text for text in wrong if any(kind in text for kind in WRONG_KINDS)]
+    if kinds:
+        return check.fault(_first_three(kinds), "training cannot start", KIND_ADVICE)
     return check.fault(
         _first_three(wrong),
         "a wrong shape broadcasts without an error, and training goes wrong: rewards [N, 1] minus "
@@ -178,7 +188,7 @@ class OutputCheck:
         state = start_states(env, n, self.generator, self.dtype)
         action = random_actions(env.action_space, n, self.generator).to(self.dtype)
         noise = draw_noise(env, n, self.generator, self.dtype)
-        after = env.transition(state, action, noise)
+        after = next_state(env, state, action, noise)
         wrong = self._wrong_state("transition", after, state)
         if wrong:
             return wrong
@@ -194,7 +204,7 @@ class OutputCheck:
 
     def _wrong_state(self, name: str, found: object, like: State | None) -> list[str]:
         """Compares a state with the one that the function was given, if it was given one."""
-        if not _is_state(found):
+        if not is_state(found):
             kind = type(found).__name__
             return [f"{name} returned a {kind}: it must return a tensor or a NamedTuple of tensors"]
         length = len(leaves_of(found))
@@ -240,14 +250,6 @@ class OutputCheck:
             )
         if found.device != like.device:
             self.wrong_dtypes.append(f"{name} returned a tensor on {found.device}")
-
-
-def _is_state(found: object) -> TypeGuard[State]:
-    if isinstance(found, Tensor):
-        return found.dim() >= 1
-    if not isinstance(found, tuple) or not found:
-        return False
-    return all(isinstance(leaf, Tensor) and leaf.dim() >= 1 for leaf in found)
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

@@ -72,7 +72,7 @@ def _reset(env: AnyEnv, seed: int | None) -> tuple[Any, list[Finding]]:
         if "unexpected keyword" not in str(error):
             raise
         text = f"reset does not take seed and options: {error}"
-        advice = "write def reset(self, *, seed=None, options=None), and call super().reset(seed)"
+        advice = "write def reset(self, *, seed=None, options=None), and super().reset(seed=seed)"
         return None, [RESULTS.fault(text, INTERFACE, advice)]
     if not (isinstance(result, tuple) and len(result) == 2):
         text = f"reset returned {_describe(result)}, not (observation, info)"
@@ -187,12 +187,21 @@ def _check_part(name: str, part: Part) -> Iterator[Finding]:
 
 
 def _wrong_dtype(text: str, part: Part, array: NDArray[Any]) -> Finding:
-    """A fault unless Gymnasium takes it: a list, or numbers that the space's dtype can hold."""
-    listed = isinstance(part.value, list | tuple)
-    if listed or np.can_cast(array.dtype, np.dtype(part.space.dtype)):
+    """A fault if the numbers are others in the space's dtype; training converts all the rest."""
+    dtype = np.dtype(part.space.dtype)
+    if isinstance(part.value, list | tuple) or np.can_cast(array.dtype, dtype):
         meaning = "nothing is lost, and Gymnasium allows it; some libraries do not"
         return DTYPES.warning(text, meaning, OBSERVATION_ADVICE)
-    meaning = "digits are lost, or wrappers and other libraries refuse the observation"
+    if np.can_cast(array.dtype, dtype, "same_kind"):
+        meaning = (
+            f"it is converted, and digits that {dtype} does not hold are lost; some wrappers and "
+            "other libraries refuse it"
+        )
+        return DTYPES.warning(text, meaning, OBSERVATION_ADVICE)
+    if array.dtype.kind in "biuf" and np.array_equal(array.astype(dtype), array):
+        meaning = "it is converted, and these numbers stay the same; some libraries refuse it"
+        return DTYPES.warning(text, meaning, OBSERVATION_ADVICE)
+    meaning = "its numbers become others, or wrappers and other libraries refuse the observation"
     return DTYPES.fault(text, meaning, OBSERVATION_ADVICE)
 
 

@@ -20,6 +20,7 @@ from pgtoolkit.envs.ordinary.episode_state import (
     require_private,
 )
 from pgtoolkit.envs.ordinary.python_state import PythonState
+from pgtoolkit.envs.registry.guard import InterfaceError
 from pgtoolkit.envs.registry.ordinary import seeded_copy
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
@@ -80,7 +81,10 @@ def choose_resume(make: Callable[[], AnyEnv]) -> ResumeChoice:
             choice = _tried(make, kind)
             if choice.kind == kind:
                 return ResumeChoice(kind, reason, choice.step_seconds, choice.things, choice.shared)
-            reason = choice.reason if not reason else f"{reason}; a replay: {choice.reason}"
+            if not reason:
+                reason = choice.reason
+            elif choice.reason != reason:
+                reason = f"{reason}; a replay: {choice.reason}"
     return ResumeChoice("new episodes", f"{reason}{LIKELY if DIFFERS in reason else ''}")
 
 
@@ -114,6 +118,8 @@ def _tried(make: Callable[[], AnyEnv], kind: Resume) -> ResumeChoice:
     try:
         envs += (ResumableEnv(make, ResumeChoice(kind)) for _ in range(2))
         return _Try(*envs).run()
+    except InterfaceError:  # the run itself will say what is wrong
+        return ResumeChoice("new episodes", "its interface is wrong")
     except (_Changed, RequestError) as error:
         return ResumeChoice("new episodes", single_line(error))
     except Exception as error:  # the run itself will report it

@@ -33,6 +33,11 @@ TRUTH_VALUES = (bool, np.bool_, int, np.integer)
 StepResult = tuple[Any, Any, Any, Any, dict[str, Any]]
 
 
+@final
+class InterfaceError(RequestError):
+    """An environment returned something else than Gymnasium's interface says."""
+
+
 def guard(env: AnyEnv, name: str) -> AnyEnv:
     """The environment, checked and with results that a vector environment can keep.
 
@@ -242,7 +247,7 @@ def _describe(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _interface_error(name: str, found: str, advice: str) -> RequestError:
-    return RequestError(
+def _interface_error(name: str, found: str, advice: str) -> InterfaceError:
+    return InterfaceError(
         f"{name}: {single_line(found)}: {advice} (`pgtoolkit check-env` lists all that is wrong)"
     )

@@ -68,7 +68,7 @@ class RunConfig(Settings):
     adapter if the agent needs a gradient; none: no gradient; finite-difference: differences of its
     steps; mujoco: MuJoCo's derivatives, in batches; model: a model learned from its steps."""
     adapter_kwargs: str = "{}"
-    """JSON object of arguments for the adapter that --differentiate names."""
+    """JSON object of arguments for the adapter that --differentiate names or auto tries."""
     gym_wrappers: str = "{}"
     """JSON object of Gymnasium's wrappers for an ordinary environment and their arguments, the
     innermost first, such as '{"TimeLimit": {"max_episode_steps": 200}}'. A name in

@@ -16,6 +16,7 @@ from pgtoolkit.scripts.comparison.scalars import (
     read_scalars,
 )
 from pgtoolkit.training.run_folder import RunFolder
+from pgtoolkit.training.storage.files import excerpt
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.comparison.results import RunResult
@@ -65,12 +66,33 @@ def members_of(paths: Sequence[str]) -> list[list[tuple[Path, Config]]]:
     """
     members: dict[str, list[tuple[Path, Config]]] = {}
     for path in dict.fromkeys(paths):
-        folder, config = RunFolder.open(path)
+        folder, config = opened(path)
         key = json.dumps(settings_of(config), sort_keys=True, default=str)
         members.setdefault(key, []).append((folder.path, config))
     for found in members.values():
         require_different_seeds(found)
     return list(members.values())
+
+
+def opened(path: str) -> tuple[RunFolder, Config]:
+    """A run and its configuration.
+
+    Raises:
+        RequestError: there is no run there; of a folder of runs, the message says how to name them.
+    """
+    try:
+        return RunFolder.open(path)
+    except RequestError as error:
+        folder = RunFolder(Path(path))
+        if not path or not folder.path.is_dir() or folder.config_file.exists():
+            raise
+        inside = list(folder.path.glob(f"*/{folder.config_file.name}"))
+        if not inside:
+            raise
+        count = f"{len(inside)} run{'s' * (len(inside) > 1)}"
+        raise RequestError(
+            f"{excerpt(path)} is a folder of {count}: name them, {excerpt(path.rstrip('/'))}/*/"
+        ) from error
 
 
 def group_of(row: "Row") -> Group:

@@ -41,7 +41,7 @@ class VarianceArguments:
     """Source of the environment's gradient, as in `pgtoolkit train`; auto uses an adapter
     only if --estimators names one that needs a gradient. Default: the run's, or auto."""
     adapter_kwargs: str | None = None
-    """JSON object of arguments for the adapter that --differentiate names."""
+    """JSON object of arguments for the adapter that --differentiate names or auto tries."""
     gym_wrappers: str | None = None
     """JSON object of Gymnasium's wrappers for an ordinary environment, as in `pgtoolkit train`."""
     wrappers: str | None = None

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
+from gymnasium.spaces import Box
 
 from pgtoolkit.agent import CriticView
 from pgtoolkit.config import PolicySettings
 from pgtoolkit.envs.adapters.choose import Differentiate
+from pgtoolkit.envs.adapters.requirements import ACTION_ADVICE
 from pgtoolkit.envs.registry.construct import accepted_arguments
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.errors import NonFiniteError, RequestError, single_line
 from pgtoolkit.estimators import horizon_study
 from pgtoolkit.estimators.catalogue import STUDY_ESTIMATORS, StudyEstimator
 from pgtoolkit.estimators.horizon_study import Measurement
@@ -269,6 +271,11 @@ def reason_for_no_gradient(env: AnyVectorEnv, name: str, differentiate: Differen
     """Why the environment has no pathwise gradient; empty if it has one."""
     if differentiate == "none":
         return f"--differentiate none leaves {name} without a gradient"
+    if not isinstance(env.single_action_space, Box):
+        return (
+            f"{name} has no gradient: its actions are {single_line(env.single_action_space)}, and "
+            f"{ACTION_ADVICE}"
+        )
     if not isinstance(env, DifferentiableVectorEnv):
         return (
             f"{name} has no gradient of its own for pathwise to use (--differentiate "

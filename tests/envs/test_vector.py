@@ -386,3 +386,34 @@ def test_what_goes_wrong_after_the_first_step_is_a_fault(how: str, words: str) -
     env.step(action)
     with pytest.raises(EnvFaultError, match=words):
         env.step(action)
+
+
+def _adds_noise(state: Tensor, action: Tensor, noise: Any) -> Tensor:
+    return torch.add(state + action, noise)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"max_episode_steps": None}, "max_episode_steps is None: it must be an int"),
+        ({"max_episode_steps": 2.5}, r"max_episode_steps is 2\.5"),
+        ({"reward": None}, "reward is None: it must be a function"),
+        ({"initial": lambda *_: [0.0]}, "initial returned a list: .* a tensor"),
+        ({"transition": lambda *_: None}, "transition returned a NoneType: .* a tensor"),
+        ({"transition": _adds_noise, "noise_shape": None}, "sets no noise_shape"),
+        ({"observation": lambda *_: 0.0}, "observation returned a float: .* a tensor"),
+        ({"reward": lambda *_: 0.0}, "reward returned a float: .* a tensor"),
+        ({"terminal": lambda *_: False}, r"terminal returned a bool: .* a tensor \[2\]"),
+        ({"truncated": lambda *_: False}, r"truncated returned a bool: .* a tensor \[2\]"),
+    ],
+)
+def test_a_plain_mistake_of_an_environment_is_a_sentence(
+    attributes: dict[str, Any], message: str
+) -> None:
+    """A wrong kind of attribute or result is refused; the message names it and what is right."""
+    walk = Walk()
+    vars(walk).update(attributes)
+    with pytest.raises(RequestError, match=f"Walk.*{message}"):
+        env = DifferentiableVectorEnv(walk, 2)
+        env.reset(seed=0)
+        env.step(torch.zeros(2, 1))

@@ -397,7 +397,7 @@ def test_a_run_without_a_fault_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     """So is the name of a file that is none, also one outside of the folder."""
     folder = tmp_path / "run"
     train_to_a_fault(Case("", "ppo", "Line:none", None, {}), folder, monkeypatch)
-    with pytest.raises(RequestError, match="no fault"):
+    with pytest.raises(RequestError, match="no fault was recorded"):
         explain.run([str(folder)])
     for name in ("summary.json", "no.json"):
         with pytest.raises(RequestError):

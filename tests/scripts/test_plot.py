@@ -156,6 +156,10 @@ def test_what_cannot_be_drawn_is_refused(
     output = ["--output", str(tmp_path / "x.png")]
     assert call("plot", runs[0], str(tmp_path), *output) == 2
     assert "holds no run" in capsys.readouterr().err
+    folder = Path(runs[0]).parent
+    assert call("plot", str(folder), *output) == 2
+    message = capsys.readouterr().err
+    assert "is a folder of " in message and f"name them, {folder}/*/" in message
     assert call("plot", *output) == 2
     assert "name the runs" in capsys.readouterr().err
     assert call("plot", runs[3], *output, "--panels", "bias") == 2

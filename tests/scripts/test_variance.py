@@ -121,7 +121,8 @@ def test_an_environment_without_gradient_has_the_score_function(
     arguments = ["--env", "CartPole-v1", *QUICK[:2], "--horizons", "32", "--json", str(file)]
     assert call(*arguments) == 0
     out = capsys.readouterr().out
-    assert "Use the score function: CartPole-v1 has no gradient" in out
+    assert "Use the score function: CartPole-v1 has no gradient: its actions are Disc" in out
+    assert "--differentiate" not in out
     assert "Episodes end before the horizon" in out
     (found,) = strict(file)
     assert found["estimator"] == "score_function" and found["bias"] is None

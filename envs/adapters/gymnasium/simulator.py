@@ -18,7 +18,9 @@ from pgtoolkit.envs.adapters.gymnasium.replay_check import (
 from pgtoolkit.envs.adapters.gymnasium.state_slots import StateSlots, stack_rows
 from pgtoolkit.envs.adapters.gymnasium.tangent import find_precision, tangent_entries
 from pgtoolkit.envs.adapters.requirements import (
+    GIVE_LIMIT,
     find_time_limit,
+    require_action_box,
     require_flat_box,
 )
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Simulator
@@ -80,13 +82,7 @@ class GymnasiumSimulator(Simulator):
             "observation_space",
             "flatten it with gymnasium.wrappers.FlattenObservation",
         )
-        self.action_space = require_flat_box(
-            made,
-            "action_space",
-            "finite differences need continuous actions [A]; a score-function agent (reinforce) "
-            "needs no gradient of the environment",
-            floating=True,
-        )
+        self.action_space = require_action_box(made)
         self.max_episode_steps = find_time_limit(made, max_episode_steps)
         self._ignores_truncation = max_episode_steps is not None
         self.env = _without_limits_and_checks(made)
@@ -138,8 +134,7 @@ class GymnasiumSimulator(Simulator):
             if truncated and not self._ignores_truncation:
                 raise RequestError(
                     f"{self.name} truncates episodes by itself (truncated=True from its own step): "
-                    "give its limit as max_episode_steps, or leave it to "
-                    "gymnasium.wrappers.TimeLimit"
+                    f"{GIVE_LIMIT}, or leave it to gymnasium.wrappers.TimeLimit alone"
                 )
             after.append(self._slots.capture())
             observations[index], rewards[index], ends[index] = observation, reward, terminated

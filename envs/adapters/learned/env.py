@@ -18,7 +18,11 @@ from pgtoolkit.envs.adapters.learned.running_envs import (
     EPISODE_START,
     RunningEnvs,
 )
-from pgtoolkit.envs.adapters.requirements import find_time_limit, require_flat_box
+from pgtoolkit.envs.adapters.requirements import (
+    find_time_limit,
+    require_action_box,
+    require_flat_box,
+)
 from pgtoolkit.envs.differentiable import DifferentiableEnv, GradientInfo
 from pgtoolkit.envs.states import where_state
 from pgtoolkit.estimators.value_gradient import on_real_step
@@ -29,10 +33,7 @@ from pgtoolkit.state import anything, at, entries, integer, optional, require
 MIN_EXPLORATION_EPISODES = 20
 """The steps with random actions are divided into at least this many episodes."""
 
-SPACE_ADVICE = (
-    "a learned model needs flat vectors. Flatten it (gymnasium.wrappers.FlattenObservation), or "
-    "train with `reinforce`, which needs no gradient"
-)
+OBSERVATION_ADVICE = "a learned model needs flat vectors: use gymnasium.wrappers.FlattenObservation"
 
 
 class RunningState(NamedTuple):
@@ -91,7 +92,8 @@ class LearnedModel(DifferentiableEnv[RunningState]):
         max_episode_steps: the time limit; None takes the environment's own.
 
     Raises:
-        RequestError: a space is not a one-dimensional Box, or there is no time limit.
+        RequestError: a space is not a one-dimensional Box, the actions' is not of floating-point
+            numbers, or there is no time limit.
     """
 
     gradient = GradientInfo(
@@ -107,8 +109,8 @@ class LearnedModel(DifferentiableEnv[RunningState]):
         max_episode_steps: int | None = None,
     ) -> None:
         probe = make()
-        self.observation_space = require_flat_box(probe, "observation_space", SPACE_ADVICE)
-        self.action_space = require_flat_box(probe, "action_space", SPACE_ADVICE)
+        self.observation_space = require_flat_box(probe, "observation_space", OBSERVATION_ADVICE)
+        self.action_space = require_action_box(probe)
         self.max_episode_steps = find_time_limit(probe, max_episode_steps)
         probe.close()
         self.config, self.seed, self._make = config or ModelConfig(), seed, make

@@ -221,6 +221,24 @@ class TerminalNumbers(Sound):
         return torch.zeros(state.shape[0])
 
 
+class TerminalFlag(Sound):
+    def terminal(self, state: Tensor) -> Any:
+        return False
+
+
+class NoTimeLimit(Sound):
+    max_episode_steps = None  # type: ignore[assignment]
+
+
+class NoReward(Sound):
+    reward = None  # type: ignore[assignment]
+
+
+class UndeclaredNoise(Sound):
+    def transition(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        return super().transition(state, action, None) + 0.1 * noise  # type: ignore[operator]
+
+
 class NotAState(Sound):
     def initial(self, num_envs: int, generator: torch.Generator) -> Any:
         return super().initial(num_envs, generator).numpy()
@@ -469,6 +487,10 @@ BROKEN: dict[type[DifferentiableEnv[Any]], tuple[str, str]] = {
     ShortObservation: ("shapes", "observation returned [5, 1] for 5 environments"),
     Squeezed: ("shapes", "reward returned [] for 1 environments"),
     TerminalNumbers: ("shapes", "terminal returned float32: it must return booleans"),
+    TerminalFlag: ("shapes", "terminal returned a bool: it must return a tensor"),
+    NoTimeLimit: ("spaces", "max_episode_steps is None: it must be an int of at least 1"),
+    NoReward: ("spaces", "reward is None: it must be a function"),
+    UndeclaredNoise: ("shapes", "UndeclaredNoise sets no noise_shape"),
     NotAState: ("shapes", "initial returned a ndarray"),
     NeverCountsAnew: ("termination", "a time limit is reported as termination"),
     NanInState: ("finite", "NaN or infinity at a reset: state in"),
@@ -490,6 +512,14 @@ BROKEN: dict[type[DifferentiableEnv[Any]], tuple[str, str]] = {
     RestartMovesAll: ("restart", "reset_where changes environments that it should leave alone"),
     Raises: ("shapes", "test_differentiable.py, line"),
 }
+
+
+def test_the_advice_on_a_value_of_a_wrong_kind_is_about_kinds() -> None:
+    """Not about sums and axes, nor about boxes."""
+    terminal = next(f for f in quick_check(TerminalFlag()) if f.status == "fault")
+    assert "torch.bool" in terminal.advice and "sum" not in terminal.advice
+    limit = next(f for f in quick_check(NoTimeLimit()) if f.status == "fault")
+    assert "Box" not in limit.advice and "box" not in limit.meaning
 
 
 def quick_check(env: DifferentiableEnv[Any]) -> list[Finding]:

@@ -1,6 +1,7 @@
 """``check_env`` on ordinary environments: broken ones are named, a sound one is not."""
 
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +119,20 @@ class DoubleObservation(Sound):
         return self.state.copy()
 
 
+class LongIntegers(Sound):
+    def seen(self) -> Array:
+        return np.array([2**24 + 1, 0])
+
+
+class FractionsAsIntegers(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = Box(0, 255, (2,), np.uint8)
+
+    def seen(self) -> Array:
+        return np.array([0.5, 0.25])
+
+
 class SingleObservation(Sound):
     def __init__(self) -> None:
         super().__init__()
@@ -165,7 +180,7 @@ BROKEN: dict[type[Sound], tuple[str, str]] = {
     OwnGenerator: ("determinism", "the same seed and actions give different episodes"),
     SeedIgnored: ("determinism", "the same seed and actions give different episodes"),
     SeedFixed: ("seeding", "the seed is ignored"),
-    DoubleObservation: ("dtype", "an observation of float64, its space says float32"),
+    FractionsAsIntegers: ("dtype", "an observation of float64, its space says uint8"),
     LongObservation: ("shapes", "an observation [3], its space has [2]"),
     RewardArray: ("shapes", "a reward of shape [1]"),
     NanAtReset: ("finite", "NaN or infinity at a reset"),
@@ -180,6 +195,27 @@ def test_a_broken_ordinary_environment_is_named(kind: Callable[[], Sound]) -> No
     check, words = BROKEN[kind]  # type: ignore[index]
     found = [f for f in check_env(kind(), seconds=0.5) if f.status == "fault"]
     assert any(f.check == check and words in f.finding for f in found), found
+
+
+@pytest.mark.parametrize("kind", [DoubleObservation, LongIntegers])
+def test_digits_that_training_drops_are_a_warning(kind: Callable[[], Sound]) -> None:
+    """Training converts such observations; whoever reads the page knows what that costs."""
+    found = [f for f in check_env(kind(), seconds=0.5) if f.check == "dtype"]
+    assert [f.status for f in found] == ["warning"]
+    assert "converted, and digits that float32 does not hold are lost" in found[0].meaning
+
+
+def test_the_advice_on_an_old_reset_works_as_it_is_printed() -> None:
+    """The call of ``super().reset`` that it names is one that Gymnasium takes."""
+
+    class OldReset(Sound):
+        def reset(self) -> tuple[Array, dict[str, Any]]:  # type: ignore[override]
+            return self.seen(), {}
+
+    advice = next(f.advice for f in check_env(OldReset(), seconds=0.5) if f.check == "results")
+    call = re.search(r"super\(\)\.(reset\(.*?\))", advice)
+    assert call is not None
+    eval(f"Env().{call[1]}", {"Env": gymnasium.Env, "seed": 0})
 
 
 def test_a_sound_ordinary_environment_has_no_fault() -> None:

@@ -75,7 +75,26 @@ def test_a_fault_ends_the_run_with_one_line(
     [line] = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: environment 0 of Breaks failed at step 7 of its episode (seed ")
     assert re.search(r"ValueError: sensor 3 is disconnected \(breaks.py, line \d+\)", line)
-    assert "Last good checkpoint: " in line
+    assert "Nothing was trained; with the cause mended, begin with `pgtoolkit resume " in line
+
+
+def test_an_old_interface_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not again as the reason for how a resumed run would go on."""
+    (tmp_path / "old.py").write_text(
+        "import gymnasium\n"
+        "class Old(gymnasium.Env):\n"
+        "    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,))\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        return self.observation_space.sample(), {}\n"
+        "    def step(self, action):\n"
+        "        return self.observation_space.sample(), 0.0, False, {}\n"
+    )
+    with pytest.raises(SystemExit) as stopped:
+        cli.run_command(run, arguments(f"{tmp_path / 'old.py'}:Old", tmp_path / "run"))
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("4 values") == 1
+    assert "Nothing was trained" in printed.err and "checkpoint" not in printed.err
 
 
 def test_a_bad_number_is_told_with_the_episode_that_repeats_it(

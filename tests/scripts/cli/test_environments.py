@@ -1,12 +1,16 @@
 """The environments that --env, --differentiate, --adapter-kwargs and --wrappers describe."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 import yaml
+from gymnasium.spaces import Box
 
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate, choose_gradient
 from pgtoolkit.envs.adapters.learned.env import LearnedModel
@@ -33,6 +37,29 @@ def make(name: str, differentiate: Differentiate = "auto", **kwargs: Any) -> Env
     settings: dict[str, Any] = {"adapter_kwargs": {}, "wrappers": {}, "needed": True} | kwargs
     device = torch.device("cpu")
     return make_env_factory(name, {}, differentiate=differentiate, device=device, **settings)
+
+
+def make_from(env: type[gymnasium.Env[Any, Any]], **kwargs: Any) -> EnvFactory:
+    settings: dict[str, Any] = {"adapter_kwargs": {}, "wrappers": {}, "needed": True} | kwargs
+    return make_env_factory(env, {}, differentiate="auto", device=torch.device("cpu"), **settings)
+
+
+class Thermostat(gymnasium.Env[Any, Any]):
+    """Cuts its episodes in its own step, and tells no one its limit."""
+
+    observation_space = Box(-50, 50, (1,))
+    action_space = Box(-1, 1, (1,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.temperature, self.elapsed = float(self.np_random.uniform(-1, 1)), 0
+        return np.array([self.temperature], np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.temperature = 0.9 * self.temperature + float(action[0])
+        self.elapsed += 1
+        row = np.array([self.temperature], np.float32)
+        return row, -(self.temperature**2), False, self.elapsed >= 20, {}
 
 
 def dynamics(factory: EnvFactory) -> DifferentiableEnv:
@@ -76,7 +103,38 @@ def test_evaluation_is_on_the_plain_environment(method: Differentiate) -> None:
 
 def test_where_no_adapter_fits_the_message_gives_each_reason() -> None:
     with pytest.raises(RequestError, match=r"not finite-difference: .*not model: .*reinforce"):
+        make("Pendulum-v1", adapter_kwargs={"stride": 1})
+
+
+def test_actions_without_a_slope_are_refused_once_and_in_few_words() -> None:
+    with pytest.raises(RequestError, match=r"not finite-difference or model: .*continuous") as why:
         make("CartPole-v1")
+    message = str(why.value)
+    assert len(message) < 300 and "Flatten" not in message
+
+
+def test_a_reason_that_two_adapters_share_is_given_once() -> None:
+    with pytest.raises(RequestError) as raised:
+        make_from(Thermostat)
+    message = str(raised.value)
+    assert message.count("no time limit") == 1
+    assert "not finite-difference or model: Thermostat has no time limit" in message
+
+
+def test_the_advice_on_a_time_limit_works_as_it_is_printed() -> None:
+    with pytest.raises(RequestError) as raised:
+        make_from(Thermostat)
+    advice = re.search(r"--adapter-kwargs '(\{.*?\})'", raised.value.with_flags)
+    assert advice is not None
+    found = make_from(Thermostat, adapter_kwargs=json.loads(advice[1]))
+    assert found.gradient.method == "finite-difference"
+    assert dynamics(found).max_episode_steps == 200
+
+
+def test_auto_passes_over_an_adapter_that_does_not_take_the_arguments() -> None:
+    found = make_from(Thermostat, adapter_kwargs={"max_episode_steps": 200, "capacity": 5000})
+    assert found.gradient.method == "model"
+    assert "does not take the argument 'capacity'" in found.gradient.sentence
 
 
 def test_arguments_reach_the_adapter() -> None:
@@ -91,7 +149,8 @@ def test_arguments_reach_the_adapter() -> None:
 @pytest.mark.parametrize(
     ("differentiate", "kwargs", "complaint"),
     [
-        ("auto", {"adapter_kwargs": {"step": 1.0}}, "arguments for an adapter"),
+        ("auto", {"adapter_kwargs": {"step": 1.0}, "needed": False}, "arguments for an adapter"),
+        ("none", {"adapter_kwargs": {"step": 1.0}}, "arguments for an adapter"),
         ("finite-difference", {"adapter_kwargs": {"stride": 1}}, "does not take the argument 's"),
         ("mujoco", {}, "MuJoCo"),
         ("none", {"wrappers": {"GradientGate": {}}}, "without a gradient"),

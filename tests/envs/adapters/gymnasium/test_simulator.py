@@ -257,7 +257,7 @@ def test_wrappers_stay_but_for_time_limits() -> None:
     ("env", "message"),
     [
         (Constant(), "cannot be saved and restored.*get_state.*--differentiate model"),
-        (Truncating(), "truncates episodes by itself"),
+        (Truncating(), "truncates episodes by itself.*--adapter-kwargs"),
         (Asserting(), "float64 action .* raises AssertionError"),
         (Changed(action_space=Discrete(2)), "the action_space of Changed is Discrete"),
         (Changed(action_space=Box(-1, 1, (1, 1))), "one-dimensional Box"),

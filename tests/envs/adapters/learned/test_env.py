@@ -329,7 +329,7 @@ def test_what_it_asks_of_an_environment() -> None:
 
     with pytest.raises(RequestError, match="no time limit"):
         LearnedModel(Drift)
-    with pytest.raises(RequestError, match="action_space of Discrete_ is Discrete"):
+    with pytest.raises(RequestError, match=r"Discrete_ is Discrete.*continuous actions$"):
         LearnedModel(Discrete_, max_episode_steps=5)
     assert LearnedModel(pendulum).max_episode_steps == 200
     assert LearnedModel(pendulum, max_episode_steps=50).max_episode_steps == 50
