@@ -24,6 +24,7 @@ EXAMPLES = {
             "num_envs",
             "n_steps",
             "learning_rate",
+            "target_kl",
             "hidden",
             "gamma",
             "batch_size",

@@ -64,7 +64,8 @@ def test_actions_that_no_agent_takes(capsys: pytest.CaptureFixture[str], tmp_pat
     assert call(*quick, '{"start": 0}') == 0
     page = " ".join(capsys.readouterr().out.split())
     fitting = (
-        "the spaces fit reinforce, ppo, a2c; not reppo, sac, svg: a critic's slope by the action"
+        "the spaces fit reinforce, ppo, a2c, npg, trpo; not reppo, sac, svg: a critic's slope by "
+        "the action"
     )
     assert fitting in page and "; not td3:" in page
     assert "; not apg, shac: the action_space of Odd" in page

@@ -368,14 +368,14 @@ def test_an_environment_in_a_file_trains_with_every_agent(agent: str, tmp_path: 
 def test_a_number_that_goes_bad_ends_the_run_with_exit_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The message names the tensor, the step, the environment and the last good checkpoint."""
+    """The message names the tensor, the step, the environment, and what goes on from there."""
     bad = "return torch.where(next_state[:, 0] > 0.9, torch.nan, 0.0) - ("
     (tmp_path / "hover.py").write_text(HOVER.replace("return -(", bad))
     env, path = f"{tmp_path / 'hover.py'}:Hover", tmp_path / "run"
     assert call("train", "shac", "--env", env, "--run-dir", str(path), *QUICK) == 1
     message = capsys.readouterr().err
     assert "reward is not finite at step" in message and "environment" in message
-    assert str(path / "resume.safetensors") in message
+    assert f"pgtoolkit resume {path}" in message
     assert message.count("\n") == 1
     load_checkpoint(path / "resume.safetensors")
 

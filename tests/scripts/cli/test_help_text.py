@@ -59,7 +59,8 @@ def test_the_settings_that_matter_stand_before_the_others(agent: str) -> None:
     """The environment, the number of steps and the seed; then those of the agent."""
     flags = list(options_in(help_of("train", agent)))
     assert flags[:3] == ["--env", "--total-steps", "--seed"]
-    assert set(flags[3:8]) >= {"--run-dir", "--num-envs", "--n-steps", "--learning-rate"}
+    assert set(flags[3:8]) >= {"--run-dir", "--num-envs", "--n-steps"}
+    assert {"--learning-rate", "--target-kl"} & set(flags[3:8])  # the length of a step
     assert flags.index("--gamma") < flags.index("--env-kwargs")
     assert len(flags) == len(set(flags))
 
@@ -108,7 +109,8 @@ def test_every_command_has_an_example_with_options_that_exist(name: str) -> None
         "names",
         "env",
     }
-    agents = {"batch_size", "estimator", "ent_coef_relative"} if name == "train" else set()
+    own = {"batch_size", "estimator", "ent_coef_relative", "target_kl"}
+    agents = own if name == "train" else set()
     assert set(example.first) <= fields | agents
 
 
