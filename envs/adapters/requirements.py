@@ -7,8 +7,6 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
 
 GIVE_LIMIT = "give its limit, say --adapter-kwargs '{\"max_episode_steps\": 200}'"
-
-
 ACTION_ADVICE = "a gradient by the action needs continuous actions"
 
 
