@@ -9,6 +9,7 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.scripts.cli.arguments import parse, require_options
 from pgtoolkit.scripts.cli.files import require_picture, require_writable, write_json
+from pgtoolkit.scripts.cli.presets import PresetChoice, find_preset
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.comparison.rows import Row
@@ -46,6 +47,10 @@ class CompareArguments:
     set: tuple[str, ...] = ()
     """Settings of `pgtoolkit train`: NAME=VALUE for all runs, such as num_envs=8 or hidden=[64,64];
     AGENT.NAME=VALUE for the runs of one agent."""
+    preset: PresetChoice = "auto"
+    """auto: agents start from the settings that this package has for them on an environment, where
+    it has some, and the command prints them; none: from their defaults. --set and settings in
+    --agents win over either."""
     eval_interval: int | None = None
     """Environment steps between the evaluations of a run, which are the points of its curve.
     Default: a 20th of total_steps."""
@@ -101,11 +106,15 @@ def run(arguments: Sequence[str]) -> None:
     from pgtoolkit.scripts.comparison.processes import usable_cores
     from pgtoolkit.scripts.comparison.rows import rows_of
 
+    pairs = dict.fromkeys((variant.agent, env) for env in options.env for variant in variants)
+    presets = [x for x in (find_preset(options.preset, *pair) for pair in pairs) if x is not None]
+    print(*(preset.sentence for preset in presets), sep="\n", end="\n" if presets else "")
     runs = plan_runs(
         variants,
         options.env,
         range(options.first_seed, options.first_seed + options.seeds),
         common=loop_settings(options),
+        presets={(preset.agent, preset.env): preset.settings for preset in presets},
         root=options.run_dir,
         final_episodes=options.final_episodes,
     )

@@ -13,7 +13,7 @@ from pgtoolkit.config import at_least, at_most
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.scripts.cli.arguments import parse
 from pgtoolkit.scripts.cli.registry import lookup, registered_env_ids
-from pgtoolkit.scripts.tables.reproductions import MOUNTAIN_CAR_SAC
+from pgtoolkit.scripts.tables.reproductions import preset
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +27,7 @@ PICTURE_SIZE = 160
 TRAINED_BY: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "pgtoolkit/Wall-v0": ("ppo", {}),
     "pgtoolkit/Step-v0": ("ppo", {}),
-    "pgtoolkit/MountainCarContinuous-v0": ("sac", MOUNTAIN_CAR_SAC),
+    "pgtoolkit/MountainCarContinuous-v0": ("sac", preset("sac", "MountainCarContinuous-v0")),
 }
 """Agent and settings where the pathwise gradient misses what the reward is for; else ``shac``."""
 

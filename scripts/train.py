@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import asks_for_help, parse_known, program_name, read_yaml
 from pgtoolkit.scripts.cli.examples import EXAMPLES
+from pgtoolkit.scripts.cli.presets import Preset, PresetChoice, find_preset
 from pgtoolkit.scripts.cli.registry import AGENTS, find_agent, load_agent
 from pgtoolkit.scripts.cli.tables import table, text_width
 from pgtoolkit.training.stop import Interruption
@@ -34,6 +35,10 @@ class TrainArguments:
     config: str | None = None
     """YAML with any of the settings (a run's config.yaml is one); flags win over it. Code that it
     names, such as env: file.py:Class, is run: read it before."""
+    preset: PresetChoice = "auto"
+    """auto: start from the settings that this package has for the agent on this environment, if it
+    has some, and print them; none: from the agent's defaults. Flags win over either; --config
+    stands in the place of both."""
     quiet: bool = False
     """Print only errors and the last line: the run's folder and its return."""
     json_lines: bool = False
@@ -76,20 +81,25 @@ def run(arguments: Sequence[str]) -> None:
     from pgtoolkit.scripts.cli.run_views import view_of
 
     view = view_of(quiet=options.quiet, json_lines=options.json_lines)
+    preset = None
     if options.config is None:
         settings = experiment.parse_settings(agent_name, rest, command=command)
+        preset = find_preset(options.preset, agent_name, settings.run.env)
+        given = {} if preset is None else {"agent": agent_name, **preset.settings}
     else:
         given = read_yaml(Path(options.config))
         if given.setdefault("agent", agent_name) != agent_name:
             raise RequestError(f"{options.config} configures {given['agent']}, not {agent_name}")
+    if given:
         settings = experiment.settings_from_file(given, rest, command=command)
-    train_settings(settings, options.run_dir, view=view)
+    train_settings(settings, options.run_dir, preset=preset, view=view)
 
 
 def train_settings(
     settings: "RunSettings",
     run_dir: str | None,
     *,
+    preset: Preset | None = None,
     find_environments: "FindEnvironments | None" = None,
     watch: "Watch | None" = None,
     view: "RunView | None" = None,
@@ -99,6 +109,7 @@ def train_settings(
     Args:
         settings: the run's.
         run_dir: its folder; None for one in ``runs/``, named after the settings.
+        preset: where some of the settings come from, to tell it.
         find_environments: makes the environments, if not those that the settings name.
         watch: called with the progress after every update; it may stop the run.
         view: what is told of the run; sentences and progress for people by default.
@@ -107,17 +118,19 @@ def train_settings(
 
     view = view or ShownRun()
     with view.output():
-        return train_shown(settings, run_dir, view, find_environments, watch)
+        said = [] if preset is None else [preset.sentence]
+        return train_shown(settings, run_dir, view, said, find_environments, watch)
 
 
 def train_shown(
     settings: "RunSettings",
     run_dir: str | None,
     view: "RunView",
+    said: Sequence[str],
     find_environments: "FindEnvironments | None" = None,
     watch: "Watch | None" = None,
 ) -> Trained:
-    """Trains a new run, in the block of the view's output."""
+    """Trains a new run, in the block of the view's output; ``said`` are the first sentences."""
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings
     from pgtoolkit.scripts.cli.run_videos import require_filmable
     from pgtoolkit.scripts.cli.run_views import Beginning
@@ -138,7 +151,7 @@ def train_shown(
     resolved = experiment.settings.as_dict()
     with new_folder(path):
         run_folder = RunFolder.create(path, resolved | signature(experiment.settings))
-        view.begin(Beginning(run_folder, resolved, 0, sentences_of(experiment)))
+        view.begin(Beginning(run_folder, resolved, 0, [*said, *sentences_of(experiment)]))
         with RunWriter(path, tracker=tracker) as writer:
             writer.begin(resolved, default_settings(settings.agent_name))
             end = run_training(

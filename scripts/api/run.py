@@ -15,7 +15,7 @@ from pgtoolkit.rollouts.trained_policy import TrainedPolicy
 from pgtoolkit.scripts.api.callback import Callback, TrainingProgress, watch_of
 from pgtoolkit.scripts.api.environment import given_env
 from pgtoolkit.scripts.api.session import python_session
-from pgtoolkit.scripts.api.settings import as_json
+from pgtoolkit.scripts.api.settings import as_json, require_type
 from pgtoolkit.scripts.cli.experiment import (
     Experiment,
     FindEnvironments,
@@ -28,7 +28,6 @@ from pgtoolkit.scripts.cli.run_views import SilentRun
 from pgtoolkit.scripts.evaluate import EvaluateArguments, chosen_environment, evaluate_run
 from pgtoolkit.scripts.resume import ResumeArguments, resume_locked
 from pgtoolkit.scripts.train import Trained
-from pgtoolkit.setting_types import fits, words_of
 from pgtoolkit.training.loop import TrainConfig
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder
@@ -140,10 +139,10 @@ class Run:
             RequestError: the environment cannot be made, or has other spaces than the run's.
         """
         with python_session():
-            _require("episodes", episodes, int)
-            _require("seed", seed, int)
-            _require("stochastic", stochastic, bool)
-            _require("checkpoint", checkpoint, Literal["best", "last"])
+            require_type("episodes", episodes, int)
+            require_type("seed", seed, int)
+            require_type("stochastic", stochastic, bool)
+            require_type("checkpoint", checkpoint, Literal["best", "last"])
             given = None if env is None else given_env(env, env_kwargs or {})
             options = EvaluateArguments(
                 run=str(self.directory),
@@ -216,13 +215,6 @@ def read_policy(
     spaces = env.single_observation_space, env.single_action_space
     env.close()
     return TrainedPolicy(policy, *spaces)
-
-
-def _require(name: str, value: object, annotation: Any) -> None:
-    if not fits(value, annotation):
-        raise RequestError(
-            f"{name} must be {words_of(annotation)}, not {single_line(repr(value))[:80]}"
-        )
 
 
 def as_path(directory: object) -> Path:

@@ -17,6 +17,7 @@ from pgtoolkit.scripts.cli.experiment import (
     with_absolute_torso,
 )
 from pgtoolkit.scripts.cli.registry import AGENTS, find_agent, load_agent
+from pgtoolkit.setting_types import fits, words_of
 from pgtoolkit.training.loop import TrainConfig
 
 JSON_FIELDS = ("env_kwargs", "adapter_kwargs", "gym_wrappers", "wrappers")
@@ -137,6 +138,18 @@ def require_no_agent_settings(config: Any, given: Mapping[str, Any]) -> None:
         raise RequestError(
             f"{', '.join(given)} belongs to the agent's settings, which are given: write "
             f"{type(config).__name__}({inside})"
+        )
+
+
+def require_type(name: str, value: object, annotation: Any) -> None:
+    """Raises if an argument has not the annotated type.
+
+    Raises:
+        RequestError: names the argument, the type in words, and the value.
+    """
+    if not fits(value, annotation):
+        raise RequestError(
+            f"{name} must be {words_of(annotation)}, not {single_line(repr(value))[:80]}"
         )
 
 

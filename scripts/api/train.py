@@ -17,7 +17,7 @@ from pgtoolkit.scripts.api.environment import given_env
 from pgtoolkit.scripts.api.networks import MakeNetworks, with_networks
 from pgtoolkit.scripts.api.run import Run, as_path, run_of
 from pgtoolkit.scripts.api.session import python_session
-from pgtoolkit.scripts.api.settings import settings_of
+from pgtoolkit.scripts.api.settings import require_type, settings_of
 from pgtoolkit.scripts.cli.arguments import parse_json_object
 from pgtoolkit.scripts.cli.environments import Environments
 from pgtoolkit.scripts.cli.experiment import (
@@ -26,6 +26,7 @@ from pgtoolkit.scripts.cli.experiment import (
     env_factory_of,
     settings_from_file,
 )
+from pgtoolkit.scripts.cli.presets import PresetChoice, find_preset
 from pgtoolkit.scripts.cli.run_views import SilentRun
 from pgtoolkit.scripts.cli.trust import names_of, require_signed
 from pgtoolkit.scripts.train import train_settings
@@ -42,6 +43,7 @@ def train(
     callback: Callback | None = None,
     networks: MakeNetworks | str | None = None,
     run_dir: str | os.PathLike[str] | None = None,
+    preset: PresetChoice = "auto",
     quiet: bool = False,
     **settings: Any,
 ) -> Run:
@@ -72,6 +74,9 @@ def train(
             layers. Initial weights are drawn from torch's global generator, which has a seed of the
             run's meanwhile.
         run_dir: the run's folder; by default ``runs/ENV__AGENT__SEED__TIME``.
+        preset: ``"auto"``: where the agent is a name and the environment an id, start from the
+            settings that this package has for the two, if it has some, and print them;
+            ``"none"``: from the agent's defaults.
         quiet: whether nothing is printed of the run; warnings and errors are.
         settings: any other setting of `pgtoolkit train AGENT --help`, by its name in Python:
             ``num_envs=32``, ``env_kwargs={"g": 9.8}``, ``eval_interval=10_000``. Those of the agent
@@ -90,13 +95,18 @@ def train(
         kwargs = settings.get("env_kwargs", {})
         given = given_env(env, kwargs if isinstance(kwargs, dict) else {})
         name, num_envs = (env, None) if given is None else (given.name, given.num_envs)
-        every = {"total_steps": total_steps, "seed": seed, **settings}
+        require_type("preset", preset, PresetChoice)
+        found = find_preset(preset, agent, str(name)) if isinstance(agent, str) else None
+        start = {} if found is None else found.settings
+        every = {"total_steps": total_steps, "seed": seed, **start, **settings}
         chosen = settings_of(agent, str(name), num_envs, every)
         watch = watch_of(callback, chosen.loop.total_steps)
         find = None if given is None else given.find
         folder = None if run_dir is None else str(_folder(run_dir))
         view = SilentRun() if quiet else None
-        trained = train_settings(chosen, folder, find_environments=find, watch=watch, view=view)
+        trained = train_settings(
+            chosen, folder, preset=found, find_environments=find, watch=watch, view=view
+        )
         return run_of(trained, find)
 
 

@@ -74,7 +74,8 @@ class PlannedRun:
 
     def train_arguments(self) -> list[str]:
         flags = flags_of(self.given)
-        return ["train", self.variant.agent, *flags, "--run-dir", str(self.path)]
+        own = ["--preset", "none", "--run-dir", str(self.path)]  # the plan has the preset's
+        return ["train", self.variant.agent, *flags, *own]
 
     def resume_arguments(self) -> list[str]:
         return ["resume", str(self.path)]
@@ -90,6 +91,7 @@ def plan_runs(
     seeds: Sequence[int],
     *,
     common: Mapping[str, Any],
+    presets: Mapping[tuple[str, str], Mapping[str, Any]] = {},
     root: Path,
     final_episodes: int,
     command: str = "compare",
@@ -101,6 +103,7 @@ def plan_runs(
         envs: the environments.
         seeds: the seeds.
         common: settings of every run, such as ``total_steps``; those of a variant win.
+        presets: settings of an agent on an environment, over which all others win.
         root: the folder of the run folders.
         final_episodes: episodes of the final evaluation.
         command: the command that is at work, for error messages.
@@ -114,7 +117,9 @@ def plan_runs(
     for seed in seeds:
         for env in envs:
             for variant in variants:
-                given = {**common, **variant.settings, "env": env, "seed": seed}
+                preset = presets.get((variant.agent, env), {})
+                named = {**common, **variant.settings, "env": env, "seed": seed}
+                given = {**preset, **named}
                 settings = settings_from_file(
                     {"agent": variant.agent, **given}, [], command=command
                 )

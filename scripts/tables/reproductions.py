@@ -6,6 +6,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, final
 
+from pgtoolkit.scripts.cli.presets import find_preset
+
 SLM_LAB = "SLM-Lab, docs/BENCHMARKS.md, March 2026: mean training return"
 VALIDATION = (
     "gymnasium-mujuco-v5-envs-validation, March 2024: Stable-Baselines3 2.0.0a5, defaults, 10 seeds"
@@ -94,31 +96,12 @@ def suite() -> dict[str, Experiment]:
     }
 
 
-SMALL_REPPO: Mapping[str, Any] = {
-    "n_steps": 32,
-    "n_epochs": 6,
-    "hidden": [64, 64],
-    "learning_rate": 1e-3,
-    "critic_learning_rate": 5e-3,
-    "kl_coef_learning_rate": 1e-2,
-    "gamma": 0.95,
-    "gae_lambda": 0.95,
-    "ent_coef": 0.3,
-    "log_std_init": 0.0,
-}
-"""Settings of reppo for a task of few steps: many small windows and large steps."""
+def preset(agent: str, env: str) -> Mapping[str, Any]:
+    """The settings with which `pgtoolkit train` starts for them."""
+    found = find_preset("auto", agent, env)
+    assert found is not None, (agent, env)
+    return found.settings
 
-MOUNTAIN_CAR_SAC: Mapping[str, Any] = {
-    "hidden": [64, 64],
-    "gamma": 0.9999,
-    "tau": 0.01,
-    "ent_coef": 0.1,
-    "learning_starts": 0,
-    "learning_rate_schedule": "linear",
-    "noise_correlation": 0.97,
-}
-"""Settings of sac for a reward that only a long push in one direction finds; those of the zoo, with
-correlated noise in the place of its state-dependent exploration."""
 
 TWINS = ("pendulum-reppo", "halfcheetah-reppo", "hopper-reppo")
 """Experiments that are made by the other two gradients too, with all else equal."""
@@ -140,7 +123,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         TEN,
         bar=Bar(-160, "every seed", most_cpu_seconds=20),
         published=Published("PPO -172 at 100k", ZOO),
-        settings=SMALL_REPPO,
+        settings=preset("reppo", "Pendulum-v1"),
     ),
     "pendulum-sac": Experiment(
         "sac",
@@ -166,7 +149,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         TEN,
         bar=Bar(4500, "mean", most_cpu_seconds=120),
         published=Published("PPO 6241 at 10M", SLM_LAB),
-        settings={"n_steps": 32},
+        settings=preset("reppo", "HalfCheetah-v5"),
     ),
     "halfcheetah-sac": Experiment(
         "sac",
@@ -183,7 +166,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         TEN,
         bar=Bar(2714, "mean"),
         published=Published("PPO 2714 ± 594 at 1M", VALIDATION),
-        settings={"gamma": 0.995},
+        settings=preset("reppo", "Hopper-v5"),
     ),
     "ant-reppo": Experiment(
         "reppo",
@@ -192,7 +175,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         FIVE,
         bar=Bar(1835, "mean"),
         published=Published("PPO 1412 ± 329 at 1M, 1835 ± 439 at 2M", VALIDATION),
-        settings={"log_std_init": -1.5, "batch_size": 64},
+        settings=preset("reppo", "Ant-v5"),
     ),
     "walker2d-reppo": Experiment(
         "reppo",
@@ -241,7 +224,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         TEN,
         bar=Bar(250, "mean"),
         published=Published("PPO 132.6 at 300k", SLM_LAB),
-        settings={"gamma": 0.995},
+        settings=preset("reppo", "LunarLanderContinuous-v3"),
     ),
     "mountain-car-sac": Experiment(
         "sac",
@@ -250,7 +233,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         TEN,
         bar=Bar(93, "mean"),
         published=Published("SAC 94.7 at 50k", ZOO),
-        settings=MOUNTAIN_CAR_SAC,
+        settings=preset("sac", "MountainCarContinuous-v0"),
     ),
     "cartpole-ppo": Experiment(
         "ppo",
@@ -283,7 +266,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         200_000,
         TEN,
         published=Published("A2C 496.7 at 200k", SLM_LAB),
-        settings={"normalize_rewards": True},
+        settings=preset("a2c", "CartPole-v1"),
     ),
     "pendulum-ppo": Experiment(
         "ppo",
@@ -292,7 +275,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         TEN,
         bar=Bar(-180, "mean"),
         published=Published("PPO -172 at 100k", ZOO),
-        settings={"learning_rate": 1e-3, "gamma": 0.9},
+        settings=preset("ppo", "Pendulum-v1"),
     ),
     "own-pendulum-apg": Experiment("apg", "pgtoolkit/Pendulum-v0", 300_000, FIVE),
     **suite(),

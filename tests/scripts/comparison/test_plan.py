@@ -41,9 +41,24 @@ def test_the_command_line_of_a_run_has_its_settings() -> None:
     (run,) = plan(["ppo:normalize_rewards=false"], ["Pendulum-v1"], [4], batch_size=8)
     command, agent, *flags = run.train_arguments()
     assert (command, agent) == ("train", "ppo")
-    assert flags[-2:] == ["--run-dir", str(run.path)]
-    assert parse_settings(agent, flags[:-2], command="train") == run.settings
+    assert flags[-4:] == ["--preset", "none", "--run-dir", str(run.path)]
+    assert parse_settings(agent, flags[:-4], command="train") == run.settings
     assert run.settings.run.seed == 4 and not run.settings.agent.normalize_rewards
+
+
+def test_settings_of_a_comparison_win_over_a_preset() -> None:
+    (run,) = plan_runs(
+        parse_variants(["ppo:gamma=0.5"], []),
+        ["Pendulum-v1"],
+        [0],
+        common={"batch_size": 8},
+        presets={("ppo", "Pendulum-v1"): {"gamma": 0.9, "batch_size": 4, "n_epochs": 3}},
+        root=Path("runs"),
+        final_episodes=1,
+    )
+    agent = run.settings.agent
+    assert (agent.gamma, agent.batch_size, agent.n_epochs) == (0.5, 8, 3)
+    assert run.given["n_epochs"] == 3
 
 
 def test_final_starts_are_of_a_stream_of_their_own_and_equal_for_all_agents() -> None:
