@@ -124,6 +124,9 @@ from .differentiable import (
 from .numpy_env import (
     NumpyEnv as NumpyEnv,
 )
+from .ordinary.action_mask import (
+    ActionMask as ActionMask,
+)
 from .registry.resolve import (
     EnvSource as EnvSource,
 )

@@ -100,6 +100,9 @@ from .estimators.value_gradient import (
 from .estimators.value_gradient import (
     with_inferred_noise as with_inferred_noise,
 )
+from .networks.parts import (
+    RowWithParts as RowWithParts,
+)
 from .policies.discrete import (
     CategoricalPolicy as CategoricalPolicy,
 )

@@ -10,6 +10,7 @@ from gymnasium.wrappers import FlattenObservation
 from pgtoolkit.envs.registry.ordinary import env_name
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.networks.parts import row_with_parts
 from pgtoolkit.networks.spaces import is_image
 
 AnySpace = spaces.Space[Any]
@@ -21,7 +22,9 @@ def flatten_observations(env: AnyEnv) -> AnyEnv:
     The order is Gymnasium's: a ``Dict`` key after key in the order of its space, which sorts the
     keys of a plain dictionary by name and leaves those of an ``OrderedDict``; a ``Tuple`` entry
     after entry; an array row after row; a ``Discrete`` observation becomes one-hot. Parts of a
-    ``Dict`` or ``Tuple`` that are text are left out (:func:`text_parts` names them).
+    ``Dict`` or ``Tuple`` that are text are left out (:func:`text_parts` names them). Parts of a
+    ``Dict`` that are called ``privileged`` and ``action_mask`` are known to the space, a
+    :class:`RowWithParts <pgtoolkit.networks.parts.RowWithParts>`.
 
     Raises:
         RequestError: the observations are text alone, or a part of them has no fixed size.
@@ -40,7 +43,10 @@ def flatten_observations(env: AnyEnv) -> AnyEnv:
     for name, part in numbers:
         if not _has_fixed_size(part):
             raise RequestError(_no_fixed_size(env, name, part))
-    return FlattenObservation(WithoutText(env) if len(numbers) < len(named) else env)
+    flat = FlattenObservation(WithoutText(env) if len(numbers) < len(named) else env)
+    assert isinstance(flat.observation_space, spaces.Box)
+    flat.observation_space = row_with_parts(flat.observation_space, flat_order(space))
+    return flat
 
 
 def needs_flattening(space: AnySpace) -> bool:

@@ -13,6 +13,7 @@ from pgtoolkit.networks.normalizer import (
     ObservationNormalizer,
     exact_dtype,
 )
+from pgtoolkit.networks.parts import mask_part
 from pgtoolkit.networks.spaces import box_size, image_shape, is_image
 
 LARGE_IMAGE_SIZE = 36
@@ -118,7 +119,9 @@ def make_normalizer(
     if not normalize:
         return NoNormalizer()
     assert space.dtype is not None, "a Box has a dtype"
-    return ObservationNormalizer(size, input_dtype=exact_dtype(space.dtype))
+    return ObservationNormalizer(
+        size, input_dtype=exact_dtype(space.dtype), unscaled=mask_part(space)
+    )
 
 
 def make_encoder(

@@ -52,6 +52,7 @@ class ObservationNormalizer(nn.Module):
         size: ``O``, the number of entries of an observation.
         limit: largest absolute value of a normalised entry.
         input_dtype: the dtype in which rollouts keep NumPy observations for this module.
+        unscaled: ``(start, stop)`` of entries whose mean stays 0 and variance 1.
     """
 
     state_minima = MappingProxyType({"variance": 0.0, "count": 0.0})
@@ -62,10 +63,16 @@ class ObservationNormalizer(nn.Module):
     unit: Tensor
 
     def __init__(
-        self, size: int, limit: float = 10.0, *, input_dtype: np.dtype[Any] = SINGLE
+        self,
+        size: int,
+        limit: float = 10.0,
+        *,
+        input_dtype: np.dtype[Any] = SINGLE,
+        unscaled: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.limit, self.input_dtype = limit, input_dtype
+        self.unscaled = slice(0, 0) if unscaled is None else slice(*unscaled)
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
@@ -95,6 +102,7 @@ class ObservationNormalizer(nn.Module):
         # Buffers are replaced, not written in place: a graph may still refer to the old ones.
         self.mean, self.variance = merged.mean, merged.scatter / merged.size
         self.count = merged.size
+        self.mean[self.unscaled], self.variance[self.unscaled] = 0.0, 1.0
 
 
 class NoNormalizer(nn.Module):

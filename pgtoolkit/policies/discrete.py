@@ -1,6 +1,7 @@
 """Policy heads for discrete actions: one or several categorical variables, or binary ones."""
 
-from typing import final
+import dataclasses
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from pgtoolkit.distributions.discrete import Bernoulli, Categorical, MultiCatego
 from pgtoolkit.distributions.noise import Noise
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.networks.mlp import Activation, linear
+from pgtoolkit.networks.parts import ACTION_MASK, ALLOWED, mask_part
 from pgtoolkit.policies.head import OUTPUT_GAIN, Head, MakeHead
 from pgtoolkit.policies.policy import Policy
 
@@ -76,6 +78,60 @@ class BernoulliHead(Head):
         return Bernoulli(self.output(features))
 
 
+FORBIDDEN = -1e8
+"""Logit of an action that is not allowed: its probability is 0 in float32, and p log p is 0, where
+minus infinity would give NaN."""
+
+
+@final
+class MaskedHead(Head):
+    """Another head's distribution, over those actions alone that are allowed.
+
+    ``softmax(where(mask, logits, -1e8))``, in sampling and in updates, so that log-probabilities,
+    entropies and divergences are those of the policy that acted (Huang and Ontanon 2022). Where
+    the mask allows no action, all have equal probability.
+
+    Args:
+        head: of one or several categorical variables, on features without the mask.
+        mask_size: ``K``, the number of entries of the mask.
+
+    Raises:
+        RequestError: the number of actions is another one than that of the mask's entries.
+    """
+
+    def __init__(self, head: CategoricalHead | MultiCategoricalHead, mask_size: int) -> None:
+        super().__init__()
+        num_logits = sum(part.size for part in head.noise)
+        if num_logits != mask_size:
+            raise RequestError(
+                f"the observation's part {ACTION_MASK!r} has {mask_size} entries, and there are "
+                f"{num_logits} actions: give it one entry an action, 1 where it is allowed"
+            )
+        self.head, self.noise, self.action_size = head, head.noise, head.action_size
+        self.mask_size = mask_size
+
+    def forward(self, features: Tensor) -> Categorical | MultiCategorical:
+        own, mask = features[..., : -self.mask_size], features[..., -self.mask_size :]
+        distribution = self.head.forward(own)
+        logits = torch.where(mask > ALLOWED, distribution.logits, FORBIDDEN)
+        return dataclasses.replace(distribution, logits=logits)
+
+
+def masked(make_head: MakeHead, observation_space: spaces.Space[Any]) -> MakeHead:
+    """Makes the head of a policy that follows the observation's action mask, if there is one."""
+    mask = mask_part(observation_space)
+    if mask is None:
+        return make_head
+
+    def make(num_features: int, generator: torch.Generator) -> Head:
+        head = make_head(num_features, generator)
+        if isinstance(head, CategoricalHead | MultiCategoricalHead):
+            return MaskedHead(head, mask.size)
+        return head
+
+    return make
+
+
 def categorical_head(action_space: spaces.Space[np.int64]) -> MakeHead:
     """Makes a :class:`CategoricalHead` for a ``Discrete`` action space.
 
@@ -120,7 +176,7 @@ def CategoricalPolicy(
     """
     return Policy(
         observation_space,
-        categorical_head(action_space),
+        masked(categorical_head(action_space), observation_space),
         hidden,
         activation=activation,
         layer_norm=layer_norm,

@@ -14,7 +14,12 @@ from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.networks.spaces import binary_size, box_size, categorical_sizes
 from pgtoolkit.policies.beta import BetaHead
 from pgtoolkit.policies.clipped_tanh import ClippedTanhHead
-from pgtoolkit.policies.discrete import BernoulliHead, MultiCategoricalHead, categorical_head
+from pgtoolkit.policies.discrete import (
+    BernoulliHead,
+    MultiCategoricalHead,
+    categorical_head,
+    masked,
+)
 from pgtoolkit.policies.flow import FlowHead
 from pgtoolkit.policies.gaussian import ClippedGaussianHead, FullGaussianHead, gaussian_head
 from pgtoolkit.policies.head import Head, MakeHead, SquashedHead, UnsquashedHead
@@ -165,7 +170,7 @@ def make_policy(
     """
     return Policy(
         observation_space,
-        choose_head(settings, action_space),
+        masked(choose_head(settings, action_space), observation_space),
         settings.hidden,
         activation=settings.activation,
         layer_norm=settings.layer_norm,

@@ -33,6 +33,8 @@ class Head(nn.Module, ABC):
     """Kind and size of each part of one action's standard noise, in the order of concatenation."""
     action_size: int
     """Number of entries of one pre-squash action; 1 for a categorical variable."""
+    mask_size: int = 0
+    """Number of entries of an action mask that stand behind the features."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Distribution:

@@ -24,6 +24,7 @@ from pgtoolkit.networks.mlp import (
     limited_log_std,
 )
 from pgtoolkit.networks.normalizer import NoNormalizer, ObservationNormalizer
+from pgtoolkit.networks.parts import Entries
 from pgtoolkit.policies.clipped_tanh import ClippedTanhHead
 from pgtoolkit.policies.discrete import CategoricalHead
 from pgtoolkit.policies.gaussian import ClippedGaussianHead, GaussianHead
@@ -142,6 +143,9 @@ def _layer(layer: nn.Module) -> Layer | None:
     if type(layer) is nn.Linear:
         weight, bias = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
         return lambda x: x @ weight + bias
+    if type(layer) is Entries:
+        indices = layer.indices.numpy()
+        return lambda x: x[..., indices]
     if type(layer) is nn.LayerNorm:
         return _layer_norm(layer)
     if type(layer) is nn.ELU and layer.alpha == 1:

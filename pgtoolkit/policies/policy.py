@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.distributions.noise import draw_noise
+from pgtoolkit.errors import RequestError
 from pgtoolkit.networks.encoder import Pixels, make_encoder, make_normalizer
 from pgtoolkit.networks.mlp import Activation, hidden_layers
 from pgtoolkit.networks.normalizer import NoNormalizer, ObservationNormalizer
+from pgtoolkit.networks.parts import ACTION_MASK, mask_part, policy_space, select_parts
 from pgtoolkit.policies.head import MakeHead
 from pgtoolkit.policies.torso import MakeTorso, Torso
 
@@ -24,7 +26,9 @@ class Policy(nn.Module):
     The normaliser is a part of the policy, so a saved policy is complete.
 
     Args:
-        observation_space: a one-dimensional ``Box``, or images, which two convolutions read.
+        observation_space: a one-dimensional ``Box``, or images, which two convolutions read. Of a
+            :class:`RowWithParts <pgtoolkit.networks.parts.RowWithParts>` the hidden layers read
+            what is neither privileged nor an action mask.
         make_head: makes the head from the number of features and a generator; the head fits the
             action space.
         hidden: sizes of the hidden layers; with ``()`` the head reads the observation itself.
@@ -38,7 +42,8 @@ class Policy(nn.Module):
         generator: draws the initial weights; None means a new generator with seed 0.
 
     Raises:
-        RequestError: the observation space is of another kind.
+        RequestError: the observation space is of another kind, or its action mask does not fit the
+            actions.
     """
 
     normalizer: ObservationNormalizer | NoNormalizer | Pixels
@@ -60,8 +65,14 @@ class Policy(nn.Module):
         generator = generator or torch.Generator().manual_seed(0)
         self.normalizer = make_normalizer(observation_space, normalize_observations)
         make = torso or described_torso(hidden, activation, layer_norm, first_bias)
-        self.torso, num_features = make(observation_space, generator)
+        layers, num_features = make(policy_space(observation_space), generator)
+        self.torso = select_parts(layers, observation_space)
         self.head = make_head(num_features, generator)
+        if mask_part(observation_space) is not None and not self.head.mask_size:
+            raise RequestError(
+                f"the observation has a part {ACTION_MASK!r}, which only Discrete and "
+                "MultiDiscrete actions can follow: give the part another name, or take it out"
+            )
         self.noise, self.action_size = self.head.noise, self.head.action_size
 
     @property
