@@ -300,8 +300,8 @@ EXPERIMENTS |= {
     for ablation, settings in ABLATIONS.items()
 }
 EXPERIMENTS |= {
-    "pendulum-reppo-gamma-0.95": varied("pendulum-reppo", {"gamma": 0.95, "gae_lambda": 0.95}),
-    "mountain-car-sac-gamma-0.9999": varied("mountain-car-sac", {"gamma": 0.9999}),
+    "pendulum-reppo-short-horizon": varied("pendulum-reppo", {"gamma": 0.95, "gae_lambda": 0.95}),
+    "mountain-car-sac-long-horizon": varied("mountain-car-sac", {"gamma": 0.9999}),
 }
 EXPERIMENTS["halfcheetah-reppo-hl-gauss"] = varied(
     "halfcheetah-reppo-long-windows", ABLATIONS["hl-gauss"]
