@@ -3,6 +3,8 @@
 import difflib
 import importlib
 import logging
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -67,6 +69,8 @@ def make_registered(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, A
     except RequestError:
         raise
     except (ImportError, gymnasium_error.DependencyNotInstalled) as error:
+        if module := _module_not_found(env_id, error):
+            raise RequestError(_unknown_module(env_id, module)) from error
         raise missing_package(env_id, error) from error
     except (gymnasium_error.UnregisteredEnv, gymnasium_error.DeprecatedEnv) as error:
         raise RequestError(_unknown_id(env_id, error)) from error
@@ -134,13 +138,43 @@ def missing_package(
 
 
 def _unknown_id(env_id: str, error: Exception) -> str:
-    name = env_id.split(":")[-1]
+    module, _, name = env_id.rpartition(":")
     close = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.6)
-    advice = f"Did you mean {' or '.join(close)}?" if close else str(error)
+    advice = f"The module {module} registers no {name}." if module else str(error)
+    if close:
+        advice = f"Did you mean {' or '.join(close)}?"
     return (
-        f"there is no environment {env_id}. {advice} One of your own is named "
-        "path/to/file.py:Class, or module:Id-v0 if a module registers it."
+        f"there is no environment {env_id}. {advice} Give a class of your own as "
+        f"{class_in_file(env_id)}, and an id that a module registers as module:Id-v0."
     )
+
+
+def _module_not_found(env_id: str, error: Exception) -> str | None:
+    """The module of ``module:Id`` if it, or a package that it is in, does not exist."""
+    module, _, name = env_id.rpartition(":")
+    absent = getattr(error.__cause__, "name", None)
+    return module if name and absent and f"{module}.".startswith(f"{absent}.") else None
+
+
+def _unknown_module(env_id: str, module: str) -> str:
+    return (
+        f"there is no environment {env_id}: Python finds no module {module}, which would register "
+        f"it. Give a class of your own as {class_in_file(env_id)}; for an id, install the module's "
+        "package, or put its folder on PYTHONPATH."
+    )
+
+
+def class_in_file(env_id: str) -> str:
+    """How a class is named that a user may mean by an id: ``mine:Hover`` by ``mine.py:Hover``.
+
+    The file is that of the module before the colon or the last point, below the working folder or
+    where Python has imported it from. Where there is none it is ``path/to/file.py``.
+    """
+    module, _, name = env_id.replace(":", ".").rpartition(".")
+    local = Path(f"{(module or name).replace('.', '/')}.py")
+    imported = getattr(sys.modules.get(module), "__file__", None)
+    file = local if local.is_file() else imported or "path/to/file.py"
+    return f"{file}:{name if module and name.isidentifier() else 'Class'}"
 
 
 def _wrong_arguments(env_id: str, kwargs: dict[str, Any], error: TypeError) -> str:

@@ -218,7 +218,7 @@ def test_rendering() -> None:
         ("Qqqqqqq-v1", {}, "no environment Qqqqqqq-v1"),
         ("Nobody/Pong-v5", {}, "Namespace Nobody not found"),
         ("what is this?", {}, "Malformed environment ID"),
-        ("no_such_module:X-v0", {}, "no_such_module"),
+        ("no_such_module:X-v0", {}, "Python finds no module no_such_module"),
         ("Pendulum-v1", {"gravity": 1}, "does not take the argument 'gravity': it takes .*g"),
         ("pgtoolkit/Pendulum-v0", {"x": 1}, "Pendulum does not take the argument 'x': it takes g"),
         ("pgtoolkit/LQG-v0", {"Q": -1}, "Q is not positive semidefinite"),
@@ -232,6 +232,35 @@ def test_rendering() -> None:
 def test_wrong_requests(env: Any, kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         find_env(env, kwargs)
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ("hover:Hover", "Python finds no module hover.* as hover.py:Hover; for an id,"),
+        ("parts.hover:Hover", "as parts/hover.py:Hover;"),
+        ("parts/hover:Hover", "as parts/hover.py:Hover;"),
+        ("hover:Hover-v0", "as hover.py:Class;"),
+        ("hover.Hover", "as hover.py:Hover, and"),
+        ("hover", "as hover.py:Class, and"),
+        ("nowhere:Hover", "as path/to/file.py:Hover;"),
+        (
+            "pgtoolkit.envs:Hover",
+            "pgtoolkit.envs registers no Hover. .*envs/__init__.py:Hover, and",
+        ),
+        ("Hover", "as path/to/file.py:Class, and"),
+    ],
+)
+def test_a_class_that_is_named_like_an_id(
+    env: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message has the name that finds the class in its file."""
+    (tmp_path / "parts").mkdir()
+    for name in ("hover.py", "parts/hover.py"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match=message):
+        find_env(env)
 
 
 @pytest.mark.parametrize(
