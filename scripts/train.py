@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.cli.arguments import asks_for_help, parse_known, program_name, read_yaml
+from pgtoolkit.scripts.cli.arguments import (
+    asks_for_help,
+    field_names,
+    parse_known,
+    program_name,
+    read_yaml,
+    require_flags,
+)
 from pgtoolkit.scripts.cli.examples import EXAMPLES
 from pgtoolkit.scripts.cli.presets import Preset, PresetChoice, find_preset
 from pgtoolkit.scripts.cli.registry import AGENTS, find_agent, load_agent
@@ -80,6 +87,8 @@ def run(arguments: Sequence[str]) -> None:
     from pgtoolkit.scripts.cli import experiment
     from pgtoolkit.scripts.cli.run_views import view_of
 
+    names = [*experiment.setting_names(agent_name), *field_names(TrainArguments)]
+    require_flags(rest, names, command=command)
     view = view_of(quiet=options.quiet, json_lines=options.json_lines)
     preset = None
     if options.config is None:

@@ -13,9 +13,11 @@ from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.scripts.cli.arguments import (
     asks_for_help,
     command_help,
+    field_names,
     flags_of,
     parse_known,
     read_yaml,
+    require_flags,
     require_options,
 )
 from pgtoolkit.scripts.cli.files import require_writable, write_json
@@ -144,11 +146,13 @@ def make_plan(
     Raises:
         RequestError: a setting or a range is wrong.
     """
-    from pgtoolkit.scripts.cli.experiment import default_settings, named_settings
+    from pgtoolkit.scripts.cli.experiment import default_settings, named_settings, setting_names
     from pgtoolkit.scripts.tuning.carry_out import Plan
     from pgtoolkit.scripts.tuning.pruning import Points
     from pgtoolkit.scripts.tuning.space import searched_settings
 
+    names = [*setting_names(agent_name), *field_names(TuneArguments)]
+    require_flags(rest, names, command=f"tune {agent_name}")
     config = {} if options.config is None else read_yaml(options.config)
     if "env" not in named_settings(rest) | set(config):
         raise RequestError(f"name the environment: pgtoolkit tune {agent_name} --env ENV")
@@ -187,10 +191,8 @@ def parse_fixed(
     Raises:
         RequestError: a setting is wrong, or the configuration is that of another agent.
     """
-    from pgtoolkit.scripts.cli.experiment import require_flags, settings_from_file
+    from pgtoolkit.scripts.cli.experiment import settings_from_file
 
-    own = [field.name for field in dataclasses.fields(TuneArguments)]
-    require_flags(agent_name, rest, own, command=f"tune {agent_name}")
     if config.setdefault("agent", agent_name) != agent_name:
         raise RequestError(f"{options.config} configures {config['agent']}, not {agent_name}")
     return settings_from_file(config, rest, command=f"train {agent_name}")

@@ -1,7 +1,6 @@
 """A run's settings from the arguments of a Python call."""
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +16,7 @@ from pgtoolkit.scripts.cli.experiment import (
     with_absolute_torso,
 )
 from pgtoolkit.scripts.cli.registry import AGENTS, find_agent, load_agent
+from pgtoolkit.scripts.cli.suggestions import did_you_mean
 from pgtoolkit.setting_types import fits, words_of
 from pgtoolkit.training.loop import TrainConfig
 
@@ -94,8 +94,7 @@ def part_of(key: str, parts: Mapping[str, type[Any]], agent: str) -> str:
     names = {f.name: part for part, kind in parts.items() for f in dataclasses.fields(kind)}
     if key in names:
         return names[key]
-    close = difflib.get_close_matches(key, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"`pgtoolkit train {agent} --help` lists them"
+    hint = did_you_mean(key, names).rstrip() or f"`pgtoolkit train {agent} --help` lists them"
     raise RequestError(f"{agent} has no setting {key}: {hint}")
 
 

@@ -13,10 +13,12 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import tyro
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.examples import EXAMPLES, Example
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.help_text import Group, help_text
 from pgtoolkit.scripts.cli.options import options_of
 from pgtoolkit.scripts.cli.registry import COMMANDS
+from pgtoolkit.scripts.cli.suggestions import did_you_mean
 from pgtoolkit.training.storage.config_file import read_config
 
 T = TypeVar("T")
@@ -43,8 +45,45 @@ def parse(cls: type[T], arguments: Sequence[str], *, command: str) -> T:
     if asks_for_help(arguments):
         print(command_help(command, cls))
         raise SystemExit(0)
+    require_flags(arguments, field_names(cls), command=command)
     with _errors_on_one_line(command):
         return tyro.cli(cls, args=list(arguments), prog=program_name(command))
+
+
+def field_names(cls: Any) -> list[str]:
+    """The names of a dataclass's fields; those of a field that is a dataclass itself in its place.
+
+    Args:
+        cls: the dataclass, or it in ``Annotated``.
+    """
+    fields = get_type_hints(get_args(cls)[0] if get_origin(cls) is Annotated else cls)
+    parts = [
+        field_names(kind) if dataclasses.is_dataclass(kind) else [name]
+        for name, kind in fields.items()
+    ]
+    return [name for part in parts for name in part]
+
+
+def require_flags(arguments: Sequence[str], names: Sequence[str], *, command: str) -> None:
+    """Checks the names of the flags of a command line.
+
+    Args:
+        arguments: the command line after the command's name.
+        names: of the command's options.
+        command: the command's name.
+
+    Raises:
+        RequestError: there is no such option; names those that are close.
+    """
+    program = program_name(command)
+    most_used = EXAMPLES.get(command.split()[0], Example("", ())).first
+    ordered = [*(name for name in most_used if name in names), *names]
+    for word in (argument.split("=")[0] for argument in arguments if argument.startswith("--")):
+        name = word.removeprefix("--").replace("-", "_")
+        if name in names or name.removeprefix("no_") in names:
+            continue
+        hint = did_you_mean(name, dict.fromkeys(ordered), flag_name)
+        raise RequestError(f"`{program}` has no option {word}: {hint}`{program} --help` shows all")
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
@@ -127,13 +166,10 @@ def flag_name(field: str) -> str:
 
 
 def _first_error(report: str) -> str:
-    """The first paragraph of tyro's framed error report, with its suggestion if it has one."""
+    """The first paragraph of tyro's framed error report."""
     lines = [line.strip(f" {FRAME_CHARACTERS}") for line in report.splitlines()]
     rule = next((i for i, line in enumerate(report.splitlines()) if "│ ──" in line), len(lines))
     text = " ".join(line for line in lines[1:rule] if line)
-    for i, line in enumerate(lines):
-        if line == "Perhaps you meant:":
-            text += f"; perhaps {lines[i + 1]}"
     # Errors from a dataclass's own checks: drop tyro's prefix with the field's position.
     text = re.sub(r"^Error parsing (agent|loop|run|\w+Arguments): ", "", text).replace("  ", " ")
     return plain_words(text)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +40,7 @@ from pgtoolkit.scripts.cli.environments import (
 from pgtoolkit.scripts.cli.malloc import keep_freed_memory
 from pgtoolkit.scripts.cli.memory import require_training_memory
 from pgtoolkit.scripts.cli.registry import load_agent
+from pgtoolkit.scripts.cli.suggestions import did_you_mean
 from pgtoolkit.scripts.cli.trust import SIGNATURE
 from pgtoolkit.seeding import stream_seed
 from pgtoolkit.training.loop import TrainConfig
@@ -199,9 +199,11 @@ def settings_from_file(
         raise RequestError("the configuration names no agent: add a line `agent: shac`")
     kept = {k: v for k, v in config.items() if k not in ("agent", "versions", SIGNATURE)}
     names = setting_names(agent_name)
-    unknown = [repr(key) for key in kept if key not in names]
+    unknown = [key for key in kept if key not in names]
     if unknown:
-        raise RequestError(f"the configuration has no setting {', '.join(unknown)}: take it out")
+        hint = did_you_mean(str(unknown[0]), names) if len(unknown) == 1 else ""
+        shown = ", ".join(map(repr, unknown))
+        raise RequestError(f"the configuration has no setting {shown}: {hint}take it out")
     named = named_settings(overrides)
     rest = {k: v for k, v in kept.items() if k not in named}
     try:
@@ -224,33 +226,6 @@ def named_settings(flags: Sequence[str]) -> set[str]:
     words = {flag.split("=")[0] for flag in flags if flag.startswith("--")}
     names = {word.removeprefix("--").replace("-", "_") for word in words}
     return names | {name.removeprefix("no_") for name in names}
-
-
-def require_flags(
-    agent_name: str, flags: Sequence[str], more: Sequence[str], *, command: str
-) -> None:
-    """Checks the names of flags, of a command with options of its own.
-
-    Args:
-        agent_name: the agent, all of whose settings may be given.
-        flags: the words of the command line.
-        more: the names of the command's own options.
-        command: the command's name.
-
-    Raises:
-        RequestError: there is no such option; names the closest one.
-    """
-    known = [*setting_names(agent_name), *more]
-    for word in (flag.split("=")[0] for flag in flags if flag.startswith("--")):
-        name = word.removeprefix("--").replace("-", "_")
-        if name in known or name.removeprefix("no_") in known:
-            continue
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {flag_name(close[0])}? " if close else ""
-        raise RequestError(
-            f"`pgtoolkit {command}` has no option {word}: {hint}`pgtoolkit {command} --help` shows "
-            "all"
-        )
 
 
 @final

@@ -1,7 +1,6 @@
 """Settings to search and the range of each: from the annotation of a setting, or from the user."""
 
 import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Collection, Sequence
@@ -13,6 +12,7 @@ from pgtoolkit.config import Settings, ranges
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import flag_name
 from pgtoolkit.scripts.cli.formatting import join_names
+from pgtoolkit.scripts.cli.suggestions import did_you_mean
 from pgtoolkit.scripts.comparison.variants import split_outside_brackets
 from pgtoolkit.setting_types import types_of
 
@@ -202,8 +202,7 @@ def require_setting(agent_name: str, config: Settings, name: str) -> None:
     names = [field.name for field in dataclasses.fields(config)]
     if name in names:
         return
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean `{close[0]}`? " if close else ""
+    hint = did_you_mean(name, names)
     raise RequestError(
         f"--tune {name!r}: {agent_name} has no such setting. {hint}Only settings of the agent can "
         f"be searched: {join_names(names)}"

@@ -87,7 +87,7 @@ def test_a_study_whose_trials_all_failed_says_so(
         (["apg", "--env", "pgtoolkit/LQG-v0", "--jobs", "0"], "--jobs must be from 1"),
         (["apg", "--env", "pgtoolkit/LQG-v0", "--gamma", "2"], "--gamma must be between"),
         (["apg", "--env", "pgtoolkit/LQG-v0", "--tune", "gamma=1..0"], "is empty"),
-        (["apg", "--env", "pgtoolkit/LQG-v0", "--tune", "gama"], "did you mean `gamma`?"),
+        (["apg", "--env", "pgtoolkit/LQG-v0", "--tune", "gama"], "did you mean gamma?"),
         (["apg", "--env", "pgtoolkit/LQG-v0", "--tune", "first_bias=1..2", "--first-bias", "1"],
          "has a value and a range"),
         (["apg", "--env", "pgtoolkit/LQG-v0", "--json", "no/such.json"], "--json"),

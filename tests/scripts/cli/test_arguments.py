@@ -4,6 +4,7 @@ import pytest
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.experiment import parse_settings, settings_from_file
+from pgtoolkit.scripts.cli.main import run_arguments
 
 ENV = ("--env", "CartPole-v1")
 
@@ -34,3 +35,36 @@ def test_a_setting_of_a_file_is_said_to_be_one() -> None:
     assert "a setting of the configuration does not fit" in str(caught.value)
     assert "gamma must be between 0 and 1, not 7.0" in str(caught.value)
     assert "--help" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "ppo", "--lr", "1"], "has no option --lr: did you mean --learning-rate?"),
+        (["train", "ppo", "--steps=9"], "no option --steps: did you mean --total-steps, --n-s"),
+        (["train", "reppo", "--envs", "3"], "no option --envs: did you mean --num-envs, --prob"),
+        (["train", "ppo", "--run-dri", "x"], "has no option --run-dri: did you mean --run-dir?"),
+        (["train", "ppo", "--foo"], "has no option --foo: `pgtoolkit train ppo --help` shows all"),
+        (["compare", "--env", "x", "--agent", "ppo"], "no option --agent: did you mean --agents?"),
+        (["plot", "x", "--out", "y"], "has no option --out: did you mean --output?"),
+        (["tune", "ppo", "--lr", "1"], "has no option --lr: did you mean --learning-rate?"),
+    ],
+)
+def test_an_option_that_there_is_not(arguments: list[str], words: str) -> None:
+    """The close ones are named, before anything is said of those that are missing."""
+    with pytest.raises(RequestError) as caught:
+        run_arguments(arguments)
+    assert words in str(caught.value)
+
+
+def test_underscores_and_switches_are_options() -> None:
+    """As tyro takes them; a value may begin with a hyphen."""
+    flags = [*ENV, "--total_steps", "9", "--no-normalize-rewards", '--env-kwargs={"x": -1}']
+    settings = parse_settings("ppo", flags, command="train ppo")
+    assert settings.loop.total_steps == 9 and not settings.agent.normalize_rewards
+
+
+def test_a_setting_of_a_file_that_there_is_not() -> None:
+    config = {"agent": "ppo", "env": "CartPole-v1", "lr": 0.1}
+    with pytest.raises(RequestError, match=r"no setting 'lr': did you mean learning_rate\? take"):
+        settings_from_file(config, [], command="train ppo")

@@ -108,7 +108,7 @@ def test_values_to_choose_from_are_read_as_yaml() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("rat", "did you mean `rate`"),
+        ("rat", "did you mean rate"),
         ("env=a,b", "has no such setting"),
         ("rate=2..1", "is empty"),
         ("rate=1..1", "is empty"),
