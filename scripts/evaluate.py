@@ -10,7 +10,7 @@ import tyro
 
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.scripts.cli.arguments import parse, require_options
-from pgtoolkit.scripts.cli.files import write_json
+from pgtoolkit.scripts.cli.files import require_writable, write_json
 
 if TYPE_CHECKING:
     from pgtoolkit.envs.registry.resolve import EnvSpec
@@ -94,7 +94,12 @@ def run(arguments: Sequence[str]) -> None:
     """
     options = parse(EvaluateArguments, arguments, command="evaluate")
     from pgtoolkit.scripts.cli.experiment import cut_off_sentence
+    from pgtoolkit.scripts.cli.video import record_episode, require_video
 
+    if options.json is not None:
+        require_writable(options.json, "--json")
+    if options.video is not None:
+        require_video(options.video)
     evaluated = evaluate_run(options)
     result, policy, path, name, env, source, max_steps = evaluated
     print("\n".join(result_lines(evaluated, options)))
@@ -106,8 +111,6 @@ def run(arguments: Sequence[str]) -> None:
     if options.json is not None:
         write_json(options.json, describe(result, options, name, path))
     if options.video is not None:
-        from pgtoolkit.scripts.cli.video import record_episode
-
         record_episode(source, policy, options.video, seed=options.seed)
         print(f"video: {options.video}")
 
@@ -118,11 +121,12 @@ def evaluate_run(
     """Loads the policy and runs it.
 
     Args:
-        options: the command's; those of files are not read here.
+        options: the command's; no file is written here.
         find_environments: makes the environments, if not those that the options or the folder name.
 
     Raises:
-        RequestError: no such run or environment, or the policy does not fit the environment.
+        RequestError: no such run or environment, the policy does not fit the environment, or this
+            cannot be rendered for a video.
     """
     import torch
 
@@ -130,6 +134,7 @@ def evaluate_run(
     from pgtoolkit.scripts.cli.experiment import env_factory_of, load_policy, settings_from_file
     from pgtoolkit.scripts.cli.memory import require_evaluation_memory
     from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
+    from pgtoolkit.scripts.cli.video import require_rendering
     from pgtoolkit.training.run_folder import RunFolder
 
     folder, config = RunFolder.open(options.run)
@@ -141,6 +146,8 @@ def evaluate_run(
     device = torch.device("cpu")
     environments = (find_environments or env_factory_of)(chosen, False, device)
     require_evaluation_memory(environments, options.episodes)
+    if options.video is not None:
+        require_rendering(environments.source)
     env = environments.make_for_evaluation(options.episodes)
     saved = folder.read_policy(options.checkpoint)
     policy, path = load_policy(saved, settings, env), saved[1]

@@ -19,9 +19,9 @@ from pgtoolkit.scripts.cli.experiment import Experiment
 from pgtoolkit.scripts.cli.video import (
     MAX_FRAMES,
     episode_frames,
-    render_frame,
     rendering,
     require_mp4,
+    require_rendering,
     write_mp4,
 )
 from pgtoolkit.seeding import stream_seed
@@ -63,9 +63,7 @@ def require_filmable(experiment: Experiment) -> None:
         )
     try:
         require_mp4()
-        with rendering(source) as (env, _):
-            env.reset(seed=0)
-            render_frame(env, source.name)
+        require_rendering(source)
     except RequestError as error:
         raise SettingError(f"--capture-video cannot film: {error.with_flags}") from error
 

@@ -17,6 +17,7 @@ from pgtoolkit.extras import install_command
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.given_action import given_action
+from pgtoolkit.scripts.cli.files import require_writable
 
 MAX_FRAMES = 2000
 
@@ -35,8 +36,6 @@ def record_episode(source: EnvSpec, policy: Policy, path: Path, *, seed: int) ->
         RequestError: the environment cannot render, the extra is missing, or the file cannot be
             written.
     """
-    if path.suffix not in (".gif", ".mp4"):
-        raise RequestError(f"--video must end in .gif or .mp4, not {path.name}")
     with rendering(source) as (env, fps):
         frames = episode_frames(env, policy, source.name, seed=seed)
         try:
@@ -46,6 +45,31 @@ def record_episode(source: EnvSpec, policy: Policy, path: Path, *, seed: int) ->
                 write_mp4(path, frames, fps)
         except OSError as error:
             raise RequestError(f"{path} cannot be written: {error}") from error
+
+
+def require_video(path: Path) -> None:
+    """Checks that a video can be encoded and written to this file, before there is one.
+
+    Raises:
+        RequestError: the suffix is not that of a video, the extra is missing, or the file cannot be
+            written.
+    """
+    if path.suffix not in (".gif", ".mp4"):
+        raise RequestError(f"--video must end in .gif or .mp4, not {path.name}")
+    if path.suffix == ".mp4":
+        require_mp4()
+    require_writable(path, "--video")
+
+
+def require_rendering(source: EnvSpec) -> None:
+    """Draws the first frame of an episode, and leaves it.
+
+    Raises:
+        RequestError: the environment cannot be rendered here.
+    """
+    with rendering(source) as (env, _):
+        env.reset(seed=0)
+        render_frame(env, source.name)
 
 
 @contextlib.contextmanager
@@ -152,8 +176,10 @@ def require_mp4() -> Any:
     """
     try:
         import imageio.v2 as imageio
-        import imageio_ffmpeg  # noqa: F401  # imageio's writer needs it
-    except ImportError as error:
+        import imageio_ffmpeg
+
+        imageio_ffmpeg.get_ffmpeg_exe()  # imageio's writer runs it
+    except (ImportError, RuntimeError) as error:
         raise RequestError(
             f"writing .mp4 needs imageio and its ffmpeg: {install_command('video')}"
         ) from error

@@ -16,6 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import pgtoolkit
 from pgtoolkit.errors import RequestError
+from pgtoolkit.rollouts import evaluation
+from pgtoolkit.scripts.cli.main import run_arguments
 from pgtoolkit.scripts.cli.run_videos import MAX_GIF_FRAMES, MAX_GIF_SIDE, Animation
 from pgtoolkit.scripts.cli.video import even_sided
 
@@ -184,6 +186,42 @@ def test_without_the_extra_the_error_names_it(
     given = SMALL | {"run_dir": tmp_path / "run", "capture_video": True}
     with pytest.raises(RequestError, match="needs imageio and its ffmpeg: python -m pip install"):
         pgtoolkit.train("ppo", f"{scene}:Scene", **given)
+
+
+def test_an_extra_without_its_program_is_found_before_the_run(
+    scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """imageio_ffmpeg can be installed where there is no ffmpeg for the machine."""
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", no_program)
+    given = SMALL | {"run_dir": tmp_path / "run", "capture_video": True}
+    with pytest.raises(RequestError, match="needs imageio and its ffmpeg"):
+        pgtoolkit.train("ppo", f"{scene}:Scene", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def no_program() -> str:
+    raise RuntimeError("No ffmpeg exe could be found")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--video", "film.mp4"], "needs imageio and its ffmpeg: python -m pip install"),
+        (["--video", "film.avi"], "must end in .gif or .mp4"),
+        (["--video", "nowhere/film.gif"], "--video nowhere/film.gif cannot be written"),
+        (["--json", "nowhere/it.json"], "--json nowhere/it.json cannot be written"),
+        (["--video", "film.gif", "--env", "scene.py:Draws"], "Draws returns no picture"),
+    ],
+)
+def test_evaluate_finds_what_cannot_be_written_before_it_plays(
+    flags: list[str], message: str, scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pgtoolkit.train("ppo", f"{scene}:Scene", run_dir="run", **SMALL)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: pytest.fail("it played"))
+    with pytest.raises(RequestError, match=message):
+        run_arguments(["evaluate", "run", *flags])
 
 
 @pytest.mark.parametrize("length", [1, MAX_GIF_FRAMES, MAX_GIF_FRAMES + 1, 1000])
