@@ -60,6 +60,9 @@ RUN_FILES = re.compile(
 KEPT_CHECKPOINTS = 2
 """The newest resume file and the one before, in case that the newest is damaged."""
 
+MAX_NAMED_RUNS = 5
+"""Runs that are named in the place of the folder in which they lie."""
+
 MAX_POLICY_BYTES = 4 * 1024**3
 """A policy of a billion parameters. It is read in some seconds."""
 
@@ -153,11 +156,24 @@ class RunFolder:
         try:
             config = read_config(run.config_file, inside=run.path)
         except FileNotFoundError as error:
-            raise RequestError(
-                f"{excerpt(path)} holds no run (no {run.config_file.name}): name a folder that "
-                "`pgtoolkit train` made"
-            ) from error
+            raise RequestError(run._no_run()) from error
         return run, config
+
+    def _no_run(self) -> str:
+        """Says that this folder is not a run's, and which runs lie in it, the newest first."""
+        place = excerpt(self.path)
+        inside = self.path.glob(f"*/{self.config_file.name}") if os.path.isdir(self.path) else ()
+        files = [file for file in inside if os.path.isfile(file)]
+        if not files:
+            return (
+                f"{place} holds no run (no {self.config_file.name}): name a folder that "
+                "`pgtoolkit train` made"
+            )
+        newest = sorted(files, key=lambda file: file.lstat().st_mtime_ns, reverse=True)
+        names = ", ".join(excerpt(file.parent) for file in newest[:MAX_NAMED_RUNS])
+        more = ", ..." if len(files) > MAX_NAMED_RUNS else ""
+        count = f"{len(files)} run{'s' * (len(files) > 1)}"
+        return f"{place} is a folder of {count}: name one, the newest first: {names}{more}"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         text = config_text(config)

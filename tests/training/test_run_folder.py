@@ -94,6 +94,21 @@ def test_what_is_no_run_is_a_request_error_of_one_line(tmp_path: Path, text: str
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_folder_of_runs_names_the_newest_ones(tmp_path: Path) -> None:
+    """Not more than five; another folder in it is none of them."""
+    for age, name in enumerate("abcdefg"):
+        file = RunFolder.create(tmp_path / name, {"env": "Pendulum-v1"}).config_file
+        os.utime(file, (1000 - age, 1000 - age))
+    (tmp_path / "h").mkdir()
+    with pytest.raises(RequestError) as caught:
+        RunFolder.open(tmp_path)
+    names = ", ".join(str(tmp_path / name) for name in "abcde")
+    said = f"{tmp_path} is a folder of 7 runs: name one, the newest first: {names}, ..."
+    assert str(caught.value) == said
+    with pytest.raises(RequestError, match="h holds no run"):
+        RunFolder.open(tmp_path / "h")
+
+
 def test_a_summary_is_replaced_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash before the rename leaves the old one."""
     run = RunFolder.create(tmp_path / "run", {})
