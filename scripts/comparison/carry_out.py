@@ -28,6 +28,7 @@ def carry_out(runs: Sequence[PlannedRun], jobs: int, root: Path) -> Schedule:
     """
     logs = make_logs_folder(root)
     with unfailing_output(), StopSignals() as stop, ComparisonView(runs) as view:
+        view.begin(jobs)
         schedule = Schedule(runs, jobs, logs, view)
         schedule.run(stop.requested)
     if stop.signum is not None and schedule.unfinished:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,6 +85,7 @@ def test_a_comparison_trains_evaluates_reports_and_is_not_repeated(
     arguments += ["--json", str(found), "--plot", str(picture)]
     assert call(*arguments) == 0
     output = capsys.readouterr().out
+    assert re.match(r"2 runs; at most \d+ at a time\n", output)
     assert "2 of 2 runs complete" in output and "| pgtoolkit/LQG-v0 | 1 | apg:gamma=0.9 |" in output
     (row,) = json.loads(found.read_text())
     assert (row["agent"], row["algorithm"]) == ("apg:gamma=0.9", "apg")
@@ -100,6 +102,7 @@ def test_a_comparison_trains_evaluates_reports_and_is_not_repeated(
     assert call(*arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     assert json.loads(found.read_text()) == [row]
+    assert capsys.readouterr().out.startswith("2 runs, 2 of them complete; at most")
 
 
 def test_a_run_that_fails_is_reported_and_the_others_go_on(

@@ -23,11 +23,25 @@ def test_a_run_without_steps_has_no_speed() -> None:
 def test_the_steps_of_before_a_resume_do_not_count() -> None:
     clock = Clock()
     pace = Pace(1000, clock)
-    clock.now += 2
-    pace.mark(1100)
-    assert pace.steps_per_second == 50
-    assert pace.seconds_left(1300) == 4
+    for steps in (1100, 1200, 1300):
+        clock.now += 2
+        pace.mark(steps)
+        assert pace.steps_per_second == 50
+    assert pace.seconds_left(1500) == 4
     assert pace.seconds_left(1000) == 0
+
+
+def test_a_slow_first_update_is_no_estimate() -> None:
+    """It compiles. A time left from it would be hours for a run of a minute."""
+    clock = Clock()
+    pace = Pace(0, clock)
+    for seconds, steps in ((60, 100), (1, 200)):
+        clock.now += seconds
+        pace.mark(steps)
+        assert pace.seconds_left(1000) is None
+    clock.now += 1
+    pace.mark(300)
+    assert pace.seconds_left(1000) == 7
 
 
 def test_the_speed_is_that_of_the_last_half_minute() -> None:

@@ -18,10 +18,11 @@ from pgtoolkit.training.progress import Progress
 
 
 def pace(steps: int, seconds: float) -> Pace:
-    """That of a run which took so long for so many steps."""
-    times = iter([0.0, seconds])
+    """That of a run which took so long for so many steps, after its first update."""
+    times = iter([0.0, 0.0, seconds / 2, seconds])
     found = Pace(0, lambda: next(times))
-    found.mark(steps)
+    for done in (0, steps // 2, steps):
+        found.mark(done)
     return found
 
 
