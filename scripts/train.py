@@ -159,7 +159,7 @@ def train_shown(
     path = folder or default_path(experiment.source.name, settings.agent_name, settings.run.seed)
     resolved = experiment.settings.as_dict()
     with new_folder(path):
-        run_folder = RunFolder.create(path, resolved | signature(experiment.settings))
+        run_folder = RunFolder.create(path, experiment.config | signature(experiment.settings))
         view.begin(Beginning(run_folder, resolved, 0, [*said, *sentences_of(experiment)]))
         with RunWriter(path, tracker=tracker) as writer:
             writer.begin(resolved, default_settings(settings.agent_name))

@@ -49,6 +49,10 @@ LOG = logging.getLogger("pgtoolkit")
 
 Which = Literal["best", "last"]
 
+GIVEN = "given"
+"""Key of ``config.yaml``: settings that stand for another value, as ``auto`` does, to the value
+that was given."""
+
 RESUME_NAME = re.compile(r"resume(-(?P<age>[1-9][0-9]{0,8}))?\.safetensors")
 
 RUN_FILES = re.compile(

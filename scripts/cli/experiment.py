@@ -44,6 +44,7 @@ from pgtoolkit.scripts.cli.suggestions import did_you_mean
 from pgtoolkit.scripts.cli.trust import SIGNATURE
 from pgtoolkit.seeding import stream_seed
 from pgtoolkit.training.loop import TrainConfig
+from pgtoolkit.training.run_folder import GIVEN
 from pgtoolkit.training.storage.files import excerpt
 
 LOG = logging.getLogger("pgtoolkit")
@@ -197,7 +198,7 @@ def settings_from_file(
     agent_name = config.get("agent")
     if not isinstance(agent_name, str):
         raise RequestError("the configuration names no agent: add a line `agent: shac`")
-    kept = {k: v for k, v in config.items() if k not in ("agent", "versions", SIGNATURE)}
+    kept = {k: v for k, v in config.items() if k not in ("agent", "versions", GIVEN, SIGNATURE)}
     names = setting_names(agent_name)
     unknown = [key for key in kept if key not in names]
     if unknown:
@@ -283,7 +284,13 @@ class Experiment:
             ),
             agent=resolved_estimator(settings.agent),
         )
-        self._said_cut_off = False
+        self._given, self._said_cut_off = settings.as_dict(), False
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What a run's folder has of the settings: their values, and how those were given."""
+        values = self.settings.as_dict()
+        return values | {GIVEN: {k: v for k, v in self._given.items() if v != values[k]}}
 
     @property
     def resumed_sentence(self) -> str:

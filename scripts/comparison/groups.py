@@ -15,14 +15,14 @@ from pgtoolkit.scripts.comparison.scalars import (
     Scalars,
     read_scalars,
 )
-from pgtoolkit.training.run_folder import RunFolder
+from pgtoolkit.training.run_folder import GIVEN, RunFolder
 from pgtoolkit.training.storage.files import excerpt
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.comparison.results import RunResult
     from pgtoolkit.scripts.comparison.rows import Row
 
-NOT_SETTINGS = ("seed", "versions", SIGNATURE)
+NOT_SETTINGS = ("seed", "versions", GIVEN, SIGNATURE)
 """Keys of ``config.yaml`` in which runs of one experiment may differ."""
 
 MAX_SHOWN_DIFFERENCES = 3

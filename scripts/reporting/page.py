@@ -215,17 +215,19 @@ def settings_table(
 def default_text(name: str, experiments: Sequence[Styled]) -> str:
     """The default of a setting; of those agents that differ from it, where agents have several."""
     found = [each.experiment for each in experiments if name in each.experiment.defaults]
-    differing = [e for e in found if e.settings.get(name) != e.defaults[name]]
+    differing = [e for e in found if is_set(name, e)]
     texts = dict.fromkeys(value_text(e.defaults[name]) for e in differing or found)
     return join_names(texts) or "-"
 
 
 def settings_cell(name: str, experiment: Experiment) -> str:
-    """The value of a setting; marked where it is not the default."""
+    """The value of a setting; marked where the default was not given."""
     if name not in experiment.settings:
         return '<td class="soft">-</td>'
     mark = ' class="unusual"' if is_set(name, experiment) else ""
-    return f"<td{mark}>{escaped(value_text(experiment.settings[name]))}</td>"
+    text, given = value_text(experiment.settings[name]), experiment.given[name]
+    chosen = f" ({given})" if given != experiment.settings[name] and given == "auto" else ""
+    return f"<td{mark}>{escaped(text + chosen)}</td>"
 
 
 def value_text(value: Any) -> str:

@@ -17,7 +17,7 @@ from pgtoolkit.scripts.comparison.groups import (
     settings_of,
 )
 from pgtoolkit.scripts.comparison.scalars import Scalars, read_scalars
-from pgtoolkit.training.run_folder import RunFolder
+from pgtoolkit.training.run_folder import GIVEN, RunFolder
 from pgtoolkit.training.storage.files import read_regular
 
 MAX_SUMMARY_BYTES = 16 * 1024**2
@@ -71,6 +71,12 @@ class Experiment:
     @property
     def settings(self) -> dict[str, Any]:
         return {str(name): value for name, value in settings_of(self.config).items()}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings as they were given: ``auto`` where the run has what that stands for."""
+        found = self.config.get(GIVEN)
+        return self.settings | (found if isinstance(found, dict) else {})
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -133,6 +139,6 @@ def different_settings(experiments: Sequence[Experiment]) -> list[str]:
 
 
 def is_set(name: str, experiment: Experiment) -> bool:
-    """Whether a setting of an experiment has another value than the default."""
-    defaults, settings = experiment.defaults, experiment.settings
-    return name in defaults and name in settings and settings[name] != defaults[name]
+    """Whether a setting of an experiment was given another value than the default."""
+    defaults, given = experiment.defaults, experiment.given
+    return name in defaults and name in given and given[name] != defaults[name]

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pgtoolkit
 from pgtoolkit.scripts.cli.experiment import default_settings
 from pgtoolkit.scripts.comparison.scalars import Scalars
 from pgtoolkit.scripts.reporting.charts import line_of, sections, styled
 from pgtoolkit.scripts.reporting.page import page
-from pgtoolkit.scripts.reporting.runs import Experiment, Run, different_settings
+from pgtoolkit.scripts.reporting.runs import Experiment, Run, different_settings, read_experiments
 
 VOID = {"meta"}
 """Elements without an end."""
@@ -217,6 +218,20 @@ def test_marked_is_what_is_not_the_default(agent: str) -> None:
     text = page([experiment(gamma=0.5, agent=agent)])
     marked = re.findall(r'<td class="unusual">([^<]+)</td>', text)
     assert marked == (["0.5"] if agent == "shac" else [])
+
+
+def test_what_auto_stands_for_is_not_marked(tmp_path: Path) -> None:
+    """The run's folder has the resolved values, and says which of them were given as others."""
+    small: dict[str, Any] = {"num_envs": 4, "n_steps": 4, "total_steps": 16, "eval_interval": 0}
+    quiet: dict[str, Any] = {"quiet": True, "env": "pgtoolkit/Pendulum-v0"}
+    cases: dict[str, dict[str, Any]] = {"auto": {}, "set": {"estimator": "pathwise"}}
+    for name, settings in cases.items():
+        pgtoolkit.train("shac", run_dir=tmp_path / name, **settings, **small, **quiet)
+    auto, given = (read_experiments([str(tmp_path / name)])[0] for name in ("auto", "set"))
+    assert auto.settings["estimator"] == given.settings["estimator"] == "pathwise"
+    assert "estimator" not in different_settings([auto])
+    assert "estimator" in different_settings([given])
+    assert "pathwise (auto)" in page([auto]) and "pathwise (auto)" not in page([given])
 
 
 def test_experiments_on_several_environments_have_charts_of_their_own() -> None:
