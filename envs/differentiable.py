@@ -183,8 +183,13 @@ class DifferentiableEnv(ABC, Generic[S]):
         """The reward of :class:`NumpyEnv <pgtoolkit.envs.numpy_env.NumpyEnv>`.
 
         Override it where the reward must equal another implementation's to the last bit.
+
+        Raises:
+            RequestError: :meth:`reward` returned no tensor ``[1]``.
         """
-        return self.reward(state, action, next_state).item()
+        reward = self.reward(state, action, next_state)
+        require_outputs(self, 1, reward=reward)
+        return reward.item()
 
 
 def require_attributes(env: DifferentiableEnv) -> None:
@@ -270,7 +275,7 @@ def require_outputs(env: DifferentiableEnv, num_envs: int, **outputs: object) ->
         if tuple(output.shape) != shape:
             raise RequestError(
                 f"{type(env).__name__}.{name} returned a tensor of shape {list(output.shape)} for "
-                f"{num_envs} environments: it must return {list(shape)}"
+                f"{num_envs} environment{'s' * (num_envs > 1)}: it must return {list(shape)}"
             )
         if name in ("terminal", "truncated") and output.dtype != torch.bool:
             raise RequestError(

@@ -9,7 +9,15 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.differentiable import DifferentiableEnv, can_render, require_attributes
+from pgtoolkit.envs.differentiable import (
+    DifferentiableEnv,
+    can_render,
+    next_state,
+    require_attributes,
+    require_outputs,
+    require_state,
+    wrong_attributes,
+)
 from pgtoolkit.envs.states import State, cast_state
 from pgtoolkit.errors import RequestError
 
@@ -39,7 +47,8 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
         env: the dynamics, from which the gradient is available.
 
     Raises:
-        RequestError: the environment lacks an attribute, or cannot render in this mode.
+        RequestError: the environment lacks an attribute, or one is of a wrong kind, or it cannot
+            render in this mode.
     """
 
     def __init__(
@@ -51,6 +60,8 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
         finite_action_bound: float = 10.0,
     ) -> None:
         require_attributes(env)
+        if wrong := wrong_attributes(env):
+            raise RequestError("; ".join(wrong))
         modes = ["rgb_array"] if can_render(env) else []
         if render_mode is not None and render_mode not in modes:
             raise RequestError(
@@ -70,7 +81,9 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[FloatArray, dict[str, Any]]:
         super().reset(seed=seed)
-        self._state = self._cast(self.env.numpy_initial(self.np_random))
+        initial = self.env.numpy_initial(self.np_random)
+        require_state(self.env, "initial", initial)
+        self._state = self._cast(initial)
         self._elapsed = 0
         return self._observe(self._state), {}
 
@@ -81,22 +94,25 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
         Raises:
             ValueError: the action has another shape.
             ResetNeeded: before the first reset.
+            RequestError: a function of the environment returned something of a wrong kind or shape.
         """
-        state = self._current()
-        if np.shape(action) != self.env.action_space.shape:
+        env, state = self.env, self._current()
+        if np.shape(action) != env.action_space.shape:
             raise ValueError(
-                f"the action must have shape {list(self.env.action_space.shape)}, "
+                f"the action must have shape {list(env.action_space.shape)}, "
                 f"not {list(np.shape(action))}"
             )
-        tensor = self.env.numpy_action(np.asarray(action), self._dtype)
-        after = self.env.transition(state, tensor, self._draw_noise())
-        reward = self.env.numpy_reward(state, tensor, after)
-        terminated = bool(self.env.terminal(after).item())
+        tensor = env.numpy_action(np.asarray(action), self._dtype)
+        after = next_state(env, state, tensor, self._draw_noise())
+        require_state(env, "transition", after)
+        reward, terminal = env.numpy_reward(state, tensor, after), env.terminal(after)
+        require_outputs(env, 1, terminal=terminal)
         self._state, self._elapsed = after, self._elapsed + 1
-        truncated_by_env = self.env.truncated(after)
-        truncated = self._elapsed >= self.env.max_episode_steps
-        truncated = truncated or (truncated_by_env is not None and bool(truncated_by_env.item()))
-        return self._observe(after), reward, terminated, truncated, {}
+        truncated, cut = self._elapsed >= env.max_episode_steps, env.truncated(after)
+        if cut is not None:
+            require_outputs(env, 1, truncated=cut)
+            truncated = truncated or bool(cut.item())
+        return self._observe(after), reward, bool(terminal.item()), truncated, {}
 
     def render(self) -> NDArray[np.uint8] | None:
         """An RGB picture ``[height, width, 3]``, or None without a render mode."""
@@ -105,8 +121,10 @@ class NumpyEnv(gymnasium.Env[FloatArray, FloatArray]):
         return self.env.render(self._current(), 0)
 
     def _observe(self, state: State) -> FloatArray:
-        observation: FloatArray = self.env.observation(state)[0].cpu().numpy().astype(np.float32)
-        return observation
+        observation = self.env.observation(state)
+        require_outputs(self.env, 1, observation=observation)
+        found: FloatArray = observation[0].cpu().numpy().astype(np.float32)
+        return found
 
     def _draw_noise(self) -> torch.Tensor | None:
         if self.env.noise_shape is None:

@@ -164,3 +164,30 @@ def test_stable_baselines_ppo_trains_on_it_unchanged() -> None:
     model.learn(128)
     changed = zip(before, model.policy.parameters(), strict=True)
     assert any(not torch.equal(old, new) for old, new in changed)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"max_episode_steps": 0}, "max_episode_steps is 0: it must be an int of at least 1"),
+        ({"initial": lambda *_: None}, "initial returned a NoneType: .* a tensor"),
+        ({"transition": lambda *_: [0.0]}, "transition returned a list: .* a tensor"),
+        ({"transition": lambda state, action, noise: state + noise}, "sets no noise_shape"),
+        ({"observation": lambda state: state[:, 0]}, r"observation returned .* must return \[1, "),
+        ({"reward": lambda *_: 0.0}, r"reward returned a float: .* a tensor \[1\]"),
+        ({"reward": lambda state, *_: state[:, :1]}, r"shape \[1, 1\] for 1 environment: it must"),
+        ({"terminal": lambda *_: False}, r"terminal returned a bool: .* a tensor \[1\]"),
+        ({"terminal": lambda state: state[:, 0]}, "terminal returned torch.float32: .* booleans"),
+        ({"truncated": lambda *_: False}, r"truncated returned a bool: .* a tensor \[1\]"),
+    ],
+)
+def test_a_plain_mistake_of_an_environment_is_a_sentence(
+    attributes: dict[str, Any], message: str
+) -> None:
+    """The same as of a batch of tensors, where NumPy would raise or broadcast."""
+    mass = PointMass()
+    vars(mass).update(attributes)
+    with pytest.raises(RequestError, match=f"PointMass.*{message}"):
+        env = NumpyEnv(mass)
+        env.reset(seed=0)
+        env.step(env.action_space.sample())
