@@ -134,14 +134,24 @@ def loop_settings(options: CompareArguments) -> dict[str, Any]:
 
 
 def report(rows: Sequence["Row"], options: CompareArguments) -> None:
-    """Prints the table and writes the files of the runs that are complete."""
+    """Prints the table and writes the files of the runs that are complete.
+
+    On a terminal the tables fit its width; elsewhere, as in a file, the table is Markdown.
+    """
+    from rich.console import Console
+
     from pgtoolkit.scripts.comparison.table import markdown_table
+    from pgtoolkit.scripts.comparison.terminal_table import print_tables
 
     if options.json is not None:
         write_json(options.json, [row.as_dict() for row in rows])
     if not rows:
         return
-    print(markdown_table(rows))
+    console = Console()
+    if console.is_terminal:
+        print_tables(rows, console)
+    else:
+        print(markdown_table(rows))
     if options.plot is not None:
         from pgtoolkit.scripts.comparison.figure import draw, save
         from pgtoolkit.scripts.comparison.groups import group_of

@@ -18,12 +18,15 @@ HEADINGS = (
     "CPU s",
 )
 
-LEGEND = (
+SEEDS_LEGEND = (
     "A seed's return is the mean undiscounted return of {episodes} deterministic episodes of its "
     "last policy, from starts that training has not seen. IQM: interquartile mean over the seeds, "
-    "with its 95 % bootstrap interval. obs.: size of an observation. steps: environment steps of a "
-    "run. CPU s: mean CPU seconds of a run's training, without evaluations. Versions: {versions}."
+    "with its 95 % bootstrap interval."
 )
+
+SIZES_LEGEND = "obs.: size of an observation. steps: environment steps of a run."
+
+CPU_LEGEND = "CPU s: mean CPU seconds of a run's training, without evaluations."
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -34,12 +37,19 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def legend(rows: Sequence[Row]) -> str:
+    return " ".join((seeds_legend(rows), SIZES_LEGEND, CPU_LEGEND, versions_legend(rows)))
+
+
+def seeds_legend(rows: Sequence[Row]) -> str:
+    """What the returns are, and of how many episodes."""
+    episodes = sorted({len(run.returns) for row in rows for run in row.runs})
+    return SEEDS_LEGEND.format(episodes=" or ".join(map(str, episodes)))
+
+
+def versions_legend(rows: Sequence[Row]) -> str:
     runs = [run for row in rows for run in row.runs]
     versions = {f"{name} {text}" for run in runs for name, text in run.versions.items()}
-    episodes = sorted({len(run.returns) for run in runs})
-    return LEGEND.format(
-        episodes=" or ".join(map(str, episodes)), versions=join_names(sorted(versions))
-    )
+    return f"Versions: {join_names(sorted(versions))}."
 
 
 def cells(row: Row) -> list[str]:
