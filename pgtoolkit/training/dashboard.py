@@ -1,9 +1,9 @@
 """What TensorBoard shows: the page of charts, and the scalars that are written for it alone.
 
 The page is the tab *Custom Scalars*. Its charts answer four questions in this order: is it
-learning, which gradient is better, is it biased, what is wrong. A chart has one line for a run
-where it can, because TensorBoard colours lines by run, and tells tags of one run apart by markers
-only.
+learning, which gradient is better, is it biased, what is wrong. Ten charts answer them; the others
+are in a group below, which is closed at first. A chart has one line for a run where it can, because
+TensorBoard colours lines by run, and tells tags of one run apart by markers only.
 """
 
 import math
@@ -11,11 +11,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from torch.utils.tensorboard.summary import custom_scalars
+
 from pgtoolkit.diagnostics.bias import BIAS_SHARE, BIAS_Z
 from pgtoolkit.estimators.catalogue import CATALOGUE
 
 Chart = list[Any]
 """``["Multiline", [tag, ...]]`` or ``["Margin", [value, low, high]]``, as torch's writer has it."""
+
+MORE = "More: norm, saturation, speed, cosine, variances"
+"""The group that is closed at first."""
 
 TRAINING_SUCCESS, EVAL_SUCCESS = "rollout/success_rate", "eval/success_rate"
 FOLLOWED_SNR = "gradient/followed/log10_snr"
@@ -97,9 +104,9 @@ def has_logarithm(value: float) -> bool:
 def layout(has_critic: bool, has_success: bool = False) -> dict[str, dict[str, Chart]]:
     """The charts of a run, by question.
 
-    Every run has the same ones, those with a critic one group more, and those whose environment
-    says what a success is one chart more: TensorBoard joins the layouts of all runs that it shows.
-    In a group it puts margin charts behind the others, and the last of them first.
+    Every run has the same ones, those with a critic some more, and those whose environment says
+    what a success is one or two: TensorBoard joins the layouts of all runs that it shows. In a
+    group it puts margin charts behind the others, and the last of them first.
 
     Args:
         has_critic: whether the agent has a Q function.
@@ -114,7 +121,7 @@ def layout(has_critic: bool, has_success: bool = False) -> dict[str, dict[str, C
         "2. Which gradient is better?": {
             "log10 of the SNR of the gradient that trains, one trajectory (no point: no signal is "
             "seen)": line(FOLLOWED_SNR),
-            **variance_charts("mixed", "pathwise", "score_function"),
+            **variance_charts("pathwise", "score_function"),
             "log10 of variance, score function over pathwise (above 0: pathwise is better)": margin(
                 "gradient/log10_variance_ratio"
             ),
@@ -123,13 +130,26 @@ def layout(has_critic: bool, has_success: bool = False) -> dict[str, dict[str, C
         "4. What is wrong?": {
             "largest share of one trajectory in the variance of the gradient that trains (near 1: "
             "do not trust it)": line(FOLLOWED_SHARE),
-            "log10 of the norm of the policy's gradient, before clipping": line(LOG_NORM),
             "explained variance of the value function or critic": line("train/explained_variance"),
-            "share of saturated actions": line("train/saturated_actions"),
-            "environment steps per second, since the last row": line("time/fps_now"),
         },
         **({"5. And through the critic?": critic_charts()} if has_critic else {}),
+        MORE: more_charts(has_critic),
     }
+
+
+def layout_summary(groups: Mapping[str, Mapping[str, Chart]]) -> Summary:
+    """What a run's event file has of its charts; the group :data:`MORE` is closed at first.
+
+    Args:
+        groups: as :func:`layout` has them.
+    """
+    summary: Summary = custom_scalars(groups)  # type: ignore[no-untyped-call]
+    [encoded] = summary.value[0].tensor.string_val
+    found = Layout.FromString(encoded)
+    for category in found.category:
+        category.closed = category.title == MORE
+    summary.value[0].tensor.string_val[0] = found.SerializeToString()
+    return summary
 
 
 def success_charts() -> dict[str, Chart]:
@@ -144,10 +164,25 @@ def critic_charts() -> dict[str, Chart]:
     """Which of score function and critic is better, and whether the critic is biased."""
     return {
         **bias_charts("gradient/critic", "critic against the exact gradient"),
-        **variance_charts("critic"),
         "log10 of variance, score function over critic (above 0: critic is better)": margin(
             "gradient/critic_on_states/log10_variance_ratio"
         ),
+    }
+
+
+def more_charts(has_critic: bool) -> dict[str, Chart]:
+    """What helps where the first charts raise a question."""
+    pairs = {"gradient": "pathwise against the score function"}
+    pairs |= {"gradient/critic": "critic against the exact gradient"} if has_critic else {}
+    return {
+        "log10 of the norm of the policy's gradient, before clipping": line(LOG_NORM),
+        "share of saturated actions": line("train/saturated_actions"),
+        "environment steps per second, since the last row": line("time/fps_now"),
+        **{
+            f"cosine, {pair}, with 95 % interval": margin(f"{group}/cosine")
+            for group, pair in pairs.items()
+        },
+        **variance_charts("mixed", *(("critic",) if has_critic else ())),
     }
 
 
@@ -162,14 +197,13 @@ def variance_charts(*names: str) -> dict[str, Chart]:
 
 
 def bias_charts(group: str, pair: str) -> dict[str, Chart]:
-    """Whether a pair shows a bias, whether it could, and the cosine."""
+    """Whether a pair shows a bias, and whether it could."""
     return {
         f"z of the bias, {pair} (above the line: biased)": line(
             f"{group}/bias_z", f"{group}/bias_z_threshold"
         ),
-        f"log10 of the least bias that would be seen, {pair} (above the line: too few "
+        f"log10 of the least bias that would be seen, {pair.split()[0]} (above the line: too few "
         "trajectories)": line(f"{group}/log10_detectable_bias", f"{group}/log10_bias_that_matters"),
-        f"cosine, {pair}, with 95 % interval": margin(f"{group}/cosine"),
     }
 
 

@@ -22,8 +22,10 @@ from pgtoolkit.training.chart import linear_step_chart, png, step_chart
 from pgtoolkit.training.dashboard import (
     EVAL_SUCCESS,
     TRAINING_SUCCESS,
+    Chart,
     dashboard_scalars,
     layout,
+    layout_summary,
 )
 from pgtoolkit.training.definitions_once import FILE_NAME, holder_of_definitions
 from pgtoolkit.training.storage.disk import writing
@@ -147,7 +149,7 @@ class RunWriter:
         rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
         self._write_text("settings", f"{defined}\n\n| setting | value |\n|---|---|\n{rows}")
         self._has_critic = "critic" in settings
-        self.writer.add_custom_scalars(layout(self._has_critic))
+        self._write_layout(layout(self._has_critic))
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value)
             for key, value in shown.items()
@@ -157,6 +159,9 @@ class RunWriter:
         )
         self.writer._get_file_writer().add_summary(experiment)
         self.writer._get_file_writer().add_summary(session_start)
+
+    def _write_layout(self, groups: dict[str, dict[str, Chart]]) -> None:
+        self.writer._get_file_writer().add_summary(layout_summary(groups))
 
     def _define_tags(self) -> str:
         """Writes the definitions if no run beside this one has them; says where they are."""
@@ -182,7 +187,7 @@ class RunWriter:
             if not self._shows_success and shown.keys() & {TRAINING_SUCCESS, EVAL_SUCCESS}:
                 # TensorBoard takes the last layout that a run wrote.
                 self._shows_success = True
-                self.writer.add_custom_scalars(layout(self._has_critic, has_success=True))
+                self._write_layout(layout(self._has_critic, has_success=True))
             # One event for all: each has a header and a checksum.
             values = [Summary.Value(tag=tag, simple_value=x) for tag, x in shown.items()]
             self.writer._get_file_writer().add_summary(Summary(value=values), step)

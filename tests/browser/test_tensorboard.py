@@ -123,6 +123,8 @@ def test_the_page_of_charts_answers_the_questions_in_order(
     page.goto(f"{tensorboard}#custom_scalars")
     groups, expected = page.locator("tf-category-paginated-view"), layout(has_critic=True)
     expect(groups.locator(".category-name")).to_have_text(list(expected), timeout=1000 * LIMIT)
+    assert charts_of(groups.last).count() == 0, "it is closed"
+    groups.last.locator(".category-name").click()
     tags, empty = scalars(runs / "shac") | scalars(runs / "reppo"), set()
     for index, charts in enumerate(expected.values()):
         cards, titles = charts_of(groups.nth(index)), in_shown_order(charts)

@@ -3,9 +3,10 @@
 import math
 
 import pytest
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from pgtoolkit.diagnostics.bias import BIAS_SHARE, BIAS_Z
-from pgtoolkit.training.dashboard import dashboard_scalars, layout
+from pgtoolkit.training.dashboard import MORE, dashboard_scalars, layout, layout_summary
 
 QUESTIONS = [
     "1. Is it learning?",
@@ -80,11 +81,23 @@ def test_a_bias_has_its_thresholds_beside_it(group: str) -> None:
 
 
 def test_the_charts_are_in_the_order_of_the_questions() -> None:
-    """Runs with and without a critic have the same charts, but for a group more."""
+    """About ten at first. A critic has a group more, and charts of its own in the last one."""
     plain, critic = layout(has_critic=False), layout(has_critic=True)
-    assert list(plain) == QUESTIONS
-    assert list(critic) == [*QUESTIONS, "5. And through the critic?"]
-    assert {name: critic[name] for name in plain} == plain
+    assert list(plain) == [*QUESTIONS, MORE]
+    assert list(critic) == [*QUESTIONS, "5. And through the critic?", MORE]
+    assert {name: critic[name] for name in QUESTIONS} == {name: plain[name] for name in QUESTIONS}
+    assert plain[MORE].items() <= critic[MORE].items()
+    assert sum(len(plain[name]) for name in QUESTIONS) == 10
+
+
+def test_only_the_last_group_is_closed() -> None:
+    groups = layout(has_critic=True)
+    [encoded] = layout_summary(groups).value[0].tensor.string_val
+    found = Layout.FromString(encoded).category
+    assert {category.title: len(category.chart) for category in found} == {
+        title: len(charts) for title, charts in groups.items()
+    }
+    assert [category.title for category in found if category.closed] == [MORE]
 
 
 def test_charts_of_lines_come_before_margin_charts() -> None:
