@@ -31,7 +31,7 @@ def draw_curves(results: Sequence[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import EngFormatter
 
-    columns = min(3, len(results))
+    columns = min(2, len(results))
     rows = -(-len(results) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(2.4 * columns, 1.9 * rows), squeeze=False, layout="constrained"

@@ -38,7 +38,7 @@ def draw(rows: Sequence[Measurement], title: str) -> Any:
     import matplotlib.pyplot as plt
 
     figure, (top, bottom) = plt.subplots(
-        2, 1, sharex=True, figsize=(8, 7), layout="constrained", height_ratios=(3, 2)
+        2, 1, sharex=True, figsize=(5.6, 6), layout="constrained", height_ratios=(3, 2)
     )
     for name, style in STYLES.items():
         measurements = list(by_horizon(rows, name).values())
