@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Space
 from torch import Tensor
 
 from pgtoolkit.compiling import CPU, Compile, choose_compiled
-from pgtoolkit.config import CompileSettings, PathwiseSettings, RolloutSettings
+from pgtoolkit.config import CompileSettings, GraphSettings, RolloutSettings
 from pgtoolkit.envs.compiled.rollout import CompiledUnroll
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.ordinary.vector_states import (
@@ -424,7 +424,7 @@ def make_rollout(
         gradient: whether windows carry the graph through the environment.
     """
     compile: Compile = config.compile if isinstance(config, CompileSettings) else "never"
-    every = config.checkpoint_every if isinstance(config, PathwiseSettings) else 0
+    every = config.checkpoint_every if isinstance(config, GraphSettings) else 0
     possible = (
         every == 0
         and isinstance(env, DifferentiableVectorEnv)

@@ -262,17 +262,29 @@ class CompileSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PathwiseSettings(RelativeEntropySettings, CompileSettings):
-    """A gradient through the environment."""
+class GraphSettings(CompileSettings):
+    """A graph through the environment."""
+
+    checkpoint_every: Annotated[int, at_least(0), at_most(MAX_COUNT)] = 0
+    """Keep only every n-th state of the graph, and compute the steps between them again in the
+    backward pass: the same gradient in less memory, least at about the square root of n_steps. 0
+    keeps the whole graph."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EstimatorSettings(GraphSettings):
+    """A gradient through the environment, alone or mixed with the score function."""
 
     estimator: PathwiseChoice = "auto"
     """Gradient that the optimiser follows: pathwise; mixed, which adds the score function, each
     step with the weight of least variance; or auto: mixed with a Gaussian policy and at least six
     environments, else pathwise."""
-    checkpoint_every: Annotated[int, at_least(0), at_most(MAX_COUNT)] = 0
-    """Keep only every n-th state of the graph, and compute the steps between them again in the
-    backward pass: the same gradient in less memory, least at about the square root of n_steps. 0
-    keeps the whole graph."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PathwiseSettings(RelativeEntropySettings, EstimatorSettings):
+    """A gradient through the environment, and a bonus for the policy's entropy."""
+
     ent_coef_relative: Annotated[float, at_least(0)] = 0.015
     """Weight of the entropy of the squashed action, in units of the standard deviation of the
     window's rewards. Without it a policy can lean against a bound, where tanh is flat and the
@@ -293,6 +305,16 @@ class ValueSettings(Settings):
     """Minibatches in each pass."""
     vf_target_keep: Annotated[float, below(0, 1)] = 0.2
     """Share of the old target value function that each update keeps; 0 means no lag."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ValueEnsembleSettings(ValueSettings):
+    """Several learned value functions, with weights of their own, fitted to the same targets."""
+
+    num_critics: Annotated[int, at_least(1), at_most(MAX_CRITICS)] = 2
+    """Number of value functions, with weights of their own."""
+    vf_target_keep: Annotated[float, below(0, 1)] = 0.0
+    """Share of the old target value functions that each update keeps; 0 means no lag."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

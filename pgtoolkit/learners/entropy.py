@@ -1,6 +1,6 @@
 """The bonus that a policy's entropy adds to its objective."""
 
-from typing import NamedTuple, Self, final
+from typing import NamedTuple, Protocol, Self, final
 
 import torch
 from torch import Tensor
@@ -8,6 +8,18 @@ from torch import Tensor
 from pgtoolkit.config import PolicySettings, RelativeEntropySettings
 from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.rollouts.window import Window
+
+
+class Bonus(Protocol):
+    """What a policy's objective contains that depends on its parameters directly."""
+
+    def bonus(self, distribution: Distribution, window: Window) -> Tensor:
+        """The bonus ``[N]`` of each trajectory, with its graph to the policy's parameters.
+
+        Args:
+            distribution: the policy's distribution at the window's observations, constants.
+            window: its noise, rewards and valid steps are used.
+        """
 
 
 @final

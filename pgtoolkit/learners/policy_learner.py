@@ -16,7 +16,7 @@ from pgtoolkit.distributions.squashed import Squashed, TanhGaussian
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.estimators.proximal import approximate_kl
 from pgtoolkit.estimators.signals import Signals
-from pgtoolkit.learners.entropy import EntropyBonus
+from pgtoolkit.learners.entropy import Bonus, EntropyBonus
 from pgtoolkit.learners.policy_step import backward
 from pgtoolkit.learners.step_rules.adam import Adam, Progress
 from pgtoolkit.learners.step_rules.base import Problem, StepRule
@@ -51,15 +51,22 @@ class PolicyLearner:
         policy: Policy,
         rule: StepRule,
         monitor: GradientMonitor,
-        entropy: EntropyBonus | None = None,
+        entropy: Bonus | None = None,
         divisor: float = 1.0,
     ) -> None:
         self.policy, self.rule, self.monitor = policy, rule, monitor
-        self.entropy, self.divisor = entropy or EntropyBonus(), divisor
+        self.entropy: Bonus = EntropyBonus() if entropy is None else entropy
+        self.divisor = divisor
 
     @classmethod
     def of(
-        cls, config: Any, policy: Policy, progress: Progress, unit: Callable[[], float] = one
+        cls,
+        config: Any,
+        policy: Policy,
+        progress: Progress,
+        unit: Callable[[], float] = one,
+        *,
+        entropy: Bonus | None = None,
     ) -> Self:
         """Adam with the settings of an agent's configuration.
 
@@ -69,10 +76,12 @@ class PolicyLearner:
             policy: changed in place.
             progress: gives the share of the run that is done, for the learning rate.
             unit: gives what 1 of the update's rewards is in the environment's.
+            entropy: the entropy bonus in the objective; by default that of the settings.
         """
         rule = Adam.of(config, policy, progress, learning_rate=config.learning_rate)
         monitor = GradientMonitor(config.diagnostics_interval, unit=unit)
-        return cls(policy, rule, monitor, EntropyBonus.of(config), config.n_steps)
+        bonus = EntropyBonus.of(config) if entropy is None else entropy
+        return cls(policy, rule, monitor, bonus, config.n_steps)
 
     @contextlib.contextmanager
     def updating(self, window: Window) -> Iterator[None]:

@@ -18,7 +18,7 @@ from pgtoolkit.diagnostics.per_trajectory import Gradients
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.estimators.signals import Signals
-from pgtoolkit.learners.entropy import EntropyBonus
+from pgtoolkit.learners.entropy import Bonus
 
 MATCHED = "matched score function"
 """Name of the score function's gradient with the matched weight, where another weight is used."""
@@ -29,7 +29,7 @@ def backward(
     signals: Signals,
     *,
     monitor: GradientMonitor,
-    entropy: EntropyBonus,
+    entropy: Bonus,
     divisor: float = 1.0,
 ) -> Metrics:
     """Sets the policy's gradients by one estimator; measures it and others where that is due.
@@ -159,7 +159,7 @@ def measure(
     signals: Signals,
     *,
     monitor: GradientMonitor,
-    entropy: EntropyBonus,
+    entropy: Bonus,
     divisor: float = 1.0,
 ) -> Metrics:
     """Statistics of one estimator's gradient where a measurement is due; nothing is changed.

@@ -8,13 +8,18 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from pgtoolkit.agent import Metrics
-from pgtoolkit.config import PolicySettings
+from pgtoolkit.config import NetworkSettings
 from pgtoolkit.errors import NonFiniteError, SettingError
 from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.learners.step_rules.adam import Adam, Progress
 from pgtoolkit.learners.step_rules.base import StepRule
 from pgtoolkit.networks.encoder import make_encoder
-from pgtoolkit.networks.value import Lagged, ValueFunction, explained_variance_metric
+from pgtoolkit.networks.value import (
+    Lagged,
+    ValueEnsemble,
+    ValueFunction,
+    explained_variance_metric,
+)
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
 from pgtoolkit.state import load_state_of, state_of
@@ -27,7 +32,8 @@ class ValueLearner:
     """Fits a value function to targets and then updates its lagged copy (target network).
 
     Args:
-        module: the value function; ``module.loss(*inputs, target)`` gives a loss ``[M]``.
+        module: the value function, or an ensemble ``[n, ...]`` of them; ``module.loss(*inputs,
+            target)`` gives a loss ``[M]``.
         rule: makes the optimiser's steps.
         tau: share of the new parameters in each update of the lagged copy; 1 means no lag.
         n_epochs: passes over the data of a fit, each in a new random order.
@@ -61,6 +67,7 @@ class ValueLearner:
         *,
         seed: int,
         device: torch.device,
+        module: nn.Module | None = None,
     ) -> Self:
         """A learner of ``V`` on normalised observations, from an agent's settings.
 
@@ -70,8 +77,10 @@ class ValueLearner:
             progress: returns the completed share of the run, for the learning-rate schedule.
             seed: determines the initial weights and the order of the data.
             device: where the value function lives.
+            module: what is fitted; one value function by default.
         """
-        value = make_value_function(config, observation_space, seed=seed).to(device)
+        value = module or make_value_function(config, observation_space, seed=seed)
+        value = value.to(device)
         return cls(
             value,
             Adam.of(config, value, progress, learning_rate=config.vf_learning_rate),
@@ -103,7 +112,8 @@ class ValueLearner:
         if target.shape[0] == 0:
             raise SettingError("the window has no valid step: use a longer one (--n-steps)")
         with torch.no_grad():
-            explained = explained_variance_metric(self.module(*inputs), target)
+            prediction = self.module(*inputs).reshape(-1, len(target)).mean(0)
+            explained = explained_variance_metric(prediction, target)
         losses = []
         for _ in range(self.n_epochs):
             order = torch.randperm(len(target), generator=self.generator, device=target.device)
@@ -165,7 +175,7 @@ def loss_error(losses: Tensor, places: Tensor | None) -> NonFiniteError:
 
 
 def make_value_function(
-    config: PolicySettings, observation_space: spaces.Space[Any], *, seed: int
+    config: NetworkSettings, observation_space: spaces.Space[Any], *, seed: int
 ) -> ValueFunction:
     """``V`` with hidden layers and image encoder like the policy's.
 
@@ -174,7 +184,27 @@ def make_value_function(
         observation_space: observation space of one environment.
         seed: determines the initial weights.
     """
+    return draw_value_function(config, observation_space, stream(seed, "value weights"))
+
+
+def make_value_ensemble(
+    config: Any, observation_space: spaces.Space[Any], *, seed: int
+) -> ValueEnsemble:
+    """``config.num_critics`` functions as of :func:`make_value_function`, each with its weights.
+
+    The arguments are those of :func:`make_value_function`.
+    """
     weights = stream(seed, "value weights")
+    members = [
+        draw_value_function(config, observation_space, weights) for _ in range(config.num_critics)
+    ]
+    return ValueEnsemble(members)
+
+
+def draw_value_function(
+    config: NetworkSettings, observation_space: spaces.Space[Any], weights: torch.Generator
+) -> ValueFunction:
+    """One value function whose initial weights are the generator's next numbers."""
     encoder, num_features = make_encoder(observation_space, weights)
     return ValueFunction(
         num_features,

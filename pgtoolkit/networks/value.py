@@ -178,6 +178,31 @@ class ValueFunction(nn.Module):
 
 
 @final
+class ValueEnsemble(nn.Module):
+    """Independent functions ``V_j(obs)``, ``[n, ...]`` in all, each with its loss.
+
+    Args:
+        members: the ``n`` functions.
+    """
+
+    def __init__(self, members: Sequence[ValueFunction]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    @property
+    def functions(self) -> list[ValueFunction]:
+        """The members, with their type."""
+        return [member for member in self.members if isinstance(member, ValueFunction)]
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return torch.stack([member(obs) for member in self.members])
+
+    def loss(self, obs: Tensor, target: Tensor) -> Tensor:
+        """The members' losses added up ``[M]``, at observations ``[M, O]`` for targets ``[M]``."""
+        return torch.stack([member.loss(obs, target) for member in self.functions]).sum(0)
+
+
+@final
 class ActionUnits(nn.Module):
     """Actions in units of their box, ``(action - centre) / scale``: [-1, 1] between two bounds.
 

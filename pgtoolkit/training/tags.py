@@ -23,16 +23,18 @@ DEFINITIONS = {
     "train/loss": "ppo: policy_gradient_loss + vf_coef * value_loss + ent_coef * entropy_loss; "
     "reppo: the loss of the policy and of its dual variables; mean over the update's minibatches",
     "train/value_loss": "mean squared error of the value function, mean over the update's "
-    "minibatches",
+    "minibatches; added up over the value functions where there are several",
     "train/critic_loss": "loss of the Q functions, added up over them (with critic mse the "
     "squared error, which sac halves; with hl_gauss the cross entropy), mean over the update's "
     "minibatches",
     "train/actor_loss": "sac: alpha log pi - min Q of actions drawn anew on replayed states; td3: "
     "minus the first Q of the policy's own actions. Mean over the steps of the policy in an update",
-    "train/ent_coef": "sac and reppo: alpha, the weight of the entropy; in sac the mean over the "
-    "update's minibatches",
+    "train/ent_coef": "sac, reppo and sapo: alpha, the weight of the entropy; in sac the mean over "
+    "the update's minibatches; in sapo before its step, in "
+    "units of the standard deviation of the window's rewards",
     "train/ent_coef_loss": "sac with ent_coef auto: -log(alpha) (log pi + target_entropy), mean "
-    "over the update's minibatches; log pi is of the action in units of its box, [-1, 1]",
+    "over the update's minibatches; log pi is of the action in units of its box, [-1, 1]. In sapo: "
+    "alpha (H - target_entropy), with the mean entropy H of the Gaussian before squashing",
     "train/explained_variance": "1 - Var(target - V) / Var(target), before the value function is "
     "fitted to this window; 1 is perfect; absent if the target is constant up to rounding",
     "train/entropy_loss": "minus the mean entropy of the action distribution after squashing, in "

@@ -100,6 +100,11 @@ AGENTS = {
         "Shac",
         "pathwise through a window, with a value function beyond it",
     ),
+    "sapo": LazyClass(
+        "pgtoolkit.agents.sapo",
+        "Sapo",
+        "shac with the policy's entropy along the path, a learned weight of it, and two values",
+    ),
     "svg": LazyClass(
         "pgtoolkit.agents.svg",
         "Svg",

@@ -201,6 +201,30 @@ NOTES: dict[str, AgentNotes] = {
             "from one episode into the next.",
         ),
     ),
+    "sapo": AgentNotes(
+        title="SAPO",
+        gradient="pathwise through a window with the entropies along it, with a value beyond it, "
+        "mixed with the score function",
+        objective=r"\mathbb{E}\Big[ \sum_{k < H} \gamma^k \big( r_k + \alpha\, h(s_k) \big) + "
+        r"\gamma^H \bar{V}(s_H) \Big], \qquad "
+        r"h(s) = \frac{\mathcal{H}(\pi_\theta(\cdot | s)) - \mathcal{H}^*}{A}",
+        sources="Xing et al. (2025), *Stabilizing reinforcement learning in differentiable "
+        "multiphysics simulation*.",
+        defects=(
+            WINDOWS,
+            PATHWISE[0],
+            "The values beyond the window, and in the targets, are those of the state after a "
+            "step. The published code takes the state before it where policy and value function "
+            "share an encoder, which is its default.",
+            "The two value functions have weights of their own: `J` takes their mean, and the "
+            "targets the least.",
+            "The gradient of the entropy has both parts: through the states, to which earlier "
+            "actions led, and directly, with the discount of its step.",
+            "The weight of the entropy starts at 0.03 standard deviations of the rewards. The "
+            "published start is 1 in the unit of the rewards; with it the policy's standard "
+            "deviation rose to its bound on the pendulum and stayed there for 150,000 steps.",
+        ),
+    ),
     "svg": AgentNotes(
         title="SVG",
         gradient="pathwise through a learned Q (horizon 0) or a learned model (1, infinity)",

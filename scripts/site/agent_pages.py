@@ -20,6 +20,7 @@ EXAMPLES = {
     "td3": "Pendulum-v1 --total-steps 20000",
     "apg": "pgtoolkit/Pendulum-v0",
     "shac": "pgtoolkit/Pendulum-v0",
+    "sapo": "pgtoolkit/Pendulum-v0",
     "svg": "Pendulum-v1 --total-steps 20000",
 }
 """What follows ``pgtoolkit train AGENT --env`` in the example of a page."""

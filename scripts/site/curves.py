@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pgtoolkit.scripts.tables.reproductions import ABLATIONS
+from pgtoolkit.scripts.tables.reproductions import ABLATIONS, SAPO_ABLATIONS
 
 
 def results_of(folder: Path, agent: str) -> list[dict[str, Any]]:
@@ -17,7 +17,7 @@ def results_of(folder: Path, agent: str) -> list[dict[str, Any]]:
 
 def is_ablation(name: str) -> bool:
     """Whether a result is of a choice that is taken back, and so not of the defaults."""
-    return name.endswith(tuple(f"-{ablation}" for ablation in ABLATIONS))
+    return name.endswith(tuple(f"-{ablation}" for ablation in (*ABLATIONS, *SAPO_ABLATIONS)))
 
 
 def draw_curves(results: Sequence[dict[str, Any]], path: Path) -> None:

@@ -73,6 +73,7 @@ class Experiment(NamedTuple):
 SUITE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "reppo": {},
     "shac": {},
+    "sapo": {},
     "ppo": {"num_envs": 64, "n_steps": 32, "batch_size": 256},
 }
 """The agents of the suite's table; ppo with the windows of shac."""
@@ -114,6 +115,13 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "long-windows": {"n_steps": 128},
 }
 """Choices of reppo's defaults that are taken back one at a time, on the twins' environments."""
+
+SAPO_ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "entropy-in-return": {"entropy_in_value": False},
+    "entropy-in-value": {"entropy_in_return": False},
+    "no-entropy": {"entropy_in_return": False, "entropy_in_value": False},
+}
+"""Where sapo's entropy counts, one place at a time, on an environment of stiff contacts."""
 
 EXPERIMENTS: dict[str, Experiment] = {
     "pendulum-reppo": Experiment(
@@ -302,6 +310,10 @@ EXPERIMENTS |= {
 EXPERIMENTS |= {
     "pendulum-reppo-short-horizon": varied("pendulum-reppo", {"gamma": 0.95, "gae_lambda": 0.95}),
     "mountain-car-sac-long-horizon": varied("mountain-car-sac", {"gamma": 0.9999}),
+}
+EXPERIMENTS |= {
+    f"suite-Hopper2D-sapo-{ablation}": varied("suite-Hopper2D-sapo", settings)
+    for ablation, settings in SAPO_ABLATIONS.items()
 }
 EXPERIMENTS["halfcheetah-reppo-hl-gauss"] = varied(
     "halfcheetah-reppo-long-windows", ABLATIONS["hl-gauss"]

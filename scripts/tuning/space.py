@@ -44,6 +44,7 @@ SEARCHED = {
     "td3": ("learning_rate", "gamma", "tau", "action_noise"),
     "apg": ("learning_rate", "gamma", "n_steps", "ent_coef_relative"),
     "shac": ("learning_rate", "vf_learning_rate", "gamma", "gae_lambda", "ent_coef_relative"),
+    "sapo": ("learning_rate", "vf_learning_rate", "gamma", "gae_lambda", "ent_coef_relative"),
     "svg": ("learning_rate", "q_learning_rate", "gamma", "tau", "ent_coef_relative"),
 }
 """The settings of each agent that are searched where ``--tune`` names none."""

@@ -20,6 +20,7 @@ from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.reppo import Reppo, ReppoConfig
 from pgtoolkit.agents.sac import Sac, SacConfig
+from pgtoolkit.agents.sapo import Sapo, SapoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.agents.td3 import Td3, Td3Config
@@ -48,6 +49,7 @@ REPLAYED: dict[str, Any] = SMALL | {
 AGENTS: dict[str, Callable[..., Any]] = {
     "apg": lambda env, seed, **kwargs: Apg(ApgConfig(**SMALL, **kwargs), env, seed=seed),
     "shac": lambda env, seed, **kwargs: Shac(ShacConfig(**SMALL, **kwargs), env, seed=seed),
+    "sapo": lambda env, seed, **kwargs: Sapo(SapoConfig(**SMALL, **kwargs), env, seed=seed),
     "apg mixed": lambda env, seed, **kwargs: Apg(
         ApgConfig(**SMALL, estimator="mixed", **kwargs), env, seed=seed
     ),
@@ -86,7 +88,7 @@ VALUE_GRADIENTS: dict[str, Callable[..., Any]] = {
     )
     for horizon in ("0", "1", "infinity")
 }
-COMPILED = ("shac", "ppo", "reppo")
+COMPILED = ("shac", "sapo", "ppo", "reppo")
 BOTH = ("score_function", "pathwise")
 
 
@@ -492,7 +494,7 @@ def test_a_policy_without_a_mean_is_refused_by_the_ascent_and_has_one_curve_by_s
         agent.update(window)
 
 
-@pytest.mark.parametrize("name", ["apg", "shac"])
+@pytest.mark.parametrize("name", ["apg", "shac", "sapo"])
 def test_a_pathwise_agent_refuses_an_environment_without_gradient(name: str) -> None:
     """The error names an agent that needs no gradient, ``reinforce``."""
     env = make_vector_env(find_env("Pendulum-v1"), SMALL["num_envs"])
@@ -684,7 +686,7 @@ def test_reinforce_trains_where_pathwise_cannot_be_measured(slope: str) -> None:
     assert ("gradient/pathwise/missing" in metrics) == (slope != "declared")
 
 
-@pytest.mark.parametrize("name", ["apg", "shac", "apg mixed", "shac mixed"])
+@pytest.mark.parametrize("name", ["apg", "shac", "sapo", "apg mixed", "shac mixed"])
 def test_checkpointing_changes_nothing_but_memory(name: str) -> None:
     """Windows of 8 steps in segments of 3, against the whole graph."""
     plain, segments = (AGENTS[name](pendulum(), 3, checkpoint_every=k) for k in (0, 3))
@@ -707,7 +709,9 @@ class Centred(nn.Module):
         return x - x.mean(-2, keepdim=True)
 
 
-@pytest.mark.parametrize("name", ["reinforce", "shac", "a2c", "ppo", "npg", "trpo", "reppo"])
+@pytest.mark.parametrize(
+    "name", ["reinforce", "shac", "sapo", "a2c", "ppo", "npg", "trpo", "reppo"]
+)
 def test_an_agent_whose_policy_mixes_trajectories_trains_unmeasured(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,6 +16,7 @@ from pgtoolkit.agents.npg import Npg, NpgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.reppo import Reppo, ReppoConfig
+from pgtoolkit.agents.sapo import Sapo, SapoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.agents.trpo import Trpo, TrpoConfig
@@ -43,6 +44,7 @@ AGENTS: dict[str, Callable[..., Any]] = {
     "apg, mixed": lambda env, **more: Apg(ApgConfig(**SMALL, estimator="mixed", **more), env),
     "shac": lambda env, **more: Shac(ShacConfig(**SMALL, estimator="pathwise", **more), env),
     "shac, mixed": lambda env, **more: Shac(ShacConfig(**SMALL, estimator="mixed", **more), env),
+    "sapo": lambda env, **more: Sapo(SapoConfig(**SMALL, **more), env),
     "shac, checkpointed": lambda env, **more: Shac(
         ShacConfig(**SMALL, checkpoint_every=3, **more), env
     ),

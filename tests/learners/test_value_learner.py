@@ -4,13 +4,20 @@ from typing import Any, final
 
 import pytest
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor, nn
 
+from pgtoolkit.agents.sapo import SapoConfig
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.learners.gradient_clip import clip_gradient
 from pgtoolkit.learners.step_rules.base import Problem
-from pgtoolkit.learners.value_learner import ValueLearner, loss_error
-from pgtoolkit.networks.value import ValueFunction
+from pgtoolkit.learners.value_learner import (
+    ValueLearner,
+    loss_error,
+    make_value_ensemble,
+    make_value_function,
+)
+from pgtoolkit.networks.value import ValueEnsemble, ValueFunction, explained_variance
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -121,3 +128,26 @@ def test_the_error_of_a_loss_names_step_and_environment() -> None:
         error = loss_error(torch.tensor(losses), places)
         assert (error.tensor, error.step, error.env_index) == ("value loss", 2, 3)
     assert loss_error(torch.tensor([torch.nan]), None).step is None
+
+
+def test_an_ensemble_is_fitted_and_explains_by_its_mean() -> None:
+    """Each member finds the same linear value from weights of its own."""
+    ensemble = ValueEnsemble([value_function((), seed=seed) for seed in (0, 1)])
+    obs, target = data()
+    with torch.no_grad():
+        before = explained_variance(ensemble(obs).mean(0), target)
+    learner = ValueLearner(ensemble, Descent(1e9), n_epochs=100, generator=seeded(2))
+    metrics = learner.fit((obs,), target)
+    assert float(metrics["train/explained_variance"]) == pytest.approx(float(before))
+    for member in ensemble.functions:
+        torch.testing.assert_close(member(obs).detach(), target, rtol=0.02, atol=0.02)
+
+
+def test_the_first_member_of_an_ensemble_has_the_weights_of_a_single_one() -> None:
+    """So that one critic or two compare with one seed; the second has others."""
+    config, space = SapoConfig(hidden=(4,)), Box(-1.0, 1.0, (2,))
+    one = make_value_function(config, space, seed=5)
+    first, second = make_value_ensemble(config, space, seed=5).functions
+    for a, b, c in zip(one.parameters(), first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert a.dim() == 1 or not torch.equal(a, c)

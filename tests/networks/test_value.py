@@ -12,6 +12,7 @@ from pgtoolkit.networks.value import (
     QEnsemble,
     QFunction,
     SquaredError,
+    ValueEnsemble,
     ValueFunction,
     ValueHead,
     explained_variance,
@@ -36,6 +37,16 @@ def data(n: int = 64) -> tuple[Tensor, Tensor]:
 def test_a_value_has_no_trailing_axis() -> None:
     """[T, N, O] to [T, N], so that it can be subtracted from returns."""
     assert value_function()(torch.zeros(5, 4, 2)).shape == (5, 4)
+
+
+def test_an_ensemble_of_values_puts_its_members_first_and_adds_their_losses() -> None:
+    """[T, N, O] to [n, T, N]."""
+    members = [value_function(seed=seed) for seed in (0, 1)]
+    ensemble, (obs, target) = ValueEnsemble(members), data(6)
+    assert torch.equal(ensemble(obs), torch.stack([member(obs) for member in members]))
+    assert ensemble(torch.zeros(5, 4, 2)).shape == (2, 5, 4)
+    expected = members[0].loss(obs, target) + members[1].loss(obs, target)
+    torch.testing.assert_close(ensemble.loss(obs, target), expected)
 
 
 def test_explained_variance_of_known_predictions() -> None:

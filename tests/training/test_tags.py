@@ -12,6 +12,7 @@ from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.reppo import Reppo, ReppoConfig
 from pgtoolkit.agents.sac import Sac, SacConfig
+from pgtoolkit.agents.sapo import Sapo, SapoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.agents.svg import Svg, SvgConfig
 from pgtoolkit.agents.td3 import Td3, Td3Config
@@ -32,6 +33,7 @@ PLAIN: dict[str, Any] = {name: value for name, value in SMALL.items() if name !=
 AGENTS: dict[str, Callable[[DifferentiableVectorEnv], Any]] = {
     "apg": lambda env: Apg(ApgConfig(**SMALL), env),
     "shac": lambda env: Shac(ShacConfig(**SMALL), env),
+    "sapo": lambda env: Sapo(SapoConfig(**SMALL), env),
     "mixed": lambda env: Shac(ShacConfig(**SMALL, estimator="mixed"), env),
     "reinforce": lambda env: Reinforce(ReinforceConfig(**PLAIN), env),
     "npg": lambda env: Npg(NpgConfig(**PLAIN), env),
