@@ -198,6 +198,18 @@ def steps_since_start(segment_end: Tensor) -> Tensor:
     return step - torch.where(starts, step, torch.zeros_like(step)).cummax(0).values
 
 
+def steps_to_end(segment_end: Tensor) -> Tensor:
+    """Number of later steps of the same segment, for each step ``[T, N]``.
+
+    Args:
+        segment_end: ``[T, N]`` bool, the last step of each segment; true in the last row.
+    """
+    check_shape("segment_end", segment_end, None, None)
+    step, last = _step_index(segment_end), len(segment_end) - 1
+    ends = torch.where(segment_end, step, last)
+    return ends.flip(0).cummin(0).values.flip(0) - step
+
+
 def _step_index(like: Tensor) -> Tensor:
     """``t`` at each step ``[T, N]``."""
     return torch.arange(like.shape[0], device=like.device).unsqueeze(1).expand_as(like)

@@ -1,6 +1,6 @@
 """A value function with its step rule and its lagged copy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self, final
 
 import torch
@@ -24,6 +24,8 @@ from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
 from pgtoolkit.state import load_state_of, state_of
 
+CONVERGED_PASSES = 5
+"""Passes over the data whose losses are compared to tell whether a fit has converged."""
 STATE = ("module", "lagged", "rule", "generator")
 
 
@@ -39,6 +41,8 @@ class ValueLearner:
         n_epochs: passes over the data of a fit, each in a new random order.
         n_minibatches: minibatches in each pass.
         generator: draws the random orders.
+        tolerance: mean relative change of a pass's loss over the last five passes at which a fit
+            ends early; 0 makes all passes.
 
     Attributes:
         lagged: the copy. Gradients pass through it to its inputs, but not to its parameters.
@@ -53,10 +57,12 @@ class ValueLearner:
         n_epochs: int = 1,
         n_minibatches: int = 1,
         generator: torch.Generator,
+        tolerance: float = 0.0,
     ) -> None:
         self.module, self.rule, self.generator = module, rule, generator
         self.lagged = Lagged(module, tau)
         self.n_epochs, self.n_minibatches = n_epochs, n_minibatches
+        self.tolerance = tolerance
 
     @classmethod
     def of(
@@ -68,6 +74,7 @@ class ValueLearner:
         seed: int,
         device: torch.device,
         module: nn.Module | None = None,
+        tolerance: float = 0.0,
     ) -> Self:
         """A learner of ``V`` on normalised observations, from an agent's settings.
 
@@ -78,6 +85,7 @@ class ValueLearner:
             seed: determines the initial weights and the order of the data.
             device: where the value function lives.
             module: what is fitted; one value function by default.
+            tolerance: at which a fit ends early; 0 makes all passes.
         """
         value = module or make_value_function(config, observation_space, seed=seed)
         value = value.to(device)
@@ -88,6 +96,7 @@ class ValueLearner:
             n_epochs=config.vf_epochs,
             n_minibatches=config.vf_minibatches,
             generator=stream(seed, "minibatches", device),
+            tolerance=tolerance,
         )
 
     def fit(
@@ -117,11 +126,19 @@ class ValueLearner:
         losses = []
         for _ in range(self.n_epochs):
             order = torch.randperm(len(target), generator=self.generator, device=target.device)
+            steps = []
             for rows in order.chunk(self.n_minibatches):
                 at = None if places is None else places[rows]
-                losses.append(self._step(tuple(x[rows] for x in inputs), target[rows], at))
+                steps.append(self._step(tuple(x[rows] for x in inputs), target[rows], at))
+            losses.append(torch.stack(steps))
+            if self.tolerance > 0 and has_converged(losses, self.tolerance):
+                break
         self.lagged.update()
-        return {"train/value_loss": torch.stack(losses).mean()} | explained
+        return {"train/value_loss": torch.cat(losses).mean()} | explained | self._passes(losses)
+
+    def _passes(self, losses: list[Tensor]) -> Metrics:
+        """The number of passes, where it is not always the same."""
+        return {"train/value_epochs": torch.tensor(float(len(losses)))} if self.tolerance else {}
 
     def fit_window(self, window: Window, features: Tensor, target: Tensor) -> Metrics:
         """:meth:`fit` of ``V`` on the valid steps of a window.
@@ -156,6 +173,19 @@ class ValueLearner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         load_state_of(self, STATE, state)
+
+
+def has_converged(losses: Sequence[Tensor], tolerance: float) -> bool:
+    """Whether the passes' mean loss has stopped changing.
+
+    Args:
+        losses: of the minibatches of each pass, in order.
+        tolerance: of the mean absolute change between the last five passes, relative to the loss.
+    """
+    if len(losses) < CONVERGED_PASSES:
+        return False
+    last = torch.stack([x.mean() for x in losses[-CONVERGED_PASSES:]])
+    return bool(last.diff().abs().mean() <= tolerance * last.mean())
 
 
 def loss_error(losses: Tensor, places: Tensor | None) -> NonFiniteError:

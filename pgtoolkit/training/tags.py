@@ -35,6 +35,13 @@ DEFINITIONS = {
     "train/ent_coef_loss": "sac with ent_coef auto: -log(alpha) (log pi + target_entropy), mean "
     "over the update's minibatches; log pi is of the action in units of its box, [-1, 1]. In sapo: "
     "alpha (H - target_entropy), with the mean entropy H of the Gaussian before squashing",
+    "train/value_epochs": "ahac only: passes of the value functions over this window",
+    "train/horizon": "ahac only: steps of this window",
+    "train/horizon_dual": "ahac only: sum of the multipliers of the constraints on the horizon, "
+    "after their step",
+    "train/horizon_amplification": "ahac only: the largest root mean square of the adjoint dJ/du "
+    "at one distance from its segment's end, in units of that of the segment's last step; the "
+    "discount is taken out",
     "train/explained_variance": "1 - Var(target - V) / Var(target), before the value function is "
     "fitted to this window; 1 is perfect; absent if the target is constant up to rounding",
     "train/entropy_loss": "minus the mean entropy of the action distribution after squashing, in "

@@ -30,6 +30,7 @@ EXAMPLES = {
             "batch_size",
             "estimator",
             "ent_coef_relative",
+            "amplification_bound",
             "differentiate",
         ),
     ),

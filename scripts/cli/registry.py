@@ -105,6 +105,11 @@ AGENTS = {
         "Sapo",
         "shac with the policy's entropy along the path, a learned weight of it, and two values",
     ),
+    "ahac": LazyClass(
+        "pgtoolkit.agents.ahac",
+        "Ahac",
+        "shac whose horizon grows until the adjoint does, with two values",
+    ),
     "svg": LazyClass(
         "pgtoolkit.agents.svg",
         "Svg",
@@ -128,7 +133,6 @@ OTHER_ALGORITHMS = frozenset(
     (
         "acer",
         "acktr",
-        "ahac",
         "ars",
         "c51",
         "cem",
@@ -140,16 +144,13 @@ OTHER_ALGORITHMS = frozenset(
         "impala",
         "mpo",
         "muzero",
-        "npg",
         "ppg",
         "qrdqn",
         "rainbow",
         "redq",
         "rpo",
-        "sapo",
         "spo",
         "tqc",
-        "trpo",
         "vmpo",
         "vpg",
     )

@@ -225,6 +225,30 @@ NOTES: dict[str, AgentNotes] = {
             "deviation rose to its bound on the pendulum and stayed there for 150,000 steps.",
         ),
     ),
+    "ahac": AgentNotes(
+        title="AHAC",
+        gradient="pathwise through a window as long as its adjoint allows, with a value beyond it, "
+        "mixed with the score function",
+        objective=r"\max_{\theta, H}\ \mathbb{E}\Big[ \sum_{k < H} \gamma^k r_k + \gamma^H "
+        r"V_\phi(s_H) \Big] \quad\text{with}\quad \frac{\gamma^{-t}\, |dJ/du_t|}"
+        r"{\gamma^{1-H}\, |dJ/du_{H-1}|} \le C \quad\text{for all } t < H",
+        sources="Georgiev et al. (2024), *Adaptive horizon actor-critic for policy learning in "
+        "contact-rich differentiable simulation*.",
+        defects=(
+            WINDOWS,
+            *PATHWISE,
+            "The constraint is on the adjoint that was measured, in any environment. The published "
+            "one is on contact forces and accelerations that a simulator must report.",
+            "The horizon shrinks where the constraint is violated and grows where it is not: one "
+            "of the two published codes does the opposite. The multipliers do not fall below 0, "
+            "and a damping term keeps horizon and multipliers from circling. A test has an "
+            "environment whose stiffness is known.",
+            "The two value functions have weights of their own. Both published ones are made of "
+            "the same layers.",
+            "A fit ends where the loss has stopped changing relative to its size, and not by an "
+            "absolute number that depends on the rewards.",
+        ),
+    ),
     "svg": AgentNotes(
         title="SVG",
         gradient="pathwise through a learned Q (horizon 0) or a learned model (1, infinity)",

@@ -21,6 +21,7 @@ EXAMPLES = {
     "apg": "pgtoolkit/Pendulum-v0",
     "shac": "pgtoolkit/Pendulum-v0",
     "sapo": "pgtoolkit/Pendulum-v0",
+    "ahac": "pgtoolkit/Pendulum-v0",
     "svg": "Pendulum-v1 --total-steps 20000",
 }
 """What follows ``pgtoolkit train AGENT --env`` in the example of a page."""

@@ -74,6 +74,7 @@ SUITE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "reppo": {},
     "shac": {},
     "sapo": {},
+    "ahac": {},
     "ppo": {"num_envs": 64, "n_steps": 32, "batch_size": 256},
 }
 """The agents of the suite's table; ppo with the windows of shac."""

@@ -45,6 +45,7 @@ SEARCHED = {
     "apg": ("learning_rate", "gamma", "n_steps", "ent_coef_relative"),
     "shac": ("learning_rate", "vf_learning_rate", "gamma", "gae_lambda", "ent_coef_relative"),
     "sapo": ("learning_rate", "vf_learning_rate", "gamma", "gae_lambda", "ent_coef_relative"),
+    "ahac": ("learning_rate", "vf_learning_rate", "gamma", "gae_lambda", "amplification_bound"),
     "svg": ("learning_rate", "q_learning_rate", "gamma", "tau", "ent_coef_relative"),
 }
 """The settings of each agent that are searched where ``--tune`` names none."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pgtoolkit.agent import HasCritic, HasReplay
 from pgtoolkit.agents.a2c import A2c, A2cConfig
+from pgtoolkit.agents.ahac import Ahac, AhacConfig
 from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.npg import Npg, NpgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
@@ -50,6 +51,9 @@ AGENTS: dict[str, Callable[..., Any]] = {
     "apg": lambda env, seed, **kwargs: Apg(ApgConfig(**SMALL, **kwargs), env, seed=seed),
     "shac": lambda env, seed, **kwargs: Shac(ShacConfig(**SMALL, **kwargs), env, seed=seed),
     "sapo": lambda env, seed, **kwargs: Sapo(SapoConfig(**SMALL, **kwargs), env, seed=seed),
+    "ahac": lambda env, seed, **kwargs: Ahac(
+        AhacConfig(**SMALL, horizon_max=8, **kwargs), env, seed=seed
+    ),
     "apg mixed": lambda env, seed, **kwargs: Apg(
         ApgConfig(**SMALL, estimator="mixed", **kwargs), env, seed=seed
     ),
@@ -494,7 +498,7 @@ def test_a_policy_without_a_mean_is_refused_by_the_ascent_and_has_one_curve_by_s
         agent.update(window)
 
 
-@pytest.mark.parametrize("name", ["apg", "shac", "sapo"])
+@pytest.mark.parametrize("name", ["apg", "shac", "sapo", "ahac"])
 def test_a_pathwise_agent_refuses_an_environment_without_gradient(name: str) -> None:
     """The error names an agent that needs no gradient, ``reinforce``."""
     env = make_vector_env(find_env("Pendulum-v1"), SMALL["num_envs"])
@@ -686,7 +690,7 @@ def test_reinforce_trains_where_pathwise_cannot_be_measured(slope: str) -> None:
     assert ("gradient/pathwise/missing" in metrics) == (slope != "declared")
 
 
-@pytest.mark.parametrize("name", ["apg", "shac", "sapo", "apg mixed", "shac mixed"])
+@pytest.mark.parametrize("name", ["apg", "shac", "sapo", "ahac", "apg mixed", "shac mixed"])
 def test_checkpointing_changes_nothing_but_memory(name: str) -> None:
     """Windows of 8 steps in segments of 3, against the whole graph."""
     plain, segments = (AGENTS[name](pendulum(), 3, checkpoint_every=k) for k in (0, 3))

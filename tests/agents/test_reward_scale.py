@@ -11,6 +11,7 @@ from gymnasium.wrappers import TransformReward
 from torch import Tensor
 
 from pgtoolkit.agents.a2c import A2c, A2cConfig
+from pgtoolkit.agents.ahac import Ahac, AhacConfig
 from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.npg import Npg, NpgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
@@ -45,6 +46,7 @@ AGENTS: dict[str, Callable[..., Any]] = {
     "shac": lambda env, **more: Shac(ShacConfig(**SMALL, estimator="pathwise", **more), env),
     "shac, mixed": lambda env, **more: Shac(ShacConfig(**SMALL, estimator="mixed", **more), env),
     "sapo": lambda env, **more: Sapo(SapoConfig(**SMALL, **more), env),
+    "ahac": lambda env, **more: Ahac(AhacConfig(**SMALL, **more), env),
     "shac, checkpointed": lambda env, **more: Shac(
         ShacConfig(**SMALL, checkpoint_every=3, **more), env
     ),

@@ -13,6 +13,7 @@ from pgtoolkit.estimators.returns import (
     segment_returns,
     soft_reward,
     steps_since_start,
+    steps_to_end,
     td_lambda_returns,
 )
 
@@ -300,3 +301,12 @@ def test_a_soft_reward_has_the_next_states_entropy_unless_there_is_no_next_actio
         temperature=torch.tensor(0.5),
     )
     torch.testing.assert_close(found, torch.tensor([[1.9, 1.0]]))
+
+
+def test_steps_to_the_end_of_a_segment() -> None:
+    """Segments of 2 and 3 steps, and one of 5."""
+    ends = torch.zeros(5, 2, dtype=torch.bool)
+    ends[1, 0] = True
+    ends[-1] = True
+    expected = torch.tensor([[1, 4], [0, 3], [2, 2], [1, 1], [0, 0]])
+    assert torch.equal(steps_to_end(ends), expected)

@@ -151,3 +151,23 @@ def test_the_first_member_of_an_ensemble_has_the_weights_of_a_single_one() -> No
     for a, b, c in zip(one.parameters(), first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
         assert a.dim() == 1 or not torch.equal(a, c)
+
+
+def test_a_fit_ends_once_its_loss_stops_changing() -> None:
+    """Whatever the unit of the targets is; without a tolerance it makes all passes."""
+    passes = []
+    for scale in (1.0, 1000.0):
+        value, (obs, target) = value_function(()), data()
+        learner = ValueLearner(
+            value, Descent(1e9), n_epochs=400, generator=seeded(2), tolerance=0.02
+        )
+        noise = torch.randn(64, generator=seeded(3))
+        with torch.no_grad():
+            for p in value.parameters():
+                p.mul_(scale)
+        metrics = learner.fit((obs,), scale * (target + noise))
+        passes.append(float(metrics["train/value_epochs"]))
+    assert passes[0] == passes[1]
+    assert 5 < passes[0] < 400
+    every = ValueLearner(value_function(()), Descent(1e9), n_epochs=40, generator=seeded(2))
+    assert "train/value_epochs" not in every.fit(*((obs,), target))

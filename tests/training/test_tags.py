@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pgtoolkit.agents.ahac import Ahac, AhacConfig
 from pgtoolkit.agents.apg import Apg, ApgConfig
 from pgtoolkit.agents.npg import Npg, NpgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
@@ -34,6 +35,7 @@ AGENTS: dict[str, Callable[[DifferentiableVectorEnv], Any]] = {
     "apg": lambda env: Apg(ApgConfig(**SMALL), env),
     "shac": lambda env: Shac(ShacConfig(**SMALL), env),
     "sapo": lambda env: Sapo(SapoConfig(**SMALL), env),
+    "ahac": lambda env: Ahac(AhacConfig(**SMALL), env),
     "mixed": lambda env: Shac(ShacConfig(**SMALL, estimator="mixed"), env),
     "reinforce": lambda env: Reinforce(ReinforceConfig(**PLAIN), env),
     "npg": lambda env: Npg(NpgConfig(**PLAIN), env),

@@ -109,7 +109,7 @@ def test_every_command_has_an_example_with_options_that_exist(name: str) -> None
         "names",
         "env",
     }
-    own = {"batch_size", "estimator", "ent_coef_relative", "target_kl"}
+    own = {"batch_size", "estimator", "ent_coef_relative", "target_kl", "amplification_bound"}
     agents = own if name == "train" else set()
     assert set(example.first) <= fields | agents
 
