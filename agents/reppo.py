@@ -34,7 +34,7 @@ from pgtoolkit.config import (
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution, GaussianParameters, nonzero
 from pgtoolkit.distributions.clipped import unit_box
-from pgtoolkit.distributions.gaussian import DiagonalGaussian
+from pgtoolkit.distributions.gaussian import gaussian_kl, gaussian_of
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.measurement.critic_monitor import CriticMonitor
 from pgtoolkit.envs.vectorized.given import EnvArgument
@@ -503,20 +503,6 @@ def batch_of(
     if bool(window.valid.all()):
         return Batch(*(x.flatten(0, 1) for x in fields))
     return Batch(*(x[window.valid] for x in fields))
-
-
-def gaussian_of(distribution: Distribution) -> GaussianParameters:
-    """Mean and log standard deviation ``[..., A]`` of the pre-action."""
-    assert distribution.gaussian is not None
-    mean, log_std = distribution.gaussian
-    return GaussianParameters(mean, log_std.expand_as(mean))
-
-
-def gaussian_kl(old: GaussianParameters, new: GaussianParameters) -> Tensor:
-    """``KL(old || new)`` ``[...]``, exact; the same before and after squashing."""
-    divergence = DiagonalGaussian(*old).closed_form_kl_divergence(DiagonalGaussian(*new))
-    assert divergence is not None
-    return divergence
 
 
 def reppo_loss(

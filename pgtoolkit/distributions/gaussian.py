@@ -147,3 +147,17 @@ def _full_kl_divergence(p: DiagonalGaussian | FullGaussian, q: Distribution) -> 
     standardised: Tensor = torch.linalg.solve_triangular(q_scale, shift, upper=False)
     squares = ratio.square().sum((-2, -1)) + standardised.squeeze(-1).square().sum(-1)
     return 0.5 * (squares - p.mean.shape[-1]) + log_abs_det(q_scale) - log_abs_det(p_scale)
+
+
+def gaussian_of(distribution: Distribution) -> GaussianParameters:
+    """Mean and log standard deviation ``[..., A]`` of the pre-action."""
+    assert distribution.gaussian is not None
+    mean, log_std = distribution.gaussian
+    return GaussianParameters(mean, log_std.expand_as(mean))
+
+
+def gaussian_kl(old: GaussianParameters, new: GaussianParameters) -> Tensor:
+    """``KL(old || new)`` ``[...]``, exact; the same before and after squashing."""
+    divergence = DiagonalGaussian(*old).closed_form_kl_divergence(DiagonalGaussian(*new))
+    assert divergence is not None
+    return divergence

@@ -60,5 +60,9 @@ class EntropyBonus(NamedTuple):
         """The worth of one nat of entropy, in rewards; None for nothing."""
         if self.relative == 0:
             return self.absolute or None
-        reward_std = window.reward.detach()[window.valid].std(unbiased=False)
-        return self.absolute + self.relative * reward_std
+        return self.absolute + self.relative * reward_std(window)
+
+
+def reward_std(window: Window) -> Tensor:
+    """The standard deviation of the rewards of a window's valid steps, a scalar."""
+    return window.reward.detach()[window.valid].std(unbiased=False)

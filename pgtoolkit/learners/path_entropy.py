@@ -12,6 +12,7 @@ from pgtoolkit.distributions.base import Distribution
 from pgtoolkit.distributions.gaussian import DiagonalGaussian
 from pgtoolkit.errors import SettingError
 from pgtoolkit.estimators.returns import segment_discount
+from pgtoolkit.learners.entropy import reward_std
 from pgtoolkit.learners.step_rules.adam import Adam, Progress
 from pgtoolkit.learners.step_rules.base import StepRule
 from pgtoolkit.rollouts.window import Window
@@ -75,7 +76,7 @@ class PathEntropy:
 
     def measure(self, window: Window) -> None:
         """Takes ``u`` from the rewards of an update's window, for all that follows."""
-        self.unit = window.reward.detach()[window.valid].std(unbiased=False)
+        self.unit = reward_std(window)
 
     def reward(self, distribution: Distribution) -> Tensor:
         """``alpha u h`` ``[...]``, with the distribution's graph.

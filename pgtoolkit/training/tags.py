@@ -50,7 +50,8 @@ DEFINITIONS = {
     "update: an estimate of KL(pi_old, pi_new); r is limited to exp(20). In ppo: mean over the "
     "update's minibatches, each before its step. In reppo: the exact KL(pi_old, pi_new), mean over "
     "the window's states, after the update",
-    "train/kl": "npg and trpo: mean KL(pi_old, pi_new) over the window's states, after the step",
+    "train/kl": "npg, trpo and rpo: mean KL(pi_old, pi_new) over the window's states, after the "
+    "update's steps",
     "train/line_search_trials": "trpo only: lengths that the line search tried, the taken one "
     "included; 0 if none was taken",
     "train/step_rejected": "trpo only: 1 if no length improved within target_kl, so that no step "
@@ -61,8 +62,9 @@ DEFINITIONS = {
     "train/critic_gradient_norm": "norm of the critic's gradient before clipping, mean over the "
     "update's minibatches",
     "train/epochs": "ppo with target_kl: epochs that were made of this update's window",
-    "train/clip_fraction": "ppo only: share of samples whose r differs from 1 by more than "
-    "clip_range, mean over the update's minibatches",
+    "train/clip_fraction": "ppo: share of samples whose r differs from 1 by more than clip_range, "
+    "mean over the update's minibatches; rpo: share of steps whose r is outside of [1 - clip_low, "
+    "1 + clip_high], mean over the update's steps after the first",
     "train/gradient_norm": "norm of the policy's gradient before clipping; in a2c and ppo that of "
     "policy and value function together; in ppo, reppo, sac and td3 the mean over the update's "
     "steps",

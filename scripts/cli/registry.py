@@ -110,6 +110,11 @@ AGENTS = {
         "Ahac",
         "shac whose horizon grows until the adjoint does, with two values",
     ),
+    "rpo": LazyClass(
+        "pgtoolkit.agents.rpo",
+        "Rpo",
+        "shac with several steps on the action gradients of each window, near the old policy",
+    ),
     "svg": LazyClass(
         "pgtoolkit.agents.svg",
         "Svg",
@@ -148,7 +153,6 @@ OTHER_ALGORITHMS = frozenset(
         "qrdqn",
         "rainbow",
         "redq",
-        "rpo",
         "spo",
         "tqc",
         "vmpo",

@@ -249,6 +249,26 @@ NOTES: dict[str, AgentNotes] = {
             "absolute number that depends on the rewards.",
         ),
     ),
+    "rpo": AgentNotes(
+        title="RPO",
+        gradient="pathwise through a window, with a value beyond it, reused in several steps",
+        objective=r"\mathbb{E}\Big[ w_t\, \frac{dJ}{du_t} \cdot \big( \mu_\theta(s_t) + "
+        r"\sigma_\theta(s_t)\, \epsilon_t \big) \Big] - \beta\, \mathrm{KL}(\pi_{\text{old}}\, "
+        r"\|\, \pi_\theta), \qquad \epsilon_t = \frac{u_t - \mu_\theta(s_t)}"
+        r"{\sigma_\theta(s_t)}",
+        sources="*Reparameterization proximal policy optimization*, arXiv 2508.06214 (2025).",
+        defects=(
+            WINDOWS,
+            *PATHWISE[1:],
+            "The first step is that of `shac` with `--estimator pathwise`, to the bit. The later ones "
+            "need neither a step of the environment nor a backward pass through it.",
+            "The divergence is the exact one of the two Gaussians, and its weight is in units of "
+            "the standard deviation of the rewards.",
+            "Clip, divergence and number of steps are settings of their own (`--clip-low`, "
+            "`--clip-high`, `--kl-coef-relative`, `--n-epochs`), so that their effects can be told "
+            "apart.",
+        ),
+    ),
     "svg": AgentNotes(
         title="SVG",
         gradient="pathwise through a learned Q (horizon 0) or a learned model (1, infinity)",

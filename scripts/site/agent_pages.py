@@ -22,6 +22,7 @@ EXAMPLES = {
     "shac": "pgtoolkit/Pendulum-v0",
     "sapo": "pgtoolkit/Pendulum-v0",
     "ahac": "pgtoolkit/Pendulum-v0",
+    "rpo": "pgtoolkit/Pendulum-v0",
     "svg": "Pendulum-v1 --total-steps 20000",
 }
 """What follows ``pgtoolkit train AGENT --env`` in the example of a page."""

@@ -46,6 +46,7 @@ SEARCHED = {
     "shac": ("learning_rate", "vf_learning_rate", "gamma", "gae_lambda", "ent_coef_relative"),
     "sapo": ("learning_rate", "vf_learning_rate", "gamma", "gae_lambda", "ent_coef_relative"),
     "ahac": ("learning_rate", "vf_learning_rate", "gamma", "gae_lambda", "amplification_bound"),
+    "rpo": ("learning_rate", "vf_learning_rate", "gamma", "n_epochs", "kl_coef_relative"),
     "svg": ("learning_rate", "q_learning_rate", "gamma", "tau", "ent_coef_relative"),
 }
 """The settings of each agent that are searched where ``--tune`` names none."""

@@ -20,6 +20,7 @@ from pgtoolkit.agents.npg import Npg, NpgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.reppo import Reppo, ReppoConfig
+from pgtoolkit.agents.rpo import Rpo, RpoConfig
 from pgtoolkit.agents.sac import Sac, SacConfig
 from pgtoolkit.agents.sapo import Sapo, SapoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
@@ -54,6 +55,7 @@ AGENTS: dict[str, Callable[..., Any]] = {
     "ahac": lambda env, seed, **kwargs: Ahac(
         AhacConfig(**SMALL, horizon_max=8, **kwargs), env, seed=seed
     ),
+    "rpo": lambda env, seed, **kwargs: Rpo(RpoConfig(**SMALL, **kwargs), env, seed=seed),
     "apg mixed": lambda env, seed, **kwargs: Apg(
         ApgConfig(**SMALL, estimator="mixed", **kwargs), env, seed=seed
     ),
@@ -498,7 +500,7 @@ def test_a_policy_without_a_mean_is_refused_by_the_ascent_and_has_one_curve_by_s
         agent.update(window)
 
 
-@pytest.mark.parametrize("name", ["apg", "shac", "sapo", "ahac"])
+@pytest.mark.parametrize("name", ["apg", "shac", "sapo", "ahac", "rpo"])
 def test_a_pathwise_agent_refuses_an_environment_without_gradient(name: str) -> None:
     """The error names an agent that needs no gradient, ``reinforce``."""
     env = make_vector_env(find_env("Pendulum-v1"), SMALL["num_envs"])
@@ -690,7 +692,7 @@ def test_reinforce_trains_where_pathwise_cannot_be_measured(slope: str) -> None:
     assert ("gradient/pathwise/missing" in metrics) == (slope != "declared")
 
 
-@pytest.mark.parametrize("name", ["apg", "shac", "sapo", "ahac", "apg mixed", "shac mixed"])
+@pytest.mark.parametrize("name", ["apg", "shac", "sapo", "ahac", "rpo", "apg mixed", "shac mixed"])
 def test_checkpointing_changes_nothing_but_memory(name: str) -> None:
     """Windows of 8 steps in segments of 3, against the whole graph."""
     plain, segments = (AGENTS[name](pendulum(), 3, checkpoint_every=k) for k in (0, 3))

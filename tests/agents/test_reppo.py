@@ -15,10 +15,11 @@ from torch import Tensor
 
 from pgtoolkit.agent import evaluated_policy
 from pgtoolkit.agents import reppo
-from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig, gaussian_kl
+from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig
 from pgtoolkit.diagnostics.per_trajectory import Gradients
 from pgtoolkit.distributions.base import GaussianParameters
 from pgtoolkit.distributions.box_units import log_prob_in_box
+from pgtoolkit.distributions.gaussian import gaussian_kl
 from pgtoolkit.distributions.squashed import TanhGaussian
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv

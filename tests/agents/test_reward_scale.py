@@ -17,6 +17,7 @@ from pgtoolkit.agents.npg import Npg, NpgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.reppo import Reppo, ReppoConfig
+from pgtoolkit.agents.rpo import Rpo, RpoConfig
 from pgtoolkit.agents.sapo import Sapo, SapoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.agents.svg import Svg, SvgConfig
@@ -47,6 +48,7 @@ AGENTS: dict[str, Callable[..., Any]] = {
     "shac, mixed": lambda env, **more: Shac(ShacConfig(**SMALL, estimator="mixed", **more), env),
     "sapo": lambda env, **more: Sapo(SapoConfig(**SMALL, **more), env),
     "ahac": lambda env, **more: Ahac(AhacConfig(**SMALL, **more), env),
+    "rpo": lambda env, **more: Rpo(RpoConfig(**SMALL, **more), env),
     "shac, checkpointed": lambda env, **more: Shac(
         ShacConfig(**SMALL, checkpoint_every=3, **more), env
     ),

@@ -68,7 +68,7 @@ def test_actions_that_no_agent_takes(capsys: pytest.CaptureFixture[str], tmp_pat
         "the action"
     )
     assert fitting in page and "; not td3:" in page
-    assert "; not apg, shac, sapo, ahac: the action_space of Odd" in page
+    assert "; not apg, shac, sapo, ahac, rpo: the action_space of Odd" in page
 
 
 def test_an_error_is_named_by_file_and_line(

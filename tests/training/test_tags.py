@@ -12,6 +12,7 @@ from pgtoolkit.agents.npg import Npg, NpgConfig
 from pgtoolkit.agents.ppo import Ppo, PpoConfig
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
 from pgtoolkit.agents.reppo import Reppo, ReppoConfig
+from pgtoolkit.agents.rpo import Rpo, RpoConfig
 from pgtoolkit.agents.sac import Sac, SacConfig
 from pgtoolkit.agents.sapo import Sapo, SapoConfig
 from pgtoolkit.agents.shac import Shac, ShacConfig
@@ -36,6 +37,7 @@ AGENTS: dict[str, Callable[[DifferentiableVectorEnv], Any]] = {
     "shac": lambda env: Shac(ShacConfig(**SMALL), env),
     "sapo": lambda env: Sapo(SapoConfig(**SMALL), env),
     "ahac": lambda env: Ahac(AhacConfig(**SMALL), env),
+    "rpo": lambda env: Rpo(RpoConfig(**SMALL), env),
     "mixed": lambda env: Shac(ShacConfig(**SMALL, estimator="mixed"), env),
     "reinforce": lambda env: Reinforce(ReinforceConfig(**PLAIN), env),
     "npg": lambda env: Npg(NpgConfig(**PLAIN), env),

@@ -6,9 +6,9 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.registry import AGENTS, find_agent
 
 
-@pytest.mark.parametrize("name", ["rpo", "RPO", "vpg", "ddpg"])
+@pytest.mark.parametrize("name", ["spo", "SPO", "vpg", "ddpg"])
 def test_another_algorithm_is_not_taken_for_a_misspelling(name: str) -> None:
-    """``vpg`` is close to ``apg``, and ``rpo`` to ``ppo``; each is an algorithm of its own."""
+    """``vpg`` is close to ``apg``, and ``spo`` to ``ppo``; each is an algorithm of its own."""
     with pytest.raises(RequestError) as error:
         find_agent(name)
     assert "did you mean" not in str(error.value)
