@@ -222,7 +222,7 @@ NOTES: dict[str, AgentNotes] = {
             "actions led, and directly, with the discount of its step.",
             "The weight of the entropy starts at 0.03 standard deviations of the rewards. The "
             "published start is 1 in the unit of the rewards; with it the policy's standard "
-            "deviation rose to its bound on the pendulum and stayed there for 150,000 steps.",
+            "deviation rose to its bound on the pendulum and stayed there for 100,000 steps.",
         ),
     ),
     "ahac": AgentNotes(
