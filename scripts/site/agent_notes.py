@@ -14,6 +14,8 @@ class AgentNotes(NamedTuple):
     title: str
     gradient: str
     """Which gradient it follows, in a few words."""
+    when: str
+    """Where to use it, in a sentence or two."""
     objective: str
     """In LaTeX."""
     sources: str
@@ -56,6 +58,8 @@ NOTES: dict[str, AgentNotes] = {
     "reinforce": AgentNotes(
         title="REINFORCE",
         gradient="score function",
+        when="To see the estimator itself, and as the baseline of a comparison. It uses every "
+        "window for one step, so it needs many of them; episodes should be short.",
         objective=r"\nabla J \approx \frac{1}{N} \sum_{i=1}^{N} \sum_t A_{i,t}\, "
         r"\nabla \log \pi_\theta(a_{i,t} | s_{i,t})",
         sources="Williams (1992); Schulman et al. (2016) for the advantage.",
@@ -76,6 +80,7 @@ NOTES: dict[str, AgentNotes] = {
     "a2c": AgentNotes(
         title="A2C",
         gradient="score function",
+        when="Environments that cost little, in many copies: one step a window, and few settings.",
         objective=r"\frac{1}{NT} \sum_{i,t} \Big[ A_{i,t} \log \pi_\theta(a_{i,t} | s_{i,t}) - c\, "
         r"\big(V_\phi(s_{i,t}) - G_{i,t}\big)^2 \Big]",
         sources="Mnih et al. (2016), in its synchronous form.",
@@ -91,6 +96,8 @@ NOTES: dict[str, AgentNotes] = {
     "ppo": AgentNotes(
         title="PPO",
         gradient="score function, several clipped steps a window",
+        when="The first choice for discrete actions, images, and everything whose slope nobody "
+        "knows. It takes many environment steps, and forgives most settings.",
         objective=r"\mathbb{E}\Big[ \min\big(\rho_t A_t,\ \mathrm{clip}(\rho_t, 1 - \epsilon, "
         r"1 + \epsilon)\, A_t\big) \Big], \qquad "
         r"\rho_t = \frac{\pi_\theta(a_t | s_t)}{\pi_{\text{old}}(a_t | s_t)}",
@@ -113,6 +120,9 @@ NOTES: dict[str, AgentNotes] = {
     "npg": AgentNotes(
         title="NPG",
         gradient="score function, along the natural gradient",
+        when="Where the length of a step should depend neither on the scale of the rewards nor "
+        "on that of the parameters: networks of ordinary size, windows of a thousand "
+        "steps and more.",
         objective=r"\theta \leftarrow \theta + \sqrt{\frac{2 d}{g^\top F^{-1} g}}\; F^{-1} g, "
         r"\qquad g = \frac{1}{NT} \sum_{i,t} A_{i,t} \nabla \log \pi_\theta(a_{i,t} | s_{i,t})",
         sources="Kakade (2001); generalised advantage estimates of Schulman et al. (2016).",
@@ -121,6 +131,8 @@ NOTES: dict[str, AgentNotes] = {
     "trpo": AgentNotes(
         title="TRPO",
         gradient="score function, along the natural gradient, with a line search",
+        when="As `npg`, where a bad step costs much: no step is taken that does not improve "
+        "within the bound.",
         objective=r"\mathbb{E}\big[ \rho_t A_t \big] \quad\text{with}\quad "
         r"\mathrm{KL}(\pi_{\text{old}}\, \|\, \pi_\theta) \le d, \qquad "
         r"\rho_t = \frac{\pi_\theta(a_t | s_t)}{\pi_{\text{old}}(a_t | s_t)}",
@@ -137,6 +149,8 @@ NOTES: dict[str, AgentNotes] = {
     "reppo": AgentNotes(
         title="REPPO",
         gradient="pathwise through a learned Q",
+        when="Continuous actions without a slope of the environment, and hundreds of thousands of "
+        "cheap steps. It keeps no replay memory.",
         objective=r"\mathbb{E}_{s}\, \mathbb{E}_{a \sim \pi_\theta}\big[ Q_\phi(s, a) \big] + "
         r"\alpha\, \mathcal{H}(\pi_\theta) \quad\text{with}\quad "
         r"\mathrm{KL}(\pi_{\text{old}}\, \|\, \pi_\theta) \le \delta",
@@ -159,6 +173,8 @@ NOTES: dict[str, AgentNotes] = {
     "sac": AgentNotes(
         title="SAC",
         gradient="pathwise through two learned Q functions, from replayed steps",
+        when="Continuous actions and expensive steps: the fewest environment steps of all, and "
+        "the most computation for each.",
         objective=r"\mathbb{E}_{s \sim \mathcal{D}}\, \mathbb{E}_{a \sim \pi_\theta}\big[ "
         r"\min_j Q_j(s, a) - \alpha \log \pi_\theta(a | s) \big]",
         sources="Haarnoja et al. (2018).",
@@ -172,6 +188,8 @@ NOTES: dict[str, AgentNotes] = {
     "td3": AgentNotes(
         title="TD3",
         gradient="pathwise through the first of two learned Q functions, from replayed steps",
+        when="As `sac`, for actions in a bounded box, with a deterministic policy and noise of "
+        "a fixed size in the place of the learned entropy.",
         objective=r"\mathbb{E}_{s \sim \mathcal{D}}\big[ Q_1(s, \mu_\theta(s)) \big]",
         sources="Fujimoto et al. (2018).",
         defects=(*REPLAY, "The updates are those of Stable-Baselines3, and tests compare them."),
@@ -179,6 +197,8 @@ NOTES: dict[str, AgentNotes] = {
     "apg": AgentNotes(
         title="APG",
         gradient="pathwise through a window of the environment, mixed with the score function",
+        when="A differentiable environment with short episodes whose gradient `pgtoolkit "
+        "check-env` believes: nothing is learned but the policy.",
         objective=r"\mathbb{E}\Big[ \sum_{k < H} \gamma^k r_k \Big] \quad\text{by}\quad "
         r"\sum_t \frac{dJ}{da_t} \frac{\partial a_t}{\partial \theta}",
         sources="Freeman et al. (2021) for the name; Heess et al. (2015) for the gradient.",
@@ -191,6 +211,9 @@ NOTES: dict[str, AgentNotes] = {
     "shac": AgentNotes(
         title="SHAC",
         gradient="pathwise through a window, with a value beyond it, mixed with the score function",
+        when="The first choice in a differentiable environment: the value beyond the window "
+        "allows long episodes, and the mix with the score function survives contacts and "
+        "amplification.",
         objective=r"\mathbb{E}\Big[ \sum_{k < H} \gamma^k r_k + \gamma^H V_\phi(s_H) \Big] "
         r"\quad\text{by}\quad \sum_t \frac{dJ}{da_t} \frac{\partial a_t}{\partial \theta}",
         sources="Xu et al. (2022).",
@@ -205,6 +228,9 @@ NOTES: dict[str, AgentNotes] = {
         title="SAPO",
         gradient="pathwise through a window with the entropies along it, with a value beyond it, "
         "mixed with the score function",
+        when="As `shac`, where the policy settles on one way to act before it has found a good "
+        "one: the weight of the entropy is learned, and two value functions damp what one "
+        "of them imagines.",
         objective=r"\mathbb{E}\Big[ \sum_{k < H} \gamma^k \big( r_k + \alpha\, h(s_k) \big) + "
         r"\gamma^H \bar{V}(s_H) \Big], \qquad "
         r"h(s) = \frac{\mathcal{H}(\pi_\theta(\cdot | s)) - \mathcal{H}^*}{A}",
@@ -229,6 +255,8 @@ NOTES: dict[str, AgentNotes] = {
         title="AHAC",
         gradient="pathwise through a window as long as its adjoint allows, with a value beyond it, "
         "mixed with the score function",
+        when="As `shac`, where nobody knows how long a window should be, or where the answer "
+        "changes while the agent learns, as with contacts.",
         objective=r"\max_{\theta, H}\ \mathbb{E}\Big[ \sum_{k < H} \gamma^k r_k + \gamma^H "
         r"V_\phi(s_H) \Big] \quad\text{with}\quad \frac{\gamma^{-t}\, |dJ/du_t|}"
         r"{\gamma^{1-H}\, |dJ/du_{H-1}|} \le C \quad\text{for all } t < H",
@@ -252,6 +280,8 @@ NOTES: dict[str, AgentNotes] = {
     "rpo": AgentNotes(
         title="RPO",
         gradient="pathwise through a window, with a value beyond it, reused in several steps",
+        when="As `shac`, where a step of the environment and its derivative cost more than a "
+        "step of the policy: each window is used several times.",
         objective=r"\mathbb{E}\Big[ w_t\, \frac{dJ}{du_t} \cdot \big( \mu_\theta(s_t) + "
         r"\sigma_\theta(s_t)\, \epsilon_t \big) \Big] - \beta\, \mathrm{KL}(\pi_{\text{old}}\, "
         r"\|\, \pi_\theta), \qquad \epsilon_t = \frac{u_t - \mu_\theta(s_t)}"
@@ -272,6 +302,8 @@ NOTES: dict[str, AgentNotes] = {
     "svg": AgentNotes(
         title="SVG",
         gradient="pathwise through a learned Q (horizon 0) or a learned model (1, infinity)",
+        when="Continuous actions and few steps, as for `sac`; and to see what a learned "
+        "model's derivatives are worth.",
         objective=r"\mathbb{E}_{(s, a) \sim \mathcal{D}}\big[ w\, \big(r(s, a) + \gamma "
         r"V(f_\psi(s, a))\big) \big], \qquad w = \min\Big(\frac{\pi_\theta(a|s)}"
         r"{\pi_{\text{old}}(a|s)},\ c\Big)",

@@ -11,8 +11,8 @@ from pgtoolkit.scripts.site.settings_table import settings_table
 
 EXAMPLES = {
     "reinforce": "CartPole-v1 --total-steps 200000",
-    "a2c": "CartPole-v1 --normalize-rewards",
-    "ppo": "Pendulum-v1 --learning-rate 1e-3 --gamma 0.9",
+    "a2c": "CartPole-v1 --total-steps 200000",
+    "ppo": "Pendulum-v1 --total-steps 100000",
     "npg": "CartPole-v1 --total-steps 100000",
     "trpo": "CartPole-v1 --total-steps 100000",
     "reppo": "HalfCheetah-v5 --total-steps 400000",
@@ -46,6 +46,7 @@ def agent_page(name: str, notes: AgentNotes, docs: Path) -> str:
         f"# {notes.title}",
         f"`{name}` follows: **{notes.gradient}**. {needs(name)}",
         f"```bash\npgtoolkit train {name} --env {EXAMPLES[name]}\n```",
+        f"**When:** {notes.when}",
         "## Objective",
         f"$$\n{notes.objective}\n$$",
         f"*Source:* {notes.sources}",

@@ -12,6 +12,7 @@ TITLES = {
     "policies": "Policies",
     "rollouts": "Rollouts",
     "diagnostics": "Diagnostics",
+    "networks": "Parts of observations",
     "training": "The training loop and checkpoints",
     "errors": "Errors",
     "version": "Version",
@@ -28,6 +29,7 @@ ENV_TITLES = {
     "control": "Control problems",
     "analytic": "Problems with closed forms",
     "wrappers": "Wrappers",
+    "ordinary": "Wrappers",
     "adapters": "Adapters for environments without a derivative",
     "checks": "Checks",
 }

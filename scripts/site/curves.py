@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pgtoolkit.scripts.tables.reproductions import ABLATIONS, SAPO_ABLATIONS
+from pgtoolkit.scripts.tables.reproductions import ABLATIONS, ONCE, SAPO_ABLATIONS
 
 
 def results_of(folder: Path, agent: str) -> list[dict[str, Any]]:
@@ -16,8 +16,9 @@ def results_of(folder: Path, agent: str) -> list[dict[str, Any]]:
 
 
 def is_ablation(name: str) -> bool:
-    """Whether a result is of a choice that is taken back, and so not of the defaults."""
-    return name.endswith(tuple(f"-{ablation}" for ablation in (*ABLATIONS, *SAPO_ABLATIONS)))
+    """Whether a result is of a choice that is taken back, and so not of the settings of now."""
+    kinds = *ABLATIONS, *SAPO_ABLATIONS, *(kind for _, kind in ONCE)
+    return name.endswith(tuple(f"-{kind}" for kind in kinds))
 
 
 def draw_curves(results: Sequence[dict[str, Any]], path: Path) -> None:
