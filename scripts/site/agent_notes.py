@@ -290,8 +290,8 @@ NOTES: dict[str, AgentNotes] = {
         defects=(
             WINDOWS,
             *PATHWISE[1:],
-            "The first step is that of `shac` with `--estimator pathwise`, to the bit. The later ones "
-            "need neither a step of the environment nor a backward pass through it.",
+            "The first step is that of `shac` with `--estimator pathwise`, to the bit. The later "
+            "ones need neither a step of the environment nor a backward pass through it.",
             "The divergence is the exact one of the two Gaussians, and its weight is in units of "
             "the standard deviation of the rewards.",
             "Clip, divergence and number of steps are settings of their own (`--clip-low`, "
