@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ def class_in_file(env_id: str) -> str:
     module, _, name = env_id.replace(":", ".").rpartition(".")
     local = Path(f"{(module or name).replace('.', '/')}.py")
     imported = getattr(sys.modules.get(module), "__file__", None)
-    file = local if local.is_file() else imported or "path/to/file.py"
+    file = local if os.path.isfile(local) else imported or "path/to/file.py"
     return f"{file}:{name if module and name.isidentifier() else 'Class'}"
 
 
