@@ -23,9 +23,9 @@ HEAD = """\
 
 What each agent does, when to use it, its objective, the paper, the settings that matter most with
 their defaults, and what it has reached. `pgtoolkit train AGENT --help` has all settings; for some
-environments they start from a [preset](../scripts/presets). Returns are means over seeds of the
-last policy in 100 deterministic episodes, from the files behind [results](results.md), which has
-the command of each.
+environments they start from a preset, a file in `scripts/presets`. Returns are means over seeds of
+the last policy in 100 deterministic episodes, from the files behind [results](results.md), which
+has the command of each.
 """
 
 

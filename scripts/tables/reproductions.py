@@ -120,8 +120,10 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 ONCE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("pendulum-reppo", "short-horizon"): {"gamma": 0.95, "gae_lambda": 0.95},
     ("mountain-car-sac", "long-horizon"): {"gamma": 0.9999},
+    ("lunar-lander-reppo", "windows-of-64"): {"n_steps": 64, "gae_lambda": 0.95},
 }
-"""Settings that an experiment had before, whose results stay beside those of now."""
+"""Settings that an experiment had before, or that were tried; their results stay beside those of
+now."""
 
 SAPO_ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "entropy-in-return": {"entropy_in_value": False},
