@@ -108,7 +108,8 @@ def run(arguments: Sequence[str]) -> None:
 
     pairs = dict.fromkeys((variant.agent, env) for env in options.env for variant in variants)
     presets = [x for x in (find_preset(options.preset, *pair) for pair in pairs) if x is not None]
-    print(*(preset.sentence for preset in presets), sep="\n", end="\n" if presets else "")
+    for preset in presets:
+        print(preset.sentence)
     runs = plan_runs(
         variants,
         options.env,

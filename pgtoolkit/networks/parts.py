@@ -65,6 +65,14 @@ class RowWithParts(spaces.Box):
                 f"{ACTION_MASK!r}: give the observation another part"
             )
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other space has the same numbers, with the same parts among them."""
+        return (
+            isinstance(other, RowWithParts)
+            and (self.privileged, self.action_mask) == (other.privileged, other.action_mask)
+            and super().__eq__(other)
+        )
+
     @property
     def policy_entries(self) -> list[int]:
         """The indices of the entries that the policy's hidden layers read."""

@@ -1,5 +1,8 @@
 """Parts of an observation that not every network reads."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +33,16 @@ def test_the_parts_of_a_row_are_where_their_names_stand() -> None:
     assert isinstance(SPACE, RowWithParts)
     assert (SPACE.action_mask, SPACE.privileged) == (Part(0, 2), Part(3, 6))
     assert SPACE.policy_entries == [2, 6, 7]
-    assert SPACE == ROW and policy_space(SPACE) == spaces.Box(-5, 5, (3,), np.float32)
+    assert policy_space(SPACE) == spaces.Box(-5, 5, (3,), np.float32)
+
+
+def test_spaces_with_other_parts_are_others() -> None:
+    """A policy of the one would read the wrong entries of the other."""
+    same = row_with_parts(ROW, ORDER)
+    for copied in (same, copy.deepcopy(SPACE), pickle.loads(pickle.dumps(SPACE))):
+        assert copied == SPACE
+    moved = RowWithParts(ROW.low, ROW.high, action_mask=(0, 2), privileged=(2, 5))
+    assert moved != SPACE and SPACE != ROW and ROW != SPACE
 
 
 def test_a_row_without_such_names_stays_as_it_is() -> None:
