@@ -49,5 +49,5 @@ def test_the_commands_work_in_their_order(tmp_path: Path, monkeypatch: pytest.Mo
         if program == "pgtoolkit":
             assert call(*quickened(arguments)) == 0, command
             ran.append(arguments[0])
-    assert ran.count("check-env") == 2 and ran.count("train") == 3
+    assert ran.count("check-env") == 2 and ran.count("train") == 4
     assert Path("beam.json").is_file()

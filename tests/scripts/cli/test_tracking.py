@@ -53,7 +53,9 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a package ``wandb`` that comes before any other one."""
     (tmp_path / "wandb.py").write_text(CLIENT)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    # Set before it is deleted: what the test imports is then taken out at its end.
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    del sys.modules["wandb"]
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     return tmp_path
 

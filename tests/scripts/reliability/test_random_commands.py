@@ -10,7 +10,12 @@ import pytest
 
 from pgtoolkit.scripts.cli.registry import AGENTS, COMMANDS
 from pgtoolkit.scripts.random_commands import short_command, try_commands
-from pgtoolkit.scripts.reliability.command_lines import draw_command, options_in, read_grammar
+from pgtoolkit.scripts.reliability.command_lines import (
+    draw_command,
+    draw_training,
+    options_in,
+    read_grammar,
+)
 from pgtoolkit.scripts.reliability.forked_command import Limits, Outcome, run_forked
 from pgtoolkit.scripts.reliability.judged import fault_of
 
@@ -36,10 +41,14 @@ def test_every_option_of_the_help_is_drawn() -> None:
     assert {"--run-dir", "--config", "--env", "--hidden"} <= grammar.agents["ppo"].keys()
     assert grammar.agents["ppo"]["--device"] == ["cpu", "cuda", "auto"]
     generator = random.Random(0)
-    drawn = [draw_command(grammar, Path("run"), generator) for _ in range(16_000)]
-    for agent, options in grammar.agents.items():
-        words = {word for line in drawn if line[:2] == ["train", agent] for word in line}
-        assert options.keys() <= words
+    # A line has 1.6 of its agent's options on average, so each is expected more than 20 times.
+    count = 13 * sum(map(len, grammar.agents.values()))
+    drawn: dict[str, set[str]] = {agent: set() for agent in grammar.agents}
+    for _, agent, *words in (draw_training(grammar, generator) for _ in range(count)):
+        drawn[agent] |= set(words)
+    assert all(options.keys() <= drawn[agent] for agent, options in grammar.agents.items())
+    commands = {draw_command(grammar, Path("run"), generator)[0] for _ in range(1000)}
+    assert commands >= set(COMMANDS)
     assert options_in("│ --a INT  text --b │\n│ --c, --no-c │\n--d {x,y}\n") == {
         "--a": [],
         "--c": [],
