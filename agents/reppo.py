@@ -229,8 +229,9 @@ class Reppo:
         ``mean_s (beta KL(old, new) - (Q(s, a) + alpha H))``
 
     with the critic after its step, and with noise of that minibatch's own in ``a``. The dual
-    variables step down ``alpha (H - target)`` and ``beta (bound - KL)``. The divergence is exact:
-    that of the Gaussians before squashing. With ``kl_constraint = "mask"`` the loss is the paper's,
+    variables step down ``alpha (H - target)`` and ``beta (bound - KL)``. In the soft rewards too an
+    entropy is worth ``alpha (H - target)``, as in the Lagrangian. The divergence is exact: that of
+    the Gaussians before squashing. With ``kl_constraint = "mask"`` the loss is the paper's,
     ``mean_s (-(Q(s, a) + alpha H) if KL(old, new) < bound else beta KL(old, new))``.
 
     Args:
@@ -275,7 +276,7 @@ class Reppo:
     def critic(self) -> CriticView:
         """The critic; its entropies are those of actions in units of their box."""
         scale = float(self.collector.reward_normalizer.scale)
-        return CriticView(self.q, self.duals.alpha, scale)
+        return CriticView(self.q, self.duals.alpha, scale, self.entropy_target)
 
     @property
     def averaged_policy(self) -> Policy:
@@ -377,7 +378,11 @@ class Reppo:
 
     @torch.no_grad()
     def targets(self, window: Window) -> Tensor:
-        """The TD(lambda) returns ``[T, N]`` of soft rewards, with one action at ``next_obs``."""
+        """The TD(lambda) returns ``[T, N]`` of soft rewards, with one action at ``next_obs``.
+
+        An entropy is worth ``alpha (H - target)``, nothing on average where the bound holds. With
+        ``alpha H``, and a target below 0, every step before the end of an episode would cost.
+        """
         config, features = self.config, self.policy.normalizer(window.next_obs)
         distribution = without_normalizer(self.policy)(features)
         noise = self.policy.draw_noise(*window.reward.shape, generator=self.noise)
@@ -392,7 +397,7 @@ class Reppo:
         reward, next_value, next_entropy = parts.values()
         reward = soft_reward(
             reward,
-            next_entropy,
+            next_entropy - self.entropy_target,
             window.terminated,
             gamma=config.gamma,
             temperature=self.duals()[0],

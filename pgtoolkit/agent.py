@@ -52,9 +52,11 @@ class CriticView(NamedTuple):
     """The Q functions whose slope by the action the policy climbs."""
     temperature: float = 0.0
     """Weight ``alpha`` of the entropy in the soft value
-    ``Q(s, a) = r + gamma E[Q(s', a') - alpha log pi(a' | s')]``; 0 for an ordinary value."""
+    ``Q(s, a) = r + gamma E[Q(s', a') - alpha (log pi(a' | s') + h)]``; 0 for an ordinary value."""
     reward_scale: float = 1.0
     """Divisor of the environment's rewards in the critic's unit."""
+    entropy_target: float = 0.0
+    """The entropy ``h``, in nats, that is worth nothing: only what is above it is paid."""
 
     def state_dict(self) -> dict[str, Any]:
         """What lies beside a saved policy."""
@@ -62,6 +64,7 @@ class CriticView(NamedTuple):
             "module": self.module.state_dict(),
             "temperature": float(self.temperature),
             "reward_scale": float(self.reward_scale),
+            "entropy_target": float(self.entropy_target),
         }
 
     @classmethod
@@ -76,10 +79,17 @@ class CriticView(NamedTuple):
             StateError: it does not fit.
         """
         scale = number(0.0)
-        schemas = {"module": schema_of(module), "temperature": scale, "reward_scale": scale}
-        require(state, entries(schemas))
+        schemas = {
+            "module": schema_of(module),
+            "temperature": scale,
+            "reward_scale": scale,
+            "entropy_target": number(),
+        }
+        # Critics of earlier versions have no target.
+        require(state, entries(schemas, absent=("entropy_target",)))
         module.load_state_dict(state["module"])
-        return cls(module, state["temperature"], state["reward_scale"])
+        target = state.get("entropy_target", 0.0)
+        return cls(module, state["temperature"], state["reward_scale"], target)
 
 
 @runtime_checkable

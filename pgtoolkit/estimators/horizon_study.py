@@ -255,7 +255,7 @@ class Objective:
         distribution = without_normalizer(self.policy)(features)
         noise = self.end_noise[: window.num_steps]
         value = self.critic.value(distribution, features, noise)
-        return soft_window(window, self.policy, self.critic.temperature), value
+        return soft_window(window, self.policy, self.critic), value
 
 
 def draw_end_noise(policy: Policy, noise: Tensor, seed: int, horizon: int) -> Tensor:

@@ -1,25 +1,28 @@
 """The objective whose gradient a critic's slope estimates, on one window.
 
 Let ``k`` be the number of a step from its segment's start, ``H`` the segment's length, and
-``alpha`` the temperature, 0 for an ordinary critic. With the soft values of the policy ``pi``,
+``alpha`` the temperature, 0 for an ordinary critic, and ``h`` the entropy that is worth nothing,
+0 in ``sac`` and the target in ``reppo``. With the soft values of the policy ``pi``,
 
     ``Q(s, a) = r + gamma (1 - terminated) E[V(s')]``,
-    ``V(s) = E_pi[Q(s, a) - alpha log pi(a|s)]``,
+    ``V(s) = E_pi[Q(s, a) - alpha (log pi(a|s) + h)]``,
 
 the objective of a segment is
 
-    ``J = sum_{k<H} gamma^k (r_k - alpha log pi(a_k|s_k)) + gamma^H (1 - terminated) V(s_H)``,
+    ``J = sum_{k<H} gamma^k (r_k - alpha (log pi(a_k|s_k) + h)) + gamma^H (1 - terminated) V(s_H)``,
 
 with ``log pi`` in units of the action's box (:func:`log_prob_in_box
 <pgtoolkit.distributions.box_units.log_prob_in_box>`), as in the agents,
 where the policy's parameters act in the first ``H`` steps and ``V`` is a fixed function. Its
 gradient has three estimates, with the action ``u_k`` before squashing.
 
+The constant ``h`` has no slope; it counts how many steps there are until an episode terminates.
+
 - *Pathwise*: ``sum_k dJ/du_k du_k/dtheta``. The total derivative contains ``-alpha log pi`` of this
   step, through its action, and of all later steps, through their states and actions, and
   ``V(s_H)`` through ``s_H``.
 - *Score function*: ``sum_k gamma^k (G_k - b_k) dlog pi(a_k|s_k)/dtheta``. The return ``G_k`` from
-  step ``k`` on begins with ``r_k - alpha log pi(a_k|s_k)``.
+  step ``k`` on begins with ``r_k - alpha (log pi(a_k|s_k) + h)``.
 - *Critic*: ``sum_k gamma^k d(Q(s_k, a_k) - alpha log pi(a_k|s_k))/du_k du_k/dtheta``, where ``Q``
   stands for all that comes later. By the policy-gradient theorem its mean is that of the other two
   if ``Q`` is the policy's. Its slope is the expectation of pathwise's ``dJ/du_k`` given
@@ -64,6 +67,8 @@ class SoftCritic:
     q_value: StateActionValue
     temperature: float = 0.0
     """``alpha``."""
+    entropy_target: float = 0.0
+    """``h``, in nats."""
 
     @classmethod
     def of(cls, critic: CriticView) -> Self:
@@ -73,21 +78,22 @@ class SoftCritic:
         def q_value(features: Tensor, action: Tensor) -> Tensor:
             return scale * module.policy_value(features, action)
 
-        return cls(q_value, scale * critic.temperature)
+        return cls(q_value, scale * critic.temperature, critic.entropy_target)
 
     def value(self, distribution: Distribution, features: Tensor, noise: Tensor) -> Tensor:
-        """``Q(s, a) - alpha log pi(a | s)`` ``[...]`` at the action of this noise, with its graph.
+        """``Q(s, a) - alpha (log pi(a | s) + h)`` ``[...]`` at this noise's action, with its graph.
 
         Its expectation over the noise is ``V(s)``.
         """
         return self.at(distribution, features, distribution.pre_action(noise))
 
     def at(self, distribution: Distribution, features: Tensor, pre_action: Tensor) -> Tensor:
-        """``Q(s, a) - alpha log pi(a | s)`` ``[...]`` at actions before squashing."""
+        """``Q(s, a) - alpha (log pi(a | s) + h)`` ``[...]`` at actions before squashing."""
         value = self.q_value(features, distribution.squash(pre_action))
         if self.temperature == 0:
             return value
-        return value - self.temperature * log_prob_in_box(distribution, pre_action)
+        log_prob = log_prob_in_box(distribution, pre_action)
+        return value - self.temperature * (log_prob + self.entropy_target)
 
     def baseline(self, distribution: Distribution, features: Tensor, noise: Tensor) -> Tensor:
         """A number near ``V(s)`` ``[...]``: ``Q`` at the policy's mode, and the entropy's worth.
@@ -97,11 +103,11 @@ class SoftCritic:
         value = self.q_value(features, distribution.mode)
         if self.temperature == 0:
             return value
-        return value + self.temperature * distribution.entropy(noise)
+        return value + self.temperature * (distribution.entropy(noise) - self.entropy_target)
 
 
-def soft_window(window: Window, policy: Policy, temperature: float) -> Window:
-    """The window with the rewards ``r_k - alpha log pi(a_k|s_k)``.
+def soft_window(window: Window, policy: Policy, critic: SoftCritic) -> Window:
+    """The window with the rewards ``r_k - alpha (log pi(a_k|s_k) + h)``.
 
     They have the window's graph: a log density depends on the action and, through mean and
     standard deviation, on the state.
@@ -109,13 +115,13 @@ def soft_window(window: Window, policy: Policy, temperature: float) -> Window:
     Args:
         window: plain or differentiable.
         policy: the policy that acted.
-        temperature: ``alpha``.
+        critic: gives ``alpha`` and ``h``.
     """
-    if temperature == 0:
+    if critic.temperature == 0:
         return window
     log_prob = log_prob_in_box(policy(window.obs), window.pre_action)
-    log_prob = torch.where(window.valid, log_prob, 0.0)
-    return dataclasses.replace(window, reward=window.reward - temperature * log_prob)
+    cost = torch.where(window.valid, log_prob + critic.entropy_target, 0.0)
+    return dataclasses.replace(window, reward=window.reward - critic.temperature * cost)
 
 
 def critic_signals(
@@ -131,7 +137,7 @@ def critic_signals(
         draw_noise: gives the noise of the action after a segment's end, and that of an entropy in
             the baseline. It must not depend on the window's actions.
     """
-    window = soft_window(window, policy, critic.temperature)
+    window = soft_window(window, policy, critic)
     bare, at_end, at_baseline = without_normalizer(policy), draw_noise(), draw_noise()
     next_features = policy.normalizer(window.next_obs)
     next_value = critic.value(bare(next_features), next_features, at_end)

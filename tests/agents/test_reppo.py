@@ -139,7 +139,7 @@ class ByHand:
         s, r, gamma = window.next_obs[:, 0].double(), window.reward[:, 0].double(), 0.9
         with torch.no_grad():
             action, entropy = self.draw(s, eps)
-            soft = self.value(s, action) + self.log_alpha.exp() * entropy
+            soft = self.value(s, action) + self.log_alpha.exp() * (entropy + 0.5)
         return torch.stack([r[0], r[1] + gamma * soft[1], r[2] + gamma * soft[2]])
 
     def update(self, window: Window, order: Tensor, next_eps: Tensor, eps: Tensor) -> None:

@@ -322,15 +322,31 @@ def test_all_three_agree_where_the_entropy_depends_on_state_and_action(num_steps
 
 
 def test_the_soft_reward_has_the_log_density_with_its_graph() -> None:
-    """``r - alpha log pi``: its derivative by the action's shift is ``alpha eps / sigma``."""
+    """``r - alpha (log pi + h)``: its derivative by the action's shift is ``alpha eps / sigma``."""
     policy = linear_policy()
     vector = DifferentiableVectorEnv(Timed(LQG()), 6, dtype=F64)
     noise = noise_of((1, 6, 1), torch.Generator().manual_seed(0))
     window, _ = unroll(vector, policy, reset(vector, seed=1, device=CPU), noise)
-    soft = soft_window(window, policy, 0.5)
+    critic = SoftCritic(true_q(LQG(), 0.5), 0.5, entropy_target=-2.0)
+    soft = soft_window(window, policy, critic)
     extra = soft.reward - window.reward
-    torch.testing.assert_close(extra, -0.5 * window.log_prob)
+    torch.testing.assert_close(extra, 1.0 - 0.5 * window.log_prob)
     assert window.action_shift is not None
     (slope,) = torch.autograd.grad(extra.sum(), window.action_shift)
     torch.testing.assert_close(slope, 0.5 * noise / SIGMA)
-    assert soft_window(window, policy, 0.0) is window
+    assert soft_window(window, policy, SoftCritic(critic.q_value)) is window
+
+
+def test_an_entropy_at_its_target_is_worth_nothing() -> None:
+    """The mean value is that of ``Q``; the same of a baseline."""
+    policy, entropy = linear_policy(), 0.5 * math.log(2 * math.pi * math.e) + math.log(SIGMA)
+    features = noise_of((1, 1, 2), torch.Generator().manual_seed(4)).expand(1, N, 2)
+    noise = noise_of((1, N, 1), torch.Generator().manual_seed(5))
+    plain = SoftCritic(lambda features, action: features.sum(-1))
+    soft = SoftCritic(plain.q_value, 0.7, entropy)
+    distribution = policy(features)
+    worth, value = (critic.value(distribution, features, noise)[0] for critic in (soft, plain))
+    assert abs(errors((worth - value).detach(), 0.0).item()) < 4.5
+    torch.testing.assert_close(
+        soft.baseline(distribution, features, noise), plain.baseline(distribution, features, noise)
+    )

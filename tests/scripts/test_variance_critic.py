@@ -69,7 +69,7 @@ class Climber:
 
     @property
     def critic(self) -> CriticView:
-        return CriticView(self.q, temperature=0.1, reward_scale=2.0)
+        return CriticView(self.q, temperature=0.1, reward_scale=2.0, entropy_target=-0.5)
 
     def collect(self) -> Window:
         return self.collector.collect(self.policy)
@@ -165,8 +165,19 @@ def test_a_saved_critic_has_its_temperature_and_its_unit(tmp_path: Path) -> None
     run = trained(tmp_path / "run", "Pendulum-v1")
     saved = load_checkpoint(run / "policy" / "last.safetensors")["critic"]
     assert (saved["temperature"], saved["reward_scale"]) == (0.1, 2.0)
+    assert saved["entropy_target"] == -0.5
     assert {name.split(".")[1] for name in saved["module"]} == {"0", "1"}
     assert call("evaluate", str(run), "--episodes", "2") == 0  # which needs the policy alone
+
+
+def test_a_critic_of_an_earlier_version_has_no_target(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", "Pendulum-v1")
+    for name in ("last", "best"):
+        file = run / "policy" / f"{name}.safetensors"
+        state = load_checkpoint(file)
+        del state["critic"]["entropy_target"]
+        save_checkpoint(file, state, inside=run)
+    assert call("variance", str(run), *QUICK, "--estimators", "critic") == 0
 
 
 @pytest.mark.parametrize("damage", ["shape", "temperature", "missing"])
