@@ -160,6 +160,8 @@ NOTES: dict[str, AgentNotes] = {
             "The divergence is a penalty at all states. With the published mask, which drops the "
             "objective at states beyond the bound (`--kl-constraint mask`), a run of `Hopper-v5` "
             "had a return of 806 after 400,000 steps, and with the penalty 2,161 (one seed).",
+            "An entropy is worth `alpha (H - target)`, and nothing where it is at its target. With "
+            "`alpha H` and a target below 0 every step costs, so that it pays to end an episode.",
             "The critic has five times the policy's learning rate, and a squared error: bins that "
             "hold any task's returns are wider than the differences that an action makes.",
             "The bound of the divergence falls over the run while the learning rates stay. Where "

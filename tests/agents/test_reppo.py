@@ -241,6 +241,17 @@ def test_no_entropy_is_added_where_an_episode_terminates() -> None:
     assert not torch.allclose(agent.targets(ended(window, none, every)), window.reward, atol=1.0)
 
 
+def test_an_entropy_at_its_target_is_worth_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the weight of an entropy is; with ``alpha H`` every step would cost."""
+    found = []
+    for weight in (1e-12, 1e3):
+        agent = pendulum(ent_coef=weight)
+        at_target = torch.full((16, 4), agent.entropy_target)
+        monkeypatch.setattr(agent, "entropy", lambda *_, at_target=at_target: at_target)
+        found.append(agent.targets(agent.collect()))
+    assert torch.equal(*found) and agent.critic.entropy_target == agent.entropy_target == -0.5
+
+
 @pytest.mark.parametrize("lambda_", [0.0, 0.5, 1.0])
 def test_targets_bootstrap_at_a_time_limit_and_not_at_a_termination(lambda_: float) -> None:
     """With a critic of 100 everywhere and no entropy, the soft value of every next state is 100."""
