@@ -11,7 +11,12 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, fx
 
-from pgtoolkit.torch_private import O2_OPTIONS, make_graph, mark_first_axis_dynamic
+from pgtoolkit.torch_private import (
+    CACHE_OPTIONS,
+    O2_OPTIONS,
+    make_graph,
+    mark_first_axis_dynamic,
+)
 
 CPU = torch.device("cpu")
 
@@ -106,7 +111,9 @@ class CompiledLoop:
 
     The code is specialised to the shapes, dtypes and memory layout of the first call's arguments,
     and later calls are not checked against them. Only the first axis of the tensors passed as
-    ``free`` may have another length. Each object has a compilation cache of its own.
+    ``free`` may have another length. Each object has a compilation cache of its own in memory. The
+    compiled code also stays in torch's cache on disk (``TORCHINDUCTOR_CACHE_DIR``), where another
+    process finds it.
 
     Args:
         function: contains the loop.
@@ -118,6 +125,7 @@ class CompiledLoop:
         options: dict[str, Any] = {
             "cpp_wrapper": True,
             "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
+            **CACHE_OPTIONS,
         }
         if num_operations > MAX_O3_OPERATIONS:
             options |= O2_OPTIONS

@@ -15,6 +15,14 @@ O2_OPTIONS = {"cpp.enable_floating_point_contract_flag": "off -O2"}
 """``torch.compile`` options that compile C++ code with ``-O2``. torch has no option for the level:
 it always writes ``-O3`` and, after it, the value of this one; of several levels the last counts."""
 
+CACHE_OPTIONS = {
+    "unsafe_marked_cacheable_functions": {"torch.ops.higher_order.scan": torch.__version__}
+}
+"""``torch.compile`` options that keep compiled loops in torch's cache on disk, for later runs.
+Without them torch compiles a ``scan`` anew in every process. "Unsafe" is torch's word for an
+operation that does not itself say what its result depends on. A scan's depends on its body, its
+constants and its shapes, which are in the cache's key; tests change one at a time."""
+
 
 def make_graph(
     function: Callable[..., Any],

@@ -1,9 +1,13 @@
 """Tests of when to compile, the decompositions, and the options of a compiled loop."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
 from torch._inductor import cpp_builder, cpu_vec_isa
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -12,9 +16,11 @@ from pgtoolkit.compiling import (
     MAX_O3_OPERATIONS,
     CompiledLoop,
     choose_compiled,
+    has_compiler,
     rational_tanh,
+    trace,
 )
-from pgtoolkit.torch_private import O2_OPTIONS
+from pgtoolkit.torch_private import O2_OPTIONS, scan
 
 
 def test_the_rational_tanh_is_at_most_4e_7_off_and_odd() -> None:
@@ -68,3 +74,61 @@ def test_long_steps_are_compiled_with_o2(monkeypatch: pytest.MonkeyPatch) -> Non
         command = cpp_builder.CppBuilder("name", "code.cpp", options, "folder").get_command_line()
     levels = [word for word in command.split() if word.startswith("-O")]
     assert levels[0] == "-O3" and levels[-1] == "-O2"
+
+
+def loop_over(graph: Callable[..., Any], start: Tensor, rows: Tensor) -> Any:
+    """What the agents compile: a traced step, scanned over rows."""
+
+    def step(carry: list[Tensor], row: list[Tensor]) -> Any:
+        after = graph(carry[0], row[0])
+        return [after], after.sum()
+
+    return scan(step, [start], [rows])
+
+
+def scanned(step: Callable[[Tensor, Tensor], Tensor], rows: Tensor) -> tuple[Tensor, bool]:
+    """The last carry by a new compiled loop, and whether its code was found on disk."""
+    start = torch.zeros(rows.shape[1])
+    counters.clear()
+    loop = CompiledLoop(loop_over)
+    with torch.no_grad():
+        graph = trace(step, start, rows[0])
+        (found,), _ = loop(graph, start, rows, free=[rows])
+    saved = counters["aot_autograd"]
+    assert saved["autograd_cache_hit"] + saved["autograd_cache_miss"] == 1
+    return found, saved["autograd_cache_hit"] == 1
+
+
+@pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
+def test_a_loop_is_found_on_disk_and_a_changed_one_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its body, a number in it, a tensor in it, its shape and its dtype are changed in turn."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    rows = torch.arange(12.0).reshape(4, 3)
+    small, large = torch.tensor([1.0, 2.0, 3.0]), torch.linspace(0, 1, 9).reshape(3, 3)
+
+    def first(x: Tensor, row: Tensor) -> Tensor:
+        return 0.5 * x + row * small + row @ large
+
+    assert [scanned(first, rows)[1] for _ in range(2)] == [False, True]
+    for length in (4, 7):  # the first axis is free
+        longer = torch.ones(length, 3)
+        found, hit = scanned(first, longer)
+        expected = torch.zeros(3)
+        for row in longer:
+            expected = first(expected, row)
+        torch.testing.assert_close(found, expected)
+        assert hit
+    changed: list[Callable[[Tensor, Tensor], Tensor]] = [
+        lambda x, row: 0.5 * x - row * small + row @ large,
+        lambda x, row: 0.25 * x + row * small + row @ large,
+        lambda x, row: 0.5 * x + row * (small + 1) + row @ large,
+        lambda x, row: 0.5 * x + row * small + row @ (large + 1),
+    ]
+    for step in changed:
+        found, _ = scanned(step, rows)
+        expected = torch.zeros(3)
+        for row in rows:
+            expected = step(expected, row)
+        torch.testing.assert_close(found, expected)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pgtoolkit.torch_private import (
+    CACHE_OPTIONS,
     O2_OPTIONS,
     check_in_compiled_code,
     copy_all,
@@ -48,7 +49,7 @@ def test_torch_has_the_part(name: str) -> None:
         assert not missing, f"torch {torch.__version__}: {name} takes no {missing}: {advice}"
 
 
-@pytest.mark.parametrize("option", ["cpp_wrapper", "guard_filter_fn", *O2_OPTIONS])
+@pytest.mark.parametrize("option", ["cpp_wrapper", "guard_filter_fn", *CACHE_OPTIONS, *O2_OPTIONS])
 def test_torch_compile_has_the_option(option: str) -> None:
     """``guard_filter_fn`` is the one option that is not a setting of the compiler's back end."""
     options = {*torch._inductor.list_options(), "guard_filter_fn"}

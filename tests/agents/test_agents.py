@@ -263,7 +263,9 @@ def test_a_copy_goes_on_by_itself_with_the_same_bits(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMPILED)
-def test_a_copy_of_a_compiled_agent_goes_on_with_the_same_bits(name: str) -> None:
+def test_a_copy_of_a_compiled_agent_goes_on_with_the_same_bits(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """The copy has a policy of its own, and its compiled steps follow that one."""
     agent = EVERY_AGENT[name](pendulum(), 0, compile="always")
     step(agent, 2)
@@ -271,6 +273,7 @@ def test_a_copy_of_a_compiled_agent_goes_on_with_the_same_bits(name: str) -> Non
     step(agent, 3)
     step(copied, 3)
     assert equal(parameters(agent), parameters(copied))
+    assert "not compiled" not in caplog.text
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -121,7 +121,6 @@ def test_policy_and_value_function_learn_from_what_they_are_judged_by() -> None:
     assert float(metrics["train/clip_fraction"]) == 0
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_compiled_code_follows_the_normaliser() -> None:
     agents = [pendulum(normalize_observations=True) for _ in range(2)]
     agents[1].minibatches.compiled = True

@@ -38,7 +38,6 @@ SMALL: dict[str, Any] = {
     "compile": "never",
 }
 ESTIMATORS = ("critic", "score_function", "mixed")
-compiles = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
 def pendulum(**settings: Any) -> Reppo:
@@ -606,7 +605,6 @@ def test_a_resumed_agent_measures_the_same(estimator: str) -> None:
 # Compiled, resumed, refused ---------------------------------------------------------------------
 
 
-@compiles
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_compiled_steps_are_the_plain_ones(
     estimator: str, caplog: pytest.LogCaptureFixture

@@ -27,7 +27,6 @@ SETTINGS: dict[str, Any] = {
     "adam_epsilon": 1e-5,
 }
 # torch's compiler uses what torch itself has deprecated.
-compiles = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
 def make(dtype: torch.dtype, *, compiled: bool = False, **settings: Any) -> Minibatches[Batch]:
@@ -95,7 +94,6 @@ def test_it_is_the_loop_that_a_user_would_write() -> None:
         torch.testing.assert_close(found, expected)
 
 
-@compiles
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_compiled_and_plain_take_the_same_steps(dtype: torch.dtype, tolerance: float) -> None:
     """They agree again on a window of another size with another number of minibatches."""

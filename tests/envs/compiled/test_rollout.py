@@ -330,16 +330,13 @@ def test_the_longest_steps_are_compiled_with_o2_in_either_precision(
 
 
 # torch's compiler uses what torch itself has deprecated.
-compiles = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
-@compiles
 def test_the_compiled_loop_on_two_lengths_and_a_length_of_one() -> None:
     """The only test here that runs the compiler; the slow ones run it on every environment."""
     require_compiled(LQG(W=0.1), torch.float64, lengths=(6, 1, 3))
 
 
-@compiles
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("name", registered_env_ids())

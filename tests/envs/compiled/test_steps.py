@@ -9,8 +9,6 @@ from pgtoolkit.envs.control.cart_pole import CartPole
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-
 
 @pytest.mark.parametrize("dynamics", [CartPole(), LQG(W=0.0, horizon=7)])
 def test_they_agree_with_single_steps_until_an_episode_ends(dynamics: DifferentiableEnv) -> None:
