@@ -17,11 +17,12 @@ class ActionMask(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     The mask is ``info["action_mask"]`` of ``reset`` and ``step``, as of Taxi, or else what the
     environment's method ``action_masks()`` returns: one entry an action, true where it is allowed;
-    of ``MultiDiscrete`` actions those of the first variable first. Observations that are no
+    of ``MultiDiscrete`` actions those of the first variable first; of ``MultiBinary`` actions one
+    entry a variable, true where it may be 1. Observations that are no
     ``Dict`` become the part ``observation`` of one.
 
     Args:
-        env: an environment with ``Discrete`` or ``MultiDiscrete`` actions.
+        env: an environment with ``Discrete``, ``MultiDiscrete`` or ``MultiBinary`` actions.
 
     Raises:
         RequestError: actions are of another kind, or the environment tells no mask of that size.
@@ -73,12 +74,15 @@ def mask_size(space: spaces.Space[Any]) -> int:
     """The number of entries of a mask for these actions.
 
     Raises:
-        RequestError: they are neither ``Discrete`` nor ``MultiDiscrete``.
+        RequestError: they are not discrete.
     """
+    if isinstance(space, spaces.MultiBinary):
+        return int(np.prod(space.shape))
     if isinstance(space, spaces.Discrete):
         return int(space.n)
     if isinstance(space, spaces.MultiDiscrete):
         return int(space.nvec.sum())
     raise RequestError(
-        f"an action mask is for Discrete and MultiDiscrete actions, not {single_line(space)}"
+        "an action mask is for Discrete, MultiDiscrete and MultiBinary actions, not "
+        f"{single_line(space)}"
     )

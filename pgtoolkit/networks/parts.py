@@ -40,7 +40,8 @@ class RowWithParts(spaces.Box):
         privileged: entries that value and Q functions read, and the policy does not, such as what a
             simulator knows and a robot cannot measure (asymmetric actor-critic, Pinto et al. 2018).
         action_mask: entries that say which discrete actions are allowed, 1 or 0, one an action; a
-            ``MultiDiscrete`` space has those of its first variable first. The policy's hidden
+            ``MultiDiscrete`` space has those of its first variable first, and a ``MultiBinary`` one
+            an entry a variable, 1 where it may be 1. The policy's hidden
             layers do not read them; actions that are not allowed have probability 0.
 
     Raises:

@@ -78,6 +78,8 @@ class BernoulliHead(Head):
         return Bernoulli(self.output(features))
 
 
+DiscreteHead = CategoricalHead | MultiCategoricalHead | BernoulliHead
+
 FORBIDDEN = -1e8
 """Logit of an action that is not allowed: its probability is 0 in float32, and p log p is 0, where
 minus infinity would give NaN."""
@@ -89,17 +91,18 @@ class MaskedHead(Head):
 
     ``softmax(where(mask, logits, -1e8))``, in sampling and in updates, so that log-probabilities,
     entropies and divergences are those of the policy that acted (Huang and Ontanon 2022). Where
-    the mask allows no action, all have equal probability.
+    the mask allows no action, all have equal probability. An entry for a binary variable says
+    whether it may be 1.
 
     Args:
-        head: of one or several categorical variables, on features without the mask.
+        head: of one or several variables, on features without the mask.
         mask_size: ``K``, the number of entries of the mask.
 
     Raises:
         RequestError: the number of actions is another one than that of the mask's entries.
     """
 
-    def __init__(self, head: CategoricalHead | MultiCategoricalHead, mask_size: int) -> None:
+    def __init__(self, head: DiscreteHead, mask_size: int) -> None:
         super().__init__()
         num_logits = sum(part.size for part in head.noise)
         if num_logits != mask_size:
@@ -110,7 +113,7 @@ class MaskedHead(Head):
         self.head, self.noise, self.action_size = head, head.noise, head.action_size
         self.mask_size = mask_size
 
-    def forward(self, features: Tensor) -> Categorical | MultiCategorical:
+    def forward(self, features: Tensor) -> Categorical | MultiCategorical | Bernoulli:
         own, mask = features[..., : -self.mask_size], features[..., -self.mask_size :]
         distribution = self.head.forward(own)
         logits = torch.where(mask > ALLOWED, distribution.logits, FORBIDDEN)
@@ -125,7 +128,7 @@ def masked(make_head: MakeHead, observation_space: spaces.Space[Any]) -> MakeHea
 
     def make(num_features: int, generator: torch.Generator) -> Head:
         head = make_head(num_features, generator)
-        if isinstance(head, CategoricalHead | MultiCategoricalHead):
+        if isinstance(head, DiscreteHead):
             return MaskedHead(head, mask.size)
         return head
 

@@ -70,8 +70,9 @@ class Policy(nn.Module):
         self.head = make_head(num_features, generator)
         if mask_part(observation_space) is not None and not self.head.mask_size:
             raise RequestError(
-                f"the observation has a part {ACTION_MASK!r}, which only Discrete and "
-                "MultiDiscrete actions can follow: give the part another name, or take it out"
+                f"the observation has a part {ACTION_MASK!r}, which only Discrete, "
+                "MultiDiscrete and MultiBinary actions can follow: give the part another name, "
+                "or take it out"
             )
         self.noise, self.action_size = self.head.noise, self.head.action_size
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import pgtoolkit
 from pgtoolkit.agents.ppo import PpoConfig
+from pgtoolkit.distributions.discrete import Bernoulli
 from pgtoolkit.errors import RequestError
 from pgtoolkit.networks.parts import RowWithParts
 from pgtoolkit.policies.discrete import CategoricalPolicy, MaskedHead, MultiCategoricalHead
@@ -87,13 +88,36 @@ def test_several_variables_have_their_masks_one_after_the_other() -> None:
     assert (drawn[:, 0] == 1).all() and set(drawn[:, 1].tolist()) == {0, 2}
 
 
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_binary_variable_that_may_not_be_one_is_zero(mask: list[int]) -> None:
+    """The others have the probabilities, entropies and divergences that they have alone."""
+    first, second = (
+        make_policy(PpoConfig(), SPACE, spaces.MultiBinary(3), torch.Generator().manual_seed(seed))
+        for seed in (0, 1)
+    )
+    allowed = torch.tensor(mask, dtype=torch.bool)
+    obs, every = observations(mask).expand(2000, 5), observations([1, 1, 1])
+    found, other = first(obs), second(obs)
+    alone, other_alone = (Bernoulli(p(every).parameter[:, allowed]) for p in (first, second))
+    drawn = found.pre_action(first.draw_noise(2000, generator=torch.Generator().manual_seed(2)))
+    assert (drawn[:, ~allowed] == 0).all()
+    assert (drawn[:, allowed].float().mean(0) % 1 > 0).all()
+    log_prob = alone.log_prob(drawn[:, allowed])
+    torch.testing.assert_close(found.log_prob(drawn), log_prob)
+    torch.testing.assert_close(found.entropy()[:1], alone.entropy())
+    divergence = found.closed_form_kl_divergence(other)
+    expected = alone.closed_form_kl_divergence(other_alone)
+    assert divergence is not None and expected is not None
+    torch.testing.assert_close(divergence[:1], expected)
+
+
 def test_a_mask_of_another_size_is_refused() -> None:
     with pytest.raises(RequestError, match="has 3 entries, and there are 4 actions"):
         CategoricalPolicy(SPACE, spaces.Discrete(4))
 
 
 def test_a_mask_for_continuous_actions_is_refused() -> None:
-    with pytest.raises(RequestError, match="only Discrete and MultiDiscrete"):
+    with pytest.raises(RequestError, match="only Discrete, MultiDiscrete and MultiBinary"):
         GaussianPolicy(SPACE, spaces.Box(-1, 1, (2,), np.float32))
 
 

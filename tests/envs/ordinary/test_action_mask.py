@@ -7,6 +7,7 @@ from gymnasium import spaces
 
 import pgtoolkit
 from pgtoolkit.envs import ActionMask
+from pgtoolkit.envs.ordinary.action_mask import mask_size
 from pgtoolkit.errors import RequestError
 
 
@@ -73,10 +74,11 @@ def test_several_variables_have_one_mask() -> None:
     )
     space = ActionMask(env).observation_space
     assert isinstance(space, spaces.Dict) and space["action_mask"].shape == (5,)
+    assert mask_size(spaces.MultiBinary((2, 3))) == 6
 
 
 def test_continuous_actions_have_none() -> None:
-    with pytest.raises(RequestError, match="for Discrete and MultiDiscrete actions"):
+    with pytest.raises(RequestError, match="for Discrete, MultiDiscrete and MultiBinary"):
         ActionMask(gymnasium.make("Pendulum-v1"))
 
 
