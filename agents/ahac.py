@@ -9,8 +9,8 @@ from pgtoolkit.agent import Metrics
 from pgtoolkit.config import (
     AdamSettings,
     DiagnosticsSettings,
+    PathwisePolicySettings,
     PathwiseSettings,
-    PolicySettings,
     RolloutSettings,
     ValueEnsembleSettings,
     above,
@@ -30,7 +30,6 @@ from pgtoolkit.learners.adaptive_horizon import AdaptiveHorizon
 from pgtoolkit.learners.policy_learner import PolicyLearner
 from pgtoolkit.learners.value_learner import ValueLearner, make_value_ensemble
 from pgtoolkit.limits import MAX_COUNT, MAX_PASSES
-from pgtoolkit.networks.mlp import Activation
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import load_state_of, state_of
 
@@ -42,7 +41,7 @@ class AhacConfig(
     RolloutSettings,
     AdamSettings,
     PathwiseSettings,
-    PolicySettings,
+    PathwisePolicySettings,
     ValueEnsembleSettings,
     DiagnosticsSettings,
 ):
@@ -75,17 +74,6 @@ class AhacConfig(
     converged and ends; 0 makes all passes."""
     adam_betas: Annotated[tuple[float, float], each(below(0, 1))] = (0.7, 0.95)
     """Decay rates of Adam's two moments."""
-    log_std_init: float = -0.5
-    """Initial logarithm of the standard deviation, before squashing. A larger one makes the policy
-    learn a high gain against its own noise."""
-    activation: Activation = "elu"
-    """Activation of the hidden layers."""
-    layer_norm: bool = True
-    """Put a LayerNorm after each hidden activation."""
-    first_bias: Annotated[float, at_least(0)] = 0.3
-    """Half-width of the uniform distribution that the initial biases of the policy's first hidden
-    layer are drawn from. At 0, the LayerNorm would make the policy's gain grow without bound as
-    observations come near 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

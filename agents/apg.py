@@ -10,11 +10,10 @@ from pgtoolkit.agent import Metrics
 from pgtoolkit.config import (
     AdamSettings,
     DiagnosticsSettings,
+    PathwisePolicySettings,
     PathwiseSettings,
-    PolicySettings,
     RolloutSettings,
     above,
-    at_least,
     below,
     each,
 )
@@ -29,7 +28,6 @@ from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
 from pgtoolkit.learners.policy_learner import PolicyLearner
-from pgtoolkit.networks.mlp import Activation
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import load_state_of, state_of
 
@@ -38,7 +36,11 @@ STATE = ("collector", "learner")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ApgConfig(
-    RolloutSettings, AdamSettings, PathwiseSettings, PolicySettings, DiagnosticsSettings
+    RolloutSettings,
+    AdamSettings,
+    PathwiseSettings,
+    PathwisePolicySettings,
+    DiagnosticsSettings,
 ):
     """Back-propagation through the environment over a window, and nothing beyond the window."""
 
@@ -46,17 +48,6 @@ class ApgConfig(
     """Adam's learning rate for the policy."""
     adam_betas: Annotated[tuple[float, float], each(below(0, 1))] = (0.7, 0.95)
     """Decay rates of Adam's two moments."""
-    log_std_init: float = -0.5
-    """Initial logarithm of the standard deviation, before squashing. A larger one makes the policy
-    learn a high gain against its own noise."""
-    activation: Activation = "elu"
-    """Activation of the hidden layers."""
-    layer_norm: bool = True
-    """Put a LayerNorm after each hidden activation."""
-    first_bias: Annotated[float, at_least(0)] = 0.3
-    """Half-width of the uniform distribution that the initial biases of the policy's first hidden
-    layer are drawn from. At 0, the LayerNorm would make the policy's gain grow without bound as
-    observations come near 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

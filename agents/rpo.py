@@ -11,7 +11,7 @@ from pgtoolkit.config import (
     AdamSettings,
     DiagnosticsSettings,
     GraphSettings,
-    PolicySettings,
+    PathwisePolicySettings,
     RelativeEntropySettings,
     RolloutSettings,
     ValueEnsembleSettings,
@@ -35,7 +35,6 @@ from pgtoolkit.learners.entropy import reward_std
 from pgtoolkit.learners.policy_learner import PolicyLearner, describe
 from pgtoolkit.learners.value_learner import ValueLearner, make_value_ensemble
 from pgtoolkit.limits import MAX_PASSES
-from pgtoolkit.networks.mlp import Activation
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import load_state_of, state_of
@@ -49,7 +48,7 @@ class RpoConfig(
     AdamSettings,
     RelativeEntropySettings,
     GraphSettings,
-    PolicySettings,
+    PathwisePolicySettings,
     ValueEnsembleSettings,
     DiagnosticsSettings,
 ):
@@ -79,17 +78,6 @@ class RpoConfig(
     """Share of the old target value functions that each update keeps; 0 means no lag."""
     adam_betas: Annotated[tuple[float, float], each(below(0, 1))] = (0.7, 0.95)
     """Decay rates of Adam's two moments."""
-    log_std_init: float = -0.5
-    """Initial logarithm of the standard deviation, before squashing. A larger one makes the policy
-    learn a high gain against its own noise."""
-    activation: Activation = "elu"
-    """Activation of the hidden layers."""
-    layer_norm: bool = True
-    """Put a LayerNorm after each hidden activation."""
-    first_bias: Annotated[float, at_least(0)] = 0.3
-    """Half-width of the uniform distribution that the initial biases of the policy's first hidden
-    layer are drawn from. At 0, the LayerNorm would make the policy's gain grow without bound as
-    observations come near 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ from pgtoolkit.config import (
     AdamSettings,
     DiagnosticsSettings,
     EstimatorSettings,
-    NetworkSettings,
+    PathwiseNetworkSettings,
     RolloutSettings,
     ValueEnsembleSettings,
     above,
@@ -42,7 +42,7 @@ class SapoConfig(
     RolloutSettings,
     AdamSettings,
     EstimatorSettings,
-    NetworkSettings,
+    PathwiseNetworkSettings,
     ValueEnsembleSettings,
     DiagnosticsSettings,
 ):
@@ -77,16 +77,8 @@ class SapoConfig(
     observation whose logarithm a tanh keeps in [-5, 2] (state_dependent) or that is clamped to
     [-20, 2] (state_dependent_clamped). With one per dimension, entropy does not depend on the
     path."""
-    log_std_init: float = -0.5
-    """Initial logarithm of the standard deviation, before squashing."""
     activation: Activation = "silu"
     """Activation of the hidden layers."""
-    layer_norm: bool = True
-    """Put a LayerNorm after each hidden activation."""
-    first_bias: Annotated[float, at_least(0)] = 0.3
-    """Half-width of the uniform distribution that the initial biases of the policy's first hidden
-    layer are drawn from. At 0, the LayerNorm would make the policy's gain grow without bound as
-    observations come near 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -244,6 +244,28 @@ class PolicySettings(NetworkSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PathwiseNetworkSettings(NetworkSettings):
+    """The network of a policy through which a path of many steps is differentiated."""
+
+    activation: Activation = "elu"
+    """Activation of the hidden layers."""
+    layer_norm: bool = True
+    """Put a LayerNorm after each hidden activation."""
+    first_bias: Annotated[float, at_least(0)] = 0.3
+    """Half-width of the uniform distribution that the initial biases of the policy's first hidden
+    layer are drawn from. At 0, the LayerNorm would make the policy's gain grow without bound as
+    observations come near 0."""
+    log_std_init: float = -0.5
+    """Initial logarithm of the standard deviation, before squashing. A larger one makes the policy
+    learn a high gain against its own noise."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PathwisePolicySettings(PathwiseNetworkSettings, PolicySettings):
+    """A pathwise agent's network and distribution, and the weight of the policy's entropy."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RelativeEntropySettings(Settings):
     """An entropy weight in units of the rewards' standard deviation."""
 

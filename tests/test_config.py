@@ -14,6 +14,7 @@ from pgtoolkit.agents.reinforce import ReinforceConfig
 from pgtoolkit.agents.shac import ShacConfig
 from pgtoolkit.config import (
     AdamSettings,
+    PathwisePolicySettings,
     PathwiseSettings,
     PolicySettings,
     RelativeEntropySettings,
@@ -156,6 +157,15 @@ def test_a_group_may_replace_a_default_of_the_group_that_it_extends() -> None:
     for config in (ApgConfig(), ShacConfig(), PathwiseLast()):
         assert config.ent_coef_relative == 0.015
     assert ReinforceConfig().ent_coef_relative == 0.0
+
+
+@pytest.mark.parametrize("name", ["apg", "shac", "sapo", "ahac", "rpo"])
+def test_agents_that_differentiate_a_path_share_the_settings_of_their_network(name: str) -> None:
+    """Those of the group of pathwise networks; ``sapo`` has another activation."""
+    given, shared, plain = load_agent(name)[1](), PathwisePolicySettings(), PolicySettings()
+    for field, value in (("layer_norm", True), ("first_bias", 0.3), ("log_std_init", -0.5)):
+        assert getattr(given, field) == getattr(shared, field) == value != getattr(plain, field)
+    assert given.activation == ("silu" if name == "sapo" else shared.activation)
 
 
 def test_ppo_has_no_relative_entropy() -> None:
