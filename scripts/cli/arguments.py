@@ -27,6 +27,9 @@ FRAME_CHARACTERS = "╭╮╰╯│─"
 """Characters of the frame that tyro draws around an error."""
 
 
+NUMBER_WORDS = ("-inf", "-infinity", "-nan")
+"""Numbers that look like an option with one hyphen."""
+
 MAX_JSON_DEPTH = 20
 """Lists and objects inside each other; no argument of an environment has so many."""
 
@@ -78,12 +81,25 @@ def require_flags(arguments: Sequence[str], names: Sequence[str], *, command: st
     program = program_name(command)
     most_used = EXAMPLES.get(command.split()[0], Example("", ())).first
     ordered = [*(name for name in most_used if name in names), *names]
-    for word in (argument.split("=")[0] for argument in arguments if argument.startswith("--")):
-        name = word.removeprefix("--").replace("-", "_")
-        if name in names or name.removeprefix("no_") in names:
+    for word in (argument.split("=")[0] for argument in arguments if is_flag(argument)):
+        name = word.lstrip("-").replace("-", "_")
+        known = name in names or name.removeprefix("no_") in names
+        if known and word.startswith("--"):
             continue
-        hint = did_you_mean(name, dict.fromkeys(ordered), flag_name)
+        meant = [name] if known else dict.fromkeys(ordered)
+        hint = did_you_mean(name, meant, flag_name)
         raise RequestError(f"`{program}` has no option {word}: {hint}`{program} --help` shows all")
+
+
+def is_flag(argument: str) -> bool:
+    """Whether an argument begins as an option does: with two hyphens, or with one and a word.
+
+    ``-lr`` and ``-n=3`` do; ``-inf`` and ``-1e3`` are numbers, and ``-x + y`` is a text.
+    """
+    return argument.startswith("--") or (
+        re.fullmatch(r"-[a-z][\w-]*(=.*)?", argument, re.IGNORECASE | re.DOTALL) is not None
+        and argument.lower() not in NUMBER_WORDS
+    )
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:

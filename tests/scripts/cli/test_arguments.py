@@ -3,6 +3,7 @@
 import pytest
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.arguments import require_flags
 from pgtoolkit.scripts.cli.experiment import parse_settings, settings_from_file
 from pgtoolkit.scripts.cli.main import run_arguments
 
@@ -48,6 +49,16 @@ def test_a_setting_of_a_file_is_said_to_be_one() -> None:
         (["compare", "--env", "x", "--agent", "ppo"], "no option --agent: did you mean --agents?"),
         (["plot", "x", "--out", "y"], "has no option --out: did you mean --output?"),
         (["tune", "ppo", "--lr", "1"], "has no option --lr: did you mean --learning-rate?"),
+        (["train", "ppo", "-lr", "1e-3"], "has no option -lr: did you mean --learning-rate?"),
+        (["train", "ppo", "-lr=1e-3"], "has no option -lr: did you mean --learning-rate?"),
+        (["train", "ppo", "-env", "x"], "has no option -env: did you mean --env? `"),
+        (["train", "ppo", "-no-normalize-rewards"], "did you mean --no-normalize-rewards? `"),
+        (["train", "ppo", "-n", "3"], "has no option -n: did you mean --n-steps or --n-epochs?"),
+        (["tune", "ppo", "-gama", "1"], "has no option -gama: did you mean --gamma?"),
+        (
+            ["evaluate", "runs/x", "-episode", "3"],
+            "has no option -episode: did you mean --episodes",
+        ),
     ],
 )
 def test_an_option_that_there_is_not(arguments: list[str], words: str) -> None:
@@ -55,6 +66,11 @@ def test_an_option_that_there_is_not(arguments: list[str], words: str) -> None:
     with pytest.raises(RequestError) as caught:
         run_arguments(arguments)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["-1", "-1e-3", "-.5", "-inf", "-Infinity", "-nan", "-x y", "-"])
+def test_a_value_that_begins_with_a_hyphen_is_no_option(value: str) -> None:
+    require_flags(["--log-std-init", value], ["log_std_init"], command="train ppo")
 
 
 def test_underscores_and_switches_are_options() -> None:
