@@ -213,8 +213,13 @@ def settled(history: History) -> bool:
 def has_learned(returns: Series) -> bool:
     """Whether the best return is well above the first, and most of the rise has been kept."""
     first, best = returns.early[0], returns.highest
-    risen = best - first > IMPROVED * max(abs(first), abs(best))
-    return risen and best - returns.recent[-1] < LOST * (best - first)
+    return has_risen(returns) and best - returns.recent[-1] < LOST * (best - first)
+
+
+def has_risen(returns: Series) -> bool:
+    """Whether the best return is well above the first."""
+    first, best = returns.early[0], returns.highest
+    return best - first > IMPROVED * max(abs(first), abs(best))
 
 
 # Variance -----------------------------------------------------------------------------------------

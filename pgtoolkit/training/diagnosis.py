@@ -26,6 +26,8 @@ from pgtoolkit.training.history import History
 
 NOTHING = "nothing to report"
 CHECK = "pgtoolkit check-env tests the environment's gradient"
+RETURNS = (("eval/mean_reward", "evaluations"), ("rollout/ep_rew_mean", "training returns"))
+"""Tags of the return, and what they are called in a sentence."""
 SIMILAR = 1.2
 """Ratio of two variances below which they are said to be about the same."""
 
@@ -224,7 +226,11 @@ def report_lines(diagnosis: Diagnosis) -> list[str]:
 
 
 def gradient_text(diagnosis: Diagnosis) -> str:
-    """What the last measurements say of the gradient that was followed, in one line."""
+    """What the last measurements say of the gradient that was followed, in one line.
+
+    A gradient may be sound in a run that learns nothing, so the line begins with both: the
+    gradient's quality, and what became of the return.
+    """
     history = diagnosis.history
     if not history.estimators():
         return (
@@ -236,7 +242,8 @@ def gradient_text(diagnosis: Diagnosis) -> str:
     unreliable = [rule.kind for rule in RULES if rule.gradient and rule.kind in diagnosis.kinds]
     parts = [variance_words(history), signal_words(history), bias_words(history, unreliable)]
     parts.append(critic_words(history))
-    return f"{verdict(history, unreliable)}: " + "; ".join(part for part in parts if part)
+    begin = f"{verdict(history, unreliable)}, while {learning_words(history)}"
+    return f"{begin}: " + "; ".join(part for part in parts if part)
 
 
 def verdict(history: History, unreliable: Sequence[str]) -> str:
@@ -257,6 +264,27 @@ def verdict(history: History, unreliable: Sequence[str]) -> str:
     return "sound" if signal_is_seen(history) and not bias_is_open(history) else "unproven"
 
 
+def learning_words(history: History) -> str:
+    """What became of the return: ``the evaluations rose from -1,000 to -200``.
+
+    Of the evaluations if there are two or more, else of the training episodes.
+    """
+    found = [(history.get(tag), subject) for tag, subject in RETURNS]
+    known = [(series, subject) for series, subject in found if series and len(series.recent) > 1]
+    if not known:
+        return "there are too few returns to tell whether the agent learns"
+    returns, subject = known[0]
+    values = returns.early[0], returns.highest, returns.recent[-1]
+    first, best, last = (format_number(x, 4) for x in values)
+    if alarms.has_learned(returns):
+        return f"the {subject} rose from {first} to {last}"
+    if alarms.has_risen(returns):
+        return f"the {subject} rose from {first} to {best} and fell to {last}"
+    if returns.recent[-1] > returns.early[0]:
+        return f"the {subject} rose little (from {first} to {last})"
+    return f"the {subject} did not improve (from {first} to {last})"
+
+
 def variance_words(history: History) -> str:
     """The followed gradient's variance, beside that of each other estimator."""
     name = str(history.followed)
@@ -264,6 +292,7 @@ def variance_words(history: History) -> str:
     ratios = {other: alarms.usual_ratio(history, other) for other in alarms.others(history)}
     found = [
         f"{times_text(ratio)} {alarms.noun(other)}'s {variance_text(history, other)}"
+        f"{' (the ratio is of one objective)' if alarms.matched_ratio(history, other) else ''}"
         for other, ratio in ratios.items()
         if ratio > 0
     ]

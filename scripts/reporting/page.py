@@ -126,7 +126,7 @@ def diagnosis(experiments: Sequence[Styled]) -> str:
         for run in each.experiment.runs
         if run.summary is not None
     ]
-    text = "Whether the gradient is sound at the end of a run, what is wrong, and what to do."
+    text = "Whether each run's gradient is sound, what its return did, what is wrong, what to do."
     return "\n".join(("<h2>Diagnosis</h2>", f"<p>{text if parts else NOT_ENDED}</p>", *parts))
 
 

@@ -591,7 +591,8 @@ NOT_EXCLUDED = (
 
 def test_the_closing_line_on_a_sound_gradient() -> None:
     assert gradient_text(diagnose(run())) == (
-        "sound: pathwise is followed, with a variance of 5, 80 times less than the score "
+        "sound, while the evaluations rose from -1,000 to -52.63: "
+        "pathwise is followed, with a variance of 5, 80 times less than the score "
         "function's 400; 64 trajectories give an update an SNR of 6.4 (10 are enough for an SNR of "
         "1); no bias of pathwise is seen (highest z 0.8)"
     )
@@ -623,17 +624,64 @@ def test_a_gradient_is_sound_only_if_no_bias_that_matters_can_reach_it(
     followed: str, begin: str
 ) -> None:
     change = {"gradient/log10_detectable_bias": math.nan, "gradient/variance_ratio": 1.0}
-    assert gradient_text(diagnose(run(change, followed=followed))).startswith(f"{begin}: ")
+    assert gradient_text(diagnose(run(change, followed=followed))).startswith(f"{begin}, while ")
 
 
 def test_a_guarded_mix_is_the_score_function_and_has_no_bias() -> None:
     change = {"gradient/log10_detectable_bias": math.nan, "gradient/mix/guarded": 1.0}
-    assert gradient_text(diagnose(run(change, followed="mixed"))).startswith("sound: ")
+    assert gradient_text(diagnose(run(change, followed="mixed"))).startswith("sound, while ")
 
 
 def test_a_bias_that_is_not_measured_is_not_excluded() -> None:
     text = gradient_text(diagnose(run({"gradient/bias_z": math.nan})))
     assert text.startswith("unproven") and "no bias is measured (pgtoolkit check-env" in text
+
+
+def returns(*values: float) -> Change:
+    """The evaluations in their order, and no training returns; the last one goes on."""
+
+    def change(update: int) -> dict[str, float]:
+        value = values[min(update // EVALUATED, len(values) - 1)]
+        return {"eval/mean_reward": value, "rollout/ep_rew_mean": math.nan}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((-260.0, -14.0), "the evaluations rose from -260 to -14"),
+        ((-260.0, -14.0, -240.0), "the evaluations rose from -260 to -14 and fell to -240"),
+        ((-72.7, -70.0), "the evaluations rose little (from -72.7 to -70)"),
+        ((-72.7, -76.2), "the evaluations did not improve (from -72.7 to -76.2)"),
+        ((-72.7, -71.0, -76.2), "the evaluations did not improve (from -72.7 to -76.2)"),
+        ((5.0,), "the evaluations did not improve (from 5 to 5)"),
+        ((math.nan,), "there are too few returns to tell whether the agent learns"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("change", "quality"),
+    [({}, "sound"), ({"gradient/log10_detectable_bias": math.nan}, "unproven")],
+)
+def test_the_gradients_quality_never_stands_without_what_became_of_the_return(
+    change: Row, quality: str, values: tuple[float, ...], said: str
+) -> None:
+    """A sound gradient does not make an agent learn, and one that learns may follow another."""
+    course = returns(*values)
+    assert callable(course)
+    text = gradient_text(diagnose(run(lambda update: {**course(update), **change})))
+    assert text.startswith(f"{quality}, while {said}: pathwise is followed")
+
+
+@pytest.mark.parametrize("evaluation", [math.nan, -1000.0])
+def test_training_returns_count_where_there_are_not_two_evaluations(evaluation: float) -> None:
+    """Without evaluations, and in a run with the first one alone."""
+
+    def row(update: int) -> dict[str, float]:
+        return run()(update) | {"eval/mean_reward": evaluation if update == 0 else math.nan}
+
+    said = "sound, while the training returns rose from -1,000 to -47.85: "
+    assert gradient_text(diagnose(row)).startswith(said)
 
 
 def test_one_trajectory_is_enough() -> None:
@@ -645,7 +693,8 @@ def test_the_closing_line_on_an_unreliable_gradient() -> None:
     change = EXPLODED | UNSEEN | {"gradient/pathwise/signal": -1.0}
     text = gradient_text(diagnose(run(change | NEVER_LEARNS)))
     assert text == (
-        "unreliable: pathwise is followed, with a variance of 1.2e8, 1.1e8 times more than the "
+        "unreliable, while the evaluations did not improve (from -1,000 to -1,000): "
+        "pathwise is followed, with a variance of 1.2e8, 1.1e8 times more than the "
         "score function's 1.1; no gradient is seen in the noise of 64 trajectories: near the "
         "best return, or too few; a bias of pathwise would not be seen in this variance"
     )
@@ -655,8 +704,8 @@ def test_the_closing_line_on_a_gradient_that_another_one_would_beat() -> None:
     """The ratio of the score function to pathwise is the matched one, not 400 / 5."""
     change = {"gradient/variance_ratio": 50.0, "gradient/score_function/signal": 7.0}
     text = gradient_text(diagnose(run(change, followed="score_function")))
-    assert text.startswith("usable, but noisier than need be: the score function is followed")
-    assert "50 times more than pathwise's 5" in text
+    assert text.startswith("usable, but noisier than need be, while the evaluations rose")
+    assert "50 times more than pathwise's 5 (the ratio is of one objective)" in text
     unseen = {"gradient/score_function/signal": 6.0}  # 64 * 6 / 400 is below 1
     text = gradient_text(diagnose(run(change | unseen, followed="score_function")))
     assert text.startswith("unreliable")
@@ -672,18 +721,18 @@ def test_variances_that_are_alike_are_said_to_be_so(variance: float, text: str) 
 
 
 def test_the_closing_line_after_few_measurements_says_so() -> None:
-    assert gradient_text(diagnose(run(), 25)).startswith("only 3 measurements: pathwise")
+    assert gradient_text(diagnose(run(), 25)).startswith("only 3 measurements, while the eval")
 
 
 def test_a_single_measurement_is_one() -> None:
-    assert gradient_text(diagnose(run(), 5)).startswith("only 1 measurement: pathwise")
+    assert gradient_text(diagnose(run(), 5)).startswith("only 1 measurement, while the training")
 
 
 @pytest.mark.parametrize("change", [UNSEEN, {"gradient/pathwise/signal": -1.0}])
 def test_a_gradient_that_is_not_seen_is_not_called_sound(change: Row) -> None:
     """The run has learned, but that it is at its best is not known."""
     text = gradient_text(diagnose(run(change, start=100)))
-    assert text.startswith("unproven: ")
+    assert text.startswith("unproven, while ")
     seen = "no gradient is seen in the noise of 64 trajectories: near the best return, or too few"
     assert seen in text
 
