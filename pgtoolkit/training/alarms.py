@@ -390,13 +390,18 @@ def critic_is_biased(history: History) -> bool:
     return together and is_biased(z.recent[-1], low.recent[-1]) and not exact_is_biased
 
 
+def follows_critic(history: History) -> bool:
+    """Whether the critic's gradient is followed, alone or mixed with the score function's."""
+    return history.followed == "critic" or follows_mixed_with(history, "critic")
+
+
 def points_away(history: History) -> bool:
     """Whether the critic's gradient is followed, is biased, and surely points away."""
-    follows = history.followed == "critic" or follows_mixed_with(history, "critic")
     high, cosine = (history.get(f"gradient/critic/cosine{end}") for end in ("_high", ""))
-    if not follows or high is None or cosine is None or not critic_is_biased(history):
+    if high is None or cosine is None or not follows_critic(history):
         return False
-    return high.steps[-1] == cosine.steps[-1] and high.recent[-1] < POINTS_AWAY
+    away = high.steps[-1] == cosine.steps[-1] and high.recent[-1] < POINTS_AWAY
+    return away and critic_is_biased(history)
 
 
 def words_points_away(history: History, since: int) -> Words:

@@ -261,7 +261,8 @@ def verdict(history: History, unreliable: Sequence[str]) -> str:
         return "usable, but noisier than need be"
     if unreliable:
         return "unreliable"
-    return "sound" if signal_is_seen(history) and not bias_is_open(history) else "unproven"
+    is_open = bias_is_open(history) or critic_is_open(history)
+    return "sound" if signal_is_seen(history) and not is_open else "unproven"
 
 
 def learning_words(history: History) -> str:
@@ -360,11 +361,18 @@ def bias_would_be_seen(history: History) -> bool:
     return any(value <= math.log10(BIAS_SHARE) for value in found)
 
 
+def critic_is_open(history: History) -> bool:
+    """Whether the critic's gradient is followed, and is not known to be without a bias."""
+    z = history.get("gradient/critic/bias_z")
+    seen = z is None or max(z.last(MEASUREMENTS)) > BIAS_Z
+    return alarms.follows_critic(history) and seen
+
+
 def critic_words(history: History) -> str:
     """How the critic's gradient lies to the exact one, where both were measured."""
     cosine, z = (history.get(f"gradient/critic/{name}") for name in ("cosine", "bias_z"))
     if cosine is None or z is None:
-        return ""
+        return "no bias of the critic's is measured" if critic_is_open(history) else ""
     if not alarms.critic_is_biased(history):
         highest = max(z.last(MEASUREMENTS))
         return f"no bias of the critic's is seen at the end (highest z {alarms.z_text(highest)})"

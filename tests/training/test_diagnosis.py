@@ -637,6 +637,28 @@ def test_a_bias_that_is_not_measured_is_not_excluded() -> None:
     assert text.startswith("unproven") and "no bias is measured (pgtoolkit check-env" in text
 
 
+CRITICS = [f"gradient/critic/{name}" for name in HEALTHY_CRITIC]
+
+
+@pytest.mark.parametrize(
+    ("change", "quality", "said"),
+    [
+        ({}, "sound", "no bias of the critic's is seen at the end (highest z 2.0)"),
+        ({"gradient/critic/bias_z": 9.0, "gradient/critic/bias_low": 0.1}, "unproven", "is biased"),
+        ({"gradient/critic/bias_z": 9.0}, "unproven", "at the end (highest z 9.0)"),
+        (dict.fromkeys(CRITICS, math.nan), "unproven", "no bias of the critic's is measured"),
+    ],
+)
+def test_a_critics_gradient_is_sound_only_if_a_bias_was_looked_for_and_not_seen(
+    change: Row, quality: str, said: str
+) -> None:
+    """An agent may climb the slope of a wrong critic with a clear signal, and learn nothing."""
+    text = gradient_text(diagnose(run(change, followed="critic")))
+    assert text.startswith(f"{quality}, while ") and said in text
+    beside = gradient_text(diagnose(run(change, followed="pathwise")))
+    assert beside.startswith("sound, while ") and "critic's is measured" not in beside
+
+
 def returns(*values: float) -> Change:
     """The evaluations in their order, and no training returns; the last one goes on."""
 
