@@ -14,6 +14,14 @@ import tyro
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse
 from pgtoolkit.scripts.cli.files import require_picture
+from pgtoolkit.scripts.comparison.figure import (
+    COLUMN_WIDTH,
+    MAX_TICKS,
+    PANEL_HEIGHT,
+    STROKE,
+    TYPE,
+    save,
+)
 from pgtoolkit.scripts.comparison.scalars import Scalars, read_scalars
 
 GAIN, RETURN = "train/policy_gain", "eval/mean_reward"
@@ -64,9 +72,6 @@ def run(arguments: Sequence[str]) -> None:
 
     folders = [RunFolder.open(name)[0] for name in options.runs]
     require_picture(options.output, "--output")
-    import matplotlib
-
-    matplotlib.use("Agg")
     labels = options.labels or tuple(folder.path.name for folder in folders)
     scalars = {
         label: read_scalars(folder.path) for label, folder in zip(labels, folders, strict=True)
@@ -74,34 +79,50 @@ def run(arguments: Sequence[str]) -> None:
     for folder, found in zip(folders, scalars.values(), strict=True):
         if GAIN not in found:
             raise RequestError(f"{folder.path} measured no gain (--diagnostics-interval 0?)")
-    draw(scalars).savefig(options.output, dpi=150)
+    save(draw(scalars), options.output)
     print(options.output)
 
 
 def draw(runs: Mapping[str, Scalars]) -> Any:
-    """A matplotlib figure with a panel for each of ``PANELS`` and a line for each run."""
-    import matplotlib.pyplot as plt
+    """A matplotlib figure with a panel for each of ``PANELS`` and a line for each run.
 
-    figure, panels = plt.subplots(len(PANELS), 1, sharex=True, figsize=(8, 8), layout="constrained")
+    It is half a column of print wide, and its type has its size there.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    with matplotlib.rc_context(TYPE):
+        return _drawn(runs)
+
+
+def _drawn(runs: Mapping[str, Scalars]) -> Any:
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    size = COLUMN_WIDTH, PANEL_HEIGHT * len(PANELS)
+    figure, panels = plt.subplots(len(PANELS), 1, sharex=True, figsize=size, layout="constrained")
     for axes, (tag, label) in zip(panels, PANELS.items(), strict=True):
         for number, (name, scalars) in enumerate(runs.items()):
             series = variance_ratio(scalars) if tag == "variance" else scalars.get(tag)
             if series is not None:
-                axes.plot(*series, color=COLOURS[number % len(COLOURS)], label=name, marker=".")
+                colour = COLOURS[number % len(COLOURS)]
+                axes.plot(*series, color=colour, label=name, marker=".", **STROKE)
         if tag in LOGARITHMIC:
             axes.set_yscale("log")
         axes.set_ylabel(label)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.2)
+        axes.grid(alpha=0.25, linewidth=0.5)
     for axes, level in ((panels[1], 1.0), (panels[2], 1.0)):
         axes.axhline(level, color="0.5", linewidth=0.8, linestyle=":")
-    panels[0].legend(frameon=False)
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside upper left", frameon=False)
     later = [x for found in runs.values() for x in found.get(RETURN, ([], []))[1][1:]]
     if later:
         # The first evaluation is of an untrained policy, and would flatten the rest.
         margin = 0.1 * (max(later) - min(later)) or 1.0
         panels[-1].set_ylim(min(later) - margin, max(later) + margin)
     panels[-1].set_xlabel("environment steps")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(MAX_TICKS))
     panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     return figure
 

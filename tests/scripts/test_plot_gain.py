@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.plot_gain import run, variance_ratio
+from pgtoolkit.scripts.comparison.figure import COLUMN_WIDTH
+from pgtoolkit.scripts.plot_gain import GAIN, draw, run, variance_ratio
 from pgtoolkit.scripts.train import run as train
 
 ARGUMENTS = ["--env", "pgtoolkit/PointMass-v0", "--total-steps", "400", "--num-envs", "8"]
@@ -31,6 +32,18 @@ def test_a_run_without_measurements_is_refused(tmp_path: Path) -> None:
     train(["shac", *ARGUMENTS, "--diagnostics-interval", "0", "--run-dir", path])
     with pytest.raises(RequestError, match="--diagnostics-interval"):
         run([path, "--output", str(tmp_path / "gain.png")])
+
+
+def test_the_picture_is_legible_in_half_a_column_of_print() -> None:
+    """It is 3.3 inches wide, and no text in it is below 7 points."""
+    pytest.importorskip("matplotlib")
+    from matplotlib.text import Text
+
+    figure = draw({name: {GAIN: ([0, 300_000], [0.1, 100.0])} for name in ("one", "two")})
+    assert figure.get_size_inches()[0] == COLUMN_WIDTH == 3.3
+    figure.canvas.draw()
+    sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text()]
+    assert len(sizes) > 10 and min(sizes) >= 7
 
 
 def test_the_ratio_is_of_the_same_steps() -> None:
