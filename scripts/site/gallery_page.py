@@ -8,7 +8,10 @@ FIGURES = {
     "pendulum.png": ("Return and gradient variance while SHAC learns", "guide/first_agent.md"),
     "variance.png": ("Up to which horizon is pathwise usable?", "guide/which_gradient.md"),
     "gain.png": ("Why a pathwise gradient explodes", "gain.md"),
-    "critic.png": ("The critic's gradient beside the exact one", "estimators.md#through-a-critic"),
+    "critic-Pendulum.png": (
+        "The critic's gradient beside the exact one",
+        "estimators.md#through-a-critic",
+    ),
 }
 """File in ``docs`` to the title of a figure and the page that explains it."""
 
