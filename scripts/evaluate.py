@@ -93,8 +93,8 @@ def run(arguments: Sequence[str]) -> None:
         RequestError: no such run or environment, or the policy does not fit the environment.
     """
     options = parse(EvaluateArguments, arguments, command="evaluate")
+    from pgtoolkit.scripts.cli.display.video import record_episode, require_video
     from pgtoolkit.scripts.cli.experiment import cut_off_sentence
-    from pgtoolkit.scripts.cli.video import record_episode, require_video
 
     if options.json is not None:
         require_writable(options.json, "--json")
@@ -131,10 +131,10 @@ def evaluate_run(
     import torch
 
     from pgtoolkit.rollouts.evaluation import evaluate
+    from pgtoolkit.scripts.cli.display.video import require_rendering
     from pgtoolkit.scripts.cli.experiment import env_factory_of, load_policy, settings_from_file
     from pgtoolkit.scripts.cli.memory import require_evaluation_memory
     from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
-    from pgtoolkit.scripts.cli.video import require_rendering
     from pgtoolkit.training.run_folder import RunFolder
 
     folder, config = RunFolder.open(options.run)

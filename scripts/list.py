@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from pgtoolkit.estimators.catalogue import CATALOGUE
+from pgtoolkit.scripts.cli.help.tables import table
 from pgtoolkit.scripts.cli.registry import (
     AGENTS,
     EXPECTATION_NOTES,
@@ -12,7 +13,6 @@ from pgtoolkit.scripts.cli.registry import (
     lookup,
     registered_env_ids,
 )
-from pgtoolkit.scripts.cli.tables import table
 
 ANY_WIDTH = 10_000
 """Columns that no entry has."""

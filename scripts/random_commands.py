@@ -24,7 +24,7 @@ MODULES_OF_COMMANDS = (
     "rich.progress",
     "pgtoolkit.scripts.train",
     "pgtoolkit.scripts.cli.experiment",
-    "pgtoolkit.scripts.cli.video",
+    "pgtoolkit.scripts.cli.display.video",
     "pgtoolkit.scripts.variance_study.inputs",
     "pgtoolkit.scripts.variance_study.report",
     "pgtoolkit.envs.checks.check_env",

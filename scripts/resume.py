@@ -13,8 +13,8 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse
 
 if TYPE_CHECKING:
+    from pgtoolkit.scripts.cli.display.run_views import RunView
     from pgtoolkit.scripts.cli.experiment import FindEnvironments, RunSettings
-    from pgtoolkit.scripts.cli.run_views import RunView
     from pgtoolkit.scripts.train import Trained
     from pgtoolkit.training.progress import Watch
     from pgtoolkit.training.run_folder import RunFolder
@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> None:
         NonFiniteError: a number went bad.
         RunFileError: the run folder cannot be written.
     """
-    from pgtoolkit.scripts.cli.run_views import view_of
+    from pgtoolkit.scripts.cli.display.run_views import view_of
 
     options = parse(ResumeArguments, arguments, command="resume")
     resume_locked(options, view=view_of(quiet=options.quiet, json_lines=options.json_lines))
@@ -80,7 +80,7 @@ def resume_locked(
         watch: called with the progress after every update; it may stop the run.
         view: what is told of the run; sentences and progress for people by default.
     """
-    from pgtoolkit.scripts.cli.run_views import ShownRun
+    from pgtoolkit.scripts.cli.display.run_views import ShownRun
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.storage.lock import locked
     from pgtoolkit.training.storage.new_folder import require_begun
@@ -99,9 +99,9 @@ def resume(
     watch: "Watch | None" = None,
 ) -> "Trained":
     """Continues a run whose folder is locked."""
+    from pgtoolkit.scripts.cli.display.run_videos import require_filmable
+    from pgtoolkit.scripts.cli.display.run_views import Beginning
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings, fitting
-    from pgtoolkit.scripts.cli.run_videos import require_filmable
-    from pgtoolkit.scripts.cli.run_views import Beginning
     from pgtoolkit.scripts.cli.tracking import tracker_of
     from pgtoolkit.scripts.train import Trained, run_training, untrained
     from pgtoolkit.state import anything, at, entries, require

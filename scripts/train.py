@@ -16,17 +16,17 @@ from pgtoolkit.scripts.cli.arguments import (
     read_yaml,
     require_flags,
 )
-from pgtoolkit.scripts.cli.examples import EXAMPLES
+from pgtoolkit.scripts.cli.help.examples import EXAMPLES
+from pgtoolkit.scripts.cli.help.tables import table, text_width
 from pgtoolkit.scripts.cli.presets import Preset, PresetChoice, find_preset
 from pgtoolkit.scripts.cli.registry import AGENTS, find_agent, load_agent
-from pgtoolkit.scripts.cli.tables import table, text_width
 from pgtoolkit.training.stop import Interruption
 
 if TYPE_CHECKING:
     from pgtoolkit.rollouts.evaluation import Evaluation
+    from pgtoolkit.scripts.cli.display.run_views import RunView
     from pgtoolkit.scripts.cli.experiment import Experiment, FindEnvironments, RunSettings
-    from pgtoolkit.scripts.cli.help_text import Group
-    from pgtoolkit.scripts.cli.run_views import RunView
+    from pgtoolkit.scripts.cli.help.help_text import Group
     from pgtoolkit.training.progress import Progress, Watch
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.writer import RunWriter
@@ -85,7 +85,7 @@ def run(arguments: Sequence[str]) -> None:
     options, rest = parse_known(TrainArguments, arguments[1:], command=command)
     # Imported only now, so that a wrong agent name is reported without waiting for torch.
     from pgtoolkit.scripts.cli import experiment
-    from pgtoolkit.scripts.cli.run_views import view_of
+    from pgtoolkit.scripts.cli.display.run_views import view_of
 
     names = [*experiment.setting_names(agent_name), *field_names(TrainArguments)]
     require_flags(rest, names, command=command)
@@ -123,7 +123,7 @@ def train_settings(
         watch: called with the progress after every update; it may stop the run.
         view: what is told of the run; sentences and progress for people by default.
     """
-    from pgtoolkit.scripts.cli.run_views import ShownRun
+    from pgtoolkit.scripts.cli.display.run_views import ShownRun
 
     view = view or ShownRun()
     with view.output():
@@ -140,9 +140,9 @@ def train_shown(
     watch: "Watch | None" = None,
 ) -> Trained:
     """Trains a new run, in the block of the view's output; ``said`` are the first sentences."""
+    from pgtoolkit.scripts.cli.display.run_videos import require_filmable
+    from pgtoolkit.scripts.cli.display.run_views import Beginning
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings
-    from pgtoolkit.scripts.cli.run_videos import require_filmable
-    from pgtoolkit.scripts.cli.run_views import Beginning
     from pgtoolkit.scripts.cli.tracking import tracker_of
     from pgtoolkit.scripts.cli.trust import signature
     from pgtoolkit.training.run_folder import RunFolder, default_path
@@ -206,8 +206,8 @@ def run_training(
         RunFileError: the run folder cannot be written.
         Interruption: a signal asked to stop; the run's state is saved.
     """
-    from pgtoolkit.scripts.cli.run_videos import film_of
-    from pgtoolkit.scripts.cli.run_views import Ending
+    from pgtoolkit.scripts.cli.display.run_videos import film_of
+    from pgtoolkit.scripts.cli.display.run_views import Ending
     from pgtoolkit.training.loop import train
     from pgtoolkit.training.progress import Progress, unwatched
     from pgtoolkit.training.stop import StopSignals
@@ -357,8 +357,8 @@ def usage() -> str:
 def option_groups(agent_name: str) -> "list[Group]":
     """All options of the command with an agent."""
     from pgtoolkit.scripts.cli.experiment import RunConfig
-    from pgtoolkit.scripts.cli.help_text import Group
-    from pgtoolkit.scripts.cli.options import options_of
+    from pgtoolkit.scripts.cli.help.help_text import Group
+    from pgtoolkit.scripts.cli.help.options import options_of
     from pgtoolkit.training.loop import TrainConfig
 
     kinds = {
@@ -372,7 +372,7 @@ def option_groups(agent_name: str) -> "list[Group]":
 
 def help_of(agent_name: str) -> str:
     """The help of ``train`` with an agent."""
-    from pgtoolkit.scripts.cli.help_text import help_text
+    from pgtoolkit.scripts.cli.help.help_text import help_text
 
     description = inspect.getdoc(load_agent(agent_name)[1]) or ""
     command = f"train {agent_name}"

@@ -16,6 +16,7 @@ from pgtoolkit.scripts.api.callback import Callback, TrainingProgress, watch_of
 from pgtoolkit.scripts.api.environment import given_env
 from pgtoolkit.scripts.api.session import python_session
 from pgtoolkit.scripts.api.settings import as_json, require_type
+from pgtoolkit.scripts.cli.display.run_views import SilentRun
 from pgtoolkit.scripts.cli.experiment import (
     Experiment,
     FindEnvironments,
@@ -24,7 +25,6 @@ from pgtoolkit.scripts.cli.experiment import (
     fitting,
     load_policy,
 )
-from pgtoolkit.scripts.cli.run_views import SilentRun
 from pgtoolkit.scripts.evaluate import EvaluateArguments, chosen_environment, evaluate_run
 from pgtoolkit.scripts.resume import ResumeArguments, resume_locked
 from pgtoolkit.scripts.train import Trained

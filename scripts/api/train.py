@@ -19,6 +19,7 @@ from pgtoolkit.scripts.api.run import Run, as_path, run_of
 from pgtoolkit.scripts.api.session import python_session
 from pgtoolkit.scripts.api.settings import require_type, settings_of
 from pgtoolkit.scripts.cli.arguments import parse_json_object
+from pgtoolkit.scripts.cli.display.run_views import SilentRun
 from pgtoolkit.scripts.cli.environments import Environments
 from pgtoolkit.scripts.cli.experiment import (
     FindEnvironments,
@@ -27,7 +28,6 @@ from pgtoolkit.scripts.cli.experiment import (
     settings_from_file,
 )
 from pgtoolkit.scripts.cli.presets import PresetChoice, find_preset
-from pgtoolkit.scripts.cli.run_views import SilentRun
 from pgtoolkit.scripts.cli.trust import names_of, require_signed
 from pgtoolkit.scripts.train import train_settings
 from pgtoolkit.training.run_folder import RunFolder

@@ -13,10 +13,10 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import tyro
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.cli.examples import EXAMPLES, Example
 from pgtoolkit.scripts.cli.formatting import join_names
-from pgtoolkit.scripts.cli.help_text import Group, help_text
-from pgtoolkit.scripts.cli.options import options_of
+from pgtoolkit.scripts.cli.help.examples import EXAMPLES, Example
+from pgtoolkit.scripts.cli.help.help_text import Group, help_text
+from pgtoolkit.scripts.cli.help.options import options_of
 from pgtoolkit.scripts.cli.registry import COMMANDS
 from pgtoolkit.scripts.cli.suggestions import did_you_mean
 from pgtoolkit.training.storage.config_file import read_config

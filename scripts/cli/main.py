@@ -94,7 +94,7 @@ def report_failure(error: BaseException) -> int:
 
 def usage() -> str:
     """The text of ``pgtoolkit --help``."""
-    from pgtoolkit.scripts.cli.tables import table, text_width
+    from pgtoolkit.scripts.cli.help.tables import table, text_width
 
     return (
         "example:\n"

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import final
 
+from pgtoolkit.scripts.cli.display.progress import BarView
+from pgtoolkit.scripts.cli.display.training_status import time_text
 from pgtoolkit.scripts.cli.formatting import format_number
-from pgtoolkit.scripts.cli.progress import BarView
-from pgtoolkit.scripts.cli.training_status import time_text
 from pgtoolkit.scripts.comparison.plan import PlannedRun
 from pgtoolkit.scripts.comparison.stages import final_evaluation
 

@@ -19,7 +19,7 @@ from pgtoolkit.scripts.reliability.small_runs import WINDOW, SmallRun
 
 MODULES = (
     "gymnasium.envs.classic_control",
-    "pgtoolkit.scripts.cli.progress",
+    "pgtoolkit.scripts.cli.display.progress",
     "pgtoolkit.scripts.train",
     "pgtoolkit.training.writer",
     "torch.optim",

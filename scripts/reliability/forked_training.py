@@ -13,9 +13,9 @@ from typing import Any, final
 import torch
 
 from pgtoolkit.scripts import resume, train
+from pgtoolkit.scripts.cli.display.run_views import Show, ShownRun
 from pgtoolkit.scripts.cli.main import run_command
 from pgtoolkit.scripts.cli.registry import load_agent
-from pgtoolkit.scripts.cli.run_views import Show, ShownRun
 from pgtoolkit.training.progress import Progress
 
 COMMANDS = {"train": train.run, "resume": resume.run}

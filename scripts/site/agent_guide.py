@@ -8,8 +8,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from pgtoolkit.scripts.cli.examples import EXAMPLES
 from pgtoolkit.scripts.cli.formatting import format_number, markdown_row
+from pgtoolkit.scripts.cli.help.examples import EXAMPLES
 from pgtoolkit.scripts.cli.registry import AGENTS
 from pgtoolkit.scripts.site.agent_notes import NOTES
 from pgtoolkit.scripts.site.agent_pages import EXAMPLES as RUNS

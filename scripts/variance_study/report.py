@@ -10,8 +10,8 @@ from rich.table import Table
 from pgtoolkit.diagnostics.bias import BIAS_SHARE, BIAS_Z
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.estimators.horizon_study import Measurement
+from pgtoolkit.scripts.cli.display.progress import BarView
 from pgtoolkit.scripts.cli.formatting import format_number
-from pgtoolkit.scripts.cli.progress import BarView
 from pgtoolkit.scripts.variance_study.decision import defect
 
 LEGEND = (

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from pgtoolkit.distributions.gaussian import DiagonalGaussian, FullGaussian
-from pgtoolkit.scripts.cli.progress import BarView, describe_variances
+from pgtoolkit.scripts.cli.display.progress import BarView, describe_variances
 from pgtoolkit.scripts.variational.elbo import standard_deviations
 from pgtoolkit.scripts.variational.posterior import Chains
 

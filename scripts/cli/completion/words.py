@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, final
 
-from pgtoolkit.scripts.cli.options import Option, options_of
+from pgtoolkit.scripts.cli.help.options import Option, options_of
 from pgtoolkit.scripts.cli.registry import AGENTS, BENCHMARKS, COMMANDS, registered_env_ids
 from pgtoolkit.scripts.completion import SHELLS
 from pgtoolkit.scripts.list import KINDS

@@ -14,7 +14,7 @@ from pgtoolkit.config import PolicySettings
 from pgtoolkit.envs.registry.resolve import EnvSpec
 from pgtoolkit.errors import RequestError
 from pgtoolkit.policies.factory import make_policy
-from pgtoolkit.scripts.cli.video import record_episode
+from pgtoolkit.scripts.cli.display.video import record_episode
 
 
 class Draws(gymnasium.Env[Any, Any]):

@@ -17,9 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import pgtoolkit
 from pgtoolkit.errors import RequestError
 from pgtoolkit.rollouts import evaluation
+from pgtoolkit.scripts.cli.display.run_videos import MAX_GIF_FRAMES, MAX_GIF_SIDE, Animation
+from pgtoolkit.scripts.cli.display.video import even_sided
 from pgtoolkit.scripts.cli.main import run_arguments
-from pgtoolkit.scripts.cli.run_videos import MAX_GIF_FRAMES, MAX_GIF_SIDE, Animation
-from pgtoolkit.scripts.cli.video import even_sided
 
 ENV = '''
 import gymnasium

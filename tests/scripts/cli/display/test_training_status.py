@@ -6,8 +6,8 @@ from collections import deque
 
 import pytest
 
-from pgtoolkit.scripts.cli.pace import Pace
-from pgtoolkit.scripts.cli.training_status import (
+from pgtoolkit.scripts.cli.display.pace import Pace
+from pgtoolkit.scripts.cli.display.training_status import (
     NO_RETURN,
     TrainingStatus,
     facts,

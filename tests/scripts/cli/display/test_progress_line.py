@@ -7,8 +7,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pgtoolkit.scripts.cli.progress_line import ProgressLine
-from pgtoolkit.scripts.cli.training_status import TrainingStatus
+from pgtoolkit.scripts.cli.display.progress_line import ProgressLine
+from pgtoolkit.scripts.cli.display.training_status import TrainingStatus
 
 STATUS = TrainingStatus(
     step=123_456,

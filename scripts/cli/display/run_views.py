@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.live import Live
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.display.pace import Pace
+from pgtoolkit.scripts.cli.display.progress import SECONDS_BETWEEN_LINES
+from pgtoolkit.scripts.cli.display.progress_line import ProgressLine
+from pgtoolkit.scripts.cli.display.training_status import TrainingStatus, plain_line
 from pgtoolkit.scripts.cli.files import json_value
-from pgtoolkit.scripts.cli.pace import Pace
-from pgtoolkit.scripts.cli.progress import SECONDS_BETWEEN_LINES
-from pgtoolkit.scripts.cli.progress_line import ProgressLine
 from pgtoolkit.scripts.cli.streams import leave_to, others_to, unfailing_output
-from pgtoolkit.scripts.cli.training_status import TrainingStatus, plain_line
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder
 

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any, Self, final
 
+from pgtoolkit.scripts.cli.display.pace import Pace
+from pgtoolkit.scripts.cli.display.progress import LABELS
 from pgtoolkit.scripts.cli.files import json_value
 from pgtoolkit.scripts.cli.formatting import format_number
-from pgtoolkit.scripts.cli.pace import Pace
-from pgtoolkit.scripts.cli.progress import LABELS
 from pgtoolkit.training.alarms import snr
 from pgtoolkit.training.diagnosis import short_text
 from pgtoolkit.training.progress import Progress

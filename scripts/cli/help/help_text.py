@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, final
 
-from pgtoolkit.scripts.cli.examples import EXAMPLES, Example
-from pgtoolkit.scripts.cli.options import Option
-from pgtoolkit.scripts.cli.tables import text_width
+from pgtoolkit.scripts.cli.help.examples import EXAMPLES, Example
+from pgtoolkit.scripts.cli.help.options import Option
+from pgtoolkit.scripts.cli.help.tables import text_width
 
 
 @final

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.cli.run_views import QuietRun, Rarely, view_of, wrapped
+from pgtoolkit.scripts.cli.display.run_views import QuietRun, Rarely, view_of, wrapped
 
 NOISY = """
 import atexit
@@ -67,7 +67,7 @@ def test_json_lines_are_all_that_is_on_standard_output(tmp_path: Path) -> None:
     assert all(event["mean_return"] == 8 for event in progress)
     assert progress[-1]["finished"] and end["event"] == "end" and end["finished"]
     assert (end["step"], end["eval_return"]) == (64, 8)
-    page = (Path(__file__).parents[3] / "docs" / "terminal.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "terminal.md").read_text()
     keys = {key for event in (start, progress[0], end) for key in event}
     assert {key for key in keys if f"`{key}`" not in page} == set()
     done = call(tmp_path, "resume", "run", "--total-steps", "96", "--json-lines")

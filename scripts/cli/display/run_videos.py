@@ -15,8 +15,7 @@ from pgtoolkit.agent import evaluated_policy
 from pgtoolkit.envs.registry.resolve import EnvSpec
 from pgtoolkit.errors import RequestError, SettingError, single_line
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.scripts.cli.experiment import Experiment
-from pgtoolkit.scripts.cli.video import (
+from pgtoolkit.scripts.cli.display.video import (
     MAX_FRAMES,
     episode_frames,
     rendering,
@@ -24,6 +23,7 @@ from pgtoolkit.scripts.cli.video import (
     require_rendering,
     write_mp4,
 )
+from pgtoolkit.scripts.cli.experiment import Experiment
 from pgtoolkit.seeding import stream_seed
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pgtoolkit.scripts.cli.pace import RECENT_SECONDS, Pace
+from pgtoolkit.scripts.cli.display.pace import RECENT_SECONDS, Pace
 
 
 class Clock:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 import tyro
 
-from pgtoolkit.scripts.cli.options import Option, field_texts, options_of
+from pgtoolkit.scripts.cli.help.options import Option, field_texts, options_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import tyro
 
-from pgtoolkit.scripts.cli.examples import EXAMPLES
-from pgtoolkit.scripts.cli.help_text import Group, help_text, option_text, usage_line
+from pgtoolkit.scripts.cli.help.examples import EXAMPLES
+from pgtoolkit.scripts.cli.help.help_text import Group, help_text, option_text, usage_line
+from pgtoolkit.scripts.cli.help.options import Option, options_of
+from pgtoolkit.scripts.cli.help.tables import table
 from pgtoolkit.scripts.cli.main import run_arguments, usage
-from pgtoolkit.scripts.cli.options import Option, options_of
 from pgtoolkit.scripts.cli.registry import AGENTS, COMMANDS, load_agent
-from pgtoolkit.scripts.cli.tables import table
 from pgtoolkit.scripts.reliability.command_lines import help_of, options_in
 from pgtoolkit.scripts.train import TrainArguments, option_groups
 from pgtoolkit.training.loop import TrainConfig

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from pgtoolkit.scripts.cli.training_status import TrainingStatus, facts
+from pgtoolkit.scripts.cli.display.training_status import TrainingStatus, facts
 
 COLUMNS_OF_BAR = 8
 """One column in so many is the bar's: 10 of 80."""

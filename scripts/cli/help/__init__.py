@@ -1,0 +1,1 @@
+"""The text of ``--help``: examples, options and their order, and tables of names."""
