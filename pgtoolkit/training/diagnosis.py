@@ -375,7 +375,10 @@ def critic_words(history: History) -> str:
         return "no bias of the critic's is measured" if critic_is_open(history) else ""
     if not alarms.critic_is_biased(history):
         highest = max(z.last(MEASUREMENTS))
-        return f"no bias of the critic's is seen at the end (highest z {alarms.z_text(highest)})"
+        text = f"at the end (highest z {alarms.z_text(highest)})"
+        if highest > BIAS_Z:
+            return f"a bias of the critic's is possible, and not proven {text}"
+        return f"no bias of the critic's is seen {text}"
     low, high = (history.now(f"gradient/critic/cosine_{end}") for end in ("low", "high"))
     interval = f" ({low:.2f} to {high:.2f})" if low is not None and high is not None else ""
     return (
