@@ -63,6 +63,9 @@ from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
 from pgtoolkit.state import load_state_of, state_of
 
+MOST_BETA = 1000.0
+"""Multiple of ``kl_coef`` above which ``beta`` does not rise further. Where steps of this learning
+rate are longer than the bound, no weight holds them back, and it would grow until it overflows."""
 MINIBATCH_SECONDS = 1.6e-3
 """Seconds that compiled code saves, at least, on one minibatch."""
 STATE = (
@@ -469,6 +472,7 @@ class Reppo:
             constrained=CONSTRAINTS[self.config.kl_constraint],
             entropy_target=self.entropy_target,
             kl_bound=kl_bound,
+            most_beta=MOST_BETA * self.config.kl_coef,
         )
 
     def surrogates(self, mini: Batch, noise: Tensor) -> dict[str, Tensor]:
@@ -520,6 +524,7 @@ def reppo_loss(
     constrained: Constraint,
     entropy_target: float,
     kl_bound: Tensor | float,
+    most_beta: float = math.inf,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean of the constrained ``S + alpha H``, and the losses of ``alpha`` and ``beta``.
 
@@ -536,6 +541,7 @@ def reppo_loss(
             estimators.kl_constraint`).
         entropy_target: entropy that ``alpha`` is learned for.
         kl_bound: bound of the divergence.
+        most_beta: above it ``beta`` has no reason to rise.
 
     Returns:
         The loss, and minus the mean of ``S`` as ``improvement``.
@@ -543,5 +549,6 @@ def reppo_loss(
     objective = surrogate + alpha.detach() * entropy
     loss = constrained(objective, beta.detach() * divergence, divergence < kl_bound).mean()
     dual = alpha * (entropy.detach().mean() - entropy_target)
-    dual = dual + beta * (kl_bound - divergence.detach().mean())
+    room = kl_bound - divergence.detach().mean()
+    dual = dual + beta * torch.where(beta.detach() < most_beta, room, room.clamp(min=0.0))
     return loss + dual, {"improvement": -surrogate.detach().mean()}

@@ -353,6 +353,16 @@ def test_dual_variables_fall_where_their_condition_holds(entropy: float, diverge
     assert float(by_beta) == pytest.approx(2.0 * (0.1 - divergence))
 
 
+@pytest.mark.parametrize(("divergence", "expected"), [(0.3, 0.0), (0.05, 0.1)])
+def test_the_weight_of_the_divergence_has_an_end(divergence: float, expected: float) -> None:
+    """There it only falls; otherwise it would rise until a gradient overflows."""
+    duals = reppo.Duals(0.5, 2.0)
+    inputs = torch.zeros(4), torch.zeros(4), torch.full((4,), divergence)
+    given: dict[str, Any] = {"constrained": penalised, "entropy_target": -0.5, "kl_bound": 0.1}
+    loss, _ = reppo.reppo_loss(*inputs, *duals(), **given, most_beta=2.0)
+    assert float(torch.autograd.grad(loss, duals.log_beta)[0]) == pytest.approx(expected)
+
+
 def test_the_divergence_is_the_closed_form_and_not_a_sample() -> None:
     """Against torch's; and against numerical integration over the squashed action."""
     generator = torch.Generator().manual_seed(0)
