@@ -87,14 +87,14 @@ def draw(graph: Graph, package: Path) -> Any:
         graph: a result of :func:`folder_graph`.
         package: folder of the package ``pgtoolkit``.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     row_of = stacked_rows(graph)
     layout = arrange(graph, row_of, (BOX_ROOM, BEND_ROOM))
     low, high = min(layout.x.values()), max(layout.x.values())
     left, right = low - BOX_ROOM / 2 - 0.3, high + BOX_ROOM / 2
     height = len(layout.rows) * ROW_HEIGHT
-    figure = plt.figure(figsize=(right - left + 2 * MARGIN, height + 2 * MARGIN))
+    figure = Figure(figsize=(right - left + 2 * MARGIN, height + 2 * MARGIN))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(left - MARGIN, right + MARGIN), ylim=(-MARGIN, height + MARGIN))
     axes.axis("off")

@@ -96,11 +96,12 @@ def draw(runs: Mapping[str, Scalars]) -> Any:
 
 
 def _drawn(runs: Mapping[str, Scalars]) -> Any:
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     size = COLUMN_WIDTH, PANEL_HEIGHT * len(PANELS)
-    figure, panels = plt.subplots(len(PANELS), 1, sharex=True, figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(PANELS), 1, sharex=True)
     for axes, (tag, label) in zip(panels, PANELS.items(), strict=True):
         for number, (name, scalars) in enumerate(runs.items()):
             series = variance_ratio(scalars) if tag == "variance" else scalars.get(tag)

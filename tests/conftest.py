@@ -17,6 +17,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests begin first, so that no process is left alone with them at the end."""
+    items.sort(key=lambda item: "test_pretended_card" not in item.nodeid)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """The tensors here are small: more threads only wait for each other, and for pytest-xdist."""

@@ -225,12 +225,11 @@ def draw(
 
 
 def _drawn(groups: Sequence[Group], envs: Sequence[str], panels: Sequence[Panel]) -> Any:
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     size = COLUMN_WIDTH * len(envs), PANEL_HEIGHT * len(panels)
-    figure, axes = plt.subplots(
-        len(panels), len(envs), figsize=size, squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(panels), len(envs), squeeze=False)
     styles = _styles(groups)
     for column, env in enumerate(envs):
         here = [group for group in groups if group.env == env]

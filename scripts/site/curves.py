@@ -26,17 +26,13 @@ def draw_curves(results: Sequence[dict[str, Any]], path: Path) -> None:
 
     The band is from the worst to the best seed.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
     columns = min(2, len(results))
     rows = -(-len(results) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.4 * columns, 1.9 * rows), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(2.4 * columns, 1.9 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(results) :]:
         axis.axis("off")
     for axis, result in zip(axes.flat, results, strict=False):
@@ -52,7 +48,6 @@ def draw_curves(results: Sequence[dict[str, Any]], path: Path) -> None:
         axis.locator_params(axis="x", nbins=4)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
 
 
 def results_table(results: Sequence[dict[str, Any]]) -> str:

@@ -35,11 +35,10 @@ def draw(rows: Sequence[Measurement], title: str) -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure, (top, bottom) = plt.subplots(
-        2, 1, sharex=True, figsize=(5.6, 6), layout="constrained", height_ratios=(3, 2)
-    )
+    figure = Figure(figsize=(5.6, 6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for name, style in STYLES.items():
         measurements = list(by_horizon(rows, name).values())
         _draw_variance(top, measurements, style | {"label": CATALOGUE[name].label})

@@ -43,11 +43,8 @@ from pgtoolkit.scripts.reliability.mutations import at, places_of, replaced
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 
 SMALL: dict[str, Any] = {"num_envs": 6, "n_steps": 8, "hidden": (8,)}
-REPLAYED: dict[str, Any] = SMALL | {
-    "batch_size": 16,
-    "learning_starts": 50,
-    "compile": "never",
-}
+PLAIN: dict[str, Any] = SMALL | {"compile": "never"}
+REPLAYED: dict[str, Any] = PLAIN | {"batch_size": 16, "learning_starts": 50}
 AGENTS: dict[str, Callable[..., Any]] = {
     "apg": lambda env, seed, **kwargs: Apg(ApgConfig(**SMALL, **kwargs), env, seed=seed),
     "shac": lambda env, seed, **kwargs: Shac(ShacConfig(**SMALL, **kwargs), env, seed=seed),
@@ -68,11 +65,11 @@ AGENTS: dict[str, Callable[..., Any]] = {
 }
 ACTOR_CRITICS: dict[str, Callable[..., Any]] = {
     "a2c": lambda env, seed, **kwargs: A2c(A2cConfig(**SMALL, **kwargs), env, seed=seed),
-    "ppo": lambda env, seed, **kwargs: Ppo(PpoConfig(**SMALL, **kwargs), env, seed=seed),
+    "ppo": lambda env, seed, **kwargs: Ppo(PpoConfig(**(PLAIN | kwargs)), env, seed=seed),
     "npg": lambda env, seed, **kwargs: Npg(NpgConfig(**SMALL, **kwargs), env, seed=seed),
     "trpo": lambda env, seed, **kwargs: Trpo(TrpoConfig(**SMALL, **kwargs), env, seed=seed),
     "reppo": lambda env, seed, **kwargs: Reppo(
-        ReppoConfig(**SMALL, batch_size=16, **kwargs), env, seed=seed
+        ReppoConfig(**(PLAIN | {"batch_size": 16} | kwargs)), env, seed=seed
     ),
     "sac": lambda env, seed, **kwargs: Sac(SacConfig(**REPLAYED, **kwargs), env, seed=seed),
     "td3": lambda env, seed, **kwargs: Td3(Td3Config(**REPLAYED, **kwargs), env, seed=seed),
@@ -165,7 +162,7 @@ WITH_CRITIC: dict[str, Callable[..., Any]] = {
     **{name: EVERY_AGENT[name] for name in ("sac", "td3", *VALUE_GRADIENTS)},
     **{
         f"reppo {estimator}": lambda env, seed, estimator=estimator, **kwargs: Reppo(
-            ReppoConfig(**(SMALL | {"batch_size": 16, "estimator": estimator} | kwargs)),
+            ReppoConfig(**(PLAIN | {"batch_size": 16, "estimator": estimator} | kwargs)),
             env,
             seed=seed,
         )
@@ -751,7 +748,7 @@ SAVED: dict[str, tuple[Callable[..., Any], Callable[[], Any]]] = {
     "reinforce in an ordinary environment": (AGENTS["reinforce"], lambda: ordinary("CartPole-v1")),
     "reppo by both estimators": (
         lambda env, seed: Reppo(
-            ReppoConfig(**SMALL, batch_size=16, estimator="mixed", num_critics=2), env, seed=seed
+            ReppoConfig(**PLAIN, batch_size=16, estimator="mixed", num_critics=2), env, seed=seed
         ),
         lambda: ordinary("Pendulum-v1"),
     ),
