@@ -41,7 +41,7 @@ def test_the_picture_is_legible_in_half_a_column_of_print() -> None:
 
     figure = draw({name: {GAIN: ([0, 300_000], [0.1, 100.0])} for name in ("one", "two")})
     assert figure.get_size_inches()[0] == COLUMN_WIDTH == 3.3
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text()]
     assert len(sizes) > 10 and min(sizes) >= 7
 
