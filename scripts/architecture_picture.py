@@ -56,9 +56,6 @@ def run(arguments: Sequence[str]) -> None:
     """
     options = parse(ArchitectureArguments, arguments, command="architecture_picture")
     require_picture(options.output, "--output")
-    import matplotlib
-
-    matplotlib.use("Agg")
     package = Path(pgtoolkit.__file__).parent
     graph = folder_graph(package)
     figure = draw(graph, package)

@@ -90,7 +90,6 @@ def draw(runs: Mapping[str, Scalars]) -> Any:
     """
     import matplotlib
 
-    matplotlib.use("Agg")
     with matplotlib.rc_context(TYPE):
         return _drawn(runs)
 

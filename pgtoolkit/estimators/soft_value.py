@@ -16,7 +16,8 @@ with ``log pi`` in units of the action's box (:func:`log_prob_in_box
 where the policy's parameters act in the first ``H`` steps and ``V`` is a fixed function. Its
 gradient has three estimates, with the action ``u_k`` before squashing.
 
-The constant ``h`` has no slope; it counts how many steps there are until an episode terminates.
+The constant ``h`` has no slope. What it adds to ``J`` grows with the number of steps before an
+episode terminates.
 
 - *Pathwise*: ``sum_k dJ/du_k du_k/dtheta``. The total derivative contains ``-alpha log pi`` of this
   step, through its action, and of all later steps, through their states and actions, and

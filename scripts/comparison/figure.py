@@ -210,7 +210,6 @@ def draw(
     """
     import matplotlib
 
-    matplotlib.use("Agg")
     envs = list(dict.fromkeys(group.env for group in groups))
     panels = [
         panel for panel in panels_of(estimators) if panel.name in names and _has_data(groups, panel)

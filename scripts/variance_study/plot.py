@@ -32,9 +32,6 @@ BIASED_LABEL = f"biased (z > {BIAS_Z:.0f}, interval above 0): not comparable"
 
 def draw(rows: Sequence[Measurement], title: str) -> Any:
     """A matplotlib figure of two panels over the horizon, all axes logarithmic."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.6, 6), layout="constrained")
