@@ -53,6 +53,7 @@ from pgtoolkit.learners.policy_learner import describe
 from pgtoolkit.learners.q_function import make_q_ensemble
 from pgtoolkit.learners.step_rules.adam import scheduled
 from pgtoolkit.learners.step_rules.flat_adam import Blocks, FlatAdam
+from pgtoolkit.learners.step_rules.flat_sgd import FlatSgd
 from pgtoolkit.limits import MAX_COUNT, MAX_LAYER, MAX_PASSES
 from pgtoolkit.networks.bounds import action_bounds
 from pgtoolkit.networks.mlp import Activation, Std
@@ -66,6 +67,12 @@ from pgtoolkit.state import load_state_of, state_of
 MOST_BETA = 1000.0
 """Multiple of ``kl_coef`` above which ``beta`` does not rise further. Where steps of this learning
 rate are longer than the bound, no weight holds them back, and it would grow until it overflows."""
+ENTROPY_TOLERANCE = 0.1
+"""Nats for each action dimension between the entropy and its target from which on the logarithm of
+``alpha`` moves at its full speed; nearer, it moves more slowly in proportion."""
+LEAST_ALPHA = 0.01
+"""Share of ``ent_coef`` below which ``alpha`` does not fall further. It would have to come back all
+the way once the entropy has fallen to its target."""
 MINIBATCH_SECONDS = 1.6e-3
 """Seconds that compiled code saves, at least, on one minibatch."""
 STATE = (
@@ -108,7 +115,8 @@ class ReppoConfig(
     n_epochs: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 8
     """Passes over each window."""
     learning_rate: Annotated[float, above(0)] = 3e-4
-    """Adam's learning rate for the policy and for ent_coef."""
+    """Adam's learning rate for the policy; and what the logarithm of ent_coef moves by, at most, on
+    a minibatch."""
     critic_learning_rate: Annotated[float, above(0)] = 1.5e-3
     """Adam's learning rate for the critic; it follows the same schedule."""
     kl_coef_learning_rate: Annotated[float, above(0)] = 3e-3
@@ -130,7 +138,8 @@ class ReppoConfig(
     returns that are logged, and evaluations, stay in the environment's unit."""
     ent_coef: Annotated[float, above(0)] = 0.06
     """Initial weight alpha of the entropy, in the unit of the rewards that the update sees. It is
-    learned: it rises while the entropy is below target_entropy, and falls while it is above."""
+    learned: it rises while the entropy is below target_entropy, and falls while it is above, more
+    slowly near the target, and as kl_bound falls, which slows the entropy."""
     target_entropy: float | None = None
     """Mean entropy that alpha is learned for, in nats, of the action in units of its box, in which
     the bounds are -1 and 1; default: minus half the number of action dimensions."""
@@ -231,10 +240,11 @@ class Reppo:
 
         ``mean_s (beta KL(old, new) - (Q(s, a) + alpha H))``
 
-    with the critic after its step, and with noise of that minibatch's own in ``a``. The dual
-    variables step down ``alpha (H - target)`` and ``beta (bound - KL)``. In the soft rewards too an
-    entropy is worth ``alpha (H - target)``, as in the Lagrangian. The divergence is exact: that of
-    the Gaussians before squashing. With ``kl_constraint = "mask"`` the loss is the paper's,
+    with the critic after its step, and with noise of that minibatch's own in ``a``. The logarithm
+    of ``alpha`` moves by :func:`alpha_speed`, and that of ``beta`` down ``beta (bound - KL)``. In
+    the soft rewards too an entropy is worth ``alpha (H - target)``, as in the Lagrangian. The
+    divergence is exact: that of the Gaussians before squashing. With ``kl_constraint = "mask"`` the
+    loss is the paper's,
     ``mean_s (-(Q(s, a) + alpha H) if KL(old, new) < bound else beta KL(old, new))``.
 
     Args:
@@ -269,6 +279,7 @@ class Reppo:
         self.log_volume = float(scale.log().sum())
         target = config.target_entropy
         self.entropy_target = -0.5 * len(scale) if target is None else target
+        self.entropy_tolerance = ENTROPY_TOLERANCE * len(scale)
         num_minibatches = total_steps * config.n_epochs / config.batch_size
         self.minibatches: Minibatches[Batch] = Minibatches(
             self.objectives(),
@@ -302,7 +313,7 @@ class Reppo:
         policy_rule = Blocks(
             (
                 adam(config.learning_rate, config.max_grad_norm),
-                adam(config.learning_rate),
+                FlatSgd(),
                 adam(config.kl_coef_learning_rate),
             ),
             (sum(p.numel() for p in policy.parameters()), 1, 1),
@@ -471,7 +482,10 @@ class Reppo:
             beta,
             constrained=CONSTRAINTS[self.config.kl_constraint],
             entropy_target=self.entropy_target,
+            entropy_tolerance=self.entropy_tolerance,
+            least_alpha=LEAST_ALPHA * self.config.ent_coef,
             kl_bound=kl_bound,
+            full_kl_bound=self.config.kl_bound,
             most_beta=MOST_BETA * self.config.kl_coef,
         )
 
@@ -523,13 +537,16 @@ def reppo_loss(
     *,
     constrained: Constraint,
     entropy_target: float,
+    entropy_tolerance: float,
     kl_bound: Tensor | float,
+    full_kl_bound: float,
+    least_alpha: float = 0.0,
     most_beta: float = math.inf,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean of the constrained ``S + alpha H``, and the losses of ``alpha`` and ``beta``.
 
     ``alpha`` and ``beta`` are constants in the first part, and all else is in the other two,
-    ``alpha (mean H - target)`` and ``beta (bound - mean KL)``.
+    ``speed log alpha``, with :func:`alpha_speed`, and ``beta (bound - mean KL)``.
 
     Args:
         surrogate: ``S`` ``[M]``, whose gradient is that of ``E_a[Q(s, a)]``.
@@ -540,7 +557,10 @@ def reppo_loss(
         constrained: puts objective and divergence together (:mod:`pgtoolkit.
             estimators.kl_constraint`).
         entropy_target: entropy that ``alpha`` is learned for.
+        entropy_tolerance: distance of the entropy from it at which ``alpha`` has its full speed.
         kl_bound: bound of the divergence.
+        full_kl_bound: the bound that the run began with.
+        least_alpha: below it ``alpha`` has no reason to fall.
         most_beta: above it ``beta`` has no reason to rise.
 
     Returns:
@@ -548,7 +568,26 @@ def reppo_loss(
     """
     objective = surrogate + alpha.detach() * entropy
     loss = constrained(objective, beta.detach() * divergence, divergence < kl_bound).mean()
-    dual = alpha * (entropy.detach().mean() - entropy_target)
+    excess = (entropy.detach().mean() - entropy_target) / entropy_tolerance
+    excess = torch.where(alpha.detach() > least_alpha, excess, excess.clamp(max=0.0))
+    dual = alpha.log() * alpha_speed(excess, kl_bound / full_kl_bound)
     room = kl_bound - divergence.detach().mean()
     dual = dual + beta * torch.where(beta.detach() < most_beta, room, room.clamp(min=0.0))
     return loss + dual, {"improvement": -surrogate.detach().mean()}
+
+
+def alpha_speed(excess: Tensor, kl_share: Tensor | float) -> Tensor:
+    """How fast the logarithm of ``alpha`` falls, from -1 to 1, in learning rates on a minibatch.
+
+    It is ``clamp(excess, -1, 1) sqrt(kl_share)``. The entropy follows ``alpha`` with a delay. With
+    Adam, whose steps are as long for a small error as for a large one, ``alpha`` passes the value
+    at which the entropy stands still, and swings about it over orders of magnitude. And a step
+    within a bound of the divergence changes the entropy by its root, so that the entropy, and its
+    delay, slow down as the bound falls.
+
+    Args:
+        excess: the entropy less its target, in tolerances.
+        kl_share: the bound of the divergence in parts of that which the run began with.
+    """
+    share = torch.as_tensor(kl_share, dtype=excess.dtype, device=excess.device)
+    return excess.clamp(-1.0, 1.0) * share.sqrt()

@@ -78,6 +78,10 @@ class RunFileError(RuntimeError):
     """A file of the run folder cannot be written. The command line prints it and exits 1."""
 
 
+class LostProcessError(RuntimeError):
+    """Another process of a run has ended. The command line prints it and exits 1."""
+
+
 class ExportError(RuntimeError):
     """An exported policy does not act as the agent does. The command line prints it and exits 1."""
 

@@ -1,14 +1,17 @@
 """``pgtoolkit resume RUN``: continues a stopped run, or extends a finished one."""
 
+import contextlib
 import dataclasses
 import logging
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, final
 
 import tyro
 
+from pgtoolkit import parallel
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import parse
 
@@ -80,16 +83,20 @@ def resume_locked(
         watch: called with the progress after every update; it may stop the run.
         view: what is told of the run; sentences and progress for people by default.
     """
-    from pgtoolkit.scripts.cli.display.run_views import ShownRun
+    from pgtoolkit.scripts.cli.display.following import view_here
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.storage.lock import locked
     from pgtoolkit.training.storage.new_folder import require_begun
 
-    folder, _ = RunFolder.open(options.run)
-    require_begun(folder.path)
-    view = view or ShownRun()
-    with view.output(), locked(folder.path):
-        return resume(options, view, find_environments, watch)
+    with parallel.processes(), contextlib.ExitStack() as stack:
+        here = view_here(view)
+        if parallel.rank() == 0:
+            folder, _ = RunFolder.open(options.run)
+            require_begun(folder.path)
+        stack.enter_context(here.output())
+        if parallel.rank() == 0:
+            stack.enter_context(locked(folder.path))
+        return resume(options, here, find_environments, watch)
 
 
 def resume(
@@ -103,16 +110,15 @@ def resume(
     from pgtoolkit.scripts.cli.display.run_views import Beginning
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings, fitting
     from pgtoolkit.scripts.cli.tracking import tracker_of
-    from pgtoolkit.scripts.train import Trained, run_training, untrained
+    from pgtoolkit.scripts.train import Trained, follow, run_training, untrained
     from pgtoolkit.state import anything, at, entries, require
     from pgtoolkit.training.progress import Progress, require_agreement
-    from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.storage.disk import writing
     from pgtoolkit.training.writer import RunWriter
 
-    folder, config = RunFolder.open(options.run)
-    config, settings = settings_to_resume(options, config)
-    state, resume_file = folder.read_resume()
+    # Read by one process, because it changes the files that the others would read.
+    found = parallel.from_process(0, lambda: read_run(options), "run to resume")
+    folder, config, settings, state, resume_file = found
     progress = Progress()
     misfit = f"{resume_file} does not fit {folder.config_file}: was that edited?"
     with fitting(misfit):
@@ -133,7 +139,10 @@ def resume(
         with at("agent"):
             experiment.agent.load_state_dict(state["agent"])
         require_agreement(progress, experiment.agent)
-    progress.best_return = best_return(folder, progress.best_return)
+    known = progress.best_return
+    progress.best_return = parallel.from_process(0, lambda: best_return(folder, known), "best")
+    if parallel.rank() != 0:
+        return follow(experiment, folder, view, progress=progress, watch=watch)
     with writing(folder.path):
         folder.go_on_from(resume_file)
         given = (options.total_steps, options.trust, options.track, options.capture_video)
@@ -146,6 +155,21 @@ def resume(
         writer.begin(resolved, default_settings(settings.agent_name))
         end = run_training(experiment, folder, writer, progress=progress, watch=watch, view=view)
     return Trained(experiment, folder, end)
+
+
+def read_run(
+    options: ResumeArguments,
+) -> "tuple[RunFolder, dict[str, Any], RunSettings, dict[str, Any], Path]":
+    """A run's folder, its configuration with its settings, and its state with the state's file.
+
+    Raises:
+        RequestError: they cannot be read, or the configuration names code that is not signed.
+    """
+    from pgtoolkit.training.run_folder import RunFolder
+
+    folder, config = RunFolder.open(options.run)
+    config, settings = settings_to_resume(options, config)
+    return folder, config, settings, *folder.read_resume()
 
 
 def settings_to_resume(

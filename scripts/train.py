@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+from pgtoolkit import parallel
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import (
     asks_for_help,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.display.run_views import RunView
     from pgtoolkit.scripts.cli.experiment import Experiment, FindEnvironments, RunSettings
     from pgtoolkit.scripts.cli.help.help_text import Group
+    from pgtoolkit.training.no_writer import NoWriter
     from pgtoolkit.training.progress import Progress, Watch
     from pgtoolkit.training.run_folder import RunFolder
     from pgtoolkit.training.writer import RunWriter
@@ -123,12 +125,19 @@ def train_settings(
         watch: called with the progress after every update; it may stop the run.
         view: what is told of the run; sentences and progress for people by default.
     """
-    from pgtoolkit.scripts.cli.display.run_views import ShownRun
+    from pgtoolkit.scripts.cli.display.following import view_here
+    from pgtoolkit.scripts.cli.restart import goes_on, require_folder_to_restart
+    from pgtoolkit.scripts.resume import ResumeArguments, resume_locked
 
-    view = view or ShownRun()
-    with view.output():
-        said = [] if preset is None else [preset.sentence]
-        return train_shown(settings, run_dir, view, said, find_environments, watch)
+    with parallel.processes():
+        require_folder_to_restart(run_dir)
+        if run_dir is not None and goes_on(run_dir, settings):
+            again = ResumeArguments(run=run_dir)
+            return resume_locked(again, find_environments=find_environments, watch=watch, view=view)
+        view = view_here(view)
+        with view.output():
+            said = [] if preset is None else [preset.sentence]
+            return train_shown(settings, run_dir, view, said, find_environments, watch)
 
 
 def train_shown(
@@ -150,13 +159,16 @@ def train_shown(
     from pgtoolkit.training.writer import RunWriter
 
     folder = None if run_dir is None else Path(run_dir)
-    if folder is not None:
+    if folder is not None and parallel.rank() == 0:
         require_no_run(folder)  # before anything is built
     tracker = tracker_of(settings.loop)
     with untrained():
         experiment = Experiment(settings, find_environments=find_environments)
         require_filmable(experiment)
-    path = folder or default_path(experiment.source.name, settings.agent_name, settings.run.seed)
+    names = experiment.source.name, settings.agent_name, settings.run.seed
+    path = folder or parallel.exchange(default_path(*names), "folder of the run")[0]
+    if parallel.rank() != 0:
+        return follow(experiment, RunFolder(path), view, watch=watch)
     resolved = experiment.settings.as_dict()
     with new_folder(path):
         run_folder = RunFolder.create(path, experiment.config | signature(experiment.settings))
@@ -169,12 +181,31 @@ def train_shown(
     return Trained(experiment, run_folder, end)
 
 
+def follow(
+    experiment: "Experiment",
+    run_folder: "RunFolder",
+    view: "RunView",
+    *,
+    progress: "Progress | None" = None,
+    watch: "Watch | None" = None,
+) -> Trained:
+    """Trains as the first process of the run does, which writes the folder."""
+    from pgtoolkit.training.no_writer import NoWriter
+
+    with NoWriter() as writer:
+        end = run_training(
+            experiment, run_folder, writer, progress=progress, watch=watch, view=view
+        )
+    return Trained(experiment, run_folder, end)
+
+
 def sentences_of(experiment: "Experiment") -> list[str]:
     """Where the gradient comes from, how the run can be resumed, and what its replay takes."""
     from pgtoolkit.agent import HasReplay
 
     agent, source = experiment.agent, experiment.environments.gradient.sentence
     found = [*([source] if source else []), experiment.resume_sentence]
+    found += experiment.processes_sentences
     return [*found, agent.replay_sentence] if isinstance(agent, HasReplay) else found
 
 
@@ -191,7 +222,7 @@ def untrained() -> Iterator[None]:
 def run_training(
     experiment: "Experiment",
     run_folder: "RunFolder",
-    writer: "RunWriter",
+    writer: "RunWriter | NoWriter",
     *,
     progress: "Progress | None",
     view: "RunView",
@@ -217,8 +248,11 @@ def run_training(
     progress = progress or Progress()
     film = film_of(experiment, run_folder, writer, progress)
 
+    def stopped_anywhere() -> bool:
+        return parallel.any_of(stop.requested(), purpose="stop in evaluation")[0]
+
     def evaluate() -> "Evaluation":
-        found = experiment.evaluate(stop.requested)
+        found = experiment.evaluate(stopped_anywhere)
         film()
         return found
 
@@ -236,11 +270,12 @@ def run_training(
                     stop_requested=stop.requested,
                     watch=watch or unwatched,
                 )
-            if stop.signum is not None and not end.done(loop.total_steps):
-                raise stopped(stop.signum, end, run_folder)
+            signals = [x for x in parallel.exchange(stop.signum, "signal") if x is not None]
+            if signals and not end.done(loop.total_steps):
+                raise stopped(signals[0], end, run_folder)
             writer.end()
             result, finished = summary(experiment, end), end.done(loop.total_steps)
-            if finished:
+            if finished and parallel.rank() == 0:
                 with writing(run_folder.path):
                     run_folder.write_summary(result)
     except Interruption:

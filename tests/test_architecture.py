@@ -31,8 +31,11 @@ LINKS = ("agents", "envs", "scripts")
 
 
 def files(layer: str) -> list[Path]:
-    """The files of a layer, of its sub-packages too; links are not followed."""
-    found = sorted(LAYERS[layer].rglob("*.py"))
+    """The files of a layer, of its sub-packages too; links are not followed.
+
+    ``__main__.py`` is the command line, which lies in the lowest layer because Python looks there.
+    """
+    found = sorted(p for p in LAYERS[layer].rglob("*.py") if p.name != "__main__.py")
     assert len(found) > 3, f"the walk over {layer} sees nothing"
     return found
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 
+from pgtoolkit import parallel
 from pgtoolkit.envs.ordinary.episode_state import ResumeChoice
 from pgtoolkit.envs.ordinary.resume_check import (
     choose_resume,
@@ -52,6 +53,8 @@ def make_vector_env(
         require_one_batch(source.name, stepping)
         return DifferentiableVectorEnv(source.differentiable, num_envs, device=device)
     choice = choice_of_resume(source, stepping) if resume is None else resume
+    if stepping.divided:  # a try may end otherwise in another process: it may be timed
+        choice = parallel.exchange(choice, "how to resume")[0]
     make = resumable(source.make_guarded, choice.for_envs(num_envs))
     return OrdinaryVectorEnv(
         make, num_envs, name=source.name, stepping=stepping, resume_choice=choice

@@ -19,6 +19,9 @@ class Stepping:
     is without limit."""
     on_fault: OnFault = "stop"
     """stop: a fault is an error; drop: the environment is taken out; restart: it is made again."""
+    divided: bool = False
+    """Whether the processes of the run divide the environments among them; otherwise each process
+    steps all of them."""
     needs_episodes: bool = False
     """Whether restarts are in vain unless an episode ends between them, as in an evaluation, which
     waits for ends; otherwise one good step is enough."""

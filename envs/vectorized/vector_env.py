@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from pgtoolkit.envs.vectorized.launcher import Launcher
 from pgtoolkit.envs.vectorized.local import LocalEnv
 from pgtoolkit.envs.vectorized.play import (
     Answer,
-    EnvFacts,
     NewEpisode,
     Start,
     call,
@@ -26,6 +25,8 @@ from pgtoolkit.envs.vectorized.play import (
     set_state,
 )
 from pgtoolkit.envs.vectorized.recording import MAX_STEPS, Recording
+from pgtoolkit.envs.vectorized.share import Share, SharedEnv
+from pgtoolkit.envs.vectorized.single import SingleEnv
 from pgtoolkit.envs.vectorized.step_result import (
     Step,
     StepResult,
@@ -59,29 +60,6 @@ NO_STATE = {"kind": "new episodes", "reason": "it has no state_dict()"}
 MAX_RESTARTS = 3
 """Restarts of an environment, without a good step between them (or, in an evaluation, without a
 whole episode), after which a fault stops."""
-
-
-class SingleEnv(Protocol):
-    """One environment, in this process or in a worker."""
-
-    @property
-    def facts(self) -> EnvFacts:
-        """Its spaces, metadata and time limit."""
-
-    def reset(self, seed: int | None, options: dict[str, Any] | None) -> NewEpisode | Failure:
-        """Resets it."""
-
-    def send_step(self, action: Any) -> None:
-        """Gives it an action."""
-
-    def receive_step(self) -> Answer | Failure:
-        """The result of the step, after which an episode that ended has been reset."""
-
-    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """``function(env, *arguments)``."""
-
-    def close(self, failure: Failure | None = None) -> None:
-        """Closes it; after a failure, without waiting for one that does not answer."""
 
 
 @final
@@ -138,6 +116,7 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
         self._restarts, self._streak = [0] * num_envs, [0] * num_envs
         self._restarted_at, self._ended_at = [-1] * num_envs, [-1] * num_envs
         self._singles: list[SingleEnv] = []
+        self._share = Share(num_envs, divided=stepping.divided)
         try:
             self._make_all()
         except BaseException:
@@ -163,11 +142,10 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
             RequestError: one cannot be made, or its spaces differ from the first one's.
         """
         try:
-            for _ in range(self.num_envs):
-                self._singles.append(self._make_single())
-            facts = [single.facts for single in self._singles]
+            self._singles = self._share.made(self._make_single)
         except RuntimeError as error:
             raise RequestError(f"{self.name} cannot be made in a worker: {error}") from error
+        facts = [single.facts for single in self._singles]
         for index, of_env in enumerate(facts):
             if of_env[:2] != facts[0][:2]:
                 raise RequestError(
@@ -183,8 +161,14 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
 
     @property
     def envs(self) -> list[AnyEnv]:
-        """The environments, if they are in this process."""
-        return [single.env for single in self._singles if isinstance(single, LocalEnv)]
+        """The environments that are in this process."""
+        here = map(self._here, self._share.own)
+        return [single.env for single in here if isinstance(single, LocalEnv)]
+
+    @property
+    def shares(self) -> list[int]:
+        """The number of environments of each process of the run, where they are divided."""
+        return self._share.sizes
 
     @property
     def time_limits(self) -> list[int | None]:
@@ -246,10 +230,12 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
         """
         actions, self._clock = np.asarray(actions), self._clock + 1
         self._recording.add(actions)
-        for i, single in self._playing:
+        here = [(i, single) for i, single in self._playing if self._share.has(i)]
+        for i, single in here:
             single.send_step(actions[i])
         # All answers are read before one of them is looked at, so that none is left behind.
-        answers = [(i, single.receive_step()) for i, single in self._playing]
+        answers = [(i, single.receive_step()) for i, single in here]
+        answers = self._share.joined(answers, "step of the environments")
         result = StepResult(self._observations, self._dtype)
         rare = result.put_all(answers)
         if self.stepping.on_fault != "stop" and not result.is_finite():
@@ -329,8 +315,7 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
         seed = stream_seed(self._base_seed, f"restart {self._restarts[i]} of environment {i}")
         LOG.warning("%s: it is restarted with seed %d (--on-fault restart)", error, seed)
         try:
-            self._singles[i] = self._make_single()
-            _ = self._singles[i].facts  # waits for a worker
+            self._singles[i] = self._share.made_again(i, self._make_single)
         except (RequestError, RuntimeError) as cannot:
             self._recover(i, Failure(f"it cannot be made again: {cannot}"), None, observations)
             return
@@ -380,12 +365,13 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
 
         ``kind`` is that of its own state, ``new episodes`` if it has none, or ``dropped``.
         """
-        return [self._get_state(i) for i in range(self.num_envs)]
+        here = [self._get_state(i) for i in self._share.own]
+        return self._share.joined(here, "states of environments")
 
     def _get_state(self, i: int) -> dict[str, Any]:
         own = {"kind": "dropped"}
         if not self.dropped[i]:
-            own = {"kind": "state"} | (self._singles[i].ask(get_state) or NO_STATE)
+            own = {"kind": "state"} | (self._here(i).ask(get_state) or NO_STATE)
         return own | {
             "vector": {
                 # As text, because a generator's state has integers of more than 64 bits.
@@ -399,6 +385,11 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
                 "faults": self.num_faults,
             }
         }
+
+    def _here(self, i: int) -> SingleEnv:
+        """An environment that this process has, without a word to the others."""
+        single = self._singles[i]
+        return single.owned if isinstance(single, SharedEnv) else single
 
     def _recorded_actions(self, i: int) -> torch.Tensor:
         """The actions of the episode so far, ``[T, ...]``; none where there are too many."""

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
-from pgtoolkit import parallel
 from pgtoolkit.diagnostics.bias import BIAS_Z
 from pgtoolkit.diagnostics.paired import PairStatistics
 from pgtoolkit.diagnostics.per_trajectory import (
@@ -225,16 +224,16 @@ class GradientMonitor:
         with self.diagnosing():
             metrics: dict[str, Tensor] = {}
             # By identity: of a pair, one may be among `gradients`, and another in two pairs.
-            gathered: dict[int, tuple[Gradients, GradientStatistics]] = {}
+            scaled: dict[int, tuple[Gradients, GradientStatistics]] = {}
             unit = self.unit()
             for name, values in gradients.items():
-                gathered[id(values)] = gathered_statistics(values, unit)
-                metrics |= self._describe(name, gathered[id(values)][1])
+                scaled[id(values)] = scaled_statistics(values, unit)
+                metrics |= self._describe(name, scaled[id(values)][1])
             for pair in pairs:
                 for each in pair[:2]:
-                    if id(each) not in gathered:
-                        gathered[id(each)] = gathered_statistics(each, unit)
-                (first, of_first), (second, of_second) = (gathered[id(each)] for each in pair[:2])
+                    if id(each) not in scaled:
+                        scaled[id(each)] = scaled_statistics(each, unit)
+                (first, of_first), (second, of_second) = (scaled[id(each)] for each in pair[:2])
                 metrics |= compare(first, second, (of_first, of_second), pair.group)
             return metrics
 
@@ -329,19 +328,13 @@ def _recorded_gradients(
     return found
 
 
-def _gather(gradients: Gradients) -> Gradients:
-    """The gradients of the trajectories of all processes."""
-    return {name: parallel.gather(values) for name, values in gradients.items()}
-
-
-def gathered_statistics(
+def scaled_statistics(
     gradients: Gradients, unit: float = 1.0
 ) -> tuple[Gradients, GradientStatistics]:
-    """The gradients of the trajectories of all processes times ``unit``, and their statistics."""
-    gathered = _gather(gradients)
+    """The gradients of the trajectories times ``unit``, and their statistics."""
     if unit != 1.0:
-        gathered = {name: unit * values for name, values in gathered.items()}
-    return gathered, GradientStatistics.of(gathered)
+        gradients = {name: unit * values for name, values in gradients.items()}
+    return gradients, GradientStatistics.of(gradients)
 
 
 def compare(

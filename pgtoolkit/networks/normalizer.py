@@ -8,8 +8,6 @@ import torch
 from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
-from pgtoolkit import parallel
-
 
 @final
 class Moments(NamedTuple):
@@ -91,7 +89,7 @@ class ObservationNormalizer(nn.Module):
     @torch.no_grad()
     def update(self, obs: Tensor, mask: Tensor) -> None:
         """Adds the rows of ``obs`` ``[T, N, O]`` where ``mask`` ``[T, N]`` is true."""
-        rows = parallel.gather(obs[mask].double())
+        rows = obs[mask].double()
         count = rows.shape[0]
         if count == 0:
             return

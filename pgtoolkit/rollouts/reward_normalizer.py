@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgtoolkit import parallel
 from pgtoolkit.networks.normalizer import Moments
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import entries, load_state_of, require, state_of, tensor
@@ -66,7 +65,7 @@ class RewardNormalizer:
         found = running_returns(reward.numpy(), starts.numpy(), self.running.numpy(), self.gamma)
         returns = torch.from_numpy(found)
         self.running = torch.where(done[-1], 0.0, returns[-1])
-        returns = parallel.gather(returns[valid])
+        returns = returns[valid]
         if len(returns) == 0:
             return
         mean = returns.mean()

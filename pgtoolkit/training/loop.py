@@ -20,6 +20,7 @@ from pgtoolkit.training.dashboard import EVAL_SUCCESS, TRAINING_SUCCESS
 from pgtoolkit.training.diagnosis import gradient_text, markdown
 from pgtoolkit.training.faults.flight_recorder import FlightRecorder
 from pgtoolkit.training.history import watched
+from pgtoolkit.training.no_writer import NoWriter
 from pgtoolkit.training.progress import Progress, Watch, latest, unwatched
 from pgtoolkit.training.run_folder import KEPT_CHECKPOINTS, RunFolder, Which
 from pgtoolkit.training.storage.disk import writing
@@ -74,7 +75,7 @@ def train(
     agent: Agent,
     config: TrainConfig,
     run: RunFolder,
-    writer: RunWriter,
+    writer: RunWriter | NoWriter,
     *,
     evaluate: Callable[[], Evaluation],
     show: Callable[[Progress], None],
@@ -129,8 +130,11 @@ def train(
                 speed.mark(progress.num_steps)
             progress.pending = None
         # A watcher sees whole updates: one whose evaluation was stopped is left to a resumed run.
-        stopping = (progress.pending is None and watch(progress)) or stop_requested()
-        overdue = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
+        stopping, overdue = parallel.any_of(
+            (progress.pending is None and watch(progress)) or stop_requested(),
+            time.monotonic() - saved_at > 60 * config.checkpoint_minutes,
+            purpose="stop or save",
+        )
         if _checkpoint_is_due(config, progress) or overdue or stopping:
             _save(agent, progress, run, writer, config)
             saved_at = time.monotonic()
@@ -175,7 +179,9 @@ def _checkpoint_is_due(config: TrainConfig, progress: Progress) -> bool:
     return True
 
 
-def _log(metrics: Metrics, config: TrainConfig, progress: Progress, writer: RunWriter) -> bool:
+def _log(
+    metrics: Metrics, config: TrainConfig, progress: Progress, writer: RunWriter | NoWriter
+) -> bool:
     """Writes an update's metrics: all of them every ``log_interval`` updates and at the end.
 
     Returns:
@@ -216,7 +222,9 @@ class Speed:
         self.last = (num_steps, time.perf_counter())
 
 
-def _diagnose(metrics: Metrics, progress: Progress, writer: RunWriter, config: TrainConfig) -> None:
+def _diagnose(
+    metrics: Metrics, progress: Progress, writer: RunWriter | NoWriter, config: TrainConfig
+) -> None:
     """Reads an update's metrics, whatever ``log_interval`` is; writes the findings as they change.
 
     They are written once more at the end of the run, with their last numbers.
@@ -232,7 +240,11 @@ def _diagnose(metrics: Metrics, progress: Progress, writer: RunWriter, config: T
 
 
 def _save(
-    agent: Agent, progress: Progress, run: RunFolder, writer: RunWriter, config: TrainConfig
+    agent: Agent,
+    progress: Progress,
+    run: RunFolder,
+    writer: RunWriter | NoWriter,
+    config: TrainConfig,
 ) -> None:
     """Writes the last policy, and the state from which the run can be resumed.
 
@@ -242,8 +254,8 @@ def _save(
     writer.flush()
     _save_policy(agent, progress, run, "last")
     progress.count_cpu()
+    state = {"agent": agent.state_dict(), "progress": progress.state_dict()}
     if parallel.rank() == 0:
-        state = {"agent": agent.state_dict(), "progress": progress.state_dict()}
         with writing(run.path):
             run.write_resume(state, config.keep_checkpoints)
 
@@ -280,7 +292,8 @@ def _evaluate_if_due(
     due = progress.num_steps >= progress.next_eval or progress.finished(config.total_steps)
     if not config.eval_interval or not due:
         return {}
-    if stop_requested():
+    (stopping,) = parallel.any_of(stop_requested(), purpose="stop before evaluation")
+    if stopping:
         raise EvaluationStopped("the run is to stop")
     progress.count_cpu()
     try:

@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 from torch import Tensor
 
+from pgtoolkit import parallel
 from pgtoolkit.agent import Metrics
 from pgtoolkit.rollouts.episodes import EpisodeTracker, tracker_schema
 from pgtoolkit.rollouts.window import Window
@@ -106,8 +107,8 @@ class Progress:
         diagnosis: reads the scalars of every update and says what is wrong.
         pending: metrics of the latest update as long as it is not logged: its evaluation has not
             been made, because the run was stopped before it. None otherwise.
-        cpu_seconds: CPU time of this process and all its threads in training so far, without its
-            evaluations; None in a run that began before that was counted.
+        cpu_seconds: CPU time of all processes and threads in training so far, without evaluations;
+            None in a run that began before that was counted.
     """
 
     num_steps: int = 0
@@ -150,7 +151,7 @@ class Progress:
         """Adds the CPU time since the last call of this or of :meth:`skip_cpu`."""
         now = time.process_time()
         if self.cpu_seconds is not None:
-            self.cpu_seconds += now - self._counted_at
+            self.cpu_seconds += sum(parallel.exchange(now - self._counted_at, "CPU time"))
         self._counted_at = now
 
     def skip_cpu(self) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, final
 
 import torch
 
+from pgtoolkit import parallel
 from pgtoolkit.agent import Agent, CriticView, evaluated_policy
 from pgtoolkit.config import Settings, above, at_least, at_most
 from pgtoolkit.envs.adapters.choose import ADAPTERS, Differentiate
@@ -18,6 +19,7 @@ from pgtoolkit.envs.registry.ordinary import time_limit_of
 from pgtoolkit.envs.registry.resolve import OBJECT
 from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.envs.vectorized.stepping import OnFault, Stepping, Vectorization
+from pgtoolkit.envs.vectorized.vector_env import OrdinaryVectorEnv
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.estimators.cross_fitting import followed_estimator
 from pgtoolkit.gymnasium_types import AnyVectorEnv
@@ -293,6 +295,18 @@ class Experiment:
         return values | {GIVEN: {k: v for k, v in self._given.items() if v != values[k]}}
 
     @property
+    def processes_sentences(self) -> list[str]:
+        """How the processes of the run divide the environments; nothing where there is one."""
+        count, num_envs = parallel.size(), self.settings.agent.num_envs
+        if count == 1:
+            return []
+        env = getattr(getattr(self.agent, "collector", None), "env", None)
+        if isinstance(env, OrdinaryVectorEnv):
+            shares = ", ".join(map(str, env.shares))
+            return [f"{count} processes divide the {num_envs} environments: {shares}"]
+        return [f"each of the {count} processes computes all {num_envs} environments"]
+
+    @property
     def resumed_sentence(self) -> str:
         """How the environments went on after ``agent.load_state_dict``."""
         collector: Any = getattr(self.agent, "collector", None)
@@ -390,7 +404,7 @@ def env_factory_of(
         wrappers=parse_wrappers(run.wrappers),
         needed=needed,
         device=device,
-        stepping=Stepping(run.vectorization, run.step_timeout, run.on_fault),
+        stepping=Stepping(run.vectorization, run.step_timeout, run.on_fault, divided=True),
     )
 
 

@@ -9,6 +9,7 @@ from types import FrameType, TracebackType
 from pgtoolkit.errors import (
     EnvFaultError,
     ExportError,
+    LostProcessError,
     NonFiniteError,
     RequestError,
     RunFileError,
@@ -18,7 +19,14 @@ from pgtoolkit.errors import (
 TRACEBACK_VARIABLE = "PGTOOLKIT_TRACEBACK"
 """With this variable set to 1, every error is shown with its traceback."""
 
-REPORTED = (RequestError, NonFiniteError, EnvFaultError, ExportError, RunFileError)
+REPORTED = (
+    RequestError,
+    NonFiniteError,
+    EnvFaultError,
+    ExportError,
+    LostProcessError,
+    RunFileError,
+)
 """Errors whose message says all that there is to say."""
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")

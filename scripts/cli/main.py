@@ -6,10 +6,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from pgtoolkit import parallel
+from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli import failures, streams
 from pgtoolkit.scripts.cli.registry import COMMANDS, lookup
 from pgtoolkit.scripts.cli.text import require_text
 from pgtoolkit.training.stop import Interruption, handling, raise_interruption
+
+PARALLEL = ("train", "resume")
+"""Commands of which several processes can be one run."""
 
 
 def main() -> NoReturn:
@@ -40,6 +45,11 @@ def dispatch(command: str, arguments: Sequence[str]) -> None:
         RequestError: there is no such command.
     """
     lookup(command, COMMANDS, "command")
+    if parallel.size() > 1 and command not in PARALLEL:
+        raise RequestError(
+            f"`pgtoolkit {command}` is a command of one process: start it without torchrun (it is "
+            f"for {' and '.join(PARALLEL)})"
+        )
     module = command.replace("-", "_")
     importlib.import_module(f"pgtoolkit.scripts.{module}").run(list(arguments))
 
@@ -65,12 +75,15 @@ def exit_code_of(run: Callable[[Sequence[str]], None], arguments: Sequence[str])
     """Runs a command, tells of its failure, and returns the exit code."""
     try:
         require_text(arguments)
-        run(arguments)
+        with parallel.processes():
+            run(arguments)
     except BrokenPipeError as error:
         if failures.foreign_frame(error) is not None:
             return report_failure(error)
         streams.discard()  # the reader closed the pipe: it wants no more
     except (KeyboardInterrupt, SystemExit) as error:
+        if not parallel.speaks():
+            return 128 + error.signum if isinstance(error, Interruption) else 1
         by_signal = isinstance(error, Interruption)
         if not by_signal and failures.foreign_frame(error) is not None:
             return report_failure(error)  # raised by an environment
@@ -87,6 +100,8 @@ def exit_code_of(run: Callable[[Sequence[str]], None], arguments: Sequence[str])
 def report_failure(error: BaseException) -> int:
     """Tells of a failure on standard error, and returns the exit code."""
     streams.flush()
+    if not parallel.speaks():
+        return failures.exit_code(error)
     trace = failures.wanted_traceback(error)
     streams.report(trace + failures.describe(error))
     return failures.exit_code(error)

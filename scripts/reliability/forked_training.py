@@ -6,7 +6,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -30,15 +30,23 @@ class ForkedTraining:
         output: file for what it prints.
         slow: seconds by which every flush to the disk and every renaming takes longer, so that
             kills fall into them; 0 for none.
+        variables: of the child's environment.
 
     Attributes:
         pid: the child's process id.
     """
 
-    def __init__(self, arguments: Sequence[str], output: Path, slow: float) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        output: Path,
+        slow: float = 0.0,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._count = mmap.mmap(-1, 8)  # shared with the child
         self.pid = os.fork()
         if self.pid == 0:
+            os.environ.update(variables or {})
             _run(arguments, output, slow, self._count)
 
     @property

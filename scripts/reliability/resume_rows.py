@@ -175,12 +175,13 @@ def try_setup(setup: Setup, signals: Sequence[str], *, seed: int, timeout: float
             yield _row(setup, which, update, outcome, note, began)
 
 
-def command(setup: Setup) -> list[str]:
-    """``train`` with the small settings that the agent has."""
+def command(setup: Setup, updates: int = NUM_UPDATES) -> list[str]:
+    """``train`` with the small settings that the agent has, for so many updates."""
     config = {field.name for field in dataclasses.fields(load_agent(setup.agent)[1])}
     loop = ("total_steps", "eval_interval", "eval_episodes", "eval_max_steps")
     names = [name for name in SMALL if name in {*config, *loop, "checkpoint_interval"}]
-    flags = [word for name in names for word in (_flag(name), str(SMALL[name]))]
+    values = SMALL | {"total_steps": updates * WINDOW}
+    flags = [word for name in names for word in (_flag(name), str(values[name]))]
     if setup.compile:
         flags += ["--compile", setup.compile]
     if VECTORIZATION in {field.name for field in dataclasses.fields(RunConfig)}:

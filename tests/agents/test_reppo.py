@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from pgtoolkit.agent import evaluated_policy
 from pgtoolkit.agents import reppo
-from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig
+from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig, alpha_speed
 from pgtoolkit.diagnostics.per_trajectory import Gradients
 from pgtoolkit.distributions.base import GaussianParameters
 from pgtoolkit.distributions.box_units import log_prob_in_box
@@ -160,10 +161,10 @@ class ByHand:
                 policy = torch.where(kl < self.config.kl_bound, -climb, pull).mean()
             else:
                 policy = (pull - climb).mean()
-            dual = alpha * (entropy.detach().mean() + 0.5)
-            dual = dual + beta * (self.config.kl_bound - kl.detach().mean())
+            dual = beta * (self.config.kl_bound - kl.detach().mean())
             self.adam(policy, [self.w, self.b], 1.0, count, 0.1)
-            self.adam(dual, [self.log_alpha], math.inf, count, 0.1)
+            with torch.no_grad():  # a tenth of a nat off its target is enough for the full speed
+                self.log_alpha -= 0.1 * min(1.0, max(-1.0, float(entropy.mean() + 0.5) / 0.1))
             self.adam(dual, [self.log_beta], math.inf, count, 0.3)
 
 
@@ -334,23 +335,69 @@ def test_nothing_but_their_gradients_moves_the_dual_variables() -> None:
         *agent.duals(),
         constrained=penalised,
         entropy_target=2.0,
+        entropy_tolerance=0.5,
         kl_bound=0.5,
+        full_kl_bound=0.5,
     )[0]
     for gradient in torch.autograd.grad(loss, list(agent.duals.parameters())):
         assert float(gradient) == 0
 
 
-@pytest.mark.parametrize(("entropy", "divergence"), [(1.0, 0.3), (-1.0, 0.01)])
-def test_dual_variables_fall_where_their_condition_holds(entropy: float, divergence: float) -> None:
-    """``d/dlog alpha = alpha (H - target)`` and ``d/dlog beta = beta (bound - KL)``."""
+BOUNDS: dict[str, Any] = {
+    "constrained": penalised,
+    "entropy_target": -0.5,
+    "entropy_tolerance": 2.0,
+    "kl_bound": 0.1,
+    "full_kl_bound": 0.4,
+}
+
+
+@pytest.mark.parametrize(
+    ("entropy", "divergence", "speed"),
+    [(0.5, 0.3, 0.25), (-1.5, 0.01, -0.25), (9.0, 0.1, 0.5), (-9.0, 0.1, -0.5)],
+)
+def test_dual_variables_fall_where_their_condition_holds(
+    entropy: float, divergence: float, speed: float
+) -> None:
+    """``d/dlog alpha = 1/2 (H - target) / 2``, up to 1/2, and ``d/dlog beta = beta (bound - KL)``.
+
+    The tolerance is 2, and the bound a quarter of the first one, so that ``alpha`` is half as fast.
+    """
     duals = reppo.Duals(0.5, 2.0)
     inputs = torch.zeros(4), torch.full((4,), entropy), torch.full((4,), divergence)
-    loss, _ = reppo.reppo_loss(
-        *inputs, *duals(), constrained=penalised, entropy_target=-0.5, kl_bound=0.1
-    )
+    loss, _ = reppo.reppo_loss(*inputs, *duals(), **BOUNDS)
     by_alpha, by_beta = torch.autograd.grad(loss, list(duals.parameters()))
-    assert float(by_alpha) == pytest.approx(0.5 * (entropy + 0.5))
+    assert float(by_alpha) == pytest.approx(speed)
     assert float(by_beta) == pytest.approx(2.0 * (0.1 - divergence))
+
+
+@pytest.mark.parametrize(("entropy", "speed"), [(0.5, 0.0), (-1.5, -0.25)])
+def test_the_weight_of_the_entropy_has_a_least_value(entropy: float, speed: float) -> None:
+    """There it only rises."""
+    duals = reppo.Duals(0.5, 2.0)
+    inputs = torch.zeros(4), torch.full((4,), entropy), torch.full((4,), 0.1)
+    loss, _ = reppo.reppo_loss(*inputs, *duals(), **BOUNDS, least_alpha=0.5)
+    assert float(torch.autograd.grad(loss, duals.log_alpha)[0]) == pytest.approx(speed)
+
+
+def test_the_weight_of_the_entropy_does_not_swing() -> None:
+    """Where the entropy follows ``log alpha`` with a delay, as it does here, it comes to rest.
+
+    A weight with steps of one length, as Adam has, passes the target again and again.
+    """
+
+    def swings(speed: Callable[[Tensor], Tensor]) -> float:
+        log_alpha, entropy = torch.tensor(0.0), torch.tensor(2.0)
+        seen, delayed = [], []
+        for _ in range(4000):
+            log_alpha = log_alpha - 0.02 * speed(entropy)
+            delayed.append(log_alpha)
+            entropy = entropy + 0.05 * (delayed[-50:][0] - entropy)
+            seen.append(entropy.item())
+        return max(seen[2000:]) - min(seen[2000:])
+
+    assert swings(lambda excess: alpha_speed(excess / 2.0, 1.0)) < 1e-3
+    assert swings(torch.sign) > 0.5
 
 
 @pytest.mark.parametrize(("divergence", "expected"), [(0.3, 0.0), (0.05, 0.1)])
@@ -358,8 +405,7 @@ def test_the_weight_of_the_divergence_has_an_end(divergence: float, expected: fl
     """There it only falls; otherwise it would rise until a gradient overflows."""
     duals = reppo.Duals(0.5, 2.0)
     inputs = torch.zeros(4), torch.zeros(4), torch.full((4,), divergence)
-    given: dict[str, Any] = {"constrained": penalised, "entropy_target": -0.5, "kl_bound": 0.1}
-    loss, _ = reppo.reppo_loss(*inputs, *duals(), **given, most_beta=2.0)
+    loss, _ = reppo.reppo_loss(*inputs, *duals(), **BOUNDS, most_beta=2.0)
     assert float(torch.autograd.grad(loss, duals.log_beta)[0]) == pytest.approx(expected)
 
 

@@ -6,7 +6,6 @@ from typing import Any, Protocol, Self, final
 import torch
 from torch import nn
 
-from pgtoolkit import parallel
 from pgtoolkit.agent import Metrics
 from pgtoolkit.config import Schedule
 from pgtoolkit.learners.gradient_clip import clip_gradient
@@ -82,7 +81,6 @@ class Adam:
         return scheduled(self.initial, self.schedule, self.progress())
 
     def step(self, module: nn.Module, problem: Problem | None = None) -> Metrics:
-        parallel.mean_(p.grad for p in module.parameters() if p.grad is not None)
         norm = clip_gradient(module.named_parameters(), self.max_grad_norm)
         set_learning_rate(self.optimizer, self.learning_rate)
         self.optimizer.step()

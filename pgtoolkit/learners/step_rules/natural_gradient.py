@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from pgtoolkit import parallel
 from pgtoolkit.agent import Metrics
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.learners.gradient_clip import require_finite_gradient
@@ -86,7 +85,6 @@ def natural_step(
     require_finite_gradient(module.named_parameters())
     parameters = trained_parameters(module)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    parallel.mean_(gradients)
     uphill = -flatten(gradients)
     product = fisher_product(problem, parameters, damping)
     direction = conjugate_gradient(product, uphill, iterations)
@@ -121,7 +119,6 @@ def fisher_product(problem: Problem, parameters: Sequence[Tensor], damping: floa
         found = torch.autograd.grad(
             slope @ vector, parameters, retain_graph=True, materialize_grads=True
         )
-        parallel.mean_(found)
         return flatten(found) + damping * vector
 
     return product

@@ -10,7 +10,6 @@ from typing import final
 import numpy as np
 from PIL import Image
 
-from pgtoolkit import parallel
 from pgtoolkit.agent import evaluated_policy
 from pgtoolkit.envs.registry.resolve import EnvSpec
 from pgtoolkit.errors import RequestError, SettingError, single_line
@@ -25,6 +24,7 @@ from pgtoolkit.scripts.cli.display.video import (
 )
 from pgtoolkit.scripts.cli.experiment import Experiment
 from pgtoolkit.seeding import stream_seed
+from pgtoolkit.training.no_writer import NoWriter
 from pgtoolkit.training.progress import Progress
 from pgtoolkit.training.run_folder import RunFolder
 from pgtoolkit.training.storage.files import replace_file
@@ -69,10 +69,13 @@ def require_filmable(experiment: Experiment) -> None:
 
 
 def film_of(
-    experiment: Experiment, folder: RunFolder, writer: RunWriter, progress: Progress
+    experiment: Experiment,
+    folder: RunFolder,
+    writer: RunWriter | NoWriter,
+    progress: Progress,
 ) -> Callable[[], None]:
     """Films the policy as it is when this is called; does nothing in a run without videos."""
-    if not experiment.settings.loop.capture_video or parallel.rank() != 0:
+    if not experiment.settings.loop.capture_video or isinstance(writer, NoWriter):
         return lambda: None
     videos = RunVideos(
         experiment.environments.single,
