@@ -14,18 +14,18 @@ import contextlib
 import dataclasses
 import os
 import pickle
+import struct
 from collections.abc import Callable, Iterator
-from typing import Any, Self, TypeVar, cast, final
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, final
 
 from pgtoolkit.errors import LostProcessError, RequestError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 T = TypeVar("T")
 
-WORDS = np.dtype([("length", np.int64), ("purpose", "S24")])
+HEAD = struct.Struct("q24s")
 """What a message begins with: the bytes after it, and what the process is about to do."""
 SMALLEST, LARGEST = 2**10, 2**17
 """Bytes of a message that goes in one round; the rest of a longer one takes another, after which
@@ -105,7 +105,7 @@ def _join(count: int) -> None:
     try:
         store, number, count = next(rendezvous("env://"))
         # torchrun may keep the store over restarts: old addresses must not be found in it.
-        _group.store = dist.PrefixStore(f"restart {restarts()}", store)
+        _group.store = cast(Any, dist).PrefixStore(f"restart {restarts()}", store)
         dist.init_process_group("gloo", store=_group.store, rank=number, world_size=count)
     except (RuntimeError, ValueError) as error:
         raise RequestError(
@@ -200,26 +200,26 @@ def any_of(*flags: bool, purpose: str) -> tuple[bool, ...]:
 
 def _exchange_bytes(message: bytes, purpose: bytes) -> list[bytes]:
     """The messages of all processes, in order of rank."""
+    import torch
     import torch.distributed as dist
 
-    head = np.array((len(message), purpose), WORDS).tobytes()
-    room = _group.capacity - len(head)
-    first = torch.zeros(_group.size, _group.capacity, dtype=torch.uint8)
+    head, room = HEAD.pack(len(message), purpose), _group.capacity - HEAD.size
+    rounds = torch.zeros(_group.size, _group.capacity, dtype=torch.uint8)
     with _others_there(purpose):
-        dist.all_gather(list(first.unbind()), _tensor(head + message[:room], _group.capacity))
-    heads = first[:, : len(head)].contiguous().numpy().view(WORDS)[:, 0]
-    _require_same(heads["purpose"].tolist())
-    lengths: list[int] = heads["length"].tolist()
-    found = [first[k, len(head) :][:length] for k, length in enumerate(lengths)]
+        dist.all_gather(list(rounds.unbind()), _tensor(head + message[:room], _group.capacity))
+    first = [row.numpy().tobytes() for row in rounds]
+    lengths, purposes = zip(*map(HEAD.unpack, (x[: HEAD.size] for x in first)), strict=True)
+    _require_same([text.rstrip(b"\0") for text in purposes])
+    found = [x[HEAD.size :][:length] for x, length in zip(first, lengths, strict=True)]
     for owner, length in enumerate(lengths):
         if length > room:
             rest = _tensor(message[room:] if owner == _group.rank else b"", length - room)
             with _others_there(purpose):
                 dist.broadcast(rest, owner)
-            found[owner] = torch.cat([found[owner], rest])
+            found[owner] += rest.numpy().tobytes()
     if max(lengths) > room:
         _group.capacity = min(2 * _group.capacity, LARGEST)
-    return [x.numpy().tobytes() for x in found]
+    return found
 
 
 @contextlib.contextmanager
@@ -249,6 +249,8 @@ def _require_same(purposes: list[bytes]) -> None:
         raise LostProcessError(f"the processes of the run went different ways ({each})")
 
 
-def _tensor(content: bytes, length: int) -> Tensor:
+def _tensor(content: bytes, length: int) -> "Tensor":
     """Bytes as a tensor, with zeros up to the length."""
+    import torch
+
     return torch.frombuffer(bytearray(content.ljust(length, b"\0")), dtype=torch.uint8)

@@ -10,6 +10,7 @@ from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.scripts.cli.arguments import parse, require_options
 from pgtoolkit.scripts.cli.files import require_picture, require_writable, write_json
 from pgtoolkit.scripts.cli.presets import PresetChoice, find_preset
+from pgtoolkit.scripts.engines.names import EngineName
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.comparison.rows import Row
@@ -59,7 +60,15 @@ class CompareArguments:
     final_episodes: int = 100
     """Deterministic episodes of each run's last policy, for the table."""
     jobs: int | None = None
-    """Number of runs at a time. Default: as many as this process may use cores."""
+    """Number of runs at a time. Default: as many as this process may use cores; with ray, as the
+    cluster has cores; with slurm, all."""
+    engine: EngineName = "local"
+    """Where runs are trained. local: processes of this machine; ray: tasks of the Ray cluster of
+    RAY_ADDRESS, or of one on this machine; slurm: jobs, submitted by submitit. All machines must
+    have the same files, and results are the same."""
+    engine_options: str = "{}"
+    """JSON object: of ray.init, or submitit's parameters of a job, such as
+    '{"slurm_partition": "cpu", "timeout_min": 240}'."""
     run_dir: Path = Path("runs/comparison")
     """Folder for the run folders. Several comparisons may have the same one: a run is named by its
     agent, environment and seed, and by a digest of all its settings."""
@@ -103,8 +112,8 @@ def run(arguments: Sequence[str]) -> None:
         require_picture(options.plot, "--plot")
     from pgtoolkit.scripts.comparison.carry_out import carry_out, report_failures
     from pgtoolkit.scripts.comparison.plan import plan_runs, require_possible
-    from pgtoolkit.scripts.comparison.processes import usable_cores
     from pgtoolkit.scripts.comparison.rows import rows_of
+    from pgtoolkit.scripts.engines.choose import engine_of
 
     pairs = dict.fromkeys((variant.agent, env) for env in options.env for variant in variants)
     presets = [x for x in (find_preset(options.preset, *pair) for pair in pairs) if x is not None]
@@ -120,7 +129,8 @@ def run(arguments: Sequence[str]) -> None:
         final_episodes=options.final_episodes,
     )
     sizes = require_possible(runs)
-    schedule = carry_out(runs, options.jobs or usable_cores(), options.run_dir)
+    with engine_of(options.engine, options.engine_options, options.run_dir) as engine:
+        schedule = carry_out(runs, options.jobs, options.run_dir, engine)
     report(rows_of(schedule.complete_in_order(runs), sizes), options)
     report_failures(schedule)
 

@@ -14,7 +14,6 @@ from pgtoolkit.scripts.cli.files import make_folder, require_picture, require_wr
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.registry import find_agent, lookup
 from pgtoolkit.scripts.compare import EVALUATIONS, MAX_JOBS
-from pgtoolkit.scripts.comparison.processes import usable_cores
 from pgtoolkit.scripts.tables.reproductions import EXPERIMENTS, Experiment
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ def reproduce(experiments: dict[str, Experiment], options: ReproduceArguments) -
         require_joinable(path, settings_without_seed(runs[0]), defaults)
     everything = [run for runs in plans.values() for run in runs]
     sizes = require_possible(everything)
-    schedule = carry_out(everything, options.jobs or usable_cores(), options.run_dir)
+    schedule = carry_out(everything, options.jobs, options.run_dir)
     results = []
     for name, runs in plans.items():
         path = result_file(options.output_dir, name)

@@ -22,6 +22,7 @@ from pgtoolkit.scripts.cli.arguments import (
 )
 from pgtoolkit.scripts.cli.files import require_writable, write_json
 from pgtoolkit.scripts.cli.registry import AGENTS, find_agent
+from pgtoolkit.scripts.engines.names import EngineName
 
 if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.experiment import RunSettings
@@ -68,7 +69,15 @@ class TuneArguments:
     trials at the same step, from the sixth complete trial on. none: every trial goes to its end."""
     jobs: int | None = None
     """Number of trials at a time, each with one process. Default: as many as this process may use
-    cores. With 1 a study can be repeated to the bit."""
+    cores; with ray, as the cluster has cores; with slurm, all. With 1 a study can be repeated to
+    the bit."""
+    engine: EngineName = "local"
+    """Where runs are trained. local: processes of this machine; ray: tasks of the Ray cluster of
+    RAY_ADDRESS, or of one on this machine; slurm: jobs, submitted by submitit. All machines must
+    have the same files."""
+    engine_options: str = "{}"
+    """JSON object: of ray.init, or submitit's parameters of a job, such as
+    '{"slurm_partition": "cpu", "timeout_min": 240}'."""
     config: Path | None = None
     """YAML with settings that all trials have, as for `pgtoolkit train`; flags win over it."""
     run_dir: Path | None = None
@@ -112,7 +121,7 @@ def run(arguments: Sequence[str]) -> None:
         require_writable(options.json, "--json")
     require_optuna()
     from pgtoolkit.scripts.comparison.plan import require_possible
-    from pgtoolkit.scripts.comparison.processes import usable_cores
+    from pgtoolkit.scripts.engines.choose import engine_of
     from pgtoolkit.scripts.tuning.carry_out import carry_out
     from pgtoolkit.scripts.tuning.results import report, write_best
     from pgtoolkit.scripts.tuning.study import Study
@@ -122,13 +131,15 @@ def run(arguments: Sequence[str]) -> None:
     require_possible(plan.runs(agent_name, {}, root))
     study = Study(root, identity_of(plan, space), space, plan.seeds.start, defaults)
     print(opening(study, plan, options), flush=True)
-    carry_out(
-        study,
-        plan,
-        options.trials,
-        options.jobs or usable_cores(),
-        on_end=lambda: write_best(study, plan),
-    )
+    with engine_of(options.engine, options.engine_options, root) as engine:
+        carry_out(
+            study,
+            plan,
+            options.trials,
+            options.jobs or engine.places(options.trials),
+            on_end=lambda: write_best(study, plan),
+            engine=engine,
+        )
     finish(study, plan, options)
     print(report(study, plan))
 

@@ -9,10 +9,11 @@ from typing import Any, final
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.streams import unfailing_output
+from pgtoolkit.scripts.comparison.logs import make_logs_folder
 from pgtoolkit.scripts.comparison.plan import PlannedRun, plan_runs
-from pgtoolkit.scripts.comparison.processes import make_logs_folder
 from pgtoolkit.scripts.comparison.schedule import SECONDS_BETWEEN_POLLS
 from pgtoolkit.scripts.comparison.variants import Variant
+from pgtoolkit.scripts.engines.base import Engine
 from pgtoolkit.scripts.tuning.pruning import Points
 from pgtoolkit.scripts.tuning.study import Study, Taken
 from pgtoolkit.scripts.tuning.view import StudyView, counts_text
@@ -56,7 +57,14 @@ class Plan:
         )
 
 
-def carry_out(study: Study, plan: Plan, count: int, jobs: int, on_end: Callable[[], None]) -> None:
+def carry_out(
+    study: Study,
+    plan: Plan,
+    count: int,
+    jobs: int,
+    on_end: Callable[[], None],
+    engine: Engine,
+) -> None:
     """Works at trials until the study has enough of them, and those of this process have ended.
 
     Args:
@@ -65,6 +73,7 @@ def carry_out(study: Study, plan: Plan, count: int, jobs: int, on_end: Callable[
         count: trials that it shall have, those of other processes and earlier calls included.
         jobs: number of trials at a time.
         on_end: called after each trial that has ended here.
+        engine: where the runs are trained.
 
     Raises:
         RequestError: the folder cannot be written.
@@ -73,7 +82,7 @@ def carry_out(study: Study, plan: Plan, count: int, jobs: int, on_end: Callable[
     logs = make_logs_folder(study.root)
     steps_each = plan.total_steps * len(plan.seeds)
     with unfailing_output(), StopSignals() as stop, StudyView(count, steps_each) as view:
-        tuning = Tuning(study, plan, count, jobs, logs, view, on_end)
+        tuning = Tuning(study, plan, count, jobs, logs, view, on_end, engine)
         tuning.run(stop.requested)
     if stop.signum is not None and not tuning.finished:
         interruption = Interruption(stop.signum)
@@ -94,7 +103,9 @@ class Tuning:
         logs: Path,
         view: StudyView,
         on_end: Callable[[], None],
+        engine: Engine,
     ) -> None:
+        self.engine = engine
         self.study, self.plan, self.count, self.jobs = study, plan, count, jobs
         self.logs, self.view, self.on_end = logs, view, on_end
         self.at_work: list[Work] = []
@@ -133,7 +144,9 @@ class Tuning:
             self.study.fail(taken, error.with_flags)
             self._tell_end(number)
         else:
-            self.at_work.append(Work(self.study, taken, runs, self.plan.points, self.logs))
+            points = self.plan.points
+            work = Work(self.study, taken, runs, points, self.logs, self.engine)
+            self.at_work.append(work)
 
     def _go_on(self) -> None:
         for work in list(self.at_work):

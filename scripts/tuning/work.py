@@ -10,6 +10,7 @@ from pgtoolkit.scripts.comparison.plan import PlannedRun
 from pgtoolkit.scripts.comparison.results import as_curve, read_result
 from pgtoolkit.scripts.comparison.scalars import EVALUATION, Events
 from pgtoolkit.scripts.comparison.schedule import Schedule
+from pgtoolkit.scripts.engines.base import Engine
 from pgtoolkit.scripts.tuning.pruning import Points, Values, falls_behind, values_at_points
 from pgtoolkit.scripts.tuning.study import Study, Taken
 
@@ -28,6 +29,7 @@ class Work:
         runs: its runs, one for each seed in order.
         points: where trials are compared; None if none is to be pruned.
         logs: folder for the output of the processes.
+        engine: where they run.
     """
 
     def __init__(
@@ -37,10 +39,11 @@ class Work:
         runs: Sequence[PlannedRun],
         points: Points | None,
         logs: Path,
+        engine: Engine,
     ) -> None:
         self.study, self.taken, self.runs, self.points = study, taken, runs, points
         self._failures = Failures()
-        self.schedule = Schedule(runs, 1, logs, self._failures)
+        self.schedule = Schedule(runs, 1, logs, self._failures, engine)
         self._events: dict[str, Events] = {}
         self._last_reading = 0.0
 
@@ -125,8 +128,8 @@ class Work:
 
     def _is_trained(self, run: PlannedRun) -> bool:
         """Whether the training process has ended, and so has written all its evaluations."""
-        _, child = self.schedule.running.get(run.name, (run, None))
-        evaluates = child is not None and child.kind == "evaluate"
+        at_work = self.schedule.running.get(run.name)
+        evaluates = at_work is not None and at_work[1] == "evaluate"
         return evaluates or run in self.schedule.complete
 
 
