@@ -15,21 +15,22 @@ import dataclasses
 import os
 import pickle
 import struct
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, final
 
 from pgtoolkit.errors import LostProcessError, RequestError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from multiprocessing.connection import Connection
 
 T = TypeVar("T")
 
-HEAD = struct.Struct("q24s")
-"""What a message begins with: the bytes after it, and what the process is about to do."""
-SMALLEST, LARGEST = 2**10, 2**17
-"""Bytes of a message that goes in one round; the rest of a longer one takes another, after which
-twice as many go in one, up to the largest."""
+PURPOSE_BYTES = 24
+"""A message begins with what the process is about to do."""
+LENGTHS = struct.Struct("q")
+FAREWELL = b""
+"""What process 0 sends to the others when an exception has ended it."""
 
 
 @final
@@ -37,9 +38,12 @@ class _Group:
     """The processes that have joined, as this one sees them."""
 
     def __init__(self) -> None:
-        self.rank, self.size, self.capacity = 0, 1, SMALLEST
+        self.rank, self.size = 0, 1
         self.store: Any = None
-        self.speaks = True
+        self.wires: list[Connection] = []
+        """To each other process in process 0, to process 0 in the others."""
+        self.has_farewell = False
+        self.speaks, self.seconds = True, 0.0
 
 
 _group = _Group()
@@ -53,6 +57,11 @@ def size() -> int:
 def rank() -> int:
     """The number of this process, from 0; process 0 writes logs and checkpoints."""
     return _group.rank
+
+
+def seconds() -> float:
+    """Seconds that this process has spent on exchanges so far: with sending, and with waiting."""
+    return _group.seconds
 
 
 def speaks() -> bool:
@@ -88,6 +97,7 @@ def processes() -> Iterator[None]:
         yield
     except BaseException:
         _group.speaks = _is_first_to_end()
+        _say_farewell()
         raise
     finally:
         _leave()
@@ -99,6 +109,8 @@ def _join(count: int) -> None:
     Raises:
         RequestError: they do not come together.
     """
+    from multiprocessing import AuthenticationError
+
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
@@ -106,8 +118,8 @@ def _join(count: int) -> None:
         store, number, count = next(rendezvous("env://"))
         # torchrun may keep the store over restarts: old addresses must not be found in it.
         _group.store = cast(Any, dist).PrefixStore(f"restart {restarts()}", store)
-        dist.init_process_group("gloo", store=_group.store, rank=number, world_size=count)
-    except (RuntimeError, ValueError) as error:
+        _group.wires = _wires(number, count)
+    except (RuntimeError, ValueError, OSError, AuthenticationError) as error:
         raise RequestError(
             f"the {count} processes of WORLD_SIZE do not come together ({error}): start them with "
             "torchrun, or take the variable out of the environment"
@@ -115,20 +127,65 @@ def _join(count: int) -> None:
     _group.rank, _group.size, _group.speaks = number, count, True
 
 
-def _leave() -> None:
-    import torch.distributed as dist
+def _wires(number: int, count: int) -> "list[Connection]":
+    """Connects each process with process 0, whose machine is that of MASTER_ADDR.
 
-    _group.rank, _group.size, _group.capacity, _group.store = 0, 1, SMALLEST, None
-    with contextlib.suppress(RuntimeError):  # the others may be gone
-        dist.destroy_process_group()
+    These are sockets of the standard library: the collectives of torch take several times as long
+    for a small message, because they hand it from thread to thread.
+    """
+    import secrets
+    from multiprocessing.connection import Client, Listener
+
+    host = os.environ["MASTER_ADDR"]
+    if number > 0:
+        port, key = _group.store.get("address").split()
+        wire = Client((host, int(port)), authkey=key)
+        wire.send_bytes(LENGTHS.pack(number))
+        return [_without_delay(wire)]
+    key = secrets.token_hex().encode()
+    found: dict[int, Connection] = {}
+    with Listener(("", 0), backlog=count, authkey=key) as listener:
+        _group.store.set("address", f"{listener.address[1]} ".encode() + key)
+        while len(found) < count - 1:
+            wire = listener.accept()
+            found[LENGTHS.unpack(wire.recv_bytes())[0]] = _without_delay(wire)
+    return [found[rank] for rank in sorted(found)]
+
+
+def _without_delay(wire: "Connection") -> "Connection":
+    """The connection, which sends the end of a long message at once."""
+    import socket
+
+    with socket.socket(fileno=os.dup(wire.fileno())) as same:
+        same.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return wire
+
+
+def _leave() -> None:
+    for wire in _group.wires:
+        wire.close()
+    _group.rank, _group.size, _group.wires, _group.store = 0, 1, [], None
+    _group.has_farewell = False
 
 
 def _is_first_to_end() -> bool:
     """Whether no process before this one was ended by an exception."""
     try:
         return bool(_group.store.add("ended", 1) == 1)
-    except RuntimeError:  # without torchrun process 0 keeps the store, and it is gone
-        return _group.rank == 1
+    except RuntimeError:
+        # Without torchrun process 0 keeps the store, and it is gone: by an exception, of which it
+        # has told, or killed. Process 1 tells of that.
+        (wire,) = _group.wires
+        with contextlib.suppress(EOFError, OSError):
+            while not _group.has_farewell and wire.poll():
+                _group.has_farewell = wire.recv_bytes() == FAREWELL
+        return _group.rank == 1 and not _group.has_farewell
+
+
+def _say_farewell() -> None:
+    for wire in _group.wires if _group.rank == 0 else []:
+        with contextlib.suppress(OSError):
+            wire.send_bytes(FAREWELL)
 
 
 @final
@@ -164,8 +221,11 @@ def exchange(value: T, purpose: str) -> list[T]:
     """
     if _group.size == 1:
         return [value]
-    found = _exchange_bytes(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), purpose.encode())
-    return [value if k == _group.rank else pickle.loads(x) for k, x in enumerate(found)]
+    begun = time.perf_counter()
+    messages = _exchange_bytes(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), purpose.encode())
+    found = [value if k == _group.rank else pickle.loads(x) for k, x in enumerate(messages)]
+    _group.seconds += time.perf_counter() - begun
+    return found
 
 
 def together(function: Callable[[], T], purpose: str) -> list[T]:
@@ -199,39 +259,46 @@ def any_of(*flags: bool, purpose: str) -> tuple[bool, ...]:
 
 
 def _exchange_bytes(message: bytes, purpose: bytes) -> list[bytes]:
-    """The messages of all processes, in order of rank."""
-    import torch
-    import torch.distributed as dist
-
-    head, room = HEAD.pack(len(message), purpose), _group.capacity - HEAD.size
-    rounds = torch.zeros(_group.size, _group.capacity, dtype=torch.uint8)
+    """The messages of all processes, in order of rank: process 0 collects and passes them on."""
+    own = purpose.ljust(PURPOSE_BYTES) + message
     with _others_there(purpose):
-        dist.all_gather(list(rounds.unbind()), _tensor(head + message[:room], _group.capacity))
-    first = [row.numpy().tobytes() for row in rounds]
-    lengths, purposes = zip(*map(HEAD.unpack, (x[: HEAD.size] for x in first)), strict=True)
-    _require_same([text.rstrip(b"\0") for text in purposes])
-    found = [x[HEAD.size :][:length] for x, length in zip(first, lengths, strict=True)]
-    for owner, length in enumerate(lengths):
-        if length > room:
-            rest = _tensor(message[room:] if owner == _group.rank else b"", length - room)
-            with _others_there(purpose):
-                dist.broadcast(rest, owner)
-            found[owner] += rest.numpy().tobytes()
-    if max(lengths) > room:
-        _group.capacity = min(2 * _group.capacity, LARGEST)
+        if _group.rank == 0:
+            found = [own, *(wire.recv_bytes() for wire in _group.wires)]
+            joined = b"".join(x for each in found for x in (LENGTHS.pack(len(each)), each))
+            for wire in _group.wires:
+                wire.send_bytes(joined)
+        else:
+            (wire,) = _group.wires
+            wire.send_bytes(own)
+            joined = wire.recv_bytes()
+            if joined == FAREWELL:
+                _group.has_farewell = True
+                raise EOFError
+            found = _parted(joined)
+    _require_same([each[:PURPOSE_BYTES].rstrip() for each in found])
+    return [each[PURPOSE_BYTES:] for each in found]
+
+
+def _parted(joined: bytes) -> list[bytes]:
+    """The messages that process 0 has put together."""
+    found, place = [], 0
+    while place < len(joined):
+        begin = place + LENGTHS.size
+        place = begin + LENGTHS.unpack_from(joined, place)[0]
+        found.append(joined[begin:place])
     return found
 
 
 @contextlib.contextmanager
 def _others_there(purpose: bytes) -> Iterator[None]:
-    """A block in which torch communicates with the other processes.
+    """A block that communicates with the other processes.
 
     Raises:
         LostProcessError: it cannot.
     """
     try:
         yield
-    except RuntimeError as error:
+    except (EOFError, OSError) as error:
         raise LostProcessError(
             f"a process of the run has ended: process {_group.rank} of {_group.size} waited for it "
             f"(at: {purpose.decode()})"
@@ -247,10 +314,3 @@ def _require_same(purposes: list[bytes]) -> None:
     if len(set(purposes)) > 1:
         each = ", ".join(f"process {k}: {purpose.decode()}" for k, purpose in enumerate(purposes))
         raise LostProcessError(f"the processes of the run went different ways ({each})")
-
-
-def _tensor(content: bytes, length: int) -> "Tensor":
-    """Bytes as a tensor, with zeros up to the length."""
-    import torch
-
-    return torch.frombuffer(bytearray(content.ljust(length, b"\0")), dtype=torch.uint8)

@@ -5,6 +5,7 @@ from typing import Any, TypeVar, final
 
 from pgtoolkit import parallel
 from pgtoolkit.envs.vectorized.causes import Failure
+from pgtoolkit.envs.vectorized.packed_answers import Answers, PackedAnswers
 from pgtoolkit.envs.vectorized.play import Answer, EnvFacts, NewEpisode
 from pgtoolkit.envs.vectorized.single import SingleEnv
 
@@ -43,6 +44,13 @@ class Share:
         if self.processes == 1:
             return own
         return [found for part in parallel.exchange(own, purpose) for found in part]
+
+    def joined_answers(self, own: Answers) -> Answers:
+        """The answers to a step of all environments, in their order."""
+        if self.processes == 1:
+            return own
+        parts = parallel.exchange(PackedAnswers.of(own), "step of the environments")
+        return [answer for part in parts for answer in part.unpacked()]
 
     def made(self, make: Callable[[], SingleEnv]) -> list[SingleEnv]:
         """All environments; each process makes its own.

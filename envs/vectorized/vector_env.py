@@ -235,7 +235,7 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
             single.send_step(actions[i])
         # All answers are read before one of them is looked at, so that none is left behind.
         answers = [(i, single.receive_step()) for i, single in here]
-        answers = self._share.joined(answers, "step of the environments")
+        answers = self._share.joined_answers(answers)
         result = StepResult(self._observations, self._dtype)
         rare = result.put_all(answers)
         if self.stepping.on_fault != "stop" and not result.is_finite():

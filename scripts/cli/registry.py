@@ -214,6 +214,10 @@ BENCHMARKS = {
         "pgtoolkit.scripts.benchmarks.scale",
         "cost and memory of a gradient against number of environments and horizon",
     ),
+    "parallel": Benchmark(
+        "pgtoolkit.scripts.benchmarks.parallel",
+        "speed of one run of two processes, each on a core, against that of one process",
+    ),
 }
 
 WRAPPERS = {

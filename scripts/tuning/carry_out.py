@@ -14,7 +14,7 @@ from pgtoolkit.scripts.comparison.plan import PlannedRun, plan_runs
 from pgtoolkit.scripts.comparison.schedule import SECONDS_BETWEEN_POLLS
 from pgtoolkit.scripts.comparison.variants import Variant
 from pgtoolkit.scripts.engines.base import Engine
-from pgtoolkit.scripts.tuning.pruning import Points
+from pgtoolkit.scripts.tuning.pruning import RULES, Points, PruneName
 from pgtoolkit.scripts.tuning.study import Study, Taken
 from pgtoolkit.scripts.tuning.view import StudyView, counts_text
 from pgtoolkit.scripts.tuning.work import Work
@@ -34,6 +34,8 @@ class Plan:
     final_episodes: int
     points: Points | None
     """Where trials are pruned; None for nowhere."""
+    prune: PruneName = "median"
+    """By which rule."""
 
     @property
     def seeds_text(self) -> str:
@@ -144,8 +146,9 @@ class Tuning:
             self.study.fail(taken, error.with_flags)
             self._tell_end(number)
         else:
-            points = self.plan.points
-            work = Work(self.study, taken, runs, points, self.logs, self.engine)
+            plan = self.plan
+            pruning = None if plan.points is None else (RULES[plan.prune], plan.points)
+            work = Work(self.study, taken, runs, pruning, self.logs, self.engine)
             self.at_work.append(work)
 
     def _go_on(self) -> None:

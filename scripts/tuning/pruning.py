@@ -6,8 +6,8 @@ of windows may be searched. So between the evaluations of a run its return is in
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from pgtoolkit.scripts.comparison.curves import Curve
 
 FULL_TRIALS = 5
 """Complete trials before any is pruned."""
+
+FACTOR = 3
+"""Successive halving lets one of so many trials go on at each rung."""
 
 WARM_UP = 0.2
 """Share of each seed's steps in which no trial is pruned."""
@@ -45,6 +48,16 @@ class Points:
         """The points of the same seed up to this one."""
         first = (point - 1) // self.total_steps * self.total_steps
         return range(first + 1, point + 1)
+
+    def is_rung(self, point: int) -> bool:
+        """Whether trials are compared here by successive halving.
+
+        The rungs are a third of each seed's steps, a ninth and so on, to the first evaluation.
+        """
+        steps, last = (point - 1) % self.total_steps + 1, len(self.steps)
+        places = [k for k, at in enumerate(self.steps, 1) if at == steps]
+        rungs = {round(last / FACTOR**k) for k in range(1, last)} - {0}
+        return bool(places) and places[0] in rungs
 
     def may_prune(self, point: int) -> bool:
         """Whether a trial may be pruned here: after the warm-up of a seed, and before the end."""
@@ -91,3 +104,41 @@ def falls_behind(own: Values, complete: Sequence[Values], point: int, points: Po
         return False
     best = max(own[each] for each in points.segment(point) if each in own)
     return best < statistics.median(others)
+
+
+def falls_out(own: Values, others: Sequence[Values], point: int, points: Points) -> bool:
+    """Whether a trial is not among the best third of those that have come to a rung.
+
+    Asynchronous successive halving (Li et al. 2020, ASHA, with a factor of 3): trials are compared
+    at the rungs of :meth:`Points.is_rung`, each with those that have been there, complete or not,
+    without waiting for the others.
+
+    Args:
+        own: the trial's values up to the point.
+        others: those of all other trials.
+        point: the point.
+        points: all points of the study.
+    """
+    if not points.is_rung(point):
+        return False
+    better = sum(values[point] > own[point] for values in others if point in values)
+    there = 1 + sum(point in values for values in others)
+    return better >= max(1, there // FACTOR)
+
+
+Rule = Callable[[Values, Sequence[Values], int, Points], bool]
+"""Whether a trial ends at a point: from its own values, those of others, the point and all."""
+
+
+@final
+class Pruning(NamedTuple):
+    """A rule by which trials end early."""
+
+    rule: Rule
+    only_complete: bool
+    """Whether the trial is compared with complete trials alone."""
+
+
+PruneName = Literal["median", "asha", "none"]
+
+RULES = {"median": Pruning(falls_behind, True), "asha": Pruning(falls_out, False)}

@@ -147,9 +147,12 @@ class Study:
         """The values of a trial's evaluations so far, by point."""
         return self.optuna.get_trials(deepcopy=False)[number].intermediate_values
 
-    def told_by_complete(self) -> list[Mapping[int, float]]:
-        """The same of each complete trial."""
-        return [t.intermediate_values for t in self.trials if t.state == TrialState.COMPLETE]
+    def told_by_others(self, number: int, *, complete: bool) -> list[Mapping[int, float]]:
+        """The same of each other trial, or of the complete ones alone."""
+        others = [trial for trial in self.trials if trial.number != number]
+        if complete:
+            others = [trial for trial in others if trial.state == TrialState.COMPLETE]
+        return [trial.intermediate_values for trial in others]
 
     def complete(self, taken: Taken, returns: Sequence[float], cpu_seconds: float | None) -> None:
         """Ends a trial with the mean return of each of its seeds."""

@@ -11,7 +11,7 @@ from pgtoolkit.scripts.comparison.results import as_curve, read_result
 from pgtoolkit.scripts.comparison.scalars import EVALUATION, Events
 from pgtoolkit.scripts.comparison.schedule import Schedule
 from pgtoolkit.scripts.engines.base import Engine
-from pgtoolkit.scripts.tuning.pruning import Points, Values, falls_behind, values_at_points
+from pgtoolkit.scripts.tuning.pruning import Points, Pruning, Values, values_at_points
 from pgtoolkit.scripts.tuning.study import Study, Taken
 
 SECONDS_BETWEEN_READINGS = 1.0
@@ -27,7 +27,7 @@ class Work:
         study: the study.
         taken: the trial.
         runs: its runs, one for each seed in order.
-        points: where trials are compared; None if none is to be pruned.
+        pruning: the rule, and where trials are compared; None if none is to be pruned.
         logs: folder for the output of the processes.
         engine: where they run.
     """
@@ -37,11 +37,11 @@ class Work:
         study: Study,
         taken: Taken,
         runs: Sequence[PlannedRun],
-        points: Points | None,
+        pruning: tuple[Pruning, Points] | None,
         logs: Path,
         engine: Engine,
     ) -> None:
-        self.study, self.taken, self.runs, self.points = study, taken, runs, points
+        self.study, self.taken, self.runs, self.pruning = study, taken, runs, pruning
         self._failures = Failures()
         self.schedule = Schedule(runs, 1, logs, self._failures, engine)
         self._events: dict[str, Events] = {}
@@ -68,9 +68,9 @@ class Work:
             return True
         done = len(self.schedule.complete) == len(self.runs)
         due = time.monotonic() - self._last_reading > SECONDS_BETWEEN_READINGS
-        if self.points is not None and (done or due):
+        if self.pruning is not None and (done or due):
             self._last_reading = time.monotonic()
-            if self._is_behind(self.points):
+            if self._is_behind(*self.pruning):
                 self.end(lambda: self.study.prune(self.taken))
                 return True
         if done:
@@ -96,15 +96,16 @@ class Work:
         else:
             self.study.complete(self.taken, returns, sum(seconds) if seconds else None)
 
-    def _is_behind(self, points: Points) -> bool:
+    def _is_behind(self, pruning: Pruning, points: Points) -> bool:
         """Tells the study the evaluations since the last call, until one falls behind."""
         own: Values = values_at_points([self._curve_of(run) for run in self.begun], points)
         told = self.study.told(self.number)
-        complete = self.study.told_by_complete()
+        others = self.study.told_by_others(self.number, complete=pruning.only_complete)
         for point in sorted(own):
             if point not in told:
                 self.taken.trial.report(own[point], point)
-            if falls_behind({p: v for p, v in own.items() if p <= point}, complete, point, points):
+            before = {p: v for p, v in own.items() if p <= point}
+            if pruning.rule(before, others, point, points):
                 return True
         return False
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from pgtoolkit.scripts.comparison.curves import Curve
-from pgtoolkit.scripts.tuning.pruning import FULL_TRIALS, Points, falls_behind, values_at_points
+from pgtoolkit.scripts.tuning.pruning import (
+    FULL_TRIALS,
+    Points,
+    falls_behind,
+    falls_out,
+    values_at_points,
+)
 
 
 def curve(*pairs: tuple[float, float]) -> Curve:
@@ -61,3 +67,21 @@ def test_a_seed_that_went_well_does_not_hide_one_that_goes_badly() -> None:
     points = Points(100, 50, seeds=2)
     complete = [{50: 5.0, 100: 5.0, 150: 5.0}] * FULL_TRIALS
     assert falls_behind({50: 9.0, 100: 9.0, 150: 4.0}, complete, 150, points)
+
+
+def test_rungs_are_a_third_of_the_steps_a_ninth_and_so_on() -> None:
+    points = Points(900, 100, 2)
+    rungs = [p for p in range(1, 1801) if points.is_rung(p)]
+    assert rungs == [100, 300, 1000, 1200]
+
+
+def test_one_of_three_goes_on_at_a_rung() -> None:
+    """The first there goes on if none is better; of six there are two that do."""
+    points = Points(900, 100, 1)
+    others = [{300: 1.0}, {300: 4.0, 600: 9.0}, {300: 3.0}, {300: 2.0}, {100: 9.0}, {300: 0.0}]
+    assert not falls_out({300: 3.5}, others, 300, points)
+    assert not falls_out({300: 5.0}, others, 300, points)
+    assert falls_out({300: 2.5}, others, 300, points)
+    assert not falls_out({300: -9.0, 600: -9.0}, others, 600, points)
+    assert not falls_out({300: -9.0}, [], 300, points)
+    assert falls_out({300: -9.0}, others[:1], 300, points)

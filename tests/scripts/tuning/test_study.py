@@ -110,7 +110,7 @@ def test_failed_trials_keep_their_reason_and_are_not_the_best(tmp_path: Path) ->
     states = [trial.state for trial in study.trials]
     assert states[:3] == [TrialState.FAIL, TrialState.PRUNED, TrialState.COMPLETE]
     assert study.trials[0].user_attrs[REASON] == "it broke"
-    assert study.told_by_complete() == [{}, {}] and study.told(1) == {5: 100.0}
+    assert study.told_by_others(-1, complete=True) == [{}, {}] and study.told(1) == {5: 100.0}
 
 
 def test_half_a_line_at_the_end_of_the_journal_harms_nothing(tmp_path: Path) -> None:

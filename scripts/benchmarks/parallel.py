@@ -1,0 +1,163 @@
+"""The ``parallel`` benchmark: a run of two processes on two cores against one of one process.
+
+The processes live through all repeats and take turns: while the run of one process makes its
+updates, the two others wait. Speed is by the clock, which is what several processes are for; their
+CPU seconds, and the share of the time that exchanges take, are in the notes.
+"""
+
+import multiprocessing
+import os
+import statistics
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, final
+
+from pgtoolkit.scripts.benchmarks.timing import Row, Seconds
+from pgtoolkit.scripts.reliability.parallel_runs import free_port
+
+CASES: Mapping[str, Mapping[str, Any]] = {
+    "ppo, HalfCheetah-v5, 16 environments": {
+        "agent": "ppo",
+        "env": "HalfCheetah-v5",
+        "num_envs": 16,
+    },
+    "ppo, HalfCheetah-v5, 64 environments": {
+        "agent": "ppo",
+        "env": "HalfCheetah-v5",
+        "num_envs": 64,
+    },
+    "reppo, HalfCheetah-v5, 16 environments": {"agent": "reppo", "env": "HalfCheetah-v5"},
+    "shac, Pendulum of tensors, 64 environments": {"agent": "shac", "env": "pgtoolkit/Pendulum-v0"},
+}
+LOOP = {"total_steps": 400_000, "eval_interval": 0, "eval_episodes": 1, "compile": "never"}
+"""The learning is not compiled: it would take a minute before each case."""
+WARM_UP, UPDATES = 1, 2
+
+
+@final
+class Turn(NamedTuple):
+    """What some updates took."""
+
+    steps: int
+    """Environment steps."""
+    seconds: Seconds
+    """Clock of the first process, CPU of all."""
+    exchanges: float
+    """Seconds that the first process spent on exchanges."""
+
+
+def rows(repeats: int) -> list[Row]:
+    """A row for each case; none on a machine of one core."""
+    if (os.cpu_count() or 1) < 2:
+        return [Row(case=case, peer="1 process", note="needs two cores") for case in CASES]
+    return [_row(case, settings, repeats) for case, settings in CASES.items()]
+
+
+def _row(case: str, settings: Mapping[str, Any], repeats: int) -> Row:
+    one, two = _Run(settings, 1), _Run(settings, 2)
+    try:
+        turns = [(two.turn(), one.turn()) for _ in range(repeats)]
+    finally:
+        one.close()
+        two.close()
+    ours, theirs = ([_wall(each[k]) for each in turns] for k in (0, 1))
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    cpu = statistics.median(_cpu(a) / _cpu(b) for a, b in turns)
+    share = statistics.median(a.exchanges / a.seconds.wall for a, _ in turns)
+    return Row(
+        case=case,
+        peer="1 process",
+        ratio=statistics.median(ratios),
+        ratio_low=min(ratios),
+        ratio_high=max(ratios),
+        ours_wall_s=statistics.median(ours),
+        peer_wall_s=statistics.median(theirs),
+        ours_cpu_s=statistics.median(_cpu(a) for a, _ in turns),
+        peer_cpu_s=statistics.median(_cpu(b) for _, b in turns),
+        throughput=1 / statistics.median(_cpu(a) for a, _ in turns),
+        unit="steps",
+        repeats=repeats,
+        ours=ours,
+        theirs=theirs,
+        note=f"by the clock; {cpu:.2f} times the CPU seconds; {share:.0%} of the time in exchanges",
+    )
+
+
+def _wall(turn: Turn) -> float:
+    return turn.seconds.wall / turn.steps
+
+
+def _cpu(turn: Turn) -> float:
+    return turn.seconds.cpu / turn.steps
+
+
+@final
+class _Run:
+    """The processes of one run, each on a core of its own; they work when they are told."""
+
+    def __init__(self, settings: Mapping[str, Any], count: int) -> None:
+        forked = multiprocessing.get_context("fork")
+        job = {
+            "WORLD_SIZE": f"{count}",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": f"{free_port()}",
+        }
+        self._ours, theirs = forked.Pipe()
+        self._processes = [
+            forked.Process(
+                target=_serve,
+                args=(settings, job | {"RANK": f"{rank}"}, theirs if rank == 0 else None),
+                daemon=True,
+            )
+            for rank in range(count)
+        ]
+        for process in self._processes:
+            process.start()
+        self._ours.recv()  # it is ready
+
+    def turn(self) -> Turn:
+        """Some updates."""
+        self._ours.send(True)
+        found: Turn = self._ours.recv()
+        return found
+
+    def close(self) -> None:
+        self._ours.send(False)
+        for process in self._processes:
+            process.join()
+
+
+def _serve(settings: Mapping[str, Any], job: Mapping[str, str], told: Connection | None) -> None:
+    """A process of a run: makes the agent, warms up, and makes updates when process 0 is told."""
+    os.environ.update(job)
+    os.sched_setaffinity(0, {int(job["RANK"]) % (os.cpu_count() or 1)})
+    import torch
+
+    from pgtoolkit import parallel
+    from pgtoolkit.scripts.cli.experiment import Experiment, setting_names, settings_from_file
+
+    torch.set_num_threads(1)
+    known = setting_names(settings["agent"])
+    loop = {name: value for name, value in LOOP.items() if name in known}
+    with parallel.processes():
+        experiment = Experiment(settings_from_file({**loop, **settings}, [], command="benchmark"))
+        _updates(experiment.agent, WARM_UP)
+        if told is not None:
+            told.send(True)
+        while parallel.from_process(0, lambda: told is not None and told.recv(), "next turn"):
+            exchanged, begun = parallel.seconds(), Seconds.now()
+            steps = _updates(experiment.agent, UPDATES)
+            took, exchanged = Seconds.now().since(begun), parallel.seconds() - exchanged
+            cpu = sum(parallel.exchange(took.cpu, "CPU seconds"))
+            if told is not None:
+                told.send(Turn(steps, Seconds(cpu, took.wall), exchanged))
+
+
+def _updates(agent: Any, count: int) -> int:
+    """Makes updates; returns their environment steps."""
+    steps = 0
+    for _ in range(count):
+        window = agent.collect()
+        agent.update(window)
+        steps += int(window.valid.sum())
+    return steps
