@@ -59,6 +59,11 @@ def rank() -> int:
     return _group.rank
 
 
+def local_rank() -> int:
+    """The number of this process among those on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if _group.size > 1 else 0
+
+
 def seconds() -> float:
     """Seconds that this process has spent on exchanges so far: with sending, and with waiting."""
     return _group.seconds
@@ -201,12 +206,21 @@ class _Outcome:
         try:
             return cls(function())
         except Exception as error:
-            return cls(error=error)
+            return cls(error=as_sent(error))
 
     def get(self) -> Any:
         if self.error is not None:
             raise self.error
         return self.value
+
+
+def as_sent(error: Exception) -> Exception:
+    """The exception, or one with its text where it cannot be pickled."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class does
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def exchange(value: T, purpose: str) -> list[T]:
@@ -260,7 +274,7 @@ def any_of(*flags: bool, purpose: str) -> tuple[bool, ...]:
 
 def _exchange_bytes(message: bytes, purpose: bytes) -> list[bytes]:
     """The messages of all processes, in order of rank: process 0 collects and passes them on."""
-    own = purpose.ljust(PURPOSE_BYTES) + message
+    own = purpose[:PURPOSE_BYTES].ljust(PURPOSE_BYTES) + message
     with _others_there(purpose):
         if _group.rank == 0:
             found = [own, *(wire.recv_bytes() for wire in _group.wires)]

@@ -89,6 +89,23 @@ def test_an_error_of_one_process_is_raised_in_all_and_they_go_on(tmp_path: Path)
     assert in_processes(3, talk, tmp_path) == [(said, [0, 1, 2])] * 3
 
 
+class Unsendable(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def test_an_error_that_cannot_be_sent_arrives_as_its_text(tmp_path: Path) -> None:
+    def fail() -> int:
+        raise Unsendable(1, 2)
+
+    def talk() -> Any:
+        with pytest.raises(RuntimeError, match="Unsendable: 1 and 2"):
+            parallel.from_process(1, fail, "make")
+        return parallel.exchange(parallel.rank(), "after")
+
+    assert in_processes(2, talk, tmp_path) == [[0, 1]] * 2
+
+
 def test_processes_that_went_different_ways_stop(tmp_path: Path) -> None:
     def talk() -> Any:
         with pytest.raises(LostProcessError) as caught:

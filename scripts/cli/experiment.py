@@ -424,13 +424,17 @@ def resolved_estimator(config: Any) -> Any:
 def choose_device(name: str) -> torch.device:
     """The torch device of this name: ``cpu``, ``cuda``, or ``auto`` for cuda where there is one.
 
+    Several processes on a machine take its cards in turn.
+
     Raises:
         RequestError: CUDA is asked for and torch sees none.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise RequestError("torch sees no CUDA device here: use --device cpu (or auto)")
+    if name == "cuda" and parallel.size() > 1:
+        return torch.device("cuda", parallel.local_rank() % torch.cuda.device_count())
     return torch.device(name)
 
 
