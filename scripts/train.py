@@ -354,11 +354,11 @@ def report_lines(run_folder: "RunFolder", progress: "Progress", env: str) -> lis
     lines = []
     if progress.eval_return is not None:
         lines.append(
-            f"learned return: {progress.eval_return:.1f} at the end, {progress.best_return:.1f} at "
+            f"return:         {progress.eval_return:.1f} at the end, {progress.best_return:.1f} at "
             f"best ({evaluation_words(progress)})"
         )
     elif progress.mean_return is not None:
-        lines.append(f"learned return: {progress.mean_return:.1f} (last training episodes)")
+        lines.append(f"return:         {progress.mean_return:.1f} (last training episodes)")
     if progress.mean_return is None:
         lines.append("training:       no whole episode has ended yet")
     lines += diagnosis.report_lines(progress.diagnosis)

@@ -22,7 +22,7 @@ from pgtoolkit.state import (
 )
 from pgtoolkit.training import alarms
 from pgtoolkit.training.alarms import MEASUREMENTS, RULES, Rule, variance_text
-from pgtoolkit.training.history import History
+from pgtoolkit.training.history import History, Series
 
 NOTHING = "nothing to report"
 CHECK = "pgtoolkit check-env tests the environment's gradient"
@@ -221,8 +221,19 @@ def report_lines(diagnosis: Diagnosis) -> list[str]:
     findings = diagnosis.findings_at_end
     lines = [f"gradient:       {gradient_text(diagnosis)}"]
     if not findings:
-        return [*lines, f"diagnosis:      {NOTHING}"]
+        return [*lines, f"diagnosis:      {nothing_text(diagnosis.history)}"]
     return [*lines, "diagnosis:", *(f"  - {finding.sentence}" for finding in findings)]
+
+
+def nothing_text(history: History) -> str:
+    """What a run without findings ends with; one whose return did not rise is not called well."""
+    known = returns_of(history)
+    if known is None or alarms.has_risen(known[0]):
+        return NOTHING
+    return (
+        f"no rule found a fault, but {learning_words(history)}: train longer, or try other "
+        "settings (pgtoolkit tune) and agents (pgtoolkit compare)"
+    )
 
 
 def gradient_text(diagnosis: Diagnosis) -> str:
@@ -265,16 +276,22 @@ def verdict(history: History, unreliable: Sequence[str]) -> str:
     return "sound" if signal_is_seen(history) and not is_open else "unproven"
 
 
+def returns_of(history: History) -> tuple[Series, str] | None:
+    """The evaluations, if there are two or more, else the training returns, and their name."""
+    found = [(history.get(tag), subject) for tag, subject in RETURNS]
+    known = [(series, subject) for series, subject in found if series and len(series.recent) > 1]
+    return known[0] if known else None
+
+
 def learning_words(history: History) -> str:
     """What became of the return: ``the evaluations rose from -1,000 to -200``.
 
     Of the evaluations if there are two or more, else of the training episodes.
     """
-    found = [(history.get(tag), subject) for tag, subject in RETURNS]
-    known = [(series, subject) for series, subject in found if series and len(series.recent) > 1]
-    if not known:
+    known = returns_of(history)
+    if known is None:
         return "there are too few returns to tell whether the agent learns"
-    returns, subject = known[0]
+    returns, subject = known
     values = returns.early[0], returns.highest, returns.recent[-1]
     first, best, last = (format_number(x, 4) for x in values)
     if alarms.has_learned(returns):

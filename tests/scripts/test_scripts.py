@@ -131,7 +131,7 @@ def test_a_task_without_an_end_is_trained_and_its_evaluations_are_cut_off(
         "(--eval-max-steps): 4 of 4 were, and count with the return so far"
     ]
     closing = capsys.readouterr().out
-    assert "learned return: 70.0 at the end" in closing and "100% of episodes cut off" in closing
+    assert "return:         70.0 at the end" in closing and "100% of episodes cut off" in closing
     assert "training:       no whole episode has ended yet" in closing
     share = events(Path(path)).Scalars("eval/cut_off_episodes")
     assert [event.value for event in share] == [1, 1]

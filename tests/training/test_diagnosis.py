@@ -862,3 +862,21 @@ def test_a_pathwise_gradient_through_contacts_is_found_to_vary_more() -> None:
         total_steps=300_000,
     )
     assert "variance" in train(agent, 200_000).kinds
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((-260.0, -14.0), "nothing to report"),
+        ((-72.7, -76.2), "but the evaluations did not improve (from -72.7 to -76.2): train longer"),
+        ((-72.7, -70.0), "but the evaluations rose little (from -72.7 to -70): train longer"),
+        ((math.nan,), "nothing to report"),
+    ],
+)
+def test_a_run_that_learned_nothing_does_not_end_as_a_healthy_one(
+    values: tuple[float, ...], said: str
+) -> None:
+    course = returns(*values)
+    assert callable(course)
+    lines = report_lines(diagnose(run(course)))
+    assert len(lines) == 2 and said in lines[1]
