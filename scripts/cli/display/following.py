@@ -1,6 +1,8 @@
 """What a process of a run tells that is not the first one: nothing."""
 
 import contextlib
+import logging
+import warnings
 from collections.abc import Iterator
 from typing import final
 
@@ -8,24 +10,29 @@ from pgtoolkit import parallel
 from pgtoolkit.scripts.cli.display.run_views import (
     Beginning,
     Ending,
-    QuietRun,
     RunView,
     Show,
     ShownRun,
 )
+from pgtoolkit.scripts.cli.streams import others_to, unfailing_output
+
+LOG = logging.getLogger("pgtoolkit")
 
 
 @final
 class FollowingRun:
     """Nothing, and no warnings: process 0 tells what there is to tell."""
 
-    def __init__(self) -> None:
-        self._quiet = QuietRun()
-
     @contextlib.contextmanager
     def output(self) -> Iterator[None]:
-        with self._quiet.output():
-            yield
+        level = LOG.level
+        LOG.setLevel(logging.ERROR)
+        try:
+            with unfailing_output(), others_to(None), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            LOG.setLevel(level)
 
     def begin(self, beginning: Beginning) -> None:
         pass
