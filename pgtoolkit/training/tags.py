@@ -13,9 +13,10 @@ DEFINITIONS = {
     "time/fps": "environment steps per second since the run started or was resumed",
     "time/fps_now": "environment steps per second since the last row, with evaluations and "
     "checkpoints",
-    "time/cpu_seconds": "CPU time of the training process and all its threads so far, in seconds: "
-    "updates, logging and checkpoints, without evaluations, and without the start of the process. "
-    "It goes on over a resume. Worker processes (--vectorization async) and devices are not in it",
+    "time/cpu_seconds": "CPU time of the training process, or of all processes of the run, with "
+    "all threads so far, in seconds: updates, logging and checkpoints, without evaluations, and "
+    "without the start of the process. It goes on over a resume. Worker processes (--vectorization "
+    "async) and devices are not in it",
     "train/policy_gradient_loss": "minus the discounted return of the window's segments with "
     "their bootstraps, mean over trajectories, divided by n_steps, without the entropy bonus. In "
     "ppo: minus the clipped surrogate, mean over the update's minibatches. In reppo: minus the "

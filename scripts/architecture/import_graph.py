@@ -50,11 +50,17 @@ def read_imports(package: Path) -> dict[Module, set[Module]]:
     }
 
 
+LEFT_OUT = ("__init__.py", "__main__.py")
+
+
 def read_sources(package: Path) -> Iterator[tuple[Module, str]]:
-    """Each module with its source; the layers may be links, which ``rglob`` would not follow."""
+    """Each module with its source; the layers may be links, which ``rglob`` would not follow.
+
+    ``__main__.py`` is left out: it is the command line, in the lowest layer for Python to find.
+    """
     for folder in (package, *(package / layer for layer in LAYERS[1:])):
         for path in sorted(folder.rglob("*.py")):
-            if path.name != "__init__.py":
+            if path.name not in LEFT_OUT:
                 yield (
                     path.relative_to(package).with_suffix("").parts,
                     path.read_text(encoding="utf-8"),
@@ -137,7 +143,7 @@ def describe(package: Path, box: Box, graph: Graph) -> str:
     """A box's description: the first line of its docstring, or the names of its files."""
     folder = package if box.layer == LAYERS[0] else package / box.layer
     if box.name == BESIDE:
-        own_boxes = {other.name for other in graph if other.layer == box.layer} | {"__init__.py"}
+        own_boxes = {other.name for other in graph if other.layer == box.layer} | set(LEFT_OUT)
         files = sorted(path for path in folder.glob("*.py") if path.name not in own_boxes)
         return ", ".join(path.stem for path in files)
     path = folder / box.name if box.name.endswith(".py") else folder / box.name / "__init__.py"
