@@ -139,6 +139,7 @@ def _wires(number: int, count: int) -> "list[Connection]":
     for a small message, because they hand it from thread to thread.
     """
     import secrets
+    from multiprocessing import AuthenticationError
     from multiprocessing.connection import Client, Listener
 
     host = os.environ["MASTER_ADDR"]
@@ -149,10 +150,15 @@ def _wires(number: int, count: int) -> "list[Connection]":
         return [_without_delay(wire)]
     key = secrets.token_hex().encode()
     found: dict[int, Connection] = {}
-    with Listener(("", 0), backlog=count, authkey=key) as listener:
+    # Others than those of the job do not reach, or do not open, the door.
+    own = host if host in ("localhost", "127.0.0.1") else ""
+    with Listener((own, 0), backlog=count, authkey=key) as listener:
         _group.store.set("address", f"{listener.address[1]} ".encode() + key)
         while len(found) < count - 1:
-            wire = listener.accept()
+            try:
+                wire = listener.accept()
+            except (AuthenticationError, EOFError, ConnectionError):
+                continue  # not one of them
             found[LENGTHS.unpack(wire.recv_bytes())[0]] = _without_delay(wire)
     return [found[rank] for rank in sorted(found)]
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+from multiprocessing import AuthenticationError, connection
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,23 @@ def test_an_error_that_cannot_be_sent_arrives_as_its_text(tmp_path: Path) -> Non
         return parallel.exchange(parallel.rank(), "after")
 
     assert in_processes(2, talk, tmp_path) == [[0, 1]] * 2
+
+
+def test_a_stranger_at_the_door_is_not_one_of_the_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has not the key, and one that hangs up, before each of the processes."""
+
+    def knock_first(address: tuple[str, int], authkey: bytes) -> Any:
+        socket.create_connection(address).close()
+        with pytest.raises((AuthenticationError, EOFError, ConnectionError)):
+            connection_client(address, authkey=b"wrong")
+        return connection_client(address, authkey=authkey)
+
+    connection_client = connection.Client
+    monkeypatch.setattr(connection, "Client", knock_first)
+    found = in_processes(3, lambda: parallel.exchange(parallel.rank(), "value"), tmp_path)
+    assert found == [[0, 1, 2]] * 3
 
 
 def test_processes_that_went_different_ways_stop(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Child:
             folder: where it runs; None for the present folder.
         """
         files = Log.of(log)
-        command = [sys.executable, "-m", "pgtoolkit.scripts.comparison.child", *arguments]
+        command = [sys.executable, "-m", "pgtoolkit.scripts.engines.child", *arguments]
         with files.output.open("wb") as out, files.errors.open("wb") as err:
             process = subprocess.Popen(
                 command,

@@ -110,13 +110,10 @@ def compared(
         run_dir = folder / f"of-{count}"
         training = ParallelTraining([*arguments, str(run_dir)], count, folder)
         codes = training.wait(timeout)
-        failed = codes != [0] * count
-        yield (
-            count,
-            [f"exit codes {codes}: {training.printed()[-300:]}"]
-            if failed
-            else differences(alone, run_dir),
-        )
+        if codes == [0] * count:
+            yield count, differences(alone, run_dir)
+        else:
+            yield count, [f"exit codes {codes}: {training.printed()[-300:]}"]
 
 
 def killed(

@@ -177,10 +177,19 @@ class QuietRun:
 
 @final
 class SilentRun:
-    """Nothing: for a Python program that says itself what there is to say."""
+    """Nothing: for a Python program that says itself what there is to say.
+
+    Args:
+        output: makes the block of the whole training.
+    """
+
+    def __init__(
+        self, output: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    ) -> None:
+        self._output = output
 
     def output(self) -> AbstractContextManager[None]:
-        return contextlib.nullcontext()
+        return self._output()
 
     def begin(self, beginning: Beginning) -> None:
         pass

@@ -115,7 +115,7 @@ def pid_of(words: str) -> int:
             line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if words in line and "comparison.child" in line:
+        if words in line and "engines.child" in line:
             return int(path.parent.name)
     raise AssertionError(f"no process has {words}")
 

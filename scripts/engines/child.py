@@ -1,6 +1,6 @@
 """A command in a process of its own, which stops as by SIGTERM when the process above ends.
 
-``python -m pgtoolkit.scripts.comparison.child COMMAND ...`` is ``pgtoolkit COMMAND ...``. Its
+``python -m pgtoolkit.scripts.engines.child COMMAND ...`` is ``pgtoolkit COMMAND ...``. Its
 standard input is a pipe whose other end the process above holds and never writes to. Closing that
 end stops the command, and so does the end of the process above, however it ended: a training then
 writes a checkpoint, from which a later call goes on.
