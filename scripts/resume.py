@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pgtoolkit.scripts.cli.display.run_views import RunView
     from pgtoolkit.scripts.cli.experiment import FindEnvironments, RunSettings
     from pgtoolkit.scripts.train import Trained
-    from pgtoolkit.training.progress import Watch
+    from pgtoolkit.training.progress import Progress, Watch
     from pgtoolkit.training.run_folder import RunFolder
 
 LOG = logging.getLogger("pgtoolkit")
@@ -117,20 +117,16 @@ def resume(
     from pgtoolkit.training.writer import RunWriter
 
     # Read by one process, because it changes the files that the others would read.
-    found = parallel.from_process(0, lambda: read_run(options), "run to resume")
-    folder, config, settings, state, resume_file = found
+    folder, config, settings, state, resume_file = parallel.from_process(
+        0, lambda: read_run(options), "run to resume"
+    )
     progress = Progress()
     misfit = f"{resume_file} does not fit {folder.config_file}: was that edited?"
     with fitting(misfit):
         require(state, entries({"agent": anything, "progress": anything}))
         with at("progress"):
             progress.load_state_dict(state["progress"])
-    # A run that was killed between its last checkpoint and its summary still lacks the latter.
-    if progress.done(settings.loop.total_steps) and folder.summary_file.exists():
-        raise RequestError(
-            f"{options.run} is finished, at {progress.num_steps} steps: lengthen it with "
-            f"--total-steps {2 * progress.num_steps}"
-        )
+    require_unfinished(folder, progress, settings.loop.total_steps)
     tracker = tracker_of(settings.loop)
     with untrained():
         experiment = Experiment(settings, find_environments=find_environments)
@@ -155,6 +151,21 @@ def resume(
         writer.begin(resolved, default_settings(settings.agent_name))
         end = run_training(experiment, folder, writer, progress=progress, watch=watch, view=view)
     return Trained(experiment, folder, end)
+
+
+def require_unfinished(folder: "RunFolder", progress: "Progress", total_steps: int) -> None:
+    """Checks that there is something left to train.
+
+    A run that was killed between its last checkpoint and its summary still lacks the latter.
+
+    Raises:
+        RequestError: it is finished.
+    """
+    if progress.done(total_steps) and folder.summary_file.exists():
+        raise RequestError(
+            f"{folder.path} is finished, at {progress.num_steps} steps: lengthen it with "
+            f"--total-steps {2 * progress.num_steps}"
+        )
 
 
 def read_run(

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pgtoolkit.training.no_writer import NoWriter
     from pgtoolkit.training.progress import Progress, Watch
     from pgtoolkit.training.run_folder import RunFolder
+    from pgtoolkit.training.stop import StopSignals
     from pgtoolkit.training.writer import RunWriter
 
 
@@ -247,15 +248,6 @@ def run_training(
     loop, begun = experiment.settings.loop, 0 if progress is None else progress.num_steps
     progress = progress or Progress()
     film = film_of(experiment, run_folder, writer, progress)
-
-    def stopped_anywhere() -> bool:
-        return parallel.any_of(stop.requested(), purpose="stop in evaluation")[0]
-
-    def evaluate() -> "Evaluation":
-        found = experiment.evaluate(stopped_anywhere)
-        film()
-        return found
-
     try:
         with StopSignals() as stop:
             with view.follow(loop.total_steps, begun) as show:
@@ -264,15 +256,13 @@ def run_training(
                     loop,
                     run_folder,
                     writer,
-                    evaluate=evaluate,
+                    evaluate=lambda: filmed_evaluation(experiment, stop, film),
                     show=show,
                     progress=progress,
                     stop_requested=stop.requested,
                     watch=watch or unwatched,
                 )
-            signals = [x for x in parallel.exchange(stop.signum, "signal") if x is not None]
-            if signals and not end.done(loop.total_steps):
-                raise stopped(signals[0], end, run_folder)
+            require_not_stopped(stop, end, loop.total_steps, run_folder)
             writer.end()
             result, finished = summary(experiment, end), end.done(loop.total_steps)
             if finished and parallel.rank() == 0:
@@ -283,11 +273,38 @@ def run_training(
     except BaseException as error:
         error.add_note(last_checkpoint(run_folder, progress))
         raise
-    lines = [stopped_line(end, run_folder)]
-    if finished:
-        lines = report_lines(run_folder, end, result["env"])
+    told = report_lines(run_folder, end, result["env"]) if finished else None
+    lines = told or [stopped_line(end, run_folder)]
     view.end(Ending(run_folder, result, finished, lines))
     return end
+
+
+def filmed_evaluation(
+    experiment: "Experiment", stop: "StopSignals", film: "Callable[[], None]"
+) -> "Evaluation":
+    """An evaluation, and the film after it.
+
+    Raises:
+        EvaluationStopped: one of the processes was asked to stop.
+    """
+    found = experiment.evaluate(
+        lambda: parallel.any_of(stop.requested(), purpose="stop in evaluation")[0]
+    )
+    film()
+    return found
+
+
+def require_not_stopped(
+    stop: "StopSignals", end: "Progress", total_steps: int, run_folder: "RunFolder"
+) -> None:
+    """Asks whether the run has come to its end.
+
+    Raises:
+        Interruption: a signal to one of the processes has stopped it before.
+    """
+    signals = [x for x in parallel.exchange(stop.signum, "signal") if x is not None]
+    if signals and not end.done(total_steps):
+        raise stopped(signals[0], end, run_folder)
 
 
 def stopped(signum: int, progress: "Progress", run_folder: "RunFolder") -> Interruption:
