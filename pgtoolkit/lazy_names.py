@@ -1,6 +1,7 @@
 """The public names of a package, imported when they are first used."""
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,9 @@ def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], Callable[
     """A package's ``__getattr__`` and ``__dir__`` for the names that its ``__init__.pyi`` lists.
 
     The stub is read when the first name is used, so that importing the package, as every command
-    does, costs nothing. Star imports find ``__all__`` in the same way.
+    does, costs nothing. Star imports find ``__all__`` in the same way. A module of the package is
+    no public name: ``from package import module`` asks for it here first, and must not read the
+    stub, which takes a library that ``pgtoolkit list agents`` works without.
 
     Args:
         package: the package's ``__name__``.
@@ -24,6 +27,8 @@ def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], Callable[
         return get_public, names, public
 
     def get(name: str) -> Any:
+        if importlib.util.find_spec(f"{package}.{name}") is not None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
         get_public, _, public = attach()
         return public if name == "__all__" else get_public(name)
 

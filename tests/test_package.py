@@ -55,3 +55,28 @@ def test_importing_the_package_imports_nothing_slow(package: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list", "agents"]])
+def test_commands_that_need_no_library_run_without_any(arguments: list[str]) -> None:
+    """As from a wheel that was installed with ``--no-deps``: ``-S`` leaves out site-packages."""
+    result = subprocess.run(
+        [sys.executable, "-S", "-m", "pgtoolkit", *arguments],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout
+
+
+@pytest.mark.parametrize("package", STUBS)
+def test_a_module_of_the_package_is_imported_without_reading_the_stub(package: str) -> None:
+    """Unlike a public name, whose stub is read with a library."""
+    module = next(module for module, _ in stub_names(package)).split(".")[-2]
+    code = f"import sys; from {package} import {module}; print('lazy_loader' in sys.modules)"
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert result.stdout.strip() == "False"
