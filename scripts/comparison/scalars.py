@@ -1,12 +1,14 @@
 """Scalars of a run, read from its TensorBoard events."""
 
 import logging
+import statistics
 from pathlib import Path
 from typing import final
 
 import numpy as np
 
 from pgtoolkit.scripts.comparison.curves import Curve
+from pgtoolkit.training.history import followed_of
 
 Scalars = dict[str, tuple[list[int], list[float]]]
 """TensorBoard tag to steps and values."""
@@ -54,6 +56,15 @@ def curve_of(scalars: Scalars, tag: str) -> Curve | None:
     steps, values = (np.array(column, np.float64) for column in scalars.get(tag, ([], [])))
     finite = np.isfinite(values)
     return Curve(steps[finite], values[finite]) if finite.any() else None
+
+
+def median_snr(scalars: Scalars) -> float | None:
+    """SNR of one trajectory: the median over training, of the gradient that the optimiser follows.
+
+    None where no SNR was measured, or it is not known which gradient was followed.
+    """
+    curve = curve_of(scalars, f"gradient/{followed_of(scalars)}/snr")
+    return None if curve is None else statistics.median(curve.y.tolist())
 
 
 def over_cpu_seconds(scalars: Scalars, tag: str) -> Curve | None:

@@ -1,5 +1,6 @@
 """What a study has found: the best settings as YAML, the results as JSON, and a table."""
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pgtoolkit.scripts.cli.files import number_or_null
 from pgtoolkit.scripts.cli.formatting import format_number, join_names, markdown_row
 from pgtoolkit.scripts.tuning.carry_out import Plan
-from pgtoolkit.scripts.tuning.study import REASON, RETURNS, SECONDS, VALUES, Study, value_of
+from pgtoolkit.scripts.tuning.study import REASON, RETURNS, SECONDS, SNRS, VALUES, Study, value_of
 from pgtoolkit.scripts.tuning.view import WORDS, counts_text
 from pgtoolkit.training.storage.config_file import config_text
 from pgtoolkit.training.storage.files import replace_file
@@ -80,6 +81,7 @@ def _trial_as_dict(trial: FrozenTrial) -> dict[str, Any]:
         "settings": attributes.get(VALUES),
         "mean_return": value_of(trial) if complete else None,
         "returns": attributes.get(RETURNS),
+        "snr": attributes.get(SNRS),
         "cpu_seconds": attributes.get(SECONDS),
         "reason": attributes.get(REASON),
         "evaluations": [[point, number_or_null(value)] for point, value in told],
@@ -94,12 +96,13 @@ def report(study: Study, plan: Plan) -> str:
     shown = complete[:SHOWN_TRIALS]
     shown += [t for t in complete[SHOWN_TRIALS:] if t.number == 0 and study.begins_with_defaults]
     lines = [
-        markdown_row(("trial", "mean return", *names)),
-        "|" + "---|" * (len(names) + 2),
+        markdown_row(("trial", "mean return", "SNR", *names)),
+        "|" + "---|" * (len(names) + 3),
         *(_row(trial, names, study.begins_with_defaults) for trial in shown),
         "",
         f"{counts_text(trials)}. The mean return is that of {plan.final_episodes} deterministic "
-        f"episodes of the last policy, with {plan.seeds_text}. The best of many "
+        f"episodes of the last policy, with {plan.seeds_text}. The SNR is that of the "
+        "gradient that trains, of one trajectory: the median over training. The best of many "
         "trials is also the luckiest: train it with other seeds before you compare it.",
         *([ELSEWHERE] if any(t.state == TrialState.RUNNING for t in trials) else []),
         f"best settings: {study.root / BEST_NAME}",
@@ -114,5 +117,7 @@ def _row(trial: FrozenTrial, names: list[str], begins_with_defaults: bool) -> st
         f"{trial.number} (defaults)" if begins_with_defaults and not trial.number else trial.number
     )
     values = trial.user_attrs[VALUES]
+    known = [snr for snr in trial.user_attrs.get(SNRS, []) if snr is not None]
+    snr = format_number(statistics.median(known), 2) if known else "-"
     cells = (str(values[name]) for name in names)
-    return markdown_row((str(number), format_number(value_of(trial), 4), *cells))
+    return markdown_row((str(number), format_number(value_of(trial), 4), snr, *cells))

@@ -27,7 +27,8 @@ IDENTITY = "settings"
 DEFAULTS_FIRST = "defaults_first"
 """The study's attribute that says that the first trial has the defaults."""
 
-VALUES, RETURNS, REASON, SECONDS = "values", "returns", "reason", "cpu_seconds"
+VALUES, RETURNS, SNRS = "values", "returns", "snr"
+REASON, SECONDS = "reason", "cpu_seconds"
 """Attributes of a trial."""
 
 
@@ -160,6 +161,10 @@ class Study:
         taken.trial.set_user_attr(SECONDS, cpu_seconds)
         self.optuna.tell(taken.trial, sum(returns) / len(returns))
         taken.release.close()
+
+    def note_snrs(self, taken: Taken, snrs: Sequence[float | None]) -> None:
+        """Keeps the SNR of the gradient of each seed of a trial that is about to end."""
+        taken.trial.set_user_attr(SNRS, list(snrs))
 
     def prune(self, taken: Taken) -> None:
         self.optuna.tell(taken.trial, state=TrialState.PRUNED)

@@ -8,7 +8,7 @@ from typing import final
 from pgtoolkit.scripts.comparison.curves import Curve
 from pgtoolkit.scripts.comparison.plan import PlannedRun
 from pgtoolkit.scripts.comparison.results import as_curve, read_result
-from pgtoolkit.scripts.comparison.scalars import EVALUATION, Events
+from pgtoolkit.scripts.comparison.scalars import EVALUATION, Events, median_snr, read_scalars
 from pgtoolkit.scripts.comparison.schedule import Schedule
 from pgtoolkit.scripts.engines.base import Engine
 from pgtoolkit.scripts.tuning.pruning import Points, Pruning, Values, values_at_points
@@ -80,6 +80,8 @@ class Work:
     def end(self, tell: Callable[[], None]) -> None:
         """Stops the processes, then tells the study."""
         self.schedule.stop()
+        begun = [run.path for run in self.begun if run.path.is_dir()]
+        self.study.note_snrs(self.taken, [median_snr(read_scalars(path)) for path in begun])
         tell()
 
     def leave(self) -> None:

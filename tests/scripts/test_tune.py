@@ -9,8 +9,9 @@ import yaml
 from pgtoolkit.scripts.cli import main as cli
 from pgtoolkit.scripts.cli.experiment import settings_from_file
 
-SMALL = ["--total-steps", "64", "--num-envs", "2", "--n-steps", "4", "--hidden", "4"]
+SMALL = ["--total-steps", "64", "--num-envs", "4", "--n-steps", "2", "--hidden", "4"]
 SMALL += ["--eval-episodes", "2", "--final-episodes", "3", "--compile", "never", "--jobs", "1"]
+SMALL += ["--diagnostics-interval", "1"]
 
 
 def call(*arguments: str) -> int:
@@ -31,6 +32,7 @@ def test_a_study_trains_records_failures_writes_the_best_and_is_not_repeated(
     assert call(*arguments, "--trials", "1") == 0
     output = capsys.readouterr().out
     assert "trial 0: mean return " in output and "| 0 (defaults) | " in output
+    assert "| trial | mean return | SNR | " in output and " | - | " not in output
     before = {path: path.stat().st_mtime_ns for path in root.glob("trial-0000/*/*")}
     assert call(*arguments, "--trials", "3") == 0
     output = capsys.readouterr().out
@@ -47,6 +49,7 @@ def test_a_study_trains_records_failures_writes_the_best_and_is_not_repeated(
     assert len(failed) + len(complete) == 3 and complete[0]["number"] == 0
     for trial in complete:
         assert trial["mean_return"] == pytest.approx(sum(trial["returns"]) / 2)
+        assert len(trial["snr"]) == 2 and None not in trial["snr"]
         points = [point for point, _ in trial["evaluations"]]
         assert points[0] == 5 and points[-1] == 128 and len(points) == 22, "64 steps / 6"
     best = max(complete, key=lambda trial: float(trial["mean_return"]))
@@ -57,7 +60,7 @@ def test_a_study_trains_records_failures_writes_the_best_and_is_not_repeated(
     assert settings["learning_rate"] == best["settings"]["learning_rate"]
     assert "seed" not in settings and settings["total_steps"] == 64
     run = settings_from_file(settings, [], command="train apg")
-    assert (run.agent.num_envs, run.agent.hidden, run.agent.compile) == (2, (4,), "never")
+    assert (run.agent.num_envs, run.agent.hidden, run.agent.compile) == (4, (4,), "never")
 
 
 def test_a_study_whose_trials_all_failed_says_so(
