@@ -122,7 +122,7 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
         except BaseException:
             self.close()
             raise
-        self._playing = list(enumerate(self._singles))
+        self._playing = self._own_playing()
         facts = self._singles[0].facts
         self.metadata = facts.metadata | {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.render_mode = facts.render_mode
@@ -158,6 +158,10 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
         if self._launcher is None:
             return LocalEnv(self._make_env, timeout)
         return WorkerEnv(self._launcher, timeout)
+
+    def _own_playing(self) -> list[tuple[int, SingleEnv]]:
+        """The environments that this process steps, with their numbers."""
+        return [(i, self._singles[i]) for i in self._share.own if not self.dropped[i]]
 
     @property
     def envs(self) -> list[AnyEnv]:
@@ -230,18 +234,17 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
         """
         actions, self._clock = np.asarray(actions), self._clock + 1
         self._recording.add(actions)
-        here = [(i, single) for i, single in self._playing if self._share.has(i)]
-        for i, single in here:
+        for i, single in self._playing:
             single.send_step(actions[i])
         # All answers are read before one of them is looked at, so that none is left behind.
-        answers = [(i, single.receive_step()) for i, single in here]
+        answers = [(i, single.receive_step()) for i, single in self._playing]
         answers = self._share.joined_answers(answers)
         result = StepResult(self._observations, self._dtype)
         rare = result.put_all(answers)
         if self.stepping.on_fault != "stop" and not result.is_finite():
             found = [(i, with_finite_numbers(answer)) for i, answer in answers]
             rare = [(i, answer) for i, answer in found if is_rare(answer)]
-        if len(self._playing) < self.num_envs:
+        if len(answers) < self.num_envs:
             for i in np.flatnonzero(self.dropped).tolist():
                 result.skip(i)
         for i, answer in rare:
@@ -295,7 +298,7 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
         LOG.warning("%s: it is dropped (--on-fault drop)", error)
         self.dropped[i] = True
         self._recording.forget(i)
-        self._playing = [(k, single) for k, single in self._playing if k != i]
+        self._playing = self._own_playing()
         if self.dropped.all():
             raise _with_text(error, f"{error}: all environments are dropped")
 
@@ -319,7 +322,7 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
         except (RequestError, RuntimeError) as cannot:
             self._recover(i, Failure(f"it cannot be made again: {cannot}"), None, observations)
             return
-        self._playing = [(k, self._singles[k]) for k, _ in self._playing]
+        self._playing = self._own_playing()
         self._reset_single(i, seed, None, observations)
 
     def _reset_single(
@@ -426,7 +429,7 @@ class OrdinaryVectorEnv(VectorEnv[Any, Any, Any]):
                 observations[i] = self._singles[i].ask(set_state, own)
                 start = parse_start(vector["start"])
                 self._recording.begin(i, start, vector["actions"].tolist())
-        self._playing = [(i, s) for i, s in enumerate(self._singles) if not self.dropped[i]]
+        self._playing = self._own_playing()
         self._observations = observations
         return observations.copy()
 
