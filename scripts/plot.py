@@ -24,7 +24,8 @@ class PlotArguments:
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
-    """The runs' folders."""
+    """The runs' folders; a folder that is none stands for all runs below it, such as that of a
+    comparison."""
     output: Path
     """File for the picture: .png, .svg or .pdf."""
     panels: tuple[PanelName, ...] = ("return", "variance", "cosine", "bias")

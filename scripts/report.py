@@ -25,7 +25,8 @@ class ReportArguments:
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
-    """The runs' folders."""
+    """The runs' folders; a folder that is none stands for all runs below it, such as that of a
+    comparison."""
     output: Path = Path("report.html")
     """File for the page: .html."""
 

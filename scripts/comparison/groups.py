@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 NOT_SETTINGS = ("seed", "versions", GIVEN, SIGNATURE)
 """Keys of ``config.yaml`` in which runs of one experiment may differ."""
+
+LOG = logging.getLogger("pgtoolkit")
 
 MAX_SHOWN_DIFFERENCES = 3
 
@@ -65,8 +68,7 @@ def members_of(paths: Sequence[str]) -> list[list[tuple[Path, Config]]]:
         RequestError: there is no run in a folder, or two runs of a group have the same seed.
     """
     members: dict[str, list[tuple[Path, Config]]] = {}
-    for path in dict.fromkeys(paths):
-        folder, config = opened(path)
+    for folder, config in opened(paths):
         key = json.dumps(settings_of(config), sort_keys=True, default=str)
         members.setdefault(key, []).append((folder.path, config))
     for found in members.values():
@@ -74,25 +76,33 @@ def members_of(paths: Sequence[str]) -> list[list[tuple[Path, Config]]]:
     return list(members.values())
 
 
-def opened(path: str) -> tuple[RunFolder, Config]:
-    """A run and its configuration.
+def opened(paths: Sequence[str]) -> list[tuple[RunFolder, Config]]:
+    """The runs that are meant, with their configurations.
+
+    A folder that is no run stands for all runs below it, at any depth, such as the folder of a
+    comparison or of a search. One without any, such as that of the logs there, is left out with a
+    warning if another one has some.
 
     Raises:
-        RequestError: there is no run there; of a folder of runs, the message says how to name them.
+        RequestError: there is no such folder, a run cannot be read, or there is no run at all.
     """
-    try:
-        return RunFolder.open(path)
-    except RequestError as error:
-        folder = RunFolder(Path(path))
-        if not path or not folder.path.is_dir() or folder.config_file.exists():
-            raise
-        inside = list(folder.path.glob(f"*/{folder.config_file.name}"))
-        if not inside:
-            raise
-        count = f"{len(inside)} run{'s' * (len(inside) > 1)}"
-        raise RequestError(
-            f"{excerpt(path)} is a folder of {count}: name them, {excerpt(path.rstrip('/'))}/*/"
-        ) from error
+    found = {path: runs_below(path) for path in dict.fromkeys(paths)}
+    runs = {run: None for below in found.values() for run in below}
+    empty = [path for path, below in found.items() if not below]
+    if empty and not runs:
+        RunFolder.open(empty[0])  # says what is missing
+    for path in empty:
+        LOG.warning("%s holds no run: it is left out", excerpt(path))
+    return [RunFolder.open(run) for run in runs]
+
+
+def runs_below(path: str) -> list[Path]:
+    """The folder itself if it is a run's or is not there, else those of the runs below it."""
+    folder = RunFolder(Path(path))
+    if not path or folder.config_file.exists() or not folder.path.is_dir():
+        return [RunFolder.open(path)[0].path]
+    files = sorted(folder.path.rglob(folder.config_file.name))
+    return [file.parent for file in files if file.is_file()]
 
 
 def group_of(row: "Row") -> Group:

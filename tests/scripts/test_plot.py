@@ -15,7 +15,7 @@ from pgtoolkit.scripts.comparison.figure import (
     draw,
     save,
 )
-from pgtoolkit.scripts.comparison.groups import Group, read_groups
+from pgtoolkit.scripts.comparison.groups import Group, opened, read_groups
 from pgtoolkit.scripts.comparison.scalars import Scalars
 
 QUICK = ["--total-steps", "240", "--num-envs", "6", "--n-steps", "10", "--hidden", "8"]
@@ -154,12 +154,10 @@ def test_what_cannot_be_drawn_is_refused(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = ["--output", str(tmp_path / "x.png")]
-    assert call("plot", runs[0], str(tmp_path), *output) == 2
+    assert call("plot", str(tmp_path), *output) == 2
     assert "holds no run" in capsys.readouterr().err
-    folder = Path(runs[0]).parent
-    assert call("plot", str(folder), *output) == 2
-    message = capsys.readouterr().err
-    assert "is a folder of " in message and f"name them, {folder}/*/" in message
+    assert call("plot", runs[0], str(tmp_path / "nowhere"), *output) == 2
+    assert "nowhere" in capsys.readouterr().err
     assert call("plot", *output) == 2
     assert "name the runs" in capsys.readouterr().err
     assert call("plot", runs[3], *output, "--panels", "bias") == 2
@@ -168,6 +166,23 @@ def test_what_cannot_be_drawn_is_refused(
     assert list(tmp_path.iterdir()) == []
     assert call("plot", *runs, *output) == 0
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_stands_for_the_runs_below_it_and_one_without_any_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At any depth, such as those of a search; the folder of the logs of a comparison has none."""
+    names = ["study/trial-0000/a", "study/trial-0001/a", "study/b"]
+    for seed, name in enumerate(names):
+        run = tmp_path / name
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(f"agent: ppo\nenv: E\nseed: {seed}\n")
+    (tmp_path / "study" / "logs").mkdir()
+    study = str(tmp_path / "study")
+    paths = [study, f"{study}/logs", f"{study}/b", f"{study}/b/"]
+    found = [str(folder.path.relative_to(tmp_path)) for folder, _ in opened(paths)]
+    assert found == ["study/b", "study/trial-0000/a", "study/trial-0001/a"]
+    assert f"{study}/logs holds no run: it is left out" in caplog.text
 
 
 def test_the_same_run_twice_is_refused(runs: list[str], tmp_path: Path) -> None:
