@@ -35,7 +35,7 @@ from pgtoolkit.scripts.cli.experiment import (
 )
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.malloc import keep_freed_memory
-from pgtoolkit.scripts.cli.memory import require_study_memory
+from pgtoolkit.scripts.cli.memory import require_statistics_memory, require_study_memory
 from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
 from pgtoolkit.scripts.variance_study.arguments import VarianceArguments
 from pgtoolkit.seeding import stream, stream_seed
@@ -129,6 +129,8 @@ def prepare_inputs(options: VarianceArguments) -> StudyInputs:
         policy, policy_name = load_policy(saved, settings, env), str(saved[1])
         critic = load_critic(saved, settings, env)
     estimators = chosen_estimators(options.estimators, no_gradient, has_critic=critic is not None)
+    num_parameters = sum(parameter.numel() for parameter in policy.parameters())
+    require_statistics_memory(num_parameters, options.trajectories, mixes="mixed" in estimators)
     length = common_length(env, policy, max(options.horizons), options.seed)
     horizons, notes = fitting_horizons(options.horizons, length, name)
     gamma = settings.agent.gamma if settings is not None else DEFAULT_GAMMA

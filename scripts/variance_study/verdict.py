@@ -303,16 +303,19 @@ def _caution(decisions: Sequence[Decision]) -> str:
     if not unsure:
         return ""
     row = unsure[-1].pathwise
-    bound = "nothing is known of it"
+    bound, advice = "nothing is known of it", "try more --trajectories"
     if math.isfinite(row.bias_high):
         bound = (
             f"its square may be up to {format_number(row.bias_high, 2)}, and the squared norm of "
             f"the pathwise gradient is {format_number(row.signal, 2)}"
         )
+        if row.signal > 0:  # without a bias the bound falls as 1/N
+            times = _times_as_many(row.bias_high / (BIAS_SHARE * row.signal))
+            advice = f"{times} --trajectories would exclude it, if there is none"
     return (
         f"Caution: at H = {join_names(d.horizon for d in unsure)} a bias of pathwise that matters, "
         f"with a square of {BIAS_SHARE:.0%} of its signal or more, is not excluded; at H = "
-        f"{row.horizon} {bound} (try more --trajectories)."
+        f"{row.horizon} {bound} ({advice})."
     )
 
 

@@ -77,3 +77,13 @@ def test_it_counts_where_there_is_one(name: str) -> None:
 def test_an_agent_without_a_critic_has_none() -> None:
     memory.require_training_memory(environments("pgtoolkit/Pendulum-v0"), ShacConfig(), 1)
     assert not has_probe(ShacConfig(), environments("pgtoolkit/Pendulum-v0").gradient.env)
+
+
+def test_a_study_counts_the_gradients_that_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where estimators are mixed both are held in float64: more than twice as many."""
+    monkeypatch.setattr(memory, "available_memory", lambda: 4.0 * 100 * 50 * 10)
+    memory.require_statistics_memory(100, 50, mixes=False)
+    with pytest.raises(
+        RequestError, match=r"trajectories=50, 100 parameters\), .* trajectories or hidden"
+    ):
+        memory.require_statistics_memory(100, 50, mixes=True)

@@ -175,6 +175,7 @@ VERDICTS: dict[str, tuple[list[Measurement], list[str]]] = {
             "Use pathwise up to H = 4, the longest measured, with caution: ",
             "Caution: at H = 2 a bias of pathwise that matters, with a square of 25% of its signal",
             "up to 7, and the squared norm of the pathwise gradient is 1 ",
+            "(about 29 times as many --trajectories would exclude it, if there is none)",
         ],
     ),
     "nothing is known of a bias": (
