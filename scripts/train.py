@@ -240,6 +240,7 @@ def run_training(
     """
     from pgtoolkit.scripts.cli.display.run_videos import film_of
     from pgtoolkit.scripts.cli.display.run_views import Ending
+    from pgtoolkit.scripts.cli.experiment import resuming
     from pgtoolkit.training.loop import train
     from pgtoolkit.training.progress import Progress, unwatched
     from pgtoolkit.training.stop import StopSignals
@@ -247,6 +248,7 @@ def run_training(
 
     loop, begun = experiment.settings.loop, 0 if progress is None else progress.num_steps
     progress = progress or Progress()
+    go_on = resuming(experiment.settings.run.env, run_folder.path)
     film = film_of(experiment, run_folder, writer, progress)
     try:
         with StopSignals() as stop:
@@ -262,7 +264,7 @@ def run_training(
                     stop_requested=stop.requested,
                     watch=watch or unwatched,
                 )
-            require_not_stopped(stop, end, loop.total_steps, run_folder)
+            require_not_stopped(stop, end, loop.total_steps, go_on)
             writer.end()
             result, finished = summary(experiment, end), end.done(loop.total_steps)
             if finished and parallel.rank() == 0:
@@ -271,10 +273,10 @@ def run_training(
     except Interruption:
         raise
     except BaseException as error:
-        error.add_note(last_checkpoint(run_folder, progress))
+        error.add_note(last_checkpoint(run_folder, progress, go_on))
         raise
     told = report_lines(run_folder, end, result["env"]) if finished else None
-    lines = told or [stopped_line(end, run_folder)]
+    lines = told or [f"stopped {go_on_sentence(end, go_on)}"]
     view.end(Ending(run_folder, result, finished, lines))
     return end
 
@@ -294,9 +296,7 @@ def filmed_evaluation(
     return found
 
 
-def require_not_stopped(
-    stop: "StopSignals", end: "Progress", total_steps: int, run_folder: "RunFolder"
-) -> None:
+def require_not_stopped(stop: "StopSignals", end: "Progress", total_steps: int, go_on: str) -> None:
     """Asks whether the run has come to its end.
 
     Raises:
@@ -304,39 +304,29 @@ def require_not_stopped(
     """
     signals = [x for x in parallel.exchange(stop.signum, "signal") if x is not None]
     if signals and not end.done(total_steps):
-        raise stopped(signals[0], end, run_folder)
+        raise stopped(signals[0], end, go_on)
 
 
-def stopped(signum: int, progress: "Progress", run_folder: "RunFolder") -> Interruption:
+def stopped(signum: int, progress: "Progress", go_on: str) -> Interruption:
     """The exception that ends the command after a signal, with where to go on."""
     error = Interruption(signum)
-    error.add_note(go_on_sentence(progress, run_folder))
+    error.add_note(go_on_sentence(progress, go_on))
     return error
 
 
-def go_on_sentence(progress: "Progress", run_folder: "RunFolder") -> str:
+def go_on_sentence(progress: "Progress", go_on: str) -> str:
     """The end of a sentence that begins with what ended the run: where, and how it goes on."""
-    return f"at step {progress.num_steps}: go on with `pgtoolkit resume {run_folder.path}`"
+    return f"at step {progress.num_steps}: go on with {go_on}"
 
 
-def stopped_line(progress: "Progress", run_folder: "RunFolder") -> str:
-    """The closing report of a run that was stopped by the function that watched it."""
-    return f"stopped {go_on_sentence(progress, run_folder)}"
-
-
-def last_checkpoint(run_folder: "RunFolder", progress: "Progress") -> str:
+def last_checkpoint(run_folder: "RunFolder", progress: "Progress", go_on: str) -> str:
     """Says from where a run that failed can go on, if it can."""
     if not (run_folder.resume_file.exists() and run_folder.config_file.exists()):
         return f"There is no run in {run_folder.path} that could go on."
     if progress.num_steps == 0:
-        return (
-            "Nothing was trained; with the cause mended, begin with "
-            f"`pgtoolkit resume {run_folder.path}`, or train anew"
-        )
-    return (
-        f"Last good checkpoint: {run_folder.resume_file}; with the cause mended, go on with "
-        f"`pgtoolkit resume {run_folder.path}`"
-    )
+        return f"Nothing was trained; with the cause mended, begin with {go_on}, or train anew"
+    checkpoint = run_folder.resume_file
+    return f"Last good checkpoint: {checkpoint}; with the cause mended, go on with {go_on}"
 
 
 def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:

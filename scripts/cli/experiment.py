@@ -340,9 +340,17 @@ class Experiment:
         return evaluation
 
 
-def resuming(env: str) -> str:
-    """What resumes a run; where its environment was an object in Python, only Python can."""
-    return "pgtoolkit.load(folder, env=...)" if OBJECT.fullmatch(env) else "`pgtoolkit resume`"
+def resuming(env: str, folder: Path | None = None) -> str:
+    """What resumes a run; where its environment was an object in Python, only Python can.
+
+    Args:
+        env: the environment's name in the configuration.
+        folder: the run's, to be named; None for any run.
+    """
+    if OBJECT.fullmatch(env):
+        place = "folder" if folder is None else repr(str(folder))
+        return f"pgtoolkit.load({place}, env=...)" + (".resume()" if folder is not None else "")
+    return "`pgtoolkit resume`" if folder is None else f"`pgtoolkit resume {folder}`"
 
 
 def default_max_steps(*envs: AnyVectorEnv) -> int:

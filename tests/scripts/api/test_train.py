@@ -123,6 +123,25 @@ def test_a_callback_sees_every_update_and_may_stop() -> None:
         assert torch.equal(value, resumed.agent.policy.state_dict()[name])
 
 
+@pytest.mark.parametrize("env", [ID, Pendulum()])
+def test_a_stopped_run_is_told_how_it_goes_on(env: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a command, or in Python where that alone can make the environment again; and it does."""
+
+    def stop(progress: object, metrics: object) -> None:
+        raise pgtoolkit.StopTraining
+
+    run = pgtoolkit.train("shac", env, total_steps=128, callback=stop, **SMALL)
+    said = capsys.readouterr().out.splitlines()[-1]
+    folder = run.directory.relative_to(Path.cwd())
+    if env == ID:
+        assert said == f"stopped at step 64: go on with `pgtoolkit resume {folder}`"
+        return
+    command = f"pgtoolkit.load('{folder}', env=...).resume()"
+    assert said == f"stopped at step 64: go on with {command}"
+    resumed = eval(command.replace("...", "env"))
+    assert resumed.progress.num_steps == 128
+
+
 def test_an_error_in_a_callback_is_the_users_own() -> None:
     def fail(progress: object, metrics: object) -> None:
         raise LookupError("mine")
