@@ -2,6 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Generic, Literal, final
 
 import numpy as np
@@ -10,7 +11,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgtoolkit.envs.states import S, cast_state_like, is_state, where_state
+from pgtoolkit.envs.states import S, State, cast_state_like, is_state, leaves_of, where_state
 from pgtoolkit.errors import RequestError
 from pgtoolkit.state import Schema, items, tensor
 
@@ -250,16 +251,56 @@ def require_state(env: DifferentiableEnv, name: str, found: object) -> None:
         )
 
 
-def require_outputs(env: DifferentiableEnv, num_envs: int, **outputs: object) -> None:
-    """Raises unless the environment's functions returned tensors of the right shapes.
+def require_same_dtypes(env: DifferentiableEnv, before: State, after: State) -> None:
+    """Raises if a step changes the dtype of the state, such as from float32 to float64.
 
-    That is ``[N, O]`` for ``observation`` and ``[N]`` for every other function; ``terminal`` and
-    ``truncated`` must be bool. A reward ``[N, 1]`` would otherwise broadcast against ``[N]``
-    without an error.
+    Raises:
+        RequestError: names the two dtypes.
+    """
+    pairs = zip(leaves_of(before), leaves_of(after), strict=True)
+    changed = next(((a.dtype, b.dtype) for a, b in pairs if a.dtype != b.dtype), None)
+    if changed is not None:
+        raise RequestError(
+            f"{type(env).__name__}.transition turned a state of {changed[0]} into {changed[1]}: "
+            "it must keep the dtype"
+        )
+
+
+def require_unwritten(
+    env: DifferentiableEnv, given: Sequence[Tensor], versions: Sequence[int]
+) -> None:
+    """Raises if a step has written into the state or the action that it was given.
+
+    The graph would lose the numbers that it needs, and a reward see the next state twice.
+
+    Args:
+        env: the environment.
+        given: the tensors of the state, and the action.
+        versions: how often each had been written to before the step.
+
+    Raises:
+        RequestError: one was written to.
+    """
+    if any(x._version != version for x, version in zip(given, versions, strict=True)):
+        raise RequestError(
+            f"{type(env).__name__} wrote into the state or the action that a step was given: "
+            "transition must return a new state, so use x = x + y in the place of x += y"
+        )
+
+
+def require_outputs(
+    env: DifferentiableEnv, num_envs: int, *, dtype: torch.dtype | None = None, **outputs: object
+) -> None:
+    """Raises unless the environment's functions returned tensors of the right shapes and dtypes.
+
+    The shape is ``[N, O]`` for ``observation`` and ``[N]`` for every other function; ``terminal``
+    and ``truncated`` must be bool. A reward ``[N, 1]`` would otherwise broadcast against ``[N]``
+    without an error, and one of another dtype fail far from here.
 
     Args:
         env: the environment.
         num_envs: ``N``.
+        dtype: of the state, and so of observations and rewards; None if they are converted.
         outputs: function name to what it returned.
 
     Raises:
@@ -277,9 +318,15 @@ def require_outputs(env: DifferentiableEnv, num_envs: int, **outputs: object) ->
                 f"{type(env).__name__}.{name} returned a tensor of shape {list(output.shape)} for "
                 f"{num_envs} environment{'s' * (num_envs > 1)}: it must return {list(shape)}"
             )
-        if name in ("terminal", "truncated") and output.dtype != torch.bool:
+        if name in ("terminal", "truncated"):
+            if output.dtype != torch.bool:
+                raise RequestError(
+                    f"{type(env).__name__}.{name} returned {output.dtype}: it must return booleans"
+                )
+        elif dtype is not None and output.dtype != dtype:
             raise RequestError(
-                f"{type(env).__name__}.{name} returned {output.dtype}: it must return booleans"
+                f"{type(env).__name__}.{name} returned {output.dtype}: it must return {dtype}, as "
+                "the state is"
             )
 
 

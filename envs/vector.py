@@ -17,7 +17,9 @@ from pgtoolkit.envs.differentiable import (
     next_state,
     require_attributes,
     require_outputs,
+    require_same_dtypes,
     require_state,
+    require_unwritten,
     wrong_attributes,
 )
 from pgtoolkit.envs.states import (
@@ -137,8 +139,9 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
         Raises:
             ValueError: the actions have another shape.
-            RequestError: a function of the environment returned a wrong shape at the first step.
-            EnvFaultError: it did so later, or a later step changed the dtype of the state.
+            RequestError: a function of the environment returned a wrong shape or dtype, or wrote
+                into what it was given, at the first step.
+            EnvFaultError: it did so later.
             ResetNeeded: before the first reset.
         """
         env = self.env
@@ -146,13 +149,16 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self._require_shape("actions", actions, (self.num_envs, *env.action_space.shape))
         if self._state is None:
             raise ResetNeeded(NO_STATE)
+        given = (*leaves_of(self._state), actions)
+        versions = [x._version for x in given]
         noise = None if env.noise_shape is None else self._draw_noise(env.noise_shape)
         after = next_state(env, self._state, actions, noise)
         self._checked(require_state, "transition", after)
+        self._checked(require_same_dtypes, self._state, after)
         reward = env.reward(self._state, actions, after)
         terminated = env.terminal(after)
         self._require_outputs(reward=reward, terminal=terminated)
-        self._require_same_dtypes(self._state, after)
+        self._checked(require_unwritten, given, versions)
         cut = env.truncated(after)
         if cut is not None:
             self._require_outputs(truncated=cut)
@@ -277,7 +283,7 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         return observation
 
     def _require_outputs(self, **outputs: object) -> None:
-        self._checked(require_outputs, self.num_envs, **outputs)
+        self._checked(require_outputs, self.num_envs, dtype=self.dtype, **outputs)
 
     def _checked(self, check: Callable[..., None], *given: object, **outputs: object) -> None:
         """``check(env, ...)``; what was right at the first step and is not now is a fault.
@@ -292,20 +298,6 @@ class DifferentiableVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             if not self._has_stepped:
                 raise
             raise EnvFaultError(str(error)) from error
-
-    def _require_same_dtypes(self, before: State, after: State) -> None:
-        """Raises if a step changes the dtype of the state, such as from float32 to float64.
-
-        Raises:
-            EnvFaultError: names the two dtypes.
-        """
-        pairs = zip(leaves_of(before), leaves_of(after), strict=True)
-        changed = next(((a.dtype, b.dtype) for a, b in pairs if a.dtype != b.dtype), None)
-        if changed is not None and self._has_stepped:
-            raise EnvFaultError(
-                f"{type(self.env).__name__}.transition turned a state of {changed[0]} into "
-                f"{changed[1]}: it must keep the dtype"
-            )
 
     def _initial(self) -> State:
         initial: State = self.env.initial(self.num_envs, self._generator)

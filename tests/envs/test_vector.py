@@ -359,6 +359,48 @@ def test_a_function_that_returns_the_wrong_thing_is_named(name: str, broken: Any
         env.step(torch.zeros(4, 1))
 
 
+def _steps_in_place(self: Any, state: Tensor, action: Tensor, noise: Any) -> Tensor:
+    state += action
+    return state
+
+
+def _rewards_in_place(self: Any, state: Tensor, action: Tensor, after: Tensor) -> Tensor:
+    return -action.abs_()[:, 0]
+
+
+WRITES = "wrote into the state or the action"
+WRONG: dict[str, tuple[str, Any, str]] = {
+    "a state of another dtype": (
+        "transition",
+        lambda self, state, action, noise: (state + action).double(),
+        r"transition turned a state of torch\.float32 into torch\.float64: it must keep the dtype",
+    ),
+    "a reward of another dtype": (
+        "reward",
+        lambda self, state, action, after: after[:, 0].double(),
+        r"reward returned torch\.float64: it must return torch\.float32, as the state is",
+    ),
+    "an observation of another dtype": (
+        "observation",
+        lambda self, state: state.double(),
+        r"observation returned torch\.float64: it must return torch\.float32",
+    ),
+    "a step in place": ("transition", _steps_in_place, WRITES),
+    "a reward in place": ("reward", _rewards_in_place, WRITES),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_dtypes_and_writes_are_refused_at_the_first_step(name: str) -> None:
+    """They would fail far from the environment, or train on the reward of another state."""
+    function, broken, words = WRONG[name]
+    kind = type("Broken", (Walk,), {function: broken})
+    with pytest.raises(RequestError, match=rf"Broken.*{words}"):
+        env = DifferentiableVectorEnv(kind(), 2)
+        env.reset(seed=0)
+        env.step(torch.zeros(2, 1))
+
+
 class Turns(Walk):
     """Goes wrong at its third step; ``how`` says how."""
 
