@@ -272,8 +272,13 @@ def verdict(history: History, unreliable: Sequence[str]) -> str:
         return "usable, but noisier than need be"
     if unreliable:
         return "unreliable"
-    is_open = bias_is_open(history) or critic_is_open(history)
-    return "sound" if signal_is_seen(history) and not is_open else "unproven"
+    if bias_is_open(history) or critic_is_open(history):
+        return "unproven"
+    if signal_is_seen(history):
+        return "sound"
+    known = returns_of(history)
+    has_learned = known is not None and alarms.has_learned(known[0])
+    return "too small to see, as near the best return" if has_learned else "unproven"
 
 
 def returns_of(history: History) -> tuple[Series, str] | None:
