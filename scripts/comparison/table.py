@@ -21,8 +21,11 @@ HEADINGS = (
 SEEDS_LEGEND = (
     "A seed's return is the mean undiscounted return of {episodes} deterministic episodes of its "
     "last policy, from starts that training has not seen. IQM: interquartile mean over the seeds, "
-    "with its 95 % bootstrap interval."
+    "with its 95 % bootstrap interval{narrow}."
 )
+
+ENOUGH_SEEDS = 4
+"""Of fewer, the percentile interval is far too narrow: of two it ends at the seeds themselves."""
 
 SIZES_LEGEND = "obs.: size of an observation. steps: environment steps of a run."
 
@@ -43,7 +46,9 @@ def legend(rows: Sequence[Row]) -> str:
 def seeds_legend(rows: Sequence[Row]) -> str:
     """What the returns are, and of how many episodes."""
     episodes = sorted({len(run.returns) for row in rows for run in row.runs})
-    return SEEDS_LEGEND.format(episodes=" or ".join(map(str, episodes)))
+    few = any(1 < len(row.runs) < ENOUGH_SEEDS for row in rows)
+    narrow = ", which is too narrow for so few seeds" if few else ""
+    return SEEDS_LEGEND.format(episodes=" or ".join(map(str, episodes)), narrow=narrow)
 
 
 def versions_legend(rows: Sequence[Row]) -> str:

@@ -756,7 +756,7 @@ def test_a_single_measurement_is_one() -> None:
 
 @pytest.mark.parametrize("change", [UNSEEN, {"gradient/pathwise/signal": -1.0}])
 def test_a_gradient_that_is_not_seen_is_not_called_sound(change: Row) -> None:
-    """The run has learned, so that a small gradient is normal; that it is at its best is not known."""
+    """The run has learned: a small gradient is normal; that it is at its best is not known."""
     text = gradient_text(diagnose(run(change, start=100)))
     assert text.startswith("too small to see, as near the best return, while the evaluations rose")
     seen = "no gradient is seen in the noise of 64 trajectories: near the best return, or too few"
