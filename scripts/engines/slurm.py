@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, final
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.formatting import join_names
+from pgtoolkit.scripts.cli.suggestions import did_you_mean
 from pgtoolkit.scripts.engines.base import Log
 from pgtoolkit.scripts.engines.remote_command import RemoteCommand
 
@@ -42,6 +44,35 @@ class SlurmJob:
             return 1
 
 
+NAMES = (
+    "cluster",
+    "cpus_per_task",
+    "gpus_per_node",
+    "mem_gb",
+    "name",
+    "nodes",
+    "stderr_to_stdout",
+    "tasks_per_node",
+    "timeout_min",
+)
+"""Options of all of submitit's clusters; those of one begin with its name, as ``slurm_`` does."""
+
+
+def require_known(options: Mapping[str, Any]) -> None:
+    """Asks whether there are such options, before a cluster is looked for.
+
+    Raises:
+        RequestError: one is unknown.
+    """
+    for name in options:
+        if name not in NAMES and not name.startswith(("slurm_", "local_")):
+            raise RequestError(
+                f"--engine slurm: submitit has no option {name}; "
+                f"{did_you_mean(name, NAMES)}it has {join_names(NAMES)}, and those that begin with "
+                "slurm_"
+            )
+
+
 @final
 class SlurmEngine:
     """Jobs of Slurm; a job that is preempted, or at the end of its time, goes on in a new one.
@@ -58,6 +89,7 @@ class SlurmEngine:
     def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
         import submitit
 
+        require_known(options)
         rest = dict(options)
         cluster = rest.pop("cluster", "slurm")
         try:

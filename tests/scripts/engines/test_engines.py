@@ -156,7 +156,9 @@ def test_a_missing_package_is_named_with_a_command(
     [
         ("local", '{"cluster": "local"}', "leave them out"),
         ("slurm", "[]", "must be a JSON object"),
-        ("slurm", '{"cluster": "local", "colour": "red"}', "submitit refuses"),
+        ("slurm", '{"cluster": "local", "timeout_min": "long"}', "submitit refuses"),
+        ("slurm", '{"cluster": "local", "colour": "red"}', "no option colour; it has cluster, "),
+        ("slurm", '{"clustr": "local"}', r"no option clustr; did you mean cluster\? it has"),
         ("slurm", "{}", "run it where sbatch is"),
         ("ray", '{"colour": "red"}', "Ray refuses"),
     ],
