@@ -157,6 +157,10 @@ class RunFolder:
         if path == "":
             raise RequestError("the run's folder has an empty name: name one, or . for this one")
         run = cls(Path(path))
+        if os.path.isfile(path):
+            raise RequestError(
+                f"{excerpt(path)} is a file: name the folder that `pgtoolkit train` made"
+            )
         try:
             config = read_config(run.config_file, inside=run.path)
         except FileNotFoundError as error:

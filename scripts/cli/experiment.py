@@ -206,7 +206,7 @@ def settings_from_file(
     if unknown:
         hint = did_you_mean(str(unknown[0]), names) if len(unknown) == 1 else ""
         shown = ", ".join(map(repr, unknown))
-        raise RequestError(f"the configuration has no setting {shown}: {hint}take it out")
+        raise RequestError(f"{agent_name} has no setting {shown}: {hint}take it out")
     named = named_settings(overrides)
     rest = {k: v for k, v in kept.items() if k not in named}
     try:

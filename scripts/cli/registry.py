@@ -300,6 +300,7 @@ def lookup(name: str, table: Mapping[str, T], what: str) -> T:
     """
     if name in table:
         return table[name]
-    close = difflib.get_close_matches(name, table, n=1)
-    hint = f"did you mean `{close[0]}`? " if close else ""
+    written = {each.lower(): each for each in table}
+    close = difflib.get_close_matches(name.lower(), written, n=1)
+    hint = f"did you mean `{written[close[0]]}`? " if close else ""
     raise RequestError(f"there is no {what} named {name!r}: {hint}known: {', '.join(table)}")

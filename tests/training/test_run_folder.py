@@ -107,6 +107,9 @@ def test_a_folder_of_runs_names_the_newest_ones(tmp_path: Path) -> None:
     assert str(caught.value) == said
     with pytest.raises(RequestError, match="h holds no run"):
         RunFolder.open(tmp_path / "h")
+    (tmp_path / "env.py").touch()
+    with pytest.raises(RequestError, match=r"env\.py is a file: name the folder"):
+        RunFolder.open(tmp_path / "env.py")
 
 
 def test_a_summary_is_replaced_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

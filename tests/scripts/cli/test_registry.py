@@ -15,7 +15,9 @@ def test_another_algorithm_is_not_taken_for_a_misspelling(name: str) -> None:
     assert all(agent in str(error.value) for agent in AGENTS)
 
 
-@pytest.mark.parametrize(("name", "meant"), [("shc", "shac"), ("reinforced", "reinforce")])
+@pytest.mark.parametrize(
+    ("name", "meant"), [("shc", "shac"), ("reinforced", "reinforce"), ("SHAC", "shac")]
+)
 def test_a_misspelling_gets_a_suggestion(name: str, meant: str) -> None:
     with pytest.raises(RequestError, match=f"did you mean `{meant}`"):
         find_agent(name)
