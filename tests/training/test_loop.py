@@ -470,7 +470,7 @@ def test_a_failure_says_how_far_the_run_had_come_and_leaves_the_last_checkpoint(
     run = Run(tmp_path, agent=FakeAgent(fails_at=3))
     with pytest.raises(NonFiniteError) as caught:
         run.train()
-    assert caught.value.__notes__[0] == "after 30 environment steps."
+    assert caught.value.__notes__[0] == "in the window that began after 30 environment steps."
     assert "fault-30.json" in caught.value.__notes__[1]
     assert held(run.folder.policy_file("last")) == 1
     assert load_checkpoint(run.folder.resume_file)["progress"]["num_steps"] == 10
@@ -485,7 +485,7 @@ def test_a_failure_in_an_evaluation_says_so(tmp_path: Path) -> None:
     run.evaluate = fail  # type: ignore[method-assign]
     with pytest.raises(NonFiniteError) as caught:
         run.train()
-    assert caught.value.__notes__[0] == "in an evaluation, after 10 environment steps."
+    assert caught.value.__notes__[0] == "in an evaluation after 10 environment steps."
     assert "fault-10.json" in caught.value.__notes__[1]
     assert not run.folder.policy_file("best").exists()
 

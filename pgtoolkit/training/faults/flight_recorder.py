@@ -159,8 +159,8 @@ class FlightRecorder:
             if isinstance(error, NonFiniteError) and where == "training":
                 fault |= self._episode_of(error)
             if isinstance(error, NonFiniteError | EnvFaultError):
-                during = "in an evaluation, " if where == "evaluation" else ""
-                error.add_note(f"{during}after {progress.num_steps} environment steps.")
+                during = "an evaluation" if where == "evaluation" else "the window that began"
+                error.add_note(f"in {during} after {progress.num_steps} environment steps.")
             path = self._write(fault, progress.num_steps, progress.num_updates)
             if path:
                 error.add_note(f"Recorded in {path}: `pgtoolkit explain {self.run.path}`.")

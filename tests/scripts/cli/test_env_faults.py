@@ -126,7 +126,7 @@ def test_a_bad_reward_is_told_with_its_episode_though_the_window_goes_beyond_its
     [line] = capsys.readouterr().err.strip().splitlines()
     assert re.search(
         r"reward is not finite at step 6 of the window, environment 0 at step 7 of its episode "
-        r"\(seed \d+\), after 0 environment steps",
+        r"\(seed \d+\), in the window that began after 0 environment steps",
         line,
     )
 
