@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from pgtoolkit.training.stop import StopSignals
     from pgtoolkit.training.writer import RunWriter
 
+LEFT_OUT = 0.01
+"""Share of the planned steps from which on it is said that they were not trained."""
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -275,8 +278,10 @@ def run_training(
     except BaseException as error:
         error.add_note(last_checkpoint(run_folder, progress, go_on))
         raise
-    told = report_lines(run_folder, end, result["env"]) if finished else None
-    lines = told or [f"stopped {go_on_sentence(end, go_on)}"]
+    lines = [f"stopped {go_on_sentence(end, go_on)}"]
+    if finished:
+        lines = steps_lines(end, loop.total_steps)
+        lines += report_lines(run_folder, end, result["env"])
     view.end(Ending(run_folder, result, finished, lines))
     return end
 
@@ -347,6 +352,16 @@ def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
         "diagnosis": [finding.as_dict() for finding in progress.diagnosis.findings_at_end],
         "last": progress.scalars,
     }
+
+
+def steps_lines(progress: "Progress", total_steps: int) -> list[str]:
+    """Says how many of the steps were trained, if a part of a window was left out that counts."""
+    if total_steps - progress.num_steps <= LEFT_OUT * total_steps:
+        return []
+    return [
+        f"steps:          {progress.num_steps:,} of {total_steps:,}, in whole windows of "
+        f"{progress.window_steps:,}"
+    ]
 
 
 def report_lines(run_folder: "RunFolder", progress: "Progress", env: str) -> list[str]:

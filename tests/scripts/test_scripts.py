@@ -15,7 +15,9 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pgtoolkit.scripts.cli import main as cli
+from pgtoolkit.scripts.train import steps_lines
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
+from pgtoolkit.training.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--total-steps", "600", "--num-envs", "6", "--n-steps", "10", "--hidden", "8"]
@@ -609,3 +611,11 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_a_line(
 
 def shorten_moment(state: Any) -> None:
     state["agent"]["learner"]["rule"]["state"][0]["exp_avg"] = torch.zeros(1)
+
+
+@pytest.mark.parametrize(("trained", "said"), [(4096, True), (5934, True), (5941, False)])
+def test_steps_that_no_whole_window_has_are_said(trained: int, said: bool) -> None:
+    """From a hundredth of the planned ones on."""
+    progress = Progress(num_steps=trained, num_updates=2, window_steps=2048)
+    expected = [f"steps:          {trained:,} of 6,000, in whole windows of 2,048"] if said else []
+    assert steps_lines(progress, 6000) == expected
