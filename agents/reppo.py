@@ -68,11 +68,11 @@ MOST_BETA = 1000.0
 """Multiple of ``kl_coef`` above which ``beta`` does not rise further. Where steps of this learning
 rate are longer than the bound, no weight holds them back, and it would grow until it overflows."""
 ENTROPY_TOLERANCE = 0.1
-"""Nats for each action dimension between the entropy and its target from which on the logarithm of
-``alpha`` moves at its full speed; nearer, it moves more slowly in proportion."""
+"""Nats for each action dimension between the entropy and its target from which on the learned part
+of ``alpha`` moves at its full speed; nearer, it moves more slowly in proportion."""
 LEAST_ALPHA = 0.01
-"""Share of ``ent_coef`` below which ``alpha`` does not fall further. It would have to come back all
-the way once the entropy has fallen to its target."""
+"""Share of ``ent_coef`` below which the learned part of ``alpha`` does not fall further. It would
+have to come back all the way once the entropy has fallen to its target."""
 MINIBATCH_SECONDS = 1.6e-3
 """Seconds that compiled code saves, at least, on one minibatch."""
 STATE = (
@@ -140,6 +140,10 @@ class ReppoConfig(
     """Initial weight alpha of the entropy, in the unit of the rewards that the update sees. It is
     learned: it rises while the entropy is below target_entropy, and falls while it is above, more
     slowly near the target, and as kl_bound falls, which slows the entropy."""
+    ent_coef_gain: Annotated[float, at_least(0)] = 0.0
+    """Nats that the logarithm of ent_coef is lower at once for each nat of an action dimension that
+    the entropy is above target_entropy, and higher below, up to one nat; 0: it only learns. With 2
+    the entropy is at its target sooner, and stays there."""
     target_entropy: float | None = None
     """Mean entropy that alpha is learned for, in nats, of the action in units of its box, in which
     the bounds are -1 and 1; default: minus half the number of action dimensions."""
@@ -210,22 +214,25 @@ class Batch(NamedTuple):
 
 @final
 class Duals(nn.Module):
-    """The Lagrange multipliers ``alpha`` of the entropy and ``beta`` of the divergence, positive.
+    """The Lagrange multipliers of the entropy and of the divergence, ``beta``; positive.
+
+    That of the entropy, ``alpha``, has a learned part; :func:`present_alpha` has the rest.
 
     Args:
         alpha: initial value.
         beta: initial value.
+
+    Attributes:
+        temperature: ``alpha`` in the soft rewards of the last update.
     """
+
+    temperature: Tensor
 
     def __init__(self, alpha: float, beta: float) -> None:
         super().__init__()
         self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
         self.log_beta = nn.Parameter(torch.tensor(math.log(beta)))
-
-    @property
-    def alpha(self) -> float:
-        """The weight of the entropy now."""
-        return self.log_alpha.exp().item()
+        self.register_buffer("temperature", torch.tensor(alpha))
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.log_alpha.exp(), self.log_beta.exp()
@@ -240,11 +247,12 @@ class Reppo:
 
         ``mean_s (beta KL(old, new) - (Q(s, a) + alpha H))``
 
-    with the critic after its step, and with noise of that minibatch's own in ``a``. The logarithm
-    of ``alpha`` moves by :func:`alpha_speed`, and that of ``beta`` down ``beta (bound - KL)``. In
-    the soft rewards too an entropy is worth ``alpha (H - target)``, as in the Lagrangian. The
-    divergence is exact: that of the Gaussians before squashing. With ``kl_constraint = "mask"`` the
-    loss is the paper's,
+    with the critic after its step, and with noise of that minibatch's own in ``a``. ``alpha`` is a
+    controller of the entropy with a proportional part, :func:`present_alpha`, and an integral one,
+    whose logarithm moves by :func:`alpha_speed`. The logarithm of ``beta`` moves down ``beta (bound
+    - KL)``. In the soft rewards too an entropy is worth ``alpha (H - target)``, as in the
+    Lagrangian. The divergence is exact: that of the Gaussians before squashing. With
+    ``kl_constraint = "mask"`` the loss is the paper's,
     ``mean_s (-(Q(s, a) + alpha H) if KL(old, new) < bound else beta KL(old, new))``.
 
     Args:
@@ -279,7 +287,7 @@ class Reppo:
         self.log_volume = float(scale.log().sum())
         target = config.target_entropy
         self.entropy_target = -0.5 * len(scale) if target is None else target
-        self.entropy_tolerance = ENTROPY_TOLERANCE * len(scale)
+        self.action_size = len(scale)
         num_minibatches = total_steps * config.n_epochs / config.batch_size
         self.minibatches: Minibatches[Batch] = Minibatches(
             self.objectives(),
@@ -290,7 +298,7 @@ class Reppo:
     def critic(self) -> CriticView:
         """The critic; its entropies are those of actions in units of their box."""
         scale = float(self.collector.reward_normalizer.scale)
-        return CriticView(self.q, self.duals.alpha, scale, self.entropy_target)
+        return CriticView(self.q, float(self.duals.temperature), scale, self.entropy_target)
 
     @property
     def averaged_policy(self) -> Policy:
@@ -380,11 +388,11 @@ class Reppo:
         """The policy and the dual variables after the steps of an update."""
         distribution = without_normalizer(self.policy)(features)
         divergence = gaussian_kl(old, gaussian_of(distribution))[window.valid]
-        alpha, beta = self.duals()
+        beta = self.duals()[1]
         return describe(distribution, window) | {
             "train/approx_kl": divergence.mean(),
             "train/kl_exceeded": (divergence > self.kl_bound).float().mean(),
-            "train/ent_coef": alpha,
+            "train/ent_coef": self.duals.temperature.clone(),
             "train/kl_coef": beta,
             "train/learning_rate": torch.tensor(self.learning_rate),
             "gradient/overhead": self.monitor.overhead,
@@ -409,12 +417,15 @@ class Reppo:
         # Checked before the returns, which carry a bad number back to the window's start.
         require_finite_steps({k: torch.where(window.valid, x, 0.0) for k, x in parts.items()})
         reward, next_value, next_entropy = parts.values()
+        excess = mean_excess(next_entropy[window.valid], self.entropy_target, self.action_size)
+        alpha = present_alpha(self.duals()[0], excess, config.ent_coef_gain)
+        self.duals.temperature.copy_(alpha)
         reward = soft_reward(
             reward,
             next_entropy - self.entropy_target,
             window.terminated,
             gamma=config.gamma,
-            temperature=self.duals()[0],
+            temperature=self.duals.temperature,
         )
         return window_returns(
             dataclasses.replace(window, reward=reward),
@@ -482,7 +493,8 @@ class Reppo:
             beta,
             constrained=CONSTRAINTS[self.config.kl_constraint],
             entropy_target=self.entropy_target,
-            entropy_tolerance=self.entropy_tolerance,
+            action_size=self.action_size,
+            alpha_gain=self.config.ent_coef_gain,
             least_alpha=LEAST_ALPHA * self.config.ent_coef,
             kl_bound=kl_bound,
             full_kl_bound=self.config.kl_bound,
@@ -497,7 +509,10 @@ class Reppo:
         distribution = without_normalizer(self.policy)(mini.features)
         action = distribution.squash(distribution.pre_action(noise))
         value = self.q.policy_value(mini.features, action)
-        bonus = self.duals()[0].detach() * self.entropy(distribution, noise)
+        entropy = self.entropy(distribution, noise)
+        excess = mean_excess(entropy, self.entropy_target, self.action_size)
+        alpha = present_alpha(self.duals()[0].detach(), excess, self.config.ent_coef_gain)
+        bonus = alpha * entropy
         return {name: term(distribution, value, mini) + bonus for name, term in SURROGATES.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -537,38 +552,41 @@ def reppo_loss(
     *,
     constrained: Constraint,
     entropy_target: float,
-    entropy_tolerance: float,
+    action_size: int,
     kl_bound: Tensor | float,
     full_kl_bound: float,
+    alpha_gain: float = 0.0,
     least_alpha: float = 0.0,
     most_beta: float = math.inf,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean of the constrained ``S + alpha H``, and the losses of ``alpha`` and ``beta``.
 
-    ``alpha`` and ``beta`` are constants in the first part, and all else is in the other two,
-    ``speed log alpha``, with :func:`alpha_speed`, and ``beta (bound - mean KL)``.
+    ``alpha``, by :func:`present_alpha`, and ``beta`` are constants in the first part, and all else
+    is in the other two, ``speed log alpha``, with :func:`alpha_speed`, and ``beta (bound - mean
+    KL)``.
 
     Args:
         surrogate: ``S`` ``[M]``, whose gradient is that of ``E_a[Q(s, a)]``.
         entropy: ``H`` ``[M]``.
         divergence: ``KL(old, new)`` ``[M]``.
-        alpha: weight of the entropy.
+        alpha: learned part of the weight of the entropy.
         beta: weight of the divergence.
         constrained: puts objective and divergence together (:mod:`pgtoolkit.
             estimators.kl_constraint`).
         entropy_target: entropy that ``alpha`` is learned for.
-        entropy_tolerance: distance of the entropy from it at which ``alpha`` has its full speed.
+        action_size: number of action dimensions.
         kl_bound: bound of the divergence.
         full_kl_bound: the bound that the run began with.
+        alpha_gain: of :func:`present_alpha`.
         least_alpha: below it ``alpha`` has no reason to fall.
         most_beta: above it ``beta`` has no reason to rise.
 
     Returns:
         The loss, and minus the mean of ``S`` as ``improvement``.
     """
-    objective = surrogate + alpha.detach() * entropy
+    excess = mean_excess(entropy, entropy_target, action_size)
+    objective = surrogate + present_alpha(alpha.detach(), excess, alpha_gain) * entropy
     loss = constrained(objective, beta.detach() * divergence, divergence < kl_bound).mean()
-    excess = (entropy.detach().mean() - entropy_target) / entropy_tolerance
     excess = torch.where(alpha.detach() > least_alpha, excess, excess.clamp(max=0.0))
     dual = alpha.log() * alpha_speed(excess, kl_bound / full_kl_bound)
     room = kl_bound - divergence.detach().mean()
@@ -576,18 +594,38 @@ def reppo_loss(
     return loss + dual, {"improvement": -surrogate.detach().mean()}
 
 
-def alpha_speed(excess: Tensor, kl_share: Tensor | float) -> Tensor:
-    """How fast the logarithm of ``alpha`` falls, from -1 to 1, in learning rates on a minibatch.
+def mean_excess(entropy: Tensor, target: float, action_size: int) -> Tensor:
+    """The mean entropy less its target, in nats for each action dimension; a constant."""
+    return (entropy.detach().mean() - target) / action_size
 
-    It is ``clamp(excess, -1, 1) sqrt(kl_share)``. The entropy follows ``alpha`` with a delay. With
-    Adam, whose steps are as long for a small error as for a large one, ``alpha`` passes the value
-    at which the entropy stands still, and swings about it over orders of magnitude. And a step
-    within a bound of the divergence changes the entropy by its root, so that the entropy, and its
-    delay, slow down as the bound falls.
+
+def present_alpha(alpha: Tensor, excess: Tensor, gain: float) -> Tensor:
+    """The weight of the entropy, ``alpha exp(-gain clamp(excess, -1, 1))``, from its learned part.
+
+    This is the proportional part of a controller, of which ``alpha`` is the integral one (Stooke et
+    al. 2020, on Lagrange multipliers). The entropy follows its weight with a delay; a weight that
+    only sums up the error passes the value at which the entropy stands still, and swings.
 
     Args:
-        excess: the entropy less its target, in tolerances.
+        alpha: the learned part.
+        excess: the entropy less its target, in nats for each action dimension.
+        gain: nats for each of these; 0 for the learned part alone.
+    """
+    return alpha * torch.exp(-gain * excess.clamp(-1.0, 1.0))
+
+
+def alpha_speed(excess: Tensor, kl_share: Tensor | float) -> Tensor:
+    """How fast ``alpha``'s learned part falls, from -1 to 1, in learning rates on a minibatch.
+
+    It is ``clamp(excess / 0.1, -1, 1) sqrt(kl_share)``, for its logarithm. The entropy follows
+    ``alpha`` with a delay. With Adam, whose steps are as long for a small error as for a large one,
+    ``alpha`` passes the value at which the entropy stands still, and swings about it over orders of
+    magnitude. And a step within a bound of the divergence changes the entropy by its root, so that
+    the entropy, and its delay, slow down as the bound falls.
+
+    Args:
+        excess: the entropy less its target, in nats for each action dimension.
         kl_share: the bound of the divergence in parts of that which the run began with.
     """
     share = torch.as_tensor(kl_share, dtype=excess.dtype, device=excess.device)
-    return excess.clamp(-1.0, 1.0) * share.sqrt()
+    return (excess / ENTROPY_TOLERANCE).clamp(-1.0, 1.0) * share.sqrt()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pgtoolkit.agent import evaluated_policy
 from pgtoolkit.agents import reppo
-from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig, alpha_speed
+from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig, alpha_speed, present_alpha
 from pgtoolkit.diagnostics.per_trajectory import Gradients
 from pgtoolkit.distributions.base import GaussianParameters
 from pgtoolkit.distributions.box_units import log_prob_in_box
@@ -85,6 +85,7 @@ LINEAR: dict[str, Any] = {
     "learning_rate_schedule": "constant",
     "target_entropy": -0.5,
     "ent_coef": 0.3,
+    "ent_coef_gain": 2.0,
     "kl_coef": 0.2,
 }
 
@@ -116,6 +117,11 @@ class ByHand:
         entropy = log_std + 0.5 * math.log(2 * math.pi * math.e) + slope
         return 2 * torch.tanh(u), entropy
 
+    def alpha(self, entropy: Tensor) -> Tensor:
+        """Two nats lower for each that the entropy is above its target, up to one."""
+        off = min(1.0, max(-1.0, float(entropy.detach().mean() + 0.5)))
+        return torch.exp(self.log_alpha.detach() - 2 * off)
+
     def value(self, s: Tensor, action: Tensor) -> Tensor:
         return (torch.cat([s, action[:, None] / 2], -1) @ self.q.T + self.c)[:, 0]
 
@@ -139,7 +145,8 @@ class ByHand:
         s, r, gamma = window.next_obs[:, 0].double(), window.reward[:, 0].double(), 0.9
         with torch.no_grad():
             action, entropy = self.draw(s, eps)
-            soft = self.value(s, action) + self.log_alpha.exp() * (entropy + 0.5)
+            self.temperature = self.alpha(entropy)
+            soft = self.value(s, action) + self.temperature * (entropy + 0.5)
         return torch.stack([r[0], r[1] + gamma * soft[1], r[2] + gamma * soft[2]])
 
     def update(self, window: Window, order: Tensor, next_eps: Tensor, eps: Tensor) -> None:
@@ -154,8 +161,8 @@ class ByHand:
             shift = (mean - old_mean[rows]) / log_std.exp()
             ratio = (old_log_std[rows] - log_std).exp()
             kl = log_std - old_log_std[rows] + (ratio**2 + shift**2 - 1) / 2
-            alpha, beta = self.log_alpha.exp(), self.log_beta.exp()
-            climb = self.value(s[rows], action) + alpha.detach() * entropy
+            beta = self.log_beta.exp()
+            climb = self.value(s[rows], action) + self.alpha(entropy) * entropy
             pull = beta.detach() * kl
             if self.config.kl_constraint == "mask":
                 policy = torch.where(kl < self.config.kl_bound, -climb, pull).mean()
@@ -198,7 +205,7 @@ def test_the_update_is_the_one_by_hand(kl_constraint: str, kl_bound: float) -> N
         torch.testing.assert_close(
             found[name].double(), expected.detach(), rtol=1e-5, atol=1e-6, msg=name
         )
-    assert float(metrics["train/ent_coef"]) == pytest.approx(math.exp(by_hand.log_alpha.item()))
+    assert float(metrics["train/ent_coef"]) == pytest.approx(float(by_hand.temperature))
     assert float(metrics["train/kl_exceeded"]) == float(kl_bound < 0.1)
 
 
@@ -335,7 +342,7 @@ def test_nothing_but_their_gradients_moves_the_dual_variables() -> None:
         *agent.duals(),
         constrained=penalised,
         entropy_target=2.0,
-        entropy_tolerance=0.5,
+        action_size=5,
         kl_bound=0.5,
         full_kl_bound=0.5,
     )[0]
@@ -346,7 +353,7 @@ def test_nothing_but_their_gradients_moves_the_dual_variables() -> None:
 BOUNDS: dict[str, Any] = {
     "constrained": penalised,
     "entropy_target": -0.5,
-    "entropy_tolerance": 2.0,
+    "action_size": 20,
     "kl_bound": 0.1,
     "full_kl_bound": 0.4,
 }
@@ -361,7 +368,8 @@ def test_dual_variables_fall_where_their_condition_holds(
 ) -> None:
     """``d/dlog alpha = 1/2 (H - target) / 2``, up to 1/2, and ``d/dlog beta = beta (bound - KL)``.
 
-    The tolerance is 2, and the bound a quarter of the first one, so that ``alpha`` is half as fast.
+    Of 20 action dimensions, a tenth of a nat of each is the 2; and the bound is a quarter of the
+    first one, so that ``alpha`` is half as fast.
     """
     duals = reppo.Duals(0.5, 2.0)
     inputs = torch.zeros(4), torch.full((4,), entropy), torch.full((4,), divergence)
@@ -396,8 +404,38 @@ def test_the_weight_of_the_entropy_does_not_swing() -> None:
             seen.append(entropy.item())
         return max(seen[2000:]) - min(seen[2000:])
 
-    assert swings(lambda excess: alpha_speed(excess / 2.0, 1.0)) < 1e-3
+    assert swings(lambda excess: alpha_speed(excess / 20.0, 1.0)) < 1e-3
     assert swings(torch.sign) > 0.5
+
+
+ALPHA = torch.tensor(0.3)
+
+
+@pytest.mark.parametrize(("excess", "factor"), [(0.0, 0), (0.25, -0.5), (-0.1, 0.2), (9, -2)])
+def test_the_weight_of_the_entropy_answers_at_once(excess: float, factor: float) -> None:
+    """With a gain of two, by two nats for each of the entropy, up to one; without, not at all."""
+    found = present_alpha(torch.tensor(0.3), torch.tensor(excess), 2.0)
+    assert float(found) == pytest.approx(0.3 * math.exp(factor))
+    assert torch.equal(present_alpha(torch.tensor(0.3), torch.tensor(excess), 0.0), ALPHA)
+
+
+def test_the_answer_at_once_brings_a_slow_entropy_to_rest() -> None:
+    """An entropy whose speed follows ``log alpha``, up to a bound, as that of the divergence is.
+
+    The learned part alone then swings without end: it is right only after the entropy has passed.
+    """
+
+    def swing(gain: float) -> float:
+        learned, entropy, seen = torch.tensor(0.0), torch.tensor(2.0), []
+        for _ in range(1500):
+            learned = learned - 0.04 * alpha_speed(entropy, 1.0)
+            speed = present_alpha(learned.exp(), entropy, gain).log().clamp(-1.0, 1.0)
+            entropy = entropy + 0.02 * speed
+            seen.append(entropy.item())
+        return max(seen[1000:]) - min(seen[1000:])
+
+    assert swing(2.0) < 0.01
+    assert swing(0.0) > 0.5
 
 
 @pytest.mark.parametrize(("divergence", "expected"), [(0.3, 0.0), (0.05, 0.1)])
@@ -598,6 +636,7 @@ def test_the_variance_of_a_tiny_window_is_the_one_by_hand() -> None:
         value = torch.stack([by_hand.value(s, by_hand.draw(s, x)[0]) for x in others]).mean(0)
         advantage = by_hand.targets(window, next_eps) - value
     gradients: dict[str, list[Tensor]] = {"score_function": [], "critic": []}
+    alpha = by_hand.alpha(by_hand.draw(s[order], eps)[1])
     for step, noise in zip(order.tolist(), eps, strict=True):
         at = s[step : step + 1]
         action, entropy = by_hand.draw(at, noise)
@@ -608,7 +647,7 @@ def test_the_variance_of_a_tiny_window_is_the_one_by_hand() -> None:
             "critic": by_hand.value(at, action),
         }
         for name, term in terms.items():
-            total = (term + 0.3 * entropy).sum()
+            total = (term + alpha * entropy).sum()
             parts = torch.autograd.grad(total, [by_hand.w, by_hand.b], retain_graph=True)
             gradients[name].append(torch.cat([x.flatten() for x in parts]))
     metrics = agent.update(window)
@@ -734,7 +773,7 @@ def test_the_view_of_the_critic_is_in_the_unit_of_updates() -> None:
     agent.update(agent.collect())
     view = agent.critic
     assert view.module is agent.q
-    assert view.temperature == pytest.approx(agent.duals()[0].item())
+    assert view.temperature == agent.duals.temperature.item()
     assert view.reward_scale == float(agent.collector.reward_normalizer.scale)
     assert pendulum(normalize_rewards=False).critic.reward_scale == 1.0
 
