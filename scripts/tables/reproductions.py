@@ -120,7 +120,11 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 ONCE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("pendulum-reppo", "short-horizon"): {"gamma": 0.95, "gae_lambda": 0.95},
     ("mountain-car-sac", "long-horizon"): {"gamma": 0.9999},
-    ("lunar-lander-reppo", "windows-of-64"): {"n_steps": 64, "gae_lambda": 0.95},
+    ("lunar-lander-reppo", "windows-of-64"): {
+        "n_steps": 64,
+        "gae_lambda": 0.95,
+        "ent_coef_gain": 0.0,
+    },
 }
 """Settings that an experiment had before, or that were tried; their results stay beside those of
 now."""
