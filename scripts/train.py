@@ -278,10 +278,7 @@ def run_training(
     except BaseException as error:
         error.add_note(last_checkpoint(run_folder, progress, go_on))
         raise
-    lines = [f"stopped {go_on_sentence(end, go_on)}"]
-    if finished:
-        lines = steps_lines(end, loop.total_steps)
-        lines += report_lines(run_folder, end, result["env"])
+    lines = closing_lines(run_folder, end, result["env"], loop.total_steps, go_on)
     view.end(Ending(run_folder, result, finished, lines))
     return end
 
@@ -352,6 +349,15 @@ def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
         "diagnosis": [finding.as_dict() for finding in progress.diagnosis.findings_at_end],
         "last": progress.scalars,
     }
+
+
+def closing_lines(
+    run_folder: "RunFolder", end: "Progress", env: str, total_steps: int, go_on: str
+) -> list[str]:
+    """The lines printed at the end; of a run that its watcher stopped, where it goes on."""
+    if not end.done(total_steps):
+        return [f"stopped {go_on_sentence(end, go_on)}"]
+    return steps_lines(end, total_steps) + report_lines(run_folder, end, env)
 
 
 def steps_lines(progress: "Progress", total_steps: int) -> list[str]:

@@ -31,8 +31,8 @@ DEFINITIONS = {
     "train/actor_loss": "sac: alpha log pi - min Q of actions drawn anew on replayed states; td3: "
     "minus the first Q of the policy's own actions. Mean over the steps of the policy in an update",
     "train/ent_coef": "sac, reppo and sapo: alpha, the weight of the entropy; in sac the mean over "
-    "the update's minibatches; in sapo before its step, in "
-    "units of the standard deviation of the window's rewards",
+    "the update's minibatches; in reppo that of the soft rewards, before the update's steps; in "
+    "sapo before its step, in units of the standard deviation of the window's rewards",
     "train/ent_coef_loss": "sac with ent_coef auto: -log(alpha) (log pi + target_entropy), mean "
     "over the update's minibatches; log pi is of the action in units of its box, [-1, 1]. In sapo: "
     "alpha (H - target_entropy), with the mean entropy H of the Gaussian before squashing",
