@@ -156,6 +156,7 @@ def train_shown(
     from pgtoolkit.scripts.cli.display.run_videos import require_filmable
     from pgtoolkit.scripts.cli.display.run_views import Beginning
     from pgtoolkit.scripts.cli.experiment import Experiment, default_settings
+    from pgtoolkit.scripts.cli.gradient_check import warn_of_wrong_gradient
     from pgtoolkit.scripts.cli.tracking import tracker_of
     from pgtoolkit.scripts.cli.trust import signature
     from pgtoolkit.training.run_folder import RunFolder, default_path
@@ -177,6 +178,7 @@ def train_shown(
     with new_folder(path):
         run_folder = RunFolder.create(path, experiment.config | signature(experiment.settings))
         view.begin(Beginning(run_folder, resolved, 0, [*said, *sentences_of(experiment)]))
+        warn_of_wrong_gradient(experiment)
         with RunWriter(path, tracker=tracker) as writer:
             writer.begin(resolved, default_settings(settings.agent_name))
             end = run_training(
