@@ -13,9 +13,9 @@ from pgtoolkit.compiling import Compile, choose_compiled
 from pgtoolkit.config import (
     AdamSettings,
     CompileSettings,
+    CorrelatedNoiseSettings,
     DiagnosticsSettings,
     PolicySettings,
-    RolloutSettings,
     Schedule,
     above,
     at_least,
@@ -65,7 +65,7 @@ TOO_FAR = 1.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PpoConfig(
-    RolloutSettings, AdamSettings, CompileSettings, PolicySettings, DiagnosticsSettings
+    CorrelatedNoiseSettings, AdamSettings, CompileSettings, PolicySettings, DiagnosticsSettings
 ):
     """Proximal policy optimisation: several epochs of clipped steps on every window."""
 

@@ -393,17 +393,24 @@ class CriticSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReplaySettings(RolloutSettings):
+class CorrelatedNoiseSettings(RolloutSettings):
+    """Noise of actions that explores further than independent noise does."""
+
+    noise_correlation: Annotated[float, below(0, 1)] = 0.0
+    """Correlation of the noise of an action with that of the next one; 0: independent. Each action
+    keeps the policy's own distribution, but the noise stays on one side for about 1 / (1 -
+    noise_correlation) steps, which explores further."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplaySettings(CorrelatedNoiseSettings):
     """How much is collected for each update, a replay buffer, and minibatches from it."""
 
     buffer_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 1_000_000
     """Transitions that the replay buffer holds; the oldest are overwritten."""
     learning_starts: Annotated[int, at_least(0), at_most(MAX_COUNT)] = 100
-    """Environment steps with uniformly random actions, and without updates, at the start."""
-    noise_correlation: Annotated[float, below(0, 1)] = 0.0
-    """Correlation of the noise of an action with that of the next one; 0: independent. Each action
-    keeps the policy's own distribution, but the noise stays on one side for about 1 / (1 -
-    noise_correlation) steps, which explores further. Uniformly random actions stay independent."""
+    """Environment steps with uniformly random, independent actions, and without updates, at the
+    start."""
     batch_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 256
     """Transitions in a minibatch, drawn with replacement."""
     gradient_steps: Annotated[int, Range("at least 1, or -1", lambda n: n == -1 or n >= 1)] = -1
