@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import statistics
 from typing import Any
 
 import gymnasium
@@ -18,12 +17,6 @@ from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.proximal import standardized
 from pgtoolkit.estimators.returns import gae
 from pgtoolkit.rollouts.window import Window
-from pgtoolkit.scripts.benchmarks.ppo_against_sb3 import (
-    ComparisonArguments,
-    standard_error,
-    train_ours,
-    train_sb3,
-)
 
 SMALL: dict[str, Any] = {
     "num_envs": 4,
@@ -200,24 +193,6 @@ def test_a_relative_entropy_weight_is_no_setting_of_ppo() -> None:
     """PPO has one entropy weight, ``ent_coef``."""
     with pytest.raises(TypeError, match="ent_coef_relative"):
         PpoConfig(**(SMALL | {"ent_coef_relative": 0.1}))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [
-        ComparisonArguments(),
-        ComparisonArguments(env="CartPole-v1", total_steps=60_000, learning_rate=3e-4, gamma=0.99),
-    ],
-    ids=lambda options: options.env,
-)
-def test_it_learns_what_stable_baselines3_learns(options: ComparisonArguments) -> None:
-    """Same hyperparameters, five seeds each; the means agree within four standard errors."""
-    found = [train_ours(options, seed) for seed in range(options.seeds)]
-    expected = [train_sb3(options, seed) for seed in range(options.seeds)]
-    error = math.hypot(standard_error(found), standard_error(expected))
-    print(found, expected)
-    assert abs(statistics.mean(found) - statistics.mean(expected)) <= 4 * max(error, 1e-6)
 
 
 def tensor(*values: float) -> Tensor:
