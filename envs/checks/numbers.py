@@ -116,7 +116,7 @@ def _observation_scale(size: Numbers, std: Numbers, constant: Numbers) -> Findin
     check = Check("behaviour", "observation scale")
     extreme = (size > MAX_TYPICAL_SIZE) | ((std < MIN_TYPICAL_SIZE) & ~constant)
     if not extreme.any():
-        return check.passed(f"sizes up to {size.max(initial=0):.3g}")
+        return check.passed(f"mean sizes up to {size.max(initial=0):.3g} in random play")
     i = int(np.flatnonzero(extreme)[0])
     return check.warning(
         f"{_entries(extreme)}: size {size[i]:.3g} on average, standard deviation {std[i]:.3g}",
