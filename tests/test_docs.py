@@ -57,7 +57,7 @@ def test_examples_run_as_they_stand(name: str, code: str) -> None:
 
 
 def table_rows() -> list[list[str]]:
-    """The rows of the tables that ``scripts/reference_table.py`` prints, as the page has them."""
+    """The rows that ``scripts/studies/reference_table.py`` prints, as the page has them."""
     text = (ROOT / "docs" / "estimators.md").read_text()
     tables = text.split("| estimator | by | gradient |")[1:]
     lines = [line for table in tables for line in table.split("\n\n")[0].splitlines()[2:]]

@@ -7,8 +7,8 @@ dimension.
 
 Neither interval is given if too few trajectories make up the sum: its ends are then NaN. With few
 trajectories nothing shows how heavy a tail is, so rules are needed on when to say nothing. Their
-constants were set on the laws of ``scripts/interval_coverage.py``, which prints how often the
-intervals cover the truth.
+constants were set on the laws of ``scripts/studies/interval_coverage.py``, which prints how often
+the intervals cover the truth.
 """
 
 import dataclasses

@@ -1,1 +1,1 @@
-"""Parts of ``python scripts/architecture_picture.py``: imports between folders and their layout."""
+"""Parts of ``scripts/studies/architecture_picture.py``: imports between folders, their layout."""

@@ -154,7 +154,7 @@ def _errors_on_one_line(command: str) -> Iterator[None]:
 
 
 def program_name(command: str) -> str:
-    """The command line that starts it: ``pgtoolkit train``, or ``python scripts/plot_gain.py``."""
+    """The command line that starts it: ``pgtoolkit train``, or ``python scripts/reproduce.py``."""
     is_subcommand = command.split()[0] in COMMANDS
     return f"pgtoolkit {command}" if is_subcommand else f"python scripts/{command}.py"
 

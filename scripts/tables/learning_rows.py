@@ -1,4 +1,4 @@
-"""Runs and table of ``scripts/learning_table.py``: returns by setting, environment and seed."""
+"""Runs and table of ``scripts/studies/learning_table.py``: returns of shac's settings."""
 
 import dataclasses
 import json
@@ -101,7 +101,7 @@ def run_once(setting: str, env: str, seed: int, total_steps: int) -> LearningRun
     agent, *flags = SETTINGS[setting]
     run = ["--env", EXTRA_ENVS.get(env, env), "--seed", str(seed)]
     steps = ["--total-steps", str(total_steps)]
-    settings = parse_settings(agent, [*flags, *run, *steps], command="learning_table")
+    settings = parse_settings(agent, [*flags, *run, *steps], command="studies/learning_table")
     began, returns = time.process_time(), []
 
     def keep(progress: Progress) -> None:

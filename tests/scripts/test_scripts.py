@@ -20,6 +20,12 @@ from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 from pgtoolkit.training.progress import Progress
 
 ROOT = Path(__file__).parents[2]
+SCRIPTS = [
+    str(path.relative_to(ROOT / "scripts").with_suffix(""))
+    for folder in (ROOT / "scripts", ROOT / "scripts" / "studies")
+    for path in sorted(folder.glob("*.py"))
+    if path.stem != "__init__"
+]
 QUICK = ["--total-steps", "600", "--num-envs", "6", "--n-steps", "10", "--hidden", "8"]
 QUICK += ["--eval-episodes", "4", "--diagnostics-interval", "1"]
 
@@ -476,28 +482,7 @@ def test_the_console_command_and_the_scripts_are_one(command: list[str]) -> None
     subprocess.run([sys.executable, "-c", code, *command], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "train",
-        "resume",
-        "evaluate",
-        "list",
-        "variance",
-        "compare",
-        "plot",
-        "tune",
-        "report",
-        "export",
-        "reproduce",
-        "reference_table",
-        "learning_table",
-        "environment_pictures",
-        "plot_gain",
-        "architecture_picture",
-        "random_commands",
-    ],
-)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_shows_its_help(script: str) -> None:
     """``python scripts/COMMAND.py --help`` exits 0."""
     path = ROOT / "scripts" / f"{script}.py"

@@ -1,4 +1,4 @@
-"""Runs that are killed and resumed; the long form is ``python scripts/kill_runs.py``."""
+"""Runs that are killed and resumed; the long form is ``python scripts/studies/kill_runs.py``."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_five_kills_lose_nothing(tmp_path: Path) -> None:
     file = tmp_path / "kills.json"
-    command = [sys.executable, "scripts/kill_runs.py", "--kills", "5", "--updates", "40"]
+    command = [sys.executable, "scripts/studies/kill_runs.py", "--kills", "5", "--updates", "40"]
     done = subprocess.run(
         [*command, "--seed", "1", "--json", str(file)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Runs of several processes; the long form is ``python scripts/parallel_exact.py``."""
+"""Runs of several processes; the long form is ``python scripts/studies/parallel_exact.py``."""
 
 import json
 import os
@@ -60,7 +60,15 @@ def test_killed_runs_go_on_with_another_number_of_processes() -> None:
     """From two to one, and from two to two."""
     flags = ["--agents", "ppo", "--envs", "CartPole-v1", "--processes", "2"]
     done = subprocess.run(
-        [sys.executable, "scripts/parallel_exact.py", *flags, "--updates", "9", "--kills", "2"],
+        [
+            sys.executable,
+            "scripts/studies/parallel_exact.py",
+            *flags,
+            "--updates",
+            "9",
+            "--kills",
+            "2",
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""The short form of ``scripts/random_commands.py``, and what it would find."""
+"""The short form of ``scripts/studies/random_commands.py``, and what it would find."""
 
 import dataclasses
 import random
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from pgtoolkit.scripts.cli.registry import AGENTS, COMMANDS
-from pgtoolkit.scripts.random_commands import short_command, try_commands
 from pgtoolkit.scripts.reliability.command_lines import (
     draw_command,
     draw_training,
@@ -18,6 +17,7 @@ from pgtoolkit.scripts.reliability.command_lines import (
 )
 from pgtoolkit.scripts.reliability.forked_command import Limits, Outcome, run_forked
 from pgtoolkit.scripts.reliability.judged import fault_of
+from pgtoolkit.scripts.studies.random_commands import short_command, try_commands
 
 COMMANDS_IN_SUITE = 100
 

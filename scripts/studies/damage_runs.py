@@ -1,4 +1,4 @@
-"""``python scripts/damage_runs.py``: damages run folders at random, and evaluates and resumes them.
+"""``scripts/studies/damage_runs.py``: run folders damaged at random, then evaluated and resumed.
 
 Whatever a folder holds, both commands must end in seconds with the exit code 0, 1 or 2, say why in
 three lines at most, and write nowhere but in the folder.
@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> None:
         RequestError: there is no such small run.
         SystemExit: with 1 if there is a fault.
     """
-    options = parse(DamageArguments, arguments, command="damage_runs")
+    options = parse(DamageArguments, arguments, command="studies/damage_runs")
     known = {small.name: small for small in small_runs()}
     chosen = [lookup(name, known, "small run") for name in options.runs or known]
     prepare({})

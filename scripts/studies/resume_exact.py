@@ -1,4 +1,4 @@
-"""``python scripts/resume_exact.py``: interrupted and resumed runs against runs that never stopped.
+"""``scripts/studies/resume_exact.py``: interrupted and resumed runs against unstopped ones.
 
 Every agent is trained on every environment, stopped by a signal at a random update, and resumed.
 All tensors and values of the last checkpoint, the best policy, and the scalars that TensorBoard
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: an agent is unknown, or the file cannot be used.
     """
-    options = parse(ResumeExactArguments, arguments, command="resume_exact")
+    options = parse(ResumeExactArguments, arguments, command="studies/resume_exact")
     for agent in options.agents:
         find_agent(agent)
     require_writable(options.json, "--json")

@@ -5,8 +5,14 @@ import numpy as np
 import pytest
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts import pendulum_optimum
-from pgtoolkit.scripts.pendulum_optimum import PendulumOptimumArguments, State, rows, solve, step
+from pgtoolkit.scripts.studies import pendulum_optimum
+from pgtoolkit.scripts.studies.pendulum_optimum import (
+    PendulumOptimumArguments,
+    State,
+    rows,
+    solve,
+    step,
+)
 
 
 def test_a_step_is_that_of_gymnasium() -> None:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.against_sb3 import (
+from pgtoolkit.scripts.benchmarks.sb3_peers import PEERS, settings_of, theirs, window_size
+from pgtoolkit.scripts.cli.registry import load_agent
+from pgtoolkit.scripts.studies.against_sb3 import (
     OURS,
     THEIRS,
     AgainstSb3Arguments,
@@ -14,8 +16,6 @@ from pgtoolkit.scripts.against_sb3 import (
     report,
     run,
 )
-from pgtoolkit.scripts.benchmarks.sb3_peers import PEERS, settings_of, theirs, window_size
-from pgtoolkit.scripts.cli.registry import load_agent
 
 TINY = {
     "a2c": {"num_envs": 2, "n_steps": 4},

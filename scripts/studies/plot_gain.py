@@ -1,4 +1,4 @@
-"""``python scripts/plot_gain.py RUN [RUN ...] --output FILE.png``: why a gradient explodes.
+"""``scripts/studies/plot_gain.py RUN [RUN ...] --output FILE.png``: why a gradient explodes.
 
 One line for each run: the policy's gain, the growth of the adjoint, the variance of the pathwise
 gradient over that of the score function, and the return, against environment steps.
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> None:
         RequestError: there is no such run, it measured no gain, the numbers of runs and labels
             differ, matplotlib is not installed, or the file cannot be written.
     """
-    options = parse(PlotGainArguments, arguments, command="plot_gain")
+    options = parse(PlotGainArguments, arguments, command="studies/plot_gain")
     if not options.runs:
         raise RequestError("name the folders of one run or more")
     if options.labels and len(options.labels) != len(options.runs):

@@ -1,4 +1,4 @@
-"""``python scripts/third_party.py``: other packages' environments, tried one by one.
+"""``scripts/studies/third_party.py``: other packages' environments, tried one by one.
 
 Each is checked (``check-env``), trained for a few windows (``train ppo``) and evaluated, by the
 commands themselves in processes of their own. The outcomes are kept in a JSON file, so packages
@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: no such environment in the list, or the file cannot be used.
     """
-    options = parse(ThirdPartyArguments, arguments, command="third_party")
+    options = parse(ThirdPartyArguments, arguments, command="studies/third_party")
     require_writable(options.json, "--json")
     from pgtoolkit.scripts.tables.third_party_rows import (
         as_markdown,

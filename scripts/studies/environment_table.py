@@ -1,4 +1,4 @@
-"""``python scripts/environment_table.py``: quality of each environment's gradient, in Markdown.
+"""``scripts/studies/environment_table.py``: quality of each environment's gradient, in Markdown.
 
 Its output is the table of ``docs/environments.md``: the environment's ``GradientInfo``, and the
 horizon up to which the pathwise gradient of a fresh policy is usable, by the measurement of
@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: there is no such environment, or it has no gradient.
     """
-    options = parse(EnvironmentTableArguments, arguments, command="environment_table")
+    options = parse(EnvironmentTableArguments, arguments, command="studies/environment_table")
     from pgtoolkit.scripts.tables.environment_rows import HEADINGS, environment_row
 
     print(markdown_row(HEADINGS), markdown_row(["---"] * len(HEADINGS)), sep="\n", flush=True)

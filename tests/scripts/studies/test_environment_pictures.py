@@ -1,4 +1,4 @@
-"""``scripts/environment_pictures.py``: six pictures of an episode."""
+"""``scripts/studies/environment_pictures.py``: six pictures of an episode."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.environment_pictures import FRAMES, PICTURE_SIZE, run
+from pgtoolkit.scripts.studies.environment_pictures import FRAMES, PICTURE_SIZE, run
 
 
 def test_a_picture_has_all_frames_side_by_side(tmp_path: Path) -> None:

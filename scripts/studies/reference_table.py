@@ -1,4 +1,4 @@
-"""``python scripts/reference_table.py``: measured variance of each estimator beside the exact one.
+"""``scripts/studies/reference_table.py``: measured variance of each estimator beside the exact one.
 
 On three problems whose variances are known: a Gaussian expectation of ``x^2``, a Bernoulli
 expectation, and the linear-quadratic system. Its output are the tables of ``docs/estimators.md``.
@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: the request is wrong.
     """
-    options = parse(ReferenceTableArguments, arguments, command="reference_table")
+    options = parse(ReferenceTableArguments, arguments, command="studies/reference_table")
     import torch
 
     from pgtoolkit.scripts.tables.estimator_rows import (

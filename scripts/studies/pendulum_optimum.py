@@ -1,4 +1,4 @@
-"""``python scripts/pendulum_optimum.py``: how much of Pendulum-v1's return a discount costs.
+"""``scripts/studies/pendulum_optimum.py``: how much of Pendulum-v1's return a discount costs.
 
 It solves the pendulum on a grid by value iteration, for the 200 undiscounted steps of an episode
 and for discounts, plays the greedy policies from the same starts, and prints their mean returns.
@@ -115,7 +115,7 @@ def rows(options: PendulumOptimumArguments) -> Iterator[tuple[str, str]]:
 
 def run(arguments: Sequence[str]) -> None:
     """Prints the table, each row as soon as it is solved."""
-    options = parse(PendulumOptimumArguments, arguments, command="pendulum_optimum")
+    options = parse(PendulumOptimumArguments, arguments, command="studies/pendulum_optimum")
     print(markdown_row(["policy", "mean return"]), "|---|---|", sep="\n", flush=True)
     for cells in rows(options):
         print(markdown_row(cells), flush=True)

@@ -1,4 +1,4 @@
-"""``python scripts/against_sb3.py AGENT --json FILE``: learning curves beside Stable-Baselines3's.
+"""``scripts/studies/against_sb3.py AGENT --json FILE``: learning curves beside Stable-Baselines3's.
 
 Both implementations train with the same settings, seed by seed, and are evaluated deterministically
 on the same episodes.
@@ -79,7 +79,7 @@ def run(arguments: Sequence[str]) -> None:
         RequestError: the request is wrong, the other package is not installed, or the file holds
             results of other settings.
     """
-    options = parse(AgainstSb3Arguments, arguments, command="against_sb3")
+    options = parse(AgainstSb3Arguments, arguments, command="studies/against_sb3")
     if options.plot is not None:
         require_picture(options.plot, "--plot")
     import torch

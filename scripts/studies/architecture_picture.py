@@ -1,4 +1,4 @@
-"""``python scripts/architecture_picture.py --output FILE.png``: draws the imports between folders.
+"""``scripts/studies/architecture_picture.py --output FILE.png``: draws the imports between folders.
 
 The picture of ``docs/architecture.md``, made from the source. An arrow leads from the folder that
 imports to the folder that it imports from. Arrows that a longer way implies are left out.
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: matplotlib is not installed, or the file cannot be written.
     """
-    options = parse(ArchitectureArguments, arguments, command="architecture_picture")
+    options = parse(ArchitectureArguments, arguments, command="studies/architecture_picture")
     require_picture(options.output, "--output")
     package = Path(pgtoolkit.__file__).parent
     graph = folder_graph(package)

@@ -6,12 +6,12 @@ import pytest
 from PIL import Image
 
 import pgtoolkit
-from pgtoolkit.scripts import architecture_picture
 from pgtoolkit.scripts.architecture.import_graph import LAYERS
-from pgtoolkit.scripts.architecture_picture import CAPTION_LINES, balanced_lines, shortened
 from pgtoolkit.scripts.cli.main import run_command
+from pgtoolkit.scripts.studies import architecture_picture
+from pgtoolkit.scripts.studies.architecture_picture import CAPTION_LINES, balanced_lines, shortened
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_it_draws_every_suffix(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_every_arrow_leads_down() -> None:
 
 
 def test_the_picture_in_the_documentation_is_up_to_date() -> None:
-    """Else run ``python scripts/architecture_picture.py --output docs/architecture.png``."""
+    """Else run ``scripts/studies/architecture_picture.py --output docs/architecture.png``."""
     with Image.open(ROOT / "docs" / "architecture.png") as image:
         drawn = image.info["Keywords"]
     graph = architecture_picture.folder_graph(Path(pgtoolkit.__file__).parent)

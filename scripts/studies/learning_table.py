@@ -1,4 +1,4 @@
-"""``python scripts/learning_table.py``: returns of shac's settings over environments and seeds.
+"""``scripts/studies/learning_table.py``: returns of shac's settings over environments and seeds.
 
 The runs are kept in a JSON file. A study that is stopped goes on where it was, and one that is done
 can be given more seeds. Its output is a table of ``docs/results.md``.
@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: no such setting or environment, or the file cannot be used.
     """
-    options = parse(LearningTableArguments, arguments, command="learning_table")
+    options = parse(LearningTableArguments, arguments, command="studies/learning_table")
     require_writable(options.json, "--json")
     from pgtoolkit.scripts.tables.learning_rows import ENVS, as_markdown, complete, read_runs, table
 

@@ -1,4 +1,4 @@
-"""``python scripts/environment_pictures.py --output docs/pictures``: a trained policy at work.
+"""``scripts/studies/environment_pictures.py --output docs/pictures``: a trained policy at work.
 
 Trains an agent on each environment of this package for a short time, plays one episode with the
 best policy, and writes six of its pictures side by side, for the site's pages of environments.
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: there is no such environment, or a picture cannot be written.
     """
-    options = parse(EnvironmentPicturesArguments, arguments, command="environment_pictures")
+    options = parse(EnvironmentPicturesArguments, arguments, command="studies/environment_pictures")
     known = dict.fromkeys(registered_env_ids())
     for name in options.envs:
         lookup(name, known, "environment")

@@ -1,4 +1,4 @@
-"""``python scripts/parallel_exact.py``: runs of several processes against runs of one.
+"""``scripts/studies/parallel_exact.py``: runs of several processes against runs of one.
 
 Every agent is trained with each number of processes. All tensors and values from which the run
 would go on, the policies, and all scalars in TensorBoard must be those of one process, bit for bit.
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: an agent is unknown.
     """
-    options = parse(ParallelExactArguments, arguments, command="parallel_exact")
+    options = parse(ParallelExactArguments, arguments, command="studies/parallel_exact")
     for agent in options.agents:
         find_agent(agent)
     import tempfile

@@ -1,4 +1,4 @@
-"""``python scripts/kill_runs.py``: kills runs at random, resumes them, and compares the result.
+"""``scripts/studies/kill_runs.py``: kills runs at random, resumes them, and compares the result.
 
 It proves that a run which is killed at any moment can be resumed, loses at most the update that was
 under way, and ends with the same bytes and scalars as one that was left alone.
@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> None:
         RequestError: the request is wrong, or the file cannot be written.
         SystemExit: with code 1, if there is a violation.
     """
-    options = parse(KillRunsArguments, arguments, command="kill_runs")
+    options = parse(KillRunsArguments, arguments, command="studies/kill_runs")
     if options.json is not None:
         require_writable(options.json, "--json")
     import tempfile

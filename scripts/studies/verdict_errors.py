@@ -1,4 +1,4 @@
-"""``python scripts/verdict_errors.py``: how often the verdict on an environment is wrong.
+"""``scripts/studies/verdict_errors.py``: how often the verdict on an environment is wrong.
 
 On problems whose right verdict is known exactly. Its output is the table of verdicts in
 ``docs/estimators.md``.
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: the request is wrong, or the file cannot be written.
     """
-    options = parse(VerdictErrorsArguments, arguments, command="verdict_errors")
+    options = parse(VerdictErrorsArguments, arguments, command="studies/verdict_errors")
     if options.json is not None:
         require_writable(options.json, "--json")
     import torch

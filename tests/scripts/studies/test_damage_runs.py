@@ -17,7 +17,7 @@ from pgtoolkit.scripts.reliability.forked_command import Outcome
 from pgtoolkit.scripts.reliability.small_runs import small_runs
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STATE: dict[str, Any] = {
     "agent": {"weight": torch.ones(2, 3), "count": 3, "pair": (1, 2.0), "flags": [True, False]},
     "progress": {0: "zero"},
@@ -117,11 +117,16 @@ def test_there_is_a_small_run_of_every_agent() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 def test_damaged_runs_end_in_a_line(tmp_path: Path) -> None:
-    """``python scripts/damage_runs.py`` on one run of each kind of agent and 45 cases.
+    """``python scripts/studies/damage_runs.py`` on one run of each kind of agent and 45 cases.
 
     It runs in a process of its own: this one has used torch's threads, and must not fork.
     """
-    command = [sys.executable, str(ROOT / "scripts" / "damage_runs.py"), "--mutations", "45"]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "studies" / "damage_runs.py"),
+        "--mutations",
+        "45",
+    ]
     found = subprocess.run(
         [*command, "--keep", str(tmp_path)], capture_output=True, text=True, timeout=600
     )

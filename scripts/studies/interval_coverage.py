@@ -1,4 +1,4 @@
-"""``python scripts/interval_coverage.py``: how often the 95 % intervals cover the truth.
+"""``scripts/studies/interval_coverage.py``: how often the 95 % intervals cover the truth.
 
 For batches of 4 to 1000 gradients from laws whose variance and signal are known. Its output is the
 table of intervals in ``docs/estimators.md``.
@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: the request is wrong.
     """
-    options = parse(IntervalCoverageArguments, arguments, command="interval_coverage")
+    options = parse(IntervalCoverageArguments, arguments, command="studies/interval_coverage")
     import torch
 
     from pgtoolkit.scripts.tables.coverage_rows import coverage_laws, coverage_rows, table

@@ -1,4 +1,4 @@
-"""``scripts/plot_gain.py``: a picture of real runs, and requests that cannot be met."""
+"""``scripts/studies/plot_gain.py``: a picture of real runs, and requests that cannot be met."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.comparison.figure import COLUMN_WIDTH
-from pgtoolkit.scripts.plot_gain import GAIN, draw, run, variance_ratio
+from pgtoolkit.scripts.studies.plot_gain import GAIN, draw, run, variance_ratio
 from pgtoolkit.scripts.train import run as train
 
 ARGUMENTS = ["--env", "pgtoolkit/PointMass-v0", "--total-steps", "400", "--num-envs", "8"]

@@ -1,4 +1,4 @@
-"""``python scripts/random_commands.py``: random command lines must end in a result or a line.
+"""``scripts/studies/random_commands.py``: random command lines must end in a result or a line.
 
 Every command with random values for every option that its help names, in forked children with
 limits of time, memory, file size and place.
@@ -112,7 +112,7 @@ def run(arguments: Sequence[str]) -> None:
         RequestError: the request is wrong.
         SystemExit: with 1, if there is a fault.
     """
-    options = parse(RandomCommandsArguments, arguments, command="random_commands")
+    options = parse(RandomCommandsArguments, arguments, command="studies/random_commands")
     outcomes: list[Outcome] = []
     found: dict[str, Outcome] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""``python scripts/mujoco_gradients.py``: errors of the MuJoCo adapter's gradients, in Markdown.
+"""``scripts/studies/mujoco_gradients.py``: errors of the MuJoCo adapter's gradients, in Markdown.
 
 The gradient of an 8-step return by every action is compared with central differences of the return
 of Gymnasium's own environment. Its output is a table of ``docs/environments.md``.
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RequestError: the request is wrong, mujoco is not installed, or the file cannot be written.
     """
-    options = parse(MuJoCoGradientsArguments, arguments, command="mujoco_gradients")
+    options = parse(MuJoCoGradientsArguments, arguments, command="studies/mujoco_gradients")
     if options.json is not None:
         require_writable(options.json, "--json")
     import torch

@@ -1,0 +1,1 @@
+"""Scripts that measure and draw what the documentation says of this package."""
