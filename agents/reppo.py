@@ -10,7 +10,7 @@ import math
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from pgtoolkit.agent import CriticView, Metrics
@@ -42,6 +42,7 @@ from pgtoolkit.estimators.action_surrogates import SURROGATES
 from pgtoolkit.estimators.kl_constraint import CONSTRAINTS, Constraint, KLConstraint
 from pgtoolkit.estimators.returns import soft_reward, window_returns
 from pgtoolkit.finite import require_finite_steps
+from pgtoolkit.learners.dual_variables import Duals, alpha_speed, mean_excess, present_alpha
 from pgtoolkit.learners.minibatches import (
     Minibatches,
     Objective,
@@ -67,9 +68,6 @@ from pgtoolkit.state import load_state_of, state_of
 MOST_BETA = 1000.0
 """Multiple of ``kl_coef`` above which ``beta`` does not rise further. Where steps of this learning
 rate are longer than the bound, no weight holds them back, and it would grow until it overflows."""
-ENTROPY_TOLERANCE = 0.1
-"""Nats for each action dimension between the entropy and its target from which on the learned part
-of ``alpha`` moves at its full speed; nearer, it moves more slowly in proportion."""
 LEAST_ALPHA = 0.01
 """Share of ``ent_coef`` below which the learned part of ``alpha`` does not fall further. It would
 have to come back all the way once the entropy has fallen to its target."""
@@ -210,32 +208,6 @@ class Batch(NamedTuple):
     """The critic's ``[M, E]``, as its loss reads them."""
     advantage: Tensor
     """The target less ``E_a[Q(s, a)]``, or 0 where only the critic's gradient is used."""
-
-
-@final
-class Duals(nn.Module):
-    """The Lagrange multipliers of the entropy and of the divergence, ``beta``; positive.
-
-    That of the entropy, ``alpha``, has a learned part; :func:`present_alpha` has the rest.
-
-    Args:
-        alpha: initial value.
-        beta: initial value.
-
-    Attributes:
-        temperature: ``alpha`` in the soft rewards of the last update.
-    """
-
-    temperature: Tensor
-
-    def __init__(self, alpha: float, beta: float) -> None:
-        super().__init__()
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
-        self.log_beta = nn.Parameter(torch.tensor(math.log(beta)))
-        self.register_buffer("temperature", torch.tensor(alpha))
-
-    def forward(self) -> tuple[Tensor, Tensor]:
-        return self.log_alpha.exp(), self.log_beta.exp()
 
 
 @final
@@ -592,40 +564,3 @@ def reppo_loss(
     room = kl_bound - divergence.detach().mean()
     dual = dual + beta * torch.where(beta.detach() < most_beta, room, room.clamp(min=0.0))
     return loss + dual, {"improvement": -surrogate.detach().mean()}
-
-
-def mean_excess(entropy: Tensor, target: float, action_size: int) -> Tensor:
-    """The mean entropy less its target, in nats for each action dimension; a constant."""
-    return (entropy.detach().mean() - target) / action_size
-
-
-def present_alpha(alpha: Tensor, excess: Tensor, gain: float) -> Tensor:
-    """The weight of the entropy, ``alpha exp(-gain clamp(excess, -1, 1))``, from its learned part.
-
-    This is the proportional part of a controller, of which ``alpha`` is the integral one (Stooke et
-    al. 2020, on Lagrange multipliers). The entropy follows its weight with a delay; a weight that
-    only sums up the error passes the value at which the entropy stands still, and swings.
-
-    Args:
-        alpha: the learned part.
-        excess: the entropy less its target, in nats for each action dimension.
-        gain: nats for each of these; 0 for the learned part alone.
-    """
-    return alpha * torch.exp(-gain * excess.clamp(-1.0, 1.0))
-
-
-def alpha_speed(excess: Tensor, kl_share: Tensor | float) -> Tensor:
-    """How fast ``alpha``'s learned part falls, from -1 to 1, in learning rates on a minibatch.
-
-    It is ``clamp(excess / 0.1, -1, 1) sqrt(kl_share)``, for its logarithm. The entropy follows
-    ``alpha`` with a delay. With Adam, whose steps are as long for a small error as for a large one,
-    ``alpha`` passes the value at which the entropy stands still, and swings about it over orders of
-    magnitude. And a step within a bound of the divergence changes the entropy by its root, so that
-    the entropy, and its delay, slow down as the bound falls.
-
-    Args:
-        excess: the entropy less its target, in nats for each action dimension.
-        kl_share: the bound of the divergence in parts of that which the run began with.
-    """
-    share = torch.as_tensor(kl_share, dtype=excess.dtype, device=excess.device)
-    return (excess / ENTROPY_TOLERANCE).clamp(-1.0, 1.0) * share.sqrt()

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from pgtoolkit.agent import evaluated_policy
 from pgtoolkit.agents import reppo
-from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig, alpha_speed, present_alpha
+from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig
 from pgtoolkit.diagnostics.per_trajectory import Gradients
 from pgtoolkit.distributions.base import GaussianParameters
 from pgtoolkit.distributions.box_units import log_prob_in_box
@@ -27,6 +26,7 @@ from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators.action_surrogates import SURROGATES, least_variance_weight
 from pgtoolkit.estimators.kl_constraint import CONSTRAINTS, penalised
+from pgtoolkit.learners.dual_variables import Duals
 from pgtoolkit.learners.minibatches import draw_minibatches
 from pgtoolkit.rollouts.window import Window
 
@@ -371,7 +371,7 @@ def test_dual_variables_fall_where_their_condition_holds(
     Of 20 action dimensions, a tenth of a nat of each is the 2; and the bound is a quarter of the
     first one, so that ``alpha`` is half as fast.
     """
-    duals = reppo.Duals(0.5, 2.0)
+    duals = Duals(0.5, 2.0)
     inputs = torch.zeros(4), torch.full((4,), entropy), torch.full((4,), divergence)
     loss, _ = reppo.reppo_loss(*inputs, *duals(), **BOUNDS)
     by_alpha, by_beta = torch.autograd.grad(loss, list(duals.parameters()))
@@ -382,66 +382,16 @@ def test_dual_variables_fall_where_their_condition_holds(
 @pytest.mark.parametrize(("entropy", "speed"), [(0.5, 0.0), (-1.5, -0.25)])
 def test_the_weight_of_the_entropy_has_a_least_value(entropy: float, speed: float) -> None:
     """There it only rises."""
-    duals = reppo.Duals(0.5, 2.0)
+    duals = Duals(0.5, 2.0)
     inputs = torch.zeros(4), torch.full((4,), entropy), torch.full((4,), 0.1)
     loss, _ = reppo.reppo_loss(*inputs, *duals(), **BOUNDS, least_alpha=0.5)
     assert float(torch.autograd.grad(loss, duals.log_alpha)[0]) == pytest.approx(speed)
 
 
-def test_the_weight_of_the_entropy_does_not_swing() -> None:
-    """Where the entropy follows ``log alpha`` with a delay, as it does here, it comes to rest.
-
-    A weight with steps of one length, as Adam has, passes the target again and again.
-    """
-
-    def swings(speed: Callable[[Tensor], Tensor]) -> float:
-        log_alpha, entropy = torch.tensor(0.0), torch.tensor(2.0)
-        seen, delayed = [], []
-        for _ in range(4000):
-            log_alpha = log_alpha - 0.02 * speed(entropy)
-            delayed.append(log_alpha)
-            entropy = entropy + 0.05 * (delayed[-50:][0] - entropy)
-            seen.append(entropy.item())
-        return max(seen[2000:]) - min(seen[2000:])
-
-    assert swings(lambda excess: alpha_speed(excess / 20.0, 1.0)) < 1e-3
-    assert swings(torch.sign) > 0.5
-
-
-ALPHA = torch.tensor(0.3)
-
-
-@pytest.mark.parametrize(("excess", "factor"), [(0.0, 0), (0.25, -0.5), (-0.1, 0.2), (9, -2)])
-def test_the_weight_of_the_entropy_answers_at_once(excess: float, factor: float) -> None:
-    """With a gain of two, by two nats for each of the entropy, up to one; without, not at all."""
-    found = present_alpha(torch.tensor(0.3), torch.tensor(excess), 2.0)
-    assert float(found) == pytest.approx(0.3 * math.exp(factor))
-    assert torch.equal(present_alpha(torch.tensor(0.3), torch.tensor(excess), 0.0), ALPHA)
-
-
-def test_the_answer_at_once_brings_a_slow_entropy_to_rest() -> None:
-    """An entropy whose speed follows ``log alpha``, up to a bound, as that of the divergence is.
-
-    The learned part alone then swings without end: it is right only after the entropy has passed.
-    """
-
-    def swing(gain: float) -> float:
-        learned, entropy, seen = torch.tensor(0.0), torch.tensor(2.0), []
-        for _ in range(1500):
-            learned = learned - 0.04 * alpha_speed(entropy, 1.0)
-            speed = present_alpha(learned.exp(), entropy, gain).log().clamp(-1.0, 1.0)
-            entropy = entropy + 0.02 * speed
-            seen.append(entropy.item())
-        return max(seen[1000:]) - min(seen[1000:])
-
-    assert swing(2.0) < 0.01
-    assert swing(0.0) > 0.5
-
-
 @pytest.mark.parametrize(("divergence", "expected"), [(0.3, 0.0), (0.05, 0.1)])
 def test_the_weight_of_the_divergence_has_an_end(divergence: float, expected: float) -> None:
     """There it only falls; otherwise it would rise until a gradient overflows."""
-    duals = reppo.Duals(0.5, 2.0)
+    duals = Duals(0.5, 2.0)
     inputs = torch.zeros(4), torch.zeros(4), torch.full((4,), divergence)
     loss, _ = reppo.reppo_loss(*inputs, *duals(), **BOUNDS, most_beta=2.0)
     assert float(torch.autograd.grad(loss, duals.log_beta)[0]) == pytest.approx(expected)
