@@ -256,6 +256,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         published=Published("SAC 94.7 at 50k", ZOO),
         settings=preset("sac", "MountainCarContinuous-v0"),
     ),
+    "mountain-car-ppo": Experiment(
+        "ppo",
+        "MountainCarContinuous-v0",
+        100_000,
+        TEN,
+        bar=Bar(88, "mean"),
+        published=Published("PPO 88.3 at 20k", ZOO),
+        settings=preset("ppo", "MountainCarContinuous-v0"),
+    ),
     "cartpole-ppo": Experiment(
         "ppo",
         "CartPole-v1",
