@@ -399,7 +399,8 @@ class CorrelatedNoiseSettings(RolloutSettings):
     noise_correlation: Annotated[float, below(0, 1)] = 0.0
     """Correlation of the noise of an action with that of the next one; 0: independent. Each action
     keeps the policy's own distribution, but the noise stays on one side for about 1 / (1 -
-    noise_correlation) steps, which explores further."""
+    noise_correlation) steps, which explores further. A score function, as ppo's, is then biased: it
+    takes the action for independent of those before."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

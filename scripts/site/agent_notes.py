@@ -115,6 +115,10 @@ NOTES: dict[str, AgentNotes] = {
             "`--adapt-learning-rate` and `--vf-clip-range` are variants, off by default.",
             "Gradients are measured before the epochs, where the ratio is 1: variance and SNR are "
             "in the unit of the other agents' and can be compared with them.",
+            "`--noise-correlation` keeps the exploration noise on one side for a while, after "
+            "Hollenstein et al. (2024). It solves `MountainCarContinuous-v0`. The gradient takes "
+            "each action for a draw from the policy alone, and with correlated noise that is not "
+            "so: it is then biased, and so are its measurements.",
         ),
     ),
     "npg": AgentNotes(

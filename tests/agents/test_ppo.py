@@ -195,6 +195,16 @@ def test_a_relative_entropy_weight_is_no_setting_of_ppo() -> None:
         PpoConfig(**(SMALL | {"ent_coef_relative": 0.1}))
 
 
+def test_correlated_noise_explores_and_goes_on_after_a_resume() -> None:
+    """Within a window each noise has 0.9 of the one before; the next window goes on from there."""
+    one, other = (pendulum(noise_correlation=0.9) for _ in range(2))
+    noise = one.collect().noise
+    pairs = torch.stack([noise[1:].flatten(), noise[:-1].flatten()])
+    assert float(torch.corrcoef(pairs)[0, 1]) > 0.6
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.collect().noise, other.collect().noise)
+
+
 def tensor(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
