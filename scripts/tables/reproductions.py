@@ -81,10 +81,17 @@ SUITE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
 
 SUITE_BARS = {("reppo", "Hopper2D"): Bar(328, "mean")}
 
+LONG = "-2M"
+"""End of the names of the suite's experiments with 2,000,000 steps."""
+
 
 def suite() -> dict[str, Experiment]:
-    """Every agent of the suite's table on every environment of this package."""
-    return {
+    """Every agent of the suite's table on every environment of this package.
+
+    The two that use no gradient of the environment have longer runs too: it is measured in how few
+    of their steps the others reach where they end.
+    """
+    short = {
         f"suite-{env}-{agent}": Experiment(
             agent,
             f"pgtoolkit/{env}-v0",
@@ -96,6 +103,14 @@ def suite() -> dict[str, Experiment]:
         for env in OWN_SUITE
         for agent, settings in SUITE_SETTINGS.items()
     }
+    long = {
+        f"suite-{env}-{agent}{LONG}": short[f"suite-{env}-{agent}"]._replace(
+            total_steps=2_000_000, seeds=THREE, bar=None
+        )
+        for env in OWN_SUITE
+        for agent in ("ppo", "reppo")
+    }
+    return short | long
 
 
 def preset(agent: str, env: str) -> Mapping[str, Any]:
