@@ -26,7 +26,7 @@ from pgtoolkit.estimators.cross_fitting import followed_estimator, require_mixab
 from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.estimators.surrogates import matched_score_weight, window_objective
-from pgtoolkit.learners.adaptive_horizon import AdaptiveHorizon
+from pgtoolkit.learners.adaptive_horizon import MIN_SAMPLES, AdaptiveHorizon
 from pgtoolkit.learners.policy_learner import PolicyLearner
 from pgtoolkit.learners.value_learner import ValueLearner, make_value_ensemble
 from pgtoolkit.limits import MAX_COUNT, MAX_PASSES
@@ -47,6 +47,10 @@ class AhacConfig(
 ):
     """Adaptive horizon actor-critic: shac whose window is as long as the adjoint allows."""
 
+    num_envs: Annotated[
+        int, at_least(MIN_SAMPLES, "the adjoint's growth is a mean over them"), at_most(MAX_COUNT)
+    ] = 64
+    """Number of parallel environments; each gives one trajectory of a window."""
     n_steps: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 16
     """Steps of each environment in the first window."""
     horizon_min: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 8

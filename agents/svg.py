@@ -39,7 +39,12 @@ from pgtoolkit.estimators.value_gradient import (
 from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_learner import PolicyLearner, describe
 from pgtoolkit.learners.q_function import make_q_ensemble
-from pgtoolkit.learners.replay_batches import make_replay, replay_sentence
+from pgtoolkit.learners.replay_batches import (
+    make_replay,
+    replay_sentence,
+    stored_transitions,
+    with_observations,
+)
 from pgtoolkit.learners.step_rules.adam import Adam
 from pgtoolkit.limits import MAX_COUNT, MAX_CRITICS, MAX_LAYER, MAX_PASSES
 from pgtoolkit.networks.mlp import Activation
@@ -184,8 +189,12 @@ class Svg:
 
     @property
     def extra_numbers(self) -> int:
-        """Numbers of a stored transition beyond its five fields: noise, pre-action, density."""
-        return self.policy.noise_size + self.policy.action_size + 1
+        """float32 numbers of a stored transition beyond its five fields.
+
+        Noise, pre-action and density, and where there is a model, its buffers of the same steps.
+        """
+        kept = self.policy.noise_size + self.policy.action_size + 1
+        return kept if self.model is None else kept + self.model.numbers_of_transition
 
     @property
     def replay_sentence(self) -> str:
@@ -203,7 +212,8 @@ class Svg:
     def update(self, window: Window) -> Metrics:
         config, model = self.config, self.model
         with self.learner.updating(window):
-            self.replay.add(window.transitions("noise", "pre_action", "log_prob"))
+            space = self.collector.spaces[0]
+            self.replay.add(stored_transitions(window, space, "noise", "pre_action", "log_prob"))
             if model is not None:
                 model.add(window)
             if self.replay.added < config.learning_starts:
@@ -235,7 +245,8 @@ class Svg:
 
     def draw(self) -> Window:
         """Replayed transitions ``[1, M]``."""
-        return single_steps(self.replay.draw((self.config.batch_size,), self.generator))
+        drawn = self.replay.draw((self.config.batch_size,), self.generator)
+        return single_steps(with_observations(drawn, drawn.reward.dtype))
 
     def replayed_step(self, learner: PolicyLearner) -> Metrics:
         """One step of Q and one of the policy on the same transitions."""

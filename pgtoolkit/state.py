@@ -81,10 +81,16 @@ def load_state_of(
             part.set_state(state[name].cpu())
         elif hasattr(part, "load_state_dict"):
             with at(name):
-                part.load_state_dict(state[name])
+                part.load_state_dict(_own_copy(part, state[name]))
         else:
             value = state[name]
-            setattr(owner, name, value.to(part.device) if isinstance(part, Tensor) else value)
+            is_tensor = isinstance(part, Tensor)
+            setattr(owner, name, value.to(part.device, copy=True) if is_tensor else value)
+
+
+def _own_copy(part: Any, state: Any) -> Any:
+    """The state for a part: torch's optimisers keep the tensors they are given, and write there."""
+    return copy.deepcopy(state) if isinstance(part, torch.optim.Optimizer) else state
 
 
 def _pack(part: Any) -> Any:

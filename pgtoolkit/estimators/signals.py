@@ -175,7 +175,8 @@ class Signals:
         """The mix of the two estimates of ``dJ/du`` ``[T, N, A]``."""
         score = self.score_action_gradient
         assert score is not None, "the weights were computed from it"
-        return torch.lerp(score, self.path_gradient, self.mix.unsqueeze(-1))
+        path = self.path_gradient.to(score.dtype)  # an environment may compute in float64
+        return torch.lerp(score, path, self.mix.to(score.dtype).unsqueeze(-1))
 
     @functools.cached_property
     def critic_action_gradient(self) -> Tensor:

@@ -1,5 +1,6 @@
 """What off-policy agents do between a window and their minibatches: store, and draw."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -62,22 +63,27 @@ def bytes_of_transition(spaces: Spaces, extra_numbers: int = 0) -> int:
     return replay_bytes(obs_size, action_size, obs_bytes) + FLOAT_BYTES * extra_numbers
 
 
-def stored_transitions(window: Window, observation_space: Space[object]) -> Transitions:
+def stored_transitions(
+    window: Window, observation_space: Space[object], *extras: str
+) -> Transitions:
     """The valid steps of a window, as a replay buffer keeps them.
 
     Windows hold observations as floats. Those of a space of bytes, such as images, are stored as
-    bytes, a quarter of the memory.
+    bytes, a quarter of the memory; the policy's normaliser reads both.
+
+    Args:
+        window: collected steps.
+        observation_space: of one environment.
+        extras: names of further tensors of the window to store.
     """
-    found = window.transitions()
-    if observation_space.dtype != "uint8":
-        return found
-    return Transitions(
-        obs=found.obs.to(torch.uint8),
-        action=found.action,
-        reward=found.reward,
-        next_obs=found.next_obs.to(torch.uint8),
-        terminated=found.terminated,
-    )
+    found = window.transitions(*extras)
+    return with_observations(found, torch.uint8) if observation_space.dtype == "uint8" else found
+
+
+def with_observations(transitions: Transitions, dtype: torch.dtype) -> Transitions:
+    """The transitions with both observations in this dtype."""
+    observations = {name: getattr(transitions, name).to(dtype) for name in ("obs", "next_obs")}
+    return dataclasses.replace(transitions, **observations)
 
 
 def draw_minibatches(

@@ -83,6 +83,8 @@ class ObservationNormalizer(nn.Module):
         return self.unit.dtype
 
     def forward(self, obs: Tensor) -> Tensor:
+        # A replay buffer keeps those of a space of bytes as bytes.
+        obs = obs if obs.is_floating_point() else obs.to(self.output_dtype)
         mean, scale = self.mean.to(obs.dtype), torch.rsqrt(self.variance + 1e-8).to(obs.dtype)
         return ((obs - mean) * scale).clamp(-self.limit, self.limit).to(self.output_dtype)
 
@@ -104,13 +106,19 @@ class ObservationNormalizer(nn.Module):
 
 
 class NoNormalizer(nn.Module):
-    """Returns observations unchanged."""
+    """Returns observations unchanged, in the dtype of the policy's parameters."""
 
     input_dtype = SINGLE
     """The dtype in which rollouts keep NumPy observations for this module."""
+    unit: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Has the dtype of the policy's parameters, also after policy.double().
+        self.register_buffer("unit", torch.ones(()), persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
-        return obs
+        return obs.to(self.unit.dtype)
 
     def update(self, obs: Tensor, mask: Tensor) -> None:
         """Does nothing: there are no moments to update."""

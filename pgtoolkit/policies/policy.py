@@ -150,7 +150,7 @@ def without_normalizer(policy: Policy) -> Policy:
     It serves several passes over observations that are normalised once.
     """
     bare = copy.copy(policy)
-    bare.__dict__["_modules"] = policy._modules | {"normalizer": NoNormalizer()}
+    bare.__dict__["_modules"] = policy._modules | {"normalizer": nn.Identity()}
     return bare
 
 

@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pgtoolkit.errors import EnvFaultError
 from pgtoolkit.finite import require_finite_rows, require_finite_steps
 from pgtoolkit.networks.normalizer import SINGLE, exact_dtype
 from pgtoolkit.policies.numpy_policy import Act, numpy_actor
@@ -23,6 +24,12 @@ MAX_NUMPY_BATCH = 64
 NOT_TAKEN = "not_taken"
 """Key of a step's ``info``: ``[N]`` bool, environments whose step did not happen, because they
 failed or were taken out before. Their next step is the first of an episode, if there is one."""
+
+NO_FINAL_OBSERVATION = (
+    "an episode has ended, the vector environment has reset it in the same step, and info has no "
+    '"final_obs": the last observation is lost, whose value belongs to the return. Put it there, '
+    "as Gymnasium's vector environments do, or reset in the next step (AutoresetMode.NEXT_STEP)"
+)
 
 Mask = NDArray[np.bool_]
 """``[N]``."""
@@ -189,8 +196,13 @@ def before_reset(after: NDArray[Any], done: Mask, info: dict[str, Any]) -> NDArr
         done: ``[N]`` bool, true where the episode ended.
         info: the step's ``info``; ``info["final_obs"]`` has the last observations of those
             episodes.
+
+    Raises:
+        EnvFaultError: an episode ended, and its last observation is missing.
     """
     if "final_obs" not in info:
+        if done.any():
+            raise EnvFaultError(NO_FINAL_OBSERVATION)
         return after
     next_obs = np.array(after)
     next_obs[done] = np.stack(list(info["final_obs"][done]))

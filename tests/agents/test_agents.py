@@ -114,6 +114,32 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize("name", AGENTS | ACTOR_CRITICS | VALUE_GRADIENTS)
+def test_an_agent_shares_nothing_with_one_that_has_loaded_its_state(name: str) -> None:
+    """The other one learns in between; torch's optimisers keep the tensors that they are given."""
+    make = (AGENTS | ACTOR_CRITICS | VALUE_GRADIENTS)[name]
+    alone, agent, other = (make(pendulum(), 0) for _ in range(3))
+    step(alone, 2)
+    step(agent, 2)
+    other.load_state_dict(agent.state_dict())
+    step(other, 2)
+    step(alone, 2)
+    step(agent, 2)
+    assert equal(parameters(agent), parameters(alone))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("name", AGENTS | ACTOR_CRITICS | VALUE_GRADIENTS)
+def test_an_environment_may_compute_in_double_precision(name: str, normalize: bool) -> None:
+    """Policies are float32; gradients are measured at each update."""
+    env = DifferentiableVectorEnv(Pendulum(), SMALL["num_envs"], dtype=torch.float64)
+    settings: dict[str, Any] = {"normalize_observations": normalize, "diagnostics_interval": 1}
+    agent = (AGENTS | ACTOR_CRITICS | VALUE_GRADIENTS)[name](env, 0, **settings)
+    before = parameters(agent)
+    step(agent, 3)
+    assert not equal(before, parameters(agent))
+
+
 @pytest.mark.parametrize("name", AGENTS | VALUE_GRADIENTS)
 def test_same_seed_same_bits_and_another_seed_others(name: str) -> None:
     """Two runs with one seed end with identical parameters; another seed does not."""

@@ -16,7 +16,7 @@ from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.control.point_mass import PointMass
 from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.errors import SettingError
+from pgtoolkit.errors import RequestError, SettingError
 from pgtoolkit.rollouts.evaluation import evaluate
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.agents.linear_path import (
@@ -238,3 +238,9 @@ def test_it_halves_the_cost_of_a_point_mass() -> None:
     while agent.collector.num_steps < 20_000:
         agent.update(agent.collect())
     assert mean_return() > 0.5 * before
+
+
+def test_fewer_environments_than_a_measurement_needs_are_refused() -> None:
+    """With two, the adjoint's growth would never be measured, and the horizon only grow."""
+    with pytest.raises(RequestError, match="num_envs must be at least 3: the adjoint's growth"):
+        AhacConfig(num_envs=2)

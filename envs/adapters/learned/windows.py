@@ -1,5 +1,6 @@
 """A transition model for an agent that steps its environments itself and learns from windows."""
 
+import math
 from typing import Any, final
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from pgtoolkit.envs.adapters.learned.learner import HELD_OUT_INTERVAL, TransitionLearner
 from pgtoolkit.envs.adapters.learned.model import ModelConfig
 from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.memory import FLOAT_BYTES, replay_bytes
 from pgtoolkit.networks.spaces import box_size
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.state import load_state_of, state_of
@@ -20,7 +22,8 @@ STATE = ("learner", "episodes", "fitted")
 class WindowModel:
     """Predicts the next observation and the reward from the windows that it was given.
 
-    One episode in ten of each environment is held out; the errors are measured on those.
+    Every tenth episode of all environments, counted in turn, is held out; the errors are measured
+    on those.
 
     Args:
         config: settings of model and training; ``initial_steps`` and the time of the first fit are
@@ -43,6 +46,9 @@ class WindowModel:
     ) -> None:
         sizes = flat_size(spaces_[0]), box_size("action", spaces_[1])
         self.learner = TransitionLearner(config, *sizes, seed=seed)
+        one = replay_bytes(*sizes, FLOAT_BYTES) * (1 + 1 / HELD_OUT_INTERVAL)
+        self.numbers_of_transition = math.ceil(one / FLOAT_BYTES)
+        """float32 numbers that its two buffers take for each transition of their capacity."""
         self.episodes = torch.zeros(num_envs, dtype=torch.long)
         """``[N]``: the number of episodes that each environment has ended."""
         self.fitted = False

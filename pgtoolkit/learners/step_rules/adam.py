@@ -1,5 +1,6 @@
 """Adam with a clip of the gradient's norm and a learning-rate schedule."""
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol, Self, final
 
@@ -95,7 +96,8 @@ class Adam:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         require(state, schema_of(self.optimizer))
-        self.optimizer.load_state_dict(state)
+        # torch keeps the tensors that it is given, and steps write into them.
+        self.optimizer.load_state_dict(copy.deepcopy(state))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
