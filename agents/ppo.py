@@ -73,7 +73,7 @@ class PpoConfig(
     """Number of parallel environments; each gives one trajectory of a window."""
     n_steps: Annotated[
         int,
-        at_least(2, "with NEXT_STEP autoreset one step can be nothing but resets"),
+        at_least(2, "one step of all environments may be nothing but resets"),
         at_most(MAX_COUNT),
     ] = 256
     """Steps of each environment in a window."""

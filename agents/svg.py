@@ -227,11 +227,10 @@ class Svg:
             else:
                 found = [self.replayed_step(learner) for learner in self.learners(num_minibatches)]
                 metrics |= averaged(found)
+            followed = ESTIMATORS[config.horizon]
+            measured = self.critic_monitor.measure(self, self.states, followed=followed)
             # The gradient that was followed has the tags that both would have.
-            metrics = (
-                self.critic_monitor.measure(self, self.states, followed=ESTIMATORS[config.horizon])
-                | metrics
-            )
+            metrics = (measured if model is None else beside_model(measured)) | metrics
             metrics |= describe(self.policy(window.obs), window)
             return metrics | self.collector.metrics()
 
@@ -325,6 +324,16 @@ class Svg:
 
 ESTIMATORS: dict[Horizon, str] = {"0": "critic", "1": "pathwise", "infinity": "pathwise"}
 """Names of the gradients in the metrics."""
+
+
+def beside_model(metrics: Metrics) -> Metrics:
+    """The measurements of a critic without those of pathwise through the environment.
+
+    Pathwise is through the model here, and comparisons of the exact gradients among themselves
+    would be read as its own.
+    """
+    kept = ("gradient/critic/", "gradient/probe/", "gradient/score_function/")
+    return {tag: value for tag, value in metrics.items() if tag.startswith(kept)}
 
 
 def make_model(config: SvgConfig, collector: Collector, *, seed: int) -> WindowModel | None:

@@ -163,8 +163,8 @@ def require_unfinished(folder: "RunFolder", progress: "Progress", total_steps: i
     """
     if progress.done(total_steps) and folder.summary_file.exists():
         raise RequestError(
-            f"{folder.path} is finished, at {progress.num_steps} steps: lengthen it with "
-            f"--total-steps {2 * progress.num_steps}"
+            f"{folder.path} is finished, at {progress.num_steps} steps: lengthen it by one window "
+            f"or more, with --total-steps {progress.num_steps + progress.window_steps} or above"
         )
 
 

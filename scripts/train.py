@@ -335,7 +335,7 @@ def last_checkpoint(run_folder: "RunFolder", progress: "Progress", go_on: str) -
 
 def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
     """The content of ``summary.json``."""
-    from pgtoolkit.training.diagnosis import gradient_text
+    from pgtoolkit.training.diagnosis import gradient_text, nothing_text
 
     return {
         "agent": experiment.settings.agent_name,
@@ -349,6 +349,7 @@ def summary(experiment: "Experiment", progress: "Progress") -> dict[str, Any]:
         "best_eval_return": progress.best_return,
         "gradient": gradient_text(progress.diagnosis),
         "diagnosis": [finding.as_dict() for finding in progress.diagnosis.findings_at_end],
+        "without_findings": nothing_text(progress.diagnosis.history),
         "last": progress.scalars,
     }
 

@@ -203,15 +203,16 @@ def short_text(findings: Sequence[Finding]) -> str:
     return f"! {findings[0].short}{more}"
 
 
-def markdown(findings: Sequence[Finding], gradient: str) -> str:
+def markdown(findings: Sequence[Finding], gradient: str, nothing: str = NOTHING) -> str:
     """The closing report's lines for TensorBoard's Text tab, with the newest finding first.
 
     Args:
         findings: what is wrong.
         gradient: what :func:`gradient_text` says.
+        nothing: what is said where there is no finding, :func:`nothing_text`.
     """
     newest = sorted(findings, key=lambda finding: -finding.since_step)
-    rows = "\n".join(f"- {finding.sentence}" for finding in newest) or NOTHING
+    rows = "\n".join(f"- {finding.sentence}" for finding in newest) or nothing
     text = f"**Gradient:** {gradient}\n\n**Diagnosis:**\n\n{rows}"
     return FLAG.sub(r"`\g<0>`", text)
 
@@ -336,12 +337,21 @@ def signal_words(history: History) -> str:
     ratio = alarms.snr(history, name)
     if ratio is None or number is None:
         return ""
-    count = f"{number:,.0f} trajectories"
+    per_state = is_of_states(history)
+    count = f"{number:,.0f} {'states' if per_state else 'trajectories'}"
     if not signal_is_seen(history):
         return f"no gradient is seen in the noise of {count}: near the best return, or too few"
     update, needed = format_number(ratio * number, 2), max(1, round(1 / ratio))
     enough = f"{needed:,} {'is' if needed == 1 else 'are'} enough for an SNR of 1"
+    if per_state:
+        return f"{count}, as many as are measured, have an SNR of {update} ({enough})"
     return f"{count} give an update an SNR of {update} ({enough})"
+
+
+def is_of_states(history: History) -> bool:
+    """Whether the followed gradient was measured on single states, where a critic is beside it."""
+    measured = history.get("gradient/critic/variance") is not None
+    return measured and history.followed != "pathwise"
 
 
 def signal_is_seen(history: History) -> bool:
@@ -355,7 +365,7 @@ def bias_words(history: History, unreliable: Sequence[str]) -> str:
     """Whether a bias of pathwise is seen."""
     z = history.get("gradient/bias_z")
     if z is None:
-        return f"no bias is measured ({CHECK})" if bias_is_open(history) else ""
+        return f"no bias is measured ({check_words(history)})" if bias_is_open(history) else ""
     highest = max(z.last(MEASUREMENTS))
     if highest > BIAS_Z:
         return f"a bias of pathwise is seen (highest z {alarms.z_text(highest)})"
@@ -364,7 +374,19 @@ def bias_words(history: History, unreliable: Sequence[str]) -> str:
     text = f"no bias of pathwise is seen (highest z {alarms.z_text(highest)})"
     if bias_would_be_seen(history):
         return text
-    return f"{text}, but so few trajectories do not exclude one that matters ({CHECK})"
+    check = check_words(history)
+    return f"{text}, but so few trajectories do not exclude one that matters ({check})"
+
+
+def check_words(history: History) -> str:
+    """What else tells of a bias: the checks of an environment, or the errors of a learned model."""
+    error = history.now("environment/model_error")
+    if error is None:
+        return CHECK
+    return (
+        "the gradient is that of a learned model, whose relative squared error on held-out steps, "
+        f"environment/model_error, is {format_number(error, 2)}"
+    )
 
 
 def bias_is_open(history: History) -> bool:

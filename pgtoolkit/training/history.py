@@ -26,6 +26,7 @@ EARLY = 10
 
 UPDATE_TAGS = frozenset(
     {
+        "environment/model_error",
         "eval/mean_reward",
         "rollout/ep_rew_mean",
         "train/approx_kl",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from pgtoolkit.config import Settings
+from pgtoolkit.envs.registry.resolve import OBJECT
 from pgtoolkit.envs.vectorized.given import EnvArgument
 from pgtoolkit.errors import RequestError
 from pgtoolkit.rollouts.evaluation import Evaluation
@@ -176,7 +177,7 @@ def evaluate(
         RequestError: there is no such run or environment, or it has other spaces.
     """
     with python_session():
-        opened = run if isinstance(run, Run) else load(as_path(run))
+        opened = run if isinstance(run, Run) else _opened(as_path(run), env)
         return opened.evaluate(
             episodes,
             env=env,
@@ -185,6 +186,13 @@ def evaluate(
             seed=seed,
             checkpoint=checkpoint,
         )
+
+
+def _opened(directory: Path, env: EnvArgument | None) -> Run:
+    """The run in a folder; made with ``env`` where its own was an object in Python."""
+    config = RunFolder.open(directory)[1]
+    lost = OBJECT.fullmatch(str(config.get("env")))
+    return load(directory, env=env if lost else None)
 
 
 def _folder(run_dir: object) -> Path:

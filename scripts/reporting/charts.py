@@ -76,8 +76,9 @@ def sections(experiments: Sequence[Styled]) -> Iterator[Section]:
             ),
             Section(
                 "Which gradient is better?",
-                "Variances and ratios are of one trajectory's gradient; bands and bars are 95 % "
-                "intervals.",
+                "Variances and ratios are of one trajectory's gradient (of one state's with sac, "
+                "td3 and reppo, which cannot be compared with the others'); bands and bars are "
+                "95 % intervals.",
                 gradient_charts(experiments, alone=alone),
             ),
             Section("Is it biased?", BIAS_TEXT, charts(BIASES, experiments)),

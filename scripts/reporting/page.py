@@ -14,6 +14,7 @@ from pgtoolkit.scripts.reporting.charts import Section, Styled, sections, styled
 from pgtoolkit.scripts.reporting.runs import Experiment, Run, different_settings, is_set, whole
 from pgtoolkit.scripts.reporting.style import STYLE
 from pgtoolkit.scripts.reporting.svg import Chart, chart_svg, escaped
+from pgtoolkit.training.diagnosis import NOTHING
 
 HEAD = """<!DOCTYPE html>
 <html lang="en">
@@ -111,7 +112,7 @@ def state_of(run: Run) -> str:
         return '<span class="soft">not ended</span>'
     count = len(run.findings)
     if not count:
-        return "nothing to report"
+        return "nothing to report" if run.without_findings == NOTHING else "did not improve"
     return f'<span class="alarm">{count} finding{"s" if count > 1 else ""}</span>'
 
 
@@ -135,7 +136,8 @@ def verdict(each: Styled, run: Run) -> str:
     seed = f"{each.name}, seed {run.config.get('seed', '-')}"
     gradient = f"<li>Gradient: {with_flags(run.gradient)}.</li>" if run.gradient else ""
     rows = "".join(f"<li>{with_flags(sentence)}</li>" for sentence in run.findings)
-    items = gradient + (rows or "<li>Nothing to report.</li>")
+    nothing = f"<li>{with_flags(run.without_findings.capitalize())}.</li>"
+    items = gradient + (rows or nothing)
     return f'<h3>{named(each.style, seed)}</h3><ul class="findings">{items}</ul>'
 
 

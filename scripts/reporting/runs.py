@@ -17,6 +17,7 @@ from pgtoolkit.scripts.comparison.groups import (
     settings_of,
 )
 from pgtoolkit.scripts.comparison.scalars import Scalars, read_scalars
+from pgtoolkit.training.diagnosis import NOTHING
 from pgtoolkit.training.run_folder import GIVEN, RunFolder
 from pgtoolkit.training.storage.files import read_regular
 
@@ -49,6 +50,12 @@ class Run:
         """What the diagnosis says of the gradient that was followed; empty if that is not known."""
         found = (self.summary or {}).get("gradient")
         return found if isinstance(found, str) else ""
+
+    @property
+    def without_findings(self) -> str:
+        """What the diagnosis says where it has no finding."""
+        found = (self.summary or {}).get("without_findings")
+        return found if isinstance(found, str) else NOTHING
 
 
 @final

@@ -175,6 +175,22 @@ def test_the_closing_line_says_how_the_critic_lies_to_the_exact_gradient() -> No
     assert away.startswith("unreliable")
 
 
+def test_samples_of_a_gradient_beside_a_critics_are_states() -> None:
+    """A minibatch of an update is another number of them, so nothing is said of an update."""
+    text = gradient_text(diagnose(run(followed="critic")))
+    assert "states, as many as are measured, have an SNR of" in text
+    assert "trajectories" not in text and "update" not in text
+
+
+def test_the_gradient_of_a_learned_model_is_checked_by_the_models_error() -> None:
+    """`check-env` knows the environment alone."""
+    change = {"environment/model_error": 0.25, "gradient/bias_z": math.nan}
+    text = gradient_text(diagnose(run(change)))
+    assert "no bias is measured (the gradient is that of a learned model, whose relative" in text
+    assert "environment/model_error, is 0.25)" in text
+    assert "check-env" not in text
+
+
 # Every kind ---------------------------------------------------------------------------------------
 
 NEVER_LEARNS = {"eval/mean_reward": -1000.0, "rollout/ep_rew_mean": -1000.0}
@@ -791,6 +807,7 @@ def test_tensorboards_text_has_the_gradient_and_the_newest_finding_first() -> No
     begin = "**Gradient:** sound: a\n\n**Diagnosis:**\n\n"
     assert markdown(findings, "sound: a") == f"{begin}- Use `--x-y`.\n- One."
     assert markdown([], "sound: a") == f"{begin}nothing to report"
+    assert markdown([], "sound: a", "it fell") == f"{begin}it fell"
 
 
 def test_a_finding_in_the_summary_is_four_plain_values() -> None:

@@ -171,8 +171,8 @@ class QuietRun:
         yield lambda progress: None
 
     def end(self, ending: Ending) -> None:
-        first = " ".join(ending.lines[0].split())
-        print(f"{ending.folder.path}: {first}", file=self._out, flush=True)
+        told = [line for line in ending.lines if line.startswith("return:")] or ending.lines
+        print(f"{ending.folder.path}: {' '.join(told[0].split())}", file=self._out, flush=True)
 
 
 @final

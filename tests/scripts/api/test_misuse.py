@@ -109,7 +109,10 @@ LOAD: list[tuple[Callable[[pgtoolkit.Run], Any], str]] = [
     (lambda run: pgtoolkit.load(run), "not the folder of a run"),  # type: ignore[arg-type]
     (lambda run: pgtoolkit.load(run.directory, env=3), "3 is not an env"),  # type: ignore[arg-type]
     (lambda run: pgtoolkit.load(run.directory, env="CartPole-v1"), "does not fit"),
-    (lambda run: run.resume(), "finished, at 64 steps: lengthen it with total_steps=128"),
+    (
+        lambda run: run.resume(),
+        "finished, at 64 steps: lengthen it by one window or more, with total_steps=128 or above",
+    ),
     (lambda run: run.resume(10), "is finished"),
     (lambda run: run.resume(-5), "^total_steps must be at least 1"),
     (lambda run: run.resume(1.5), "^total_steps must be an integer"),  # type: ignore[arg-type]

@@ -81,6 +81,7 @@ def test_objects_and_functions_train_evaluate_and_resume(
     with pytest.raises(RequestError, match="an object in Python"):
         pgtoolkit.load(run.directory)
     assert pgtoolkit.load(run.directory, env=env).evaluate(3) == longer.evaluate(3)
+    assert pgtoolkit.evaluate(run.directory, env=env, episodes=3) == longer.evaluate(3)
     evaluate_command.run([str(run.directory), "--env", "Pendulum-v1", "--episodes", "1"])
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.cli.display.run_views import QuietRun, Rarely, view_of, wrapped
+from pgtoolkit.scripts.cli.display.run_views import Ending, QuietRun, Rarely, view_of, wrapped
+from pgtoolkit.training.run_folder import RunFolder
 
 NOISY = """
 import atexit
@@ -81,6 +82,20 @@ def test_a_quiet_run_prints_its_last_line_and_errors(tmp_path: Path) -> None:
     assert done.stdout == ("run: return: 8.0 at the end, 8.0 at best (deterministic evaluation)\n")
     again = train(tmp_path, "--quiet")
     assert (again.returncode, again.stdout) == (2, "") and "already holds a run" in again.stderr
+
+
+def test_a_quiet_run_ends_with_its_return_whatever_stands_before(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lines = ["steps:          96 of 100, in whole windows of 32", "return:         -3.0 at the end"]
+    view = QuietRun()
+    with view.output():
+        view.end(Ending(RunFolder(tmp_path), {}, True, lines))
+        view.end(Ending(RunFolder(tmp_path), {}, True, ["stopped at step 32"]))
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}: return: -3.0 at the end",
+        f"{tmp_path}: stopped at step 32",
+    ]
 
 
 def test_a_quiet_run_warns_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
