@@ -78,6 +78,8 @@ class Evaluated(NamedTuple):
     policy: "Policy"
     path: Path
     """The policy's file."""
+    num_steps: int | None
+    """Environment steps after which it was saved."""
     env_name: str
     """The environment's name as it was given."""
     env: "AnyVectorEnv"
@@ -101,17 +103,18 @@ def run(arguments: Sequence[str]) -> None:
     if options.video is not None:
         require_video(options.video)
     evaluated = evaluate_run(options)
-    result, policy, path, name, env, source, max_steps = evaluated
+    result, source = evaluated.result, evaluated.source
     print("\n".join(result_lines(evaluated, options)))
     if result.success_rate is not None:
         print(f"success rate {result.success_rate:.0%} (is_success of the episodes' last steps)")
     if result.cut_off:
-        sentence = cut_off_sentence(result, env, source.name, max_steps)
+        sentence = cut_off_sentence(result, evaluated.env, source.name, evaluated.max_steps)
         print(textwrap.fill(sentence, LINE_WIDTH, break_long_words=False, break_on_hyphens=False))
     if options.json is not None:
-        write_json(options.json, describe(result, options, name, path))
+        found = describe(result, options, evaluated.env_name, evaluated.path)
+        write_json(options.json, found)
     if options.video is not None:
-        record_episode(source, policy, options.video, seed=options.seed)
+        record_episode(source, evaluated.policy, options.video, seed=options.seed)
         print(f"video: {options.video}")
 
 
@@ -161,7 +164,10 @@ def evaluate_run(
         stochastic=options.stochastic,
         max_episode_steps=max_steps,
     )
-    return Evaluated(result, policy, path, chosen.env, env, environments.source, max_steps)
+    num_steps = saved[0].get("num_steps")
+    return Evaluated(
+        result, policy, path, num_steps, chosen.env, env, environments.source, max_steps
+    )
 
 
 def longest_episode(options: EvaluateArguments, settings: Any, env: Any) -> int:
@@ -190,6 +196,7 @@ def result_lines(evaluated: Evaluated, options: EvaluateArguments) -> list[str]:
         f"episodes:    {count}",
         f"environment: {evaluated.env_name}",
         f"policy:      {evaluated.path}",
+        *([] if evaluated.num_steps is None else [f"             of step {evaluated.num_steps:,}"]),
     ]
 
 

@@ -473,6 +473,13 @@ def load_policy(read: tuple[dict[str, Any], Path], settings: Any, env: Any) -> A
     try:
         require(saved["policy"], schema_of(policy), "policy")
     except StateError as error:
+        read_size, seen_size = input_size(saved["policy"]), input_size(policy.state_dict())
+        if read_size is not None and seen_size is not None and read_size != seen_size:
+            raise RequestError(
+                f"the policy in {path} does not fit: it reads rows of {read_size} numbers, and an "
+                f"observation here has {seen_size} ({single_line(spaces[0])}): "
+                "evaluate it on an environment with its own spaces"
+            ) from error
         raise RequestError(
             f"the policy in {path} does not fit ({error}): it was trained for other spaces than "
             f"this environment's ({single_line(spaces[0])} to {single_line(spaces[1])}), its "
@@ -481,6 +488,17 @@ def load_policy(read: tuple[dict[str, Any], Path], settings: Any, env: Any) -> A
         ) from error
     policy.load_state_dict(saved["policy"])
     return policy
+
+
+def input_size(policy: Any) -> int | None:
+    """How many numbers a policy's first layer reads, by its state; None where that does not tell.
+
+    Hidden layers stand before the output in a state.
+    """
+    if not isinstance(policy, Mapping):
+        return None
+    sizes = (x.shape[1] for x in policy.values() if isinstance(x, torch.Tensor) and x.dim() == 2)
+    return next(sizes, None)
 
 
 def load_critic(read: tuple[dict[str, Any], Path], settings: Any, env: Any) -> CriticView | None:
