@@ -192,6 +192,7 @@ def _limited_horizon(score: Measurement, pathwise: Measurement, horizons: list[i
     return VARIANCE.warning(
         f"usable horizon: {text}. At {score.horizon} pathwise has variance {value}, the score "
         f"function {score.variance:.2g} (a fresh policy, {NUM_TRAJECTORIES} trajectories)",
-        "beyond it the score function is the better estimator",
+        "beyond it the score function varied less, in one measurement without an interval; a mix "
+        "of both may vary less than either",
         "n_steps up to there, or mixed; measure your policy with pgtoolkit variance RUN",
     )
