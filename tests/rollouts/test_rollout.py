@@ -13,7 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from torch import Tensor, nn
 
 from pgtoolkit.envs import DifferentiableEnv, DifferentiableVectorEnv
-from pgtoolkit.errors import NonFiniteError, RequestError
+from pgtoolkit.errors import EnvFaultError, NonFiniteError, RequestError
 from pgtoolkit.estimators.returns import gae, reward_to_go, td_lambda_returns
 from pgtoolkit.estimators.surrogates import action_gradient, matched_score_weight, window_objective
 from pgtoolkit.policies.discrete import CategoricalPolicy
@@ -454,6 +454,25 @@ def test_a_final_observation_that_is_not_finite_is_named(mode: AutoresetMode) ->
     with pytest.raises(NonFiniteError) as caught:
         collect(env, linear_policy(), reset(env, seed=0, device=CPU), zeros(6, 2))
     assert (caught.value.tensor, caught.value.step, caught.value.env_index) == ("observation", 1, 1)
+    env.close()
+
+
+class Forgetful(SyncVectorEnv):
+    """Resets in the same step and keeps no last observation, against Gymnasium's contract."""
+
+    def step(self, actions: Any) -> Any:
+        *outputs, info = super().step(actions)
+        info.pop("final_obs", None)
+        return (*outputs, info)
+
+
+def test_a_same_step_reset_without_the_last_observation_is_refused() -> None:
+    """The observation after the reset would take its place, and its value enter the returns."""
+    plan: Plan = [(2, "truncated")]
+    make = [functools.partial(Counter, plan)] * 2
+    env = Forgetful(make, autoreset_mode=AutoresetMode.SAME_STEP)
+    with pytest.raises(EnvFaultError, match='info has no "final_obs": the last observation'):
+        collect(env, linear_policy(), reset(env, seed=0, device=CPU), zeros(6, 2))
     env.close()
 
 
