@@ -329,11 +329,15 @@ ESTIMATORS: dict[Horizon, str] = {"0": "critic", "1": "pathwise", "infinity": "p
 def beside_model(metrics: Metrics) -> Metrics:
     """The measurements of a critic without those of pathwise through the environment.
 
-    Pathwise is through the model here, and comparisons of the exact gradients among themselves
-    would be read as its own.
+    Pathwise is through the model here. Comparisons of the exact gradients with one another, whose
+    tags name no estimator, would be read as its own; the probe's own tags stay.
     """
-    kept = ("gradient/critic/", "gradient/probe/", "gradient/score_function/")
-    return {tag: value for tag, value in metrics.items() if tag.startswith(kept)}
+    return {
+        tag: value
+        for tag, value in metrics.items()
+        if tag.count("/") > 1 or tag == "gradient/trajectories" or not tag.startswith("gradient/")
+        if tag not in ("gradient/by_step/pathwise", "gradient/by_step/mixed")
+    }
 
 
 def make_model(config: SvgConfig, collector: Collector, *, seed: int) -> WindowModel | None:

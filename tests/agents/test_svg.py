@@ -371,3 +371,20 @@ def test_it_learns_the_pendulum(horizon: Any) -> None:
     cpu = torch.device("cpu")
     found = evaluate(env, agent.policy, episodes=100, seed=7, device=cpu).mean_return
     assert found > -170.0
+
+
+def test_comparisons_of_the_exact_gradients_are_not_told_as_those_of_a_models() -> None:
+    """With a model, ``pathwise`` is through it; the tags of pairs name no estimator."""
+    pair = ("gradient/bias_z", "gradient/variance_ratio", "gradient/cosine")
+    found = {}
+    for horizon in ("0", "1"):
+        settings: dict[str, Any] = SMALL | {"num_envs": 6, "diagnostics_interval": 1}
+        config = SvgConfig(**settings, horizon=horizon)  # type: ignore[arg-type]
+        agent = Svg(config, DifferentiableVectorEnv(Pendulum(), 6), seed=0)
+        for _ in range(3):
+            found[horizon] = agent.update(agent.collect())
+    assert all(tag in found["0"] for tag in pair)
+    assert not any(tag in found["1"] for tag in pair)
+    for metrics in found.values():
+        assert "gradient/critic/bias_z" in metrics
+        assert "gradient/probe/pathwise/variance" in metrics
