@@ -379,6 +379,7 @@ def report_lines(run_folder: "RunFolder", progress: "Progress", env: str) -> lis
     """The lines printed at the end: returns, gradient, diagnosis, policy file, next commands."""
     from pgtoolkit.envs.registry.resolve import OBJECT
     from pgtoolkit.training import diagnosis
+    from pgtoolkit.training.dashboard import EVAL_SUCCESS
 
     policy = run_folder.saved_policy("best")
     # No command can make an environment again that was an object in Python.
@@ -392,6 +393,9 @@ def report_lines(run_folder: "RunFolder", progress: "Progress", env: str) -> lis
         )
     elif progress.mean_return is not None:
         lines.append(f"return:         {progress.mean_return:.1f} (last training episodes)")
+    if EVAL_SUCCESS in progress.scalars:
+        share = progress.scalars[EVAL_SUCCESS]
+        lines.append(f"success:        {share:.0%} of the last evaluation's episodes (is_success)")
     if progress.mean_return is None:
         lines.append("training:       no whole episode has ended yet")
     lines += diagnosis.report_lines(progress.diagnosis)

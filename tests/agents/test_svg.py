@@ -379,7 +379,7 @@ def test_comparisons_of_the_exact_gradients_are_not_told_as_those_of_a_models() 
     found = {}
     for horizon in ("0", "1"):
         settings: dict[str, Any] = SMALL | {"num_envs": 6, "diagnostics_interval": 1}
-        config = SvgConfig(**settings, horizon=horizon)  # type: ignore[arg-type]
+        config = SvgConfig(**settings, horizon=horizon)
         agent = Svg(config, DifferentiableVectorEnv(Pendulum(), 6), seed=0)
         for _ in range(3):
             found[horizon] = agent.update(agent.collect())

@@ -51,6 +51,8 @@ def test_it_is_logged_shown_and_returned(
         run_dir=path,
     )
     assert run.metrics["rollout/success_rate"] == 0.5
+    closing = f"success:        {run.metrics['eval/success_rate']:.0%} of the last evaluation's"
+    assert closing in capsys.readouterr().out
     assert run.evaluate(episodes=1).success_rate == 1.0
     events = EventAccumulator(str(path))
     events.Reload()
