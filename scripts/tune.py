@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
@@ -246,12 +247,33 @@ def default_root(plan: "Plan", space: "Sequence[Dimension]") -> Path:
     return Path("runs/tune") / f"{env}__{plan.agent}__{digest}"
 
 
+def whole_windows(study: "Study", plan: "Plan") -> str:
+    """Says how many of a trial's steps are trained, if a part of a window is left out that counts.
+
+    Nothing is said where the length of a window is searched, or adapts itself.
+    """
+    from pgtoolkit.scripts.cli.registry import load_agent
+    from pgtoolkit.scripts.train import LEFT_OUT
+
+    names = ("num_envs", "n_steps")
+    defaults = load_agent(plan.agent)[1]()
+    searched = any(dimension.name in names for dimension in study.space)
+    if searched or hasattr(defaults, "horizon_max"):
+        return ""
+    window = math.prod(int(plan.fixed.get(name, getattr(defaults, name))) for name in names)
+    rest = plan.total_steps % window
+    if rest <= LEFT_OUT * plan.total_steps:
+        return ""
+    trained = plan.total_steps - rest
+    return f", of which {trained:,} are trained, in whole windows of {window:,}"
+
+
 def opening(study: "Study", plan: "Plan", options: TuneArguments) -> str:
     """The first lines: where the study is, what is searched, and how far it is."""
     lines = [f"study: {study.root}"]
     lines += [f"  searched: {dimension.text}" for dimension in study.space]
     steps = f"{plan.total_steps:,} steps with {plan.seeds_text}"
-    lines.append(f"  a trial: {steps}")
+    lines.append(f"  a trial: {steps}{whole_windows(study, plan)}")
     begun = len(study.trials)
     if begun:
         lines.append(f"  {begun} of {options.trials} trials were begun before")

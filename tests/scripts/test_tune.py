@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
 from pgtoolkit.scripts.cli import main as cli
 from pgtoolkit.scripts.cli.experiment import settings_from_file
+from pgtoolkit.scripts.tune import whole_windows
 
 SMALL = ["--total-steps", "64", "--num-envs", "4", "--n-steps", "2", "--hidden", "4"]
 SMALL += ["--eval-episodes", "2", "--final-episodes", "3", "--compile", "never", "--jobs", "1"]
@@ -117,3 +120,21 @@ def test_help_shows_what_an_agent_is_tuned_by(capsys: pytest.CaptureFixture[str]
     assert "clip_range=0.02..2:log" in output and "--trials" in output
     assert call("tune", "--help") == 0
     assert "--trials" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("agent", "total_steps", "fixed", "searched", "said"),
+    [
+        ("ppo", 5_000, {}, (), ", of which 4,096 are trained, in whole windows of 2,048"),
+        ("ppo", 5_000, {"num_envs": 5, "n_steps": 200}, (), ""),
+        ("ppo", 500_000, {}, (), ""),  # 288 steps in 500,000 are left out
+        ("ppo", 5_000, {}, ("n_steps",), ""),
+        ("ahac", 5_000, {}, (), ""),
+    ],
+)
+def test_the_opening_says_how_many_steps_of_a_trial_are_trained(
+    agent: str, total_steps: int, fixed: dict[str, int], searched: tuple[str, ...], said: str
+) -> None:
+    study: Any = SimpleNamespace(space=[SimpleNamespace(name=name) for name in searched])
+    plan: Any = SimpleNamespace(agent=agent, total_steps=total_steps, fixed=fixed)
+    assert whole_windows(study, plan) == said
