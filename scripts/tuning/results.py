@@ -42,7 +42,7 @@ def write_best(study: Study, plan: Plan) -> None:
         f"# Trial {best.number} of `pgtoolkit tune {plan.agent}`: mean return "
         f"{format_number(value_of(best), 4)}\n"
         f"# ({returns} with {plan.seeds_text}), of {len(study.trials)} trials.\n"
-        f"# Train with it: pgtoolkit train {plan.agent} --config {BEST_NAME}\n"
+        f"# Train with it: pgtoolkit train {plan.agent} --config {study.root / BEST_NAME}\n"
     )
     text = head + config_text(settings)
     replace_file(study.root / BEST_NAME, [text.encode()], inside=study.root)
