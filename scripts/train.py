@@ -89,9 +89,9 @@ def run(arguments: Sequence[str]) -> None:
         print(help_of(agent_name))
         return
     options, rest = parse_known(TrainArguments, arguments[1:], command=command)
-    if options.config is None and not any(word.split("=")[0] == "--env" for word in rest):
+    if options.config is None and not rest:
         raise RequestError(f"--env is missing (see {program_name(command)} --help)")
-    # Imported only now, so that these mistakes are reported without waiting for torch.
+    # Imported only now, so that what is wrong so far is reported without waiting for torch.
     from pgtoolkit.scripts.cli import experiment
     from pgtoolkit.scripts.cli.display.run_views import view_of
 
