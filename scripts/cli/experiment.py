@@ -477,8 +477,8 @@ def load_policy(read: tuple[dict[str, Any], Path], settings: Any, env: Any) -> A
         if read_size is not None and seen_size is not None and read_size != seen_size:
             raise RequestError(
                 f"the policy in {path} does not fit: it was trained for other spaces, rows of "
-                f"{read_size} numbers, and an observation here has {seen_size} ({single_line(spaces[0])}): "
-                "evaluate it on an environment with its own spaces"
+                f"{read_size} numbers, and an observation here has {seen_size} "
+                f"({single_line(spaces[0])}): evaluate it on an environment with its own spaces"
             ) from error
         raise RequestError(
             f"the policy in {path} does not fit ({error}): it was trained for other spaces than "

@@ -178,7 +178,7 @@ def test_a_resumed_agent_goes_on_exactly() -> None:
     ("settings", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"n_steps": 1}, "n_steps must be at least 2: with NEXT_STEP"),
+        ({"n_steps": 1}, "n_steps must be at least 2: one step of all"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"clip_range": 0.0}, "clip_range must be above 0"),
         ({"gae_lambda": 1.5}, "gae_lambda must be between 0 and 1"),
