@@ -17,7 +17,7 @@ from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.rollouts.evaluation import Evaluation, EvaluationStopped, never
 from pgtoolkit.training.action_histograms import action_metrics
 from pgtoolkit.training.dashboard import EVAL_SUCCESS, TRAINING_SUCCESS
-from pgtoolkit.training.diagnosis import gradient_text, markdown, nothing_text
+from pgtoolkit.training.diagnosis import NOTHING, gradient_text, markdown, nothing_text
 from pgtoolkit.training.faults.flight_recorder import FlightRecorder
 from pgtoolkit.training.history import watched
 from pgtoolkit.training.no_writer import NoWriter
@@ -235,7 +235,7 @@ def _diagnose(
     diagnosis.observe(scalars, progress.num_steps)
     if finished or diagnosis.kinds != before:
         findings = diagnosis.findings_at_end if finished else diagnosis.findings
-        nothing = nothing_text(diagnosis.history)
+        nothing = nothing_text(diagnosis.history) if finished else NOTHING
         text = markdown(findings, gradient_text(diagnosis), nothing)
         writer.write_text("diagnosis", text, progress.num_steps)
 
