@@ -248,10 +248,19 @@ class Collector:
 def make_correlation(
     config: Any, action_space: Space[Any], *, seed: int, device: torch.device
 ) -> CorrelatedNoise | IndependentNoise:
-    """What ``config.noise_correlation`` makes of the noise; independent if there is none."""
+    """What ``config.noise_correlation`` makes of the noise; independent if there is none.
+
+    Raises:
+        SettingError: there is a correlation, and the actions are not continuous.
+    """
     correlation = getattr(config, "noise_correlation", 0.0)
     if correlation == 0.0:
         return IndependentNoise()
+    if not isinstance(action_space, Box):
+        raise SettingError(
+            "noise_correlation is of normal noise, and the actions of this environment are "
+            f"{single_line(action_space)}: leave it at 0"
+        )
     generator = stream(seed, "noise correlation", device)
     return CorrelatedNoise(correlation, config.num_envs, continuous_size(action_space), generator)
 

@@ -136,7 +136,8 @@ def verdict(each: Styled, run: Run) -> str:
     seed = f"{each.name}, seed {run.config.get('seed', '-')}"
     gradient = f"<li>Gradient: {with_flags(run.gradient)}.</li>" if run.gradient else ""
     rows = "".join(f"<li>{with_flags(sentence)}</li>" for sentence in run.findings)
-    nothing = f"<li>{with_flags(run.without_findings.capitalize())}.</li>"
+    text = run.without_findings
+    nothing = f"<li>{with_flags(text[:1].upper() + text[1:])}.</li>"
     items = gradient + (rows or nothing)
     return f'<h3>{named(each.style, seed)}</h3><ul class="findings">{items}</ul>'
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pgtoolkit.agents.ppo import Pace, Ppo, PpoConfig, ppo_loss, value_error
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import RequestError, SettingError
 from pgtoolkit.estimators.proximal import standardized
 from pgtoolkit.estimators.returns import gae
 from pgtoolkit.rollouts.window import Window
@@ -203,6 +203,12 @@ def test_correlated_noise_explores_and_goes_on_after_a_resume() -> None:
     assert float(torch.corrcoef(pairs)[0, 1]) > 0.6
     other.load_state_dict(one.state_dict())
     assert torch.equal(one.collect().noise, other.collect().noise)
+
+
+def test_correlated_noise_of_actions_that_are_not_continuous_is_refused() -> None:
+    """The message is about the setting, and not about a critic."""
+    with pytest.raises(SettingError, match=r"noise_correlation is of normal noise.*Discrete\(2\)"):
+        Ppo(PpoConfig(**SMALL, noise_correlation=0.9), "CartPole-v1")
 
 
 def tensor(*values: float) -> Tensor:
