@@ -77,6 +77,7 @@ def run(arguments: Sequence[str]) -> None:
     metadata = describe_policy(
         env.single_observation_space,
         env.single_action_space,
+        own_observation_space=environments.source.observation_space,
         env=env_label(settings.run.env),
         agent=settings.agent_name,
         num_steps=saved.get("num_steps"),

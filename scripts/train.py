@@ -208,11 +208,15 @@ def follow(
 
 
 def sentences_of(experiment: "Experiment") -> list[str]:
-    """Where the gradient comes from, how the run can be resumed, and what its replay takes."""
+    """The observation's parts, the gradient's source, how to resume, and what a replay takes."""
     from pgtoolkit.agent import HasReplay
+    from pgtoolkit.scripts.cli.observation_parts import parts_sentence
 
     agent, source = experiment.agent, experiment.environments.gradient.sentence
-    found = [*([source] if source else []), experiment.resume_sentence]
+    parts = parts_sentence(
+        experiment.source.observation_space, experiment.eval_env.single_observation_space
+    )
+    found = [x for x in (parts, source, experiment.resume_sentence) if x]
     found += experiment.processes_sentences
     return [*found, agent.replay_sentence] if isinstance(agent, HasReplay) else found
 

@@ -22,6 +22,7 @@ from pgtoolkit.envs.checks.finding import Finding
 from pgtoolkit.envs.checks.ordinary import check_ordinary
 from pgtoolkit.envs.checks.purity import preserved_generators
 from pgtoolkit.envs.differentiable import DifferentiableEnv
+from pgtoolkit.envs.ordinary.allowed_actions import with_allowed_actions
 from pgtoolkit.envs.registry.resolve import EnvSpec, find_env
 from pgtoolkit.gymnasium_types import AnyEnv
 
@@ -116,10 +117,14 @@ def _check_agents(
 def _check_with_libraries(source: EnvSpec, progress: Progress) -> list[Finding]:
     progress("other libraries' checkers")
     blamed = source.differentiable or source.make().unwrapped
+
+    def make() -> AnyEnv:
+        return with_allowed_actions(source.make().unwrapped)
+
     found = library_checkers.GYMNASIUM.run(
-        blamed, lambda: library_checkers.check_with_gymnasium(source.make().unwrapped, blamed)
+        blamed, lambda: library_checkers.check_with_gymnasium(make(), blamed)
     )
     found += library_checkers.SB3.run(
-        blamed, lambda: library_checkers.check_with_sb3(source.make().unwrapped, blamed)
+        blamed, lambda: library_checkers.check_with_sb3(make(), blamed)
     )
     return found

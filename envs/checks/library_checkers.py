@@ -33,6 +33,8 @@ IGNORED_WARNINGS = (
     "alternative render modes",
     # Every policy of this package rescales its actions to the box.
     "symmetric and normalized",
+    # The wrapper that leaves out actions which a mask forbids.
+    "is different from the unwrapped version",
 )
 """Parts of warnings that do not matter here."""
 

@@ -16,6 +16,7 @@ from pgtoolkit.envs.checks.ordinary_play import MAX_EPISODE_STEPS, PlayRecord, p
 from pgtoolkit.envs.checks.outputs import check_outputs
 from pgtoolkit.envs.checks.reproducible import check_seeding
 from pgtoolkit.envs.checks.rounding import check_rounding
+from pgtoolkit.envs.ordinary.allowed_actions import with_allowed_actions
 from pgtoolkit.gymnasium_types import AnyEnv
 
 UNUSABLE = ("types", "shapes", "results")
@@ -33,7 +34,7 @@ def check_ordinary(
         seconds: about how long random play may take.
         progress: called with the name of each stage.
     """
-    env = make()
+    env = with_allowed_actions(make())
     blamed = env.unwrapped
     progress("types")
     types = Check("interface", "types")

@@ -11,6 +11,8 @@ from gymnasium.wrappers import FlattenObservation
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.checks.episodes import Episode
+from pgtoolkit.envs.ordinary.action_mask import ActionMask
+from pgtoolkit.envs.ordinary.allowed_actions import with_allowed_actions
 from pgtoolkit.envs.registry.ordinary import CHECKING_WRAPPERS, seeded_copy
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
@@ -55,14 +57,16 @@ def without_added_wrappers(env: AnyEnv) -> AnyEnv:
     """The environment as its author gave it, without the wrappers that are put around it here.
 
     These are this package's own, those by which ``gymnasium.make`` checks and truncates, and the
-    one that flattens observations.
+    one that flattens observations. Actions that a mask forbids are still left out.
     """
     added = (*CHECKING_WRAPPERS, FlattenObservation)
-    while isinstance(env, gymnasium.Wrapper) and (
-        isinstance(env, added) or type(env).__module__.startswith("pgtoolkit.")
+    while (
+        isinstance(env, gymnasium.Wrapper)
+        and not isinstance(env, ActionMask)
+        and (isinstance(env, added) or type(env).__module__.startswith("pgtoolkit."))
     ):
         env = env.env
-    return env
+    return with_allowed_actions(env)
 
 
 def seeded_actions(env: AnyEnv, seed: int) -> Act:

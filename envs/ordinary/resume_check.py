@@ -13,6 +13,7 @@ import torch
 
 from pgtoolkit.apart import call_apart
 from pgtoolkit.envs.adapters.gymnasium.shared_state import SharedState
+from pgtoolkit.envs.ordinary.allowed_actions import with_allowed_actions
 from pgtoolkit.envs.ordinary.episode_state import (
     ResumableEnv,
     Resume,
@@ -76,9 +77,13 @@ def choose_resume(make: Callable[[], AnyEnv]) -> ResumeChoice:
         make: makes an environment.
     """
     reason = ""
+
+    def make_allowed() -> AnyEnv:
+        return with_allowed_actions(make())
+
     with _global_generators_kept():
         for kind in ("state", "replay"):
-            choice = _tried(make, kind)
+            choice = _tried(make_allowed, kind)
             if choice.kind == kind:
                 return ResumeChoice(kind, reason, choice.step_seconds, choice.things, choice.shared)
             if not reason:

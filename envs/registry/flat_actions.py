@@ -8,10 +8,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from pgtoolkit.envs.registry.flatten import parts
 from pgtoolkit.envs.registry.ordinary import env_name
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.networks.flat_rows import parts
 
 MAX_CATEGORIES = 1000
 """Most whole numbers an entry of an integer ``Box`` may have to become categories."""

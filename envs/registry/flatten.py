@@ -1,6 +1,5 @@
 """Observations that are not a row of numbers, as one."""
 
-from collections.abc import Iterator
 from typing import Any, final
 
 import gymnasium
@@ -10,19 +9,17 @@ from gymnasium.wrappers import FlattenObservation
 from pgtoolkit.envs.registry.ordinary import env_name
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.networks.flat_rows import AnySpace, flat_order, is_text, needs_flattening, parts
 from pgtoolkit.networks.parts import row_with_parts
-from pgtoolkit.networks.spaces import is_image
-
-AnySpace = spaces.Space[Any]
 
 
 def flatten_observations(env: AnyEnv) -> AnyEnv:
     """The environment with observations ``[O]``, or images as they are.
 
-    The order is Gymnasium's: a ``Dict`` key after key in the order of its space, which sorts the
-    keys of a plain dictionary by name and leaves those of an ``OrderedDict``; a ``Tuple`` entry
-    after entry; an array row after row; a ``Discrete`` observation becomes one-hot. Parts of a
-    ``Dict`` or ``Tuple`` that are text are left out (:func:`text_parts` names them). Parts of a
+    The order is that of :mod:`pgtoolkit.networks.flat_rows`. The space of a ``Dict`` sorts the keys
+    of a plain dictionary by name and leaves those of an ``OrderedDict``. Parts of a ``Dict`` or
+    ``Tuple`` that are text are left out (:func:`text_parts
+    <pgtoolkit.networks.flat_rows.text_parts>` names them). Parts of a
     ``Dict`` that are called ``privileged`` and ``action_mask`` are known to the space, a
     :class:`RowWithParts <pgtoolkit.networks.parts.RowWithParts>`.
 
@@ -47,43 +44,6 @@ def flatten_observations(env: AnyEnv) -> AnyEnv:
     assert isinstance(flat.observation_space, spaces.Box)
     flat.observation_space = row_with_parts(flat.observation_space, flat_order(space))
     return flat
-
-
-def needs_flattening(space: AnySpace) -> bool:
-    """Whether observations of the space are something else than a row of numbers or an image."""
-    return not (is_image(space) or (isinstance(space, spaces.Box) and len(space.shape) == 1))
-
-
-def text_parts(space: AnySpace) -> list[str]:
-    """The names of a ``Dict``'s or ``Tuple``'s parts that are text, such as ``["mission"]``."""
-    return [name for name, part in parts(space) if name and is_text(part)]
-
-
-def is_text(space: AnySpace) -> bool:
-    """Whether the space's values are strings: ``Text``, or a library's own space of them."""
-    return space.dtype is not None and space.dtype.kind in "US"
-
-
-def parts(space: AnySpace) -> Iterator[tuple[str, AnySpace]]:
-    """The parts of a ``Dict`` or ``Tuple`` in their order, with names like ``velocity.angular``.
-
-    A space without parts is the only one, with the name ``""``.
-    """
-    if not isinstance(space, spaces.Dict | spaces.Tuple):
-        yield "", space
-        return
-    for name, part in space.items() if isinstance(space, spaces.Dict) else enumerate(space):
-        for within, leaf in parts(part):
-            yield f"{name}.{within}".rstrip("."), leaf
-
-
-def flat_order(space: AnySpace) -> list[tuple[str, int]]:
-    """The parts of a flattened ``Dict`` or ``Tuple`` in their order: name and size.
-
-    ``[("position", 3), ("velocity.angular", 3)]``; a space without parts is ``[("", size)]``. Text
-    is left out.
-    """
-    return [(name, spaces.flatdim(part)) for name, part in parts(space) if not is_text(part)]
 
 
 @final

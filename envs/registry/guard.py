@@ -14,11 +14,12 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.numpy_env import NumpyEnv
-from pgtoolkit.envs.registry.flatten import needs_flattening
+from pgtoolkit.envs.ordinary.allowed_actions import with_allowed_actions
 from pgtoolkit.envs.registry.observation_check import mismatch
 from pgtoolkit.envs.registry.ordinary import without_checking_wrappers
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
+from pgtoolkit.networks.flat_rows import needs_flattening
 from pgtoolkit.rollouts.success import IS_SUCCESS
 
 RESET_FORM = "write reset(self, *, seed=None, options=None) that returns (observation, info)"
@@ -62,7 +63,7 @@ def require_interface(env: AnyEnv, name: str) -> None:
     Raises:
         RequestError: one of them does not return what Gymnasium's interface says.
     """
-    checked = guard(env, name)
+    checked = with_allowed_actions(guard(env, name))
     checked.action_space.seed(0)
     checked.reset(seed=0)
     checked.step(checked.action_space.sample())

@@ -7,8 +7,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces import Tuple
 
-from pgtoolkit.envs.registry.flatten import AnySpace, is_text
 from pgtoolkit.errors import single_line
+from pgtoolkit.networks.flat_rows import AnySpace, is_text
 from pgtoolkit.networks.parts import ACTION_MASK
 
 SHOWN_CHARACTERS = 80

@@ -22,7 +22,7 @@ from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.registry.construct import construct
 from pgtoolkit.envs.registry.files import load_class
 from pgtoolkit.envs.registry.flat_actions import flatten_actions
-from pgtoolkit.envs.registry.flatten import flatten_observations, text_parts
+from pgtoolkit.envs.registry.flatten import flatten_observations
 from pgtoolkit.envs.registry.guard import guard
 from pgtoolkit.envs.registry.gym_wrappers import add_gym_wrappers, statistics_note
 from pgtoolkit.envs.registry.ordinary import (
@@ -35,6 +35,7 @@ from pgtoolkit.envs.registry.plugins import register_plugins
 from pgtoolkit.envs.registry.registered import make_registered, missing_package, with_version
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv, AnyVectorEnv
+from pgtoolkit.networks.flat_rows import AnySpace, text_parts
 
 LOG = logging.getLogger("pgtoolkit")
 
@@ -55,6 +56,8 @@ class EnvSpec:
     """Makes an ordinary environment with this render mode, with the spaces that it has."""
     differentiable: DifferentiableEnv | None = None
     """The dynamics, if the environment is differentiable."""
+    observation_space: AnySpace | None = None
+    """Of the ordinary environment before it is flattened."""
 
     def make(self, render_mode: str | None = None) -> AnyEnv:
         """A new ordinary environment, independent of those made before, with flat spaces.
@@ -197,7 +200,7 @@ def _spec_of(
         LOG.warning("%s: the observation's part %r is text and is left out", name, part)
     if note := statistics_note(wrappers):
         LOG.warning("%s", note)
-    return EnvSpec(name, make_wrapped)
+    return EnvSpec(name, make_wrapped, observation_space=wrapped.observation_space)
 
 
 def _refuse_gym_wrappers(name: str, wrappers: Mapping[str, Any]) -> None:

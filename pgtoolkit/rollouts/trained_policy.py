@@ -1,16 +1,21 @@
 """A policy that acts on NumPy observations: what a user's own code calls."""
 
-from typing import Any, final
+from collections.abc import Mapping
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
-from gymnasium.spaces import Space
+from gymnasium.spaces import Dict, Space, Tuple
 from numpy.typing import ArrayLike, NDArray
 
 from pgtoolkit.errors import RequestError, single_line
+from pgtoolkit.networks.flat_rows import flat_rows, needs_flattening
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.given_action import given_action
 from pgtoolkit.rollouts.numpy_rollout import choose_actor
+
+Observation: TypeAlias = ArrayLike | Mapping[str, Any] | tuple[Any, ...]
+"""What an environment gives: an array, or of a ``Dict`` or ``Tuple`` space its parts."""
 
 NUMBERS = "buif"
 """Kinds of the dtypes of observations: booleans, integers and floating-point numbers."""
@@ -24,23 +29,31 @@ class TrainedPolicy:
         module: the policy, on the CPU.
         observation_space: of one environment: a ``Box``, of one dimension or of images.
         action_space: of one environment.
+        own_observation_space: of the environment before it was flattened to ``observation_space``,
+            such as a ``Dict``; None where it was not.
 
     Attributes:
         module: the torch module; ``module(obs)`` is the distribution over actions.
         observation_space: as given.
         action_space: as given.
+        own_observation_space: that of the environment itself: as given, or ``observation_space``.
     """
 
     def __init__(
-        self, module: Policy, observation_space: Space[Any], action_space: Space[Any]
+        self,
+        module: Policy,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        own_observation_space: Space[Any] | None = None,
     ) -> None:
         self.module = module
         self.observation_space, self.action_space = observation_space, action_space
+        self.own_observation_space = own_observation_space or observation_space
         self._give = given_action(action_space)
 
     def predict(
         self,
-        observation: ArrayLike,
+        observation: Observation,
         deterministic: bool = True,
         *,
         generator: torch.Generator | int | None = None,
@@ -48,8 +61,11 @@ class TrainedPolicy:
         """The action for one observation, or the actions for a batch of them.
 
         Args:
-            observation: numbers ``[O]`` or ``[N, O]``; of images ``[H, W, C]`` or
-                ``[N, H, W, C]``, as the observation space has them.
+            observation: as the environment gives it: numbers ``[O]`` or ``[N, O]``; images
+                ``[H, W, C]`` or ``[N, H, W, C]``, as the observation space has them; of a ``Dict``
+                space a dictionary, of a ``Tuple`` space a tuple, in a batch with one more axis in
+                front of every array, as vector environments have them. Or the flat row ``[O]`` or
+                ``[N, O]`` that the policy reads.
             deterministic: whether the action is the distribution's mode, the one without noise, as
                 in evaluations; else it is sampled.
             generator: draws the noise of sampled actions: a ``torch.Generator`` on the CPU, which
@@ -87,11 +103,15 @@ class TrainedPolicy:
         noise = self.module.draw_noise(num_rows, generator=_as_generator(generator))
         return noise.numpy()
 
-    def _rows(self, observation: ArrayLike) -> tuple[NDArray[Any], bool]:
+    def _rows(self, observation: Observation) -> tuple[NDArray[Any], bool]:
         """The observations ``[N, ...]`` as the policy reads them, and whether it is one alone."""
-        shape = self.observation_space.shape
+        own, shape = self.own_observation_space, self.observation_space.shape
         assert shape is not None, "policies have spaces with a shape"
+        if _has_parts(observation, own):
+            observation = _flat(own, observation)
         array = _as_numbers(observation, list(shape))
+        if needs_flattening(own) and _is_of(array, own):
+            array = _flat(own, array)
         is_single = array.shape == shape
         if not is_single and array.shape[1:] != shape:
             raise RequestError(
@@ -103,6 +123,30 @@ class TrainedPolicy:
             raise RequestError(f"the observation holds {bad}, for which there is no action")
         rows = array[None] if is_single else array
         return rows.astype(self.module.normalizer.input_dtype), is_single
+
+
+def _has_parts(observation: Observation, space: Space[Any]) -> bool:
+    """Whether this is a dictionary or tuple of a space of them, not ``(observation, info)``."""
+    if isinstance(space, Dict):
+        return isinstance(observation, Mapping)
+    if not isinstance(space, Tuple) or not isinstance(observation, tuple):
+        return False
+    is_reset = len(observation) == 2 and isinstance(observation[1], dict)
+    return not is_reset or isinstance(space[-1], Dict)
+
+
+def _is_of(array: NDArray[Any], space: Space[Any]) -> bool:
+    """Whether the array is a value of the space, or a batch of values that are no scalars.
+
+    A batch of scalars ``[N]`` could not be told from one flat row ``[O]``.
+    """
+    return array.shape == space.shape or (array.shape[1:] == space.shape != ())
+
+
+def _flat(space: Space[Any], observation: Any) -> NDArray[Any]:
+    """``[O]`` or ``[N, O]``: the observation, or a batch of them, as the policy reads it."""
+    rows, is_single = flat_rows(space, observation)
+    return rows[0] if is_single else rows
 
 
 def _as_generator(generator: torch.Generator | int | None) -> torch.Generator:
@@ -118,7 +162,7 @@ def _as_generator(generator: torch.Generator | int | None) -> torch.Generator:
     )
 
 
-def _as_numbers(observation: ArrayLike, shape: list[int]) -> NDArray[Any]:
+def _as_numbers(observation: Observation, shape: list[int]) -> NDArray[Any]:
     """The observation as an array of numbers.
 
     Raises:
@@ -134,11 +178,8 @@ def _as_numbers(observation: ArrayLike, shape: list[int]) -> NDArray[Any]:
             "that is the pair (observation, info) which an environment's reset returns: give its "
             "first entry alone"
         )
-    if isinstance(observation, dict):
-        raise RequestError(
-            f"the observation is a dictionary, and this policy reads the flat one: {wanted} "
-            "(gymnasium.spaces.flatten(space, observation))"
-        )
+    if isinstance(observation, Mapping):
+        raise RequestError(f"the observation is a dictionary, and the policy reads none: {wanted}")
     try:
         array = np.asarray(observation)
     except (RuntimeError, TypeError, ValueError) as error:

@@ -210,11 +210,12 @@ def read_policy(
     options = EvaluateArguments(run=str(folder.path), episodes=1)
     chosen = chosen_environment(options, settings.run)
     find = find_environments or env_factory_of
-    env = find(chosen, False, torch.device("cpu")).make_for_evaluation(1)
+    environments = find(chosen, False, torch.device("cpu"))
+    env = environments.make_for_evaluation(1)
     policy = load_policy(folder.read_policy("best"), settings, env)
     spaces = env.single_observation_space, env.single_action_space
     env.close()
-    return TrainedPolicy(policy, *spaces)
+    return TrainedPolicy(policy, *spaces, environments.source.observation_space)
 
 
 def as_path(directory: object) -> Path:

@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from pgtoolkit.networks.flat_rows import sections
 from pgtoolkit.policies.action_graph import observation_dtype
 from pgtoolkit.version import __version__
 
@@ -17,6 +18,7 @@ def describe_policy(
     observation_space: spaces.Space[Any],
     action_space: spaces.Space[Any],
     *,
+    own_observation_space: spaces.Space[Any] | None = None,
     env: str,
     agent: str,
     num_steps: int | None,
@@ -26,12 +28,15 @@ def describe_policy(
     Args:
         observation_space: of one environment, as the policy reads it.
         action_space: of one environment.
+        own_observation_space: the environment's, before it was flattened.
         env: the environment's name.
         agent: the agent's name.
         num_steps: environment steps of the policy's training, where they are known.
     """
     observation = describe_space("observation", observation_space)
     observation["dtype"] = observation_dtype(observation_space).name
+    if isinstance(own_observation_space, spaces.Dict | spaces.Tuple):
+        observation["parts"] = [part._asdict() for part in sections(own_observation_space)]
     return {
         "producer": f"pgtoolkit {__version__}",
         "env": env,

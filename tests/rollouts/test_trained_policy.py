@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.policies.discrete import CategoricalPolicy
@@ -76,7 +76,7 @@ def test_a_discrete_action_is_one_integer() -> None:
         (OBS * 1j, "dtype complex64"),
         (None, "dtype object"),
         ([[1.0], [1.0, 2.0]], "is no array"),
-        ({"position": OBS}, "is a dictionary"),
+        ({"position": OBS}, "is a dictionary, and the policy reads none"),
         ((OBS[0], {}), "pair"),
         (np.array([0.0, np.nan, 0.0]), "holds NaN"),
         (np.array([0.0, -np.inf, 0.0]), "holds infinity"),
@@ -86,6 +86,33 @@ def test_a_discrete_action_is_one_integer() -> None:
 def test_what_is_no_observation_is_refused(observation: Any, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         gaussian().predict(observation)
+
+
+PARTS = Dict({"cell": Discrete(2), "speed": Box(-1, 1, (1,))})
+
+
+def test_a_dictionary_is_flattened_as_in_training() -> None:
+    """One alone, as many as a vector environment has, and the flat row act alike."""
+    policy = TrainedPolicy(GaussianPolicy(SPACE, BOUNDS), SPACE, BOUNDS, PARTS)
+    flat = policy.predict(np.array([[0, 1, 0.5], [1, 0, -0.5]]))
+    batch = {"cell": np.array([1, 0]), "speed": np.array([[0.5], [-0.5]])}
+    np.testing.assert_array_equal(policy.predict(batch), flat)
+    one = policy.predict({"speed": np.array([0.5]), "cell": 1})
+    np.testing.assert_allclose(one, flat[0], rtol=1e-6)
+    with pytest.raises(RequestError, match="has the parts"):
+        policy.predict({"cell": 1})
+    with pytest.raises(RequestError, match="first entry alone"):
+        policy.predict((batch, {}))  # what a reset returns
+
+
+def test_a_table_and_a_state_number_are_flattened() -> None:
+    table = TrainedPolicy(GaussianPolicy(SPACE, BOUNDS), SPACE, BOUNDS, Box(-9, 9, (3, 1)))
+    np.testing.assert_array_equal(table.predict(OBS[..., None]), table.predict(OBS))
+    np.testing.assert_array_equal(table.predict(OBS[0, :, None]), table.predict(OBS[0]))
+    number = TrainedPolicy(GaussianPolicy(SPACE, BOUNDS), SPACE, BOUNDS, Discrete(3))
+    np.testing.assert_array_equal(number.predict(2), number.predict([0, 0, 1]))
+    with pytest.raises(RequestError, match="is 3, not in"):
+        number.predict(3)
 
 
 @pytest.mark.parametrize(

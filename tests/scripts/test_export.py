@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 import torch
 
+import pgtoolkit
 from pgtoolkit.scripts.cli import main as cli
 from pgtoolkit.scripts.exporting.formats import FORMATS
 
 ROOT = Path(__file__).parents[2]
 LOADERS = dict(
     zip(
-        (".onnx", ".pt2"),
+        (".onnx", ".pt2", "row"),
         re.findall(r"^```py\n(.*?)^```", (ROOT / "docs/export.md").read_text(), re.M | re.S),
         strict=True,
     )
 )
-"""The loaders of the documentation."""
+"""The loaders of the documentation, and its row of a dictionary."""
 
 MISSING = [name for name in FORMATS[".onnx"].packages if not importlib.util.find_spec(name)]
 needs_onnx = pytest.mark.skipif(bool(MISSING), reason=f"{MISSING} are not installed")
@@ -119,6 +120,51 @@ def agents_actions(run: Path, rows: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         found: np.ndarray = policy(torch.from_numpy(rows)).mode.numpy()
     return found
+
+
+PARTS = """
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict
+
+
+class Parts(gymnasium.Env):
+    body = Dict({"angle": Box(-9, 9, (1,))})
+    observation_space = Dict({"speed": Box(-1, 1, (2, 1)), "body": body})
+    action_space = Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._observation(), {}
+
+    def _observation(self):
+        speed, angle = self.np_random.uniform(-1, 1, (2, 1)), self.np_random.normal(size=1)
+        return {"speed": np.float32(speed), "body": {"angle": np.float32(angle)}}
+
+    def step(self, action):
+        self.steps += 1
+        return self._observation(), -float(action[0]) ** 2, False, self.steps >= 10, {}
+"""
+
+
+def test_the_documentations_row_is_that_which_the_policy_reads(tmp_path: Path) -> None:
+    """It and ``predict`` make the same row of a dictionary."""
+    (tmp_path / "parts.py").write_text(PARTS)
+    train(tmp_path / "run", "ppo", f"{tmp_path}/parts.py:Parts", "--batch-size", "20")
+    assert call("export", str(tmp_path / "run"), "--output", str(tmp_path / "policy.pt2")) == 0
+    files = {"metadata.json": ""}
+    policy = torch.export.load(tmp_path / "policy.pt2", extra_files=files).module()
+    about = json.loads(files["metadata.json"])
+    names = {"np": np, "json": json, "about": {"observation": json.dumps(about["observation"])}}
+    exec(LOADERS["row"], names)
+    speed, angle = np.array([[0.1], [0.2]], np.float32), np.array([0.3], np.float32)
+    row = names["row"]({"speed": speed, "body.angle": angle})  # type: ignore[operator]
+    assert row.tolist() == np.array([0.3, 0.1, 0.2], np.float32).tolist()
+    found = policy(torch.from_numpy(row)[None]).numpy()[0]
+    own = pgtoolkit.load(tmp_path / "run").policy
+    expected = own.predict({"speed": speed, "body": {"angle": angle}})
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", BOTH)

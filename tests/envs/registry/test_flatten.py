@@ -9,10 +9,11 @@ import pytest
 from gymnasium import spaces
 
 from pgtoolkit.agents.reinforce import Reinforce, ReinforceConfig
-from pgtoolkit.envs.registry.flatten import flat_order, flatten_observations, text_parts
+from pgtoolkit.envs.registry.flatten import flatten_observations
 from pgtoolkit.envs.registry.resolve import find_env
 from pgtoolkit.envs.vectorized.make import make_vector_env
 from pgtoolkit.errors import RequestError
+from pgtoolkit.networks.flat_rows import flat_order, text_parts
 
 
 def box(*shape: int) -> spaces.Box:

@@ -96,7 +96,7 @@ def test_train(
 
 PREDICT: list[tuple[Callable[[pgtoolkit.Run], Any], str]] = [
     (lambda run: run.policy.predict(np.zeros(4)), "has the shape"),
-    (lambda run: run.policy.predict(gymnasium.make("Pendulum-v1").reset()), "first entry alone"),  # type: ignore[arg-type]
+    (lambda run: run.policy.predict(gymnasium.make("Pendulum-v1").reset()), "first entry alone"),
     (lambda run: run.policy.predict("x"), "dtype"),
     (lambda run: run.policy.predict(np.zeros(3), deterministic=False), "give generator="),
 ]

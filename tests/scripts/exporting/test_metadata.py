@@ -21,6 +21,18 @@ def test_names_shapes_dtypes_bounds_and_the_environment() -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+def test_the_parts_of_a_dictionary_have_their_places() -> None:
+    own = spaces.Dict({"cell": spaces.Discrete(2), "speed": spaces.Box(-1, 1, (1,))})
+    found = describe_policy(
+        WHOLE, BOUNDED, own_observation_space=own, env="My-v0", agent="ppo", num_steps=7
+    )
+    assert found["observation"]["parts"] == [
+        {"name": "cell", "start": 0, "stop": 2, "one_hot": True},
+        {"name": "speed", "start": 2, "stop": 3, "one_hot": False},
+    ]
+    assert "parts" not in describe_policy(WHOLE, BOUNDED, env="", agent="", num_steps=0)
+
+
 def test_discrete_actions_have_their_number_of_categories() -> None:
     one = describe_space("action", spaces.Discrete(4))
     assert (one["shape"], one["dtype"], one["categories"]) == (["N"], "int64", 4)
