@@ -175,7 +175,7 @@ def make_plan(
     space = searched_settings(agent_name, settings.agent, options.tune, given)
     loop = settings.loop
     interval = loop.eval_interval
-    if "eval_interval" not in given:
+    if interval is None:
         interval = max(1, loop.total_steps // EVALUATIONS)
     defaults = default_settings(agent_name)
     fixed = {

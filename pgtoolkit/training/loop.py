@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, final
@@ -32,6 +33,10 @@ LOG = logging.getLogger("pgtoolkit")
 OWN_SCHEDULE_PREFIXES = ("gradient/", "eval/")
 """Prefixes of tags that are logged whenever they are computed, whatever ``log_interval`` is."""
 
+LONGEST_EVAL_INTERVAL, EVALUATIONS = 50_000, 5
+"""Environment steps between evaluations, at most, and how many a shorter run has after the first
+update, unless the settings say otherwise."""
+
 CUT_OFF_TAG = "eval/cut_off_episodes"
 
 CPU_TAG = "time/cpu_seconds"
@@ -44,8 +49,9 @@ class TrainConfig(Settings):
 
     total_steps: Annotated[int, at_least(1)] = 500_000
     """Environment steps to train for: as many whole windows as fit, and at least one."""
-    eval_interval: Annotated[int, at_least(0)] = 50_000
-    """Environment steps between evaluations; 0 never evaluates."""
+    eval_interval: Annotated[int | None, at_least(0)] = None
+    """Environment steps between evaluations; 0 never evaluates; default: a fifth of all steps, at
+    most 50,000."""
     eval_episodes: Annotated[int | None, at_least(1), at_most(MAX_COUNT)] = None
     """Episodes of each evaluation; default: 100 on batched environments, 20 on others."""
     eval_max_steps: Annotated[int | None, at_least(1), at_most(MAX_COUNT)] = None
@@ -69,6 +75,13 @@ class TrainConfig(Settings):
     track_project: str | None = None
     """The tracker's project or experiment; default: that of its environment variables, or
     pgtoolkit."""
+
+    @property
+    def steps_between_evaluations(self) -> int:
+        """``eval_interval``, or its default for the run's length; 0 never evaluates."""
+        if self.eval_interval is not None:
+            return self.eval_interval
+        return min(LONGEST_EVAL_INTERVAL, math.ceil(self.total_steps / EVALUATIONS))
 
 
 def train(
@@ -291,7 +304,8 @@ def _evaluate_if_due(
         EvaluationStopped: it is due, and the run is to stop.
     """
     due = progress.num_steps >= progress.next_eval or progress.finished(config.total_steps)
-    if not config.eval_interval or not due:
+    interval = config.steps_between_evaluations
+    if not interval or not due:
         return {}
     (stopping,) = parallel.any_of(stop_requested(), purpose="stop before evaluation")
     if stopping:
@@ -303,7 +317,7 @@ def _evaluate_if_due(
     finally:
         progress.skip_cpu()
     metrics = _take_in(evaluation, agent, progress, run)
-    progress.next_eval = progress.num_steps + config.eval_interval
+    progress.next_eval = progress.num_steps + interval
     return metrics
 
 

@@ -281,6 +281,7 @@ class Experiment:
             run=dataclasses.replace(run, differentiate=resolved_adapter(run, self.environments)),
             loop=dataclasses.replace(
                 settings.loop,
+                eval_interval=settings.loop.steps_between_evaluations,
                 eval_episodes=self.eval_episodes,
                 eval_max_steps=self.eval_max_steps,
             ),

@@ -56,7 +56,7 @@ def require_filmable(experiment: Experiment) -> None:
     loop, source = experiment.settings.loop, experiment.environments.single
     if not loop.capture_video:
         return
-    if not loop.eval_interval:
+    if loop.eval_interval == 0:
         raise SettingError(
             "--capture-video films the policy at each evaluation, and with --eval-interval 0 there "
             "is none: give the environment steps between two"
