@@ -25,16 +25,26 @@ def types_of(kind: Any) -> dict[str, Any]:
 
 
 def plain_value(value: Any, annotation: Any) -> Any:
-    """The value as a plain one of Python: a number of NumPy's, and a list where a tuple belongs.
+    """The value as a plain one of Python.
 
-    Every other value is returned as it is.
+    A number of NumPy's becomes one of Python's, a whole number that is written as ``1e6`` an
+    integer where one belongs, and a list a tuple where that belongs. Every other value is returned
+    as it is.
     """
     if isinstance(value, np.generic):
-        return value.item()
+        value = value.item()
+    if isinstance(value, float) and value.is_integer() and is_whole(annotation):
+        return int(value)
     is_tuple = any(get_origin(kind) is tuple for kind in (annotation, *get_args(annotation)))
     if isinstance(value, list | tuple) and is_tuple:
         return tuple(plain_value(entry, None) for entry in value)
     return value
+
+
+def is_whole(annotation: Any) -> bool:
+    """Whether the annotated numbers are whole: ``int``, or ``int | None``."""
+    kinds = (annotation, *get_args(annotation))
+    return int in kinds and float not in kinds and get_origin(annotation) is not tuple
 
 
 def fits(value: object, annotation: Any) -> bool:

@@ -36,6 +36,14 @@ def test_numbers_of_numpy_and_lists_become_plain() -> None:
     assert plain_value([1], list[int]) == [1]
 
 
+def test_a_whole_number_with_an_exponent_is_an_integer_where_one_belongs() -> None:
+    steps = plain_value(1e6, int | None)
+    assert type(steps) is int and steps == 1_000_000
+    assert type(plain_value(np.float64(3), int)) is int
+    assert type(plain_value(3.0, float)) is float and plain_value(0.5, int) == 0.5
+    assert type(plain_value(3.0, int | float)) is float and plain_value("3.0", int) == "3.0"
+
+
 def test_words_complete_a_sentence() -> None:
     """They stand after "must be"."""
     assert words_of(int | None) == "an integer or None"

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -19,6 +20,7 @@ from pgtoolkit.scripts.cli.help.help_text import Group, help_text
 from pgtoolkit.scripts.cli.help.options import options_of
 from pgtoolkit.scripts.cli.registry import COMMANDS
 from pgtoolkit.scripts.cli.suggestions import did_you_mean
+from pgtoolkit.setting_types import is_whole
 from pgtoolkit.training.storage.config_file import read_config
 
 T = TypeVar("T")
@@ -29,6 +31,9 @@ FRAME_CHARACTERS = "╭╮╰╯│─"
 
 NUMBER_WORDS = ("-inf", "-infinity", "-nan")
 """Numbers that look like an option with one hyphen."""
+
+WHOLE_NUMBER = re.compile(r"\d{1,18}(\.\d{0,18})?([eE]\+?\d{1,2})?")
+"""A number that may be whole although it has a point or an exponent."""
 
 MAX_JSON_DEPTH = 20
 """Lists and objects inside each other; no argument of an environment has so many."""
@@ -50,21 +55,51 @@ def parse(cls: type[T], arguments: Sequence[str], *, command: str) -> T:
         raise SystemExit(0)
     require_flags(arguments, field_names(cls), command=command)
     with _errors_on_one_line(command):
-        return tyro.cli(cls, args=list(arguments), prog=program_name(command))
+        return tyro.cli(cls, args=whole_numbers(cls, arguments), prog=program_name(command))
 
 
-def field_names(cls: Any) -> list[str]:
-    """The names of a dataclass's fields; those of a field that is a dataclass itself in its place.
+def field_types(cls: Any) -> dict[str, Any]:
+    """A dataclass's fields and their types; those of a field that is a dataclass in its place.
 
     Args:
         cls: the dataclass, or it in ``Annotated``.
     """
     fields = get_type_hints(get_args(cls)[0] if get_origin(cls) is Annotated else cls)
-    parts = [
-        field_names(kind) if dataclasses.is_dataclass(kind) else [name]
-        for name, kind in fields.items()
-    ]
-    return [name for part in parts for name in part]
+    found: dict[str, Any] = {}
+    for name, kind in fields.items():
+        found |= field_types(kind) if dataclasses.is_dataclass(kind) else {name: kind}
+    return found
+
+
+def field_names(cls: Any) -> list[str]:
+    """The names of :func:`field_types`."""
+    return list(field_types(cls))
+
+
+def whole_numbers(cls: Any, arguments: Sequence[str]) -> list[str]:
+    """The arguments with whole numbers in digits, where they were written as ``1e6`` or ``3.0``.
+
+    Args:
+        cls: the dataclass that they are to fill.
+        arguments: ``--name value`` and ``--name=value``.
+    """
+    flags = {flag_name(name) for name, kind in field_types(cls).items() if is_whole(kind)}
+    found: list[str] = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if equals and flag in flags:
+            found.append(f"{flag}={in_digits(value)}")
+        else:
+            found.append(in_digits(argument) if found and found[-1] in flags else argument)
+    return found
+
+
+def in_digits(text: str) -> str:
+    """``1e6`` as ``1000000``; a text that is no whole number, or is so already, as it is."""
+    if not WHOLE_NUMBER.fullmatch(text):
+        return text
+    number = Decimal(text)
+    return str(int(number)) if number == number.to_integral_value() else text
 
 
 def require_flags(arguments: Sequence[str], names: Sequence[str], *, command: str) -> None:
@@ -136,7 +171,8 @@ def parse_known(cls: type[T], arguments: Sequence[str], *, command: str) -> tupl
         RequestError: a value does not fit the dataclass.
     """
     with _errors_on_one_line(command):
-        return tyro.cli(cls, args=list(arguments), return_unknown_args=True, add_help=False)
+        args = whole_numbers(cls, arguments)
+        return tyro.cli(cls, args=args, return_unknown_args=True, add_help=False)
 
 
 @contextlib.contextmanager
@@ -195,7 +231,7 @@ PLAIN_WORDS = (
     (r"Missing from .*?: (--[\w-]+)\b.*", r"\1 is missing"),
     (
         r"Error parsing (--[\w-]+): invalid literal for int\(\) with base 10: (.*)",
-        r"\1 must be a whole number, written in digits, not \2",
+        r"\1 must be a whole number, not \2",
     ),
     (
         r"Error parsing (--[\w-]+): could not convert string to float: (.*)",

@@ -14,7 +14,9 @@ ENV = ("--env", "CartPole-v1")
     ("flags", "words"),
     [
         ((), "--env is missing (see pgtoolkit train ppo --help)"),
-        ((*ENV, "--total-steps", "1e5"), "--total-steps must be a whole number, written in digits"),
+        ((*ENV, "--total-steps", "1k"), "--total-steps must be a whole number, not '1k'"),
+        ((*ENV, "--total-steps", "1e-3"), "--total-steps must be a whole number, not '1e-3'"),
+        ((*ENV, "--total-steps", "1.5"), "--total-steps must be a whole number, not '1.5'"),
         ((*ENV, "--gamma", "high"), "--gamma must be a number, not 'high'"),
         ((*ENV, "--hidden", "64,64"), "--hidden takes values with spaces between them, not commas"),
         ((*ENV, "--hidden", "wide"), "--hidden cannot be wide"),
@@ -26,6 +28,15 @@ def test_a_value_that_cannot_be_read_is_said_in_plain_words(
     with pytest.raises(RequestError) as caught:
         parse_settings("ppo", list(flags), command="train ppo")
     assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1e5", 100_000), ("2.5E+6", 2_500_000), ("300.0", 300), ("1_000", 1000)]
+)
+def test_a_whole_number_may_have_an_exponent(text: str, number: int) -> None:
+    for flags in (("--total-steps", text), (f"--total-steps={text}",)):
+        parsed = parse_settings("ppo", [*ENV, *flags, "--gamma", "1e-1"], command="train ppo")
+        assert parsed.loop.total_steps == number and parsed.agent.gamma == 0.1
 
 
 def test_a_setting_of_a_file_is_said_to_be_one() -> None:
