@@ -12,6 +12,7 @@ from pgtoolkit.config import (
     DiagnosticsSettings,
     PolicySettings,
     RolloutSettings,
+    Typical,
     above,
     at_least,
     at_most,
@@ -52,9 +53,9 @@ class A2cConfig(RolloutSettings, AdamSettings, PolicySettings, DiagnosticsSettin
     """Global norm to which the gradient of policy and value function together is clipped. The value
     function's is by far the longer one where returns are large, and a short clip would scale the
     policy's by it."""
-    gae_lambda: Annotated[float, between(0, 1)] = 0.95
+    gae_lambda: Annotated[float, between(0, 1), Typical(0.8, 0.995)] = 0.95
     """Lambda of generalised advantage estimates, and of the value function's targets."""
-    vf_coef: Annotated[float, at_least(0)] = 0.5
+    vf_coef: Annotated[float, at_least(0), Typical(0.1, 1)] = 0.5
     """Weight of the value function's squared error in the loss."""
     distribution: DistributionName = "clipped_gaussian"
     """Distribution of Box actions: clipped_gaussian (a Gaussian in units of the box, with mean 0 in

@@ -17,6 +17,7 @@ from pgtoolkit.config import (
     DiagnosticsSettings,
     PolicySettings,
     Schedule,
+    Typical,
     above,
     at_least,
     at_most,
@@ -96,7 +97,7 @@ class PpoConfig(
     """Number that is added to the root of Adam's second moment."""
     max_grad_norm: Annotated[float, above(0)] = 0.5
     """Global norm to which the gradient of policy and value function together is clipped."""
-    gae_lambda: Annotated[float, between(0, 1)] = 0.95
+    gae_lambda: Annotated[float, between(0, 1), Typical(0.8, 0.995)] = 0.95
     """Lambda of generalised advantage estimates, and of the value function's targets."""
     normalize_rewards: bool = True
     """Scale rewards by the running standard deviation of the discounted return, in updates only:
@@ -104,7 +105,7 @@ class PpoConfig(
     surrogate: Literal["clip", "spo"] = "clip"
     """Of the probability ratio: clip, PPO's, whose gradient is 0 beyond clip_range; or spo, a
     parabola with its top there, which pulls a ratio back from beyond."""
-    clip_range: Annotated[float, above(0)] = 0.2
+    clip_range: Annotated[float, above(0), Typical(0.05, 0.4)] = 0.2
     """Distance of the probability ratio from 1 where clip cuts it off, and spo has its top."""
     normalize_advantage: bool = True
     """Standardise the advantages of every minibatch."""

@@ -24,6 +24,7 @@ from pgtoolkit.config import (
     ProbeSettings,
     RolloutSettings,
     Schedule,
+    Typical,
     above,
     at_least,
     at_most,
@@ -129,7 +130,7 @@ class ReppoConfig(
     """Global norm to which the policy's gradient is clipped."""
     critic_max_grad_norm: Annotated[float, above(0)] = 0.5
     """Global norm to which the critic's gradient is clipped."""
-    gae_lambda: Annotated[float, between(0, 1)] = 0.9
+    gae_lambda: Annotated[float, between(0, 1), Typical(0.8, 0.99)] = 0.9
     """Lambda of the critic's TD(lambda) targets."""
     normalize_rewards: bool = True
     """Scale rewards by the running standard deviation of the discounted return, in updates only:

@@ -18,6 +18,7 @@ from pgtoolkit.config import (
     ReplaySettings,
     Schedule,
     TorsoSettings,
+    Typical,
     above,
     at_least,
     at_most,
@@ -114,7 +115,7 @@ class Td3Config(
     and saved with the policy."""
     num_critics: Annotated[int, at_least(1), at_most(MAX_CRITICS)] = 2
     """Number of Q functions; targets use the least of them, the policy the first."""
-    action_noise: Annotated[float, above(0)] = 0.1
+    action_noise: Annotated[float, above(0), Typical(0.05, 0.5)] = 0.1
     """Standard deviation of the exploration noise, in units of the box, in which the bounds are -1
     and 1. It is added to the policy's action, and the sum is clipped to the box."""
     policy_delay: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 2

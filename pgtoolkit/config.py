@@ -45,6 +45,15 @@ class Range:
     high: float | None = None
 
 
+@final
+@dataclasses.dataclass(frozen=True)
+class Typical:
+    """The values of a setting among which a search looks, if the user names none."""
+
+    low: float
+    high: float
+
+
 def at_least(low: float, reason: str = "") -> Range:
     """``value >= low``; the reason, if there is one, is a part of the message."""
     text = f"at least {low}: {reason}" if reason else f"at least {low}"
@@ -94,6 +103,18 @@ def ranges(kind: Any) -> tuple[tuple[str, Range], ...]:
         for extra in get_args(hints[field.name])[1:]
         if isinstance(extra, Range)
     )
+
+
+@functools.cache
+def typical_ranges(kind: Any) -> dict[str, Typical]:
+    """The field names of a dataclass with the typical values that their annotations state."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        field.name: extra
+        for field in dataclasses.fields(kind)
+        for extra in get_args(hints[field.name])[1:]
+        if isinstance(extra, Typical)
+    }
 
 
 @functools.cache
@@ -317,7 +338,7 @@ class PathwiseSettings(RelativeEntropySettings, EstimatorSettings):
 class ValueSettings(Settings):
     """A learned value function, fitted to TD(lambda) returns."""
 
-    gae_lambda: Annotated[float, between(0, 1)] = 0.95
+    gae_lambda: Annotated[float, between(0, 1), Typical(0.8, 0.995)] = 0.95
     """Lambda of the value function's TD(lambda) targets, and of GAE where it is used."""
     vf_learning_rate: Annotated[float, above(0)] = 3e-3
     """Adam's learning rate for the value function; it follows the policy's schedule."""
@@ -343,7 +364,7 @@ class ValueEnsembleSettings(ValueSettings):
 class NaturalGradientSettings(ValueSettings):
     """Steps along the policy's natural gradient, and Adam for the value function beside it."""
 
-    target_kl: Annotated[float, above(0)] = 0.01
+    target_kl: Annotated[float, above(0), Typical(0.003, 0.05)] = 0.01
     """Mean divergence KL(old, new) of an update's step, in nats."""
     cg_iterations: Annotated[int, at_least(1), at_most(MAX_PASSES)] = 15
     """Iterations of the conjugate gradients that solve for the natural gradient."""

@@ -56,11 +56,14 @@ def run(arguments: Sequence[str]) -> None:
     if not options.runs:
         raise RequestError("name the runs: pgtoolkit plot RUN... --output FILE")
     require_picture(options.output, "--output")
-    from pgtoolkit.scripts.comparison.figure import draw, save
+    from pgtoolkit.scripts.comparison.figure import draw, save, unmeasured
     from pgtoolkit.scripts.comparison.groups import read_groups
 
-    save(draw(read_groups(options.runs), options.panels, options.estimators), options.output)
+    groups = read_groups(options.runs)
+    save(draw(groups, options.panels, options.estimators), options.output)
     print(options.output)
+    if left_out := unmeasured(groups, options.panels, options.estimators):
+        print(f"left out, because no run has measured it: {', '.join(left_out)}")
 
 
 if __name__ == "__main__":

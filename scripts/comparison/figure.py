@@ -25,6 +25,7 @@ from pgtoolkit.scripts.comparison.scalars import (
     curve_of,
     over_cpu_seconds,
 )
+from pgtoolkit.training.history import followed_of
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """Okabe and Ito's, which people with any colour vision can tell apart."""
@@ -162,6 +163,32 @@ def estimator_series(
     return series
 
 
+def variance_series(
+    sample: str, estimators: Sequence[str]
+) -> Callable[[Group, Mapping[str, Any], str], list[Series]]:
+    """The variances of the groups whose gradients are measured on samples of this kind.
+
+    Args:
+        sample: ``trajectory`` or ``state``.
+        estimators: names of those that are drawn.
+    """
+    variances = estimator_series("variance", estimators)
+
+    def series(group: Group, style: Mapping[str, Any], prefix: str) -> list[Series]:
+        return variances(group, style, prefix) if sample_of(group.runs[0]) == sample else []
+
+    return series
+
+
+def sample_of(run: Scalars) -> str:
+    """What the variance of a run's gradient is of: one ``trajectory``, or one ``state``.
+
+    Agents that follow a critic's gradient measure it on states, and the score function beside it.
+    """
+    on_states = "gradient/critic/variance" in run and followed_of(run) != "pathwise"
+    return "state" if on_states else "trajectory"
+
+
 def panels_of(estimators: Sequence[str]) -> list[Panel]:
     """All panels in their order, with the lines of these estimators."""
     return [
@@ -171,12 +198,15 @@ def panels_of(estimators: Sequence[str]) -> list[Panel]:
         Panel(
             "cpu", "CPU time of training (s)", "return of an episode\n(units of reward)", cpu_series
         ),
-        Panel(
-            "variance",
-            "environment steps",
-            "variance of a gradient\n((return/parameter)²)",
-            estimator_series("variance", estimators),
-            scale="log",
+        *(
+            Panel(
+                "variance",
+                "environment steps",
+                f"variance per {sample}\n((return/parameter)²)",
+                variance_series(sample, estimators),
+                scale="log",
+            )
+            for sample in ("trajectory", "state")
         ),
         Panel(
             "cosine",
@@ -211,9 +241,7 @@ def draw(
     import matplotlib
 
     envs = list(dict.fromkeys(group.env for group in groups))
-    panels = [
-        panel for panel in panels_of(estimators) if panel.name in names and _has_data(groups, panel)
-    ]
+    panels = _measured(groups, names, estimators)
     if not panels:
         raise RequestError(
             f"no run has measured {' or '.join(names)}: gradients are measured every "
@@ -221,6 +249,21 @@ def draw(
         )
     with matplotlib.rc_context(TYPE):
         return _drawn(groups, envs, panels)
+
+
+def unmeasured(
+    groups: Sequence[Group], names: Sequence[str], estimators: Sequence[str] = tuple(CATALOGUE)
+) -> list[str]:
+    """The names of the panels that :func:`draw` leaves out, because no run has such data."""
+    found = {panel.name for panel in _measured(groups, names, estimators)}
+    return [name for name in names if name not in found]
+
+
+def _measured(
+    groups: Sequence[Group], names: Sequence[str], estimators: Sequence[str]
+) -> list[Panel]:
+    wanted = [panel for panel in panels_of(estimators) if panel.name in names]
+    return [panel for panel in wanted if any(panel.series(group, {}, "") for group in groups)]
 
 
 def _drawn(groups: Sequence[Group], envs: Sequence[str], panels: Sequence[Panel]) -> Any:
@@ -338,10 +381,6 @@ def _styles(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
         }
         for index, label in enumerate(labels)
     }
-
-
-def _has_data(groups: Sequence[Group], panel: Panel) -> bool:
-    return any(panel.series(group, {}, "") for group in groups)
 
 
 def _draw_panel(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, final, get_args, get_origin
 
 import yaml
 
-from pgtoolkit.config import Settings, ranges
+from pgtoolkit.config import Settings, ranges, typical_ranges
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import flag_name
 from pgtoolkit.scripts.cli.formatting import join_names
@@ -216,6 +216,7 @@ def default_dimension(config: Settings, name: str) -> Dimension:
     """A setting with the range that its annotation and its default give.
 
     - A word or a boolean: all that the annotation allows.
+    - A number with typical values in its annotation, such as ``clip_range``: those.
     - A number above a bound, such as a learning rate: the default's distance from the bound, from a
       tenth to ten times of it, by factors.
     - A number between two bounds, such as ``gamma``: the same of the distance from the nearer one,
@@ -231,6 +232,9 @@ def default_dimension(config: Settings, name: str) -> Dimension:
         return Choice(name, (False, True))
     if get_origin(kind) is Literal:
         return Choice(name, get_args(kind))
+    if typical := typical_ranges(_kind(config)).get(name):
+        interval = Interval(name, typical.low, typical.high, "linear", whole=kind is int)
+        return _with_scale(config, interval, "")
     low, high = bounds(config, name)
     found: Interval | None = None
     if kind is int and isinstance(default, int) and default >= 1:
@@ -247,16 +251,19 @@ def default_dimension(config: Settings, name: str) -> Dimension:
 
 def bounds(config: Settings, name: str) -> tuple[float | None, float | None]:
     """The greatest lower and the least upper bound that a setting's annotation states."""
-    kind: Any = type(config)
-    found = [range_ for field, range_ in ranges(kind) if field == name]
+    found = [range_ for field, range_ in ranges(_kind(config)) if field == name]
     lows = [range_.low for range_ in found if range_.low is not None]
     highs = [range_.high for range_ in found if range_.high is not None]
     return max(lows, default=None), min(highs, default=None)
 
 
+def _kind(config: Settings) -> Any:
+    """The class; the caches of its annotations take any hashable value."""
+    return type(config)
+
+
 def _types(config: Settings) -> dict[str, Any]:
-    kind: Any = type(config)
-    return types_of(kind)
+    return types_of(_kind(config))
 
 
 def default_of(config: Settings, name: str) -> Any:

@@ -18,6 +18,8 @@ from pgtoolkit.scripts.comparison.figure import (
 from pgtoolkit.scripts.comparison.groups import Group, opened, read_groups
 from pgtoolkit.scripts.comparison.scalars import Scalars
 
+Capture = pytest.CaptureFixture[str]
+
 QUICK = ["--total-steps", "240", "--num-envs", "6", "--n-steps", "10", "--hidden", "8"]
 QUICK += ["--eval-episodes", "2", "--diagnostics-interval", "1", "--eval-interval", "60"]
 
@@ -123,6 +125,27 @@ def test_the_estimators_that_are_named_are_drawn_alone() -> None:
     assert len(returns.get_lines()) == 2
     with pytest.raises(RequestError, match="no run has measured variance"):
         draw(groups, ("variance",), ("critic",))
+
+
+def test_variances_of_states_are_not_on_the_axis_of_those_of_trajectories() -> None:
+    """The critic's gradient is measured on single states, and what is beside it too."""
+    critic = {"gradient/critic/variance": ([10, 20, 30], [5.0] * 3)}
+    critic |= {"gradient/critic/followed": ([10, 20, 30], [1.0] * 3)}
+    groups = [
+        Group("shac", "E", [scalars(1, 2) | pathwise(3)]),
+        Group("reppo", "E", [scalars(1, 2) | critic]),
+    ]
+    trajectories, states = draw(groups, ("variance",)).get_axes()
+    assert "variance per trajectory" in trajectories.get_ylabel()
+    assert "variance per state" in states.get_ylabel()
+    assert len(trajectories.get_lines()) == len(states.get_lines()) == 2
+
+
+def test_a_panel_without_data_is_named(runs: list[str], tmp_path: Path, capsys: Capture) -> None:
+    assert call("plot", runs[3], "--output", str(tmp_path / "x.png")) == 0
+    assert "left out, because no run has measured it: cosine, bias" in capsys.readouterr().out
+    assert call("plot", runs[0], "--output", str(tmp_path / "y.png")) == 0
+    assert "left out" not in capsys.readouterr().out
 
 
 def pathwise(variance: float) -> Scalars:

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 import optuna
 import pytest
 
-from pgtoolkit.config import Settings, above, at_least, at_most, below, between
+from pgtoolkit.agents.ppo import PpoConfig
+from pgtoolkit.config import (
+    Settings,
+    above,
+    at_least,
+    at_most,
+    below,
+    between,
+    typical_ranges,
+)
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.registry import AGENTS, load_agent
 from pgtoolkit.scripts.tuning.space import (
@@ -70,6 +79,17 @@ def test_ranges_come_from_annotation_and_default() -> None:
 def test_a_setting_without_a_range_is_refused(name: str) -> None:
     with pytest.raises(RequestError, match=f"gives it a range: write --tune {name}=LOW..HIGH"):
         default_dimension(Some(), name)
+
+
+def test_typical_values_in_an_annotation_are_the_range() -> None:
+    """A factor of ten of the default would reach to where nothing is clipped."""
+    texts = [default_dimension(PpoConfig(), name).text for name in ("clip_range", "gae_lambda")]
+    assert texts == ["clip_range=0.05..0.4:log", "gae_lambda=0.8..0.995:log"]
+    for agent in SEARCHED:
+        config = load_agent(agent)[1]
+        for name, typical in typical_ranges(config).items():
+            for value in (typical.low, typical.high):
+                assert dataclasses.replace(config(), **{name: value})
 
 
 def test_bounds_are_those_of_the_annotation() -> None:
