@@ -86,7 +86,7 @@ def test_typical_values_in_an_annotation_are_the_range() -> None:
     texts = [default_dimension(PpoConfig(), name).text for name in ("clip_range", "gae_lambda")]
     assert texts == ["clip_range=0.05..0.4:log", "gae_lambda=0.8..0.995:log"]
     for agent in SEARCHED:
-        config = load_agent(agent)[1]
+        config: Any = load_agent(agent)[1]
         for name, typical in typical_ranges(config).items():
             for value in (typical.low, typical.high):
                 assert dataclasses.replace(config(), **{name: value})
