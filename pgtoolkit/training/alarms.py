@@ -162,6 +162,34 @@ def matched_ratio(history: History, other: str) -> Series | None:
     return history.get("gradient/variance_ratio")
 
 
+RATIO_GROUPS = {"pathwise": "gradient", "critic": "gradient/critic_on_states"}
+"""Where the ratio of the score function's variance to that of each of these is measured."""
+
+
+def ratio_interval(history: History, other: str) -> tuple[float, float] | None:
+    """The 95 % interval of the ratio of two variances at the last measurement.
+
+    Of the larger over the smaller, as the medians of the last measurements have them. None where
+    it was not measured, or an end is not known.
+    """
+    pair = {str(history.followed), other}
+    if "score_function" not in pair or not pair & set(RATIO_GROUPS):
+        return None
+    (beside,) = pair & set(RATIO_GROUPS)
+    group = RATIO_GROUPS[beside]
+    ends = [history.get(f"{group}/variance_ratio_{end}") for end in ("low", "high")]
+    variance = of_followed(history, "variance")
+    found = [
+        end.recent[-1] for end in ends if end and variance and end.steps[-1] == variance.steps[-1]
+    ]
+    if len(found) < 2 or min(found) <= 0:
+        return None
+    low, high = found
+    usual = usual_ratio(history, other)
+    of_score_function = usual if history.followed == "score_function" else 1 / usual
+    return (low, high) if of_score_function >= 1 else (1 / high, 1 / low)
+
+
 def usual_ratio(history: History, other: str) -> float:
     """The ratio of the median variances at the last measurements; NaN where there is none."""
     followed, beside = (history.get(f"gradient/{x}/variance") for x in (history.followed, other))

@@ -316,11 +316,23 @@ def variance_words(history: History) -> str:
     ratios = {other: alarms.usual_ratio(history, other) for other in alarms.others(history)}
     found = [
         f"{times_text(ratio)} {alarms.noun(other)}'s {variance_text(history, other)}"
-        f"{' (the ratio is of one objective)' if alarms.matched_ratio(history, other) else ''}"
+        f"{ratio_note(history, other)}"
         for other, ratio in ratios.items()
         if ratio > 0
     ]
     return ", ".join([text, *found]) if found else f"{text} (no other is measured beside it)"
+
+
+def ratio_note(history: History, other: str) -> str:
+    """What belongs to a ratio of two variances: of which objective it is, and its interval."""
+    notes = []
+    if alarms.matched_ratio(history, other) is not None:
+        notes.append("the ratio is of one objective")
+    interval = alarms.ratio_interval(history, other)
+    if interval is not None:
+        low, high = (format_number(x, 2) for x in interval)
+        notes.append(f"95 % interval at the last measurement: {low} to {high} times")
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def times_text(ratio: float) -> str:

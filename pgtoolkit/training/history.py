@@ -46,10 +46,14 @@ UPDATE_TAGS = frozenset(
         "gradient/critic/cosine",
         "gradient/critic/cosine_high",
         "gradient/critic/cosine_low",
+        "gradient/critic_on_states/variance_ratio_high",
+        "gradient/critic_on_states/variance_ratio_low",
         "gradient/log10_detectable_bias",
         "gradient/mix/guarded",
         "gradient/trajectories",
         "gradient/variance_ratio",
+        "gradient/variance_ratio_high",
+        "gradient/variance_ratio_low",
     }
 )
 """Tags that a diagnosis reads; all are optional."""

@@ -754,6 +754,28 @@ def test_the_closing_line_on_a_gradient_that_another_one_would_beat() -> None:
 
 
 @pytest.mark.parametrize(
+    ("followed", "expected"),
+    [
+        ("pathwise", "80 times less than the score function's 400 (95 % interval at the last"),
+        ("score_function", "50 times more than pathwise's 5 (the ratio is of one objective, 95 %"),
+    ],
+)
+def test_a_ratio_of_variances_has_its_interval(followed: str, expected: str) -> None:
+    """It is that of the larger over the smaller, whichever is followed."""
+    ratio = {f"gradient/variance_ratio{end}": x for end, x in ENDS.items()}
+    text = gradient_text(diagnose(run(ratio, followed=followed)))
+    assert expected in text and "interval at the last measurement: 20 to 130 times)" in text
+
+
+ENDS = {"": 50.0, "_low": 20.0, "_high": 130.0}
+
+
+def test_an_interval_of_another_measurement_or_without_an_end_is_not_said() -> None:
+    low = {"gradient/variance_ratio": 50.0, "gradient/variance_ratio_low": 20.0}
+    assert "interval" not in gradient_text(diagnose(run(low)))
+
+
+@pytest.mark.parametrize(
     ("variance", "text"),
     [(5.5, "about the score function's 5.5"), (4.6, "about"), (7.0, "1.4 times less than")],
 )
