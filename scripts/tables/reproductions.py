@@ -237,6 +237,14 @@ EXPERIMENTS: dict[str, Experiment] = {
         bar=Bar(-5.0, "mean"),
         published=Published("TD3 -5.03 ± 0.24 at 200k", VALIDATION),
     ),
+    "reacher-shac": Experiment(
+        "shac",
+        "Reacher-v5",
+        500_000,
+        THREE,
+        bar=Bar(-4.2, "mean"),
+        published=Published("TD3 -5.03 ± 0.24 at 200k", VALIDATION),
+    ),
     "pusher-reppo": Experiment(
         "reppo",
         "Pusher-v5",
