@@ -176,14 +176,16 @@ def report(runs: Sequence[dict[str, Any]]) -> str:
     ]
     last = {s: [r["curve"][-1]["return"] for r in runs if r["side"] == s] for s in (OURS, THEIRS)}
     means = [statistics.mean(values) for values in last.values()]
+    table = [f"| steps | {OURS}: IQM [95 %] | {THEIRS}: IQM [95 %] |", "|---|---|---|", *rows]
+    if min(map(len, last.values())) < 2:
+        ends = f"last return: {means[0]:.1f} and {means[1]:.1f}; one seed has no interval"
+        return "\n".join([*table, ends])
     error = math.hypot(*(standard_error(values) for values in last.values()))
     within = int(((ours.iqm >= theirs.low) & (ours.iqm <= theirs.high)).sum())
     overlap = int(((ours.high >= theirs.low) & (ours.low <= theirs.high)).sum())
     return "\n".join(
         [
-            f"| steps | {OURS}: IQM [95 %] | {THEIRS}: IQM [95 %] |",
-            "|---|---|---|",
-            *rows,
+            *table,
             f"ours is within the interval of theirs at {within} of {len(rows)} points, and the "
             f"intervals overlap at {overlap}",
             f"last return, mean over {len(last[OURS])} and {len(last[THEIRS])} seeds: "
@@ -214,8 +216,8 @@ def interval_cell(found: "Band", i: int) -> str:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """The standard error of the mean; NaN for a single value."""
-    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else math.nan
+    """The standard error of the mean of two values or more."""
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def draw(runs: Sequence[dict[str, Any]], options: AgainstSb3Arguments) -> None:
