@@ -187,6 +187,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         published=Published("PPO 6241 at 10M", SLM_LAB),
         settings=preset("reppo", "HalfCheetah-v5"),
     ),
+    "halfcheetah-ppo": Experiment(
+        "ppo",
+        "HalfCheetah-v5",
+        1_000_000,
+        THREE,
+        bar=Bar(3500, "mean"),
+        published=Published("PPO 3517 ± 1169 at 1M", "FlashSAC's runs, v4"),
+        settings=preset("ppo", "HalfCheetah-v5"),
+    ),
     "halfcheetah-sac": Experiment(
         "sac",
         "HalfCheetah-v5",
