@@ -78,6 +78,7 @@ def run(arguments: Sequence[str]) -> None:
         env.single_observation_space,
         env.single_action_space,
         own_observation_space=environments.source.observation_space,
+        own_action_space=environments.source.action_space,
         env=env_label(settings.run.env),
         agent=settings.agent_name,
         num_steps=saved.get("num_steps"),

@@ -82,11 +82,14 @@ def report(inputs: "StudyInputs", options: VarianceArguments, rows: "list[Measur
         write_json(options.json, [as_json(row, inputs) for row in rows])
         written.append(f"json: {options.json}")
     if options.plot is not None:
+        import matplotlib
+
         from pgtoolkit.scripts.variance_study.plot import draw
 
         count = f"{inputs.trajectories:,} trajectories at each horizon"
         figure = draw(rows, f"{inputs.env_name}\n{inputs.policy_name}, {count}")
-        figure.savefig(options.plot, dpi=150)
+        with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
+            figure.savefig(options.plot, dpi=150)
         written.append(f"plot: {options.plot}")
     # Into a pipe: no wrapped sentences, and room for every column of the table.
     piped = not Console().is_terminal

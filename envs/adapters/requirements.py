@@ -37,6 +37,14 @@ def require_action_box(env: AnyEnv) -> Box:
     return require_flat_box(env, "action_space", ACTION_ADVICE, floating=True)
 
 
+def truncates_itself(name: str) -> str:
+    """What is said of an environment whose own step returns ``truncated=True``."""
+    return (
+        f"{name} truncates episodes by itself (truncated=True from its own step): {GIVE_LIMIT}, or "
+        "leave it to gymnasium.wrappers.TimeLimit alone"
+    )
+
+
 def find_time_limit(env: AnyEnv, given: int | None = None, advice: str = GIVE_LIMIT) -> int:
     """The number of steps after which an episode is truncated.
 

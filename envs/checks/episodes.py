@@ -139,8 +139,13 @@ def _describe_ends(env: DifferentiableEnv, played: RandomPlay, limit: int | None
     if not bool(played.terminal.any()):
         longest = int(played.elapsed.max())
         return f"none in random play of up to {longest} steps; truncated at {env.max_episode_steps}"
-    typical = float(played.elapsed[played.terminal].double().median())
-    return f"by themselves, after {typical:.0f} steps of random play (median)"
+    lengths = played.elapsed[played.terminal]
+    over = played.terminal | (played.elapsed >= env.max_episode_steps)
+    episodes = int(over.sum()) + int((~over[-1]).sum())  # the last ones are still under way
+    return (
+        f"{len(lengths):,} of {episodes:,} episodes of random play by themselves, after "
+        f"{int(lengths.min())} to {int(lengths.max())} steps"
+    )
 
 
 def find_clock(played: RandomPlay) -> Clock | None:

@@ -89,6 +89,22 @@ def allowed_action(space: spaces.Space[Any], action: Any, mask: NDArray[np.bool_
             return action
 
 
+def allows_nothing(space: spaces.Space[Any], mask: NDArray[Any]) -> bool:
+    """Whether a mask forbids every category of a variable; of ``MultiBinary`` 0 is always allowed.
+
+    Args:
+        space: of the action.
+        mask: as :func:`allowed_action` takes it.
+    """
+    allowed = mask.ravel() > ALLOWED
+    if isinstance(space, spaces.MultiBinary):
+        return False
+    if isinstance(space, spaces.MultiDiscrete) and len(allowed) == space.nvec.sum():
+        variables = np.split(allowed, np.cumsum(space.nvec.ravel())[:-1])
+        return not all(variable.any() for variable in variables)
+    return not allowed.any()
+
+
 def _next_allowed(index: int, mask: NDArray[np.bool_]) -> int:
     """The first allowed index from this one on, cyclically; the index itself if none is allowed."""
     steps = int(np.argmax(np.roll(mask, -index)))

@@ -45,7 +45,7 @@ def flatten_actions(env: AnyEnv) -> AnyEnv:
         RequestError: the actions have several parts or no fixed size, or they are integers without
             bounds or with more than ``MAX_CATEGORIES`` values.
     """
-    flat = _flat_space(env, env.action_space)
+    flat = flat_space(env, env.action_space)
     return env if flat is None else FlatActions(env, flat)
 
 
@@ -61,7 +61,7 @@ class FlatActions(gymnasium.ActionWrapper[Any, Any, Any]):
         return self._to_env(action)
 
 
-def _flat_space(env: AnyEnv, space: AnySpace) -> FlatSpace | None:
+def flat_space(env: AnyEnv, space: AnySpace) -> FlatSpace | None:
     """The flat space and the way back from it; None if the space is flat already."""
     match space:
         case spaces.Discrete():

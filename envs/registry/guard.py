@@ -10,16 +10,18 @@ from typing import Any, final
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Dict
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.numpy_env import NumpyEnv
-from pgtoolkit.envs.ordinary.allowed_actions import with_allowed_actions
+from pgtoolkit.envs.ordinary.allowed_actions import allows_nothing, with_allowed_actions
 from pgtoolkit.envs.registry.observation_check import mismatch
 from pgtoolkit.envs.registry.ordinary import without_checking_wrappers
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.networks.flat_rows import needs_flattening
+from pgtoolkit.networks.parts import ACTION_MASK
 from pgtoolkit.rollouts.success import IS_SUCCESS
 
 RESET_FORM = "write reset(self, *, seed=None, options=None) that returns (observation, info)"
@@ -123,12 +125,16 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._is_kept = not needs_flattening(self._space)
         self._shape = self._space.shape if self._is_kept else None
         self._dtype = np.dtype(self._space.dtype) if self._is_kept else None
+        self._has_mask = isinstance(self._space, Dict) and ACTION_MASK in self._space.spaces
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         obs, _ = self.env.reset(seed=seed, options=options)
-        return self._checked(obs), {}
+        found = self._checked(obs)
+        if self._has_mask:
+            self._require_allowed(obs)
+        return found, {}
 
     def step(self, action: Any) -> StepResult:
         # The forms that are right already are passed by with the least work.
@@ -140,7 +146,10 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         if type(truncated) is not bool:
             truncated = _flag(self._name, "truncated", truncated)
         kept = self._with_success(info) if info and IS_SUCCESS in info else {}
-        return self._checked(obs), reward, terminated, truncated, kept
+        found = self._checked(obs)
+        if self._has_mask and not (terminated or truncated):
+            self._require_allowed(obs)
+        return found, reward, terminated, truncated, kept
 
     def _with_success(self, info: dict[str, Any]) -> dict[str, Any]:
         """An info with ``is_success`` as a bool alone; without it if it is None."""
@@ -148,6 +157,12 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         if value is None:
             return {}
         return {IS_SUCCESS: _flag(self._name, "info['is_success']", value)}
+
+    def _require_allowed(self, obs: Any) -> None:
+        """Raises where no action is allowed to go on; at an end nobody reads the mask."""
+        if allows_nothing(self.env.action_space, np.asarray(obs[ACTION_MASK])):
+            found = f"the part {ACTION_MASK!r} of the observation allows no action"
+            raise _interface_error(self._name, found, "allow one, or end the episode there")
 
     def _checked(self, obs: Any) -> Any:
         """A copy of the observation if it is kept as it is, else the observation itself."""

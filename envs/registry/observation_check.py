@@ -9,7 +9,6 @@ from gymnasium.spaces import Tuple
 
 from pgtoolkit.errors import single_line
 from pgtoolkit.networks.flat_rows import AnySpace, is_text
-from pgtoolkit.networks.parts import ACTION_MASK
 
 SHOWN_CHARACTERS = 80
 """Most characters of an observation that a message shows."""
@@ -77,8 +76,6 @@ def _mapping_mismatch(space: spaces.Dict, value: Any, part: str) -> str:
         found = mismatch(of_part, value.get(key), _join(part, key))
         if found:
             return found
-        if _join(part, key) == ACTION_MASK and not np.any(value[key]):
-            return f"the part {ACTION_MASK!r} of the observation allows no action"
     return ""
 
 

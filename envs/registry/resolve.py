@@ -21,7 +21,7 @@ from pgtoolkit.envs.differentiable import DifferentiableEnv, require_attributes
 from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.registry.construct import construct
 from pgtoolkit.envs.registry.files import load_class
-from pgtoolkit.envs.registry.flat_actions import flatten_actions
+from pgtoolkit.envs.registry.flat_actions import flat_space, flatten_actions
 from pgtoolkit.envs.registry.flatten import flatten_observations
 from pgtoolkit.envs.registry.guard import guard
 from pgtoolkit.envs.registry.gym_wrappers import add_gym_wrappers, statistics_note
@@ -58,6 +58,10 @@ class EnvSpec:
     """The dynamics, if the environment is differentiable."""
     observation_space: AnySpace | None = None
     """Of the ordinary environment before it is flattened."""
+    action_space: AnySpace | None = None
+    """The same of its actions."""
+    to_own_action: Callable[[Any], Any] | None = None
+    """From an action of the flat space to one of its own; None where the two are the same."""
 
     def make(self, render_mode: str | None = None) -> AnyEnv:
         """A new ordinary environment, independent of those made before, with flat spaces.
@@ -200,7 +204,14 @@ def _spec_of(
         LOG.warning("%s: the observation's part %r is text and is left out", name, part)
     if note := statistics_note(wrappers):
         LOG.warning("%s", note)
-    return EnvSpec(name, make_wrapped, observation_space=wrapped.observation_space)
+    flat = flat_space(wrapped, wrapped.action_space)
+    return EnvSpec(
+        name,
+        make_wrapped,
+        observation_space=wrapped.observation_space,
+        action_space=wrapped.action_space,
+        to_own_action=None if flat is None else flat.to_env,
+    )
 
 
 def _refuse_gym_wrappers(name: str, wrappers: Mapping[str, Any]) -> None:

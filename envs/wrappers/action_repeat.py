@@ -22,7 +22,8 @@ MAX_REPEATS = 1000
 class ActionRepeat(DifferentiableWrapper[Any]):
     """Repeats every action; the reward is the sum of the inner steps' rewards, undiscounted.
 
-    A terminal state ends the repetition: the environment stays there without further reward.
+    A terminal state, or one at which the environment truncates, ends the repetition: the
+    environment stays there without further reward.
     ``max_episode_steps`` is the inner one divided by ``repeat``, rounded up, so the last action may
     exceed the inner limit by up to ``repeat - 1`` steps. Derivatives are those of the inner steps
     that were taken.
@@ -64,6 +65,8 @@ class ActionRepeat(DifferentiableWrapper[Any]):
             total = torch.where(ended, total, total + reward)
             inner = where_state(ended, inner, after)
             ended = ended | self.env.terminal(inner)
+            cut = self.env.truncated(inner)
+            ended = ended if cut is None else ended | cut
         return _with_reward(inner, total)
 
     def observation(self, state: State) -> Tensor:
@@ -74,6 +77,9 @@ class ActionRepeat(DifferentiableWrapper[Any]):
 
     def terminal(self, state: State) -> Tensor:
         return self.env.terminal(self._inner(state))
+
+    def truncated(self, state: State) -> Tensor | None:
+        return self.env.truncated(self._inner(state))
 
     def render(self, state: State, index: int) -> NDArray[np.uint8]:
         return self.env.render(self._inner(state), index)

@@ -82,8 +82,8 @@ def tanh_bounds(action_space: spaces.Space[np.ndarray]) -> ActionBounds | None:
     raise SettingError(
         "tanh-squashing needs bounds on both sides of every entry, or none at all, and "
         f"{name_entries(action_space, lacking)}: "
-        "use --distribution clipped_gaussian, which takes any bounds, or bound every entry on both "
-        "sides (gymnasium.wrappers.TransformAction)"
+        "use --distribution clipped_gaussian, which takes any bounds (reppo and td3 have none), "
+        "or bound every entry on both sides (gymnasium.wrappers.TransformAction)"
     )
 
 
@@ -99,8 +99,9 @@ def finite_bounds(action_space: spaces.Space[np.ndarray]) -> ActionBounds:
         raise SettingError(
             "this distribution needs bounds on both sides, and "
             f"{name_entries(action_space, lacking)}: use --distribution clipped_gaussian, which "
-            "takes any bounds (gaussian, full_gaussian, mixture and flow take boxes without any), "
-            "or bound the actions (gymnasium.wrappers.TransformAction)"
+            "takes any bounds (gaussian, full_gaussian, mixture and flow take boxes without any; "
+            "reppo and td3 have none of these), or bound the actions "
+            "(gymnasium.wrappers.TransformAction)"
         )
     return bounds
 

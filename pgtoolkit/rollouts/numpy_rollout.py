@@ -35,6 +35,24 @@ Mask = NDArray[np.bool_]
 """``[N]``."""
 
 
+def require_rows(
+    num_envs: int, reward: Any, terminated: Any, truncated: Any
+) -> tuple[NDArray[Any], Mask, Mask]:
+    """What a vector environment's step returns, as arrays ``[N]``; flags become booleans.
+
+    Raises:
+        EnvFaultError: one of them has another shape.
+    """
+    rows = np.asarray(reward), np.asarray(terminated, bool), np.asarray(truncated, bool)
+    for name, row in zip(("rewards", "terminated", "truncated"), rows, strict=True):
+        if row.shape != (num_envs,):
+            raise EnvFaultError(
+                f"the vector environment's step returned {name} of the shape {list(row.shape)}: "
+                f"return one entry for each of its {num_envs} environments, [{num_envs}]"
+            )
+    return rows
+
+
 class StepBuffers:
     """Arrays ``[T, N, ...]`` by name, each allocated when its first row is stored.
 
@@ -110,6 +128,7 @@ def collect_arrays(
             require_finite_buffers(buffers, next_inputs, t)
             require_finite_rows({"action": torch.from_numpy(action)}, t)
         after, reward, terminated, truncated, info = env.step(give(action))
+        reward, terminated, truncated = require_rows(env.num_envs, reward, terminated, truncated)
         terminated, truncated = terminated & ~needs_reset, truncated & ~needs_reset
         done = terminated | truncated
         any_done, next_obs, valid, first = bool(done.any()), after, ~needs_reset, done

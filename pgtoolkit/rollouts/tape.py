@@ -64,7 +64,7 @@ class TapedVectorEnv(VectorEnv[Any, Any, Any]):
         event |= {"obs": np.array(obs), "reward": np.array(reward)}
         event |= {"terminated": np.array(terminated), "truncated": np.array(truncated)}
         if "final_obs" in info:
-            mask = np.asarray(info["_final_obs"], bool)
+            mask = np.asarray(info.get("_final_obs", terminated | truncated), bool)
             event |= {"final_mask": mask, "final_obs": np.stack(list(info["final_obs"][mask]))}
         if "not_taken" in info:
             event["not_taken"] = np.array(info["not_taken"])

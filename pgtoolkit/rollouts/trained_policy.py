@@ -1,15 +1,16 @@
 """A policy that acts on NumPy observations: what a user's own code calls."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
-from gymnasium.spaces import Dict, Space, Tuple
+from gymnasium.spaces import Box, Dict, MultiBinary, Space, Tuple
 from numpy.typing import ArrayLike, NDArray
 
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.networks.flat_rows import flat_rows, needs_flattening
+from pgtoolkit.networks.parts import PRIVILEGED
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.rollouts.given_action import given_action
 from pgtoolkit.rollouts.numpy_rollout import choose_actor
@@ -31,12 +32,16 @@ class TrainedPolicy:
         action_space: of one environment.
         own_observation_space: of the environment before it was flattened to ``observation_space``,
             such as a ``Dict``; None where it was not.
+        own_action_space: of the environment before it was made one row of numbers from 0; None
+            where it was not.
+        to_own_action: from an action of ``action_space`` to one of ``own_action_space``.
 
     Attributes:
         module: the torch module; ``module(obs)`` is the distribution over actions.
         observation_space: as given.
         action_space: as given.
         own_observation_space: that of the environment itself: as given, or ``observation_space``.
+        own_action_space: the same of the actions that :meth:`predict` returns.
     """
 
     def __init__(
@@ -45,11 +50,14 @@ class TrainedPolicy:
         observation_space: Space[Any],
         action_space: Space[Any],
         own_observation_space: Space[Any] | None = None,
+        own_action_space: Space[Any] | None = None,
+        to_own_action: Callable[[Any], Any] | None = None,
     ) -> None:
         self.module = module
         self.observation_space, self.action_space = observation_space, action_space
         self.own_observation_space = own_observation_space or observation_space
-        self._give = given_action(action_space)
+        self.own_action_space = own_action_space or action_space
+        self._give, self._to_own = given_action(action_space), to_own_action
 
     def predict(
         self,
@@ -64,16 +72,18 @@ class TrainedPolicy:
             observation: as the environment gives it: numbers ``[O]`` or ``[N, O]``; images
                 ``[H, W, C]`` or ``[N, H, W, C]``, as the observation space has them; of a ``Dict``
                 space a dictionary, of a ``Tuple`` space a tuple, in a batch with one more axis in
-                front of every array, as vector environments have them. Or the flat row ``[O]`` or
+                front of every array, as vector environments have them; a part ``privileged`` may be
+                left out. Or the flat row ``[O]`` or
                 ``[N, O]`` that the policy reads.
             deterministic: whether the action is the distribution's mode, the one without noise, as
                 in evaluations; else it is sampled.
             generator: draws the noise of sampled actions: a ``torch.Generator`` on the CPU, which
-                goes on from call to call, or a seed, with which equal calls give equal actions.
+                goes on from call to call; or a seed, which gives the same noise at every call, so
+                that in an episode it is constant.
 
         Returns:
-            Actions in the dtype and the bounds of the action space: ``[A]`` or ``[N, A]``; of a
-            ``Discrete`` space one integer, or ``[N]``.
+            Actions of the environment's own space, in its dtype and bounds: ``[A]`` or ``[N, A]``;
+            of a ``Discrete`` space one integer, or ``[N]``.
 
         Raises:
             RequestError: the observation has another shape, is not made of numbers, or holds NaN;
@@ -84,6 +94,8 @@ class TrainedPolicy:
         with torch.no_grad():
             _, action = choose_actor(self.module, len(rows))(rows, noise)
         given = self._give(action)
+        if self._to_own is not None:
+            given = np.stack([self._to_own(each) for each in given])
         action_of_one: NDArray[Any] = given[0] if is_single else given
         return action_of_one
 
@@ -108,7 +120,7 @@ class TrainedPolicy:
         own, shape = self.own_observation_space, self.observation_space.shape
         assert shape is not None, "policies have spaces with a shape"
         if _has_parts(observation, own):
-            observation = _flat(own, observation)
+            observation = _flat(own, with_privileged(own, observation))
         array = _as_numbers(observation, list(shape))
         if needs_flattening(own) and _is_of(array, own):
             array = _flat(own, array)
@@ -133,6 +145,22 @@ def _has_parts(observation: Observation, space: Space[Any]) -> bool:
         return False
     is_reset = len(observation) == 2 and isinstance(observation[1], dict)
     return not is_reset or isinstance(space[-1], Dict)
+
+
+def with_privileged(space: Space[Any], observation: Any) -> Any:
+    """The observation, with zeros for a privileged part that it does not have.
+
+    The policy does not read that part, and where a policy is used nobody may know it.
+    """
+    if not isinstance(space, Dict) or set(space) - set(observation) != {PRIVILEGED}:
+        return observation
+    part = space[PRIVILEGED]
+    if not isinstance(part, Box | MultiBinary):
+        return observation
+    others = Dict({key: space[key] for key in space if key != PRIVILEGED})
+    rows, is_single = flat_rows(others, observation)
+    count = () if is_single else (len(rows),)
+    return {**observation, PRIVILEGED: np.zeros((*count, *part.shape), part.dtype)}
 
 
 def _is_of(array: NDArray[Any], space: Space[Any]) -> bool:

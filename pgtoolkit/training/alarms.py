@@ -13,7 +13,7 @@ from typing import NamedTuple, final
 from pgtoolkit.diagnostics.bias import is_biased
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.formatting import FLAG, format_number
-from pgtoolkit.training.history import History, Series
+from pgtoolkit.training.history import EVAL_ERROR, History, Series
 
 MEASUREMENTS = 5
 """Measurements over which the gradient is summed up. One measurement of a heavy tail says little:
@@ -60,6 +60,8 @@ LOST = 0.3
 """Share of the rise that a run may have lost to count as one that has learned."""
 DROP = 0.1
 """Share of the best evaluation's size by which the last one may be below it."""
+EVIDENT = 3.0
+"""Standard errors from which a difference of returns counts."""
 DROP_OF_RANGE = 0.001
 """The same as a share of the rise from the first evaluation to the best one. It matters where the
 best return is near 0, of which every difference would be a large share."""
@@ -524,7 +526,36 @@ def below_best(history: History) -> bool:
     if returns is None:
         return False
     best, drop = returns.highest, returns.highest - returns.recent[-1]
-    return drop > DROP * abs(best) and drop > DROP_OF_RANGE * (best - returns.early[0])
+    least = max(DROP * abs(best), DROP_OF_RANGE * (best - returns.early[0]))
+    return drop > max(least, evident_difference(history))
+
+
+def evident_difference(history: History) -> float:
+    """A difference of two evaluations that is beyond their errors; 0 where none is known."""
+    return EVIDENT * math.sqrt(2) * (history.now(EVAL_ERROR) or 0.0)
+
+
+def relies_on_noise(history: History) -> bool:
+    """Whether episodes with the policy's noise return far more than those without it."""
+    training, returns = history.now("rollout/ep_rew_mean"), history.get("eval/mean_reward")
+    error = history.now(EVAL_ERROR)
+    if training is None or returns is None or not error or below_best(history):
+        return False
+    gain = training - returns.recent[-1]
+    return gain > max(DROP * abs(training), evident_difference(history))
+
+
+def words_relies_on_noise(history: History, since: int) -> Words:
+    played = history.series["rollout/ep_rew_mean"].recent[-1]
+    evaluated = history.series["eval/mean_reward"].recent[-1]
+    both = f"{format_number(played, 4)} with noise, {format_number(evaluated, 4)} without"
+    return Words(
+        evaluated,
+        f"return {both}",
+        f"since step {since:,} episodes return far more with the policy's noise than evaluations "
+        f"without it: {both}. The policy relies on its noise: evaluate it with stochastic actions, "
+        "as it was trained, and use them where it acts",
+    )
 
 
 def smaller_steps(history: History) -> list[str]:
@@ -686,6 +717,16 @@ RULES = (
         gradient=True,
     ),
     Rule("below_best", "eval/mean_reward", 2, 2, 0, below_best, words_below_best, at_end=True),
+    Rule(
+        "relies_on_noise",
+        "eval/mean_reward",
+        2,
+        2,
+        0,
+        relies_on_noise,
+        words_relies_on_noise,
+        at_end=True,
+    ),
     Rule("one_trajectory", VARIANCE, 5, 4, 2, carried_by_one, words_carried_by_one, gradient=True),
     # The condition is over five measurements itself.
     Rule("noise", VARIANCE, 3, 3, 1, only_noise, words_noise, gradient=True),

@@ -247,7 +247,8 @@ def gradient_text(diagnosis: Diagnosis) -> str:
     if not history.estimators():
         return (
             f"not measured: that needs {MIN_TRAJECTORIES} trajectories or more in an update "
-            "(--num-envs), and a --diagnostics-interval above 0"
+            "(--num-envs), a --diagnostics-interval above 0, an update that was made, and layers "
+            "that torch.func can take"
         )
     if alarms.of_followed(history, "variance") is None:
         return "measured, but the metrics do not say which estimator is followed"

@@ -24,10 +24,13 @@ RECENT = 50
 EARLY = 10
 """First values of a tag that are kept, as a measure of what is usual at the start of a run."""
 
+EVAL_ERROR = "eval/standard_error"
+
 UPDATE_TAGS = frozenset(
     {
         "environment/model_error",
         "eval/mean_reward",
+        EVAL_ERROR,
         "rollout/ep_rew_mean",
         "train/approx_kl",
         "train/clip_fraction",

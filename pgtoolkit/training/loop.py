@@ -20,7 +20,7 @@ from pgtoolkit.training.action_histograms import action_metrics
 from pgtoolkit.training.dashboard import EVAL_SUCCESS, TRAINING_SUCCESS
 from pgtoolkit.training.diagnosis import NOTHING, gradient_text, markdown, nothing_text
 from pgtoolkit.training.faults.flight_recorder import FlightRecorder
-from pgtoolkit.training.history import watched
+from pgtoolkit.training.history import EVAL_ERROR, watched
 from pgtoolkit.training.no_writer import NoWriter
 from pgtoolkit.training.progress import Progress, Watch, latest, unwatched
 from pgtoolkit.training.run_folder import KEPT_CHECKPOINTS, RunFolder, Which
@@ -331,6 +331,8 @@ def _take_in(evaluation: Evaluation, agent: Agent, progress: Progress, run: RunF
         "eval/mean_reward": torch.tensor(evaluation.mean_return),
         "eval/mean_ep_length": torch.tensor(evaluation.mean_length),
     }
+    if evaluation.standard_error is not None:
+        metrics[EVAL_ERROR] = torch.tensor(evaluation.standard_error)
     if evaluation.cut_off or CUT_OFF_TAG in progress.scalars:
         metrics[CUT_OFF_TAG] = torch.tensor(evaluation.cut_off_share)
     if evaluation.success_rate is not None:

@@ -94,6 +94,7 @@ DEFINITIONS = {
     "environment/model_steps": "steps that the learned model was given so far",
     "eval/mean_reward": "mean undiscounted return of evaluation episodes, in separate environments "
     "with deterministic actions and a frozen observation normaliser",
+    "eval/standard_error": "standard error of eval/mean_reward over the evaluation's episodes",
     "eval/mean_ep_length": "mean length of the evaluation episodes, in steps",
     "eval/success_rate": "share of the evaluation episodes whose last step had a true is_success "
     "in its info; absent in environments whose infos do not have it",

@@ -14,8 +14,9 @@ from pgtoolkit.envs.registry.construct import construct
 from pgtoolkit.envs.registry.resolve import EnvSpec, find_env, object_name
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.vectorized.given import EnvArgument
-from pgtoolkit.errors import RequestError
+from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyVectorEnv
+from pgtoolkit.networks.flat_rows import needs_flattening
 from pgtoolkit.scripts.cli.environments import Environments
 from pgtoolkit.scripts.cli.experiment import FindEnvironments, RunConfig, env_factory_of
 
@@ -61,6 +62,13 @@ def _given_vector(env: AnyVectorEnv, make_another: Callable[[], AnyVectorEnv]) -
         _require_single_precision(env)
         name = object_name(find_env(env.env))
         return GivenEnv(name, functools.partial(_find_on_device, env), env.num_envs)
+    space = env.single_observation_space
+    if needs_flattening(space):
+        raise RequestError(
+            f"the observations of the vector environment {_vector_name(env)} are "
+            f"{single_line(space)}: give the single environment, whose observations are flattened "
+            "here, or make the vector environment of gymnasium.wrappers.FlattenObservation"
+        )
     spec = EnvSpec(_vector_name(env), functools.partial(_no_single, _vector_name(env)))
     environments = GivenVectorEnvs(spec, env, make_another)
     return GivenEnv(object_name(spec), environments.found, env.num_envs)

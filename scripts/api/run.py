@@ -215,7 +215,10 @@ def read_policy(
     policy = load_policy(folder.read_policy("best"), settings, env)
     spaces = env.single_observation_space, env.single_action_space
     env.close()
-    return TrainedPolicy(policy, *spaces, environments.source.observation_space)
+    source = environments.source
+    return TrainedPolicy(
+        policy, *spaces, source.observation_space, source.action_space, source.to_own_action
+    )
 
 
 def as_path(directory: object) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from pgtoolkit.config import Settings
 from pgtoolkit.errors import RequestError, single_line
@@ -52,6 +53,8 @@ def settings_of(
         require_no_agent_settings(config, values["agent"])
         config = matched_num_envs(config, num_envs)
     run = {k: as_json(k, v) if k in JSON_FIELDS else v for k, v in values["run"].items()}
+    if isinstance(run.get("device"), torch.device):
+        run["device"] = run["device"].type
     return RunSettings(
         name,
         with_absolute_paths(RunConfig(env=env, **run)),

@@ -265,6 +265,7 @@ class Experiment:
         batched = self.environments.batched
         default_episodes = BATCHED_EVAL_EPISODES if batched else UNBATCHED_EVAL_EPISODES
         self.eval_episodes = settings.loop.eval_episodes or default_episodes
+        warn_of_no_update(settings)
         require_training_memory(self.environments, settings.agent, self.eval_episodes)
         env = stand_in(self.environments.make(settings.agent.num_envs))
         self.resume_sentence = start_sentence(env, resuming(run.env))
@@ -339,6 +340,18 @@ class Experiment:
                 cut_off_sentence(evaluation, self.eval_env, self.source.name, self.eval_max_steps)
             )
         return evaluation
+
+
+def warn_of_no_update(settings: RunSettings) -> None:
+    """Warns of a run that ends before its agent learns."""
+    starts, total = getattr(settings.agent, "learning_starts", 0), settings.loop.total_steps
+    if starts >= total:
+        LOG.warning(
+            "the agent learns from step %s on (--learning-starts), and the run ends at step %s: "
+            "nothing is learned",
+            f"{starts:,}",
+            f"{total:,}",
+        )
 
 
 def resuming(env: str, folder: Path | None = None) -> str:

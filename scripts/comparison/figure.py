@@ -245,7 +245,8 @@ def draw(
     if not panels:
         raise RequestError(
             f"no run has measured {' or '.join(names)}: gradients are measured every "
-            "--diagnostics-interval updates, and returns every --eval-interval steps"
+            "--diagnostics-interval updates, cosine and bias where there are two of them (the "
+            "environment has a gradient), and returns every --eval-interval steps"
         )
     with matplotlib.rc_context(TYPE):
         return _drawn(groups, envs, panels)
@@ -353,8 +354,11 @@ def save(figure: Any, path: Path) -> None:
     Raises:
         RequestError: the file cannot be written.
     """
+    import matplotlib
+
     try:
-        figure.savefig(path, dpi=PIXELS_PER_INCH)
+        with matplotlib.rc_context(TYPE):  # the kind of a file's fonts is chosen when it is written
+            figure.savefig(path, dpi=PIXELS_PER_INCH)
     except (OSError, ValueError) as error:
         raise RequestError(f"{path} cannot be written: {error}") from error
 

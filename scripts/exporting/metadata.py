@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from pgtoolkit.errors import single_line
 from pgtoolkit.networks.flat_rows import sections
 from pgtoolkit.policies.action_graph import observation_dtype
 from pgtoolkit.version import __version__
@@ -19,6 +20,7 @@ def describe_policy(
     action_space: spaces.Space[Any],
     *,
     own_observation_space: spaces.Space[Any] | None = None,
+    own_action_space: spaces.Space[Any] | None = None,
     env: str,
     agent: str,
     num_steps: int | None,
@@ -29,6 +31,7 @@ def describe_policy(
         observation_space: of one environment, as the policy reads it.
         action_space: of one environment.
         own_observation_space: the environment's, before it was flattened.
+        own_action_space: the same of its actions.
         env: the environment's name.
         agent: the agent's name.
         num_steps: environment steps of the policy's training, where they are known.
@@ -37,13 +40,19 @@ def describe_policy(
     observation["dtype"] = observation_dtype(observation_space).name
     if isinstance(own_observation_space, spaces.Dict | spaces.Tuple):
         observation["parts"] = [part._asdict() for part in sections(own_observation_space)]
+    action = describe_space("action", action_space)
+    if own_action_space is not None and own_action_space != action_space:
+        action["units"] = (
+            "categories from 0 and one row, which the environment's own action space, "
+            f"{single_line(own_action_space)}, may have otherwise"
+        )
     return {
         "producer": f"pgtoolkit {__version__}",
         "env": env,
         "agent": agent,
         "num_steps": num_steps,
         "observation": observation,
-        "action": describe_space("action", action_space),
+        "action": action,
     }
 
 

@@ -161,6 +161,15 @@ def test_a_mask_that_allows_nothing_is_a_fault_of_the_environment() -> None:
         pgtoolkit.train("ppo", Nothing, total_steps=40, quiet=True)
 
 
+def test_a_mask_may_allow_nothing_where_the_episode_ends() -> None:
+    class Ends(Strict):
+        def look(self) -> dict[str, np.ndarray]:
+            found = super().look()
+            return found | ({"action_mask": np.zeros(3, np.int8)} if self.time == 10 else {})
+
+    pgtoolkit.train("ppo", Ends, total_steps=40, num_envs=2, n_steps=20, quiet=True)
+
+
 def test_heads_of_several_variables_can_be_masked() -> None:
     head = MultiCategoricalHead(4, (2, 2), generator=torch.Generator())
     assert MaskedHead(head, 4).action_size == 2

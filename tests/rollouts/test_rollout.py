@@ -457,6 +457,36 @@ def test_a_final_observation_that_is_not_finite_is_named(mode: AutoresetMode) ->
     env.close()
 
 
+class Loose(SyncVectorEnv):
+    """Returns flags of another dtype, and rewards of another shape if told to."""
+
+    wide = False
+
+    def step(self, actions: Any) -> Any:
+        obs, reward, terminated, truncated, info = super().step(actions)
+        flags = terminated.astype(np.int64), truncated.astype(np.uint8)
+        return obs, (reward[:, None] if self.wide else reward.tolist()), *flags, info
+
+
+def collect_loose(noise: Tensor, *, wide: bool) -> Window:
+    makers = [functools.partial(Counter, plan) for plan in PLANS]
+    env = Loose(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+    env.wide = wide
+    return collect(env, linear_policy(), reset(env, seed=0, device=CPU), noise)[0]
+
+
+def test_flags_of_a_vector_environment_may_be_integers_and_rewards_a_list() -> None:
+    noise = normal_noise(0)
+    found, expected = collect_loose(noise, wide=False), collect_once(noise)
+    assert torch.equal(found.terminated, expected.terminated)
+    assert torch.equal(found.reward, expected.reward)
+
+
+def test_rewards_of_another_shape_are_told() -> None:
+    with pytest.raises(EnvFaultError, match=r"returned rewards of the shape \[5, 1\]"):
+        collect_loose(normal_noise(0), wide=True)
+
+
 class Forgetful(SyncVectorEnv):
     """Resets in the same step and keeps no last observation, against Gymnasium's contract."""
 

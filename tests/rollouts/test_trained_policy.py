@@ -7,8 +7,11 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
 
+from pgtoolkit.config import PolicySettings
 from pgtoolkit.errors import RequestError
+from pgtoolkit.networks.parts import RowWithParts
 from pgtoolkit.policies.discrete import CategoricalPolicy
+from pgtoolkit.policies.factory import make_policy
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.rollouts.trained_policy import TrainedPolicy
 
@@ -103,6 +106,29 @@ def test_a_dictionary_is_flattened_as_in_training() -> None:
         policy.predict({"cell": 1})
     with pytest.raises(RequestError, match="first entry alone"):
         policy.predict((batch, {}))  # what a reset returns
+
+
+def test_a_privileged_part_may_be_left_out() -> None:
+    """The policy does not read it, and where it acts nobody knows it."""
+    own = Dict({"cell": Discrete(2), "privileged": Box(-1, 1, (2,))})
+    row = RowWithParts(SPACE.low[[0] * 4], SPACE.high[[0] * 4], privileged=(2, 4))
+    policy = TrainedPolicy(
+        make_policy(PolicySettings(), row, BOUNDS, torch.Generator()), row, BOUNDS, own
+    )
+    full = {"cell": np.array([1, 0]), "privileged": np.ones((2, 2), np.float32)}
+    part = {"cell": np.array([1, 0])}
+    np.testing.assert_array_equal(policy.predict(part), policy.predict(full))
+    np.testing.assert_allclose(policy.predict({"cell": 1}), policy.predict(full)[0], rtol=1e-5)
+    with pytest.raises(RequestError, match="has the parts"):
+        policy.predict({"privileged": np.ones(2)})
+
+
+def test_an_action_is_one_of_the_environments_own_space() -> None:
+    own = Discrete(4, start=5)
+    given = (None, own, lambda action: np.int64(action + 5))
+    policy = TrainedPolicy(CategoricalPolicy(SPACE, Discrete(4)), SPACE, Discrete(4), *given)
+    assert own.contains(policy.predict(OBS[0])) and policy.own_action_space == own
+    assert (policy.predict(OBS) == policy.module(torch.from_numpy(OBS)).mode.numpy() + 5).all()
 
 
 def test_a_table_and_a_state_number_are_flattened() -> None:

@@ -216,6 +216,15 @@ PROVOKED: dict[str, tuple[Change, float, tuple[str, ...]]] = {
         -80.0,
         ("-80 after -60", "at step 100,000", "policy/best.safetensors"),
     ),
+    "relies_on_noise": (
+        lambda update: {
+            "rollout/ep_rew_mean": 300.0,
+            "eval/mean_reward": -50.0,
+            "eval/standard_error": 5.0,
+        },
+        -50.0,
+        ("300 with noise, -50 without", "stochastic actions"),
+    ),
     "one_trajectory": (
         {"gradient/pathwise/largest_share": 0.98, "gradient/score_function/variance": 2.0},
         0.98,
@@ -480,6 +489,30 @@ def test_the_end_is_below_the_best_from_a_tenth_on(
     assert diagnosis.findings == []
     diagnosis.observe({"eval/mean_reward": returns[-1]}, 50_000 * len(returns))
     assert set(diagnosis.kinds) == expected
+
+
+def test_a_difference_within_the_errors_of_evaluations_is_no_fall() -> None:
+    """Three standard errors of a difference of two evaluations are 3 sqrt(2) 0.47 = 2.0."""
+    for last, expected in ((-1.067, set()), (-3.0, {"below_best"})):
+        diagnosis = Diagnosis()
+        for step, value in enumerate((-2.0, -0.635, last, last)):
+            row = {"eval/mean_reward": value, "eval/standard_error": 0.47}
+            diagnosis.observe(row, step)
+        assert set(diagnosis.kinds) == expected
+
+
+def test_a_policy_that_needs_its_noise_is_told_apart_from_one_that_fell() -> None:
+    def found(training: float, error: float, evaluations: tuple[float, ...]) -> set[str]:
+        diagnosis = Diagnosis()
+        for step, value in enumerate(evaluations):
+            row = {"eval/mean_reward": value, "eval/standard_error": error}
+            diagnosis.observe(row | {"rollout/ep_rew_mean": training}, step)
+        return set(diagnosis.kinds)
+
+    assert found(0.83, 0.3, (-1.07, -1.0, -1.07)) == {"relies_on_noise"}
+    assert found(0.83, 0.5, (-1.07, -1.0, -1.07)) == set()  # within the errors
+    assert found(-1.2, 0.1, (-1.07, -1.0, -1.07)) == set()  # the mode returns more, as is usual
+    assert found(0.83, 0.1, (-1.07, 0.9, -1.0, -1.0)) == {"below_best"}  # episodes of before
 
 
 def test_large_steps_are_found_relative_to_the_usual_ones_and_absolutely() -> None:

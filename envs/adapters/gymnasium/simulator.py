@@ -18,10 +18,10 @@ from pgtoolkit.envs.adapters.gymnasium.replay_check import (
 from pgtoolkit.envs.adapters.gymnasium.state_slots import StateSlots, stack_rows
 from pgtoolkit.envs.adapters.gymnasium.tangent import find_precision, tangent_entries
 from pgtoolkit.envs.adapters.requirements import (
-    GIVE_LIMIT,
     find_time_limit,
     require_action_box,
     require_flat_box,
+    truncates_itself,
 )
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Simulator
 from pgtoolkit.envs.registry.ordinary import CHECKING_WRAPPERS
@@ -132,10 +132,7 @@ class GymnasiumSimulator(Simulator):
             self._slots.restore(numbers)
             observation, reward, terminated, truncated, _ = self.env.step(given)
             if truncated and not self._ignores_truncation:
-                raise RequestError(
-                    f"{self.name} truncates episodes by itself (truncated=True from its own step): "
-                    f"{GIVE_LIMIT}, or leave it to gymnasium.wrappers.TimeLimit alone"
-                )
+                raise RequestError(truncates_itself(self.name))
             after.append(self._slots.capture())
             observations[index], rewards[index], ends[index] = observation, reward, terminated
         found = stack_rows(after, self._slots.size)

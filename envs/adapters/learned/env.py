@@ -183,13 +183,14 @@ class LearnedModel(DifferentiableEnv[RunningState]):
                 seed=self.seed,
             )
             self.learner.add(found, episode % HELD_OUT_INTERVAL == 0)
-        self.learner.fit_first()
-        self._fitted_at = self.learner.num_steps
+        if self.learner.num_steps > 0:  # else the first fit waits for the first steps
+            self.learner.fit_first()
+            self._fitted_at = self.learner.num_steps
 
     def begin_window(self) -> None:
         """Fits the model further if there were steps since the last fit."""
         self.prepare()
-        if self._fitted_at != self.learner.num_steps:
+        if self._fitted_at not in (None, self.learner.num_steps):
             self.learner.fit()
             self._fitted_at = self.learner.num_steps
 

@@ -196,15 +196,15 @@ def random_transitions(
         if age == longest:
             observation, _ = env.reset(seed=int(rng.integers(2**31)))
             episode, age = episode + 1, 0
-        action = actions.sample()
-        after, reward, terminated, truncated, _ = env.step(action)
-        # Copies, because an environment may write to its arrays later.
-        rows.append((np.array(observation), action, np.array(after), reward, terminated, episode))
+        # Copies, because an environment may write to its arrays, in this step or later.
+        before, action = np.array(observation), np.array(actions.sample())
+        after, reward, terminated, truncated, _ = env.step(action.copy())
+        rows.append((before, action, np.array(after), reward, terminated, episode))
         observation, age = after, longest if terminated or truncated else age + 1
     env.close()
     columns = [torch.as_tensor(np.array(column)) for column in zip(*rows, strict=True)]
-    obs, action, next_obs, reward = (column.float() for column in columns[:4])
+    obs, taken, next_obs, reward = (column.float() for column in columns[:4])
     found = Transitions(
-        obs=obs, action=action, reward=reward, next_obs=next_obs, terminated=columns[4]
+        obs=obs, action=taken, reward=reward, next_obs=next_obs, terminated=columns[4]
     )
     return found, columns[5]

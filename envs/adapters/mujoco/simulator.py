@@ -34,6 +34,7 @@ from pgtoolkit.envs.adapters.mujoco.snapshot import (
 from pgtoolkit.envs.adapters.requirements import (
     find_time_limit,
     require_flat_box,
+    truncates_itself,
 )
 from pgtoolkit.envs.adapters.simulation.simulator import Array, Outcome, Precision, Simulator
 from pgtoolkit.envs.registry.ordinary import CHECKING_WRAPPERS
@@ -132,12 +133,19 @@ class MuJoCoSimulator(Simulator):
         return row, np.array(observation, dtype=np.float64)
 
     def step(self, saved: Array, action: NDArray[np.floating]) -> Outcome:
+        """See :meth:`Simulator.step`.
+
+        Raises:
+            RequestError: the environment truncates by itself.
+        """
         count, after = len(saved), []
         observation = np.empty((count, *self.observation_space.shape))
         reward, terminated = np.empty(count), np.empty(count, dtype=np.bool_)
         for k in range(count):
             self._restore(saved[k])
-            observation[k], reward[k], terminated[k], _, _ = self.env.step(action[k])
+            observation[k], reward[k], terminated[k], truncated, _ = self.env.step(action[k])
+            if truncated:
+                raise RequestError(truncates_itself(type(self.env).__name__))
             after.append(self._capture())
         found = self._completed(stack_rows(after, max(map(len, after), default=self.saved_size)))
         self._take_sizes()

@@ -9,7 +9,11 @@ from gymnasium import spaces
 
 from pgtoolkit.envs.checks.check_env import check_env
 from pgtoolkit.envs.checks.finding import has_fault
-from pgtoolkit.envs.ordinary.allowed_actions import allowed_action, with_allowed_actions
+from pgtoolkit.envs.ordinary.allowed_actions import (
+    allowed_action,
+    allows_nothing,
+    with_allowed_actions,
+)
 from pgtoolkit.envs.ordinary.resume_check import choose_resume
 from pgtoolkit.envs.registry.flatten import flatten_observations
 from pgtoolkit.envs.registry.resolve import find_env
@@ -61,6 +65,22 @@ def test_the_play_of_the_checks_keeps_to_the_mask() -> None:
 def test_without_a_mask_an_environment_stays_as_it_is() -> None:
     env = gymnasium.make("CartPole-v1")
     assert with_allowed_actions(env) is env
+
+
+@pytest.mark.parametrize(
+    ("space", "mask", "expected"),
+    [
+        (spaces.Discrete(3), [0, 0, 0], True),
+        (spaces.Discrete(3), [0, 1, 0], False),
+        (spaces.MultiDiscrete([2, 2]), [0, 1, 0, 0], True),
+        (spaces.MultiDiscrete([2, 2]), [0, 1, 1, 0], False),
+        (spaces.MultiBinary(2), [0, 0], False),
+    ],
+)
+def test_a_mask_that_allows_nothing_is_known(
+    space: spaces.Space[Any], mask: list[int], expected: bool
+) -> None:
+    assert allows_nothing(space, np.array(mask)) is expected
 
 
 @pytest.mark.parametrize(
