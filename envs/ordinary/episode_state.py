@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, final
 
 import gymnasium
 import numpy as np
+import torch
 
 from pgtoolkit.envs.adapters.gymnasium.shared_state import SharedState
 from pgtoolkit.envs.ordinary.packed_arrays import pack_array, unpack_array
@@ -23,6 +24,9 @@ Resume: TypeAlias = Literal["state", "replay", "new episodes"]
 
 MAX_ACTIONS = 10_000
 """Most steps of an episode that are recorded, and taken again by a replay."""
+
+MAX_SHOWN_NAMES = 4
+"""Most attributes that a message names."""
 
 MAX_REPLAY_SECONDS = 30.0
 """Most seconds that the replay of all environments may take, by the time of a step."""
@@ -86,6 +90,8 @@ class ResumableEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.python_state = (
             None if choice.kind == "new episodes" else PythonState(env, choice.things)
         )
+        self._as_made = None if self.python_state is None else self.python_state.fingerprint()
+        """What its places held before the first reset."""
         self._before: dict[str, Any] | None = None
         """The part of the state before the episode's reset that a replay needs."""
 
@@ -132,7 +138,8 @@ class ResumableEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         """
         if self.choice.shared is not None:
             require_private(self.choice.shared, type(self.unwrapped).__name__)
-        return self._saved_state() if self.resume == "state" else self._saved_replay()
+        found = self._saved_state() if self.resume == "state" else self._saved_replay()
+        return found if self._as_made is None else found | {"as_made": self._as_made}
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
         """Goes on from what :meth:`state_dict` returned.
@@ -162,6 +169,7 @@ class ResumableEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
                 f"the saved state of {type(self.unwrapped).__name__} is of the kind {kind!r}, and "
                 f"here its kind is {self.resume!r}: {self.choice.reason}"
             )
+        self._require_made_alike(state)
         actions = [] if state["actions"] is None else list(unpack_array(state["actions"]))
         if kind == "state":
             self._restore(state, actions)
@@ -169,6 +177,34 @@ class ResumableEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             self._replay(state, actions)
         self.start = state["start"]
         return self._obs
+
+    def _require_made_alike(self, state: dict[str, Any]) -> None:
+        """Raises if the environment is made with other constants than when the state was saved.
+
+        Restoring would put the former ones back, because they are attributes as all others are.
+
+        Raises:
+            RequestError: names those that differ.
+        """
+        saved, own, python = state.get("as_made"), self._as_made, self.python_state
+        if saved is None or own is None or python is None or saved.shape != own.shape:
+            return
+        if torch.equal(saved, own):
+            return
+        # What differs between two that are made one after the other, as the clock, is no constant.
+        other = self._make()
+        again = PythonState(other, self.choice.things).fingerprint()
+        other.close()
+        if again.shape != own.shape:
+            return
+        names = python.names_of(((again == own) & (saved != own)).nonzero().flatten())
+        if names:
+            more = ", ..." if len(names) > MAX_SHOWN_NAMES else ""
+            shown = ", ".join(names[:MAX_SHOWN_NAMES]) + more
+            raise RequestError(
+                f"{type(self.unwrapped).__name__} is made otherwise than when the run was saved: "
+                f"{shown}"
+            )
 
     def _captured_before(self) -> dict[str, Any] | None:
         if self.resume != "replay" or self.python_state is None:

@@ -17,6 +17,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pgtoolkit.envs.adapters.gymnasium.known_objects import (
     KnownObjects,
@@ -99,6 +100,30 @@ class PythonState:
             for place in self.places
         ]
         return self._write(places, [k for k, place in enumerate(places) if self._is_held(place)])
+
+    def fingerprint(self) -> Tensor:
+        """A hash of the content of each place, int64 ``[P]``; 0 where it cannot be saved.
+
+        Just after it was made, that of an environment with the same constants is the same. The
+        environment's own ``get_state`` is not called, which may need a reset.
+        """
+        found = torch.zeros(len(self.places), dtype=torch.int64)
+        for index, place in enumerate(self.places):
+            if isinstance(place, NewAttributesPlace) or not self._is_held(place):
+                continue
+            writer = Writer(self.known)
+            try:
+                place.put(writer)
+            except UnheldError:
+                continue
+            content = np.array(writer.codes, np.int64), np.array(writer.values, np.float64)
+            digest = hashlib.blake2b(b"".join(x.tobytes() for x in content), digest_size=8)
+            found[index] = int.from_bytes(digest.digest(), "little", signed=True)
+        return found
+
+    def names_of(self, places: Tensor) -> list[str]:
+        """The names of places ``[K]``, such as ``reward_scale``."""
+        return [self.places[index].name for index in places.tolist()]
 
     def restore(self, state: dict[str, Any]) -> None:
         """Puts a captured state into the environment, whatever state that is in.

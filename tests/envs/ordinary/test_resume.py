@@ -497,3 +497,42 @@ def test_no_more_actions_are_kept_than_can_be_replayed() -> None:
     for _ in range(MAX_ACTIONS + 5):
         env.step(action)
     assert len(env.actions) == MAX_ACTIONS
+
+
+class Walk(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Its reward has a scale; the time at which it was made is never the same."""
+
+    observation_space, action_space = Box(-9, 9, (1,)), Box(-1, 1, (1,))
+
+    def __init__(self, scale: float = 1.0, names: tuple[str, ...] = ("a", "b")) -> None:
+        self.scale, self.names, self.made_at = scale, set(names), time.monotonic()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.place, self.steps = self.np_random.normal(size=1).astype(np.float32), 0
+        return self.place.copy(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.place, self.steps = self.place + action, self.steps + 1
+        return self.place.copy(), self.scale * float(self.place[0]), False, self.steps >= 20, {}
+
+
+def test_an_environment_that_is_made_otherwise_does_not_get_its_former_constants_back() -> None:
+    """Gravity in a run that goes on would be the one of before, and that of evaluations the new."""
+    choice = ResumeChoice("state")
+    saved = ResumableEnv(Walk, choice)
+    saved.reset(seed=0)
+    played(saved, actions_of(saved, 3))
+    state = saved.state_dict()
+    assert np.array_equal(ResumableEnv(Walk, choice).load_state_dict(state), saved._obs)
+    for other in (lambda: Walk(scale=5.0), lambda: Walk(names=("a", "c"))):
+        changed = ResumableEnv(other, choice)
+        with pytest.raises(RequestError, match="Walk is made otherwise than when the run was"):
+            changed.load_state_dict(state)
+    with pytest.raises(RequestError, match=r"saved: scale$"):
+        ResumableEnv(lambda: Walk(scale=5.0), choice).load_state_dict(state)
+    # A state of before such hashes were kept is restored as it was.
+    del state["as_made"]
+    assert ResumableEnv(lambda: Walk(scale=5.0), choice).load_state_dict(state) is not None
