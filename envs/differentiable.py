@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pgtoolkit.envs.states import S, State, cast_state_like, is_state, leaves_of, where_state
 from pgtoolkit.errors import RequestError
+from pgtoolkit.gymnasium_types import AnyEnv
 from pgtoolkit.state import Schema, items, tensor
 
 Quality = Literal["exact", "approximate", "none"]
@@ -100,6 +101,13 @@ class DifferentiableEnv(ABC, Generic[S]):
     def unwrapped(self) -> "DifferentiableEnv[Any]":
         """The environment inside all wrappers, which is this one if it is no wrapper."""
         return self
+
+    def plain(self) -> AnyEnv | None:
+        """A new environment that plays the same episodes and has no gradient, for evaluations.
+
+        None, the default, where any number of vector environments can use this object.
+        """
+        return None
 
     def render(self, state: S, index: int) -> NDArray[np.uint8]:
         """An RGB picture ``[height, width, 3]`` of environment ``index``.

@@ -234,7 +234,12 @@ def _construct(kind: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
 def _from_differentiable(env: DifferentiableEnv, name: str, wrappers: dict[str, Any]) -> EnvSpec:
     require_attributes(env)
     _refuse_gym_wrappers(name, wrappers)
-    return EnvSpec(name, lambda mode: NumpyEnv(env, render_mode=mode), env)
+
+    def factory(render_mode: str | None) -> AnyEnv:
+        plain = env.plain()
+        return NumpyEnv(env, render_mode=render_mode) if plain is None else plain
+
+    return EnvSpec(name, factory, env)
 
 
 def _from_object(env: AnyEnv, wrappers: dict[str, Any]) -> EnvSpec:

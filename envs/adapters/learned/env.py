@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
+from gymnasium.wrappers import TimeLimit
 from torch import Tensor
 
 from pgtoolkit.envs.adapters.learned.imagined import Imagined, never_terminal
@@ -118,6 +119,10 @@ class LearnedModel(DifferentiableEnv[RunningState]):
         self.learner = TransitionLearner(self.config, *sizes, seed=seed)
         self._running = RunningEnvs(make)
         self._fitted_at: int | None = None
+
+    def plain(self) -> AnyEnv:
+        """A new real environment with the time limit of this one."""
+        return TimeLimit(self._make(), self.max_episode_steps)
 
     def initial(self, num_envs: int, generator: torch.Generator) -> RunningState:
         return self._starts(torch.ones(num_envs, dtype=torch.bool), generator)

@@ -1,6 +1,8 @@
 """Real trajectories with the gradient of a learned model."""
 
+import dataclasses
 import gc
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,10 +13,13 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
+import pgtoolkit
 from pgtoolkit.agents.shac import Shac, ShacConfig
 from pgtoolkit.envs.adapters.learned.env import LearnedModel, RunningState
+from pgtoolkit.envs.adapters.learned.learner import random_transitions
 from pgtoolkit.envs.adapters.learned.model import ModelConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
+from pgtoolkit.envs.differentiable import DifferentiableEnv
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv
@@ -364,3 +369,38 @@ def test_actions_are_given_in_the_space_of_the_environment() -> None:
     after, *_ = env.step(torch.tensor([[0.1], [-0.1]]))
     expected = torch.tensor([[0.01], [-0.01]])
     torch.testing.assert_close(after.detach() - before, expected, atol=1e-6, rtol=0)
+
+
+class Careless(Drift):
+    """Returns the array that it fills again, from its reset on."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, Any]:
+        return super().reset(seed=seed)[0], {}
+
+
+def test_the_first_transitions_are_those_before_and_after_the_step() -> None:
+    """An array that the environment fills again would hold the later observation in both."""
+    found, _ = random_transitions(Careless, 50, num_episodes=2, seed=0)
+    change = found.next_obs - found.obs
+    torch.testing.assert_close(change, 0.1 * found.action, atol=1e-6, rtol=1e-5)
+
+
+def test_without_first_steps_the_first_fit_is_at_the_first_window_with_data() -> None:
+    config = dataclasses.replace(TINY, initial_steps=0)
+    env = DifferentiableVectorEnv(drift(config), 3)
+    model: Any = env.env
+    env.reset(seed=0)
+    model.begin_window()
+    assert model._fitted_at is None
+    for action in actions(8, 3):
+        env.step(action)
+    model.begin_window()
+    assert model._fitted_at == 24
+
+
+def test_a_run_on_a_model_is_evaluated_on_plain_environments(tmp_path: Path) -> None:
+    """Only one vector environment at a time can use the model."""
+    small: dict[str, Any] = {"num_envs": 4, "n_steps": 5, "eval_episodes": 3, "quiet": True}
+    run = pgtoolkit.train("shac", drift, total_steps=60, run_dir=tmp_path / "run", **small)
+    assert run.progress.eval_return is not None
+    assert not isinstance(drift().plain().unwrapped, DifferentiableEnv)
