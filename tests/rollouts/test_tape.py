@@ -1,5 +1,7 @@
 """A tape of environments: it gives back what was returned, and tells other actions apart."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,27 @@ def test_a_window_from_a_tape_is_the_window(mode: AutoresetMode) -> None:
         one, two = getattr(window, field.name), getattr(again, field.name)
         assert (one is None and two is None) or torch.equal(one, two), field.name
     assert player.different is None
+
+
+class WithoutMask(SyncVectorEnv):
+    """Gives the last observations without saying whose they are, which the ends say, too."""
+
+    def step(self, actions: Any) -> Any:
+        *outputs, info = super().step(actions)
+        info.pop("_final_obs", None)
+        return (*outputs, info)
+
+
+def test_last_observations_need_no_mask() -> None:
+    found = []
+    for kind in (SyncVectorEnv, WithoutMask):
+        makers = [find_env("CartPole-v1").make_guarded] * 3
+        env = TapedVectorEnv(kind(makers, autoreset_mode=AutoresetMode.SAME_STEP))
+        env.reset(seed=0)
+        for _ in range(40):
+            env.step(np.array([0, 1, 0]))
+        found.append([event["final_obs"] for event in env.events if "final_obs" in event])
+    assert len(found[0]) > 2 and all(map(np.array_equal, *found))
 
 
 def test_other_actions_and_the_end_are_told() -> None:

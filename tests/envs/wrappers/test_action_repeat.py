@@ -126,6 +126,24 @@ def test_a_terminal_state_within_stops_the_repetition() -> None:
     assert gradient.flatten().tolist() == pytest.approx(expected)
 
 
+class Cut(Root):
+    """The environment itself truncates the episode below 0.5."""
+
+    def truncated(self, state: Tensor) -> Tensor:
+        return state[:, 0] < 0.5
+
+
+def test_a_state_at_which_the_inner_environment_truncates_stops_the_repetition() -> None:
+    """Row 0 is cut off at its second step of three, at 0.4; row 1 takes all three."""
+    vector = started(ActionRepeat(Cut(), 3), 2)
+    action = torch.tensor([[0.3], [0.1]], dtype=torch.float64)
+    _, reward, terminated, truncated, info = vector.step(action)
+    assert truncated.tolist() == [True, False] and not bool(terminated.any())
+    assert info["final_obs"].flatten().tolist() == pytest.approx([0.4, 0.7])
+    expected = 1 + math.sqrt(0.7) - 0.6
+    assert float(reward[0]) == pytest.approx(expected)
+
+
 def test_the_reward_of_a_new_episode_starts_at_zero() -> None:
     """After a reset a row's accumulated reward is 0; the row that goes on keeps its own."""
     vector = started(ActionRepeat(Root(), 3), 2)

@@ -344,3 +344,18 @@ def test_a_snapshot_and_its_copy_serve_several_data_in_turns() -> None:
 def test_gymnasiums_own_classes_do_not_round() -> None:
     """So steps near a contact are not flagged as stairs; of other classes it is not known."""
     assert not MuJoCoSimulator(lambda: gymnasium.make("Reacher-v5")).may_round
+
+
+def test_an_environment_that_truncates_by_itself_is_refused() -> None:
+    """Its episodes would go on in training, and end in evaluations."""
+
+    def step(self: Any, action: Any) -> Any:
+        self.steps = getattr(self, "steps", 0) + 1
+        *outputs, _, info = PENDULUM_STEP(self, action)
+        return (*outputs, self.steps >= 3, info)
+
+    with pytest.raises(RequestError, match=r"truncates episodes by itself"):
+        made = subclassed(InvertedPendulumEnv, step=step)
+        saved, _ = made.reset(0)
+        for _ in range(5):
+            saved = made.step(saved[None], np.zeros((1, 1), np.float32)).saved[0]
