@@ -66,8 +66,12 @@ class SurrogateCost(DifferentiableWrapper[S]):
         self._moments = moments if self._moments is None else self._moments.merge(moments)
         return with_gradient_of(reward, -cost)
 
+    def begin_window(self) -> None:
+        super().begin_window()
+        self._moments = None  # of the steps of an evaluation, which is of another policy
+
     def metrics(self) -> dict[str, Tensor]:
-        """Means and correlation of reward and surrogate cost over all steps since the last call.
+        """Means and correlation of reward and surrogate cost over the steps of the window.
 
         - ``environment/reward``: the mean reward of a step;
         - ``environment/surrogate_cost``: the mean surrogate cost of a step;

@@ -76,6 +76,17 @@ def test_both_are_logged_with_their_correlation() -> None:
     assert env.metrics() == {}
 
 
+def test_the_steps_of_an_evaluation_are_not_counted_in_the_next_window() -> None:
+    env = SurrogateCost(Step(), square)
+    vector = DifferentiableVectorEnv(env, 4)
+    vector.reset(seed=0)
+    for _ in range(3):
+        vector.step(torch.full((4, 1), -1.0))
+    env.begin_window()
+    vector.step(torch.full((4, 1), 1.0))
+    assert env.metrics()[COST] == 1.0
+
+
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_a_perfect_surrogate_correlates_by_one_and_a_reversed_one_by_minus_one(
     sign: float,
