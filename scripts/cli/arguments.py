@@ -227,6 +227,9 @@ def _first_error(report: str) -> str:
     return plain_words(text)
 
 
+MISSING_ARGUMENT = re.compile(r"Missing from (.*?): [A-Z]+ (.*?)\.? \(required\)")
+"""Tyro's message on an argument that is no option, with the command and the argument's help."""
+
 PLAIN_WORDS = (
     (r"Missing from .*?: (--[\w-]+)\b.*", r"\1 is missing"),
     (
@@ -251,6 +254,8 @@ PLAIN_WORDS = (
 
 def plain_words(text: str) -> str:
     """A message of tyro in words of a user; another one as it is."""
+    if lacking := MISSING_ARGUMENT.match(text):
+        return f"{lacking[1]} needs {lacking[2][0].lower()}{lacking[2][1:]}"
     for pattern, words in PLAIN_WORDS:
         if re.fullmatch(pattern, text):
             return re.sub(pattern, words, text)

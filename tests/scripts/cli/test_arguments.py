@@ -39,6 +39,20 @@ def test_a_whole_number_may_have_an_exponent(text: str, number: int) -> None:
         assert parsed.loop.total_steps == number and parsed.agent.gamma == 0.1
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("evaluate", "pgtoolkit evaluate needs the run's folder (see pgtoolkit evaluate --help)"),
+        ("check-env", "pgtoolkit check-env needs an id, or path/to/file.py:Class (see"),
+        ("export", "pgtoolkit export needs the run's folder (see"),
+    ],
+)
+def test_a_missing_argument_is_said_in_plain_words(command: str, words: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        run_arguments([command])
+    assert str(caught.value).startswith(words)
+
+
 def test_a_setting_of_a_file_is_said_to_be_one() -> None:
     """No flag of the command that reads the file is named as if it had it."""
     config = {"agent": "ppo", "env": "CartPole-v1", "gamma": 7}
