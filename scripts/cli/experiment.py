@@ -265,7 +265,7 @@ class Experiment:
         batched = self.environments.batched
         default_episodes = BATCHED_EVAL_EPISODES if batched else UNBATCHED_EVAL_EPISODES
         self.eval_episodes = settings.loop.eval_episodes or default_episodes
-        warn_of_no_update(settings)
+        warn_of_sizes(settings.agent, settings.loop.total_steps)
         require_training_memory(self.environments, settings.agent, self.eval_episodes)
         env = stand_in(self.environments.make(settings.agent.num_envs))
         self.resume_sentence = start_sentence(env, resuming(run.env))
@@ -342,15 +342,24 @@ class Experiment:
         return evaluation
 
 
-def warn_of_no_update(settings: RunSettings) -> None:
-    """Warns of a run that ends before its agent learns."""
-    starts, total = getattr(settings.agent, "learning_starts", 0), settings.loop.total_steps
-    if starts >= total:
+def warn_of_sizes(agent: Settings, total_steps: int) -> None:
+    """Warns of a run that ends before its agent learns, and of minibatches that cannot be full."""
+    starts: int = getattr(agent, "learning_starts", 0)
+    buffer: int = getattr(agent, "buffer_size", 0)
+    batch: int = getattr(agent, "batch_size", 0)
+    if starts >= total_steps:
         LOG.warning(
             "the agent learns from step %s on (--learning-starts), and the run ends at step %s: "
             "nothing is learned",
             f"{starts:,}",
-            f"{total:,}",
+            f"{total_steps:,}",
+        )
+    if 0 < buffer < batch:
+        LOG.warning(
+            "a minibatch has %s transitions (--batch-size), and the buffer holds %s "
+            "(--buffer-size): each is drawn several times",
+            f"{batch:,}",
+            f"{buffer:,}",
         )
 
 

@@ -11,10 +11,11 @@ from gymnasium.spaces import Box
 
 from pgtoolkit.agents.ppo import PpoConfig
 from pgtoolkit.agents.reinforce import ReinforceConfig
+from pgtoolkit.agents.sac import SacConfig
 from pgtoolkit.agents.shac import ShacConfig
 from pgtoolkit.errors import RequestError
 from pgtoolkit.policies.factory import make_policy
-from pgtoolkit.scripts.cli.experiment import absolute_path, load_policy
+from pgtoolkit.scripts.cli.experiment import absolute_path, load_policy, warn_of_sizes
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 
 OBS = Box(-np.inf, np.inf, (2,), np.float32)
@@ -95,3 +96,19 @@ def test_a_damaged_policy_is_refused_by_name(change: Any, words: str, tmp_path: 
             environment(-1, 1),
         )
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"learning_starts": 1000}, "learns from step 1,000 on"),
+        ({"buffer_size": 100, "batch_size": 256}, "a minibatch has 256 transitions"),
+        ({"learning_starts": 999, "buffer_size": 256, "batch_size": 256}, ""),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_warned_of(
+    settings: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_sizes(SacConfig(**settings), 1000)
+    assert len(caplog.messages) == (words != "")
+    assert words in caplog.text
