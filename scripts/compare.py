@@ -151,11 +151,12 @@ def report(rows: Sequence["Row"], options: CompareArguments) -> None:
     """
     from rich.console import Console
 
+    from pgtoolkit.scripts.comparison.differences import as_dicts, differences_text
     from pgtoolkit.scripts.comparison.table import markdown_table
     from pgtoolkit.scripts.comparison.terminal_table import print_tables
 
     if options.json is not None:
-        write_json(options.json, [row.as_dict() for row in rows])
+        write_json(options.json, as_dicts(rows))
     if not rows:
         return
     console = Console()
@@ -163,6 +164,8 @@ def report(rows: Sequence["Row"], options: CompareArguments) -> None:
         print_tables(rows, console)
     else:
         print(markdown_table(rows))
+    if text := differences_text(rows):
+        console.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
     if options.plot is not None:
         from pgtoolkit.scripts.comparison.figure import draw, save
         from pgtoolkit.scripts.comparison.groups import group_of
