@@ -24,7 +24,8 @@ def load_class(file: str, name: str) -> EnvClass:
     path = Path(file).expanduser()
     if not path.is_file():
         raise RequestError(
-            f"there is no file {file}: write the environment as path/to/file.py:Class"
+            f"there is no file {file}: write the environment as path/to/file.py:Class; where a run "
+            "names this file, say where it is now with --env (in Python load(folder, env=...))"
         )
     module = import_file(path.resolve())
     if not name:
