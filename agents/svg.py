@@ -243,8 +243,10 @@ class Svg:
         return self.replay.draw((STATES,), generator).obs
 
     def draw(self) -> Window:
-        """Replayed transitions ``[1, M]``."""
+        """Replayed transitions ``[1, M]``; for a model in float32, in which it computes."""
         drawn = self.replay.draw((self.config.batch_size,), self.generator)
+        if self.model is None:
+            return single_steps(drawn)
         return single_steps(with_observations(drawn, drawn.reward.dtype))
 
     def replayed_step(self, learner: PolicyLearner) -> Metrics:

@@ -388,3 +388,33 @@ def test_comparisons_of_the_exact_gradients_are_not_told_as_those_of_a_models() 
     for metrics in found.values():
         assert "gradient/critic/bias_z" in metrics
         assert "gradient/probe/pathwise/variance" in metrics
+
+
+class Clock(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Observes ``1.7e9 + 10 x``, which float32 rounds to one number."""
+
+    observation_space = Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = Box(-1, 1, (1,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: Any = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.look(), {}
+
+    def look(self) -> np.ndarray:
+        return 1.7e9 + 10 * self.np_random.uniform(-1, 1, 1)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return self.look(), -(float(action[0]) ** 2), False, self.steps >= 10, {}
+
+
+def test_without_a_model_replayed_observations_keep_their_digits() -> None:
+    config = SvgConfig(num_envs=2, n_steps=40, learning_starts=10**6, horizon="0", hidden=(8,))
+    agent = Svg(config, Clock, seed=0)
+    for _ in range(2):
+        agent.update(agent.collect())
+    features = agent.policy.normalizer(agent.draw().obs)
+    assert features.dtype == torch.float32 and len(features.unique()) > 40
