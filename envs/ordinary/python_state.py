@@ -32,6 +32,7 @@ from pgtoolkit.envs.adapters.gymnasium.shared_state import SharedState
 from pgtoolkit.envs.adapters.gymnasium.state_slots import StatePair, has_get_and_set_state
 from pgtoolkit.envs.adapters.gymnasium.watch import content_numbers
 from pgtoolkit.envs.ordinary.opaque_places import opaque_places
+from pgtoolkit.envs.ordinary.plain_digest import plain_digest
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
 
@@ -102,23 +103,14 @@ class PythonState:
         return self._write(places, [k for k, place in enumerate(places) if self._is_held(place)])
 
     def fingerprint(self) -> Tensor:
-        """A hash of the content of each place, int64 ``[P]``; 0 where it cannot be saved.
+        """A hash of what each place holds, int64 ``[P]``; 0 where that is no plain value.
 
-        Just after it was made, that of an environment with the same constants is the same. The
-        environment's own ``get_state`` is not called, which may need a reset.
+        Just after it was made, that of an environment with the same constants is the same, in
+        every process. The environment's own ``get_state`` is not called, which may need a reset.
         """
         found = torch.zeros(len(self.places), dtype=torch.int64)
         for index, place in enumerate(self.places):
-            if isinstance(place, NewAttributesPlace) or not self._is_held(place):
-                continue
-            writer = Writer(self.known)
-            try:
-                place.put(writer)
-            except UnheldError:
-                continue
-            content = np.array(writer.codes, np.int64), np.array(writer.values, np.float64)
-            digest = hashlib.blake2b(b"".join(x.tobytes() for x in content), digest_size=8)
-            found[index] = int.from_bytes(digest.digest(), "little", signed=True)
+            found[index] = plain_digest(place.read())
         return found
 
     def names_of(self, places: Tensor) -> list[str]:
