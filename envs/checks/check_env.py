@@ -22,7 +22,7 @@ from pgtoolkit.envs.checks.finding import Finding
 from pgtoolkit.envs.checks.ordinary import check_ordinary
 from pgtoolkit.envs.checks.purity import preserved_generators
 from pgtoolkit.envs.differentiable import DifferentiableEnv
-from pgtoolkit.envs.ordinary.allowed_actions import with_allowed_actions
+from pgtoolkit.envs.registry.allowed_actions import with_allowed_actions
 from pgtoolkit.envs.registry.resolve import EnvSpec, find_env
 from pgtoolkit.gymnasium_types import AnyEnv
 

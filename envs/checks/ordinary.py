@@ -16,7 +16,7 @@ from pgtoolkit.envs.checks.ordinary_play import MAX_EPISODE_STEPS, PlayRecord, p
 from pgtoolkit.envs.checks.outputs import check_outputs
 from pgtoolkit.envs.checks.reproducible import check_seeding
 from pgtoolkit.envs.checks.rounding import check_rounding
-from pgtoolkit.envs.ordinary.allowed_actions import with_allowed_actions
+from pgtoolkit.envs.registry.allowed_actions import with_allowed_actions
 from pgtoolkit.gymnasium_types import AnyEnv
 
 UNUSABLE = ("types", "shapes", "results")

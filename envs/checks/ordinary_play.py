@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pgtoolkit.envs.checks.episodes import Episode
 from pgtoolkit.envs.ordinary.action_mask import ActionMask
-from pgtoolkit.envs.ordinary.allowed_actions import with_allowed_actions
+from pgtoolkit.envs.registry.allowed_actions import with_allowed_actions
 from pgtoolkit.envs.registry.ordinary import CHECKING_WRAPPERS, seeded_copy
 from pgtoolkit.errors import RequestError
 from pgtoolkit.gymnasium_types import AnyEnv

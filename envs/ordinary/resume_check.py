@@ -13,7 +13,6 @@ import torch
 
 from pgtoolkit.apart import call_apart
 from pgtoolkit.envs.adapters.gymnasium.shared_state import SharedState
-from pgtoolkit.envs.ordinary.allowed_actions import with_allowed_actions
 from pgtoolkit.envs.ordinary.episode_state import (
     ResumableEnv,
     Resume,
@@ -21,6 +20,7 @@ from pgtoolkit.envs.ordinary.episode_state import (
     require_private,
 )
 from pgtoolkit.envs.ordinary.python_state import PythonState
+from pgtoolkit.envs.registry.allowed_actions import with_allowed_actions
 from pgtoolkit.envs.registry.guard import InterfaceError
 from pgtoolkit.envs.registry.ordinary import seeded_copy
 from pgtoolkit.errors import RequestError, single_line

@@ -15,7 +15,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 from numpy.typing import NDArray
 
 from pgtoolkit.envs.numpy_env import NumpyEnv
-from pgtoolkit.envs.ordinary.allowed_actions import allows_nothing, with_allowed_actions
+from pgtoolkit.envs.registry.allowed_actions import allows_nothing, with_allowed_actions
 from pgtoolkit.envs.registry.observation_check import mismatch
 from pgtoolkit.envs.registry.ordinary import without_checking_wrappers
 from pgtoolkit.errors import RequestError, single_line

@@ -117,7 +117,7 @@ def test_a_wrong_request_is_refused_before_anything_runs(
 def test_help_shows_what_an_agent_is_tuned_by(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("tune", "ppo", "--help") == 0
     output = capsys.readouterr().out
-    assert "clip_range=0.02..2:log" in output and "--trials" in output
+    assert "clip_range=0.05..0.4:log" in output and "--trials" in output
     assert call("tune", "--help") == 0
     assert "--trials" in capsys.readouterr().out
 

@@ -9,12 +9,12 @@ from gymnasium import spaces
 
 from pgtoolkit.envs.checks.check_env import check_env
 from pgtoolkit.envs.checks.finding import has_fault
-from pgtoolkit.envs.ordinary.allowed_actions import (
+from pgtoolkit.envs.ordinary.resume_check import choose_resume
+from pgtoolkit.envs.registry.allowed_actions import (
     allowed_action,
     allows_nothing,
     with_allowed_actions,
 )
-from pgtoolkit.envs.ordinary.resume_check import choose_resume
 from pgtoolkit.envs.registry.flatten import flatten_observations
 from pgtoolkit.envs.registry.resolve import find_env
 
