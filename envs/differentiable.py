@@ -2,7 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, final
 
 import numpy as np
@@ -102,8 +102,8 @@ class DifferentiableEnv(ABC, Generic[S]):
         """The environment inside all wrappers, which is this one if it is no wrapper."""
         return self
 
-    def plain(self) -> AnyEnv | None:
-        """A new environment that plays the same episodes and has no gradient, for evaluations.
+    def plain_maker(self) -> Callable[[], AnyEnv] | None:
+        """Makes environments that play the same episodes without a gradient, for evaluations.
 
         None, the default, where any number of vector environments can use this object.
         """

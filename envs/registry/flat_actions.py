@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from pgtoolkit.envs.registry.ordinary import env_name
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.gymnasium_types import AnyEnv
-from pgtoolkit.networks.flat_rows import parts
+from pgtoolkit.networks.flat_rows import AnySpace, parts
 
 MAX_CATEGORIES = 1000
 """Most whole numbers an entry of an integer ``Box`` may have to become categories."""
-
-AnySpace = spaces.Space[Any]
 
 
 class FlatSpace(NamedTuple):

@@ -236,8 +236,8 @@ def _from_differentiable(env: DifferentiableEnv, name: str, wrappers: dict[str, 
     _refuse_gym_wrappers(name, wrappers)
 
     def factory(render_mode: str | None) -> AnyEnv:
-        plain = env.plain()
-        return NumpyEnv(env, render_mode=render_mode) if plain is None else plain
+        make_plain = env.plain_maker()
+        return NumpyEnv(env, render_mode=render_mode) if make_plain is None else make_plain()
 
     return EnvSpec(name, factory, env)
 

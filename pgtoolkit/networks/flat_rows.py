@@ -138,9 +138,10 @@ def _count(name: str, space: AnySpace, value: NDArray[Any]) -> int | None:
         return None
     if value.shape[1:] == shape and value.ndim > 0:
         return len(value)
+    of_many = ", ".join(map(str, ["N", *shape]))
     raise RequestError(
-        f"{_label(name)} has the shape {list(value.shape)}: give {list(shape)}, or "
-        f"{['N', *shape]} for N observations"
+        f"{_label(name)} has the shape {list(value.shape)}: give {list(shape)}, or [{of_many}] for "
+        "N observations"
     )
 
 

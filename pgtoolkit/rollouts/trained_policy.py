@@ -71,10 +71,9 @@ class TrainedPolicy:
         Args:
             observation: as the environment gives it: numbers ``[O]`` or ``[N, O]``; images
                 ``[H, W, C]`` or ``[N, H, W, C]``, as the observation space has them; of a ``Dict``
-                space a dictionary, of a ``Tuple`` space a tuple, in a batch with one more axis in
-                front of every array, as vector environments have them; a part ``privileged`` may be
-                left out. Or the flat row ``[O]`` or
-                ``[N, O]`` that the policy reads.
+                space a dictionary, of a ``Tuple`` space a tuple. A batch of these has one more axis
+                in front of every array, as vector environments have it. A part ``privileged`` may
+                be left out. The flat row ``[O]`` or ``[N, O]`` that the policy reads is taken, too.
             deterministic: whether the action is the distribution's mode, the one without noise, as
                 in evaluations; else it is sampled.
             generator: draws the noise of sampled actions: a ``torch.Generator`` on the CPU, which
@@ -120,7 +119,7 @@ class TrainedPolicy:
         own, shape = self.own_observation_space, self.observation_space.shape
         assert shape is not None, "policies have spaces with a shape"
         if _has_parts(observation, own):
-            observation = _flat(own, with_privileged(own, observation))
+            observation = _flat(own, _with_privileged(own, observation))
         array = _as_numbers(observation, list(shape))
         if needs_flattening(own) and _is_of(array, own):
             array = _flat(own, array)
@@ -147,7 +146,7 @@ def _has_parts(observation: Observation, space: Space[Any]) -> bool:
     return not is_reset or isinstance(space[-1], Dict)
 
 
-def with_privileged(space: Space[Any], observation: Any) -> Any:
+def _with_privileged(space: Space[Any], observation: Any) -> Any:
     """The observation, with zeros for a privileged part that it does not have.
 
     The policy does not read that part, and where a policy is used nobody may know it.

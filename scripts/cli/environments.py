@@ -65,7 +65,7 @@ class EnvFactory:
     def batched(self) -> bool:
         """Whether all environments are stepped as one batch of tensors."""
         dynamics = self.gradient.env if self.gradient.method == "auto" else None
-        return dynamics is not None and not has_plain(dynamics)
+        return dynamics is not None and dynamics.plain_maker() is None
 
     @property
     def single(self) -> EnvSpec:
@@ -116,15 +116,6 @@ class EnvFactory:
         on_fault: OnFault = "stop" if self.stepping.on_fault == "stop" else "restart"
         stepping = dataclasses.replace(self.stepping, on_fault=on_fault, needs_episodes=True)
         return self._make_ordinary(count, stepping, resume=NEW_EPISODES)
-
-
-def has_plain(env: DifferentiableEnv) -> bool:
-    """Whether evaluations are on plain environments, because only training can use this one."""
-    found = env.plain()
-    if found is None:
-        return False
-    found.close()
-    return True
 
 
 def make_env_factory(

@@ -36,7 +36,8 @@ def parts_sentence(own: spaces.Space[Any] | None, space: spaces.Space[Any]) -> s
     shown = [x for x in named if len(named) <= MOST_PARTS or x[0] in READERS]
     listed = ", ".join(_part(*x) for x in shown)
     counted = f"{len(named)} part" + "s" * (len(named) > 1)
-    return f"observation: {size} numbers, of {counted}" + f": {listed}" * bool(listed)
+    found = f"observation: {size} numbers, of {counted}"
+    return f"{found}: {listed}" if listed else found
 
 
 def _part(name: str, start: int, stop: int) -> str:

@@ -120,9 +120,9 @@ class LearnedModel(DifferentiableEnv[RunningState]):
         self._running = RunningEnvs(make)
         self._fitted_at: int | None = None
 
-    def plain(self) -> AnyEnv:
-        """A new real environment with the time limit of this one."""
-        return TimeLimit(self._make(), self.max_episode_steps)
+    def plain_maker(self) -> Callable[[], AnyEnv]:
+        """Makes real environments with the time limit of this one."""
+        return lambda: TimeLimit(self._make(), self.max_episode_steps)
 
     def initial(self, num_envs: int, generator: torch.Generator) -> RunningState:
         return self._starts(torch.ones(num_envs, dtype=torch.bool), generator)

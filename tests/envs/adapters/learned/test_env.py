@@ -403,4 +403,4 @@ def test_a_run_on_a_model_is_evaluated_on_plain_environments(tmp_path: Path) -> 
     small: dict[str, Any] = {"num_envs": 4, "n_steps": 5, "eval_episodes": 3, "quiet": True}
     run = pgtoolkit.train("shac", drift, total_steps=60, run_dir=tmp_path / "run", **small)
     assert run.progress.eval_return is not None
-    assert not isinstance(drift().plain().unwrapped, DifferentiableEnv)
+    assert not isinstance(drift().plain_maker()().unwrapped, DifferentiableEnv)
