@@ -28,7 +28,7 @@ from pgtoolkit.learners.entropy import EntropyBonus
 from pgtoolkit.learners.policy_learner import describe
 from pgtoolkit.learners.policy_step import backward
 from pgtoolkit.learners.step_rules.adam import Adam
-from pgtoolkit.learners.value_learner import make_value_function
+from pgtoolkit.learners.value_learner import loss_error, make_value_function
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.networks.value import explained_variance_metric
 from pgtoolkit.policies.factory import DistributionName
@@ -117,7 +117,10 @@ class A2c:
                 entropy=entropy,
                 divisor=config.n_steps,
             )
-            value_loss = (value - target)[valid].square().mean()
+            losses = (value - target)[valid].square()
+            value_loss = losses.mean()
+            if not bool(torch.isfinite(value_loss)):
+                raise loss_error(losses.detach(), valid.nonzero())
             self.value_function.zero_grad()
             (config.vf_coef * value_loss).backward()
             metrics |= self.rule.step(self.modules)

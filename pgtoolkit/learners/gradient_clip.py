@@ -24,10 +24,21 @@ def clip_gradient(parameters: NamedParameters, max_norm: float) -> Tensor:
         return torch.zeros(())
     norm: Tensor = torch.linalg.vector_norm(torch.stack(norms_of(gradients)))
     if not bool(torch.isfinite(norm)):
-        require_finite_gradient(named)  # a norm of large finite gradients may overflow
+        require_finite_gradient(named)
+        return _clip_long(gradients, max_norm)
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     multiply_all(gradients, scale)
     return norm
+
+
+def _clip_long(gradients: list[Tensor], max_norm: float) -> Tensor:
+    """:func:`clip_gradient` for finite gradients whose squares overflow; the norm is a float64."""
+    largest = torch.stack([g.abs().max() for g in gradients if g.numel()]).max()
+    multiply_all(gradients, 1 / largest)
+    norm = torch.linalg.vector_norm(torch.stack(norms_of(gradients)))
+    whole = norm.double() * largest.double()
+    multiply_all(gradients, torch.clamp(max_norm / whole, max=1.0).mul(largest.double()).to(norm))
+    return whole
 
 
 def require_finite_gradient(parameters: NamedParameters) -> None:

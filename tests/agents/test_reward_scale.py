@@ -1,5 +1,6 @@
 """With normalised rewards an agent learns the same, whatever the unit of the rewards is."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
@@ -25,6 +26,7 @@ from pgtoolkit.agents.trpo import Trpo, TrpoConfig
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.envs.wrappers.base import DifferentiableWrapper
+from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.rollouts.episodes import EpisodeTracker
 from pgtoolkit.rollouts.evaluation import evaluate
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
@@ -142,6 +144,23 @@ def test_without_normalisation_the_unit_matters() -> None:
         assert "train/reward_scale" not in trained(agent)
         ends.append(weights(agent))
     assert not all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+
+
+@pytest.mark.parametrize("exponent", [60, 70, 110])
+@pytest.mark.parametrize("name", AGENTS)
+def test_rewards_whose_squares_overflow_are_an_error_or_are_learned_from(
+    name: str, exponent: int
+) -> None:
+    """Not a run that goes on with weights that stand still, as after a clip by an infinite norm."""
+    agent = AGENTS[name](scaled(2.0**exponent), normalize_rewards=False)
+    before = weights(agent)
+    try:
+        metrics = trained(agent, 3)
+    except NonFiniteError:
+        return
+    assert all(bool(x.isfinite().all()) for x in weights(agent))
+    assert any(not torch.equal(one, now) for one, now in zip(before, weights(agent), strict=True))
+    assert math.isfinite(float(metrics.get("train/gradient_norm", torch.zeros(()))))
 
 
 @pytest.mark.parametrize("name", ["ppo", "a2c", "reinforce"])

@@ -52,8 +52,23 @@ def test_a_clip_of_a_gradient_that_is_not_finite_names_it_and_changes_nothing(ba
     assert module[0].grad is not None and module[0].grad.tolist() == [3.0, 4.0]
 
 
-def test_a_finite_gradient_whose_norm_overflows_is_no_error() -> None:
-    """Two entries of 3e38 have a norm beyond float32; the clip makes zeros of them."""
+def test_a_finite_gradient_whose_squares_overflow_is_clipped_as_any_other() -> None:
+    """(1.5e38, 2e38) has norm 2.5e38: its squares are beyond float32, the clipped one is (.6, .8)."""
+    module = with_gradients([1.5e38, 0.0], [2e38])
+    one, two = module
+    assert float(clip_gradient(module.named_parameters(), 1.0)) == pytest.approx(2.5e38)
+    assert one.grad is not None and two.grad is not None
+    assert one.grad.tolist() == pytest.approx([0.6, 0.0], rel=1e-5)
+    assert two.grad.tolist() == pytest.approx([0.8], rel=1e-5)
+
+
+def test_a_norm_beyond_float32_is_returned_as_it_is() -> None:
     module = with_gradients([3e38, 3e38])
-    assert float(clip_gradient(module.named_parameters(), 1.0)) == float("inf")
-    assert module[0].grad is not None and module[0].grad.tolist() == [0.0, 0.0]
+    assert float(clip_gradient(module.named_parameters(), 1.0)) == pytest.approx(3e38 * 2**0.5)
+
+
+def test_a_long_gradient_under_a_longer_bound_is_left_alone() -> None:
+    module = with_gradients([3e19, 4e19])
+    assert float(clip_gradient(module.named_parameters(), 1e30)) == pytest.approx(5e19)
+    (one,) = module
+    assert one.grad is not None and one.grad.tolist() == pytest.approx([3e19, 4e19])
