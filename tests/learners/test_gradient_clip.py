@@ -53,7 +53,7 @@ def test_a_clip_of_a_gradient_that_is_not_finite_names_it_and_changes_nothing(ba
 
 
 def test_a_finite_gradient_whose_squares_overflow_is_clipped_as_any_other() -> None:
-    """(1.5e38, 2e38) has norm 2.5e38: its squares are beyond float32, the clipped one is (.6, .8)."""
+    """(1.5e38, 2e38) has norm 2.5e38, with squares beyond float32; it is clipped to (.6, .8)."""
     module = with_gradients([1.5e38, 0.0], [2e38])
     one, two = module
     assert float(clip_gradient(module.named_parameters(), 1.0)) == pytest.approx(2.5e38)
