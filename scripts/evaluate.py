@@ -135,16 +135,16 @@ def evaluate_run(
 
     from pgtoolkit.rollouts.evaluation import evaluate
     from pgtoolkit.scripts.cli.display.video import require_rendering
-    from pgtoolkit.scripts.cli.experiment import env_factory_of, load_policy, settings_from_file
+    from pgtoolkit.scripts.cli.experiment import env_factory_of, load_policy
     from pgtoolkit.scripts.cli.memory import require_evaluation_memory
-    from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
+    from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed, settings_of_run
     from pgtoolkit.training.run_folder import RunFolder
 
     folder, config = RunFolder.open(options.run)
-    settings = settings_from_file(config, [], command="evaluate")
+    settings = settings_of_run(config, command="evaluate", trust=options.trust)
     chosen = chosen_environment(options, settings.run)
     if not options.trust:
-        require_signed(config, settings, names_of(chosen) - names_of(options), OTHER_ENV)
+        require_signed(config, names_of(chosen) - names_of(options), OTHER_ENV)
     torch.set_num_threads(settings.run.threads)
     device = torch.device("cpu")
     environments = (find_environments or env_factory_of)(chosen, False, device)

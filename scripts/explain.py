@@ -105,16 +105,15 @@ def explained(
     Raises:
         RequestError: the environment cannot be made, or the recording does not fit.
     """
-    from pgtoolkit.scripts.cli.experiment import absolute_path, settings_from_file
-    from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
+    from pgtoolkit.scripts.cli.experiment import absolute_path
+    from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed, settings_of_run
 
-    settings = settings_from_file(config, [], command="explain")
-    trained = settings
+    settings = settings_of_run(config, command="explain", trust=options.trust)
     if options.env is not None:
-        run = dataclasses.replace(trained.run, env=absolute_path(options.env))
+        run = dataclasses.replace(settings.run, env=absolute_path(options.env))
         settings = dataclasses.replace(settings, run=run)
     if not options.trust:
-        require_signed(config, trained, names_of(settings.run) - names_of(options), OTHER_ENV)
+        require_signed(config, names_of(settings.run) - names_of(options), OTHER_ENV)
     try:
         return taken_again(folder, settings, fault, recording)
     except RequestError:

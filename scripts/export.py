@@ -54,8 +54,8 @@ def run(arguments: Sequence[str]) -> None:
     require_new_file(options.output)
     import torch
 
-    from pgtoolkit.scripts.cli.experiment import env_factory_of, load_policy, settings_from_file
-    from pgtoolkit.scripts.cli.trust import names_of, require_signed
+    from pgtoolkit.scripts.cli.experiment import env_factory_of, load_policy
+    from pgtoolkit.scripts.cli.trust import names_of, require_signed, settings_of_run
     from pgtoolkit.scripts.comparison.plan import env_label
     from pgtoolkit.scripts.evaluate import EvaluateArguments, chosen_environment
     from pgtoolkit.scripts.exporting.formats import FORMATS, require_packages
@@ -66,9 +66,9 @@ def run(arguments: Sequence[str]) -> None:
     wanted = FORMATS[options.output.suffix.lower()]
     require_packages(wanted)
     folder, config = RunFolder.open(options.run)
-    settings = settings_from_file(config, [], command="export")
+    settings = settings_of_run(config, command="export", trust=options.trust)
     if not options.trust:
-        require_signed(config, settings, names_of(settings.run))
+        require_signed(config, names_of(settings.run))
     chosen = chosen_environment(EvaluateArguments(run=options.run), settings.run)
     environments = env_factory_of(chosen, False, torch.device("cpu"))
     env = environments.make_for_evaluation(NUM_ENVS)

@@ -191,8 +191,13 @@ def settings_to_resume(
     Raises:
         RequestError: the configuration does not fit, or names code that is not signed.
     """
-    from pgtoolkit.scripts.cli.experiment import settings_from_file
-    from pgtoolkit.scripts.cli.trust import SIGNATURE, names_of, require_signed, signature
+    from pgtoolkit.scripts.cli.trust import (
+        SIGNATURE,
+        names_of,
+        require_signed,
+        settings_of_run,
+        signature,
+    )
 
     if options.total_steps is not None:
         config = config | {"total_steps": options.total_steps}
@@ -200,9 +205,9 @@ def settings_to_resume(
         config = config | {"track": options.track}
     if options.capture_video:
         config = config | {"capture_video": True}
-    settings = settings_from_file(config, [], command="resume")
+    settings = settings_of_run(config, command="resume", trust=options.trust)
     if not options.trust:
-        require_signed(config, settings, names_of(settings.run))
+        require_signed(config, names_of(settings.run))
         return config, settings
     unsigned = {name: value for name, value in config.items() if name != SIGNATURE}
     return unsigned | signature(settings), settings

@@ -19,8 +19,9 @@ from pgtoolkit.scripts.cli.arguments import (
 )
 from pgtoolkit.scripts.cli.help.examples import EXAMPLES
 from pgtoolkit.scripts.cli.help.tables import table, text_width
+from pgtoolkit.scripts.cli.own_agents import short_name
 from pgtoolkit.scripts.cli.presets import Preset, PresetChoice, find_preset
-from pgtoolkit.scripts.cli.registry import AGENTS, find_agent, load_agent
+from pgtoolkit.scripts.cli.registry import AGENTS, load_agent, require_agent
 from pgtoolkit.training.stop import Interruption
 
 if TYPE_CHECKING:
@@ -80,10 +81,11 @@ def run(arguments: Sequence[str]) -> None:
         return
     if not arguments or arguments[0].startswith("-"):
         raise RequestError(
-            f"name the agent first: pgtoolkit train AGENT --env ENV ({', '.join(AGENTS)})"
+            f"name the agent first: pgtoolkit train AGENT --env ENV ({', '.join(AGENTS)}, or "
+            "path/to/file.py:Class)"
         )
     agent_name = arguments[0]
-    find_agent(agent_name)
+    require_agent(agent_name)
     command = f"train {agent_name}"
     if asks_for_help(arguments):
         print(help_of(agent_name))
@@ -105,7 +107,9 @@ def run(arguments: Sequence[str]) -> None:
         given = {} if preset is None else {"agent": agent_name, **preset.settings}
     else:
         given = read_yaml(Path(options.config))
-        if given.setdefault("agent", agent_name) != agent_name:
+        if experiment.absolute_path(given.setdefault("agent", agent_name)) != (
+            experiment.absolute_path(agent_name)
+        ):
             raise RequestError(f"{options.config} configures {given['agent']}, not {agent_name}")
     if given:
         settings = experiment.settings_from_file(given, rest, command=command)
@@ -172,7 +176,7 @@ def train_shown(
     with untrained():
         experiment = Experiment(settings, find_environments=find_environments)
         require_filmable(experiment)
-    names = experiment.source.name, settings.agent_name, settings.run.seed
+    names = experiment.source.name, short_name(settings.agent_name), settings.run.seed
     path = folder or parallel.exchange(default_path(*names), "folder of the run")[0]
     if parallel.rank() != 0:
         return follow(experiment, RunFolder(path), view, watch=watch)
@@ -426,6 +430,7 @@ def usage() -> str:
         f"example:\n  {EXAMPLES['train'].line.format(agent='shac')}\n\n"
         "usage: pgtoolkit train AGENT --env ENV [options]\n\n"
         f"agents:\n{table(rows, text_width())}\n\n"
+        "AGENT can be an agent of your own, path/to/file.py:Class.\n"
         "`pgtoolkit train AGENT --help` shows all options of an agent."
     )
 

@@ -22,7 +22,8 @@ from pgtoolkit.scripts.cli.arguments import (
     require_options,
 )
 from pgtoolkit.scripts.cli.files import require_writable, write_json
-from pgtoolkit.scripts.cli.registry import AGENTS, find_agent
+from pgtoolkit.scripts.cli.own_agents import names_own_agent, short_name
+from pgtoolkit.scripts.cli.registry import AGENTS, require_agent
 from pgtoolkit.scripts.engines.names import EngineName
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def run(arguments: Sequence[str]) -> None:
             f"name the agent first: pgtoolkit tune AGENT --env ENV ({', '.join(AGENTS)})"
         )
     agent_name = arguments[0]
-    find_agent(agent_name)
+    require_agent(agent_name)
     if asks_for_help(arguments):
         print(help_of(agent_name))
         return
@@ -187,7 +188,7 @@ def make_plan(
     prunes = options.prune != "none" and interval > 0
     first = settings.run.seed
     plan = Plan(
-        agent=agent_name,
+        agent=settings.agent_name,
         fixed=fixed,
         total_steps=loop.total_steps,
         seeds=range(first, first + options.seeds),
@@ -206,9 +207,9 @@ def parse_fixed(
     Raises:
         RequestError: a setting is wrong, or the configuration is that of another agent.
     """
-    from pgtoolkit.scripts.cli.experiment import settings_from_file
+    from pgtoolkit.scripts.cli.experiment import absolute_path, settings_from_file
 
-    if config.setdefault("agent", agent_name) != agent_name:
+    if absolute_path(str(config.setdefault("agent", agent_name))) != absolute_path(agent_name):
         raise RequestError(f"{options.config} configures {config['agent']}, not {agent_name}")
     return settings_from_file(config, rest, command=f"train {agent_name}")
 
@@ -244,7 +245,7 @@ def default_root(plan: "Plan", space: "Sequence[Dimension]") -> Path:
     text = json.dumps(identity_of(plan, space), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
     env = plain_name(env_label(str(plan.fixed["env"])))
-    return Path("runs/tune") / f"{env}__{plan.agent}__{digest}"
+    return Path("runs/tune") / f"{env}__{short_name(plan.agent)}__{digest}"
 
 
 def whole_windows(study: "Study", plan: "Plan") -> str:
@@ -308,8 +309,10 @@ def help_of(agent_name: str) -> str:
     from pgtoolkit.scripts.cli.registry import load_agent
     from pgtoolkit.scripts.tuning.space import searched_settings
 
-    space = searched_settings(agent_name, load_agent(agent_name)[1](), (), ())
-    lines = [f"  {dimension.text}" for dimension in space]
+    lines = ["  nothing: --tune says which settings are"]
+    if not names_own_agent(agent_name):
+        space = searched_settings(agent_name, load_agent(agent_name)[1](), (), ())
+        lines = [f"  {dimension.text}" for dimension in space]
     return "\n".join(
         (
             command_help(f"tune {agent_name}", TuneArguments),

@@ -36,7 +36,7 @@ def _clip_long(gradients: list[Tensor], max_norm: float) -> Tensor:
     largest = torch.stack([g.abs().max() for g in gradients if g.numel()]).max()
     multiply_all(gradients, 1 / largest)
     norm = torch.linalg.vector_norm(torch.stack(norms_of(gradients)))
-    whole = norm.double() * largest.double()
+    whole: Tensor = norm.double() * largest.double()
     multiply_all(gradients, torch.clamp(max_norm / whole, max=1.0).mul(largest.double()).to(norm))
     return whole
 

@@ -13,10 +13,12 @@ from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.scripts.cli.experiment import (
     RunConfig,
     RunSettings,
+    absolute_path,
     with_absolute_paths,
     with_absolute_torso,
 )
-from pgtoolkit.scripts.cli.registry import AGENTS, find_agent, load_agent
+from pgtoolkit.scripts.cli.own_agents import own_agent_of
+from pgtoolkit.scripts.cli.registry import AGENTS, load_agent, require_agent
 from pgtoolkit.scripts.cli.suggestions import did_you_mean
 from pgtoolkit.setting_types import fits, words_of
 from pgtoolkit.training.loop import TrainConfig
@@ -70,8 +72,8 @@ def agent_of(agent: object) -> tuple[str, Any]:
         RequestError: it is neither the name nor the configuration of an agent.
     """
     if isinstance(agent, str):
-        find_agent(agent)
-        return agent, None
+        require_agent(agent)
+        return absolute_path(agent), None
     kind, known = type(agent), ", ".join(AGENTS)
     for name, entry in AGENTS.items():
         if (kind.__module__, kind.__name__) == (entry.module, f"{entry.name}Config"):
@@ -82,9 +84,13 @@ def agent_of(agent: object) -> tuple[str, Any]:
                     f"give the agent's name {name!r} or its settings {entry.name}Config(...), not "
                     f"the {'class' if isinstance(agent, type) else 'object'} {class_name}"
                 )
+    if isinstance(agent, type) and issubclass(agent, Settings):
+        raise RequestError(f"give settings {agent.__name__}(...), not the class {agent.__name__}")
+    if isinstance(agent, Settings):
+        return own_agent_of(agent), agent
     raise RequestError(
-        f"{single_line(repr(agent))[:100]} is no agent: give a name ({known}) or the settings of "
-        "one, such as ShacConfig(...)"
+        f"{single_line(repr(agent))[:100]} is no agent: give a name ({known}), "
+        "path/to/file.py:Class of one of your own, or the settings of one, such as ShacConfig(...)"
     )
 
 

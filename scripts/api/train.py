@@ -26,10 +26,9 @@ from pgtoolkit.scripts.cli.experiment import (
     FindEnvironments,
     RunConfig,
     env_factory_of,
-    settings_from_file,
 )
 from pgtoolkit.scripts.cli.presets import PresetChoice, find_preset
-from pgtoolkit.scripts.cli.trust import names_of, require_signed
+from pgtoolkit.scripts.cli.trust import names_of, require_signed, settings_of_run
 from pgtoolkit.scripts.train import train_settings
 from pgtoolkit.training.run_folder import RunFolder
 from pgtoolkit.user_code import require_not_imported
@@ -55,7 +54,8 @@ def train(
     ``resume`` says so, and ``Run.resume`` and ``load(directory, env=...)`` do it from Python.
 
     Args:
-        agent: a name of `pgtoolkit list agents`, or an agent's settings, ``ShacConfig(...)``.
+        agent: a name of `pgtoolkit list agents`, an agent's settings, ``ShacConfig(...)``, or
+            ``path/to/file.py:Class`` of one of your own, whose settings may be given too.
         env: an id (``Pendulum-v1``), ``path/to/file.py:Class``, one environment, a vector
             environment, or a function or class that makes one of these. One environment is copied
             ``num_envs`` times and stays as it is; a vector environment is stepped itself, has its
@@ -128,10 +128,10 @@ def load(
     """
     with python_session():
         folder, config = RunFolder.open(as_path(directory))
-        settings = settings_from_file(config, [], command="evaluate")
+        settings = settings_of_run(config, command="evaluate", trust=trust)
         if not trust:
             names = names_of(settings.run) if env is None else frozenset[str]()
-            require_signed(config, settings, names)
+            require_signed(config, names)
         find = None if env is None else find_again(env, settings.run)
         return Run(folder, settings, find, trust=trust)
 

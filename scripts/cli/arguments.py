@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,10 @@ T = TypeVar("T")
 
 FRAME_CHARACTERS = "╭╮╰╯│─"
 """Characters of the frame that tyro draws around an error."""
+
+RULE = re.compile(r"[│ ]*(─{2,}|-{4,})[│ ]*")
+"""A line across the frame. Where the terminal's encoding is ASCII, these are all of the frame, and
+the first one stands below the title."""
 
 
 NUMBER_WORDS = ("-inf", "-infinity", "-nan")
@@ -219,9 +224,11 @@ def flag_name(field: str) -> str:
 
 def _first_error(report: str) -> str:
     """The first paragraph of tyro's framed error report."""
-    lines = [line.strip(f" {FRAME_CHARACTERS}") for line in report.splitlines()]
-    rule = next((i for i, line in enumerate(report.splitlines()) if "│ ──" in line), len(lines))
-    text = " ".join(line for line in lines[1:rule] if line)
+    lines = report.splitlines()[1:]  # without the title
+    begun = itertools.dropwhile(RULE.fullmatch, lines)
+    paragraph = itertools.takewhile(lambda line: not RULE.fullmatch(line), begun)
+    words = (line.strip(f" {FRAME_CHARACTERS}") for line in paragraph)
+    text = " ".join(line for line in words if line)
     # Errors from a dataclass's own checks: drop tyro's prefix with the field's position.
     text = re.sub(r"^Error parsing (agent|loop|run|\w+Arguments): ", "", text).replace("  ", " ")
     return plain_words(text)
@@ -248,6 +255,11 @@ PLAIN_WORDS = (
         r"Error parsing (--[\w-]+): Could not find valid parse for arguments: \['(.*)'\]",
         r"\1 cannot be \2",
     ),
+    (
+        r"invalid choice '(.*)' for argument '(--[\w-]+)'\. Expected one of \((.*?),?\)\.",
+        r"\2 must be one of \3, not '\1'",
+    ),
+    (r"Unrecognized options: (.*)", r"there is no option or place for \1"),
 )
 """Patterns of tyro's messages, with what is said in their place."""
 

@@ -146,7 +146,7 @@ def parse_settings(agent_name: str, arguments: list[str], *, command: str) -> Ru
     flat: type[Any] = tyro.conf.OmitArgPrefixes[group]  # type: ignore[valid-type,misc]
     parsed = parse(flat, arguments, command=command)
     run, agent = with_absolute_paths(parsed.run), with_absolute_torso(parsed.agent)
-    return RunSettings(agent_name, run, parsed.loop, agent)
+    return RunSettings(absolute_path(agent_name), run, parsed.loop, agent)
 
 
 def with_absolute_paths(run: RunConfig) -> RunConfig:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar, final
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.own_agents import load_own_agent, names_own_agent
 
 T = TypeVar("T")
 
@@ -256,6 +257,16 @@ EXPECTATION_NOTES = {
 }
 
 
+def require_agent(name: str) -> None:
+    """Raises on a name that cannot be an agent's. Own classes are looked up when they are loaded.
+
+    Raises:
+        RequestError: there is no such agent.
+    """
+    if not names_own_agent(name):
+        find_agent(name)
+
+
 def find_agent(name: str) -> LazyClass:
     """The table's entry of an agent.
 
@@ -270,9 +281,14 @@ def find_agent(name: str) -> LazyClass:
 def load_agent(name: str) -> tuple[type[Any], type[Any]]:
     """An agent's class and its configuration's class.
 
+    Args:
+        name: of the table, or ``path/to/file.py:Class``, or ``module:Class``.
+
     Raises:
-        RequestError: there is no such agent.
+        RequestError: there is no such agent, or the class is none.
     """
+    if names_own_agent(name):
+        return load_own_agent(name)
     agent = find_agent(name)
     module = importlib.import_module(agent.module)
     return getattr(module, agent.name), getattr(module, f"{agent.name}Config")

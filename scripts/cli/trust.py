@@ -1,7 +1,8 @@
 """Names in a run's folder that stand for code, and whether this user trained with them.
 
-An environment ``file.py:Class`` or ``module:Id`` and a torso ``file.py:function`` are Python code
-that runs when they are loaded, and a folder that somebody else made may name any. So `pgtoolkit
+An environment ``file.py:Class`` or ``module:Id``, a torso ``file.py:function`` and an agent of the
+user's own, ``file.py:Class``, are Python code that runs when they are loaded, and a folder that
+somebody else made may name any. So `pgtoolkit
 train` signs the names with a key of this user, and the commands that read a folder load names only
 if they are signed, given on the command line, or trusted by a flag.
 """
@@ -63,7 +64,7 @@ def code_names(env: str, **arguments: str) -> frozenset[str]:
 
     parsed = [parse_json_object(text, flag_name(name)) for name, text in arguments.items()]
     texts = [text for value in [env, *parsed] for text in _texts(value)]
-    return frozenset(absolute_path(text) for text in texts if ":" in text or ".py" in text)
+    return frozenset(absolute_path(text) for text in texts if _may_name_code(text))
 
 
 def names_of(options: Any) -> frozenset[str]:
@@ -73,14 +74,22 @@ def names_of(options: Any) -> frozenset[str]:
     )
 
 
-def names_in(settings: "RunSettings") -> frozenset[str]:
-    """All names in a run's settings that stand for code: :func:`names_of`, and the torso's."""
-    return names_of(settings.run) | torso_names(settings)
+def names_in(config: Mapping[str, Any]) -> frozenset[str]:
+    """All names in a run's configuration that stand for code.
+
+    Args:
+        config: as ``config.yaml`` holds it, see ``RunSettings.as_dict``; it may lack any entry.
+    """
+    from pgtoolkit.scripts.cli.experiment import absolute_path
+
+    entries = [config.get(name) for name in ("env", "torso", "agent", *ARGUMENTS)]
+    texts = [text for entry in entries for text in _texts(entry)]
+    return frozenset(absolute_path(text) for text in texts if _may_name_code(text))
 
 
-def torso_names(settings: "RunSettings") -> frozenset[str]:
-    """The name of the policy's hidden layers if these are the user's code."""
-    return code_names(settings.agent.torso)
+def always_loaded(config: Mapping[str, Any]) -> frozenset[str]:
+    """Those of :func:`names_in` that every command loads: the policy's hidden layers, the agent."""
+    return names_in({name: config.get(name) for name in ("torso", "agent")})
 
 
 def signature(settings: "RunSettings") -> dict[str, str]:
@@ -88,7 +97,7 @@ def signature(settings: "RunSettings") -> dict[str, str]:
 
     It is empty too, and a warning says so, where the user's key can be neither read nor made.
     """
-    names = names_in(settings)
+    names = names_in(settings.as_dict())
     if not names:
         return {}
     try:
@@ -104,30 +113,44 @@ def signature(settings: "RunSettings") -> dict[str, str]:
         return {}
 
 
-def require_signed(
-    config: Mapping[str, Any],
-    settings: "RunSettings",
-    names: Collection[str],
-    advice: str = "",
-) -> None:
-    """Checks that this user trained with the names that a run's folder gives.
+def settings_of_run(config: Mapping[str, Any], *, command: str, trust: bool) -> "RunSettings":
+    """The settings in a run's folder. Those of an agent of the user's own are its class's.
 
     Args:
         config: the folder's configuration.
-        settings: its settings. The policy's hidden layers are always going to be loaded.
-        names: the other names among them that are going to be loaded.
+        command: the command that reads it, for messages.
+        trust: whether code that the folder names is run though this user did not train with it.
+
+    Raises:
+        RequestError: the agent is code, and the folder is not signed by this user; or a setting is
+            wrong.
+    """
+    from pgtoolkit.scripts.cli.experiment import settings_from_file
+
+    if not trust:
+        require_signed(config, ())
+    return settings_from_file(config, [], command=command)
+
+
+def require_signed(config: Mapping[str, Any], names: Collection[str], advice: str = "") -> None:
+    """Checks that this user trained with the names that a run's folder gives.
+
+    Args:
+        config: the folder's configuration. The policy's hidden layers, and the agent if it is
+            code, are always going to be loaded.
+        names: the other names in it that are going to be loaded.
         advice: what else the user can do than trust the folder, if these are all.
 
     Raises:
         RequestError: names are going to be loaded, and the folder is not signed by this user.
     """
-    layers = torso_names(settings)
-    loaded = layers.union(names)
-    if loaded and not _is_signed(names_in(settings), config.get(SIGNATURE)):
+    always = always_loaded(config)
+    loaded = always.union(names)
+    if loaded and not _is_signed(names_in(config), config.get(SIGNATURE)):
         raise RequestError(
             f"the run names code, {excerpt(join_names(sorted(loaded)))}, and was not trained here "
             "by you: loading it runs that code. Read the code, then give --trust"
-            f"{'' if layers else advice}"
+            f"{'' if always else advice}"
         )
 
 
@@ -140,6 +163,10 @@ def key_file() -> Path:
     given = os.environ.get("XDG_STATE_HOME", "")
     state = Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"
     return state / "pgtoolkit" / "signing.key"
+
+
+def _may_name_code(text: str) -> bool:
+    return ":" in text or ".py" in text
 
 
 def _texts(value: Any) -> Iterator[str]:

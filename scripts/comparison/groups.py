@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.own_agents import short_name
 from pgtoolkit.scripts.cli.trust import SIGNATURE
 from pgtoolkit.scripts.comparison.plan import env_label
 from pgtoolkit.scripts.comparison.scalars import (
@@ -167,5 +168,5 @@ def label_of(config: Config, others: Sequence[Config]) -> str:
 def name_of(config: Config) -> str:
     """The agent of a training run; estimator and family of variational inference."""
     if "agent" in config:
-        return str(config["agent"])
+        return short_name(str(config["agent"]))
     return f"{config.get('estimator')}, {config.get('family')} covariance".replace("_", " ")

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, final
 import yaml
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.scripts.cli.registry import AGENTS, find_agent
+from pgtoolkit.scripts.cli.own_agents import short_name
+from pgtoolkit.scripts.cli.registry import AGENTS, require_agent
 
 OPENING, CLOSING = "[{", "]}"
 
@@ -16,7 +17,8 @@ class Variant(NamedTuple):
     """An agent with settings that differ from its defaults."""
 
     label: str
-    """Its name in tables and legends: the text on the command line."""
+    """Its name in tables and legends: the text on the command line, without the place of an own
+    agent's class."""
     agent: str
     settings: Mapping[str, Any]
 
@@ -25,7 +27,8 @@ def parse_variants(texts: Sequence[str], assignments: Sequence[str]) -> list[Var
     """The agents of a comparison.
 
     Args:
-        texts: ``AGENT`` or ``AGENT:SETTING=VALUE,SETTING=VALUE``.
+        texts: ``AGENT`` or ``AGENT:SETTING=VALUE,SETTING=VALUE``; an agent's name may be
+            ``path/to/file.py:Class``.
         assignments: ``SETTING=VALUE`` for all agents, or ``AGENT.SETTING=VALUE`` for one; the
             settings in ``texts`` win over them.
 
@@ -51,9 +54,12 @@ def parse_variant(text: str) -> Variant:
         RequestError: there is no such agent, or the rest is no list of settings.
     """
     agent, colon, rest = text.partition(":")
-    find_agent(agent)
+    if colon and agent not in AGENTS and "=" not in rest.partition(":")[0]:
+        name, colon, rest = rest.partition(":")
+        agent = f"{agent}:{name}"
+    require_agent(agent)
     pairs = [parse_setting(part, text) for part in split_outside_brackets(rest)] if colon else []
-    return Variant(text, agent, dict(pairs))
+    return Variant(f"{short_name(agent)}{colon}{rest}", agent, dict(pairs))
 
 
 def parse_assignment(text: str) -> tuple[str | None, str, Any]:
@@ -64,8 +70,8 @@ def parse_assignment(text: str) -> tuple[str | None, str, Any]:
     """
     key, equals, value = text.partition("=")
     agent, dot, name = key.rpartition(".")
-    if dot and agent not in AGENTS:
-        find_agent(agent)
+    if dot:
+        require_agent(agent)
     return agent if dot else None, *parse_setting(f"{name}{equals}{value}", text)
 
 

@@ -9,6 +9,7 @@ from typing import Any, final
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.scripts.cli.experiment import default_settings
+from pgtoolkit.scripts.cli.own_agents import names_own_agent
 from pgtoolkit.scripts.comparison.groups import (
     Config,
     env_of,
@@ -87,9 +88,13 @@ class Experiment:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The defaults of the settings; none for an agent that this version does not have."""
+        """The defaults of the settings; none for an agent that this version does not have.
+
+        Nor for one of the user's own: a report runs no code that a folder names.
+        """
+        agent = str(self.config.get("agent"))
         try:
-            return default_settings(str(self.config.get("agent")))
+            return {} if names_own_agent(agent) else default_settings(agent)
         except RequestError:
             return {}
 

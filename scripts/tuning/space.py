@@ -12,6 +12,7 @@ from pgtoolkit.config import Settings, ranges, typical_ranges
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.arguments import flag_name
 from pgtoolkit.scripts.cli.formatting import join_names
+from pgtoolkit.scripts.cli.own_agents import short_name
 from pgtoolkit.scripts.cli.suggestions import did_you_mean
 from pgtoolkit.scripts.comparison.variants import split_outside_brackets
 from pgtoolkit.setting_types import types_of
@@ -143,13 +144,18 @@ def searched_settings(
         agent_name: the agent.
         config: its settings without those that are searched.
         texts: ``NAME``, ``NAME=LOW..HIGH``, ``NAME=LOW..HIGH:log`` (or ``linear``) or
-            ``NAME=A,B,C``; none for those of :data:`SEARCHED`.
+            ``NAME=A,B,C``; none for those of :data:`SEARCHED`, which has no agents of the user's.
         given: names of the settings to which the command line gives a value.
 
     Raises:
         RequestError: the agent has no such setting, a range is empty, outside the setting's own, or
-            missing, or a setting has a value and a range.
+            missing, a setting has a value and a range, or it is not known what to search.
     """
+    if not texts and agent_name not in SEARCHED:
+        raise RequestError(
+            f"say which settings of {short_name(agent_name)} are to be searched, such as --tune "
+            "learning_rate: only those of this package's agents are known"
+        )
     if not texts:
         names = [name for name in SEARCHED[agent_name] if name not in given]
         if not names:

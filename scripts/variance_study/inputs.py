@@ -31,12 +31,11 @@ from pgtoolkit.scripts.cli.experiment import (
     env_factory_of,
     load_critic,
     load_policy,
-    settings_from_file,
 )
 from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.malloc import keep_freed_memory
 from pgtoolkit.scripts.cli.memory import require_statistics_memory, require_study_memory
-from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed
+from pgtoolkit.scripts.cli.trust import OTHER_ENV, names_of, require_signed, settings_of_run
 from pgtoolkit.scripts.variance_study.arguments import VarianceArguments
 from pgtoolkit.seeding import stream, stream_seed
 from pgtoolkit.training.run_folder import RunFolder
@@ -158,10 +157,10 @@ def _load_run(
     if options.run is None:
         return None, None
     folder, config = RunFolder.open(options.run)
-    settings = settings_from_file(config, [], command="variance")
+    settings = settings_of_run(config, command="variance", trust=options.trust)
     if not options.trust:
         inherited = names_of(_environment_config(options, settings)) - names_of(options)
-        require_signed(config, settings, inherited, OTHER_ENV)
+        require_signed(config, inherited, OTHER_ENV)
     return settings, folder.read_policy(options.checkpoint)
 
 

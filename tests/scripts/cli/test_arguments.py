@@ -1,5 +1,8 @@
 """What is said of arguments that do not fit."""
 
+import io
+import sys
+
 import pytest
 
 from pgtoolkit.errors import RequestError
@@ -28,6 +31,23 @@ def test_a_value_that_cannot_be_read_is_said_in_plain_words(
     with pytest.raises(RequestError) as caught:
         parse_settings("ppo", list(flags), command="train ppo")
     assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_messages_are_one_sentence_in_any_encoding_of_the_terminal(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With LC_ALL=C, as in containers and batch jobs, the frame around errors is another one."""
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    for flags, words in (
+        (["--gamma", "high"], "--gamma must be a number, not 'high'"),
+        (["--num-envs", "-3"], "--num-envs must be at least 1, not -3"),
+        (["--compile", "no"], "--compile must be one of 'auto', 'always', 'never', not 'no'"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            parse_settings("ppo", [*ENV, *flags], command="train ppo")
+        assert str(caught.value).startswith(words) and "---" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -100,22 +100,27 @@ def named(torso: str = "mlp", **run: Any) -> RunSettings:
     return RunSettings("ppo", RunConfig(**run), TrainConfig(), PpoConfig(torso=torso))
 
 
+def folder(settings: RunSettings, signed: Any = None) -> dict[str, Any]:
+    """The configuration in a run's folder, with what stands there as its signature."""
+    return settings.as_dict() | ({} if signed is None else signed)
+
+
 def test_a_signature_is_that_of_the_user_and_of_all_names() -> None:
     """Another name, one name less, and another user's key are refused; no name needs none."""
     one, two = named(env="m:A-v0"), named(env="m:A-v0", gym_wrappers='{"m:W": {}}')
     signed = signature(two)
     assert signed == signature(two) and list(signed) == [SIGNATURE]
-    require_signed(signed, two, names_in(two))
-    require_signed({}, named(env="Pendulum-v1"), set())
+    require_signed(folder(two, signed), names_in(two.as_dict()))
+    require_signed(folder(named(env="Pendulum-v1")), set())
     other = named(env="m:B-v0", gym_wrappers='{"m:W": {}}')
-    for config, run in ((signed, one), (signed, other), ({}, one), ({SIGNATURE: 5}, one)):
+    for entry, run in ((signed, one), (signed, other), ({}, one), ({SIGNATURE: 5}, one)):
         with pytest.raises(RequestError, match="give --trust") as caught:
-            require_signed(config, run, names_in(run))
+            require_signed(folder(run, entry), names_in(run.as_dict()))
         assert "\n" not in str(caught.value)
     key_file().unlink()
     assert signature(two) != signed
     with pytest.raises(RequestError, match=r"m:A-v0.*m:W"):
-        require_signed(signed, two, names_in(two))
+        require_signed(folder(two, signed), names_in(two.as_dict()))
 
 
 def test_a_run_without_code_makes_no_key(place: Path) -> None:
@@ -162,7 +167,7 @@ def test_a_key_that_others_may_know_is_not_used(
     assert signature(run) == {}
     assert "--trust" in caplog.text and caplog.text.count("\n") == 1
     with pytest.raises(RequestError, match="--trust"):
-        require_signed(signed, run, names_in(run))
+        require_signed(folder(run, signed), names_in(run.as_dict()))
 
 
 @pytest.mark.parametrize("home", ["file", "no home"])
