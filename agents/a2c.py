@@ -17,6 +17,7 @@ from pgtoolkit.config import (
     at_least,
     at_most,
     between,
+    settings_for,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.envs.collector import Collector
@@ -74,7 +75,7 @@ class A2c:
         total_steps: planned environment steps, for the learning-rate schedule.
 
     Raises:
-        RequestError: no policy fits the spaces.
+        RequestError: the settings are those of another agent; no policy fits the spaces.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -82,7 +83,7 @@ class A2c:
     def __init__(
         self, config: A2cConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config = config
+        self.config = settings_for(self, config, A2cConfig)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
         self.policy = self.collector.make_policy()
         value = make_value_function(config, self.collector.spaces[0], seed=seed)

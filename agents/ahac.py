@@ -19,6 +19,7 @@ from pgtoolkit.config import (
     below,
     between,
     each,
+    settings_for,
 )
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.vectorized.given import EnvArgument
@@ -112,7 +113,8 @@ class Ahac:
     def __init__(
         self, config: AhacConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config, self.estimator = config, followed_estimator(config)
+        self.config = settings_for(self, config, AhacConfig)
+        self.estimator = followed_estimator(config)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps, gradient=True)
         self.policy, progress = self.collector.make_policy(), self.collector.progress
         self.learner = PolicyLearner.of(config, self.policy, progress, self.collector.reward_unit)

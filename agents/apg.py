@@ -16,6 +16,7 @@ from pgtoolkit.config import (
     above,
     below,
     each,
+    settings_for,
 )
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.vectorized.given import EnvArgument
@@ -76,7 +77,8 @@ class Apg:
     def __init__(
         self, config: ApgConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config, self.estimator = config, followed_estimator(config)
+        self.config = settings_for(self, config, ApgConfig)
+        self.estimator = followed_estimator(config)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps, gradient=True)
         self.policy = self.collector.make_policy()
         self.learner = PolicyLearner.of(

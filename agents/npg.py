@@ -13,6 +13,7 @@ from pgtoolkit.config import (
     RolloutSettings,
     at_least,
     at_most,
+    settings_for,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.envs.collector import Collector
@@ -59,7 +60,7 @@ class Npg:
         total_steps: planned environment steps, for the value function's learning rate.
 
     Raises:
-        RequestError: no policy fits the spaces.
+        RequestError: the settings are those of another agent; no policy fits the spaces.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -67,7 +68,7 @@ class Npg:
     def __init__(
         self, config: NpgConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config = config
+        self.config = settings_for(self, config, NpgConfig)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
         self.policy, progress = self.collector.make_policy(), self.collector.progress
         rule = NaturalGradient(

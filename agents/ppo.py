@@ -22,6 +22,7 @@ from pgtoolkit.config import (
     at_least,
     at_most,
     between,
+    settings_for,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
@@ -169,7 +170,7 @@ class Ppo:
         total_steps: planned environment steps, for the learning-rate schedule.
 
     Raises:
-        RequestError: no policy fits the spaces.
+        RequestError: the settings are those of another agent; no policy fits the spaces.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -177,7 +178,7 @@ class Ppo:
     def __init__(
         self, config: PpoConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config = config
+        self.config = settings_for(self, config, PpoConfig)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
         observation_space, device = self.collector.spaces[0], self.collector.device
         self.policy = self.collector.make_policy()

@@ -18,6 +18,7 @@ from pgtoolkit.config import (
     at_most,
     below,
     each,
+    settings_for,
 )
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.vectorized.given import EnvArgument
@@ -94,7 +95,7 @@ class Reinforce:
         total_steps: planned environment steps, for the learning-rate schedule.
 
     Raises:
-        RequestError: no policy fits the spaces.
+        RequestError: the settings are those of another agent; no policy fits the spaces.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -107,7 +108,7 @@ class Reinforce:
         seed: int = 0,
         total_steps: int = 500_000,
     ) -> None:
-        self.config = config
+        self.config = settings_for(self, config, ReinforceConfig)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
         self.policy, progress = self.collector.make_policy(), self.collector.progress
         self.learner = PolicyLearner.of(config, self.policy, progress, self.collector.reward_unit)

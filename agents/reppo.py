@@ -31,6 +31,7 @@ from pgtoolkit.config import (
     below,
     between,
     each,
+    settings_for,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution, GaussianParameters, nonzero
@@ -244,7 +245,7 @@ class Reppo:
     def __init__(
         self, config: ReppoConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config = config
+        self.config = settings_for(self, config, ReppoConfig)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
         spaces, device = self.collector.spaces, self.collector.device
         self.q = make_q_ensemble(config, spaces, seed=seed).to(device)

@@ -21,6 +21,7 @@ from pgtoolkit.config import (
     below,
     between,
     each,
+    settings_for,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution, GaussianParameters
@@ -115,7 +116,7 @@ class Rpo:
     def __init__(
         self, config: RpoConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config = config
+        self.config = settings_for(self, config, RpoConfig)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps, gradient=True)
         self.policy, progress = self.collector.make_policy(), self.collector.progress
         self.learner = PolicyLearner.of(config, self.policy, progress, self.collector.reward_unit)

@@ -21,6 +21,7 @@ from pgtoolkit.config import (
     above,
     at_least,
     at_most,
+    settings_for,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.box_units import log_prob_in_box
@@ -161,7 +162,8 @@ class Sac:
         total_steps: planned environment steps, for the learning-rate schedule.
 
     Raises:
-        RequestError: no policy fits the spaces, or actions are discrete.
+        RequestError: the settings are those of another agent; no policy fits the spaces, or actions
+            are discrete.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -169,7 +171,7 @@ class Sac:
     def __init__(
         self, config: SacConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config = config
+        self.config = settings_for(self, config, SacConfig)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
         self.num_actions = continuous_size(self.collector.spaces[1])
         device = self.collector.device

@@ -18,6 +18,7 @@ from pgtoolkit.config import (
     below,
     between,
     each,
+    settings_for,
 )
 from pgtoolkit.envs.collector import Collector
 from pgtoolkit.envs.vectorized.given import EnvArgument
@@ -121,7 +122,8 @@ class Sapo:
     def __init__(
         self, config: SapoConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config, self.estimator = config, followed_estimator(config)
+        self.config = settings_for(self, config, SapoConfig)
+        self.estimator = followed_estimator(config)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps, gradient=True)
         self.policy, progress = self.collector.make_policy(), self.collector.progress
         (observation_space, action_space), device = self.collector.spaces, self.collector.device

@@ -21,6 +21,7 @@ from pgtoolkit.config import (
     at_most,
     between,
     each,
+    settings_for,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
@@ -171,7 +172,7 @@ class Svg:
     def __init__(
         self, config: SvgConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 20_000
     ) -> None:
-        self.config = config
+        self.config = settings_for(self, config, SvgConfig)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
         device, progress = self.collector.device, self.collector.progress
         self.q = make_q_ensemble(config, self.collector.spaces, seed=seed).to(device)

@@ -23,6 +23,7 @@ from pgtoolkit.config import (
     at_least,
     at_most,
     each,
+    settings_for,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.clipped import ClippedGaussian
@@ -172,7 +173,8 @@ class Td3:
         total_steps: planned environment steps, for the learning-rate schedule.
 
     Raises:
-        RequestError: no policy fits the spaces, or actions are discrete or have no bounds.
+        RequestError: the settings are those of another agent; no policy fits the spaces, or actions
+            are discrete or have no bounds.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -180,7 +182,7 @@ class Td3:
     def __init__(
         self, config: Td3Config, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config = config
+        self.config = settings_for(self, config, Td3Config)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
         continuous_size(self.collector.spaces[1])
         device = self.collector.device

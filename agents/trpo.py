@@ -16,6 +16,7 @@ from pgtoolkit.config import (
     at_least,
     at_most,
     below,
+    settings_for,
 )
 from pgtoolkit.diagnostics.monitor import GradientMonitor
 from pgtoolkit.distributions.base import Distribution
@@ -68,7 +69,7 @@ class Trpo:
         total_steps: planned environment steps, for the value function's learning rate.
 
     Raises:
-        RequestError: no policy fits the spaces.
+        RequestError: the settings are those of another agent; no policy fits the spaces.
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -76,7 +77,7 @@ class Trpo:
     def __init__(
         self, config: TrpoConfig, env: EnvArgument, *, seed: int = 0, total_steps: int = 500_000
     ) -> None:
-        self.config = config
+        self.config = settings_for(self, config, TrpoConfig)
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
         self.policy, progress = self.collector.make_policy(), self.collector.progress
         rule = TrustRegion(

@@ -12,10 +12,20 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, final, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    final,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pgtoolkit.compiling import Compile
-from pgtoolkit.errors import SettingError, single_line
+from pgtoolkit.errors import RequestError, SettingError, single_line
 from pgtoolkit.estimators.catalogue import PathwiseChoice
 from pgtoolkit.limits import MAX_COUNT, MAX_CRITICS, MAX_FLOAT, MAX_INTEGER, MAX_LAYER, MAX_PASSES
 from pgtoolkit.networks.mlp import Activation, Std
@@ -25,6 +35,8 @@ from pgtoolkit.policies.torso import MLP
 from pgtoolkit.setting_types import fits, plain_value, types_of, words_of
 
 Schedule = Literal["linear", "constant"]
+
+Config = TypeVar("Config", bound="Settings")
 
 
 @final
@@ -157,6 +169,27 @@ class Settings:
             flag, value = name.replace("_", "-"), getattr(self, name)
             shown = repr(value)[:80] if isinstance(value, str) else single_line(value)[:80]
             raise SettingError(f"--{flag} must be {what}, not {shown}")
+
+
+def settings_for(agent: object, config: Config, kind: type[Config]) -> Config:
+    """The settings, if they are of the agent's kind.
+
+    Args:
+        agent: an object of the class that is made.
+        config: what was given.
+        kind: the class of its settings; classes that derive from it are of its kind.
+
+    Raises:
+        RequestError: they are none, or another agent's; names both classes.
+    """
+    if isinstance(config, kind):
+        return config
+    given = config if isinstance(config, type) else type(config)
+    what = "the class" if isinstance(config, type) else "an object of the class"
+    raise RequestError(
+        f"{type(agent).__name__} takes its settings, {kind.__name__}(...), not {what} "
+        f"{given.__name__}"
+    )
 
 
 def is_finite(value: object) -> bool:

@@ -20,7 +20,8 @@ class PlotArguments:
     """Draws the returns of runs, and the variance, cosine and bias of their gradients.
 
     A column for each environment. Runs with equal agent, environment and settings and different
-    seeds are one line: the interquartile mean over the seeds with its 95 % bootstrap interval.
+    seeds are one line: the interquartile mean over the seeds with its 95 % bootstrap interval. How
+    often they were evaluated, logged and saved may differ.
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
@@ -34,6 +35,9 @@ class PlotArguments:
     estimators that were measured."""
     estimators: tuple[EstimatorName, ...] = ("score_function", "pathwise", "mixed", "critic")
     """Gradient estimators to draw, where they were measured."""
+    labels: tuple[str, ...] = ()
+    """Names in the legend, one for each line of returns, in the order of the runs. Default: the
+    agent, with the settings in which runs of one agent differ."""
 
     def __post_init__(self) -> None:
         conditions = {
@@ -48,7 +52,8 @@ def run(arguments: Sequence[str]) -> None:
 
     Raises:
         RequestError: there is no such run, two runs are the same one, none has one of the
-            quantities, matplotlib is not installed, or the file cannot be written.
+            quantities, there are more or fewer labels than lines, matplotlib is not installed, or
+            the file cannot be written.
     """
     options = parse(PlotArguments, arguments, command="plot")
     from pgtoolkit.errors import RequestError
@@ -57,9 +62,11 @@ def run(arguments: Sequence[str]) -> None:
         raise RequestError("name the runs: pgtoolkit plot RUN... --output FILE")
     require_picture(options.output, "--output")
     from pgtoolkit.scripts.comparison.figure import draw, save, unmeasured
-    from pgtoolkit.scripts.comparison.groups import read_groups
+    from pgtoolkit.scripts.comparison.groups import read_groups, relabelled
 
     groups = read_groups(options.runs)
+    if options.labels:
+        groups = relabelled(groups, options.labels)
     save(draw(groups, options.panels, options.estimators), options.output)
     print(options.output)
     if left_out := unmeasured(groups, options.panels, options.estimators):

@@ -17,6 +17,7 @@ def construct(
     creator: Callable[..., T],
     kwargs: Mapping[str, Any],
     given: Mapping[str, Any] | None = None,
+    option: str = "",
 ) -> T:
     """``creator(**kwargs, **given)``, after a check of the arguments against the signature.
 
@@ -24,6 +25,7 @@ def construct(
         creator: a class or a function.
         kwargs: the user's arguments, out of JSON.
         given: arguments that the caller gives itself, and the user may not.
+        option: the command line's option that has the user's arguments, for messages.
 
     Raises:
         RequestError: an argument is unknown, has another type than its annotation says, or a
@@ -31,7 +33,7 @@ def construct(
         ImportError, DependencyNotInstalled: a package is missing.
     """
     given = given or {}
-    require_arguments(creator, kwargs, given)
+    require_arguments(creator, kwargs, given, option)
     try:
         return creator(**kwargs, **given)
     except (RequestError, ImportError, DependencyNotInstalled):
@@ -44,7 +46,10 @@ def construct(
 
 
 def require_arguments(
-    creator: Callable[..., object], kwargs: Mapping[str, Any], given: Mapping[str, Any]
+    creator: Callable[..., object],
+    kwargs: Mapping[str, Any],
+    given: Mapping[str, Any],
+    option: str = "",
 ) -> None:
     """Checks arguments against the creator's signature: their names and, out of JSON, their types.
 
@@ -54,7 +59,7 @@ def require_arguments(
     try:
         inspect.signature(creator).bind(**kwargs, **given)
     except TypeError as error:
-        raise RequestError(arguments_message(creator, kwargs, error, given)) from error
+        raise RequestError(arguments_message(creator, kwargs, error, given, option)) from error
     annotations = annotations_of(creator)
     for key, value in kwargs.items():
         if key in annotations and not fits(value, annotations[key]):
@@ -81,6 +86,7 @@ def arguments_message(
     kwargs: Mapping[str, Any],
     error: Exception,
     given: Mapping[str, Any] | None = None,
+    option: str = "",
 ) -> str:
     """The message that names the wrong arguments and lists the accepted ones but those given."""
     name = getattr(creator, "__name__", str(creator))
@@ -91,7 +97,19 @@ def arguments_message(
     takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
     if unknown:
         return f"{name} does not take the argument {' or '.join(unknown)}: {takes}"
+    missing = [key for key in required_arguments(creator) if key not in {**kwargs, **(given or {})}]
+    if missing:
+        example = "{" + ", ".join(f'"{key}": ...' for key in missing) + "}"
+        how = f": give it with {option} '{example}'" if option else ""
+        return f"{name} needs the argument {' and '.join(map(repr, missing))} ({takes}){how}"
     return f"{name} cannot be made with {dict(kwargs)}: {error} ({takes})"
+
+
+def required_arguments(creator: Callable[..., object]) -> list[str]:
+    """The names of the creator's arguments that have no default."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(creator).parameters.values()
+    return [p.name for p in parameters if p.kind in kinds and p.default is p.empty]
 
 
 def accepted_arguments(

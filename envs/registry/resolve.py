@@ -226,7 +226,7 @@ def _refuse_gym_wrappers(name: str, wrappers: Mapping[str, Any]) -> None:
 def _construct(kind: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
     name = getattr(kind, "__name__", str(kind))
     try:
-        return construct(kind, kwargs)
+        return construct(kind, kwargs, option="--env-kwargs")
     except (ImportError, DependencyNotInstalled) as error:
         raise missing_package(name, error) from error
 

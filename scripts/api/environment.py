@@ -51,7 +51,9 @@ def given_env(env: EnvArgument, kwargs: Mapping[str, Any]) -> GivenEnv | None:
     if isinstance(env, VectorEnv):
         return _given_vector(env, lambda: _copy_of(env))
     make: Any = env
-    if callable(env) and isinstance(made := construct(env, kwargs), VectorEnv):
+    if callable(env) and isinstance(
+        made := construct(env, kwargs, option="--env-kwargs"), VectorEnv
+    ):
         return _given_vector(made, lambda: construct(make, kwargs))
     name = object_name(find_env(env, kwargs))
     return GivenEnv(name, functools.partial(env_factory_of, env=env), None)

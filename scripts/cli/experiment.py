@@ -354,6 +354,14 @@ def warn_of_sizes(agent: Settings, total_steps: int) -> None:
             f"{starts:,}",
             f"{total_steps:,}",
         )
+    window: int = getattr(agent, "num_envs", 0) * getattr(agent, "n_steps", 0)
+    if not buffer and batch > window > 0:
+        LOG.warning(
+            "a minibatch is to have %s steps (--batch-size), and a window has %s (--num-envs times "
+            "--n-steps): each is the whole window",
+            f"{batch:,}",
+            f"{window:,}",
+        )
     if 0 < buffer < batch:
         LOG.warning(
             "a minibatch has %s transitions (--batch-size), and the buffer holds %s "

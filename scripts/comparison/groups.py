@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from pgtoolkit.errors import RequestError
+from pgtoolkit.scripts.cli.formatting import join_names
 from pgtoolkit.scripts.cli.own_agents import short_name
 from pgtoolkit.scripts.cli.trust import SIGNATURE
 from pgtoolkit.scripts.comparison.plan import env_label
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
 
 NOT_SETTINGS = ("seed", "versions", GIVEN, SIGNATURE)
 """Keys of ``config.yaml`` in which runs of one experiment may differ."""
+
+NOT_LEARNING = (
+    "eval_interval",
+    "eval_episodes",
+    "capture_video",
+    "checkpoint_interval",
+    "keep_checkpoints",
+    "checkpoint_minutes",
+    "log_interval",
+    "track",
+    "track_project",
+)
+"""Settings that say how often a run is looked at and saved, and change nothing that it learns."""
 
 LOG = logging.getLogger("pgtoolkit")
 
@@ -70,7 +84,7 @@ def members_of(paths: Sequence[str]) -> list[list[tuple[Path, Config]]]:
     """
     members: dict[str, list[tuple[Path, Config]]] = {}
     for folder, config in opened(paths):
-        key = json.dumps(settings_of(config), sort_keys=True, default=str)
+        key = json.dumps(learning_settings(config), sort_keys=True, default=str)
         members.setdefault(key, []).append((folder.path, config))
     for found in members.values():
         require_different_seeds(found)
@@ -121,7 +135,33 @@ def scalars_of(run: "RunResult") -> Scalars:
 
 
 def settings_of(config: Config) -> dict[str, Any]:
+    """The settings of a run."""
     return {name: value for name, value in config.items() if name not in NOT_SETTINGS}
+
+
+def learning_settings(config: Config) -> dict[str, Any]:
+    """Those of :func:`settings_of` on which it depends what is learned."""
+    return {k: value for k, value in settings_of(config).items() if k not in NOT_LEARNING}
+
+
+def relabelled(groups: Sequence[Group], labels: Sequence[str]) -> list[Group]:
+    """The groups with these names in the place of their own.
+
+    Args:
+        groups: with names of their own, of which groups of several environments may share one.
+        labels: a new name for each different one, in the order in which they first occur.
+
+    Raises:
+        RequestError: there are more or fewer names than that.
+    """
+    own = list(dict.fromkeys(group.label for group in groups))
+    if len(labels) != len(own):
+        raise RequestError(
+            f"--labels has {len(labels)} names for {len(own)} lines: one each, in this order, for "
+            f"{join_names(own)}"
+        )
+    names = dict(zip(own, labels, strict=True))
+    return [dataclasses.replace(group, label=names[group.label]) for group in groups]
 
 
 def require_different_seeds(runs: Sequence[tuple[Path, Config]]) -> None:
@@ -157,7 +197,7 @@ def label_of(config: Config, others: Sequence[Config]) -> str:
     rivals = [c for c in others if name_of(c) == name and env_of(c) == env_of(config)]
     different = [
         f"{key}={value}"
-        for key, value in settings_of(config).items()
+        for key, value in learning_settings(config).items()
         if any(rival.get(key) != value for rival in rivals)
     ]
     shown = different[:MAX_SHOWN_DIFFERENCES]

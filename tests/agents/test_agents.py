@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,8 @@ from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.policies.discrete import CategoricalPolicy
 from pgtoolkit.policies.policy import Policy
 from pgtoolkit.scripts.cli.environments import make_env_factory
+from pgtoolkit.scripts.cli.registry import AGENTS as REGISTERED
+from pgtoolkit.scripts.cli.registry import load_agent
 from pgtoolkit.scripts.reliability.mutations import at, places_of, replaced
 from pgtoolkit.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -897,3 +900,16 @@ def load_or_begin_anew(agent: Any, state: Any) -> None:
 def is_optional(place: tuple[Any, ...]) -> bool:
     """Whether a state without this entry is another possible state: one of a growing list."""
     return any(key in ("segments", "irrelevant", "texts") for key in place)
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_settings_of_another_agent_are_refused_by_their_names(name: str) -> None:
+    """Those of a class that derives from the agent's own are taken."""
+    agent, kind = load_agent(name)
+    other = A2cConfig if name != "a2c" else PpoConfig
+    words = f"{agent.__name__} takes its settings, {kind.__name__}"
+    for wrong in (other(), kind, name):
+        with pytest.raises(RequestError, match=words):
+            agent(wrong, pendulum())
+    derived = dataclasses.make_dataclass("Derived", [], bases=(kind,), frozen=True, kw_only=True)
+    assert agent(derived(num_envs=SMALL["num_envs"]), pendulum()).config.num_envs == 6

@@ -1,9 +1,11 @@
 """``pgtoolkit plot``: which runs are one line, and which panels are drawn."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.catalogue import CATALOGUE
@@ -15,7 +17,7 @@ from pgtoolkit.scripts.comparison.figure import (
     draw,
     save,
 )
-from pgtoolkit.scripts.comparison.groups import Group, opened, read_groups
+from pgtoolkit.scripts.comparison.groups import Group, opened, read_groups, relabelled
 from pgtoolkit.scripts.comparison.scalars import Scalars
 
 Capture = pytest.CaptureFixture[str]
@@ -57,6 +59,30 @@ def test_runs_that_differ_in_their_seeds_are_a_group(runs: list[str]) -> None:
         ("reinforce", "CartPole-v1", 1),
     ]
     assert [group.label for group in read_groups(runs[:2])] == ["shac"]
+
+
+def test_how_often_a_run_was_looked_at_makes_no_other_line(runs: list[str], tmp_path: Path) -> None:
+    """Seeds that were evaluated at other steps are compared on the steps between."""
+    for run, interval in zip(runs[:2], (60, 30), strict=True):
+        shutil.copytree(run, tmp_path / Path(run).name)
+        file = tmp_path / Path(run).name / "config.yaml"
+        config = yaml.safe_load(file.read_text()) | {"eval_interval": interval, "log_interval": 2}
+        file.write_text(yaml.safe_dump(config))
+    (group,) = read_groups([str(tmp_path)])
+    assert (group.label, len(group.runs)) == ("shac", 2)
+
+
+def test_the_lines_can_be_named(runs: list[str], tmp_path: Path, capsys: Capture) -> None:
+    """One name for each line, in the order of the runs; as many as there are lines."""
+    groups = relabelled(read_groups(runs), ["near", "far", "blind"])
+    assert [group.label for group in groups] == ["near", "far", "blind"]
+    file = tmp_path / "plot.svg"
+    arguments = ["plot", *runs, "--output", str(file), "--panels", "return", "--labels"]
+    assert call(*arguments, "near sight", "far sight", "blind") == 0
+    assert "near sight" in file.read_text()
+    assert call(*arguments, "near sight") == 2
+    said = capsys.readouterr().err
+    assert "--labels has 1 names for 3 lines" in said and "shac:gamma=0.5" in said
 
 
 def test_the_picture_has_a_column_for_each_environment_and_the_panels_that_have_data(

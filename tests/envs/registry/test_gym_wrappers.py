@@ -108,7 +108,7 @@ def test_a_wrapper_of_a_module_and_of_a_file(tmp_path: Path) -> None:
             {"TimeLimit": {"steps": 3}},
             "TimeLimit does not take the argument 'steps': it takes max_",
         ),
-        ({"TimeLimit": {}}, r"missing a required argument: 'max_episode_steps' \(it takes max_"),
+        ({"TimeLimit": {}}, r"needs the argument 'max_episode_steps' \(it takes max_"),
         ({"TimeLimit": {"max_episode_steps": -3}}, "cannot be put around Pendulum-v1"),
         ({"TimeLimit": 200}, "the arguments of TimeLimit must be a JSON object"),
         ({"TransformObservation": {}}, "needs a function as its argument func, which JSON cannot"),

@@ -225,6 +225,7 @@ def test_rendering() -> None:
         ("CliffWalking-v1", {"is_slippery": [], "desc": 1}, "does not take the argument 'desc'"),
         ("FrozenLake-v1", {"map_name": "9x9"}, "cannot be made with .*KeyError"),
         ("nowhere/to/be/found.py:Env", {}, "there is no file nowhere/to/be/found.py"),
+        (lambda size, mass=1: LQG(), {"mass": 2}, r"needs the argument 'size' .*: give it with"),
         (3, {}, "3 is not an environment"),
         (LQG(), {"A": 1}, "LQG is an object already"),
     ],

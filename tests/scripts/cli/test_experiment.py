@@ -112,3 +112,13 @@ def test_sizes_that_do_not_go_together_are_warned_of(
     warn_of_sizes(SacConfig(**settings), 1000)
     assert len(caplog.messages) == (words != "")
     assert words in caplog.text
+
+
+def test_a_minibatch_that_is_longer_than_a_window_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is the whole window then, and not what was asked for."""
+    warn_of_sizes(PpoConfig(num_envs=4, n_steps=16, batch_size=64), 1000)
+    assert not caplog.messages
+    warn_of_sizes(PpoConfig(num_envs=4, n_steps=16, batch_size=65), 1000)
+    assert "a minibatch is to have 65 steps" in caplog.text and "has 64" in caplog.text
