@@ -184,11 +184,17 @@ def train_shown(
     with new_folder(path):
         run_folder = RunFolder.create(path, experiment.config | signature(experiment.settings))
         view.begin(Beginning(run_folder, resolved, 0, [*said, *sentences_of(experiment)]))
-        warn_of_wrong_gradient(experiment)
+        wrong = warn_of_wrong_gradient(experiment)
         with RunWriter(path, tracker=tracker) as writer:
             writer.begin(resolved, default_settings(settings.agent_name))
             end = run_training(
-                experiment, run_folder, writer, progress=None, watch=watch, view=view
+                experiment,
+                run_folder,
+                writer,
+                progress=None,
+                watch=watch,
+                view=view,
+                wrong_gradient=wrong,
             )
     return Trained(experiment, run_folder, end)
 
@@ -243,8 +249,12 @@ def run_training(
     progress: "Progress | None",
     view: "RunView",
     watch: "Watch | None" = None,
+    wrong_gradient: str = "",
 ) -> "Progress":
     """Trains to the end, then reports the returns and the paths of the results.
+
+    What was found wrong with the environment's gradient at the start is said again at the end,
+    where the first lines of a long run are out of sight.
 
     A run that ``watch`` stopped has its checkpoint, and no summary.
 
@@ -290,7 +300,8 @@ def run_training(
     except BaseException as error:
         error.add_note(last_checkpoint(run_folder, progress, go_on))
         raise
-    lines = closing_lines(run_folder, end, result["env"], loop.total_steps, go_on)
+    said = [f"check:          at the start, {wrong_gradient}"] if wrong_gradient else []
+    lines = said + closing_lines(run_folder, end, result["env"], loop.total_steps, go_on)
     view.end(Ending(run_folder, result, finished, lines))
     return end
 

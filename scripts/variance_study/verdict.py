@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
-from pgtoolkit.diagnostics.bias import BIAS_SHARE
+from pgtoolkit.diagnostics.bias import BIAS_SHARE, BIAS_Z
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.estimators.horizon_study import Measurement
 from pgtoolkit.scripts.cli.formatting import format_number, join_names
@@ -23,6 +23,9 @@ MIN_MIXING_GAIN = 1.25
 
 SEEN_Z = 3.0
 """Standard deviations from which a signal counts as detectable, for the number of trajectories."""
+
+SUSPECTED_Z = 2.0
+"""Standard deviations from which a bias that is not found is suspected."""
 
 MANY = 1000
 """Factors above this are said to be more than this."""
@@ -312,6 +315,11 @@ def _caution(decisions: Sequence[Decision]) -> str:
         if row.signal > 0:  # without a bias the bound falls as 1/N
             times = _times_as_many(row.bias_high / (BIAS_SHARE * row.signal))
             advice = f"{times} --trajectories would exclude it, if there is none"
+        if SUSPECTED_Z < row.bias_z <= BIAS_Z:  # with a bias z grows as N
+            times = _times_as_many(BIAS_Z / row.bias_z)
+            advice = (
+                f"z is {format_number(row.bias_z, 2)}: if that is a bias, {times} would show it"
+            )
     return (
         f"Caution: at H = {join_names(d.horizon for d in unsure)} a bias of pathwise that matters, "
         f"with a square of {BIAS_SHARE:.0%} of its signal or more, is not excluded; at H = "

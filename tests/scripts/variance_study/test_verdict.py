@@ -178,6 +178,13 @@ VERDICTS: dict[str, tuple[list[Measurement], list[str]]] = {
             "(about 29 times as many --trajectories would exclude it, if there is none)",
         ],
     ),
+    "a bias is suspected": (
+        pair(2, 100, 1, bias_high=7.05, bias_z=2.5, bias_low=0.1),
+        [
+            "Caution: at H = 2",
+            "(z is 2.5: if that is a bias, about 2 times as many would show it)",
+        ],
+    ),
     "nothing is known of a bias": (
         pair(2, 100, 1, bias_low=math.nan, bias_high=math.nan),
         ["Caution: at H = 2", "nothing is known of it"],
