@@ -75,7 +75,7 @@ class PlannedRun:
     def train_arguments(self) -> list[str]:
         flags = flags_of(self.given)
         own = ["--preset", "none", "--run-dir", str(self.path)]  # the plan has the preset's
-        return ["train", self.variant.agent, *flags, *own]
+        return ["train", self.settings.agent_name, *flags, *own]
 
     def resume_arguments(self) -> list[str]:
         return ["resume", str(self.path)]
