@@ -323,7 +323,7 @@ def _evaluate_if_due(
 
 def _take_in(evaluation: Evaluation, agent: Agent, progress: Progress, run: RunFolder) -> Metrics:
     """Saves the policy if it is the best so far, and returns the metrics of its evaluation."""
-    progress.eval_return = evaluation.mean_return
+    progress.eval_return, progress.eval_steps = evaluation.mean_return, progress.num_steps
     if progress.best_return is None or evaluation.mean_return >= progress.best_return:
         progress.best_return = evaluation.mean_return
         _save_policy(agent, progress, run, "best")

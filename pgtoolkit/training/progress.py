@@ -44,6 +44,7 @@ PROGRESS_FIELDS = (
     "window_steps",
     "best_return",
     "eval_return",
+    "eval_steps",
     "next_eval",
     "next_checkpoint",
     "cpu_seconds",
@@ -64,6 +65,7 @@ STATE_SCHEMA = entries(
         "window_steps": integer(1),
         "best_return": optional(number()),
         "eval_return": optional(number()),
+        "eval_steps": optional(integer()),
         "next_eval": integer(),
         "next_checkpoint": integer(),
         "returns": series(number(), longest=RECENT_EPISODES),
@@ -75,7 +77,7 @@ STATE_SCHEMA = entries(
         "pending": optional(mapping(metric)),
         "cpu_seconds": optional(number()),
     },
-    absent=("scalars", "pending", "cpu_seconds", "successes"),
+    absent=("scalars", "pending", "cpu_seconds", "successes", "eval_steps"),
 )
 
 
@@ -95,6 +97,8 @@ class Progress:
         window_steps: valid steps of the latest window.
         best_return: the best evaluation's mean return.
         eval_return: the latest evaluation's mean return.
+        eval_steps: environment steps at the latest evaluation; None in a run that began before that
+            was kept, until its next one.
         next_eval: environment step of the next evaluation.
         next_checkpoint: environment step of the next checkpoint.
         returns: returns of the recent training episodes.
@@ -116,6 +120,7 @@ class Progress:
     window_steps: int = 1
     best_return: float | None = None
     eval_return: float | None = None
+    eval_steps: int | None = None
     next_eval: int = 0
     next_checkpoint: int = 0
     returns: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))

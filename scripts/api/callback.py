@@ -32,6 +32,8 @@ class TrainingProgress:
     """Mean return of the last 100 training episodes; None before the first one has ended."""
     eval_return: float | None
     """Mean return of the last evaluation; None before the first one."""
+    eval_steps: int | None
+    """Environment steps at the last evaluation: ``num_steps`` if this update was evaluated."""
     best_return: float | None
     """Mean return of the best evaluation."""
     finished: bool
@@ -46,6 +48,7 @@ class TrainingProgress:
             progress.num_updates,
             progress.mean_return,
             progress.eval_return,
+            progress.eval_steps,
             progress.best_return,
             progress.done(total_steps),
         )

@@ -124,6 +124,18 @@ def test_a_callback_sees_every_update_and_may_stop() -> None:
         assert torch.equal(value, resumed.agent.policy.state_dict()[name])
 
 
+def test_a_callback_can_tell_a_new_evaluation_from_an_old_one() -> None:
+    """The return stays until the next evaluation, and its number of steps says of when it is."""
+    seen: list[tuple[int, int | None, bool]] = []
+
+    def watch(progress: pgtoolkit.TrainingProgress, metrics: Mapping[str, float]) -> None:
+        seen.append((progress.num_steps, progress.eval_steps, progress.eval_return is None))
+
+    settings = SMALL | {"eval_interval": 128}
+    pgtoolkit.train("shac", ID, total_steps=256, callback=watch, **settings)
+    assert seen == [(64, 64, False), (128, 64, False), (192, 192, False), (256, 256, False)]
+
+
 @pytest.mark.parametrize("env", [ID, Pendulum()])
 def test_a_stopped_run_is_told_how_it_goes_on(env: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """By a command, or in Python where that alone can make the environment again; and it does."""
