@@ -20,15 +20,17 @@ _IMPORTED: ContextVar[str] = ContextVar("imported", default="")
 def import_file(path: Path) -> ModuleType:
     """Imports a file by its path. The second call returns the same module.
 
-    The script that Python runs is not run again: its module is ``__main__``. The file can import
-    others of its folder, which comes first on ``sys.path``, as it does with ``python file.py``.
+    A file that was imported by its name before is not run again, nor is the script that Python
+    runs, whose module is ``__main__``: a second copy would have classes of its own, which are not
+    those that the caller has. The file can import others of its folder, which comes first on
+    ``sys.path``, as it does with ``python file.py``.
 
     Raises:
         RequestError: the import fails; names the line of the file.
     """
-    running = getattr(sys.modules.get("__main__"), "__file__", None)
-    if running is not None and Path(running).resolve() == path:
-        return sys.modules["__main__"]
+    imported = _imported_from(path)
+    if imported is not None:
+        return imported
     # Entered in sys.modules, because dataclasses and pickle look the module up there; under a
     # unique name, because another module may have the file's name.
     unique = f"pgtoolkit_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
@@ -49,6 +51,19 @@ def import_file(path: Path) -> ModuleType:
             f"importing {path.name} failed: {describe_exception(error, str(path))}"
         ) from error
     return module
+
+
+def _imported_from(path: Path) -> ModuleType | None:
+    """The module that was made of a file, ``__main__`` first; None if there is none yet."""
+    modules = [sys.modules.get("__main__"), *sys.modules.values()]
+    for module in modules:
+        # Not getattr, at which lazy modules import themselves.
+        file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
+        if not isinstance(file, str) or Path(file).name != path.name:
+            continue
+        if Path(file).resolve() == path:
+            return module
+    return None
 
 
 def import_named(name: str) -> ModuleType:

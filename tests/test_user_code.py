@@ -32,6 +32,21 @@ def test_a_file_imports_another_of_its_folder(
     assert module.SIZE == 7 and module.width() == 3
 
 
+def test_a_file_that_is_imported_by_its_name_is_the_same_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its classes are those that the caller has. A file of this name elsewhere is another."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    file, other = tmp_path / "my_agent.py", tmp_path / "elsewhere" / "my_agent.py"
+    other.parent.mkdir()
+    for each in (file, other):
+        each.write_text("class Mine:\n    pass\n")
+    named = import_named("my_agent")
+    assert import_file(file) is named
+    assert import_file(other).Mine is not named.Mine
+    monkeypatch.delitem(sys.modules, "my_agent")
+
+
 def test_the_script_that_runs_is_the_main_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
