@@ -196,6 +196,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         published=Published("PPO 3517 ± 1169 at 1M", "FlashSAC's runs, v4"),
         settings=preset("ppo", "HalfCheetah-v5"),
     ),
+    "swimmer-ppo": Experiment(
+        "ppo",
+        "Swimmer-v5",
+        1_000_000,
+        THREE,
+        bar=Bar(280, "mean"),
+        published=Published("PPO 281.6 ± 9.7 at 1M", ZOO),
+        settings=preset("ppo", "Swimmer-v5"),
+    ),
     "halfcheetah-sac": Experiment(
         "sac",
         "HalfCheetah-v5",
