@@ -122,8 +122,13 @@ class RunSettings:
 
 def default_settings(agent_name: str) -> dict[str, Any]:
     """The defaults of all settings that have one, as :meth:`RunSettings.as_dict` has them."""
+    return defaults_of(RunConfig, TrainConfig, load_agent(agent_name)[1])
+
+
+def defaults_of(*kinds: type[Any]) -> dict[str, Any]:
+    """The defaults of some of the parts of :class:`RunSettings`, with those of the run."""
     found: dict[str, Any] = {}
-    for kind in (RunConfig, TrainConfig, load_agent(agent_name)[1]):
+    for kind in kinds:
         fields = [f for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING]
         found |= {field.name: field.default for field in fields}
     for name in ("env_kwargs", "adapter_kwargs", "gym_wrappers", "wrappers"):

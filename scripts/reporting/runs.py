@@ -8,7 +8,7 @@ from typing import Any, final
 
 from pgtoolkit.errors import RequestError
 from pgtoolkit.estimators.catalogue import CATALOGUE
-from pgtoolkit.scripts.cli.experiment import default_settings
+from pgtoolkit.scripts.cli.experiment import RunConfig, default_settings, defaults_of
 from pgtoolkit.scripts.cli.own_agents import names_own_agent
 from pgtoolkit.scripts.comparison.groups import (
     Config,
@@ -19,6 +19,7 @@ from pgtoolkit.scripts.comparison.groups import (
 )
 from pgtoolkit.scripts.comparison.scalars import Scalars, read_scalars
 from pgtoolkit.training.diagnosis import NOTHING
+from pgtoolkit.training.loop import TrainConfig
 from pgtoolkit.training.run_folder import GIVEN, RunFolder
 from pgtoolkit.training.storage.files import read_regular
 
@@ -90,11 +91,14 @@ class Experiment:
     def defaults(self) -> dict[str, Any]:
         """The defaults of the settings; none for an agent that this version does not have.
 
-        Nor for one of the user's own: a report runs no code that a folder names.
+        Those of the run and the loop alone for an agent of the user's own: a report runs no code
+        that a folder names.
         """
         agent = str(self.config.get("agent"))
         try:
-            return {} if names_own_agent(agent) else default_settings(agent)
+            if names_own_agent(agent):
+                return defaults_of(RunConfig, TrainConfig)
+            return default_settings(agent)
         except RequestError:
             return {}
 
