@@ -86,7 +86,7 @@ def test_the_commands_work_in_their_order(place: Path, capsys: pytest.CaptureFix
     assert call("report", "runs/ranked", "--output", "report.html") == 0
     report = Path("report.html").read_text()
     assert "Ranked on CartPole-v1" in report
-    assert ">power<" in report and ">step_timeout<" not in report  # which has its default
+    assert ">power<" in report and ">on_fault<" not in report  # which has its default
 
 
 def test_from_python_the_settings_and_the_name_are_the_same(place: Path) -> None:
