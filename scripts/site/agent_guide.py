@@ -15,6 +15,7 @@ from pgtoolkit.scripts.site.agent_notes import NOTES
 from pgtoolkit.scripts.site.agent_pages import EXAMPLES as RUNS
 from pgtoolkit.scripts.site.agent_pages import needs
 from pgtoolkit.scripts.site.curves import is_ablation, results_of
+from pgtoolkit.scripts.tables.reproductions import LONG
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -82,8 +83,12 @@ def value_text(value: object) -> str:
 
 
 def reached(name: str, docs: Path) -> str:
-    """The mean return on each environment with a result of the agent's chosen settings."""
+    """The mean return on each environment with a result of the agent's chosen settings.
+
+    Not of the long runs on this package's environments, which serve a comparison.
+    """
     results = [r for r in results_of(docs / "results", name) if not is_ablation(r["name"])]
+    results = [r for r in results if not r["name"].endswith(LONG)]
     if not results:
         return "no file yet; [tables of other measurements](results.md)"
     return "; ".join(
