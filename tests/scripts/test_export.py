@@ -253,7 +253,7 @@ def test_a_file_that_cannot_be_new_is_refused(
     ("arguments", "words"),
     [
         (["nowhere"], "nowhere holds no run"),
-        ([], "required"),
+        ([], "needs the run's folder"),
         (["RUN", "--checkpoint", "first"], "first"),
     ],
 )
