@@ -239,6 +239,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         bar=Bar(3500, "mean"),
         published=Published("PPO 4379 at 10M", SLM_LAB),
     ),
+    "walker2d-ppo": Experiment(
+        "ppo",
+        "Walker2d-v5",
+        1_000_000,
+        THREE,
+        bar=Bar(3000, "mean"),
+        published=Published("PPO 4379 at 10M", SLM_LAB),
+        settings=preset("ppo", "Walker2d-v5"),
+    ),
     "inverted-double-pendulum-reppo": Experiment(
         "reppo",
         "InvertedDoublePendulum-v5",
