@@ -85,6 +85,17 @@ def import_named(name: str) -> ModuleType:
         ) from error
 
 
+def place_of(module: ModuleType) -> str:
+    """Where another process finds a module: ``/path/to/file.py``, or the dotted name in a package.
+
+    With ``python -m NAME`` it is that name, not ``__main__``. Empty for an interactive session.
+    """
+    if module.__package__:
+        return module.__name__ if module.__spec__ is None else module.__spec__.name
+    file = Path(getattr(module, "__file__", None) or "")
+    return str(file.resolve()) if file.suffix == ".py" and file.is_file() else ""
+
+
 def require_not_imported(what: str) -> None:
     """Raises while a file or module of the user's is being imported.
 

@@ -1,13 +1,14 @@
 """The user's files and modules."""
 
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from pgtoolkit.errors import RequestError
-from pgtoolkit.user_code import import_file, import_named, require_not_imported
+from pgtoolkit.user_code import import_file, import_named, place_of, require_not_imported
 
 
 def test_a_file_is_imported_once(tmp_path: Path) -> None:
@@ -68,6 +69,26 @@ def test_a_call_that_a_file_makes_when_it_is_imported_is_refused(tmp_path: Path)
     with pytest.raises(RequestError, match=r"mine\.py calls train as soon as .*__main__"):
         import_file(file)
     require_not_imported("train")
+
+
+@pytest.mark.parametrize(
+    ("package", "spec", "place"),
+    [("pkg", "pkg.part", "pkg.part"), ("pkg", None, "__main__"), (None, None, "")],
+)
+def test_the_place_of_a_module_is_what_another_process_can_import(
+    package: str | None, spec: str | None, place: str
+) -> None:
+    """After ``python -m pkg.part`` the module is ``__main__``, which elsewhere is another one."""
+    module = ModuleType("__main__")
+    module.__package__ = package
+    module.__spec__ = None if spec is None else ModuleSpec(spec, None)
+    assert place_of(module) == place
+
+
+def test_the_place_of_a_file_is_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("")
+    assert place_of(import_file(file)) == str(file)
 
 
 def test_a_module_that_does_not_exist_is_named() -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from gymnasium import spaces
@@ -12,6 +11,7 @@ from torch import nn
 from pgtoolkit.config import Settings, TorsoSettings
 from pgtoolkit.errors import RequestError, single_line
 from pgtoolkit.policies.torso import MLP
+from pgtoolkit.user_code import place_of
 
 MakeNetworks = Callable[[spaces.Space[Any]], nn.Module]
 """Makes hidden layers from the observation space of one environment."""
@@ -61,17 +61,14 @@ def torso_name(networks: MakeNetworks | str) -> str:
             "for resume, evaluate and load: define it with def at the top of a file, not as a "
             "lambda, a partial, a method or inside another function"
         )
-    if module.__package__:
-        spec = module.__spec__
-        return f"{module.__name__ if spec is None else spec.name}:{name}"
-    file = Path(getattr(module, "__file__", None) or "")
-    if file.suffix != ".py" or not file.is_file():
+    place = place_of(module)
+    if not place:
         raise RequestError(
             f"networks is {name} of an interactive session, and the run's folder must keep a file "
             f"that resume, evaluate and load can read: write it into a file, and import it or give "
             f"networks='path/to/file.py:{name}'"
         )
-    return f"{file.resolve()}:{name}"
+    return f"{place}:{name}"
 
 
 def _shown(value: object) -> str:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from pgtoolkit.errors import RequestError, SettingError, single_line
+from pgtoolkit.user_code import import_file, import_named, place_of
 
 METHODS = ("collect", "update", "state_dict", "load_state_dict")
 """What the training loop calls; see ``pgtoolkit.agent.Agent``."""
@@ -66,18 +67,18 @@ def own_agent_of(config: object) -> str:
     if agent_name == kind.__qualname__ or not hasattr(module, agent_name):
         raise RequestError(
             f"{kind.__qualname__} are settings without an agent: the settings of a class Name have "
-            f"the name NameConfig and stand beside it"
+            "the name NameConfig and stand beside it"
         )
-    place = module.__name__ if module.__package__ else _file_of(module, agent_name)
-    name = f"{place}:{agent_name}"
-    _require_agent(getattr(module, agent_name), name)
-    _config_of(module, agent_name, place)
-    return name
+    place = place_of(module)
+    if not place:
+        raise RequestError(
+            f"{agent_name} is a class of an interactive session, and the run's folder must keep a "
+            "file that resume, evaluate and load can read: write it into a file, and import it"
+        )
+    return f"{place}:{agent_name}"
 
 
 def _module(place: str) -> ModuleType:
-    from pgtoolkit.user_code import import_file, import_named
-
     if not place.endswith(".py"):
         return import_named(place)
     path = Path(place).expanduser()
@@ -88,16 +89,6 @@ def _module(place: str) -> ModuleType:
             "give --trust"
         )
     return import_file(path.resolve())
-
-
-def _file_of(module: ModuleType, agent_name: str) -> str:
-    file = Path(getattr(module, "__file__", None) or "")
-    if file.suffix != ".py" or not file.is_file():
-        raise RequestError(
-            f"{agent_name} is a class of an interactive session, and the run's folder must keep a "
-            "file that resume, evaluate and load can read: write it into a file, and import it"
-        )
-    return str(file.resolve())
 
 
 def _require_agent(agent: object, name: str) -> None:
