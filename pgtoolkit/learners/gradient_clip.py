@@ -34,7 +34,8 @@ def clip_gradient(parameters: NamedParameters, max_norm: float) -> Tensor:
 def _clip_long(gradients: list[Tensor], max_norm: float) -> Tensor:
     """:func:`clip_gradient` for finite gradients whose squares overflow; the norm is a float64."""
     largest = torch.stack([g.abs().max() for g in gradients if g.numel()]).max()
-    multiply_all(gradients, 1 / largest)
+    for gradient in gradients:
+        gradient.div_(largest)  # its reciprocal may be too small to be a normal number
     norm = torch.linalg.vector_norm(torch.stack(norms_of(gradients)))
     whole: Tensor = norm.double() * largest.double()
     multiply_all(gradients, torch.clamp(max_norm / whole, max=1.0).mul(largest.double()).to(norm))

@@ -40,6 +40,8 @@ def require_rows(
 ) -> tuple[NDArray[Any], Mask, Mask]:
     """What a vector environment's step returns, as arrays ``[N]``; flags become booleans.
 
+    Rewards become float32; those beyond its range become infinite.
+
     Raises:
         EnvFaultError: one of them has another shape.
     """
@@ -50,7 +52,8 @@ def require_rows(
                 f"the vector environment's step returned {name} of the shape {list(row.shape)}: "
                 f"return one entry for each of its {num_envs} environments, [{num_envs}]"
             )
-    return rows
+    with np.errstate(over="ignore"):  # an infinite reward is refused where it is stored
+        return rows[0].astype(SINGLE), *rows[1:]
 
 
 class StepBuffers:

@@ -72,3 +72,16 @@ def test_a_long_gradient_under_a_longer_bound_is_left_alone() -> None:
     assert float(clip_gradient(module.named_parameters(), 1e30)) == pytest.approx(5e19)
     (one,) = module
     assert one.grad is not None and one.grad.tolist() == pytest.approx([3e19, 4e19])
+
+
+def test_the_largest_finite_gradient_is_clipped_to_all_digits() -> None:
+    """1 over it is below the least normal float32, which some processors take for 0."""
+    module = with_gradients([3.4e38, -1.7e38])
+    torch.set_flush_denormal(True)
+    try:
+        clip_gradient(module.named_parameters(), 1.0)
+    finally:
+        torch.set_flush_denormal(False)
+    (one,) = module
+    assert one.grad is not None
+    assert one.grad.tolist() == pytest.approx([2 / 5**0.5, -1 / 5**0.5], rel=1e-6)

@@ -142,6 +142,7 @@ class Line(gymnasium.Env[Any, Any]):
                 "nan reward": np.nan,
                 "inf reward": np.inf,
                 "huge reward": 1e38,
+                "reward beyond float32": 1e39,
                 "wall": 1e6,
             }.get(self.fault, reward)
             seen = np.nan if self.fault == "observation" else seen

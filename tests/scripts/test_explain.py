@@ -365,6 +365,17 @@ def test_the_address_of_a_fault(
     assert found["repeated"], found["replay"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_reward_beyond_float32_is_told_with_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Case("", "ppo", "Line:reward beyond float32", None, {})
+    train_to_a_fault(case, tmp_path / "run", monkeypatch)
+    began = explained(tmp_path / "run", capsys)["began"]
+    assert {key: began[key] for key in HERE} == HERE and began["tensor"] == "reward"
+    assert "is 1e+39, which float32 cannot hold: the environment returned it" in began["sentence"]
+
+
 # The command --------------------------------------------------------------------------------------
 
 

@@ -360,8 +360,9 @@ class Trace:
         given = self.given(step, bad.env_index)
         if bad.tensor == ACTION:
             return self.action(bad, where, given)
+        beyond = ", which float32 cannot hold" if math.isfinite(bad.value) else ""
         words = {
-            REWARD: f"the reward of {where} is {bad.value:g}: the environment returned it "
+            REWARD: f"the reward of {where} is {bad.value:g}{beyond}: the environment returned it "
             f"({given})",
             OBSERVATION: f"the observation after the step of {where} has {bad.value:g}: the "
             f"environment returned it ({given})",

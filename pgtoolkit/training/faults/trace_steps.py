@@ -39,13 +39,17 @@ class Bad(NamedTuple):
 
 
 def first_bad(steps: Sequence[Step]) -> Bad | None:
-    """The earliest tensor of a window that is not finite, in order of time and computation."""
+    """The earliest tensor of a window that is not finite, in order of time and computation.
+
+    A reward counts as rollouts keep it, in float32; its value is the one that was returned.
+    """
     for number, step in enumerate(steps):
         for name, tensor in step.tensors.items():
-            rows = bad_rows(tensor)
+            kept = tensor.float() if name == REWARD else tensor
+            rows = bad_rows(kept)
             if rows:
-                row = tensor[rows[0]].flatten()
-                return Bad(number, name, rows[0], float(row[~row.isfinite()][0]))
+                bad = ~kept[rows[0]].isfinite()
+                return Bad(number, name, rows[0], float(tensor[rows[0]][bad].flatten()[0]))
     return None
 
 
@@ -73,7 +77,7 @@ def bad_rows(tensor: Tensor) -> list[int]:
 
 
 def taped_steps(events: Sequence[Event], obs: Tensor, dtype: torch.dtype) -> list[Step]:
-    """The steps on a tape, with the numbers as a rollout keeps them: rewards are float32.
+    """The steps on a tape, with observations as a rollout keeps them, rewards as they came.
 
     Args:
         events: the calls of the environments.
@@ -92,7 +96,7 @@ def taped_steps(events: Sequence[Event], obs: Tensor, dtype: torch.dtype) -> lis
         before = obs
         if "obs" in event:
             after = torch.from_numpy(event["obs"]).to(dtype)
-            tensors[REWARD] = torch.from_numpy(event["reward"]).float()
+            tensors[REWARD] = torch.from_numpy(event["reward"])
             tensors |= observed(after, event)
             obs = after
         steps.append(Step(before, tensors, []))
