@@ -13,7 +13,7 @@ from pgtoolkit.networks.bounds import action_bounds, finite_bounds, tanh_bounds
 from pgtoolkit.networks.mlp import Activation, Std
 from pgtoolkit.networks.spaces import binary_size, box_size, categorical_sizes
 from pgtoolkit.policies.beta import BetaHead
-from pgtoolkit.policies.clipped_tanh import ClippedTanhHead
+from pgtoolkit.policies.clipped import ClippedGaussianHead, ClippedTanhHead
 from pgtoolkit.policies.discrete import (
     BernoulliHead,
     MultiCategoricalHead,
@@ -21,7 +21,7 @@ from pgtoolkit.policies.discrete import (
     masked,
 )
 from pgtoolkit.policies.flow import FlowHead
-from pgtoolkit.policies.gaussian import ClippedGaussianHead, FullGaussianHead, gaussian_head
+from pgtoolkit.policies.gaussian import FullGaussianHead, gaussian_head
 from pgtoolkit.policies.head import Head, MakeHead, SquashedHead, UnsquashedHead
 from pgtoolkit.policies.mixture import MixtureHead
 from pgtoolkit.policies.policy import Policy

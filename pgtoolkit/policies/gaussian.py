@@ -1,4 +1,4 @@
-"""Gaussian policy heads: independent or correlated; tanh-squashed, clipped or unbounded."""
+"""Gaussian policy heads: independent or correlated; tanh-squashed or unbounded."""
 
 from typing import final
 
@@ -7,7 +7,6 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from pgtoolkit.distributions.clipped import ClippedGaussian, unit_box
 from pgtoolkit.distributions.gaussian import DiagonalGaussian, FullGaussian
 from pgtoolkit.distributions.noise import Noise
 from pgtoolkit.distributions.squashed import TanhGaussian
@@ -79,51 +78,6 @@ class GaussianHead(Head):
         if self.bounded:
             return TanhGaussian(mean, log_std, self.low, self.high)
         return DiagonalGaussian(mean, log_std)
-
-
-@final
-class ClippedGaussianHead(Head):
-    """A diagonal Gaussian in units of the box, whose sample is clipped to the action bounds.
-
-    The mean is linear in the features. Around 0 it is the middle of a bounded entry, and 1 is half
-    of its width (:func:`unit_box <pgtoolkit.distributions.clipped.unit_box>`).
-
-    Args:
-        num_features: ``F``, the number of features.
-        low: ``[A]`` lower action bounds; minus infinity for none.
-        high: ``[A]`` upper action bounds; infinity for none.
-        std: whether sigma depends on the observation.
-        log_std_init: initial value of ``log sigma``.
-        generator: draws the initial weights.
-    """
-
-    low: Tensor
-    high: Tensor
-    centre: Tensor
-    scale: Tensor
-
-    def __init__(
-        self,
-        num_features: int,
-        low: Tensor,
-        high: Tensor,
-        *,
-        std: Std,
-        log_std_init: float,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        self.noise, self.action_size = (Noise("normal", len(low)),), len(low)
-        self.output = linear(num_features, len(low), OUTPUT_GAIN, generator)
-        self.std = make_std(std, num_features, len(low), log_std_init, generator)
-        centre, scale = unit_box(low, high)
-        buffers = {"low": low, "high": high, "centre": centre, "scale": scale}
-        for name, buffer in buffers.items():
-            self.register_buffer(name, buffer)
-
-    def forward(self, features: Tensor) -> ClippedGaussian:
-        mean, log_std = self.output(features), self.std(features)
-        return ClippedGaussian(mean, log_std, self.low, self.high, self.centre, self.scale)
 
 
 @final

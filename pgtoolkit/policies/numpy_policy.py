@@ -25,9 +25,9 @@ from pgtoolkit.networks.mlp import (
 )
 from pgtoolkit.networks.normalizer import NoNormalizer, ObservationNormalizer
 from pgtoolkit.networks.parts import Entries
-from pgtoolkit.policies.clipped_tanh import ClippedTanhHead
+from pgtoolkit.policies.clipped import ClippedGaussianHead, ClippedTanhHead
 from pgtoolkit.policies.discrete import CategoricalHead
-from pgtoolkit.policies.gaussian import ClippedGaussianHead, GaussianHead
+from pgtoolkit.policies.gaussian import GaussianHead
 from pgtoolkit.policies.policy import Policy
 
 Array = NDArray[np.floating]

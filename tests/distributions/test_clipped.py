@@ -9,7 +9,7 @@ from pgtoolkit.diagnostics.per_trajectory import GradientRecorder
 from pgtoolkit.distributions.clipped import ClippedGaussian, unit_box
 from pgtoolkit.distributions.gaussian import DiagonalGaussian
 from pgtoolkit.envs.analytic.exact import Phi
-from pgtoolkit.policies.gaussian import ClippedGaussianHead
+from pgtoolkit.policies.clipped import ClippedGaussianHead
 
 LOW, HIGH = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 3.0])
 INF = float("inf")

@@ -1,5 +1,6 @@
-"""A head for policies that are deterministic up to exploration noise, as TD3's."""
+"""Heads of Gaussians whose noise is added outside of any squashing, and clipped to the bounds."""
 
+import abc
 from typing import final
 
 import torch
@@ -11,17 +12,17 @@ from pgtoolkit.networks.mlp import Std, linear, make_std
 from pgtoolkit.policies.head import OUTPUT_GAIN, Head
 
 
-@final
-class ClippedTanhHead(Head):
-    """``a = clip(centre + scale * (tanh(m) + sigma * eps), low, high)``, noise outside the tanh.
+class ClippedHead(Head):
+    """``a = clip(centre + scale * (mean + sigma * eps), low, high)``, a subclass gives the mean.
 
-    ``m`` is linear in the features. In units of the box the mean is in (-1, 1) and sigma is the
-    standard deviation of the noise; the mode is ``centre + scale * tanh(m)``.
+    ``centre`` and ``scale`` are those of
+    :func:`unit_box <pgtoolkit.distributions.clipped.unit_box>`: a mean of 0 is the middle of a
+    bounded entry, and 1 is half of its width.
 
     Args:
         num_features: ``F``, the number of features.
-        low: ``[A]`` lower action bounds, finite.
-        high: ``[A]`` upper action bounds, finite.
+        low: ``[A]`` lower action bounds; minus infinity for none.
+        high: ``[A]`` upper action bounds; infinity for none.
         std: whether sigma depends on the observation.
         log_std_init: initial value of ``log sigma``.
         generator: draws the initial weights.
@@ -51,6 +52,30 @@ class ClippedTanhHead(Head):
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer)
 
+    @abc.abstractmethod
+    def mean(self, features: Tensor) -> Tensor:
+        """The mean before the clip, in units of the box ``[..., A]``."""
+
     def forward(self, features: Tensor) -> ClippedGaussian:
-        mean, log_std = torch.tanh(self.output(features)), self.std(features)
+        mean, log_std = self.mean(features), self.std(features)
         return ClippedGaussian(mean, log_std, self.low, self.high, self.centre, self.scale)
+
+
+@final
+class ClippedGaussianHead(ClippedHead):
+    """A diagonal Gaussian in units of the box, whose mean is linear in the features."""
+
+    def mean(self, features: Tensor) -> Tensor:
+        mean: Tensor = self.output(features)
+        return mean
+
+
+@final
+class ClippedTanhHead(ClippedHead):
+    """A mean of ``tanh(m)``, ``m`` linear in the features, for finite bounds, as TD3's policy.
+
+    The mode ``centre + scale * tanh(m)`` is inside the box, and the noise is outside of the tanh.
+    """
+
+    def mean(self, features: Tensor) -> Tensor:
+        return torch.tanh(self.output(features))
