@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from pgtoolkit.agent import Metrics
 from pgtoolkit.compiling import Compile, choose_compiled
@@ -40,7 +39,7 @@ from pgtoolkit.estimators.returns import window_returns
 from pgtoolkit.estimators.signals import Signals
 from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.learners.entropy import EntropyBonus
-from pgtoolkit.learners.minibatches import Minibatches, Objective, Parameters, draw_minibatches
+from pgtoolkit.learners.minibatches import GivenModules, Minibatches, Objective, draw_minibatches
 from pgtoolkit.learners.policy_learner import describe
 from pgtoolkit.learners.policy_step import measure
 from pgtoolkit.learners.step_rules.adam import scheduled
@@ -256,17 +255,15 @@ class Ppo:
             config.learning_rate, config.learning_rate_schedule, progress
         )
 
-    def loss(self, parameters: Parameters, mini: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a minibatch at these parameters, and what is reported of it."""
-        config, modules = self.config, self.minibatches.modules
-        distribution: Distribution = functional_call(
-            modules["policy"], dict(parameters["policy"]), (mini.features,)
-        )
+    def loss(self, modules: GivenModules, mini: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a minibatch, and what is reported of it."""
+        config = self.config
+        distribution: Distribution = modules["policy"](mini.features)
         return ppo_loss(
             distribution.log_prob_of_pre_action(mini.pre_action),
             mini.log_prob,
             standardized(mini.advantage) if config.normalize_advantage else mini.advantage,
-            functional_call(modules["value"], dict(parameters["value"]), (mini.features,)),
+            modules["value"](mini.features),
             mini.target,
             distribution.entropy(mini.noise),
             surrogate=SURROGATES[config.surrogate],

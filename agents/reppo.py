@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast, final
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from pgtoolkit.agent import CriticView, Metrics
 from pgtoolkit.compiling import Compile, choose_compiled
@@ -46,10 +45,9 @@ from pgtoolkit.estimators.returns import soft_reward, window_returns
 from pgtoolkit.finite import require_finite_steps
 from pgtoolkit.learners.dual_variables import Duals, alpha_speed, mean_excess, present_alpha
 from pgtoolkit.learners.minibatches import (
+    GivenModules,
     Minibatches,
     Objective,
-    Parameters,
-    call,
     draw_minibatches,
 )
 from pgtoolkit.learners.policy_learner import describe
@@ -439,24 +437,21 @@ class Reppo:
         return explained_variance_metric(value[window.valid], target[window.valid])
 
     def critic_loss(
-        self, parameters: Parameters, mini: Batch, noise: Tensor, kl_bound: Tensor
+        self, modules: GivenModules, mini: Batch, noise: Tensor, kl_bound: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The critic's loss on a minibatch; it needs no noise and no bound."""
         given = mini.features, mini.action, mini.target
-        loss = call(self.q, "loss_of_encoded", parameters["critic"], *given).mean()
+        loss = modules["critic"].call("loss_of_encoded", *given).mean()
         return loss, {}
 
     def policy_loss(
-        self, parameters: Parameters, mini: Batch, noise: Tensor, kl_bound: Tensor
+        self, modules: GivenModules, mini: Batch, noise: Tensor, kl_bound: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of policy and dual variables on a minibatch, with fresh noise."""
-        modules = self.minibatches.modules
-        distribution: Distribution = functional_call(
-            modules["policy"], dict(parameters["policy"]), (mini.features,)
-        )
-        alpha, beta = functional_call(modules["duals"], dict(parameters["duals"]), ())
+        distribution: Distribution = modules["policy"](mini.features)
+        alpha, beta = modules["duals"]()
         action = distribution.squash(distribution.pre_action(noise))
-        value = call(self.q, "policy_value", parameters["critic"], mini.features, action)
+        value = modules["critic"].call("policy_value", mini.features, action)
         return reppo_loss(
             SURROGATES[self.config.estimator](distribution, value, mini),
             self.entropy(distribution, noise),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 O2_OPTIONS = {"cpp.enable_floating_point_contract_flag": "off -O2"}
 """``torch.compile`` options that compile C++ code with ``-O2``. torch has no option for the level:
@@ -88,3 +88,17 @@ def norms_of(tensors: list[Tensor]) -> list[Tensor]:
 def multiply_all(tensors: list[Tensor], factor: Tensor) -> None:
     """Multiplies each tensor by the factor, in place, in one call."""
     torch._foreach_mul_(tensors, factor)
+
+
+Places = list[tuple[dict[str, Tensor | None], str]]
+"""Dictionaries of modules, each with the name under which it holds one and the same parameter."""
+
+
+def places_of_parameters(module: nn.Module) -> list[Places]:
+    """Where each parameter of ``module.parameters()`` is held, in that order."""
+    found: dict[int, Places] = {}
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                found.setdefault(id(parameter), []).append((part._parameters, name))  # type: ignore[arg-type]
+    return list(found.values())

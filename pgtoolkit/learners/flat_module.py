@@ -1,39 +1,33 @@
 """A module whose parameters are given as one vector, with Adam's state for them."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from pgtoolkit.learners.step_rules.flat_adam import AdamState, adam_state, flatten, unflatten
 from pgtoolkit.state import entries, require, tensor
-from pgtoolkit.torch_private import copy_all
-
-
-class _Methods(nn.Module):
-    """Calls any method of a module, because ``functional_call`` calls ``forward`` alone."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, method: str, *inputs: Tensor) -> Any:
-        return getattr(self.module, method)(*inputs)
+from pgtoolkit.torch_private import copy_all, places_of_parameters
 
 
 @final
 class FlatModule:
     """A module as a function of the vector ``[P]`` of all its parameters.
 
+    ``torch.func.functional_call`` is such a function too. It looks every parameter up by its name
+    in every call, which takes longer than a small network; here the places are looked up once.
+
     Args:
-        module: its parameters are read by :meth:`flat` and written by :meth:`load`.
+        module: its parameters are read by :meth:`flat` and written by :meth:`load`. No parameter is
+            added or replaced later.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._methods = _Methods(module)
-        self._names = [name for name, _ in self._methods.named_parameters()]
+        self.module = module
         self.parameters: list[Tensor] = list(module.parameters())
+        self.size = sum(parameter.numel() for parameter in self.parameters)
+        self._places = places_of_parameters(module)
 
     def flat(self) -> Tensor:
         """A copy of the parameters as they are now ``[P]``."""
@@ -45,9 +39,41 @@ class FlatModule:
             copy_all(self.parameters, unflatten(flat, self.parameters))
 
     def call(self, method: str, flat: Tensor, *inputs: Tensor) -> Any:
-        """The value of a method of the module with these parameters."""
-        tensors = dict(zip(self._names, unflatten(flat, self.parameters), strict=True))
-        return functional_call(self._methods, tensors, (method, *inputs))
+        """The value of a method of the module with these parameters.
+
+        A parameter that several layers share is replaced in all of them.
+        """
+        try:
+            self._put(unflatten(flat, self.parameters))
+            return getattr(self.module, method)(*inputs)
+        finally:
+            self._put(self.parameters)
+
+    def at(self, flat: Tensor) -> "GivenModule":
+        """The module with these parameters."""
+        return GivenModule(self, flat)
+
+    def _put(self, tensors: Sequence[Tensor]) -> None:
+        for places, given in zip(self._places, tensors, strict=True):
+            for parameters, name in places:
+                parameters[name] = given
+
+
+@final
+class GivenModule(NamedTuple):
+    """A module with parameters that are given, in the place of its own."""
+
+    function: FlatModule
+    flat: Tensor
+    """All parameters ``[P]``."""
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """The value of the module."""
+        return self.call("__call__", *inputs)
+
+    def call(self, method: str, *inputs: Tensor) -> Any:
+        """The value of a method of the module."""
+        return self.function.call(method, self.flat, *inputs)
 
 
 @final

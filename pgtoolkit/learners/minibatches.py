@@ -12,10 +12,10 @@ from typing import Any, Generic, NamedTuple, TypeVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from pgtoolkit.compiling import CompiledLoop, make_contiguous, trace
 from pgtoolkit.errors import NonFiniteError
+from pgtoolkit.learners.flat_module import FlatModule, GivenModule
 from pgtoolkit.learners.step_rules.flat_adam import (
     AdamState,
     FlatRule,
@@ -31,13 +31,13 @@ LOG = logging.getLogger("pgtoolkit")
 MAX_COMPILED_SHAPES = 2
 """Most minibatch shapes for which a loop is compiled; further shapes use the Python loop."""
 
-Parameters = Mapping[str, Mapping[str, Tensor]]
-"""``{module: {parameter: tensor}}``, for ``torch.func.functional_call``."""
+GivenModules = Mapping[str, GivenModule]
+"""The modules of all objectives by name, with the parameters at which a loss is computed."""
 Batch = TypeVar("Batch", bound=tuple[Tensor, ...])
 """A named tuple of tensors with one leading axis."""
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
-"""Maps the parameters of all modules, a minibatch and its fresh tensors to the loss, a scalar, and
-further scalars to report."""
+"""Maps all modules with their parameters, a minibatch and its fresh tensors to the loss, a scalar,
+and further scalars to report."""
 Step = Callable[..., tuple[Any, ...]]
 """Maps the tensors of the objectives' states, a minibatch, its fresh tensors and the learning rate
 to the next tensors of the states and the scalars of each objective, ``[loss, *reported, norm]``."""
@@ -47,8 +47,9 @@ to the next tensors of the states and the scalars of each objective, ``[loss, *r
 class Objective(NamedTuple):
     """A loss with the modules that it moves: one step of a minibatch.
 
-    The loss is called with the parameters of all objectives' modules, of which those of other
-    objectives are constants. It must use the parameters that it is given, not those of the modules.
+    The loss is called with all objectives' modules, of which the parameters of other objectives'
+    are constants. It must use the modules that it is given: the parameters of its own are those
+    before the first minibatch.
     """
 
     modules: Mapping[str, nn.Module]
@@ -79,10 +80,11 @@ class Minibatches(Generic[Batch]):
         self.objectives = list(objectives)
         named = {name: module for one in objectives for name, module in one.modules.items()}
         self.modules = nn.ModuleDict(named)
-        self.names = [name for name, _ in self.modules.named_parameters()]
         self.parameters: list[Tensor] = list(self.modules.parameters())
-        self._own = [list(nn.ModuleDict(one.modules).parameters()) for one in objectives]
-        self._sizes = [sum(x.numel() for x in own) for own in self._own]
+        self._own = [
+            {name: FlatModule(module) for name, module in one.modules.items()} for one in objectives
+        ]
+        self._sizes = [sum(own.size for own in modules.values()) for modules in self._own]
         self.state = adam_state(self.parameters)
         self.compiled = compiled
         self._loops: dict[tuple[Any, ...], Callable[..., Any]] = {}
@@ -159,7 +161,7 @@ class Minibatches(Generic[Batch]):
             vectors = [state.parameters for state in states]
             vectors[place] = flat
             with torch.enable_grad():
-                loss, reported = one.loss(self._by_module(vectors), mini, *fresh)
+                loss, reported = one.loss(self._given(vectors), mini, *fresh)
                 (gradient,) = torch.autograd.grad(loss, flat)
             before = states[place]._replace(parameters=flat.detach())
             states[place], norm = one.rule.step(before, gradient, rate)
@@ -167,14 +169,13 @@ class Minibatches(Generic[Batch]):
         self._reported = list(metrics)
         return states, torch.stack(list(metrics.values()))
 
-    def _by_module(self, vectors: Sequence[Tensor]) -> Parameters:
-        """The objectives' vectors of parameters, split by module and parameter."""
-        found: dict[str, dict[str, Tensor]] = {name: {} for name in self.modules}
-        pairs = zip(vectors, self._own, strict=True)
-        parts = [part for vector, own in pairs for part in unflatten(vector, own)]
-        for name, parameter in zip(self.names, parts, strict=True):
-            module, _, rest = name.partition(".")
-            found[module][rest] = parameter
+    def _given(self, vectors: Sequence[Tensor]) -> GivenModules:
+        """The modules with the objectives' vectors of parameters."""
+        found: dict[str, GivenModule] = {}
+        for vector, modules in zip(vectors, self._own, strict=True):
+            parts = torch.split(vector, [own.size for own in modules.values()])
+            pairs = zip(modules.items(), parts, strict=True)
+            found |= {name: own.at(part) for (name, own), part in pairs}
         return found
 
     def _split(self, state: AdamState) -> list[AdamState]:
@@ -236,23 +237,6 @@ class Minibatches(Generic[Batch]):
             LOG.warning("the update is not compiled, the plain one is used: %s", reason)
             return self._plain
         return compiled
-
-
-def call(module: nn.Module, method: str, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Any:
-    """A method of a module with the given parameters in the place of its own."""
-    named = {f"module.{name}": parameter for name, parameter in parameters.items()}
-    return functional_call(_Method(module, method), named, inputs)
-
-
-class _Method(nn.Module):
-    """A module whose call is a method of another: ``functional_call`` knows only calls."""
-
-    def __init__(self, module: nn.Module, method: str) -> None:
-        super().__init__()
-        self.module, self.method = module, method
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return getattr(self.module, self.method)(*inputs)
 
 
 def _rebuild(batch: Batch, tensors: list[Tensor]) -> Batch:

@@ -27,7 +27,9 @@ from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators.action_surrogates import SURROGATES, least_variance_weight
 from pgtoolkit.estimators.kl_constraint import CONSTRAINTS, penalised
 from pgtoolkit.learners.dual_variables import Duals
+from pgtoolkit.learners.flat_module import FlatModule
 from pgtoolkit.learners.minibatches import draw_minibatches
+from pgtoolkit.learners.step_rules.flat_adam import unflatten
 from pgtoolkit.rollouts.window import Window
 
 SMALL: dict[str, Any] = {
@@ -550,15 +552,16 @@ def test_the_measured_gradients_are_those_that_are_climbed(estimator: str) -> No
     generator = before.critic_monitor.generator
     rows = draw_minibatches(64, 16, 1, generator)
     noise = before.policy.draw_noise(*rows.shape, generator=generator)
-    parameters = {
-        name: dict(module.named_parameters()) for name, module in before.minibatches.modules.items()
-    }
-    own = parameters["policy"]
+    functions = {name: FlatModule(module) for name, module in before.minibatches.modules.items()}
+    modules = {name: function.at(function.flat()) for name, function in functions.items()}
+    own, weights = functions["policy"], functions["policy"].flat().requires_grad_()
+    modules["policy"] = own.at(weights)
+    names = [name for name, _ in own.module.named_parameters()]
     for place, (index, eps) in enumerate(zip(rows, noise, strict=True)):
         mini = Batch(*(x[index] for x in batches[0]))
-        loss, _ = before.policy_loss(parameters, mini, eps, torch.tensor(1.0))
-        gradients = torch.autograd.grad(loss, list(own.values()))
-        for name, expected in zip(own, gradients, strict=True):
+        loss, _ = before.policy_loss(modules, mini, eps, torch.tensor(1.0))
+        (gradient,) = torch.autograd.grad(loss, weights)
+        for name, expected in zip(names, unflatten(gradient, own.parameters), strict=True):
             mean = found[estimator][name][place * 16 : (place + 1) * 16].mean(0)
             torch.testing.assert_close(mean, -expected, rtol=1e-4, atol=1e-5, msg=name)
 

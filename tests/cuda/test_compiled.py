@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from pgtoolkit.compiling import choose_compiled
 from pgtoolkit.envs.compiled.rollout import CompiledUnroll
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
-from pgtoolkit.learners.minibatches import Minibatches, Objective
+from pgtoolkit.learners.minibatches import GivenModules, Minibatches, Objective
 from pgtoolkit.learners.step_rules.flat_adam import FlatAdam
 from pgtoolkit.policies.gaussian import GaussianPolicy
 from pgtoolkit.rollouts.rollout import reset, unroll
@@ -77,9 +76,8 @@ def test_compiled_minibatches(device: torch.device, caplog: pytest.LogCaptureFix
                 module[0].weight.copy_(weight)  # type: ignore[operator]
             module = module.to(device)
 
-            def loss(parameters: Any, mini: Rows, module: Any = module) -> Any:
-                found = functional_call(module, dict(parameters["net"]), (mini.x,))
-                return (found - mini.y).square().mean(), {}
+            def loss(modules: GivenModules, mini: Rows) -> Any:
+                return (modules["net"](mini.x) - mini.y).square().mean(), {}
 
             rule = FlatAdam(betas=(0.9, 0.999), epsilon=1e-8, max_grad_norm=1.0)
             objectives = [Objective({"net": module}, loss, rule)]

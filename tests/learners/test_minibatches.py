@@ -13,7 +13,7 @@ from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.estimators.proximal import standardized
-from pgtoolkit.learners.minibatches import Minibatches, Objective, draw_minibatches
+from pgtoolkit.learners.minibatches import GivenModules, Minibatches, Objective, draw_minibatches
 from pgtoolkit.learners.step_rules.flat_adam import Blocks, FlatAdam, adam_state
 
 SETTINGS: dict[str, Any] = {
@@ -187,6 +187,9 @@ class Scalar(torch.nn.Module):
         super().__init__()
         self.value = torch.nn.Parameter(torch.tensor(value, dtype=torch.float64))
 
+    def forward(self) -> Tensor:
+        return self.value
+
 
 def test_objectives_step_in_order_and_see_what_was_stepped_before() -> None:
     """``a <- a - lr mean x`` and then, with that ``a``, ``b <- b - lr a fresh``: by hand.
@@ -196,17 +199,17 @@ def test_objectives_step_in_order_and_see_what_was_stepped_before() -> None:
     """
     rule = FlatAdam(betas=(0.0, 0.0), epsilon=1e9, max_grad_norm=1e9)
 
-    def first(parameters: Any, mini: Two, fresh: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return parameters["a"]["value"] * mini.x.mean(), {"mean": mini.x.mean()}
+    def first(modules: GivenModules, mini: Two, fresh: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return modules["a"]() * mini.x.mean(), {"mean": mini.x.mean()}
 
-    def second(parameters: Any, mini: Two, fresh: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return parameters["b"]["value"] * parameters["a"]["value"] * fresh, {}
+    def second(modules: GivenModules, mini: Two, fresh: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return modules["b"]() * modules["a"]() * fresh, {}
 
-    modules = {"a": Scalar(2.0), "b": Scalar(5.0)}
+    one, other = Scalar(2.0), Scalar(5.0)
     update: Minibatches[Two] = Minibatches(
         [
-            Objective({"a": modules["a"]}, first, rule, "one"),
-            Objective({"b": modules["b"]}, second, rule, "other"),
+            Objective({"a": one}, first, rule, "one"),
+            Objective({"b": other}, second, rule, "other"),
         ]
     )
     batch = Two(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
@@ -220,15 +223,15 @@ def test_objectives_step_in_order_and_see_what_was_stepped_before() -> None:
     assert list(found) == ["one_loss", "mean", "one_norm", "other_loss", "other_norm"]
     for values, row in zip(found.values(), zip(*expected, strict=True), strict=True):
         torch.testing.assert_close(values, torch.tensor(row, dtype=torch.float64))
-    assert modules["a"].value.item() == pytest.approx(a, rel=1e-6)
-    assert modules["b"].value.item() == pytest.approx(b, rel=1e-6)
+    assert one.value.item() == pytest.approx(a, rel=1e-6)
+    assert other.value.item() == pytest.approx(b, rel=1e-6)
 
 
 def test_the_bad_objective_is_named() -> None:
     rule = FlatAdam(betas=(0.9, 0.999), epsilon=1e-8, max_grad_norm=1.0)
 
-    def loss(parameters: Any, mini: Two) -> tuple[Tensor, dict[str, Tensor]]:
-        return parameters["a"]["value"] * mini.x.mean(), {}
+    def loss(modules: GivenModules, mini: Two) -> tuple[Tensor, dict[str, Tensor]]:
+        return modules["a"]() * mini.x.mean(), {}
 
     update: Minibatches[Two] = Minibatches([Objective({"a": Scalar(1.0)}, loss, rule, "critic")])
     batch = Two(torch.tensor([1.0, math.inf], dtype=torch.float64))
