@@ -1,5 +1,6 @@
 """Runs of several processes, which are started here as torchrun starts them."""
 
+import json
 import random
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pgtoolkit.scripts.cli.registry import load_agent
 from pgtoolkit.scripts.reliability.forked_training import ForkedTraining
 from pgtoolkit.scripts.reliability.resume_rows import Setup, command
 from pgtoolkit.scripts.reliability.run_comparison import differences
+from pgtoolkit.training.run_folder import RunFolder
 
 DIFFERENTIABLE = ("pgtoolkit/Pendulum-v0", "pgtoolkit/Hopper2D-v0")
 ORDINARY = ("Pendulum-v1", "InvertedPendulum-v5")
@@ -124,7 +126,7 @@ def killed(
     Args:
         setup: what is trained; its run of one process is in ``folder/alone``.
         counts: processes before and after the kill.
-        updates: of the whole run.
+        updates: for which the steps of the whole run are planned.
         seed: determines the process and the update.
         folder: for the run's folder, which is emptied.
         timeout: seconds of each of the two runs.
@@ -137,7 +139,10 @@ def killed(
     training = ParallelTraining(
         [*command(setup, updates), "--run-dir", str(run_dir)], counts[0], folder
     )
-    rank, update = generator.randrange(counts[0]), generator.randint(1, updates - 2)
+    # Windows may become longer, and updates fewer, than those that the steps were planned for.
+    alone = RunFolder(folder / "alone")
+    made = json.loads(alone.summary_file.read_text(encoding="utf-8"))["updates"]
+    rank, update = generator.randrange(counts[0]), generator.randint(1, made - 2)
     deadline = time.monotonic() + timeout
     while training.num_updates < update and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -151,4 +156,4 @@ def killed(
     codes = second.wait(timeout)
     if codes != [0] * counts[1]:
         return [*found, f"the resume ended with {codes}: {second.printed()[-300:]}"]
-    return found + differences(folder / "alone", run_dir)
+    return found + differences(alone.path, run_dir)
