@@ -52,8 +52,8 @@ def require_rows(
                 f"the vector environment's step returned {name} of the shape {list(row.shape)}: "
                 f"return one entry for each of its {num_envs} environments, [{num_envs}]"
             )
-    with np.errstate(over="ignore"):  # an infinite reward is refused where it is stored
-        return rows[0].astype(SINGLE), *rows[1:]
+    with np.errstate(over="ignore"):  # infinite rewards are refused at the end of the step
+        return rows[0].astype(SINGLE, copy=False), *rows[1:]
 
 
 class StepBuffers:
@@ -72,7 +72,7 @@ class StepBuffers:
         """Copies rows ``[N, ...]`` of one step, because environments may reuse their arrays.
 
         Booleans and signed integers keep their dtype. Observations are converted to ``obs_dtype``,
-        rewards and everything else to float32.
+        everything else to float32.
         """
         for name, row in rows.items():
             if name not in self.arrays:
@@ -82,7 +82,7 @@ class StepBuffers:
     def _dtype(self, name: str, row: NDArray[Any]) -> np.dtype[Any]:
         if name.endswith("obs"):
             return self.obs_dtype
-        return row.dtype if row.dtype.kind in "bi" and name != "reward" else SINGLE
+        return row.dtype if row.dtype.kind in "bi" else SINGLE
 
     def tensors(self, device: torch.device) -> dict[str, Tensor]:
         """The arrays as tensors on the device."""
