@@ -84,7 +84,8 @@ class Minibatches(Generic[Batch]):
         self._own = [
             {name: FlatModule(module) for name, module in one.modules.items()} for one in objectives
         ]
-        self._sizes = [sum(own.size for own in modules.values()) for modules in self._own]
+        self._module_sizes = [[own.size for own in modules.values()] for modules in self._own]
+        self._sizes = [sum(sizes) for sizes in self._module_sizes]
         self.state = adam_state(self.parameters)
         self.compiled = compiled
         self._loops: dict[tuple[Any, ...], Callable[..., Any]] = {}
@@ -172,8 +173,8 @@ class Minibatches(Generic[Batch]):
     def _given(self, vectors: Sequence[Tensor]) -> GivenModules:
         """The modules with the objectives' vectors of parameters."""
         found: dict[str, GivenModule] = {}
-        for vector, modules in zip(vectors, self._own, strict=True):
-            parts = torch.split(vector, [own.size for own in modules.values()])
+        for vector, modules, sizes in zip(vectors, self._own, self._module_sizes, strict=True):
+            parts = vector.split_with_sizes(sizes) if len(sizes) > 1 else (vector,)
             pairs = zip(modules.items(), parts, strict=True)
             found |= {name: own.at(part) for (name, own), part in pairs}
         return found

@@ -132,7 +132,13 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 """Choices of reppo's defaults that are taken back one at a time, on the twins' environments."""
 
 ONCE: Mapping[tuple[str, str], Mapping[str, Any]] = {
-    ("pendulum-reppo", "short-horizon"): {"gamma": 0.95, "gae_lambda": 0.95},
+    ("pendulum-reppo", "six-epochs"): {"gamma": 0.99, "n_epochs": 6, "layer_norm": True},
+    ("pendulum-reppo", "short-horizon"): {
+        "gamma": 0.95,
+        "gae_lambda": 0.95,
+        "n_epochs": 6,
+        "layer_norm": True,
+    },
     ("mountain-car-sac", "long-horizon"): {"gamma": 0.9999},
     ("lunar-lander-reppo", "windows-of-64"): {
         "n_steps": 64,

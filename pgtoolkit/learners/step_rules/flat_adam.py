@@ -1,6 +1,7 @@
 """Adam with a clip of the gradient's norm, on all parameters as one vector."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, final
 
@@ -25,8 +26,10 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
 
 def unflatten(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Views of the vector with the shapes of ``like``."""
-    sizes = [x.numel() for x in like]
-    return [part.view_as(x) for part, x in zip(torch.split(flat, sizes), like, strict=True)]
+    parts = flat.split_with_sizes([x.numel() for x in like])
+    # A view of a vector as itself would be one more operation, and one more in the derivative.
+    pairs = zip(parts, like, strict=True)
+    return [part if x.ndim == 1 else part.view(x.shape) for part, x in pairs]
 
 
 def adam_state(parameters: Sequence[Tensor]) -> AdamState:
@@ -39,6 +42,8 @@ def adam_state(parameters: Sequence[Tensor]) -> AdamState:
 def clip(gradient: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:
     """The gradient ``[P]`` with a norm of at most ``max_norm``, and its norm before."""
     norm = gradient.square().sum().sqrt()
+    if max_norm == math.inf:
+        return gradient, norm
     return gradient * (max_norm / (norm + 1e-6)).clamp(max=1.0), norm
 
 
@@ -115,13 +120,12 @@ class Blocks:
         self, state: AdamState, gradient: Tensor, learning_rate: Tensor
     ) -> tuple[AdamState, Tensor]:
         """The state after one step of every block, and the norm of the first block's gradient."""
-        parts = zip(
-            *(torch.split(x, list(self.sizes)) for x in (*state[:-1], gradient)), strict=True
-        )
+        vectors = (*state[:-1], gradient)
+        parts = zip(*(x.split_with_sizes(self.sizes) for x in vectors), strict=True)
         found = [
             rule.step(AdamState._make((*own, state.steps)), part, learning_rate)
             for rule, (*own, part) in zip(self.rules, parts, strict=True)
         ]
-        vectors = zip(*(after[:-1] for after, _ in found), strict=True)
-        joined = AdamState._make((*(torch.cat(parts) for parts in vectors), found[0][0].steps))
+        columns = zip(*(after[:-1] for after, _ in found), strict=True)
+        joined = AdamState._make((*(torch.cat(blocks) for blocks in columns), found[0][0].steps))
         return joined, found[0][1]
