@@ -1,9 +1,11 @@
 """Settings: the range in each annotation, the message, and groups that combine."""
 
+import ast
 import contextlib
 import dataclasses
 import io
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import pytest
@@ -270,3 +272,22 @@ def test_every_whole_number_of_every_agent_has_an_upper_bound() -> None:
             if hints[field.name] in (int, int | None):
                 with pytest.raises(RequestError, match="must be at most"):
                     kind(**given, **{field.name: 10**18})
+
+
+def test_every_class_with_ranges_checks_them() -> None:
+    """Only :class:`Settings` reads them; on a class that is none they would be words."""
+    folders = (
+        Path(__file__).parents[1] / name for name in ("pgtoolkit", "agents", "envs", "scripts")
+    )
+    trees = [ast.parse(path.read_text()) for folder in folders for path in folder.rglob("*.py")]
+    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    words = ("above(", "at_least(", "at_most(", "below(", "between(")
+    ranged = {
+        one.name: [ast.unparse(base) for base in one.bases]
+        for one in classes
+        for field in one.body
+        if isinstance(field, ast.AnnAssign)
+        and any(word in ast.unparse(field.annotation) for word in words)
+    }
+    assert len(ranged) > 20
+    assert [name for name, bases in ranged.items() if not bases] == []

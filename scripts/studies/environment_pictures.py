@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, final
 
-from pgtoolkit.config import at_least, at_most
+from pgtoolkit.config import Settings, at_least, at_most
 from pgtoolkit.limits import MAX_COUNT
 from pgtoolkit.scripts.cli.arguments import parse
 from pgtoolkit.scripts.cli.registry import lookup, registered_env_ids
@@ -34,7 +34,7 @@ TRAINED_BY: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EnvironmentPicturesArguments:
+class EnvironmentPicturesArguments(Settings):
     """Draws a trained policy in each environment of this package."""
 
     output: Path

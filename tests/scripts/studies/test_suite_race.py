@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,14 @@ import pytest
 from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.comparison.results import RunResult
 from pgtoolkit.scripts.comparison.rows import Row
-from pgtoolkit.scripts.studies.suite_race import is_within, passage, race, run, table
+from pgtoolkit.scripts.studies.suite_race import (
+    is_within,
+    passage,
+    race,
+    run,
+    table,
+    with_common_seeds,
+)
 
 
 def row(agent: str, *curves: list[float], steps: int = 1000, seconds: float = 50.0) -> Row:
@@ -50,14 +58,35 @@ def test_the_leader_is_whichever_of_the_others_ends_with_more() -> None:
     assert found.passage == ("shac", 100.0, 5.0)
     assert is_within(found)
     lines = table([found])
-    assert lines[2] == "| Env | 8 | 9 | - | 5 | 8 | shac, after 100 | 5% | 5% |"
+    assert lines[2] == "| Env | 1 | 8 | 9 | - | 5 | 8 | 112.5% | shac, after 100 | 5% | 5% |"
     assert lines[-1] == "within 20% of the steps and of the CPU time: 1 of 1"
 
 
 def test_what_is_never_reached_is_said() -> None:
     found = race("Env", {"ahac": row("ahac", [1.0]), "ppo": row("ppo", [2.0])})
     assert found.passage is None and not is_within(found)
-    assert table([found])[2] == "| Env | - | - | 1 | 2 | - | none | - | - |"
+    assert table([found])[2] == "| Env | 1 | - | - | 1 | 2 | - | - | none | - | - |"
+
+
+def test_only_seeds_that_every_agent_has_are_compared() -> None:
+    """Seed 1 is left out, whose starts ppo has not seen; that of no agent is said."""
+    rows = {"shac": row("shac", [4.0], [-9.0]), "ppo": row("ppo", [3.0])}
+    common = with_common_seeds("Env", rows)
+    assert [run.seed for run in common["shac"].runs] == [0]
+    found = race("Env", common)
+    assert (found.seeds, found.ends) == ([0], {"shac": 4.0, "ppo": 3.0})
+    other = dataclasses.replace(rows["shac"], runs=rows["shac"].runs[1:])
+    with pytest.raises(RequestError, match=r"shac, ppo on Env have no seed in common"):
+        with_common_seeds("Env", {"shac": other, "ppo": rows["ppo"]})
+
+
+def test_a_share_of_the_rise_can_count_as_being_there() -> None:
+    """Ppo rises from 0 to 10; shac has 9 of that in half of its steps, and ends with 8."""
+    rows = {"shac": row("shac", [9.0, 8.0]), "ppo": row("ppo", [0.0, 10.0])}
+    assert race("Env", rows).passage is None
+    found = race("Env", rows, 0.9)
+    assert found.passage == ("shac", 500.0, 25.0)
+    assert found.share_of_rise == pytest.approx(0.8)
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
