@@ -302,6 +302,14 @@ EXPERIMENTS: dict[str, Experiment] = {
         published=Published("PPO 132.6 at 300k", SLM_LAB),
         settings=preset("reppo", "LunarLanderContinuous-v3"),
     ),
+    "bipedal-walker-reppo": Experiment(
+        "reppo",
+        "BipedalWalker-v3",
+        1_000_000,
+        FIVE,
+        bar=Bar(290, "mean"),
+        published=Published("PPO 287.9 at 5M", ZOO),
+    ),
     "mountain-car-sac": Experiment(
         "sac",
         "MountainCarContinuous-v0",
