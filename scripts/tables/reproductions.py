@@ -139,6 +139,7 @@ ONCE: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "n_epochs": 6,
         "layer_norm": True,
     },
+    ("walker2d-ppo", "last-policy"): {"policy_average": 0.0},
     ("mountain-car-sac", "long-horizon"): {"gamma": 0.9999},
     ("lunar-lander-reppo", "windows-of-64"): {
         "n_steps": 64,
