@@ -306,7 +306,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "bipedal-walker-reppo": Experiment(
         "reppo",
         "BipedalWalker-v3",
-        1_000_000,
+        2_000_000,
         FIVE,
         bar=Bar(290, "mean"),
         published=Published("PPO 287.9 at 5M", ZOO),
