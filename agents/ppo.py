@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast, final
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from pgtoolkit.config import (
     above,
     at_least,
     at_most,
-    below,
     between,
     settings_for,
 )
@@ -48,25 +47,15 @@ from pgtoolkit.learners.step_rules.flat_adam import FlatAdam
 from pgtoolkit.learners.value_learner import make_value_function
 from pgtoolkit.limits import MAX_COUNT, MAX_PASSES
 from pgtoolkit.networks.value import explained_variance_metric
-from pgtoolkit.policies.average import running_average
 from pgtoolkit.policies.factory import DistributionName
-from pgtoolkit.policies.policy import Policy, without_normalizer
+from pgtoolkit.policies.policy import without_normalizer
 from pgtoolkit.rollouts.window import Window
 from pgtoolkit.seeding import stream
 from pgtoolkit.state import entries, load_state_of, number, require, state_of
 
 MINIBATCH_SECONDS = 7e-4
 """Seconds that compiled code saves, at least, on one minibatch."""
-STATE = (
-    "collector",
-    "policy",
-    "average",
-    "value_function",
-    "minibatches",
-    "generator",
-    "monitor",
-    "pace",
-)
+STATE = ("collector", "policy", "value_function", "minibatches", "generator", "monitor", "pace")
 
 FASTER, SLOWEST, FASTEST = 1.5, 0.01, 10.0
 """Factor of an adaptive learning rate from one update to the next, and its ends, relative to the
@@ -132,9 +121,6 @@ class PpoConfig(
     normalize_observations: bool = False
     """Normalise observations by their running mean and variance. These are frozen inside a window
     and saved with the policy."""
-    policy_average: Annotated[float, below(0, 1)] = 0.0
-    """Decay per update of the running mean of the policy's parameters, which is evaluated and
-    saved, while the policy itself acts; 0: the policy itself."""
     compile: Compile = "auto"
     """Compile the loop over minibatches: always, never, or auto, where there is a C++ compiler and
     the run is long enough."""
@@ -195,7 +181,6 @@ class Ppo:
         self.collector = Collector(env, config, seed=seed, total_steps=total_steps)
         observation_space, device = self.collector.spaces[0], self.collector.device
         self.policy = self.collector.make_policy()
-        self.average = running_average(self.policy, config.policy_average)
         self.value_function = make_value_function(config, observation_space, seed=seed).to(device)
         self.generator = stream(seed, "minibatches", device)
         self.monitor = GradientMonitor(config.diagnostics_interval, unit=self.collector.reward_unit)
@@ -216,11 +201,6 @@ class Ppo:
             compiled=choose_compiled(config.compile, MINIBATCH_SECONDS * num_minibatches, device),
         )
 
-    @property
-    def averaged_policy(self) -> Policy:
-        """The running mean of the policies that acted."""
-        return cast(Policy, self.average.module)
-
     def collect(self) -> Window:
         return self.collector.collect(self.policy).detach()
 
@@ -240,7 +220,6 @@ class Ppo:
             metrics = describe(without_normalizer(self.policy)(features), window) | metrics
             metrics["gradient/overhead"] = self.monitor.overhead
             normalize.update(window.obs, window.valid)
-            self.average.update_parameters(self.policy)
             return metrics | self.collector.metrics()
 
     def run_epochs(self, batch: Batch, rows: Tensor) -> Metrics:

@@ -119,9 +119,6 @@ NOTES: dict[str, AgentNotes] = {
             "Hollenstein et al. (2024). It solves `MountainCarContinuous-v0`. The gradient takes "
             "each action for a draw from the policy alone, and with correlated noise that is not "
             "so: it is then biased, and so are its measurements.",
-            "With `--policy-average` the running mean of the policies is evaluated and saved, as "
-            "in `reppo`; what is learned is the same. On `Walker2d-v5` the mean walks where single "
-            "policies stumble; on `Swimmer-v5` it swims no better.",
         ),
     ),
     "npg": AgentNotes(

@@ -139,7 +139,6 @@ ONCE: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "n_epochs": 6,
         "layer_norm": True,
     },
-    ("walker2d-ppo", "last-policy"): {"policy_average": 0.0},
     ("mountain-car-sac", "long-horizon"): {"gamma": 0.9999},
     ("lunar-lander-reppo", "windows-of-64"): {
         "n_steps": 64,
@@ -306,7 +305,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "bipedal-walker-reppo": Experiment(
         "reppo",
         "BipedalWalker-v3",
-        2_000_000,
+        1_000_000,
         FIVE,
         bar=Bar(290, "mean"),
         published=Published("PPO 287.9 at 5M", ZOO),

@@ -13,6 +13,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
+from pgtoolkit.agent import evaluated_policy
 from pgtoolkit.agents import reppo
 from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig
 from pgtoolkit.diagnostics.per_trajectory import Gradients
@@ -208,6 +209,33 @@ def test_the_update_is_the_one_by_hand(kl_constraint: str, kl_bound: float) -> N
         )
     assert float(metrics["train/ent_coef"]) == pytest.approx(float(by_hand.temperature))
     assert float(metrics["train/kl_exceeded"]) == float(kl_bound < 0.1)
+
+
+def test_the_policy_that_is_evaluated_is_the_mean_of_those_that_acted() -> None:
+    """``mean <- d mean + (1 - d) policy``, ``d = min(0.3, n / (n + 9))``; buffers are the last."""
+    agent = pendulum(policy_average=0.3)
+    assert evaluated_policy(agent) is agent.averaged_policy
+    mean: dict[str, Tensor] = {}
+    for n in range(6):
+        agent.update(agent.collect())
+        kept = min(0.3, n / (n + 9))
+        for name, parameter in agent.policy.named_parameters():
+            x = parameter.detach().double()
+            mean[name] = kept * mean[name] + (1 - kept) * x if n else x
+    for name, parameter in agent.averaged_policy.named_parameters():
+        torch.testing.assert_close(parameter.detach().double(), mean[name], rtol=1e-6, atol=1e-7)
+    buffers = zip(agent.averaged_policy.buffers(), agent.policy.buffers(), strict=True)
+    assert all(torch.equal(mine, its) for mine, its in buffers)
+
+
+def test_without_an_average_the_policy_itself_is_evaluated() -> None:
+    agent = pendulum(policy_average=0.0)
+    for _ in range(2):
+        agent.update(agent.collect())
+    for mine, its in zip(
+        evaluated_policy(agent).parameters(), agent.policy.parameters(), strict=True
+    ):
+        assert torch.equal(mine, its)
 
 
 # Published defects ------------------------------------------------------------------------------
