@@ -36,8 +36,8 @@ class TrajectoryMoments:
     They are computed for some columns at a time, so no second array of size ``N P`` is made.
     """
 
-    squared_mean: Tensor
-    """``|m|^2``, a scalar."""
+    mean: Tensor
+    """``m`` ``[P]``."""
     projections: Tensor
     """``c_i . m`` ``[N]``."""
     parameter_squares: dict[str, Tensor]
@@ -49,6 +49,11 @@ class TrajectoryMoments:
     def squares(self) -> Tensor:
         """``|c_i|^2`` ``[N]``."""
         return torch.stack([*self.parameter_squares.values()]).sum(0)
+
+    @property
+    def squared_mean(self) -> Tensor:
+        """``|m|^2``, a scalar."""
+        return self.mean.square().sum()
 
     @classmethod
     def of(cls, gradients: Mapping[str, Tensor]) -> Self:
@@ -74,9 +79,8 @@ class TrajectoryMoments:
             widths = [part.shape[1] for _, part in parts]
             for (name, _), own in zip(parts, torch.split(rows.square_(), widths, 1), strict=True):
                 parameter_squares[name] += own.sum(1).double() * square
-        squared_mean = torch.cat(means).square().sum()
         squared_covariance = squared_covariance_of_gram(gram).mean()
-        return cls(squared_mean, projections, parameter_squares, squared_covariance)
+        return cls(torch.cat(means), projections, parameter_squares, squared_covariance)
 
 
 def _column_chunks(

@@ -71,7 +71,7 @@ class PairStatistics:
         """
         log_ratio, ratio = log_variance_ratio(*(s.deviations for s in statistics))
         difference = GradientStatistics.of(gradient_difference(first, second))
-        means = mean_of(first), mean_of(second)
+        means = statistics[0].mean, statistics[1].mean
         angle = cosine_interval((first, second), means, (*statistics, difference))
         return cls(log_ratio, *ratio, cosine(*means), *angle, difference)
 
@@ -108,11 +108,6 @@ def log_variance_ratio(first: Deviations, second: Deviations) -> tuple[Tensor, I
     high_known = both & (first.contributing >= MIN_CONTRIBUTING)
     low = torch.where(low_known, value - below, math.nan)
     return value, Interval(low, torch.where(high_known, value + above, math.nan))
-
-
-def mean_of(gradients: Mapping[str, Tensor]) -> Tensor:
-    """The mean gradient ``[P]`` in float64, of ``{name: [N, *shape]}``."""
-    return torch.cat([g.mean(0, dtype=torch.float64).flatten() for g in gradients.values()])
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:

@@ -43,8 +43,11 @@ gradients of its parameters ``{name: [N, *shape]}``, summed over ``L``."""
 
 def _linear(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
     """Gradients of weight ``[N, out, in]`` and bias ``[N, out]``."""
+    if len(inputs) == 1:
+        # The same products, in half of the time of a bmm with one term in each sum.
+        product = delta[0].unsqueeze(-1) * inputs[0].unsqueeze(-2)
     # bmm is several times faster if its result has more columns than rows.
-    if inputs.shape[-1] < delta.shape[-1]:
+    elif inputs.shape[-1] < delta.shape[-1]:
         product = torch.bmm(inputs.permute(1, 2, 0), delta.transpose(0, 1)).transpose(1, 2)
     else:
         product = torch.bmm(delta.permute(1, 2, 0), inputs.transpose(0, 1))

@@ -52,11 +52,11 @@ MIN_TRAJECTORIES = 3
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class GradientStatistics:
-    """Statistics of one estimator's gradient over ``N`` trajectories; scalars in float64."""
+    """Statistics of one estimator's gradient over ``N`` trajectories, in float64."""
 
     num_trajectories: int
-    norm: Tensor
-    """Norm of the mean gradient, before clipping."""
+    mean: Tensor
+    """The mean gradient ``[P]`` in float64, before clipping."""
     variance: Tensor
     """``V``, the trace of the covariance of one trajectory's gradient."""
     variance_low: Tensor
@@ -75,6 +75,11 @@ class GradientStatistics:
     """The squared deviations of the trajectories, from which the intervals come."""
     parameter_variance: dict[str, Tensor]
     """``V`` of each parameter tensor; their sum is ``variance``."""
+
+    @property
+    def norm(self) -> Tensor:
+        """Norm of the mean gradient."""
+        return self.mean.square().sum().sqrt()
 
     @property
     def snr(self) -> Tensor:
@@ -123,14 +128,15 @@ class GradientStatistics:
         moments = TrajectoryMoments.of(gradients)
         squares = moments.squares
         variance = squares.sum() / (n - 1)
-        signal = moments.squared_mean - variance / n
+        squared_mean = moments.squared_mean
+        signal = squared_mean - variance / n
         deviations = Deviations.of(squares, moments.projections, moments.squared_covariance)
         variance_low, variance_high = variance_interval(deviations)
-        signal_low, signal_high = signal_interval(deviations, moments.squared_mean)
+        signal_low, signal_high = signal_interval(deviations, squared_mean)
         by_parameter = moments.parameter_squares.items()
         return cls(
             num_trajectories=n,
-            norm=moments.squared_mean.sqrt(),
+            mean=moments.mean,
             variance=variance,
             variance_low=variance_low,
             variance_high=variance_high,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.diagnostics.intervals import Deviations, signal_interval
-from pgtoolkit.diagnostics.paired import PairStatistics, cosine, mean_of
+from pgtoolkit.diagnostics.paired import PairStatistics, cosine
 from pgtoolkit.diagnostics.statistics import GradientStatistics
 
 F64 = torch.float64
@@ -29,10 +29,11 @@ def compared(first: Tensor, second: Tensor) -> PairStatistics:
 
 def test_cosine_of_mean_gradients() -> None:
     """(1, 0) and (1, 1): 1 / sqrt 2; of opposite ones -1; over all parameters together."""
-    one = {"a": torch.tensor([[2.0], [0.0]]), "b": torch.tensor([[1.0], [-1.0]])}
-    two = {"a": torch.tensor([[1.0], [1.0]]), "b": torch.tensor([[1.0], [1.0]])}
-    assert float(cosine(mean_of(one), mean_of(two))) == pytest.approx(1 / math.sqrt(2))
-    assert float(cosine(mean_of(one), -mean_of(one))) == pytest.approx(-1)
+    one = {"a": torch.tensor([[2.0], [0.0], [1.0]]), "b": torch.tensor([[1.0], [-1.0], [0.0]])}
+    two = {"a": torch.ones(3, 1), "b": torch.ones(3, 1)}
+    first, second = (GradientStatistics.of(gradients).mean for gradients in (one, two))
+    assert float(cosine(first, second)) == pytest.approx(1 / math.sqrt(2))
+    assert float(cosine(first, -first)) == pytest.approx(-1)
 
 
 @pytest.mark.parametrize("n", [16, 64, 256])
