@@ -58,12 +58,12 @@ def random_gradients(n: int, seed: int = 0) -> Gradients:
 
 @pytest.mark.parametrize(("n", "width"), [(3, 5), (300, 2000)])
 def test_the_mean_gradient_is_that_of_all_parameters_in_their_order(n: int, width: int) -> None:
-    """Also of so many parameters that they are taken in several pieces, and in float32."""
+    """To 1e-7 of the deviations, also of so many parameters that they are taken in pieces."""
     gradients = {"first": normal(n, 7), "second": 1e3 + normal(n, 2, width, seed=1)}
     single = {name: gradient.float() for name, gradient in gradients.items()}
     found = GradientStatistics.of(single)
     exact = flatten_gradients(single).mean(0)
-    torch.testing.assert_close(found.mean, exact, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.mean, exact, rtol=0, atol=1e-7)
     torch.testing.assert_close(found.norm, exact.norm())
 
 
