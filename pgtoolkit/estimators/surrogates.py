@@ -112,8 +112,8 @@ def action_gradient(objective: Tensor, window: Window) -> Tensor:
         window: differentiable, from :func:`pgtoolkit.rollouts.rollout.unroll`.
 
     Raises:
-        RequestError: the window is plain, or no differentiable path joins the actions to the
-            objective.
+        RequestError: the window is plain, its graph has been freed, or no differentiable path joins
+            the actions to the objective.
     """
     check_shape("objective", objective, window.num_envs)
     if window.action_shift is None:
@@ -123,7 +123,18 @@ def action_gradient(objective: Tensor, window: Window) -> Tensor:
         )
     gradient = None
     if objective.requires_grad:
-        (gradient,) = torch.autograd.grad(objective.sum(), window.action_shift, allow_unused=True)
+        try:
+            (gradient,) = torch.autograd.grad(
+                objective.sum(), window.action_shift, allow_unused=True
+            )
+        except RuntimeError as error:
+            if "backward through the graph a second time" not in str(error):
+                raise
+            raise RequestError(
+                "the graph of this window is gone, because an update frees it: collect a new window "
+                "for each update. If this is a new one, the environment has kept a tensor with its "
+                "graph from an earlier window: detach it there"
+            ) from error
     if gradient is None:
         raise RequestError(
             "no differentiable path joins the actions to the objective: reward and next state do "

@@ -537,6 +537,18 @@ def test_a_pathwise_agent_refuses_an_environment_without_gradient(name: str) -> 
         AGENTS[name](env, 0)
 
 
+@pytest.mark.parametrize("name", ["apg", "shac", "sapo", "ahac", "rpo"])
+def test_a_second_update_with_a_window_is_refused_and_changes_no_parameter(name: str) -> None:
+    agent = AGENTS[name](pendulum(), 0)
+    window = agent.collect()
+    agent.update(window)
+    before = parameters(agent)
+    with pytest.raises(RequestError, match="an update frees it: collect a new window"):
+        agent.update(window)
+    assert equal(parameters(agent), before)
+    agent.update(agent.collect())
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_the_normaliser_is_frozen_until_the_update_is_over(name: str) -> None:
     """Collecting changes nothing; the window enters the statistics once, afterwards."""
