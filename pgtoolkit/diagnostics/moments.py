@@ -8,10 +8,12 @@ trajectory's gradient and ``Q`` the trace of the squared covariance.
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Self, final
+from typing import NamedTuple, Self, final
 
 import torch
 from torch import Tensor
+
+from pgtoolkit.diagnostics.outer_products import FLOAT32_ROUNDING, OuterProducts, SampleGradient
 
 GRAM_BLOCK, MAX_SINGLE_GRAM = 16, 64
 """Trajectories in each Gram matrix, where there are more trajectories than the second number.
@@ -33,7 +35,8 @@ least so many columns (parameters)."""
 class TrajectoryMoments:
     """Sums over parameters of per-trajectory gradients, in float64.
 
-    They are computed for some columns at a time, so no second array of size ``N P`` is made.
+    Of arrays they are computed for some columns at a time, so no second array of size ``N P`` is
+    made; of outer products from the two factors.
     """
 
     mean: Tensor
@@ -56,31 +59,85 @@ class TrajectoryMoments:
         return self.mean.square().sum()
 
     @classmethod
-    def of(cls, gradients: Mapping[str, Tensor]) -> Self:
+    def of(cls, gradients: Mapping[str, SampleGradient]) -> Self:
         """Computes the moments of per-trajectory gradients ``{parameter name: [N, *shape]}``."""
-        first = next(iter(gradients.values()))
-        size, zeros = len(first), functools.partial(first.new_zeros, dtype=torch.float64)
-        projections, means = zeros(size), []
-        parameter_squares = {name: zeros(size) for name in gradients}
-        blocks = 1 if size <= MAX_SINGLE_GRAM else size // GRAM_BLOCK
-        block_size = size // blocks
-        num_blocked = blocks * block_size
-        gram = zeros(blocks, block_size, block_size)
-        for parts in _column_chunks(gradients, max(CACHED_ENTRIES // size, MIN_COLUMNS)):
-            columns = parts[0][1] if len(parts) == 1 else torch.cat([x for _, x in parts], 1)
-            scale = power_of_two(columns)
-            square = scale * scale
-            rows = columns / scale
-            mean = subtract_mean_(rows)
-            means.append(mean.double() * scale)
-            projections += (rows @ mean.to(rows)).double() * square
-            blocked = rows[:num_blocked].view(blocks, block_size, -1)
-            gram += (blocked @ blocked.mT).double() * square
-            widths = [part.shape[1] for _, part in parts]
-            for (name, _), own in zip(parts, torch.split(rows.square_(), widths, 1), strict=True):
-                parameter_squares[name] += own.sum(1).double() * square
-        squared_covariance = squared_covariance_of_gram(gram).mean()
-        return cls(torch.cat(means), projections, parameter_squares, squared_covariance)
+        arrays = {name: g for name, g in gradients.items() if isinstance(g, Tensor)}
+        parts = [
+            _of_products(name, g) for name, g in gradients.items() if isinstance(g, OuterProducts)
+        ]
+        if arrays:
+            parts.append(_of_arrays(arrays))
+        means = {name: mean for part in parts for name, mean in part.means.items()}
+        squares = {name: own for part in parts for name, own in part.squares.items()}
+        return cls(
+            mean=torch.cat([means[name] for name in gradients]),
+            projections=torch.stack([part.projections for part in parts]).sum(0),
+            parameter_squares={name: squares[name] for name in gradients},
+            squared_covariance=squared_covariance_of_gram(
+                torch.stack([part.gram for part in parts]).sum(0)
+            ).mean(),
+        )
+
+
+@final
+class _Part(NamedTuple):
+    """The sums over some of the parameters."""
+
+    means: dict[str, Tensor]
+    """``m`` of each parameter, as one vector."""
+    projections: Tensor
+    squares: dict[str, Tensor]
+    gram: Tensor
+    """``g_i . g_j`` of the blocks ``[blocks, n, n]``, centred or not."""
+
+
+def _blocks(size: int) -> tuple[int, int]:
+    """Number of blocks of trajectories, and their length."""
+    blocks = 1 if size <= MAX_SINGLE_GRAM else size // GRAM_BLOCK
+    return blocks, size // blocks
+
+
+def _of_products(name: str, gradient: OuterProducts) -> _Part:
+    """The sums over a weight, in float64, in which they are not centred first.
+
+    ``|c_i|^2 = |g_i|^2 - 2 g_i . m + |m|^2``. It is 0 where it is within the rounding of the
+    factors.
+    """
+    gradient = gradient.double()
+    mean, squares = gradient.mean(), gradient.squares()
+    along, squared_mean = gradient.along(mean), mean.square().sum()
+    centred = squares - 2 * along + squared_mean
+    centred = torch.where(centred > FLOAT32_ROUNDING * squares, centred, 0.0)
+    gram = gradient.gram(*_blocks(len(squares)))
+    return _Part({name: mean.flatten()}, along - squared_mean, {name: centred}, gram)
+
+
+def _of_arrays(gradients: Mapping[str, Tensor]) -> _Part:
+    """The sums over parameters whose gradients are arrays, for some columns at a time."""
+    first = next(iter(gradients.values()))
+    size, zeros = len(first), functools.partial(first.new_zeros, dtype=torch.float64)
+    projections = zeros(size)
+    means: dict[str, list[Tensor]] = {name: [] for name in gradients}
+    squares = {name: zeros(size) for name in gradients}
+    blocks, block_size = _blocks(size)
+    num_blocked = blocks * block_size
+    gram = zeros(blocks, block_size, block_size)
+    for parts in _column_chunks(gradients, max(CACHED_ENTRIES // size, MIN_COLUMNS)):
+        columns = parts[0][1] if len(parts) == 1 else torch.cat([x for _, x in parts], 1)
+        scale = power_of_two(columns)
+        square = scale * scale
+        rows = columns / scale
+        mean = subtract_mean_(rows)
+        projections += (rows @ mean.to(rows)).double() * square
+        blocked = rows[:num_blocked].view(blocks, block_size, -1)
+        gram += (blocked @ blocked.mT).double() * square
+        widths = [part.shape[1] for _, part in parts]
+        own_means = torch.split(mean * scale, widths)
+        own_rows = torch.split(rows.square_(), widths, 1)
+        for (name, _), own_mean, own in zip(parts, own_means, own_rows, strict=True):
+            means[name].append(own_mean)
+            squares[name] += own.sum(1).double() * square
+    return _Part({n: torch.cat(m) for n, m in means.items()}, projections, squares, gram)
 
 
 def _column_chunks(

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.diagnostics.bias import BIAS_Z
+from pgtoolkit.diagnostics.outer_products import scaled
 from pgtoolkit.diagnostics.paired import PairStatistics
 from pgtoolkit.diagnostics.per_trajectory import (
     GradientRecorder,
     Gradients,
+    SampleGradients,
     Surrogate,
 )
 from pgtoolkit.diagnostics.significance import detectable_signal
@@ -42,8 +44,8 @@ class Pair(NamedTuple):
         group: the group of the tags, such as ``gradient/critic``.
     """
 
-    reference: Gradients
-    other: Gradients
+    reference: SampleGradients
+    other: SampleGradients
     group: str = "gradient"
 
 
@@ -119,7 +121,7 @@ class GradientMonitor:
         policy: Policy,
         surrogate: Surrogate,
         beside: Callable[[], Mapping[str, Tensor]],
-    ) -> tuple[Gradients, dict[str, Gradients]]:
+    ) -> tuple[Gradients, dict[str, SampleGradients]]:
         """:meth:`backward`, with other surrogates measured on the same forward pass.
 
         Args:
@@ -185,7 +187,7 @@ class GradientMonitor:
             unmeasured = self.unmeasured_seconds / self.num_unmeasured
             self.diagnostic_seconds += max(seconds - unmeasured, 0.0)
 
-    def measure(self, policy: Policy, surrogate: Surrogate) -> Gradients:
+    def measure(self, policy: Policy, surrogate: Surrogate) -> SampleGradients:
         """The gradient of every trajectory, for comparison only; its time counts as overhead.
 
         The parameters' ``grad`` is not changed. Empty if no gradient belongs to one sample.
@@ -197,9 +199,9 @@ class GradientMonitor:
 
     def measure_all(
         self, policy: Policy, surrogates: Callable[[], Mapping[str, Tensor]]
-    ) -> dict[str, Gradients]:
+    ) -> dict[str, SampleGradients]:
         """:meth:`measure` for several surrogates ``[N]`` by name, from one forward pass."""
-        found: dict[str, Gradients] = {}
+        found: dict[str, SampleGradients] = {}
         with self.diagnosing():
             recorder = self._recorder_of(policy)
             with recorder.recording():
@@ -210,7 +212,7 @@ class GradientMonitor:
         return found
 
     def report(
-        self, gradients: Mapping[str, Gradients], pairs: Sequence[Pair] = ()
+        self, gradients: Mapping[str, SampleGradients], pairs: Sequence[Pair] = ()
     ) -> dict[str, Tensor]:
         """Metrics of each estimator's gradients, and of matched pairs of estimators.
 
@@ -224,7 +226,7 @@ class GradientMonitor:
         with self.diagnosing():
             metrics: dict[str, Tensor] = {}
             # By identity: of a pair, one may be among `gradients`, and another in two pairs.
-            scaled: dict[int, tuple[Gradients, GradientStatistics]] = {}
+            scaled: dict[int, tuple[SampleGradients, GradientStatistics]] = {}
             unit = self.unit()
             for name, values in gradients.items():
                 scaled[id(values)] = scaled_statistics(values, unit)
@@ -318,28 +320,28 @@ class GradientMonitor:
 
 def _recorded_gradients(
     recorder: GradientRecorder, surrogates: Mapping[str, Tensor]
-) -> dict[str, Gradients]:
+) -> dict[str, SampleGradients]:
     """Per-trajectory gradients of surrogates ``[N]`` by name, from one recorded forward pass."""
-    found = {}
+    found: dict[str, SampleGradients] = {}
     for place, (name, values) in enumerate(surrogates.items(), 1):
         require_finite("loss", values.detach())
         last = place == len(surrogates)
-        found[name] = recorder.per_trajectory(values, retain_graph=not last)
+        found[name] = recorder.factors(values, retain_graph=not last)
     return found
 
 
 def scaled_statistics(
-    gradients: Gradients, unit: float = 1.0
-) -> tuple[Gradients, GradientStatistics]:
+    gradients: SampleGradients, unit: float = 1.0
+) -> tuple[SampleGradients, GradientStatistics]:
     """The gradients of the trajectories times ``unit``, and their statistics."""
     if unit != 1.0:
-        gradients = {name: unit * values for name, values in gradients.items()}
+        gradients = {name: scaled(values, unit) for name, values in gradients.items()}
     return gradients, GradientStatistics.of(gradients)
 
 
 def compare(
-    reference: Gradients,
-    other: Gradients,
+    reference: SampleGradients,
+    other: SampleGradients,
     statistics: tuple[GradientStatistics, GradientStatistics],
     group: str = "gradient",
 ) -> dict[str, Tensor]:

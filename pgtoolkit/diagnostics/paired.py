@@ -23,6 +23,12 @@ from pgtoolkit.diagnostics.intervals import (
     signal_interval,
     student_95,
 )
+from pgtoolkit.diagnostics.outer_products import (
+    OuterProducts,
+    SampleGradient,
+    num_parameters,
+    num_samples,
+)
 from pgtoolkit.diagnostics.statistics import GradientStatistics, gradient_difference
 
 MARKOV = math.log(40)
@@ -55,8 +61,8 @@ class PairStatistics:
     @classmethod
     def of(
         cls,
-        first: Mapping[str, Tensor],
-        second: Mapping[str, Tensor],
+        first: Mapping[str, SampleGradient],
+        second: Mapping[str, SampleGradient],
         statistics: tuple[GradientStatistics, GradientStatistics],
     ) -> Self:
         """Compares gradients ``{parameter name: [N, *shape]}`` of the same N trajectories.
@@ -116,7 +122,7 @@ def cosine(first: Tensor, second: Tensor) -> Tensor:
 
 
 def cosine_interval(
-    gradients: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+    gradients: tuple[Mapping[str, SampleGradient], Mapping[str, SampleGradient]],
     means: tuple[Tensor, Tensor],
     statistics: tuple[GradientStatistics, GradientStatistics, GradientStatistics],
 ) -> Interval:
@@ -151,7 +157,7 @@ def cosine_interval(
 
 
 def _turning(
-    gradients: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+    gradients: tuple[Mapping[str, SampleGradient], Mapping[str, SampleGradient]],
     directions: Tensor,
     norms: tuple[Tensor, Tensor],
     statistics: tuple[GradientStatistics, GradientStatistics, GradientStatistics],
@@ -174,10 +180,16 @@ def _turning(
     return squares.clamp_min(0), along
 
 
-def _products(gradients: Mapping[str, Tensor], directions: Tensor) -> Tensor:
+def _products(gradients: Mapping[str, SampleGradient], directions: Tensor) -> Tensor:
     """``c_i . u`` ``[N, K]`` in float64, for directions ``[P, K]``."""
-    total = directions.new_zeros(len(next(iter(gradients.values()))), directions.shape[1])
-    sizes = [g[0].numel() for g in gradients.values()]
+    size = num_samples(next(iter(gradients.values())))
+    total = directions.new_zeros(size, directions.shape[1])
+    sizes = [num_parameters(g) for g in gradients.values()]
     for g, part in zip(gradients.values(), torch.split(directions, sizes), strict=True):
-        total += (g.reshape(len(g), -1) @ part.to(g)).double()
+        if isinstance(g, OuterProducts):
+            shape = g.delta.shape[1], g.inputs.shape[1]
+            along = [g.double().along(u.view(shape)) for u in part.unbind(1)]
+            total += torch.stack(along, 1)
+        else:
+            total += (g.reshape(size, -1) @ part.to(g)).double()
     return total - total.mean(0)

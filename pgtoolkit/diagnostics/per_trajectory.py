@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pgtoolkit.diagnostics.outer_products import OuterProducts, SampleGradient, dense
 from pgtoolkit.errors import RequestError
 from pgtoolkit.networks.encoder import Convolution
 from pgtoolkit.networks.mlp import StateIndependentStd
@@ -36,39 +37,44 @@ Gradients = dict[str, Tensor]
 Surrogate = Callable[[], Tensor]
 """Computes a surrogate ``[N]`` by calling the policy."""
 
-LayerRule = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
+SampleGradients = Mapping[str, SampleGradient]
+"""As :data:`Gradients`, where a weight's may be given by its factors."""
+
+LayerRule = Callable[[nn.Module, Tensor, Tensor], dict[str, SampleGradient]]
 """Maps a layer, its inputs ``[L, N, in]`` and the derivatives by its outputs ``[L, N, out]`` to the
 gradients of its parameters ``{name: [N, *shape]}``, summed over ``L``."""
 
 
-def _linear(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
-    """Gradients of weight ``[N, out, in]`` and bias ``[N, out]``."""
+def _linear(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, SampleGradient]:
+    """Gradients of weight ``[N, out, in]``, as factors if ``L`` is 1, and bias ``[N, out]``."""
+    product: SampleGradient
     if len(inputs) == 1:
-        # The same products, in half of the time of a bmm with one term in each sum.
-        product = delta[0].unsqueeze(-1) * inputs[0].unsqueeze(-2)
+        product = OuterProducts(delta[0], inputs[0])
     # bmm is several times faster if its result has more columns than rows.
     elif inputs.shape[-1] < delta.shape[-1]:
         product = torch.bmm(inputs.permute(1, 2, 0), delta.transpose(0, 1)).transpose(1, 2)
     else:
         product = torch.bmm(delta.permute(1, 2, 0), inputs.transpose(0, 1))
-    gradients = {"weight": product}
+    gradients: dict[str, SampleGradient] = {"weight": product}
     if layer.bias is not None:
         gradients["bias"] = delta.sum(0)
     return gradients
 
 
-def _layer_norm(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
+def _layer_norm(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, SampleGradient]:
     assert isinstance(layer, nn.LayerNorm)
     standardised = nn.functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
     gradients = {"weight": (delta * standardised).sum(0), "bias": delta.sum(0)}
     return {leaf: g for leaf, g in gradients.items() if getattr(layer, leaf) is not None}
 
 
-def _state_independent_std(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
+def _state_independent_std(
+    layer: nn.Module, inputs: Tensor, delta: Tensor
+) -> dict[str, SampleGradient]:
     return {"log_std": delta.sum(0)}
 
 
-def _convolution(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
+def _convolution(layer: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, SampleGradient]:
     """Gradients of weight ``[N, F, C, k, k]`` and bias ``[N, F]``.
 
     Args:
@@ -179,7 +185,16 @@ class GradientRecorder:
     def per_trajectory(self, surrogate: Tensor, *, retain_graph: bool = False) -> dict[str, Tensor]:
         """The gradient of each entry of ``surrogate`` ``[N]``: ``{parameter name: [N, *shape]}``.
 
-        Its mean over trajectories is the gradient of ``surrogate.mean()``.
+        Its mean over trajectories is the gradient of ``surrogate.mean()``. The arguments are those
+        of :meth:`factors`, which is faster where only statistics are needed.
+        """
+        found = self.factors(surrogate, retain_graph=retain_graph)
+        return {name: dense(gradient) for name, gradient in found.items()}
+
+    def factors(self, surrogate: Tensor, *, retain_graph: bool = False) -> SampleGradients:
+        """The gradient of each entry of ``surrogate`` ``[N]``: ``{parameter name: [N, *shape]}``.
+
+        A weight's is given by its factors, where its layer was called once on ``[N, features]``.
 
         Args:
             surrogate: ``[N]``, computed inside :meth:`recording`.
@@ -192,7 +207,8 @@ class GradientRecorder:
         check_shape("surrogate", surrogate, None)
         size, outputs = surrogate.shape[0], self.outputs
         elsewhere = self.used_elsewhere(surrogate)
-        gradients = per_sample_gradients(surrogate, self.without_rule() | elsewhere)
+        gradients: dict[str, SampleGradient] = {}
+        gradients |= per_sample_gradients(surrogate, self.without_rule() | elsewhere)
         deltas: Sequence[Tensor | None] = ()
         if outputs:
             deltas = torch.autograd.grad(
@@ -212,7 +228,7 @@ class GradientRecorder:
         """The outputs of all recorded calls, layer by layer."""
         return [call.output for calls in self.calls.values() for call in calls]
 
-    def _by_rule(self, deltas: Sequence[Tensor | None], size: int) -> dict[int, Tensor]:
+    def _by_rule(self, deltas: Sequence[Tensor | None], size: int) -> dict[int, SampleGradient]:
         """The layers' gradients by their rules: ``{id of the parameter: [N, *shape]}``.
 
         Args:
@@ -220,7 +236,7 @@ class GradientRecorder:
             size: ``N``.
         """
         remaining = iter(deltas)
-        by_id: dict[int, Tensor] = {}
+        by_id: dict[int, SampleGradient] = {}
         for prefix, calls in self.calls.items():
             layer = self.ruled[prefix]
             called = zip(calls, remaining, strict=False)
@@ -231,7 +247,7 @@ class GradientRecorder:
             delta = _joined([_flatten(d, size) for _, d in pairs])
             for leaf, gradient in LAYER_RULES[type(layer)](layer, inputs, delta).items():
                 key = id(getattr(layer, leaf))
-                by_id[key] = by_id[key] + gradient if key in by_id else gradient
+                by_id[key] = dense(by_id[key]) + dense(gradient) if key in by_id else gradient
         return by_id
 
     def used_elsewhere(self, surrogate: Tensor) -> dict[str, nn.Parameter]:
@@ -358,14 +374,15 @@ def _axes(tensor: Tensor, size: int) -> tuple[bool, ...]:
     return tuple(length == size for length in tensor.shape)
 
 
-def _adds_up(by_rule: Tensor | None, gradient: Tensor | None) -> bool:
+def _adds_up(found: SampleGradient | None, gradient: Tensor | None) -> bool:
     """Whether gradients ``[N, *shape]`` sum to a gradient ``[*shape]``, up to rounding.
 
     The tolerance is relative to the sum of the ``N`` norms, because the terms may cancel. A wrong
     "no" costs time and no accuracy.
     """
-    if by_rule is None or gradient is None:
+    if found is None or gradient is None:
         return gradient is None or not bool(gradient.any())
+    by_rule = dense(found)
     tolerance = 4 * torch.finfo(gradient.dtype).eps ** 0.5
     scale = torch.linalg.vector_norm(by_rule.flatten(1), dim=1).sum()
     return bool(torch.linalg.vector_norm(by_rule.sum(0) - gradient) <= tolerance * scale)

@@ -42,6 +42,7 @@ from pgtoolkit.diagnostics.intervals import (
     variance_interval,
 )
 from pgtoolkit.diagnostics.moments import TrajectoryMoments
+from pgtoolkit.diagnostics.outer_products import SampleGradient, difference, num_samples
 from pgtoolkit.diagnostics.significance import effective_dimension, significance, standardised
 from pgtoolkit.errors import SettingError
 
@@ -113,13 +114,16 @@ class GradientStatistics:
         )
 
     @classmethod
-    def of(cls, gradients: Mapping[str, Tensor]) -> Self:
+    def of(cls, gradients: Mapping[str, SampleGradient]) -> Self:
         """Computes the statistics of gradients ``{parameter name: [N, *shape]}``, one a trajectory.
+
+        A weight's may be given as :class:`OuterProducts
+        <pgtoolkit.diagnostics.outer_products.OuterProducts>`, which is much faster.
 
         Raises:
             RequestError: fewer than three trajectories.
         """
-        n = next(iter(gradients.values())).shape[0]
+        n = num_samples(next(iter(gradients.values())))
         if n < MIN_TRAJECTORIES:
             raise SettingError(
                 f"gradient statistics need at least {MIN_TRAJECTORIES} trajectories, not {n}: "
@@ -165,10 +169,12 @@ def _rows(gradient: Tensor) -> Tensor:
     return gradient.double().reshape(gradient.shape[0], -1)
 
 
-def gradient_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def gradient_difference(
+    a: Mapping[str, SampleGradient], b: Mapping[str, SampleGradient]
+) -> dict[str, SampleGradient]:
     """``a_i - b_i`` of two estimators on the same trajectories: ``{name: [N, *shape]}``.
 
     Its expectation is zero if and only if both estimators have the same expectation. If ``a`` is
     unbiased, the signal ``U`` of the difference is the squared bias of ``b``.
     """
-    return {name: a[name] - b[name] for name in a}
+    return {name: difference(a[name], b[name]) for name in a}

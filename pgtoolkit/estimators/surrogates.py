@@ -131,9 +131,9 @@ def action_gradient(objective: Tensor, window: Window) -> Tensor:
             if "backward through the graph a second time" not in str(error):
                 raise
             raise RequestError(
-                "the graph of this window is gone, because an update frees it: collect a new window "
-                "for each update. If this is a new one, the environment has kept a tensor with its "
-                "graph from an earlier window: detach it there"
+                "the graph of this window is gone, because an update frees it: collect a new "
+                "window for each update. If this is a new one, the environment has kept a tensor "
+                "with its graph from an earlier window: detach it there"
             ) from error
     if gradient is None:
         raise RequestError(

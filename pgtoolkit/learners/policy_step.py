@@ -14,7 +14,7 @@ from pgtoolkit.diagnostics.monitor import (
     cosine_by_step,
     variance_by_step,
 )
-from pgtoolkit.diagnostics.per_trajectory import Gradients
+from pgtoolkit.diagnostics.per_trajectory import SampleGradients
 from pgtoolkit.errors import NonFiniteError, RequestError
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.estimators.signals import Signals
@@ -123,7 +123,7 @@ def has_partner(names: tuple[str, ...], signals: Signals) -> bool:
 
 
 def report(
-    gradients: Mapping[str, Gradients], signals: Signals, monitor: GradientMonitor
+    gradients: Mapping[str, SampleGradients], signals: Signals, monitor: GradientMonitor
 ) -> Metrics:
     """Statistics of each estimator's gradients, the matched pairs, and the curves by step."""
     shown = {name: values for name, values in gradients.items() if name != MATCHED}

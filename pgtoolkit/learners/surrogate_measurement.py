@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pgtoolkit.agent import Metrics
 from pgtoolkit.diagnostics.monitor import GradientMonitor, Pair
-from pgtoolkit.diagnostics.per_trajectory import Gradients
+from pgtoolkit.diagnostics.outer_products import concatenated
+from pgtoolkit.diagnostics.per_trajectory import SampleGradients
 from pgtoolkit.errors import NonFiniteError
 from pgtoolkit.learners.critic_measurement import GROUP, most_states
 from pgtoolkit.learners.minibatches import Batch
@@ -91,7 +92,7 @@ def _gradients(
     noise: Tensor,
     surrogates: Surrogates[Batch],
     monitor: GradientMonitor,
-) -> dict[str, Gradients]:
+) -> dict[str, SampleGradients]:
     """The gradients of all minibatches; empty if no gradient belongs to one sample."""
     parts = []
     for index, eps in zip(rows, noise, strict=True):
@@ -102,16 +103,16 @@ def _gradients(
     return joined(parts)
 
 
-def joined(parts: Sequence[dict[str, Gradients]]) -> dict[str, Gradients]:
+def joined(parts: Sequence[dict[str, SampleGradients]]) -> dict[str, SampleGradients]:
     """The gradients of all minibatches' samples, by estimator and parameter ``[K B, *shape]``.
 
     Args:
         parts: of each minibatch; they are emptied, so that memory is taken once.
     """
-    found = {}
+    found: dict[str, SampleGradients] = {}
     for name in list(parts[0]):
         one = [part.pop(name) for part in parts]
-        found[name] = {key: torch.cat([part[key] for part in one]) for key in one[0]}
+        found[name] = {key: concatenated([part[key] for part in one]) for key in one[0]}
     return found
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from pgtoolkit.agents.ppo import Pace, Ppo, PpoConfig, ppo_loss, value_error
+from pgtoolkit.diagnostics.outer_products import dense
+from pgtoolkit.diagnostics.per_trajectory import SampleGradients
 from pgtoolkit.envs.control.pendulum import Pendulum
 from pgtoolkit.envs.vector import DifferentiableVectorEnv
 from pgtoolkit.errors import RequestError, SettingError
@@ -56,10 +58,10 @@ def test_the_measured_gradient_is_that_of_the_first_step() -> None:
     agent = pendulum(diagnostics_interval=1, normalize_observations=True, ent_coef=0.3)
     window = agent.collect()
     value, target = value_and_target(agent, window)
-    measured: list[dict[str, torch.Tensor]] = []
+    measured: list[SampleGradients] = []
     original = agent.monitor.measure
 
-    def spy(policy: Any, surrogate: Any) -> dict[str, torch.Tensor]:
+    def spy(policy: Any, surrogate: Any) -> SampleGradients:
         measured.append(original(policy, surrogate))
         return measured[-1]
 
@@ -74,7 +76,7 @@ def test_the_measured_gradient_is_that_of_the_first_step() -> None:
     assert abs(float(scale) - 1) > 0.5
     for name, gradient in zip(names, expected, strict=True):
         torch.testing.assert_close(
-            measured[0][name].mean(0), scale * gradient, rtol=1e-4, atol=1e-5
+            dense(measured[0][name]).mean(0), scale * gradient, rtol=1e-4, atol=1e-5
         )
 
 
