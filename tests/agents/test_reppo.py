@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -16,7 +17,8 @@ from torch import Tensor
 from pgtoolkit.agent import evaluated_policy
 from pgtoolkit.agents import reppo
 from pgtoolkit.agents.reppo import Batch, Reppo, ReppoConfig
-from pgtoolkit.diagnostics.per_trajectory import Gradients
+from pgtoolkit.diagnostics.outer_products import dense
+from pgtoolkit.diagnostics.per_trajectory import Gradients, SampleGradients
 from pgtoolkit.distributions.base import GaussianParameters
 from pgtoolkit.distributions.box_units import log_prob_in_box
 from pgtoolkit.distributions.gaussian import gaussian_kl
@@ -522,11 +524,12 @@ def measured(agent: Reppo, window: Window) -> tuple[dict[str, Gradients], dict[s
     found: dict[str, Gradients] = {}
     report = agent.monitor.report
 
-    def spy(gradients: dict[str, Gradients], pairs: Any = ()) -> dict[str, Tensor]:
-        found.update(gradients)
+    def spy(gradients: Mapping[str, SampleGradients], pairs: Any = ()) -> dict[str, Tensor]:
+        for name, factors in gradients.items():
+            found[name] = {key: dense(gradient) for key, gradient in factors.items()}
         return report(gradients, pairs)
 
-    agent.monitor.report = spy  # type: ignore[method-assign, assignment]
+    agent.monitor.report = spy  # type: ignore[method-assign]
     return found, agent.update(window)
 
 
