@@ -141,10 +141,13 @@ ONCE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     },
     ("mountain-car-sac", "long-horizon"): {"gamma": 0.9999},
     ("lunar-lander-reppo", "windows-of-64"): {
+        "num_envs": 16,
         "n_steps": 64,
         "gae_lambda": 0.95,
         "ent_coef_gain": 0.0,
     },
+    ("lunar-lander-reppo", "sixteen-environments"): {"num_envs": 16},
+    ("ant-reppo", "sixteen-environments"): {"num_envs": 16, "batch_size": 64},
 }
 """Settings that an experiment had before, or that were tried; their results stay beside those of
 now."""
