@@ -39,8 +39,7 @@ MAX_NARROW_COLUMNS = 16
 
 MAX_NARROW_PRODUCT, MIN_LONG_PRODUCT = 32, 16
 """Most columns and fewest rows of a product of matrices that is computed in another order: with 32
-columns it takes 0.85 of the time, with 17 0.6, with 4 to 8 a sixth (256 rows, minibatches of 256).
-"""
+columns it takes 0.85 of the time, with 17 0.6, with 8 a fifth, with 4 a seventh (256 rows, minibatches of 256)."""
 
 TANH_NUMERATOR = (
     2.00018790482477e-13,
@@ -112,11 +111,12 @@ def trace(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
 
 
 def compute_scalars_once(graph: fx.GraphModule) -> None:
-    """Makes the compiler compute a scalar once that a tensor is combined with; in place.
+    """Changes a graph so that its compiled code computes each scalar once; in place.
 
-    The compiler would compute it again for each few entries of the tensor: Adam's two powers and
-    the root of its clip took half of the time of Adam's step. It stores the results of reductions,
-    so that the largest of two copies of the scalar is put in the scalar's place: the same number.
+    Without it the code computes a scalar that is combined with a tensor again for each few entries
+    of the tensor: Adam's two powers and the root of its clip took half of the time of Adam's step.
+    The compiler stores the result of a reduction, so the scalar is replaced by the largest of two
+    copies of it, which is the same number.
     """
     aten = torch.ops.aten
     for node in list(graph.graph.nodes):

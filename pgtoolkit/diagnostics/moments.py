@@ -176,9 +176,9 @@ def subtract_mean_(columns: Tensor) -> Tensor:
     """Subtracts the mean over rows from ``[N, K]`` in place and returns it ``[K]`` in float64.
 
     The mean is computed twice: of the columns, and of what is left after the first subtraction. The
-    rounding error of the second is relative to the deviations and not to the mean, so that of the
-    sum of the two is 1e-7 of a deviation, far below the mean's own noise, at less cost than a mean
-    in float64.
+    rounding error of the second is relative to the deviations and not to the mean, so their sum
+    errs by 1e-7 of a deviation at most. That is far below the mean's own noise, and costs less than
+    a mean in float64.
     """
     first = columns.mean(0)
     second = columns.sub_(first).mean(0)

@@ -226,16 +226,16 @@ class GradientMonitor:
         with self.diagnosing():
             metrics: dict[str, Tensor] = {}
             # By identity: of a pair, one may be among `gradients`, and another in two pairs.
-            scaled: dict[int, tuple[SampleGradients, GradientStatistics]] = {}
+            known: dict[int, tuple[SampleGradients, GradientStatistics]] = {}
             unit = self.unit()
             for name, values in gradients.items():
-                scaled[id(values)] = scaled_statistics(values, unit)
-                metrics |= self._describe(name, scaled[id(values)][1])
+                known[id(values)] = scaled_statistics(values, unit)
+                metrics |= self._describe(name, known[id(values)][1])
             for pair in pairs:
                 for each in pair[:2]:
-                    if id(each) not in scaled:
-                        scaled[id(each)] = scaled_statistics(each, unit)
-                (first, of_first), (second, of_second) = (scaled[id(each)] for each in pair[:2])
+                    if id(each) not in known:
+                        known[id(each)] = scaled_statistics(each, unit)
+                (first, of_first), (second, of_second) = (known[id(each)] for each in pair[:2])
                 metrics |= compare(first, second, (of_first, of_second), pair.group)
             return metrics
 

@@ -3,7 +3,7 @@
 Where a linear layer is called once, on one row for each sample, sample ``i``'s gradient is
 ``g_i = d_i x_i^T``, of the derivative by the layer's output and of its input. All that statistics
 need follows from the two factors, at the cost of an ordinary weight gradient: for 500 samples of a
-layer of 256 by 256, 4 ms in the place of 130, and 1 MB in the place of 131.
+layer of 256 by 256, 6 ms in the place of 73, and 1 MB in the place of 131.
 """
 
 from collections.abc import Sequence
