@@ -39,8 +39,8 @@ MAX_NARROW_COLUMNS = 16
 
 MAX_NARROW_PRODUCT, MIN_LONG_PRODUCT = 32, 16
 """Most columns and fewest rows of a product of matrices that is computed in another order: with 32
-columns it takes 0.85 of the time, with 17 0.6, with 8 a fifth, with 4 a seventh (256 rows, minibatches of
-256)."""
+columns it takes 0.85 of the time, with 17 0.6, with 8 a fifth, with 4 a seventh (256 rows,
+minibatches of 256)."""
 
 TANH_NUMERATOR = (
     2.00018790482477e-13,
