@@ -22,9 +22,12 @@ MAX_EPISODE_STEPS = 1_000
 
 
 @final
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Undiscounted returns and lengths of episodes, one entry for each episode."""
+    """Undiscounted returns and lengths of episodes, one entry for each episode.
+
+    It prints as its mean return with the standard error, the episodes, and what else is unusual.
+    """
 
     returns: list[float]
     lengths: list[int]
@@ -35,9 +38,22 @@ class Evaluation:
     successes: list[bool] | None = None
     """Whether each episode was a success: ``is_success`` in the info of its last step, False where
     that says nothing. None if no episode has it."""
-    actions: ActionCounts | None = dataclasses.field(default=None, repr=False)
+    actions: ActionCounts | None = None
     """How often each part of the action space was used, in all steps that were played. None if no
     dimension has bounds."""
+
+    def __repr__(self) -> str:
+        error = "" if self.standard_error is None else f" +- {self.standard_error:.2f}"
+        count = len(self.returns)
+        parts = [
+            f"return {self.mean_return:.2f}{error}",
+            f"{count:,} {'episode' if count == 1 else 'episodes'} of {self.mean_length:.1f} steps",
+        ]
+        if self.success_rate is not None:
+            parts.append(f"{self.success_rate:.0%} successes")
+        if self.cut_off:
+            parts.append(f"{self.cut_off:,} cut off")
+        return f"Evaluation({', '.join(parts)})"
 
     @property
     def mean_return(self) -> float:

@@ -59,6 +59,9 @@ class TrainedPolicy:
         self.own_action_space = own_action_space or action_space
         self._give, self._to_own = given_action(action_space), to_own_action
 
+    def __repr__(self) -> str:
+        return f"TrainedPolicy({self.own_observation_space} -> {self.own_action_space})"
+
     def predict(
         self,
         observation: Observation,

@@ -150,6 +150,14 @@ def test_mean_and_deviation_are_those_of_the_episodes() -> None:
     assert Evaluation([1.0], [2]).standard_error is None
 
 
+def test_an_evaluation_is_printed_in_a_line() -> None:
+    """It names successes and cut episodes where there are any, and not each return."""
+    found = Evaluation([1.0, 2.0, 6.0], [2, 4, 6])
+    assert str(found) == "Evaluation(return 3.00 +- 1.53, 3 episodes of 4.0 steps)"
+    rare = Evaluation([1.0], [2], cut_off=1, successes=[True])
+    assert str(rare) == "Evaluation(return 1.00, 1 episode of 2.0 steps, 100% successes, 1 cut off)"
+
+
 def test_an_evaluation_stops_between_two_chunks() -> None:
     """Asked for the third time, after 15 of 30 steps; the next evaluation is a whole one."""
     env, asked = clocks(30, 30), [0]

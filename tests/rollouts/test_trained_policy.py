@@ -38,6 +38,12 @@ def test_the_action_is_the_mode_in_the_action_space() -> None:
     np.testing.assert_allclose(one, batch[1], rtol=1e-6)
 
 
+def test_it_prints_as_its_spaces() -> None:
+    """From the environment's observations to its actions."""
+    text = "TrainedPolicy(Box(-inf, inf, (3,), float32) -> Box(-2.0, 2.0, (2,), float64))"
+    assert str(gaussian()) == text
+
+
 def test_samples_come_from_the_generator_alone() -> None:
     """A seed repeats them, a generator goes on, and the global state of torch stays."""
     policy, before = gaussian(), torch.get_rng_state()
