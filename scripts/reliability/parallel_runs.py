@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import final
 
+from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.cli.registry import load_agent
 from pgtoolkit.scripts.reliability.forked_training import ForkedTraining
 from pgtoolkit.scripts.reliability.resume_rows import Setup, command
@@ -102,12 +103,13 @@ def compared(
     """Trains with each number of processes; what differs from the run of one process.
 
     Raises:
-        RuntimeError: the run of one process fails.
+        RequestError: the run of one process fails, as where a package is missing.
     """
     arguments, alone = [*command(setup, updates), "--run-dir"], folder / "alone"
     base = ParallelTraining([*arguments, str(alone)], 1, folder)
     if base.wait(timeout) != [0]:
-        raise RuntimeError(f"{setup}: {base.printed()[-500:]}")
+        said = base.printed()[-500:].rpartition("error: ")[2].strip()
+        raise RequestError(f"{setup.agent} on {setup.env} does not train in one process: {said}")
     for count in counts:
         run_dir = folder / f"of-{count}"
         training = ParallelTraining([*arguments, str(run_dir)], count, folder)

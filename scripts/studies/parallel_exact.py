@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> None:
     """Prints a line for each comparison; exits with 1 on a difference.
 
     Raises:
-        RequestError: an agent is unknown.
+        RequestError: an agent is unknown, or a run of one process fails.
     """
     options = parse(ParallelExactArguments, arguments, command="studies/parallel_exact")
     for agent in options.agents:

@@ -56,6 +56,16 @@ def test_the_number_of_processes_changes_no_bit(agent: str, env: str, tmp_path: 
     assert list(compared(setup, (2, 3), 6, tmp_path, 120)) == [(2, []), (3, [])]
 
 
+def test_an_environment_that_cannot_be_made_is_told_as_by_train() -> None:
+    """The sentence of the run of one process, with its advice; this is no fault of pgtoolkit."""
+    script = [sys.executable, "scripts/studies/parallel_exact.py"]
+    flags = ["--agents", "ppo", "--envs", "CartPole-v7"]
+    done = subprocess.run([*script, *flags], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    said = "error: ppo on CartPole-v7 does not train in one process: there is no environment Cart"
+    assert done.stderr.startswith(said) and "fault of pgtoolkit" not in done.stderr
+
+
 def test_killed_runs_go_on_with_another_number_of_processes() -> None:
     """From two to one, and from two to two."""
     flags = ["--agents", "ppo", "--envs", "CartPole-v1", "--processes", "2"]
