@@ -17,7 +17,7 @@ from pgtoolkit.scripts.reliability.resume_rows import Setup, command
 from pgtoolkit.scripts.reliability.run_comparison import differences
 from pgtoolkit.training.run_folder import RunFolder
 
-DIFFERENTIABLE = ("pgtoolkit/Pendulum-v0", "pgtoolkit/Hopper2D-v0")
+DIFFERENTIABLE = ("pgtoolkit/Pendulum-v0", "pgtoolkit/Hopper2D-v0", "pgtoolkit/CartPoleSwingUp-v0")
 ORDINARY = ("Pendulum-v1", "InvertedPendulum-v5")
 END_SECONDS = 10.0
 """Seconds after the end of one process within which the others must have ended."""

@@ -25,7 +25,7 @@ class ParallelExactArguments:
     """The agents. Default: all."""
     envs: tuple[str, ...] = ()
     """The environments. Default: Pendulum-v1, InvertedPendulum-v5 and pgtoolkit/Pendulum-v0; for
-    agents that need a gradient pgtoolkit/Pendulum-v0 and pgtoolkit/Hopper2D-v0."""
+    agents that need a gradient pgtoolkit/Pendulum-v0, Hopper2D-v0 and CartPoleSwingUp-v0."""
     processes: tuple[int, ...] = (2, 4)
     """Numbers of processes."""
     updates: int = 100
