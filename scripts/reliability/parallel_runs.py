@@ -103,13 +103,16 @@ def compared(
     """Trains with each number of processes; what differs from the run of one process.
 
     Raises:
-        RequestError: the run of one process fails, as where a package is missing.
+        RequestError: the run of one process fails, as where a package is missing, or does not end
+            in time.
     """
     arguments, alone = [*command(setup, updates), "--run-dir"], folder / "alone"
     base = ParallelTraining([*arguments, str(alone)], 1, folder)
-    if base.wait(timeout) != [0]:
+    (code,) = base.wait(timeout)
+    if code != 0:
         said = base.printed()[-500:].rpartition("error: ")[2].strip()
-        raise RequestError(f"{setup.agent} on {setup.env} does not train in one process: {said}")
+        why = f"no end after {timeout:g} s" if code is None else said or f"exit code {code}"
+        raise RequestError(f"{setup.agent} on {setup.env} does not train in one process: {why}")
     for count in counts:
         run_dir = folder / f"of-{count}"
         training = ParallelTraining([*arguments, str(run_dir)], count, folder)

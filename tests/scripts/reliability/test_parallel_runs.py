@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pgtoolkit.errors import RequestError
 from pgtoolkit.scripts.reliability.forked_training import import_agent
 from pgtoolkit.scripts.reliability.parallel_runs import compared
 from pgtoolkit.scripts.reliability.resume_rows import Setup
@@ -21,7 +22,7 @@ from pathlib import Path
 import gymnasium
 
 class Deadly(gymnasium.Wrapper):
-    """Kills its process at the first step after the run's fifth checkpoint, once."""
+    """Kills one process at its first step after the run's fifth checkpoint."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(gymnasium.make("CartPole-v1"))
@@ -29,10 +30,16 @@ class Deadly(gymnasium.Wrapper):
         self.checkpoint = Path(folder, "killed", "resume-4.safetensors")
 
     def step(self, action):
-        if self.checkpoint.exists() and not self.marker.exists():
-            self.marker.touch()
+        if self.checkpoint.exists() and self._is_first():
             os.kill(os.getpid(), signal.SIGKILL)
         return super().step(action)
+
+    def _is_first(self) -> bool:
+        try:
+            self.marker.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 '''
 TRAIN = ["--total-steps", "600", "--num-envs", "4", "--n-steps", "25", "--batch-size", "50"]
 TRAIN += ["--eval-interval", "200", "--eval-episodes", "2", "--eval-max-steps", "20"]
@@ -64,6 +71,12 @@ def test_an_environment_that_cannot_be_made_is_told_as_by_train() -> None:
     assert done.returncode == 2
     said = "error: ppo on CartPole-v7 does not train in one process: there is no environment Cart"
     assert done.stderr.startswith(said) and "fault of pgtoolkit" not in done.stderr
+
+
+def test_a_run_of_one_process_that_does_not_end_is_told(tmp_path: Path) -> None:
+    setup = Setup("ppo", "CartPole-v1", "sync", "")
+    with pytest.raises(RequestError, match=r"in one process: no end after 0\.01 s$"):
+        list(compared(setup, (2,), 6, tmp_path, 0.01))
 
 
 def test_killed_runs_go_on_with_another_number_of_processes() -> None:
