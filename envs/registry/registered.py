@@ -15,6 +15,7 @@ from gymnasium.envs.registration import find_highest_version, load_env_creator, 
 
 from pgtoolkit.envs.numpy_env import NumpyEnv
 from pgtoolkit.envs.registry.construct import arguments_message, construct
+from pgtoolkit.envs.registry.mujoco_warnings import mujoco_says_once
 from pgtoolkit.errors import RequestError
 from pgtoolkit.extras import install_command
 
@@ -66,7 +67,8 @@ def make_registered(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, A
         RequestError: the id is unknown, a package is missing, or the arguments are wrong.
     """
     try:
-        return gymnasium.make(env_id, **kwargs)
+        with mujoco_says_once(env_id):
+            return gymnasium.make(env_id, **kwargs)
     except RequestError:
         raise
     except (ImportError, gymnasium_error.DependencyNotInstalled) as error:

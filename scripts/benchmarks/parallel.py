@@ -1,15 +1,15 @@
 """The ``parallel`` benchmark: a run of two processes on two cores against one of one process.
 
 The processes live through all repeats and take turns: while the run of one process makes its
-updates, the two others wait. Speed is by the clock, which is what several processes are for; their
-CPU seconds, and the share of the time that exchanges take, are in the notes.
+updates, the two others wait. Speed is by the clock, which is what several processes are for, and by
+the CPU seconds of all processes; a note has the share of the time that exchanges take.
 """
 
 import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, final
 
@@ -42,50 +42,57 @@ class Turn(NamedTuple):
 
 
 def rows(repeats: int) -> list[Row]:
-    """A row for each case; none on a machine of one core."""
+    """Two rows for each case, by the clock and by CPU seconds; without figures on a single core."""
     if (os.cpu_count() or 1) < 2:
         return [Row(case=case, peer="1 process", note="needs two cores") for case in CASES]
-    return [_row(case, settings, repeats) for case, settings in CASES.items()]
+    return [row for case, settings in CASES.items() for row in _rows(case, settings, repeats)]
 
 
-def _row(case: str, settings: Mapping[str, Any], repeats: int) -> Row:
+def _rows(case: str, settings: Mapping[str, Any], repeats: int) -> list[Row]:
     one, two = _Run(settings, 1), _Run(settings, 2)
     try:
         turns = [(two.turn(), one.turn()) for _ in range(repeats)]
     finally:
         one.close()
         two.close()
-    ours, theirs = ([_wall(each[k]) for each in turns] for k in (0, 1))
-    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-    cpu = statistics.median(_cpu(a) / _cpu(b) for a, b in turns)
     share = statistics.median(a.exchanges / a.seconds.wall for a, _ in turns)
     stepping = statistics.median(b.stepping / b.seconds.wall for _, b in turns)
+    note = (
+        f"two processes spend {share:.0%} of their time on exchanges; one spends {stepping:.0%} of "
+        "its time in its environments"
+    )
+    return [
+        _speeds(f"{case}, by the clock", _by_clock, turns, note=note),
+        _speeds(f"{case}, by CPU seconds", _by_cpu, turns),
+    ]
+
+
+def _speeds(
+    case: str, speed: Callable[[Turn], float], turns: Sequence[tuple[Turn, Turn]], note: str = ""
+) -> Row:
+    """A row in environment steps per second."""
+    ours, theirs = ([speed(each[k]) for each in turns] for k in (0, 1))
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return Row(
         case=case,
         peer="1 process",
         ratio=statistics.median(ratios),
         ratio_low=min(ratios),
         ratio_high=max(ratios),
-        ours_wall_s=statistics.median(ours),
-        peer_wall_s=statistics.median(theirs),
-        ours_cpu_s=statistics.median(_cpu(a) for a, _ in turns),
-        peer_cpu_s=statistics.median(_cpu(b) for _, b in turns),
-        throughput=1 / statistics.median(_cpu(a) for a, _ in turns),
-        unit="steps",
-        repeats=repeats,
+        unit="steps/s",
+        repeats=len(turns),
         ours=ours,
         theirs=theirs,
-        note=f"by the clock; {cpu:.2f} times the CPU seconds; exchanges {share:.0%} of the time; "
-        f"environments {stepping:.0%} of that of one process",
+        note=note,
     )
 
 
-def _wall(turn: Turn) -> float:
-    return turn.seconds.wall / turn.steps
+def _by_clock(turn: Turn) -> float:
+    return turn.steps / turn.seconds.wall
 
 
-def _cpu(turn: Turn) -> float:
-    return turn.seconds.cpu / turn.steps
+def _by_cpu(turn: Turn) -> float:
+    return turn.steps / turn.seconds.cpu
 
 
 @final

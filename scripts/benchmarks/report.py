@@ -41,7 +41,7 @@ def show_machine(machine: Mapping[str, str | float | int | None]) -> None:
 
 
 def show_table(name: str, note: str, rows: Sequence[Row]) -> None:
-    """Prints one benchmark's table."""
+    """Prints one benchmark's table, and below it the notes of its rows."""
     out = console()
     out.print(f"\n{name}: {note}", style="bold")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -50,6 +50,9 @@ def show_table(name: str, note: str, rows: Sequence[Row]) -> None:
     for row in rows:
         table.add_row(*cells(row), VERDICTS[row.reached])
     out.print(table)
+    for row in rows:
+        if row.ratio is not None and row.note:
+            out.print(f"{row.case}: {row.note}", style="dim")
 
 
 def cells(row: Row) -> tuple[str, ...]:
