@@ -11,14 +11,11 @@ from collections.abc import Callable
 from typing import NamedTuple, final
 
 from pgtoolkit.diagnostics.bias import is_biased
+from pgtoolkit.diagnostics.monitor import MEASUREMENTS
 from pgtoolkit.estimators.catalogue import CATALOGUE
 from pgtoolkit.formatting import FLAG, format_number
 from pgtoolkit.training.history import EVAL_ERROR, History, Series
 
-MEASUREMENTS = 5
-"""Measurements over which the gradient is summed up. One measurement of a heavy tail says little:
-on the pendulum the pathwise variance is 700 times the score function's at one measurement of 25,
-and a hundredth of it at most others. Five are 50 updates by default."""
 UPDATES = 20
 """Updates over which numbers of every update are summed up."""
 LARGER = 2.0

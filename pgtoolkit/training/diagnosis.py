@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from pgtoolkit.diagnostics.bias import BIAS_SHARE, BIAS_Z
+from pgtoolkit.diagnostics.monitor import MEASUREMENTS
 from pgtoolkit.diagnostics.statistics import MIN_TRAJECTORIES
 from pgtoolkit.formatting import FLAG, format_number
 from pgtoolkit.state import (
@@ -21,7 +22,7 @@ from pgtoolkit.state import (
     series,
 )
 from pgtoolkit.training import alarms
-from pgtoolkit.training.alarms import MEASUREMENTS, RULES, Rule, variance_text
+from pgtoolkit.training.alarms import RULES, Rule, variance_text
 from pgtoolkit.training.history import History, Series
 
 NOTHING = "nothing to report"

@@ -127,10 +127,10 @@ DEFINITIONS = {
     "gradient/{estimator}/largest_share": "largest share of one trajectory in the sum of squared "
     "deviations from the mean gradient; 1/N if all trajectories contribute alike. Near 1, V and "
     "its interval are unreliable",
-    "gradient/{estimator}/snr": "U / V of one trajectory, from running means of U and V (decay "
-    "0.9 per measurement)",
-    "gradient/{estimator}/noise_scale": "V / U from the same running means: number of trajectories "
-    "with which an update has an SNR of 1; absent while the mean of U is not positive",
+    "gradient/{estimator}/snr": "U / V of one trajectory, from the sums of U and V over the last "
+    "five measurements",
+    "gradient/{estimator}/noise_scale": "V / U from the same sums: the number of trajectories "
+    "with which an update has an SNR of 1; absent while the sum of U is not positive",
     "gradient/{estimator}/norm": "norm of the mean gradient, before clipping",
     "gradient_parameters/...": "V of one parameter tensor; the sum over tensors is V",
     "gradient/{estimator}/log10_variance, log10_variance_low, log10_variance_high": "log10 of "

@@ -4,6 +4,7 @@ Prints a table of ``docs/scaling.md`` from the TensorBoard events of runs. It tr
 """
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import Annotated, NamedTuple, final
@@ -18,15 +19,16 @@ from pgtoolkit.scripts.comparison.scalars import Scalars, read_scalars
 from pgtoolkit.training.history import followed_of, is_variance
 
 PARTS = 5
-"""Parts of a run, of equal numbers of measurements, whose medians are compared."""
+"""Parts of a run, of equal numbers of measurements; each has a noise scale of its own."""
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoiseScalesArguments:
-    """Prints the noise scale V / U of each gradient that runs measured.
+    """Prints the noise scale of each gradient that runs measured, in the five fifths of a run.
 
-    It is the number of samples with which an update has an SNR of 1; many more add little.
+    It is the sum of the variances of a fifth over the sum of its signals: the number of samples
+    with which an update has an SNR of 1. Many more add little.
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -42,12 +44,8 @@ class NoiseScale(NamedTuple):
     """Whether the optimiser follows this gradient."""
     samples: float
     """Samples of a measurement, the median."""
-    least: float
-    """Least and greatest of the medians of the run's parts; NaN where no measurement has one."""
-    greatest: float
-    known: int
-    """Measurements with a noise scale: those whose running mean of the signal is positive."""
-    measurements: int
+    scales: tuple[float, ...]
+    """Of each part, from the beginning on; NaN where the signals have no positive sum."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -70,7 +68,7 @@ def run(arguments: Sequence[str]) -> None:
             )
         name = f"`{config['agent']}`, {env_of(config)}"
         lines += [f"| {name} | {' | '.join(cells(row))} |" for row in found]
-    heads = ("run", "gradient", "samples measured", "noise scale", "known in")
+    heads = ("run", "gradient", "samples measured", "noise scale, beginning to end")
     print("\n".join([f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *lines]))
 
 
@@ -82,29 +80,27 @@ def noise_scales(scalars: Scalars) -> Iterator[NoiseScale]:
     """
     followed = followed_of(scalars)
     for tag in sorted(filter(is_variance, scalars)):
-        estimator = tag.split("/")[1]
-        _, scales = scalars.get(f"gradient/{estimator}/noise_scale", ([], []))
-        _, samples = scalars["gradient/trajectories"]
-        parts = [np.median(part) for part in np.array_split(scales, PARTS) if len(part)]
+        group, _, estimator = tag.removesuffix("/variance").rpartition("/")
+        _, samples = scalars[f"{group}/trajectories"]
+        sums = [
+            [float(part.sum()) for part in np.array_split(values, PARTS) if len(part)]
+            for _, values in (scalars[tag], scalars[f"{group}/{estimator}/signal"])
+        ]
+        probed = group.removeprefix("gradient").removeprefix("/")
         yield NoiseScale(
-            estimator,
-            estimator == followed,
+            f"{estimator}, {probed}" if probed else estimator,
+            not probed and estimator == followed,
             statistics.median(samples),
-            float(min(parts, default=np.nan)),
-            float(max(parts, default=np.nan)),
-            len(scales),
-            len(scalars[tag][0]),
+            tuple(v / u if u > 0 else math.nan for v, u in zip(*sums, strict=True)),
         )
 
 
 def cells(row: NoiseScale) -> list[str]:
     """The cells of a row of the table after its run."""
-    ends = dict.fromkeys(format_number(end, 2) for end in (row.least, row.greatest))
     return [
         row.estimator + (", followed" if row.followed else ""),
         format_number(row.samples, 5),
-        " to ".join(ends),
-        f"{row.known:,} of {row.measurements:,}",
+        ", ".join(format_number(scale, 2) for scale in row.scales),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The gradient monitor: it measures what trains, on schedule, and smooths the right things."""
+"""The gradient monitor: it measures what trains, on schedule, and sums up the right things."""
 
 import copy
 import math
@@ -11,6 +11,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from pgtoolkit.diagnostics.monitor import (
+    MEASUREMENTS,
     GradientMonitor,
     Pair,
     bias_by_step,
@@ -147,7 +148,7 @@ def gradients_of(variance: float, signal: float, n: int = 4) -> dict[str, Tensor
 
 
 def test_a_report_has_every_statistic() -> None:
-    """V = 6, U = 2; the running means start at the first values."""
+    """V = 6, U = 2; one measurement is all that the ratios are of."""
     found = GradientMonitor(1).report({"pathwise": gradients_of(6, 2)})
     expected = GradientStatistics.of(gradients_of(6, 2))
     assert float(found.pop("gradient/trajectories")) == 4
@@ -176,17 +177,39 @@ def test_intervals_are_reported_where_there_are_any() -> None:
     assert all(bool(value.isfinite()) for value in few.values())
 
 
-def test_snr_is_a_ratio_of_running_means_and_no_running_mean_of_ratios() -> None:
-    """V 10 then 20, U 5 then -4: means 11 and 4.1, so SNR 4.1 / 11 (ratios: .9 .5 - .1 .2)."""
+def test_snr_is_a_ratio_of_sums_and_no_mean_of_ratios() -> None:
+    """V 10 then 20, U 5 then -2: SNR 3 / 30 (the mean of the ratios: 0.2)."""
     monitor = GradientMonitor(1)
     monitor.report({"pathwise": gradients_of(10, 5)})
-    second = monitor.report({"pathwise": gradients_of(20, -4)})
-    assert float(second["gradient/pathwise/signal"]) == pytest.approx(-4)
-    assert float(second["gradient/pathwise/snr"]) == pytest.approx(4.1 / 11)
-    assert float(second["gradient/pathwise/noise_scale"]) == pytest.approx(11 / 4.1)
+    second = monitor.report({"pathwise": gradients_of(20, -2)})
+    assert float(second["gradient/pathwise/signal"]) == pytest.approx(-2)
+    assert float(second["gradient/pathwise/snr"]) == pytest.approx(3 / 30)
+    assert float(second["gradient/pathwise/noise_scale"]) == pytest.approx(10)
 
 
-def test_the_estimators_have_running_means_of_their_own() -> None:
+def test_snr_is_that_of_the_last_five_measurements() -> None:
+    """A first gradient a million times as large counts in five measurements, and then no more."""
+    monitor = GradientMonitor(1)
+    monitor.report({"pathwise": gradients_of(1e6, 5e5)})
+    found = [
+        float(monitor.report({"pathwise": gradients_of(1, 0.01)})["gradient/pathwise/snr"])
+        for _ in range(MEASUREMENTS)
+    ]
+    assert found[:-1] == pytest.approx([0.5] * (MEASUREMENTS - 1), rel=1e-4)
+    assert found[-1] == pytest.approx(0.01)
+
+
+def test_a_monitor_goes_on_with_the_measurements_of_another() -> None:
+    one, other = GradientMonitor(1), GradientMonitor(1)
+    for k in range(1, 8):
+        one.report({"pathwise": gradients_of(k, 1)})
+    other.load_state_dict(one.state_dict())
+    both = [monitor.report({"pathwise": gradients_of(9, 2)}) for monitor in (one, other)]
+    assert both[0]["gradient/pathwise/snr"] == both[1]["gradient/pathwise/snr"]
+    assert float(both[1]["gradient/pathwise/snr"]) == pytest.approx(6 / (4 + 5 + 6 + 7 + 9))
+
+
+def test_the_estimators_have_sums_of_their_own() -> None:
     """The SNR of one estimator does not depend on the gradients of the other."""
     monitor = GradientMonitor(1)
     found = monitor.report({"pathwise": gradients_of(10, 5), "mixed": gradients_of(1, 3)})
@@ -334,9 +357,9 @@ def test_a_saved_state_does_not_change_with_the_monitor() -> None:
     monitor = GradientMonitor(1)
     monitor.report({"pathwise": monitor.backward(policy, lambda: surrogate_of(policy))})
     state = monitor.state_dict()
-    before = {name: dict(values) for name, values in state["smoothed"].items()}
+    before = copy.deepcopy(state["recent"])
     monitor.report({"pathwise": monitor.measure(policy, lambda: 2 * surrogate_of(policy))})
-    assert state["smoothed"] == before != monitor.state_dict()["smoothed"]
+    assert state["recent"] == before != monitor.state_dict()["recent"]
 
 
 # Policies that cannot be measured -----------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``scripts/studies/noise_scales.py``: medians of a run's parts, and requests without an answer."""
+"""``scripts/studies/noise_scales.py``: each part of a run, and requests without an answer."""
 
 import math
 from pathlib import Path
@@ -13,27 +13,47 @@ ARGUMENTS = ["--env", "pgtoolkit/PointMass-v0", "--total-steps", "400", "--num-e
 ARGUMENTS += ["--n-steps", "8", "--eval-interval", "200"]
 
 
-def test_the_ends_are_medians_of_five_parts() -> None:
-    """Medians of (1, 2, 9), (4, 4, 4), (3, 5, 7), (1, 6, 6), (2, 2, 90): 2, 4, 5, 6 and 2."""
-    scales = [1.0, 2.0, 9.0, 4.0, 4.0, 4.0, 3.0, 5.0, 7.0, 1.0, 6.0, 6.0, 2.0, 2.0, 90.0]
-    steps = list(range(20))
+def test_each_fifth_has_a_noise_scale() -> None:
+    """Of 10 measurements, two a fifth: sums of V 2, 6, 3, 4, 5 over sums of U 1, 1, 3, 2, -1."""
+    variances = [1.0, 1.0, 5.0, 1.0, 2.0, 1.0, 2.0, 2.0, 4.0, 1.0]
+    signals = [3.0, -2.0, 0.0, 1.0, 1.0, 2.0, 1.0, 1.0, -2.0, 1.0]
+    steps = list(range(10))
     (found,) = noise_scales(
         {
-            "gradient/pathwise/variance": (steps, [1.0] * 20),
-            "gradient/pathwise/noise_scale": (steps[5:], scales),
-            "gradient/trajectories": (steps, [64.0] * 20),
+            "gradient/pathwise/variance": (steps, variances),
+            "gradient/pathwise/signal": (steps, signals),
+            "gradient/trajectories": (steps, [64.0] * 10),
         }
     )
-    assert found == ("pathwise", True, 64.0, 2.0, 6.0, 15, 20)
-    assert cells(found) == ["pathwise, followed", "64", "2 to 6", "15 of 20"]
+    assert found[:3] == ("pathwise", True, 64.0)
+    assert found.scales[:4] == (2, 6, 1, 2) and math.isnan(found.scales[4])
+    assert cells(found) == ["pathwise, followed", "64", "2, 6, 1, 2, -"]
 
 
 def test_a_gradient_without_signal_has_no_noise_scale() -> None:
-    """All its measurements are counted, and none is left out in silence."""
-    tags = ("gradient/score_function/variance", "gradient/trajectories")
-    (found,) = noise_scales({tag: ([1, 2], [8.0, 8.0]) for tag in tags})
-    assert math.isnan(found.least) and math.isnan(found.greatest)
-    assert cells(found)[2:] == ["-", "0 of 2"]
+    """All parts are counted, and none is left out in silence; two measurements are two parts."""
+    tags = ("variance", "signal")
+    given = {f"gradient/score_function/{tag}": ([1, 2], [8.0, 8.0]) for tag in tags}
+    given |= {"gradient/score_function/signal": ([1, 2], [-1.0, 0.0])}
+    (found,) = noise_scales(given | {"gradient/trajectories": ([1, 2], [8.0, 8.0])})
+    assert cells(found)[2:] == ["-, -"]
+
+
+def test_probes_have_rows_with_their_own_number_of_samples() -> None:
+    """The probes of an agent with a critic are the same estimators on trajectories of their own."""
+    given = {
+        f"gradient/{group}{tag}": ([1], [value])
+        for group, number in (("", 2048.0), ("probe/", 64.0))
+        for tag, value in {
+            "critic/variance": 6.0,
+            "critic/signal": 2.0,
+            "trajectories": number,
+        }.items()
+    }
+    rows = [
+        cells(found) for found in noise_scales(given | {"gradient/critic/followed": ([1], [1.0])})
+    ]
+    assert rows == [["critic, followed", "2,048", "3"], ["critic, probe", "64", "3"]]
 
 
 def test_a_run_has_a_row_for_each_gradient(
@@ -44,7 +64,7 @@ def test_a_run_has_a_row_for_each_gradient(
     capsys.readouterr()
     run([str(tmp_path)])
     heads, _, *rows = capsys.readouterr().out.splitlines()
-    assert heads == "| run | gradient | samples measured | noise scale | known in |"
+    assert heads == "| run | gradient | samples measured | noise scale, beginning to end |"
     first = "| `shac`, pgtoolkit/PointMass-v0 | "
     assert [row.removeprefix(first).split(" | ")[:2] for row in rows] == [
         ["mixed, followed", "8"],
