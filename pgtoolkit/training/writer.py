@@ -56,8 +56,12 @@ PICTURE_SHARE = 0.005
 
 ALWAYS_SHOWN = ("agent", "env", "seed", "estimator")
 """Settings that the HParams tab has in every run that has them."""
-NEVER_SHOWN = ("eval_episodes", "eval_max_steps", "capture_video")
+NEVER_SHOWN = ("eval_episodes", "eval_interval", "eval_max_steps", "capture_video")
 """Settings that it does not have: they change no training, and depend on the environment."""
+CHANGED = "changed"
+"""Column of the HParams tab with all settings of a run that differ from their defaults, in a text.
+Of several runs TensorBoard shows the columns of one alone, so that the other columns lack what only
+another run has changed."""
 
 
 def differing(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +75,27 @@ def differing(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
         for name, value in settings.items()
         if name in ALWAYS_SHOWN
         or (name not in NEVER_SHOWN and (name not in defaults or value != defaults[name]))
+    }
+
+
+def hyperparameters(
+    settings: Mapping[str, Any], defaults: Mapping[str, Any], followed: str
+) -> dict[str, bool | int | float | str]:
+    """The columns of the HParams tab: the shown settings, and :data:`CHANGED`.
+
+    Args:
+        settings: all settings of the run. Of an environment's file the name is shown.
+        defaults: their defaults.
+        followed: the estimator that is followed, which is shown also where it is no setting.
+    """
+    shown = {"estimator": followed} | differing(settings, defaults)
+    if ".py:" in str(shown.get("env")):
+        shown["env"] = Path(shown["env"]).name
+    changed = (f"{name}={value}" for name, value in shown.items() if name not in ALWAYS_SHOWN)
+    shown[CHANGED] = ", ".join(changed)
+    return {
+        name: value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in shown.items()
     }
 
 
@@ -133,29 +158,24 @@ class RunWriter:
 
         Args:
             settings: all settings of the run.
-            defaults: their defaults. The HParams tab has those settings that differ from them,
-                :data:`ALWAYS_SHOWN`, and the estimator that is followed, also where it is no
-                setting.
+            defaults: their defaults.
         """
         estimator = settings.get("estimator")
         self.followed = estimator if estimator in CATALOGUE else "score_function"
         with writing(self.path):
-            followed = {"estimator": self.followed}
-            self._begin(settings, followed | differing(settings, defaults or {}))
+            self._begin(settings, hyperparameters(settings, defaults or {}, self.followed))
         self.tracker.begin(TrackedRun(self.path, settings, settings.get("track_project"), None))
 
-    def _begin(self, settings: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
+    def _begin(
+        self, settings: Mapping[str, Any], shown: dict[str, bool | int | float | str]
+    ) -> None:
         defined = self._define_tags()
         rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
         self._write_text("settings", f"{defined}\n\n| setting | value |\n|---|---|\n{rows}")
         self._has_critic = "critic" in settings
         self._write_layout(layout(self._has_critic))
-        plain = {
-            key: value if isinstance(value, bool | int | float | str) else str(value)
-            for key, value in shown.items()
-        }
         experiment, session_start, self._session_end = hparams(  # type: ignore[no-untyped-call]
-            plain, dict.fromkeys(HPARAM_METRICS, 0.0)
+            shown, dict.fromkeys(HPARAM_METRICS, 0.0)
         )
         self.writer._get_file_writer().add_summary(experiment)
         self.writer._get_file_writer().add_summary(session_start)

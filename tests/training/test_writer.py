@@ -11,7 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pgtoolkit.training.tags import DEFINITIONS, definitions_text
-from pgtoolkit.training.writer import HPARAM_METRICS, RunWriter, differing
+from pgtoolkit.training.writer import HPARAM_METRICS, RunWriter, differing, hyperparameters
 
 SETTINGS = {"agent": "shac", "gamma": 0.99, "hidden": (64, 64), "normalize": True, "none": None}
 
@@ -159,7 +159,7 @@ def test_hyperparameters_show_in_their_tab(tmp_path: Path) -> None:
             found[tag] = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
     experiment = found["_hparams_/experiment"].experiment
     assert {info.name.tag for info in experiment.metric_infos} == set(HPARAM_METRICS)
-    assert {info.name for info in experiment.hparam_infos} == {*SETTINGS, "estimator"}
+    assert {info.name for info in experiment.hparam_infos} == {*SETTINGS, "estimator", "changed"}
     start = found["_hparams_/session_start_info"].session_start_info.hparams
     assert start["gamma"].number_value == 0.99
     assert start["agent"].string_value == "shac"
@@ -172,10 +172,26 @@ def test_hyperparameters_show_in_their_tab(tmp_path: Path) -> None:
 def test_the_table_of_runs_has_what_differs_from_the_defaults() -> None:
     """And what tells runs apart in any case; a setting without a default too."""
     settings = {"agent": "shac", "seed": 0, "gamma": 0.9, "n_steps": 32, "env": "a", "mine": 1}
-    settings["eval_episodes"] = 20  # depends on the environment
+    settings |= {"eval_episodes": 20, "eval_interval": 40_000}  # these change no training
     defaults = {"seed": 0, "gamma": 0.99, "n_steps": 32}
     expected = {"agent": "shac", "seed": 0, "gamma": 0.9, "env": "a", "mine": 1}
     assert differing(settings, defaults) == expected
+
+
+def test_one_column_of_the_table_of_runs_has_all_that_was_changed() -> None:
+    """TensorBoard has the columns of one run alone; agent and environment are in all of them."""
+    settings = {"agent": "shac", "env": "/tmp/mine/wind.py:Wind", "seed": 0, "gamma": 0.9}
+    settings |= {"env_kwargs": {"wind": 3.0}, "n_steps": 32}
+    found = hyperparameters(settings, {"gamma": 0.99, "n_steps": 32, "env_kwargs": {}}, "pathwise")
+    assert found == {
+        "agent": "shac",
+        "env": "wind.py:Wind",
+        "seed": 0,
+        "estimator": "pathwise",
+        "gamma": 0.9,
+        "env_kwargs": "{'wind': 3.0}",
+        "changed": "gamma=0.9, env_kwargs={'wind': 3.0}",
+    }
 
 
 def test_the_custom_tab_and_its_scalars_are_written(tmp_path: Path) -> None:
