@@ -58,6 +58,9 @@ ALWAYS_SHOWN = ("agent", "env", "seed", "estimator")
 """Settings that the HParams tab has in every run that has them."""
 NEVER_SHOWN = ("eval_episodes", "eval_interval", "eval_max_steps", "capture_video")
 """Settings that it does not have: they change no training, and depend on the environment."""
+OF_THE_TASK = ("env_kwargs", "total_steps")
+"""Settings that come last in a list of what was changed: runs that are compared often agree in
+them, and TensorBoard shows the beginning of a long text."""
 CHANGED = "changed"
 """Column of the HParams tab with all settings of a run that differ from their defaults, in a text.
 Of several runs TensorBoard shows the columns of one alone, so that the other columns lack what only
@@ -91,8 +94,8 @@ def hyperparameters(
     shown = {"estimator": followed} | differing(settings, defaults)
     if ".py:" in str(shown.get("env")):
         shown["env"] = Path(shown["env"]).name
-    changed = (f"{name}={value}" for name, value in shown.items() if name not in ALWAYS_SHOWN)
-    shown[CHANGED] = ", ".join(changed)
+    changed = sorted(shown.keys() - ALWAYS_SHOWN, key=lambda name: (name in OF_THE_TASK, name))
+    shown[CHANGED] = ", ".join(f"{name}={shown[name]}" for name in changed)
     return {
         name: value if isinstance(value, bool | int | float | str) else str(value)
         for name, value in shown.items()

@@ -181,7 +181,7 @@ def test_the_table_of_runs_has_what_differs_from_the_defaults() -> None:
 def test_one_column_of_the_table_of_runs_has_all_that_was_changed() -> None:
     """TensorBoard has the columns of one run alone; agent and environment are in all of them."""
     settings = {"agent": "shac", "env": "/tmp/mine/wind.py:Wind", "seed": 0, "gamma": 0.9}
-    settings |= {"env_kwargs": {"wind": 3.0}, "n_steps": 32}
+    settings = {"env_kwargs": {"wind": 3.0}, "n_steps": 32} | settings
     found = hyperparameters(settings, {"gamma": 0.99, "n_steps": 32, "env_kwargs": {}}, "pathwise")
     assert found == {
         "agent": "shac",
