@@ -4,6 +4,7 @@ Everything that comes from a run is escaped: a run's folder may have been made b
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -67,8 +68,9 @@ def _legend(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def named(style: str, name: str) -> str:
-    """A name behind its colour."""
-    return f'<span class="name"><i class="swatch {style}"></i><span>{escaped(name)}</span></span>'
+    """A name behind its colour; it may be broken behind a comma or a colon."""
+    breakable = re.sub("([,:])", r"\1<wbr>", escaped(name))
+    return f'<span class="name"><i class="swatch {style}"></i><span>{breakable}</span></span>'
 
 
 def overview(experiments: Sequence[Styled]) -> str:
@@ -106,13 +108,18 @@ def steps_of(run: Run) -> int:
     return told or max((steps[-1] for steps, _ in run.scalars.values() if steps), default=0)
 
 
+LITTLE_LEARNED = ("did not improve", "rose little")
+"""What became of the return where the run has no finding and yet has not learned."""
+
+
 def state_of(run: Run) -> str:
     """The diagnosis of a run in a few words."""
     if run.summary is None:
         return '<span class="soft">not ended</span>'
     count = len(run.findings)
     if not count:
-        return "nothing to report" if run.without_findings == NOTHING else "did not improve"
+        told = (words for words in LITTLE_LEARNED if words in run.without_findings)
+        return next(told, NOTHING)
     return f'<span class="alarm">{count} finding{"s" if count > 1 else ""}</span>'
 
 

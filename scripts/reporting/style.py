@@ -74,8 +74,8 @@ line.mark {{ stroke: var(--ink); stroke-width: 1.2; stroke-dasharray: 2 3; }}
 }}
 .legend li {{ list-style: none; overflow-wrap: anywhere; }}
 figure .legend {{ font-size: 0.88em; margin: 0.2rem 0 0; }}
-th .name {{ overflow-wrap: break-word; min-width: 8em; }}
 .name {{ display: flex; align-items: baseline; gap: 0.5em; overflow-wrap: anywhere; }}
+th .name {{ overflow-wrap: break-word; min-width: 8em; max-width: 28ch; }}
 .swatch {{
   flex: none; display: inline-block; width: 1.6em; border-top: 3px solid var(--it);
   transform: translateY(-0.3em);

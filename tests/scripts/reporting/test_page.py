@@ -16,7 +16,7 @@ from pgtoolkit.scripts.reporting.charts import line_of, sections, styled
 from pgtoolkit.scripts.reporting.page import page
 from pgtoolkit.scripts.reporting.runs import Experiment, Run, different_settings, read_experiments
 
-VOID = {"meta"}
+VOID = {"meta", "wbr"}
 """Elements without an end."""
 
 EVIL = "<script>alert(1)</script>\"' onload=x \u202e &amp;"
@@ -137,6 +137,20 @@ def test_the_diagnosis_is_there_in_full() -> None:
     assert text.count("<li>Gradient: ") == 1, "a summary of an earlier version has none"
     assert "<li>Nothing to report.</li>" in text
     assert "not ended" in page([experiment()])
+
+
+@pytest.mark.parametrize("words", ["did not improve", "rose little"])
+def test_a_run_that_learned_little_is_called_so_in_its_row(words: str) -> None:
+    told = f"no rule found a fault, but the evaluations {words} (from -72.7 to -76.2): train longer"
+    summary = {"steps": 300, "diagnosis": [], "without_findings": told}
+    text = page([experiment("one", summary=summary)])
+    assert f'<td data-label="diagnosis">{words}</td>' in text
+
+
+def test_long_names_may_be_broken_behind_a_comma() -> None:
+    text = page([experiment("shac:gamma=0.9,n_steps=8 & <b>")])
+    assert "<span>shac:<wbr>gamma=0.9,<wbr>n_steps=8 &amp; &lt;b&gt;</span>" in text
+    Elements(text)
 
 
 def test_every_question_has_the_names_and_colours_of_several_experiments() -> None:
