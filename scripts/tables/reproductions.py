@@ -220,6 +220,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         THREE,
         bar=Bar(9000, "mean"),
         published=Published("SAC 11140 ± 665 at 1M", RL_GAMES),
+        settings=preset("sac", "HalfCheetah-v5"),
     ),
     "hopper-reppo": Experiment(
         "reppo",
