@@ -119,8 +119,9 @@ def layout(has_critic: bool, has_success: bool = False) -> dict[str, dict[str, C
             **(success_charts() if has_success else {}),
         },
         "2. Which gradient is better?": {
-            "log10 of the SNR of the gradient that trains, one trajectory (no point: no signal is "
-            "seen)": line(FOLLOWED_SNR),
+            "log10 of the SNR of the gradient that trains, one trajectory (no point: 0 or less)": (
+                line(FOLLOWED_SNR)
+            ),
             **variance_charts("pathwise", "score_function"),
             "log10 of variance, score function over pathwise (above 0: pathwise is better)": margin(
                 "gradient/log10_variance_ratio"

@@ -232,10 +232,23 @@ def nothing_text(history: History) -> str:
     known = returns_of(history)
     if known is None or alarms.has_risen(known[0]):
         return NOTHING
+    count = num_measurements(history)
+    few = f" in {measurements_text(count)}" if 0 < count < MEASUREMENTS else ""
     return (
-        f"no rule found a fault, but {learning_words(history)}: train longer, or try other "
+        f"no rule found a fault{few}, but {learning_words(history)}: train longer, or try other "
         "settings (pgtoolkit tune) and agents (pgtoolkit compare)"
     )
+
+
+def num_measurements(history: History) -> int:
+    """Recent measurements of the followed gradient."""
+    variance = alarms.of_followed(history, "variance")
+    return 0 if variance is None else len(variance.recent)
+
+
+def measurements_text(count: int) -> str:
+    """``1 measurement``, ``3 measurements``."""
+    return f"{count} measurement{'s' if count > 1 else ''}"
 
 
 def gradient_text(diagnosis: Diagnosis) -> str:
@@ -267,9 +280,9 @@ def verdict(history: History, unreliable: Sequence[str]) -> str:
     above its noise.
     """
     name, number = str(history.followed), history.now("gradient/trajectories") or 0.0
-    count = len(history.series[f"gradient/{name}/variance"].recent)
+    count = num_measurements(history)
     if count < MEASUREMENTS:
-        return f"only {count} measurement{'s' if count > 1 else ''}"
+        return f"only {measurements_text(count)}"
     update = (alarms.snr(history, name) or 0.0) * number
     if list(unreliable) == ["variance"] and update >= 1:
         return "usable, but noisier than need be"

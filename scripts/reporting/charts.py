@@ -158,7 +158,7 @@ def gradient_charts(experiments: Sequence[Styled], *, alone: bool) -> list[Chart
     snr = Quantity(
         "Signal-to-noise ratio of the gradient that trains",
         "gradient/{followed}/snr",
-        "signal over variance of one trajectory; no point where no signal is seen",
+        "signal over variance of one trajectory; no point where it is not above 0",
         "log",
     )
     ratios = [

@@ -30,9 +30,11 @@ from pgtoolkit.training.diagnosis import (
     Finding,
     gradient_text,
     markdown,
+    nothing_text,
     report_lines,
     short_text,
 )
+from pgtoolkit.training.history import History
 from pgtoolkit.training.writer import as_floats
 
 STEPS, MEASURED, EVALUATED = 1000, 10, 20
@@ -952,3 +954,18 @@ def test_a_run_that_learned_nothing_does_not_end_as_a_healthy_one(
     assert callable(course)
     lines = report_lines(diagnose(run(course)))
     assert len(lines) == 2 and said in lines[1]
+
+
+@pytest.mark.parametrize(
+    "count, said", [(1, " in 1 measurement"), (4, " in 4 measurements"), (5, "")]
+)
+def test_a_run_with_few_measurements_says_so_where_no_rule_found_a_fault(
+    count: int, said: str
+) -> None:
+    """A rule is tested five times; that it found nothing in fewer is no clean bill."""
+    history = History()
+    for step in range(2):
+        history.add({"eval/mean_reward": -72.7}, step)
+    for step in range(count):
+        history.add({"gradient/pathwise/variance": 1.0, "gradient/pathwise/followed": 1.0}, step)
+    assert nothing_text(history).startswith(f"no rule found a fault{said}, but the evaluations did")
