@@ -200,11 +200,13 @@ def variance_charts(*names: str) -> dict[str, Chart]:
 def bias_charts(group: str, pair: str) -> dict[str, Chart]:
     """Whether a pair shows a bias, and whether it could."""
     return {
-        f"z of the bias, {pair} (above the line: biased)": line(
+        f"z of the bias, {pair} (above {BIAS_Z:g}: biased)": line(
             f"{group}/bias_z", f"{group}/bias_z_threshold"
         ),
-        f"log10 of the least bias that would be seen, {pair.split()[0]} (above the line: too few "
-        "trajectories)": line(f"{group}/log10_detectable_bias", f"{group}/log10_bias_that_matters"),
+        f"log10 of the least bias that would be seen, {pair.split()[0]} (above "
+        f"{math.log10(BIAS_SHARE):.1f}: too few trajectories)": line(
+            f"{group}/log10_detectable_bias", f"{group}/log10_bias_that_matters"
+        ),
     }
 
 

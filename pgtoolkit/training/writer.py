@@ -35,12 +35,12 @@ from pgtoolkit.training.tags import definitions_text
 from pgtoolkit.training.trackers.base import TrackedRun, Tracker, Untracked
 
 BY_STEP = "gradient/by_step/"
-PAIR_BY_STEP: dict[str, tuple[str, tuple[float, float] | None]] = {
-    "/bias_by_step": ("squared bias of dJ/du by step", None),
-    "/cosine_by_step": ("cosine of dJ/du by step", (-1.0, 1.0)),
+PAIR_BY_STEP: dict[str, tuple[str, str, tuple[float, float] | None]] = {
+    "/bias_by_step": ("squared bias of dJ/du by step", "; below 0: noise", None),
+    "/cosine_by_step": ("cosine of dJ/du by step", "", (-1.0, 1.0)),
 }
-"""Ends of the tags of a pair's curves, each an image of its own, with the image's title and the
-ends of its axis, None where the curve has them."""
+"""Ends of the tags of a pair's curves, each an image of its own, with the image's title, what is
+said behind the pair's name, and the ends of its axis, None where the curve has them."""
 PAIR_NAMES = {
     "gradient": "pathwise against score function",
     "gradient/critic": "critic against pathwise",
@@ -124,11 +124,11 @@ def step_images(metrics: Metrics, step: int) -> dict[str, Any]:
         title = f"variance of dJ/du by step, at {step:,} steps"
         images[BY_STEP.rstrip("/")] = step_chart(variances, title=title)
     for tag, curve in vectors.items():
-        for end, (title, ends) in PAIR_BY_STEP.items():
+        for end, (title, note, ends) in PAIR_BY_STEP.items():
             if tag.endswith(end) and any(map(math.isfinite, curve)):
                 title = f"{title}, at {step:,} steps"
                 pair = tag.removesuffix(end)
-                label = PAIR_NAMES.get(pair, pair)
+                label = PAIR_NAMES.get(pair, pair) + note
                 images[tag] = linear_step_chart({label: curve}, title=title, ends=ends)
     return images
 
