@@ -24,7 +24,7 @@ from pgtoolkit.diagnostics.statistics import MIN_TRAJECTORIES, GradientStatistic
 from pgtoolkit.errors import RequestError
 from pgtoolkit.finite import require_finite
 from pgtoolkit.policies.policy import Policy
-from pgtoolkit.state import entries, integer, mapping, number, require, series
+from pgtoolkit.state import anything, entries, integer, mapping, number, require, series
 
 LOG = logging.getLogger("pgtoolkit")
 
@@ -313,17 +313,24 @@ class GradientMonitor:
         return {"num_updates": self.num_updates, "recent": recent}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        # The squares of float32 numbers are sums in float64, and so always finite.
-        values = {
-            "variance": series(number(0.0), 1, MEASUREMENTS),
-            "signal": series(number(), 1, MEASUREMENTS),
-        }
-        require(state, entries({"num_updates": integer(), "recent": mapping(entries(values))}))
+        require(state, entries({"num_updates": integer(), "recent": mapping(_measurements)}))
         self.num_updates = state["num_updates"]
         self.recent = {
             name: {key: [*values] for key, values in both.items()}
             for name, both in state["recent"].items()
         }
+
+
+def _measurements(state: Any, path: str) -> None:
+    """The schema of the recent measurements of one estimator: a signal of each variance."""
+    # The squares of float32 numbers are sums in float64, and so always finite.
+    values = {
+        "variance": series(number(0.0), 1, MEASUREMENTS),
+        "signal": series(number(), 1, MEASUREMENTS),
+    }
+    require(state, entries(values), path)
+    count = len(state["variance"])
+    require(state["signal"], series(anything, count, count), f"{path}/signal")
 
 
 def _recorded_gradients(
