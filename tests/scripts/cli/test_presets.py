@@ -60,36 +60,34 @@ def test_train_starts_from_the_preset_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train.run([*CARTPOLE, *SHORT, str(tmp_path / "run")])
-    assert config_of(tmp_path / "run")["normalize_rewards"] is True
-    said = "preset of a2c on CartPole-v1: normalize_rewards True (defaults: --preset none)"
+    assert config_of(tmp_path / "run")["n_steps"] == 16
+    said = "preset of a2c on CartPole-v1: n_steps 16, learning_rate 0.003 (defaults: --preset none)"
     assert said in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("flags", [["--no-normalize-rewards"], ["--preset", "none"]])
+@pytest.mark.parametrize("flags", [["--n-steps", "8"], ["--preset", "none"]])
 def test_flags_win_over_the_preset(flags: list[str], tmp_path: Path) -> None:
     train.run([*CARTPOLE, *flags, *SHORT, str(tmp_path / "run")])
-    assert config_of(tmp_path / "run")["normalize_rewards"] is False
+    assert config_of(tmp_path / "run")["n_steps"] == 8
 
 
 def test_a_file_of_settings_stands_in_its_place(tmp_path: Path) -> None:
     file = tmp_path / "best.yaml"
     file.write_text("env: CartPole-v1\n")
     train.run(["a2c", "--config", str(file), *SHORT, str(tmp_path / "run")])
-    assert config_of(tmp_path / "run")["normalize_rewards"] is False
+    assert config_of(tmp_path / "run")["n_steps"] == 8
 
 
 def test_python_starts_from_the_preset_of_a_name_and_an_id(tmp_path: Path) -> None:
     short: dict[str, Any] = {"total_steps": 80, "eval_episodes": 1, "quiet": True}
     named = pgtoolkit.train("a2c", "CartPole-v1", **short, run_dir=tmp_path / "a")
-    assert named.settings.agent.normalize_rewards
-    given = pgtoolkit.train(
-        "a2c", "CartPole-v1", normalize_rewards=False, **short, run_dir=tmp_path / "b"
-    )
-    assert not given.settings.agent.normalize_rewards
+    assert named.settings.agent.n_steps == 16
+    given = pgtoolkit.train("a2c", "CartPole-v1", n_steps=4, **short, run_dir=tmp_path / "b")
+    assert given.settings.agent.n_steps == 4
     plain = pgtoolkit.train("a2c", "CartPole-v1", preset="none", **short, run_dir=tmp_path / "c")
-    assert not plain.settings.agent.normalize_rewards
+    assert plain.settings.agent.n_steps == 8
     whole = pgtoolkit.train(A2cConfig(), "CartPole-v1", **short, run_dir=tmp_path / "d")
-    assert not whole.settings.agent.normalize_rewards
+    assert whole.settings.agent.n_steps == 8
 
 
 def test_python_names_the_choices() -> None:
