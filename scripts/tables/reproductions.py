@@ -149,7 +149,9 @@ ONCE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("lunar-lander-reppo", "sixteen-environments"): {"num_envs": 16},
     ("ant-reppo", "sixteen-environments"): {"num_envs": 16, "batch_size": 64},
     ("halfcheetah-sac", "hundred-random-steps"): {"learning_starts": 100},
+    ("cartpole-a2c", "normalized-observations"): {"normalize_observations": True},
     ("cartpole-a2c", "normalized-rewards"): {
+        "normalize_observations": True,
         "normalize_rewards": True,
         "n_steps": 8,
         "learning_rate": 1e-3,

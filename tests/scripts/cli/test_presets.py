@@ -61,7 +61,8 @@ def test_train_starts_from_the_preset_and_says_so(
 ) -> None:
     train.run([*CARTPOLE, *SHORT, str(tmp_path / "run")])
     assert config_of(tmp_path / "run")["n_steps"] == 16
-    said = "preset of a2c on CartPole-v1: n_steps 16, learning_rate 0.003 (defaults: --preset none)"
+    said = "preset of a2c on CartPole-v1: n_steps 16, learning_rate 0.003, normalize_observations "
+    said += "False (defaults: --preset none)"
     assert said in capsys.readouterr().out
 
 
