@@ -465,7 +465,7 @@ class ReplaySettings(CorrelatedNoiseSettings):
     """Transitions that the replay buffer holds; the oldest are overwritten."""
     learning_starts: Annotated[int, at_least(0), at_most(MAX_COUNT)] = 100
     """Environment steps with uniformly random, independent actions, and without updates, at the
-    start. Long tasks such as MuJoCo's want 10,000."""
+    start. On HalfCheetah-v5 10,000 gave larger returns."""
     batch_size: Annotated[int, at_least(1), at_most(MAX_COUNT)] = 256
     """Transitions in a minibatch, drawn with replacement."""
     gradient_steps: Annotated[int, Range("at least 1, or -1", lambda n: n == -1 or n >= 1)] = -1

@@ -1,6 +1,7 @@
 """Metrics of the gradient that the optimiser uses, measured every few updates."""
 
 import contextlib
+import copy
 import logging
 import math
 import time
@@ -306,19 +307,12 @@ class GradientMonitor:
         return torch.tensor(min(self.diagnostic_seconds / total, 1.0) if total > 0 else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        recent = {
-            name: {key: [*values] for key, values in both.items()}
-            for name, both in self.recent.items()
-        }
-        return {"num_updates": self.num_updates, "recent": recent}
+        return {"num_updates": self.num_updates, "recent": copy.deepcopy(self.recent)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         require(state, entries({"num_updates": integer(), "recent": mapping(_measurements)}))
         self.num_updates = state["num_updates"]
-        self.recent = {
-            name: {key: [*values] for key, values in both.items()}
-            for name, both in state["recent"].items()
-        }
+        self.recent = copy.deepcopy(state["recent"])
 
 
 def _measurements(state: Any, path: str) -> None:
